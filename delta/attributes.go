@@ -24,7 +24,7 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 	namespace := e.temporalNamespace()
 	left, err := e.missingAttributes(ctx)
 	if err == nil && len(left) > 0 {
-		err = patiently(ctx, func() error {
+		err = retryUnanswered(ctx, func() error {
 			_, err := e.temporal.OperatorService().AddSearchAttributes(ctx,
 				&operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
 			return err
@@ -46,7 +46,7 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 // missingAttributes are those of Delta's search attributes that the Temporal namespace has not.
 func (e *engine) missingAttributes(ctx context.Context) (map[string]enumspb.IndexedValueType, error) {
 	var there *operatorservice.ListSearchAttributesResponse
-	err := patiently(ctx, func() (err error) {
+	err := retryUnanswered(ctx, func() (err error) {
 		there, err = e.temporal.OperatorService().ListSearchAttributes(ctx,
 			&operatorservice.ListSearchAttributesRequest{Namespace: e.temporalNamespace()})
 		return err

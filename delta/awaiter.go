@@ -96,12 +96,12 @@ func (a *awaiter) run() {
 		}
 		calls := slices.Collect(maps.Keys(a.calls))
 		a.mu.Unlock()
-		a.look(calls)
+		a.answerSettled(calls)
 	}
 }
 
-// look answers those whose rows have settled. A database that cannot be reached for a while answers nobody.
-func (a *awaiter) look(calls []*awaitCall) {
+// answerSettled answers those whose rows have settled. A database that cannot be reached for a while answers nobody.
+func (a *awaiter) answerSettled(calls []*awaitCall) {
 	ids := make([]int64, len(calls))
 	for i, call := range calls {
 		ids[i] = call.id

@@ -82,16 +82,16 @@ func readCarrier(stored string) (c carrier, err error) {
 	return c, nil
 }
 
-// carry gives objects what the context of their inform carries.
-func (c *Client) carry(ctx context.Context, params []deltatype.ObjectInformParams) error {
+// attachCarrier gives objects what the context of their inform carries.
+func (c *Client) attachCarrier(ctx context.Context, params []deltatype.ObjectInformParams) error {
 	if c.telemetry == nil && len(c.propagators.all) == 0 {
 		return nil
 	}
 	var stored string
 	if c.telemetry != nil {
-		stored = c.telemetry.injected(ctx)
+		stored = c.telemetry.injectLines(ctx)
 	}
-	headers, err := c.propagators.inject(ctx)
+	headers, err := c.propagators.injectHeaders(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,17 +102,17 @@ func (c *Client) carry(ctx context.Context, params []deltatype.ObjectInformParam
 	return nil
 }
 
-// injected are the lines of what Inject sets, without those that cannot be stored: an inform does not fail for them.
-func (t *telemetry) injected(ctx context.Context) string {
+// injectLines are the lines of what Inject sets, without those that cannot be stored: an inform does not fail for them.
+func (t *telemetry) injectLines(ctx context.Context) string {
 	var set injection
-	if !t.inject(ctx, set.add) {
+	if !t.callInject(ctx, set.addValue) {
 		return ""
 	}
 	if set.refused != "" {
-		t.warn("Config.Telemetry.Inject has set what is not printable ASCII: objects do not carry it", "name", set.refused)
+		t.warnRarely("Config.Telemetry.Inject has set what is not printable ASCII: objects do not carry it", "name", set.refused)
 	}
 	if set.size > maxCarriedSpan {
-		t.warn("Config.Telemetry.Inject has set too much: objects do not carry it", "bytes", set.size, "most", maxCarriedSpan)
+		t.warnRarely("Config.Telemetry.Inject has set too much: objects do not carry it", "bytes", set.size, "most", maxCarriedSpan)
 		return ""
 	}
 	return set.lines
@@ -126,21 +126,21 @@ type injection struct {
 	refused string
 }
 
-func (i *injection) add(name, value string) {
+func (i *injection) addValue(name, value string) {
 	i.size += len(name) + len(value)
 	switch {
 	case !isStorable(name, value):
 		i.refused = name
 	case i.size > maxCarriedSpan:
 	case i.lines == "":
-		i.lines = lineOf(name, value)
+		i.lines = encodeLine(name, value)
 	default:
-		i.lines += "\n" + lineOf(name, value)
+		i.lines += "\n" + encodeLine(name, value)
 	}
 }
 
-// lineOf is the line of a value.
-func lineOf(name, value string) string {
+// encodeLine is the line of a value.
+func encodeLine(name, value string) string {
 	if name == traceparent {
 		if packed, ok := packTraceparent(value); ok {
 			return packed
@@ -171,8 +171,8 @@ type readBefore struct {
 	carrier
 }
 
-// read decodes what the resources of a call carry.
-func (r *carrierReader) read(stored []string) ([]carrier, error) {
+// readAll decodes what the resources of a call carry.
+func (r *carrierReader) readAll(stored []string) ([]carrier, error) {
 	all := make([]carrier, len(stored))
 	latest := r.latest.Load()
 	for i, one := range stored {

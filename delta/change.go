@@ -79,23 +79,23 @@ func (e *ChangePositionError) Error() string {
 }
 
 // changePlace is a position in numbers.
-type changePlace struct {
+type logPosition struct {
 	epoch int32
 	xid   uint64
 	id    int64
 }
 
 // isStart reports whether it is before all entries, of any epoch.
-func (p changePlace) isStart() bool { return p == changePlace{} }
+func (p logPosition) isStart() bool { return p == logPosition{} }
 
-func (p changePlace) position() ChangePosition {
+func (p logPosition) encode() ChangePosition {
 	if p.isStart() {
 		return ""
 	}
 	return ChangePosition(fmt.Sprintf("%d.%d.%d", p.epoch, p.xid, p.id))
 }
 
-func parseChangePosition(field string, position ChangePosition) (p changePlace, err error) {
+func parseChangePosition(field string, position ChangePosition) (p logPosition, err error) {
 	if position == "" {
 		return p, nil
 	}
@@ -106,7 +106,7 @@ func parseChangePosition(field string, position ChangePosition) (p changePlace, 
 		id, notID := strconv.ParseInt(parts[2], 10, 64)
 		// Postgres keeps an xid8 without a sign, but pgx reads no more of it than that.
 		if notEpoch == nil && notXid == nil && notID == nil && epoch > 0 && xid <= math.MaxInt64 && id >= 0 {
-			return changePlace{int32(epoch), xid, id}, nil
+			return logPosition{int32(epoch), xid, id}, nil
 		}
 	}
 	return p, inputError(field, string(position), "must be the Position of a Change, or empty for the oldest entry")
@@ -119,19 +119,19 @@ type changeReader struct {
 	member, members int
 	batch           int
 	// removed is up to where entries had been removed when it began at the oldest: what is left of before may be behind that.
-	removed changePlace
+	removed logPosition
 }
 
 // changePage is a page that was read.
 type changePage struct {
 	changes []*Change
 	// end is behind the last entry of the page, wanted or not; isEmpty is set where there is none.
-	end     changePlace
+	end     logPosition
 	isEmpty bool
 }
 
-// read reads the page behind a place. It is planned each time: a plan from when the log was short reads all of it, for each page.
-func (r *changeReader) read(ctx context.Context, from changePlace) (page changePage, err error) {
+// readPage reads the page behind a place. It is planned each time: a plan from when the log was short reads all of it, for each page.
+func (r *changeReader) readPage(ctx context.Context, from logPosition) (page changePage, err error) {
 	rows, err := db.New().ReadChanges(ctx, db.Planned(r.client.pool, r.batch), db.ReadChangesParams{
 		AfterXid: from.xid, AfterID: from.id, Kinds: orEmpty(r.kinds), Members: int64(r.members), Member: int64(r.member), Most: int32(r.batch), //nolint:gosec // it has a bound
 	})
@@ -142,21 +142,21 @@ func (r *changeReader) read(ctx context.Context, from changePlace) (page changeP
 		return page, ErrNoSchema
 	}
 	first := rows[0]
-	removed := changePlace{first.ChangeEpoch, first.RemovedXid, first.RemovedID}
+	removed := logPosition{first.ChangeEpoch, first.RemovedXid, first.RemovedID}
 	switch {
 	case first.Restored, !from.isStart() && (first.Ahead || first.ChangeEpoch != from.epoch):
-		return page, &ChangePositionError{Position: from.position(), IsRewound: true}
+		return page, &ChangePositionError{Position: from.encode(), IsRewound: true}
 	case from.isStart():
 		r.removed = removed
 	case first.Removed && r.removed != removed:
-		return page, &ChangePositionError{Position: from.position()}
+		return page, &ChangePositionError{Position: from.encode()}
 	}
 	if first.ID == 0 {
 		return changePage{end: from, isEmpty: true}, nil
 	}
 	for i := range rows {
 		row := &rows[i]
-		page.end = changePlace{row.ChangeEpoch, row.OrderXid, row.ID}
+		page.end = logPosition{row.ChangeEpoch, row.OrderXid, row.ID}
 		if row.Wanted {
 			page.changes = append(page.changes, changeOf(row))
 		}
@@ -168,7 +168,7 @@ type changeRow = db.ReadChangesRow
 
 func changeOf(row *changeRow) *Change {
 	c := &Change{
-		Position: changePlace{row.ChangeEpoch, row.OrderXid, row.ID}.position(), ID: row.ID, Type: ChangeType(row.Change), Kind: row.Kind, ObjectID: row.ObjectID,
+		Position: logPosition{row.ChangeEpoch, row.OrderXid, row.ID}.encode(), ID: row.ID, Type: ChangeType(row.Change), Kind: row.Kind, ObjectID: row.ObjectID,
 		Namespace: row.Namespace, ResourceID: row.ResourceID, Generation: row.Generation, SyncCount: row.SyncCount,
 		Before: jsonOrNil(row.Before), After: jsonOrNil(row.After), Error: row.Error, At: row.At.UTC(),
 	}

@@ -58,8 +58,8 @@ type ChangeConsumer struct {
 
 const maxChangeMembers = 1000
 
-// check checks a consumer, and returns it with its defaults.
-func (o ChangeConsumer) check() (ChangeConsumer, error) {
+// withDefaults checks a consumer, and returns it with its defaults.
+func (o ChangeConsumer) withDefaults() (ChangeConsumer, error) {
 	if err := checkName("Name", o.Name); err != nil {
 		return o, err
 	}
@@ -85,7 +85,7 @@ type ChangeBatch struct {
 	Changes []*Change
 
 	run      *changeRun
-	from, to changePlace
+	from, to logPosition
 	saved    atomic.Bool
 }
 
@@ -94,7 +94,7 @@ type ChangeBatch struct {
 // [ErrConsumerSuperseded] where another process has the consumer.
 func (b *ChangeBatch) SaveTx(ctx context.Context, tx pgx.Tx) error {
 	b.run.inTx.Store(true)
-	if err := b.run.save(ctx, tx, b.from, b.to); err != nil {
+	if err := b.run.savePosition(ctx, tx, b.from, b.to); err != nil {
 		return fmt.Errorf("delta: changes: saving the position of consumer %q: %w", b.run.Name, err)
 	}
 	b.saved.Store(true)
@@ -118,11 +118,11 @@ const (
 // not be started. The log keeps what a consumer has not handled, up to [Config].MaxChangeRetentionPeriod: remove one that is not used any more with
 // [Client.ForgetChangeConsumer].
 func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) error {
-	consumer, err := consumer.check()
+	consumer, err := consumer.withDefaults()
 	if err == nil && consumer.Handle == nil {
 		err = inputError("Handle", nil, "must be a function")
 	}
-	from := changePlace{}
+	from := logPosition{}
 	if err == nil {
 		from, err = parseChangePosition("From", consumer.From)
 	}
@@ -167,7 +167,7 @@ type changeRun struct {
 	// members and member are Members and Member as the database has them.
 	members, member int32
 	// saved is the position in the database.
-	saved changePlace
+	saved logPosition
 	// inTx is set while a transaction of the user's may hold the row of the position.
 	inTx atomic.Bool
 }
@@ -181,28 +181,28 @@ func newChangeRun(c *Client, consumer ChangeConsumer) *changeRun {
 }
 
 // run waits until it has the consumer, and handles the log until that is lost, or ctx ends.
-func (r *changeRun) run(ctx context.Context, from changePlace) error {
-	if err := r.acquire(ctx, from); err != nil {
+func (r *changeRun) run(ctx context.Context, from logPosition) error {
+	if err := r.claimConsumer(ctx, from); err != nil {
 		return err
 	}
 	owned, lose := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
-	renewing.Go(func() { r.renew(owned, lose) })
-	defer r.release()
+	renewing.Go(func() { r.renewClaim(owned, lose) })
+	defer r.releaseClaim()
 	defer renewing.Wait()
 	defer lose(nil)
-	err := r.consume(owned)
+	err := r.consumeLog(owned)
 	if cause := context.Cause(owned); cause != nil && ctx.Err() == nil {
 		return cause
 	}
 	return err
 }
 
-// acquire makes the consumer this process's.
-func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
+// claimConsumer makes the consumer this process's.
+func (r *changeRun) claimConsumer(ctx context.Context, from logPosition) error {
 	for {
 		owned := false
-		err := r.client.patientlyChanging(ctx, "taking over a consumer of the log of changes failed; it is tried again", func() error {
+		err := r.client.retryLogQuery(ctx, "taking over a consumer of the log of changes failed; it is tried again", func() error {
 			row, err := db.New().ClaimChangeConsumer(ctx, r.client.pool, db.ClaimChangeConsumerParams{
 				Name: r.Name, Members: r.members, Member: r.member, Epoch: from.epoch, OrderXid: from.xid, ID: from.id,
 				Claim: r.claim, ClaimFor: changeClaimFor,
@@ -210,7 +210,7 @@ func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
 			if errors.Is(err, pgx.ErrNoRows) {
 				return nil
 			}
-			owned, r.saved = err == nil, changePlace{row.Epoch, row.OrderXid, row.ID}
+			owned, r.saved = err == nil, logPosition{row.Epoch, row.OrderXid, row.ID}
 			return schemaError(err)
 		})
 		if err != nil {
@@ -226,13 +226,13 @@ func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
 }
 
 func (r *changeRun) forgetOtherGroups(ctx context.Context) error {
-	return r.client.patientlyChanging(ctx, "removing positions of an earlier group failed; it is tried again", func() error {
+	return r.client.retryLogQuery(ctx, "removing positions of an earlier group failed; it is tried again", func() error {
 		return db.New().ForgetOtherGroups(ctx, r.client.pool, db.ForgetOtherGroupsParams{Name: r.Name, Members: r.members})
 	})
 }
 
-// renew keeps the consumer this process's until ctx ends, and ends it if that may be lost.
-func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
+// renewClaim keeps the consumer this process's until ctx ends, and ends it if that may be lost.
+func (r *changeRun) renewClaim(ctx context.Context, lose context.CancelCauseFunc) {
 	renewed := time.Now()
 	for backoff.Pause(ctx, changeClaimFor/3) == nil {
 		began := time.Now()
@@ -256,8 +256,8 @@ func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
 	}
 }
 
-// release lets another process have the consumer at once.
-func (r *changeRun) release() {
+// releaseClaim lets another process have the consumer at once.
+func (r *changeRun) releaseClaim() {
 	ctx, cancel := context.WithTimeout(context.Background(), changeClaimFor/3)
 	defer cancel()
 	_ = db.New().ReleaseChangeConsumer(ctx, r.client.pool, db.ReleaseChangeConsumerParams{ // otherwise it has it a little later

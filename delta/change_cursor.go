@@ -17,11 +17,11 @@ type ChangeCursor struct {
 	renewing sync.WaitGroup
 
 	mu      sync.Mutex
-	place   changePlace // behind all that was read
+	place   logPosition // behind all that was read
 	given   ChangePosition
 	waiting bool // a change that was given is not saved
 	savedAt time.Time
-	unsure  *changePlace // a position whose save has failed, and may have been committed
+	unsure  *logPosition // a position whose save has failed, and may have been committed
 }
 
 // errCursorClosed is the error of a cursor after its end.
@@ -40,7 +40,7 @@ func (c *Client) OpenChanges(ctx context.Context, consumer ChangeConsumer) (*Cha
 }
 
 func (c *Client) openChanges(ctx context.Context, consumer ChangeConsumer) (*ChangeCursor, error) {
-	consumer, err := consumer.check()
+	consumer, err := consumer.withDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -52,13 +52,13 @@ func (c *Client) openChanges(ctx context.Context, consumer ChangeConsumer) (*Cha
 		return nil, err
 	}
 	r := newChangeRun(c, consumer)
-	if err := r.acquire(ctx, from); err != nil {
-		r.release() // it may have been committed
+	if err := r.claimConsumer(ctx, from); err != nil {
+		r.releaseClaim() // it may have been committed
 		return nil, err
 	}
 	owned, lose := context.WithCancelCause(context.Background())
 	cursor := &ChangeCursor{run: r, owned: owned, lose: lose, place: r.saved, savedAt: time.Now()}
-	cursor.renewing.Go(func() { r.renew(owned, lose) })
+	cursor.renewing.Go(func() { r.renewClaim(owned, lose) })
 	return cursor, nil
 }
 
@@ -70,9 +70,9 @@ func (c *ChangeCursor) Next(ctx context.Context) ([]*Change, error) {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
 	for {
-		page, err := c.run.readOn(ctx, c.place)
+		page, err := c.run.readNextPage(ctx, c.place)
 		if err == nil {
-			err = c.pass(ctx, page)
+			err = c.notePage(ctx, page)
 		}
 		if err == nil && len(page.changes) > 0 {
 			return page.changes, nil
@@ -81,13 +81,13 @@ func (c *ChangeCursor) Next(ctx context.Context) ([]*Change, error) {
 			err = pauseChanges(ctx)
 		}
 		if err != nil {
-			return nil, c.explain(ctx, err)
+			return nil, c.wrapError(ctx, err)
 		}
 	}
 }
 
-// pass notes what was read. Where all that was given is saved, what is the consumer's no longer keeps the position back.
-func (c *ChangeCursor) pass(ctx context.Context, page changePage) error {
+// notePage notes what was read. Where all that was given is saved, what is the consumer's no longer keeps the position back.
+func (c *ChangeCursor) notePage(ctx context.Context, page changePage) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.place = page.end
@@ -98,7 +98,7 @@ func (c *ChangeCursor) pass(ctx context.Context, page changePage) error {
 	if c.waiting || page.end == c.run.saved || page.end.isStart() || time.Since(c.savedAt) < positionEvery {
 		return nil
 	}
-	return c.save(ctx, page.end)
+	return c.savePosition(ctx, page.end)
 }
 
 // Save saves the position of an entry that Next has returned: it and all before it have been handled, and do not come again. It gets over what passes, until ctx
@@ -112,8 +112,8 @@ func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error 
 	defer leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.save(ctx, to); err != nil {
-		return c.explain(ctx, err)
+	if err := c.savePosition(ctx, to); err != nil {
+		return c.wrapError(ctx, err)
 	}
 	if position == c.given {
 		c.waiting = false
@@ -121,10 +121,10 @@ func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error 
 	return nil
 }
 
-// save saves a position. One that was tried before, without an answer, may be where the row stands.
-func (c *ChangeCursor) save(ctx context.Context, to changePlace) error {
+// savePosition saves a position. One that was tried before, without an answer, may be where the row stands.
+func (c *ChangeCursor) savePosition(ctx context.Context, to logPosition) error {
 	if c.unsure != nil {
-		stands, err := c.run.position(ctx)
+		stands, err := c.run.readPosition(ctx)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (c *ChangeCursor) save(ctx context.Context, to changePlace) error {
 		}
 		c.unsure = nil
 	}
-	err := c.run.savePatiently(ctx, c.run.saved, to)
+	err := c.run.retrySavePosition(ctx, c.run.saved, to)
 	switch {
 	case err == nil:
 		c.savedAt = time.Now()
@@ -152,7 +152,7 @@ func (c *ChangeCursor) Done() <-chan struct{} { return c.owned.Done() }
 func (c *ChangeCursor) Close() {
 	c.lose(errCursorClosed)
 	c.renewing.Wait()
-	c.run.release()
+	c.run.releaseClaim()
 }
 
 // whileOwned is a context that ends with the claim, too.
@@ -162,8 +162,8 @@ func (c *ChangeCursor) whileOwned(ctx context.Context) (context.Context, func())
 	return ctx, func() { unhook(); cancel(nil) }
 }
 
-// explain names the consumer, and why its claim has ended, if it has.
-func (c *ChangeCursor) explain(ctx context.Context, err error) error {
+// wrapError names the consumer, and why its claim has ended, if it has.
+func (c *ChangeCursor) wrapError(ctx context.Context, err error) error {
 	switch cause := context.Cause(c.owned); {
 	case errors.Is(cause, errConsumerLost):
 		err = ErrConsumerSuperseded

@@ -41,7 +41,7 @@ func (c *Client) Changes(ctx context.Context, from ChangePosition, kinds ...stri
 		r := &changeReader{client: c, kinds: kinds, members: 1, batch: changesBatch}
 		for err == nil {
 			var page changePage
-			if page, err = r.await(ctx, place); err != nil {
+			if page, err = r.awaitPage(ctx, place); err != nil {
 				break
 			}
 			for _, change := range page.changes {
@@ -63,7 +63,7 @@ func (c *Client) ChangesEnd(ctx context.Context) (ChangePosition, error) {
 	if err != nil {
 		return "", fmt.Errorf("delta: changes: %w", schemaError(err))
 	}
-	return changePlace{epoch: end.ChangeEpoch, xid: end.Xmin - 1, id: math.MaxInt64}.position(), nil
+	return logPosition{epoch: end.ChangeEpoch, xid: end.Xmin - 1, id: math.MaxInt64}.encode(), nil
 }
 
 // checkKinds checks names of kinds that may not be known to this client.
@@ -76,27 +76,27 @@ func checkKinds(field string, kinds []string) error {
 	return nil
 }
 
-// await reads the page behind a place, and waits until there is one. It gets over what passes.
-func (r *changeReader) await(ctx context.Context, from changePlace) (changePage, error) {
-	page, err := r.readPatiently(ctx, from)
+// awaitPage reads the page behind a place, and waits until there is one. It gets over what passes.
+func (r *changeReader) awaitPage(ctx context.Context, from logPosition) (changePage, error) {
+	page, err := r.retryReadPage(ctx, from)
 	for err == nil && page.isEmpty {
 		if err = backoff.Pause(ctx, changesPoll); err == nil {
-			page, err = r.readPatiently(ctx, from)
+			page, err = r.retryReadPage(ctx, from)
 		}
 	}
 	return page, err
 }
 
-func (r *changeReader) readPatiently(ctx context.Context, from changePlace) (page changePage, err error) {
-	err = r.client.patientlyChanging(ctx, "reading the log of changes failed; it is tried again", func() error {
-		page, err = r.read(ctx, from)
+func (r *changeReader) retryReadPage(ctx context.Context, from logPosition) (page changePage, err error) {
+	err = r.client.retryLogQuery(ctx, "reading the log of changes failed; it is tried again", func() error {
+		page, err = r.readPage(ctx, from)
 		return err
 	})
 	return page, err
 }
 
-// patientlyChanging repeats what readers of the log ask of Postgres until it does not fail with what passes.
-func (c *Client) patientlyChanging(ctx context.Context, warning string, do func() error) error {
+// retryLogQuery repeats what readers of the log ask of Postgres until it does not fail with what passes.
+func (c *Client) retryLogQuery(ctx context.Context, warning string, do func() error) error {
 	pauses := backoff.New(shortestChangesPause, longestChangesPause)
 	for {
 		err := do()

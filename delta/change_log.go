@@ -203,9 +203,9 @@ func measureChanges(ctx context.Context, conn db.DBTX, most int32) (*ChangeLogSt
 		return nil, err
 	}
 	for _, r := range rows {
-		place := changePlace{r.Epoch, r.OrderXid, r.ID}
+		place := logPosition{r.Epoch, r.OrderXid, r.ID}
 		status.Consumers = append(status.Consumers, ChangeConsumerStatus{
-			Name: r.Name, Members: int(r.Members), Member: int(r.Member), Position: place.position(), SavedAt: r.SavedAt.UTC(), IsRunning: r.Running,
+			Name: r.Name, Members: int(r.Members), Member: int(r.Member), Position: place.encode(), SavedAt: r.SavedAt.UTC(), IsRunning: r.Running,
 			IsLost: !place.isStart() && (r.Removed || r.Epoch != r.ChangeEpoch), Behind: r.Behind, Lag: max(r.Lag, 0),
 		})
 	}

@@ -24,11 +24,11 @@ type Client struct {
 	pool   *pgxpool.Pool
 	config Config
 	// retained says which retentions of synced resources the user has set.
-	retained syncedRetentions
-	notifier notifier
-	batcher  batcher
-	events   events
-	failures failures
+	retained    syncedRetentions
+	notifier    notifier
+	groupCommit groupCommit
+	events      events
+	failures    failures
 	// stopping ends when Stop does not wait for Work and Inform any longer.
 	stopping   context.Context //nolint:containedctx // it is the client's life, not a call's
 	cancelWork context.CancelFunc
@@ -122,22 +122,22 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.events.telemetry = c.telemetry
 	c.events.log, c.awaiter.pool = copied.Logger, pool
 	c.failures.client, c.failures.mostBytes, c.failures.log.client, c.failures.log.window = c, maxHandedBytes, c, failureWindow
-	c.limits = newNamespaceLimits(pool, c.wakeAll)
-	c.limits.set(c.boundsOf(nil))
+	c.limits = newNamespaceLimits(pool, c.wakeDispatchers)
+	c.limits.setBounds(c.boundsOf(nil))
 	c.claims = activities.NewClaims(pool, copied.Logger)
 	c.snoozes = activities.NewSnoozes(pool, copied.Logger)
 	c.paces = map[string]*pace{}
-	for _, kind := range copied.Controllers.kinds() {
+	for _, kind := range copied.Controllers.kindNames() {
 		settings := copied.Controllers.byKind[kind].settings
 		c.paces[kind] = newPace(settings.Parallelism, settings.RateLimit > 0)
 	}
-	c.figures = newFigures(pool, copied.Logger, copied.Controllers.kinds())
+	c.figures = newFigures(pool, copied.Logger, copied.Controllers.kindNames())
 	c.metrics = &metrics{client: c}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.encoding.pool = pool
 	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}
-	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
+	c.groupCommit.writeOne, c.groupCommit.writeGroup, c.groupCommit.stuckAfter = c.informOne, c.informGroup, defaultStuckAfter
 	return c, nil
 }
 
@@ -151,21 +151,21 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 func (c *Client) Start(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
-	switch now, _ := c.condition.now(); {
+	switch now, _ := c.condition.currentStage(); {
 	case now == stageStarted:
 		return errors.New("delta: start: the client has been started already")
 	case now == stageStopped:
 		return errors.New("delta: start: the client has been stopped; make a new one")
-	case len(c.config.Controllers.kinds()) == 0:
+	case len(c.config.Controllers.kindNames()) == 0:
 		return errors.New("delta: start: Config.Controllers is empty: a client without controllers only informs, and needs no start")
 	}
-	c.condition.enter(stageStarting)
+	c.condition.enterStage(stageStarting)
 	running, err := startEngine(ctx, c)
-	c.condition.started(running, err)
+	c.condition.noteStarted(running, err)
 	if err != nil {
 		return fmt.Errorf("delta: start: %w", err)
 	}
-	c.connection.use(running)
+	c.connection.setRunning(running)
 	running.onEnd = context.AfterFunc(ctx, func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -189,19 +189,19 @@ func (c *Client) stop(ctx context.Context, unasked error) (err error) {
 		patient()
 	}
 	defer c.life.Unlock()
-	defer func() { c.condition.stopped(cmp.Or(unasked, err), unasked != nil) }()
+	defer func() { c.condition.noteStopped(cmp.Or(unasked, err), unasked != nil) }()
 	defer c.waitForInforms(ctx)
 	defer c.figures.close(ctx)
 	defer c.events.close()
 	defer c.failures.close()
 	defer c.connection.close()
 	defer c.cancelWork()
-	now, running := c.condition.now()
+	now, running := c.condition.currentStage()
 	if now != stageStarted {
 		return nil
 	}
-	c.condition.enter(stageStopping)
-	c.useDispatchers(nil)
+	c.condition.enterStage(stageStopping)
+	c.setDispatchers(nil)
 	return running.stop(ctx)
 }
 
@@ -211,7 +211,7 @@ func (c *Client) waitForInforms(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.batcher.wait()
+		c.groupCommit.wait()
 		c.notifier.wait()
 	}()
 	select {
@@ -228,20 +228,20 @@ func (c *Client) waitForInforms(ctx context.Context) {
 // informPatience is how long Stop waits for informs that are under way, after its context has ended.
 const informPatience = 250 * time.Millisecond
 
-// names are the ids that the client uses in Temporal.
-func (c *Client) names() names {
-	return names{prefix: c.config.WorkflowIDPrefix, queue: c.config.TaskQueue}
+// temporalNames are the ids that the client uses in Temporal.
+func (c *Client) temporalNames() temporalNames {
+	return temporalNames{prefix: c.config.WorkflowIDPrefix, queue: c.config.TaskQueue}
 }
 
-// useDispatchers says which dispatchers this client has.
-func (c *Client) useDispatchers(dispatchers map[string]*dispatcher) {
+// setDispatchers says which dispatchers this client has.
+func (c *Client) setDispatchers(dispatchers map[string]*dispatcher) {
 	c.dispatchersMu.Lock()
 	defer c.dispatchersMu.Unlock()
 	c.dispatchers = dispatchers
 }
 
-// wakeOwn wakes this client's dispatcher of a kind for so many rows that a statement has made due, and reports whether there is one.
-func (c *Client) wakeOwn(kind string, due int) bool {
+// wakeOwnDispatcher wakes this client's dispatcher of a kind for so many rows that a statement has made due, and reports whether there is one.
+func (c *Client) wakeOwnDispatcher(kind string, due int) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	d := c.dispatchers[kind]
@@ -252,8 +252,8 @@ func (c *Client) wakeOwn(kind string, due int) bool {
 	return true
 }
 
-// wakeAll wakes this client's dispatchers.
-func (c *Client) wakeAll() {
+// wakeDispatchers wakes this client's dispatchers.
+func (c *Client) wakeDispatchers() {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
@@ -261,8 +261,8 @@ func (c *Client) wakeAll() {
 	}
 }
 
-// tellsOthers tells whether there is a kind among the objects that this client does not dispatch.
-func (c *Client) tellsOthers(params []deltatype.ObjectInformParams) bool {
+// hasOthersKind tells whether there is a kind among the objects that this client does not dispatch.
+func (c *Client) hasOthersKind(params []deltatype.ObjectInformParams) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.dispatchers[p.Kind] == nil })

@@ -75,21 +75,21 @@ type condition struct {
 	done    chan struct{}
 }
 
-func (c *condition) now() (stage, *engine) {
+func (c *condition) currentStage() (stage, *engine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stage, c.running
 }
 
-// enter takes in the next stage.
-func (c *condition) enter(next stage) {
+// enterStage takes in the next stage.
+func (c *condition) enterStage(next stage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stage = next
 }
 
-// started takes in how Start has ended.
-func (c *condition) started(running *engine, err error) {
+// noteStarted takes in how Start has ended.
+func (c *condition) noteStarted(running *engine, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running, c.failure, c.stage = running, err, stageStarted
@@ -98,8 +98,8 @@ func (c *condition) started(running *engine, err error) {
 	}
 }
 
-// stopped takes in why the client has stopped: the first time counts.
-func (c *condition) stopped(err error, unasked bool) {
+// noteStopped takes in why the client has stopped: the first time counts.
+func (c *condition) noteStopped(err error, unasked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	select {
@@ -137,7 +137,7 @@ func (c *Client) Err() error {
 // It asks Postgres and Temporal one question each, and waits for 3 seconds at most: call it every few seconds if you like. What is away heals by
 // itself when it is back, and so does the client; nothing of it needs a restart. See [Probes] for a program that is probed.
 func (c *Client) Health(ctx context.Context) error {
-	found := c.examine(ctx)
+	found := c.findProblems(ctx)
 	all := make([]error, len(found))
 	for i, f := range found {
 		all[i] = f
@@ -145,16 +145,16 @@ func (c *Client) Health(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// examine finds what is wrong, in the order of HealthPart's constants.
-func (c *Client) examine(ctx context.Context) []*HealthError {
-	stage, e := c.condition.now()
+// findProblems finds what is wrong, in the order of HealthPart's constants.
+func (c *Client) findProblems(ctx context.Context) []*HealthError {
+	stage, e := c.condition.currentStage()
 	if wrong := c.checkStage(stage); wrong != nil {
 		return []*HealthError{wrong}
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	if e == nil { // it only informs
-		return present(c.checkPostgres(ctx))
+		return healthErrors(c.checkPostgres(ctx))
 	}
 	var postgres *HealthError
 	var temporal []*HealthError
@@ -162,10 +162,10 @@ func (c *Client) examine(ctx context.Context) []*HealthError {
 	asked.Go(func() { postgres = c.checkPostgres(ctx) })
 	asked.Go(func() { temporal = e.checkTemporal(ctx) })
 	asked.Wait()
-	return append(append(present(postgres), temporal...), e.checkParts()...)
+	return append(append(healthErrors(postgres), temporal...), e.checkParts()...)
 }
 
-func present(found *HealthError) []*HealthError {
+func healthErrors(found *HealthError) []*HealthError {
 	if found == nil {
 		return nil
 	}
@@ -183,7 +183,7 @@ func (c *Client) checkStage(now stage) *HealthError {
 	switch now {
 	case stageNew:
 		switch {
-		case len(c.config.Controllers.kinds()) == 0:
+		case len(c.config.Controllers.kindNames()) == 0:
 			return nil // it only informs, and is never started
 		case failure != nil:
 			return wrong(failure, "Call Start again")
@@ -214,27 +214,27 @@ func (c *Client) checkPostgres(ctx context.Context) *HealthError {
 
 // checkTemporal asks Temporal for a task queue of the client's, by which it says also whether anybody polls it.
 func (e *engine) checkTemporal(ctx context.Context) []*HealthError {
-	kind := e.client.config.Controllers.kinds()[0]
+	kind := e.client.config.Controllers.kindNames()[0]
 	queue := e.names.taskQueue(kind)
 	if len(e.workers) > 0 {
 		_, err := e.temporal.DescribeTaskQueue(ctx, queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
-		return present(temporalAway(err))
+		return healthErrors(temporalError(err))
 	}
-	polled, err := e.pollers(ctx, queue)
+	polled, err := e.recentPollers(ctx, queue)
 	if err != nil {
-		return present(temporalAway(err))
+		return healthErrors(temporalError(err))
 	}
 	if len(polled) > 0 {
 		return nil
 	}
-	return present(&HealthError{
+	return healthErrors(&HealthError{
 		Part: HealthWorker, Err: fmt.Errorf("nobody has polled Config.TaskQueue %q for %s", queue, pollerGrace),
 		Remedy: "Start the worker that the client is registered on. If it gave up, make another one, register the client on it, and start it: " +
 			"OnFatalError in its options says when",
 	})
 }
 
-func temporalAway(err error) *HealthError {
+func temporalError(err error) *HealthError {
 	if err == nil {
 		return nil
 	}
@@ -247,7 +247,7 @@ func temporalAway(err error) *HealthError {
 // checkParts asks nobody: each part knows how it stands.
 func (e *engine) checkParts() (all []*HealthError) {
 	for _, w := range e.workers {
-		if err := w.check(); err != nil {
+		if err := w.checkPolled(); err != nil {
 			all = append(all, &HealthError{
 				Part: HealthWorker, Kind: w.kind, Err: err,
 				Remedy: "Look after Temporal, its namespace and the rights of the client. Another worker takes its place by itself",
@@ -256,14 +256,14 @@ func (e *engine) checkParts() (all []*HealthError) {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(e.dispatchers)) {
 		health := &e.dispatchers[kind].health
-		if err := cmp.Or(health.checkStuck(e.client.timing.stuck), health.check()); err != nil {
+		if err := cmp.Or(health.checkStuck(e.client.timing.stuck), health.checkFailed()); err != nil {
 			all = append(all, &HealthError{
 				Part: HealthDispatcher, Kind: kind, Err: err,
 				Remedy: "Nothing is lost, and it is tried again. Restart the program only if it stays stuck",
 			})
 		}
 	}
-	if err := e.listener.check(); err != nil {
+	if err := e.listener.checkConnection(); err != nil {
 		all = append(all, &HealthError{
 			Part: HealthListener, Err: err,
 			Remedy: "What is due is found by polling. Give the pool a direct connection to Postgres, or one more connection there",
@@ -274,7 +274,7 @@ func (e *engine) checkParts() (all []*HealthError) {
 
 // checkAlive returns what only a restart of the program mends: a client that stopped although nobody asked it to, or a dispatcher that is stuck.
 func (c *Client) checkAlive() error {
-	stage, e := c.condition.now()
+	stage, e := c.condition.currentStage()
 	switch stage {
 	case stageStopped:
 		c.condition.mu.Lock()

@@ -36,7 +36,7 @@ func Probes(c *Client) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		status, lines := http.StatusOK, []string{}
-		for _, found := range c.examine(r.Context()) {
+		for _, found := range c.findProblems(r.Context()) {
 			lines = append(lines, found.Error())
 			if found.Part != HealthListener {
 				status = http.StatusServiceUnavailable

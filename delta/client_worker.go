@@ -79,8 +79,8 @@ func (w *ownWorker) setFailure(err error) {
 	w.failure = err
 }
 
-// supervise replaces workers that give up, until the context ends.
-func (w *ownWorker) supervise(ctx context.Context) {
+// replaceFailed replaces workers that give up, until the context ends.
+func (w *ownWorker) replaceFailed(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,16 +88,16 @@ func (w *ownWorker) supervise(ctx context.Context) {
 		case err := <-w.lost:
 			w.log.Error("a Temporal worker gave up; another one takes its place", "task_queue", w.queue, "error", err)
 		}
-		w.retire()
-		if w.replace(ctx) != nil {
+		w.retireCurrent()
+		if w.startReplacement(ctx) != nil {
 			return
 		}
 		w.log.Warn("a Temporal worker polls again in place of one that gave up", "task_queue", w.queue)
 	}
 }
 
-// replace starts another worker, and tries until one has started. Its error is that of the context.
-func (w *ownWorker) replace(ctx context.Context) error {
+// startReplacement starts another worker, and tries until one has started. Its error is that of the context.
+func (w *ownWorker) startReplacement(ctx context.Context) error {
 	for pauses := backoff.New(shortestWorkerPause, longestWorkerPause); ; {
 		wait := pauses.Delay()
 		if err := backoff.Pause(ctx, wait); err != nil {
@@ -112,8 +112,8 @@ func (w *ownWorker) replace(ctx context.Context) error {
 	}
 }
 
-// retire has the current worker end its last tasks, beside the one that takes its place.
-func (w *ownWorker) retire() {
+// retireCurrent has the current worker end its last tasks, beside the one that takes its place.
+func (w *ownWorker) retireCurrent() {
 	w.mu.Lock()
 	old := w.current
 	w.current = nil
@@ -125,12 +125,12 @@ func (w *ownWorker) retire() {
 
 // stop ends the current worker, and waits for the last tasks of those before it. Nothing may supervise it any more.
 func (w *ownWorker) stop() {
-	w.retire()
+	w.retireCurrent()
 	w.retired.Wait()
 }
 
-// check returns why the task queue is not polled.
-func (w *ownWorker) check() error {
+// checkPolled returns why the task queue is not polled.
+func (w *ownWorker) checkPolled() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failure == nil {

@@ -29,17 +29,17 @@ type StateError = deltatype.StateError
 // Invalidate marks a synced resource expired and has it synced again at once. It returns [ErrNotFound] where there is no
 // resource of the object, and a *[StateError] where it is in another state than synced. Only ID and Kind of the object matter.
 func (c *Client) Invalidate(ctx context.Context, object Object) (*deltatype.ResourceRow, error) {
-	kind, id, err := identify(object)
+	kind, id, err := identifyObject(object)
 	if err != nil {
 		return nil, fmt.Errorf("delta: invalidate: %w", err)
 	}
-	return c.command(ctx, activities.CommandInvalidate, kind, id)
+	return c.runCommand(ctx, activities.CommandInvalidate, kind, id)
 }
 
 // Retry has one degraded resource, or a failed one that waits, tried again at once, with all of its attempts before it. It
 // returns [ErrNotFound], or a *[StateError] for a resource in another state.
 func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.command(ctx, activities.CommandRetry, kind, objectID)
+	return c.runCommand(ctx, activities.CommandRetry, kind, objectID)
 }
 
 // Touch has a resource synced because something has changed outside, for a webhook that brings an id and no object: Work looks for
@@ -48,7 +48,7 @@ func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.R
 //
 // Do not inform an object that has only its id for this: what is informed replaces the whole object.
 func (c *Client) Touch(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.command(ctx, activities.CommandTouch, kind, objectID)
+	return c.runCommand(ctx, activities.CommandTouch, kind, objectID)
 }
 
 // Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
@@ -56,9 +56,9 @@ func (c *Client) Touch(ctx context.Context, kind, objectID string) (*deltatype.R
 // informer listed it last ([Config].DeletedResourceRetentionPeriod). What is outside is left as it is. It returns
 // [ErrNotFound], or a *[StateError] for a resource that is deleted already.
 func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	row, err := c.command(ctx, activities.CommandDelete, kind, objectID)
+	row, err := c.runCommand(ctx, activities.CommandDelete, kind, objectID)
 	if err == nil {
-		c.events.send(EventCategoryObjectDeleted, row)
+		c.events.publishRow(EventCategoryObjectDeleted, row)
 	}
 	return row, err
 }
@@ -66,15 +66,15 @@ func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.
 // Revive has a deleted resource synced again, as it was informed last: what Work or [Client.Delete] deleted stays so otherwise until it is
 // informed explicitly. It returns [ErrNotFound], or a *[StateError] for a resource that is not deleted.
 func (c *Client) Revive(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.command(ctx, activities.CommandRevive, kind, objectID)
+	return c.runCommand(ctx, activities.CommandRevive, kind, objectID)
 }
 
-// command carries out a command for one resource, and wakes the dispatchers of its kind.
-func (c *Client) command(ctx context.Context, command activities.Command, kind, objectID string) (*deltatype.ResourceRow, error) {
+// runCommand carries out a command for one resource, and wakes the dispatchers of its kind.
+func (c *Client) runCommand(ctx context.Context, command activities.Command, kind, objectID string) (*deltatype.ResourceRow, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: %s: %w", command, err)
 	}
-	row, err := activities.RunCommand(ctx, c.pool, kind, objectID, command, c.rest())
+	row, err := activities.RunCommand(ctx, c.pool, kind, objectID, command, c.defaultRetention())
 	if err != nil {
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
 	}
@@ -85,32 +85,32 @@ func (c *Client) command(ctx context.Context, command activities.Command, kind, 
 // Pause keeps a resource from being worked on until [Client.Resume]. What is informed of it meanwhile is kept, and an attempt
 // that runs already goes on to its end. It does not expire, and its row is not removed, before it is resumed. It returns [ErrNotFound].
 func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.pause(ctx, kind, objectID, true)
+	return c.setPaused(ctx, kind, objectID, true)
 }
 
 // Resume has a paused resource go on where it stands. It returns [ErrNotFound].
 func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.pause(ctx, kind, objectID, false)
+	return c.setPaused(ctx, kind, objectID, false)
 }
 
-// pausing names what Pause and Resume do, in errors.
-func pausing(paused bool) string {
+// pauseVerb names what Pause and Resume do, in errors.
+func pauseVerb(paused bool) string {
 	if paused {
 		return "pause"
 	}
 	return "resume"
 }
 
-func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
+func (c *Client) setPaused(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
 	if err := checkRef(kind, objectID); err != nil {
-		return nil, fmt.Errorf("delta: %s: %w", pausing(paused), err)
+		return nil, fmt.Errorf("delta: %s: %w", pauseVerb(paused), err)
 	}
 	row, err := db.New().PauseResource(ctx, c.pool, db.PauseResourceParams{Kind: kind, ObjectID: objectID, Paused: paused})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, ErrNotFound)
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pauseVerb(paused), kind, objectID, ErrNotFound)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, schemaError(err))
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pauseVerb(paused), kind, objectID, schemaError(err))
 	}
 	c.wakeKind(kind, 1)
 	return row.Row()
@@ -120,25 +120,25 @@ func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) 
 // attempts that run go on to their end, and the informer goes on listing. A kind that no client has started with yet can be paused
 // before one does: a name that is misspelled is no error.
 func (c *Client) PauseKind(ctx context.Context, kind string) error {
-	return c.pauseKind(ctx, kind, true)
+	return c.setKindPaused(ctx, kind, true)
 }
 
 // ResumeKind has the resources of a kind go on where they stand. It ends a snooze of the kind ([SnoozeKind]) as well; a resource whose Work
 // has returned that itself waits for its own time.
 func (c *Client) ResumeKind(ctx context.Context, kind string) error {
-	return c.pauseKind(ctx, kind, false)
+	return c.setKindPaused(ctx, kind, false)
 }
 
-func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error {
+func (c *Client) setKindPaused(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: %s: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s: %w", pauseVerb(paused), err)
 	}
 	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
 	if err == nil && !paused {
-		err = c.dispatchDue(ctx, kind, "", activities.LongestLease)
+		err = c.makeDispatchable(ctx, kind, "", activities.LongestLease)
 	}
 	if err != nil {
-		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
+		return fmt.Errorf("delta: %s kind %s: %w", pauseVerb(paused), kind, schemaError(err))
 	}
 	c.wakeKind(kind, 1)
 	return nil
@@ -150,13 +150,13 @@ func (c *Client) ResumeNamespace(ctx context.Context, namespace string) error {
 	if err := checkName("namespace", namespace); err != nil {
 		return fmt.Errorf("delta: resume: %w", err)
 	}
-	if err := c.wakeNamespace(ctx, namespace); err != nil {
+	if err := c.endNamespaceSnooze(ctx, namespace); err != nil {
 		return fmt.Errorf("delta: resume namespace %s: %w", namespace, schemaError(err))
 	}
 	return nil
 }
 
-func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
+func (c *Client) endNamespaceSnooze(ctx context.Context, namespace string) error {
 	lasts, err := db.New().WakeNamespace(ctx, c.pool, namespace)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
@@ -167,7 +167,7 @@ func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
 		return err
 	}
 	for _, kind := range controllers {
-		if err := c.dispatchDue(ctx, kind.Name, namespace, longest); err != nil {
+		if err := c.makeDispatchable(ctx, kind.Name, namespace, longest); err != nil {
 			return err
 		}
 		c.wakeKind(kind.Name, 1)
@@ -201,14 +201,14 @@ func (c *Client) Snoozes(ctx context.Context) ([]Snooze, error) {
 	return all, nil
 }
 
-// dispatchDue has what came due while a kind was paused or snoozed, or a namespace (empty for all of them), looked at, page by page. None was to be
+// makeDispatchable has what came due while a kind was paused or snoozed, or a namespace (empty for all of them), looked at, page by page. None was to be
 // looked at later than longest from now.
-func (c *Client) dispatchDue(ctx context.Context, kind, namespace string, longest time.Duration) error {
+func (c *Client) makeDispatchable(ctx context.Context, kind, namespace string, longest time.Duration) error {
 	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Namespace: namespace, Longest: longest})
 	if err != nil {
 		return err
 	}
-	for page := range slices.Chunk(due, forgetPage) {
+	for page := range slices.Chunk(due, redispatchPage) {
 		if err := db.New().DispatchNow(ctx, db.Planned(c.pool, len(page)), page); err != nil {
 			return err
 		}
@@ -219,8 +219,8 @@ func (c *Client) dispatchDue(ctx context.Context, kind, namespace string, longes
 
 // wakeKind wakes the dispatcher of a kind, of this client or of others, for so many rows that a statement has made due.
 func (c *Client) wakeKind(kind string, due int) {
-	if !c.wakeOwn(kind, due) {
-		c.notifier.follow(kind)
+	if !c.wakeOwnDispatcher(kind, due) {
+		c.notifier.notifySoon(kind)
 	}
 }
 
@@ -234,21 +234,21 @@ func (r registered) noticesDeletions() bool {
 	return r.settings.detectsDeletions() || len(r.sources) > 0
 }
 
-// restOf is rest for a kind that the client has a controller for.
-func (c *Client) restOf(r registered) activities.Rest {
-	rest := c.rest()
-	rest.DegradedRetry = interval(r.settings.DegradedRetryInterval)
+// kindRetention is rest for a kind that the client has a controller for.
+func (c *Client) kindRetention(r registered) activities.Rest {
+	rest := c.defaultRetention()
+	rest.DegradedRetry = postgresInterval(r.settings.DegradedRetryInterval)
 	if r.noticesDeletions() && !c.retained.client {
-		rest.SyncedRetention = interval(-1)
+		rest.SyncedRetention = postgresInterval(-1)
 	}
 	return rest
 }
 
-// rest is what holds for namespaces that no client has configured.
-func (c *Client) rest() activities.Rest {
+// defaultRetention is what holds for namespaces that no client has configured.
+func (c *Client) defaultRetention() activities.Rest {
 	return activities.Rest{
-		SyncedRetention:   interval(c.config.SyncedResourceRetentionPeriod),
-		DegradedRetention: interval(c.config.DegradedResourceRetentionPeriod),
-		DeletedRetention:  interval(c.config.DeletedResourceRetentionPeriod),
+		SyncedRetention:   postgresInterval(c.config.SyncedResourceRetentionPeriod),
+		DegradedRetention: postgresInterval(c.config.DegradedResourceRetentionPeriod),
+		DeletedRetention:  postgresInterval(c.config.DeletedResourceRetentionPeriod),
 	}
 }

@@ -55,68 +55,68 @@ func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
 }
 
 // bulk is a command for many resources.
-type bulk struct {
+type bulkPlan struct {
 	// states are those that it takes; usual those that it takes where the filter names none, nil for all of states.
-	states, usual []deltatype.ResourceState
+	states, defaultStates []deltatype.ResourceState
 	// asksForAll is for one that refuses a filter which chooses everything and does not say so with All.
 	asksForAll bool
 	// do does it to rows that are in one of the states, and returns those it was done to.
-	do func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error)
+	apply func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error)
 }
 
-func (c *Client) bulk(command BulkCommand) (bulk, error) {
+func (c *Client) planBulk(command BulkCommand) (bulkPlan, error) {
 	switch command {
 	case BulkRetry:
-		return bulk{
-			states: []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
-			usual:  []deltatype.ResourceState{deltatype.ResourceStateDegraded},
-			do: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+		return bulkPlan{
+			states:        []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
+			defaultStates: []deltatype.ResourceState{deltatype.ResourceStateDegraded},
+			apply: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 				return db.New().RetryResources(ctx, db.Planned(c.pool, len(ids)), db.RetryResourcesParams{Ids: ids, States: states})
 			},
 		}, nil
 	case BulkInvalidate:
-		return bulk{
+		return bulkPlan{
 			states: []deltatype.ResourceState{deltatype.ResourceStateSynced},
-			do: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+			apply: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
 				return db.New().InvalidateResources(ctx, db.Planned(c.pool, len(ids)), ids)
 			},
 		}, nil
 	case BulkRevive:
-		return bulk{
+		return bulkPlan{
 			states: []deltatype.ResourceState{deltatype.ResourceStateDeleted},
-			do: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+			apply: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
 				return db.ResourcesOf(db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids))
 			},
 		}, nil
 	case BulkTouch:
-		return bulk{
-			states: undeleted(), asksForAll: true,
-			do: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+		return bulkPlan{
+			states: undeletedStates(), asksForAll: true,
+			apply: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 				return db.New().TouchResources(ctx, db.Planned(c.pool, len(ids)), db.TouchResourcesParams{Ids: ids, States: states})
 			},
 		}, nil
 	case BulkDelete:
-		return bulk{states: undeleted(), asksForAll: true, do: c.deleteResources}, nil
+		return bulkPlan{states: undeletedStates(), asksForAll: true, apply: c.deleteResources}, nil
 	}
-	return bulk{}, inputError("command", string(command), "must be retry, invalidate, touch, delete or revive")
+	return bulkPlan{}, inputError("command", string(command), "must be retry, invalidate, touch, delete or revive")
 }
 
 func (c *Client) deleteResources(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 	rows, err := db.ResourcesOf(db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
-		Ids: ids, States: states, DefaultRetention: interval(c.config.DeletedResourceRetentionPeriod),
+		Ids: ids, States: states, DefaultRetention: postgresInterval(c.config.DeletedResourceRetentionPeriod),
 	}))
 	for _, raw := range rows {
 		row, err := raw.Row()
 		if err != nil {
 			return rows, err
 		}
-		c.events.send(EventCategoryObjectDeleted, row)
+		c.events.publishRow(EventCategoryObjectDeleted, row)
 	}
 	return rows, err
 }
 
-// undeleted are all states but deleted.
-func undeleted() []deltatype.ResourceState {
+// undeletedStates are all states but deleted.
+func undeletedStates() []deltatype.ResourceState {
 	return slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
 }
 
@@ -150,11 +150,11 @@ func (c *Client) CountForAll(ctx context.Context, command BulkCommand, filter Fi
 	if most < 1 || most > math.MaxInt32 {
 		return 0, wrapCount(command, inputError("most", most, "must be between 1 and %d", math.MaxInt32))
 	}
-	b, err := c.bulk(command)
+	b, err := c.planBulk(command)
 	if err != nil {
 		return 0, wrapCount(command, err)
 	}
-	chosen, err := b.matching(filter)
+	chosen, err := b.matchingParams(filter)
 	if err != nil || len(chosen.States) == 0 {
 		return 0, wrapCount(command, err)
 	}
@@ -169,43 +169,43 @@ func wrapCount(command BulkCommand, err error) error {
 	return fmt.Errorf("delta: count for %s: %w", command, schemaError(err))
 }
 
-// matching are the arguments of a page of what a command for a filter is about. There are no states in it where nothing can match.
-func (b bulk) matching(filter Filter) (db.MatchingResourcesParams, error) {
+// matchingParams are the arguments of a page of what a command for a filter is about. There are no states in it where nothing can match.
+func (b bulkPlan) matchingParams(filter Filter) (db.MatchingResourcesParams, error) {
 	if b.asksForAll {
 		if err := filter.checkAll(b.states); err != nil {
 			return db.MatchingResourcesParams{}, err
 		}
 	}
 	if filter.States == nil {
-		filter.States = b.usual
+		filter.States = b.defaultStates
 	}
-	if err := filter.check(); err != nil || filter.choosesNothing() {
+	if err := filter.validate(); err != nil || filter.choosesNothing() {
 		return db.MatchingResourcesParams{}, err
 	}
 	states := slices.DeleteFunc(slices.Clone(b.states), func(s deltatype.ResourceState) bool {
 		return filter.States != nil && !slices.Contains(filter.States, s)
 	})
 	filter.States = states
-	return filter.params()
+	return filter.queryParams()
 }
 
 // commandAll wakes those that dispatch what a page has made due.
 func (c *Client) commandAll(ctx context.Context, command BulkCommand, filter Filter, each func(page []*deltatype.ResourceRow) error) (done int, err error) {
-	b, err := c.bulk(command)
+	b, err := c.planBulk(command)
 	if err != nil {
 		return 0, err
 	}
-	chosen, err := b.matching(filter)
+	chosen, err := b.matchingParams(filter)
 	if err != nil || len(chosen.States) == 0 {
 		return 0, err
 	}
-	matching := matching{client: c, params: chosen, isLate: filter.Late}
+	matching := matchingPages{client: c, params: chosen, isLate: filter.Late}
 	for {
 		ids, err := matching.next(ctx)
 		if err != nil || len(ids) == 0 {
 			return done, err
 		}
-		rows, err := b.do(ctx, ids, chosen.States)
+		rows, err := b.apply(ctx, ids, chosen.States)
 		if err != nil {
 			return done, err
 		}

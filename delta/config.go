@@ -320,8 +320,8 @@ func (c *Config) syncedRetentions() syncedRetentions {
 	return set
 }
 
-// interval makes a duration one that Postgres keeps the sign of: an interval has microseconds, and -1 would become 0.
-func interval(d time.Duration) time.Duration {
+// postgresInterval makes a duration one that Postgres keeps the sign of: an interval has microseconds, and -1 would become 0.
+func postgresInterval(d time.Duration) time.Duration {
 	switch {
 	case d < 0:
 		return -time.Second
@@ -400,7 +400,7 @@ func (c Config) validate() error {
 	if err := checkInterval("Config.ResourceInformInterval", c.ResourceInformInterval); err != nil {
 		return err
 	}
-	if len(c.Namespaces) > 0 && len(c.Controllers.kinds()) == 0 {
+	if len(c.Namespaces) > 0 && len(c.Controllers.kindNames()) == 0 {
 		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")
 	}
 	for name, n := range c.Namespaces {
@@ -408,15 +408,15 @@ func (c Config) validate() error {
 		if err := checkName(field, name); err != nil {
 			return err
 		}
-		if err := n.check(field); err != nil {
+		if err := n.validate(field); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// check checks the settings of a namespace that a field names.
-func (n NamespaceConfig) check(field string) error {
+// validate checks the settings of a namespace that a field names.
+func (n NamespaceConfig) validate(field string) error {
 	if n.MaxWorkers < 0 || n.MaxWorkers > maxMaxWorkers {
 		return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d (or 0, for no bound)", maxMaxWorkers)
 	}

@@ -8,8 +8,8 @@ import (
 
 type clientKey struct{}
 
-// inContext is the context of what the client calls.
-func (c *Client) inContext(ctx context.Context) context.Context {
+// withClient is the context of what the client calls.
+func (c *Client) withClient(ctx context.Context) context.Context {
 	return context.WithValue(ctx, clientKey{}, c)
 }
 

@@ -203,7 +203,7 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	adapter := &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, sharder: sharder, kind: kind, version: version}
 	controllers.byKind[kind] = registered{
 		handler:    adapter,
-		decode:     adapter.decode,
+		decode:     adapter.decodeObject,
 		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
@@ -283,8 +283,8 @@ func settingsOf(object Object) (s ObjectSettings) {
 	return s
 }
 
-// over returns the settings with what is not set taken from another set.
-func (s ObjectSettings) over(under ObjectSettings) ObjectSettings {
+// withFallback returns the settings with what is not set taken from another set.
+func (s ObjectSettings) withFallback(under ObjectSettings) ObjectSettings {
 	setFields(reflect.ValueOf(&under).Elem(), reflect.ValueOf(s))
 	return under
 }
@@ -406,8 +406,8 @@ func zeroObject[T Object]() (object T, err error) {
 	}
 }
 
-// find returns the controller of a kind.
-func (c *Controllers) find(kind string) (registered, bool) {
+// findKind returns the controller of a kind.
+func (c *Controllers) findKind(kind string) (registered, bool) {
 	if c == nil {
 		return registered{}, false
 	}
@@ -423,12 +423,12 @@ func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controller
 	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		field := fmt.Sprintf("Config.Kinds[%q]", kind)
-		found, ok := copied.find(kind)
+		found, ok := copied.findKind(kind)
 		if !ok {
-			return nil, inputError(field, kind, "must be a kind that Config.Controllers has: there are %q", copied.kinds())
+			return nil, inputError(field, kind, "must be a kind that Config.Controllers has: there are %q", copied.kindNames())
 		}
 		var err error
-		if found.settings, err = kinds[kind].over(found.own).withDefaults(); err == nil {
+		if found.settings, err = kinds[kind].withFallback(found.own).withDefaults(); err == nil {
 			err = found.settings.checkTouchedBy(found.hasParents)
 		}
 		if err != nil {
@@ -442,8 +442,8 @@ func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controller
 	return copied, nil
 }
 
-// kinds returns the kinds that have a controller, sorted.
-func (c *Controllers) kinds() []string {
+// kindNames returns the kinds that have a controller, sorted.
+func (c *Controllers) kindNames() []string {
 	if c == nil {
 		return nil
 	}

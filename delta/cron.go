@@ -76,7 +76,7 @@ func parseCron(text string) (calendar *client.ScheduleCalendarSpec, interval *cl
 		{cronDayOfWeek, &calendar.DayOfWeek},
 		{cronYear, &calendar.Year},
 	} {
-		if *part.to, err = part.field.parse(tokens[i]); err != nil {
+		if *part.to, err = part.field.parseField(tokens[i]); err != nil {
 			return nil, nil, "", err
 		}
 	}
@@ -111,8 +111,8 @@ func parseDays(text string) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-// parse reads one field: values and ranges, each with a step if it has one, between commas.
-func (f cronField) parse(token string) ([]client.ScheduleRange, error) {
+// parseField reads one field: values and ranges, each with a step if it has one, between commas.
+func (f cronField) parseField(token string) ([]client.ScheduleRange, error) {
 	if f.name == cronYear.name && token == "*" {
 		return nil, nil // every year
 	}
@@ -126,12 +126,12 @@ func (f cronField) parse(token string) ([]client.ScheduleRange, error) {
 		var err error
 		if span != "*" {
 			from, to, ranged := strings.Cut(span, "-")
-			if r.Start, err = f.value(from); err != nil {
+			if r.Start, err = f.parseValue(from); err != nil {
 				return nil, err
 			}
 			switch {
 			case ranged:
-				if r.End, err = f.value(to); err != nil {
+				if r.End, err = f.parseValue(to); err != nil {
 					return nil, err
 				}
 			case !stepped:
@@ -149,13 +149,13 @@ func (f cronField) parse(token string) ([]client.ScheduleRange, error) {
 		all = append(all, r)
 	}
 	if f.name == cronDayOfWeek.name {
-		return sundayIsZero(all), nil
+		return normalizeSunday(all), nil
 	}
 	return all, nil
 }
 
-// value is a number, or a name or its beginning.
-func (f cronField) value(text string) (int, error) {
+// parseValue is a number, or a name or its beginning.
+func (f cronField) parseValue(text string) (int, error) {
 	for i, name := range f.names {
 		if len(text) >= 3 && strings.HasPrefix(name, strings.ToLower(text)) {
 			return f.first + i, nil
@@ -168,8 +168,8 @@ func (f cronField) value(text string) (int, error) {
 	return n, nil
 }
 
-// sundayIsZero writes the seventh day of the week as Temporal does.
-func sundayIsZero(ranges []client.ScheduleRange) (all []client.ScheduleRange) {
+// normalizeSunday writes the seventh day of the week as Temporal does.
+func normalizeSunday(ranges []client.ScheduleRange) (all []client.ScheduleRange) {
 	for _, r := range ranges {
 		sunday := r.End == 7 && (7-r.Start)%r.Step == 0
 		if r.End = min(r.End, 6); r.Start <= r.End {

@@ -27,11 +27,11 @@ func versionOf(object Object) (int, error) {
 	return version, nil
 }
 
-// comparison compares an object with one that is stored. It runs the object's own code: a panic, as a stored object that does not decode, leaves
+// newComparison compares an object with one that is stored. It runs the object's own code: a panic, as a stored object that does not decode, leaves
 // the decision to the hash.
-func comparison(object ComparableObject, id string, stored decoder) func(encoded []byte, version int) (int, bool) {
+func newComparison(object ComparableObject, id string, stored decoder) func(encoded []byte, version int) (int, bool) {
 	if stored == nil {
-		stored = decodeLike(object)
+		stored = newDecoderLike(object)
 	}
 	return func(encoded []byte, version int) (order int, ok bool) {
 		defer func() {
@@ -47,8 +47,8 @@ func comparison(object ComparableObject, id string, stored decoder) func(encoded
 	}
 }
 
-// decodeLike decodes stored objects into the type of one, of whose controller nothing is known.
-func decodeLike(object Object) decoder {
+// newDecoderLike decodes stored objects into the type of one, of whose controller nothing is known.
+func newDecoderLike(object Object) decoder {
 	return func(version int, encoded []byte, _ string) (Object, error) {
 		if own, err := versionOf(object); err != nil || own != version {
 			return nil, fmt.Errorf("the stored object is of version %d of its type", version)

@@ -40,7 +40,7 @@ func (c *Client) ReceiveTx(ctx context.Context, tx pgx.Tx, endpoint, id string, 
 	case keep <= 0:
 		return false, fmt.Errorf("delta: receive: %w", inputError("keep", keep, "must be positive"))
 	}
-	received, err := db.New().ReceiveDelivery(ctx, tx, db.ReceiveDeliveryParams{Endpoint: endpoint, ID: id, Keep: interval(keep)})
+	received, err := db.New().ReceiveDelivery(ctx, tx, db.ReceiveDeliveryParams{Endpoint: endpoint, ID: id, Keep: postgresInterval(keep)})
 	if err != nil {
 		return false, fmt.Errorf("delta: receive: %w", schemaError(err))
 	}
@@ -55,7 +55,7 @@ func (c *Client) TouchTx(ctx context.Context, tx pgx.Tx, kind, objectID string) 
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: touch: %w", err)
 	}
-	row, err := activities.RunCommand(ctx, tx, kind, objectID, activities.CommandTouch, c.rest())
+	row, err := activities.RunCommand(ctx, tx, kind, objectID, activities.CommandTouch, c.defaultRetention())
 	if err == nil {
 		err = db.New().Notify(ctx, tx, []string{kind})
 	}

@@ -45,11 +45,11 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	}
 	if ctx.Err() == nil && !isTemporalDown(err) {
 		d.log.Warn("a batch cannot be started; its members wait, and no others", "kind", d.kind, "namespace", namespace, "workflow_id", id, "resources", len(members), "error", err)
-		return d.release(ctx, members, func(row db.LeaseDueRow) (time.Duration, string) {
+		return d.releaseRows(ctx, members, func(row db.LeaseDueRow) (time.Duration, string) {
 			return d.startBackoff(row.ID), batchNotStarted + err.Error()
 		})
 	}
-	if releaseErr := d.releaseNow(ctx, members); releaseErr != nil {
+	if releaseErr := d.releaseRowsNow(ctx, members); releaseErr != nil {
 		return releaseErr
 	}
 	return err

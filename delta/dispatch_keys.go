@@ -12,9 +12,9 @@ import (
 // queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full, or whose namespaces are snoozed.
 const queueSize = 1000
 
-// lookAfterKeys wakes what waits for slots that are free by now. While most of what is leased has to wait for a slot, it also has rows wait that
+// wakeKeyWaiters wakes what waits for slots that are free by now. While most of what is leased has to wait for a slot, it also has rows wait that
 // are due in greater numbers than leases have: they stand in front of those whose keys are free.
-func (d *dispatcher) lookAfterKeys(ctx context.Context) error {
+func (d *dispatcher) wakeKeyWaiters(ctx context.Context) error {
 	d.mu.Lock()
 	waits, queueing := d.keyed || d.keysWait, d.queueing
 	d.mu.Unlock()

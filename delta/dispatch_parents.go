@@ -37,8 +37,8 @@ type parentsWatch struct {
 	lookAt time.Time
 }
 
-// add notes that this client has synced a resource for the first time, and reports whether rows may wait for it.
-func (w *parentsWatch) add(resource Ref) bool {
+// addSynced notes that this client has synced a resource for the first time, and reports whether rows may wait for it.
+func (w *parentsWatch) addSynced(resource Ref) bool {
 	if !w.waiting.Load() {
 		return false
 	}
@@ -71,22 +71,22 @@ func (w *parentsWatch) takeSynced() []string {
 	return some
 }
 
-// putBack has some looked at again: not all of their children were woken.
-func (w *parentsWatch) putBack(some []string) {
+// returnSynced has some looked at again: not all of their children were woken.
+func (w *parentsWatch) returnSynced(some []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.synced = append(some, w.synced...)
 }
 
-// page is after which parent the next page begins, where one is to be looked at now.
-func (w *parentsWatch) page() (after string, look bool) {
+// nextPage is after which parent the next page begins, where one is to be looked at now.
+func (w *parentsWatch) nextPage() (after string, look bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.after, w.waiting.Load() && !time.Now().Before(w.lookAt)
 }
 
-// looked notes where the next page begins, and that it is for later unless this one has woken rows.
-func (w *parentsWatch) looked(after string, again bool) {
+// notePage notes where the next page begins, and that it is for later unless this one has woken rows.
+func (w *parentsWatch) notePage(after string, again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.after = after; !again {
@@ -99,7 +99,7 @@ func (c *Client) wakeChildren(kind, objectID string) {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
-		if d.parents.add(Ref{Kind: kind, ID: objectID}) {
+		if d.parents.addSynced(Ref{Kind: kind, ID: objectID}) {
 			d.wake(1)
 		}
 	}
@@ -137,7 +137,7 @@ func (d *dispatcher) wakeChildren(ctx context.Context) error {
 		_, err := d.wakeChildrenOf(ctx, synced)
 		return err
 	}
-	after, look := d.parents.page()
+	after, look := d.parents.nextPage()
 	if !look {
 		return nil
 	}
@@ -155,7 +155,7 @@ func (d *dispatcher) wakeChildren(ctx context.Context) error {
 		after = "" // from the beginning
 	}
 	woken, err := d.wakeChildrenOf(ctx, synced)
-	d.parents.looked(after, woken > 0)
+	d.parents.notePage(after, woken > 0)
 	return err
 }
 
@@ -169,7 +169,7 @@ func (d *dispatcher) wakeChildrenOf(ctx context.Context, parents []string) (woke
 		return 0, fmt.Errorf("waking what waits for parents that were synced: %w", err)
 	}
 	if woken == childrenPage {
-		d.parents.putBack(parents)
+		d.parents.returnSynced(parents)
 	}
 	return woken, nil
 }

@@ -47,8 +47,8 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		group.Go(func() error {
 			err := d.wakeWorkflow(calls, row)
 			if err == nil {
-				d.started(row.ID)
-				d.debug("a workflow was started or woken", row)
+				d.clearFailures(row.ID)
+				d.logDebug("a workflow was started or woken", row)
 				return nil
 			}
 			mu.Lock()
@@ -68,22 +68,22 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		})
 	}
 	_ = group.Wait()
-	d.forget(append(slices.Clone(atFault), unwoken...))
+	d.uncountRows(append(slices.Clone(atFault), unwoken...))
 	d.recordWoken(DispatchSingle, len(due)-len(atFault)-len(unwoken), 1, nil)
 	if failure != nil {
 		d.recordWoken(DispatchSingle, len(unwoken), 1, failure)
 	}
-	d.nameWorkflows(ctx, due)
+	d.noteWorkflowIDs(ctx, due)
 	if len(atFault) > 0 {
 		first := atFault[0]
 		d.recordWoken(DispatchSingle, len(atFault), 1, reasons[first.ID])
 		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them",
-			append(d.fields(first), "resources", len(atFault), "error", reasons[first.ID])...)
+			append(d.logFields(first), "resources", len(atFault), "error", reasons[first.ID])...)
 	}
-	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
+	err := d.releaseRows(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
 		return d.startBackoff(row.ID), workflowNotStarted + reasons[row.ID].Error()
 	})
-	if releaseErr := d.releaseNow(ctx, unwoken); err == nil {
+	if releaseErr := d.releaseRowsNow(ctx, unwoken); err == nil {
 		err = releaseErr
 	}
 	if failure != nil {
@@ -92,22 +92,22 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 	return err
 }
 
-// forget takes back what was counted of rows that were not woken. Before they are released: they may be leased at once.
-func (d *dispatcher) forget(rows []db.LeaseDueRow) {
+// uncountRows takes back what was counted of rows that were not woken. Before they are released: they may be leased at once.
+func (d *dispatcher) uncountRows(rows []db.LeaseDueRow) {
 	namespaces := make([]string, len(rows))
 	for i, row := range rows {
 		namespaces[i] = row.Namespace
 	}
-	d.pace.forget(len(rows))
-	d.limits.forget(namespaces)
+	d.pace.uncountWoken(len(rows))
+	d.limits.uncountLeased(namespaces)
 }
 
-// nameWorkflows notes on rows that wait that their own workflows attend to them.
-func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
+// noteWorkflowIDs notes on rows that wait that their own workflows attend to them.
+func (d *dispatcher) noteWorkflowIDs(ctx context.Context, rows []db.LeaseDueRow) {
 	var p db.NameWorkflowsParams
 	for _, row := range rows {
 		if row.Unnamed && (row.DueAt == nil || row.DueAt.After(row.Now)) {
-			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.workflow(refTo(d.ref(), row)))
+			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.workflowID(refOfRow(d.ref(), row)))
 		}
 	}
 	if len(p.Ids) == 0 || ctx.Err() != nil {
@@ -118,21 +118,21 @@ func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
 	}
 }
 
-// fields are those that a line of the log has of a row.
-func (d *dispatcher) fields(row db.LeaseDueRow) []any {
+// logFields are those that a line of the log has of a row.
+func (d *dispatcher) logFields(row db.LeaseDueRow) []any {
 	id := activities.IDField(row.ObjectID, row.HashedID, row.HashedID != nil)
-	return []any{"kind", d.kind, id, "namespace", row.Namespace, "generation", row.Generation, "workflow_id", d.names.workflow(refTo(d.ref(), row))}
+	return []any{"kind", d.kind, id, "namespace", row.Namespace, "generation", row.Generation, "workflow_id", d.names.workflowID(refOfRow(d.ref(), row))}
 }
 
-// debug logs what was done for a row.
-func (d *dispatcher) debug(message string, row db.LeaseDueRow) {
+// logDebug logs what was done for a row.
+func (d *dispatcher) logDebug(message string, row db.LeaseDueRow) {
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
-		d.log.Debug(message, d.fields(row)...)
+		d.log.Debug(message, d.logFields(row)...)
 	}
 }
 
-// started forgets the failures of a row.
-func (d *dispatcher) started(id int64) {
+// clearFailures forgets the failures of a row.
+func (d *dispatcher) clearFailures(id int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.failures, id)
@@ -171,13 +171,13 @@ func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error
 		return context.Cause(ctx)
 	}
 	// What is under way may end: an eager start whose answer is lost leaves its workflow waiting for a timeout.
-	call, cancel := patientFor(ctx, dispatchGrace, dispatchRPCTimeout)
+	call, cancel := withGrace(ctx, dispatchGrace, dispatchRPCTimeout)
 	defer cancel()
 	ref := d.ref()
-	err := d.wakeAs(call, row, ref)
+	err := d.wakeWithRef(call, row, ref)
 	if d.isWithoutAttributes(ref, err) {
 		ref.SearchAttributes = false
-		err = d.wakeAs(call, row, ref)
+		err = d.wakeWithRef(call, row, ref)
 	}
 	return err
 }
@@ -197,8 +197,8 @@ func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
 	return true
 }
 
-// refTo is the ref of a kind for the resource of a row.
-func refTo(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
+// refOfRow is the ref of a kind for the resource of a row.
+func refOfRow(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
 	ref.ID, ref.Namespace = row.ID, row.Namespace
 	if row.HashedID != nil {
 		ref.HashedID = *row.HashedID
@@ -208,9 +208,9 @@ func refTo(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
 	return ref
 }
 
-// wakeAs starts or signals the workflow of a row. ref is that of its kind.
-func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
-	ref = refTo(ref, row)
+// wakeWithRef starts or signals the workflow of a row. ref is that of its kind.
+func (d *dispatcher) wakeWithRef(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
+	ref = refOfRow(ref, row)
 	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
 	if row.Generation == 1 && row.State == deltatype.ResourceStateScheduled && !d.isLate(row) {
 		if done, err := d.startWorkflow(call, options, ref); done {
@@ -218,7 +218,7 @@ func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activi
 		}
 	}
 	if d.isLate(row) || row.Worked {
-		if err := d.rehome(call, options, row); err != nil {
+		if err := d.terminateStuck(call, options, row); err != nil {
 			return err
 		}
 		if ref.SearchAttributes && !d.ref().SearchAttributes { // the workflow could not get on for them
@@ -245,10 +245,10 @@ func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWork
 	return !temporal.IsWorkflowExecutionAlreadyStartedError(err), err
 }
 
-// rehome terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
+// terminateStuck terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
 // for a worker that is cut off from Postgres, but not from Temporal, or it was started with search attributes that Temporal no longer has.
 // The row, which has no claim that is alive, says everything that the next one has to know.
-func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, row db.LeaseDueRow) error {
+func (d *dispatcher) terminateStuck(ctx context.Context, options client.StartWorkflowOptions, row db.LeaseDueRow) error {
 	described, err := d.client.DescribeWorkflow(ctx, options.ID, "")
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil
@@ -278,7 +278,7 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 		return nil
 	}
 	d.log.Warn("a resource was late because its workflow does not get on; it is started anew",
-		append(d.fields(row), "reason", why, "task_queue", there, "instead", options.TaskQueue)...)
+		append(d.logFields(row), "reason", why, "task_queue", there, "instead", options.TaskQueue)...)
 	return d.client.TerminateWorkflow(ctx, options.ID, found.GetWorkflowExecutionInfo().GetExecution().GetRunId(), why)
 }
 

@@ -68,7 +68,7 @@ func (d *dispatcher) touchRound(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("looking for the children of %d parents: %w", len(leased), err)
 	}
-	touched, err := d.touch(ctx, children)
+	touched, err := d.touchPages(ctx, children)
 	if err != nil {
 		return false, err
 	}
@@ -90,8 +90,8 @@ func (d *dispatcher) touchRound(ctx context.Context) (more bool, err error) {
 	return len(leased) == touchesPage || touched > 0, nil
 }
 
-// touch touches children in pages, each once, and says how many were.
-func (d *dispatcher) touch(ctx context.Context, children []db.TouchableChildrenRow) (touched int, err error) {
+// touchPages touches children in pages, each once, and says how many were.
+func (d *dispatcher) touchPages(ctx context.Context, children []db.TouchableChildrenRow) (touched int, err error) {
 	latest := make(map[int64]time.Time, len(children)) // a child of several parents is touched for the latest change
 	for _, child := range children {
 		if child.ChangedAt.After(latest[child.ID]) {

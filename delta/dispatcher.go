@@ -56,7 +56,7 @@ type dispatcher struct {
 	// temporalNamespace is where client calls, which does not tell it.
 	temporalNamespace string
 
-	names   names
+	names   temporalNames
 	hashIDs bool
 	// finalizes is true where the client's controller of the kind has a Finalizer.
 	finalizes bool
@@ -76,8 +76,8 @@ type dispatcher struct {
 	telemetry *telemetry
 	wakes     chan struct{}
 	// many is set while a set waits that is to be leased to batches at once.
-	many   atomic.Bool
-	limits *namespaceLimits
+	hasMany atomic.Bool
+	limits  *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace
@@ -102,8 +102,8 @@ type dispatcher struct {
 
 // wake makes the dispatcher look at once, for so many rows that a statement has made due. It never blocks.
 func (d *dispatcher) wake(due int) {
-	if d.isMany(due) {
-		d.many.Store(true)
+	if d.fillsBatches(due) {
+		d.hasMany.Store(true)
 	}
 	select {
 	case d.wakes <- struct{}{}:
@@ -111,9 +111,9 @@ func (d *dispatcher) wake(due int) {
 	}
 }
 
-// isMany reports whether a set makes batches of its own: nothing is gathered for them, and none of it gets workflows of its own first, which
+// fillsBatches reports whether a set makes batches of its own: nothing is gathered for them, and none of it gets workflows of its own first, which
 // would keep the others waiting.
-func (d *dispatcher) isMany(due int) bool {
+func (d *dispatcher) fillsBatches(due int) bool {
 	switch d.batchSize {
 	case 0:
 		return due >= 2*fewSingles
@@ -151,20 +151,20 @@ func (d *dispatcher) run(ctx context.Context) {
 
 // dispatchRound is dispatch within its timeout, and notes how it went.
 func (d *dispatcher) dispatchRound(ctx context.Context) (full bool, err error) {
-	d.health.begin()
+	d.health.beginRound()
 	round, cancel := context.WithTimeoutCause(ctx, d.timeout, fmt.Errorf("it took longer than %s", d.timeout))
 	defer cancel()
-	full, err = d.dispatch(round)
+	full, err = d.dispatchRows(round)
 	if ctx.Err() == nil && round.Err() != nil {
 		err = errors.Join(context.Cause(round), err) // what was not dispatched may have been released without an error
 	}
-	d.health.end(err)
+	d.health.endRound(err)
 	return full, err
 }
 
-// fill waits a little, so that what is informed together comes into one batch; no longer than until there is a set that makes batches of its own.
-func (d *dispatcher) fill(ctx context.Context) {
-	for full := time.After(d.batchWait); !d.many.Load(); {
+// waitForBatch waits a little, so that what is informed together comes into one batch; no longer than until there is a set that makes batches of its own.
+func (d *dispatcher) waitForBatch(ctx context.Context) {
+	for full := time.After(d.batchWait); !d.hasMany.Load(); {
 		select {
 		case <-ctx.Done():
 			return
@@ -200,8 +200,8 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	return wait
 }
 
-// dispatch leases what is due, and starts or wakes workflows, until there is no full set any more. It returns true if there may be more.
-func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
+// dispatchRows leases what is due, and starts or wakes workflows, until there is no full set any more. It returns true if there may be more.
+func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 	if err := d.putOffSnoozed(ctx); err != nil {
 		return false, err
 	}
@@ -213,14 +213,14 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		starts.SetLimit(1)
 	}
 	for full = true; full && startCtx.Err() == nil && time.Since(began) < turn; {
-		many = d.many.Swap(false) || many
-		batch, size := d.next(many)
+		many = d.hasMany.Swap(false) || many
+		batch, size := d.planLease(many)
 		if batch != "" && !filled && !many {
 			filled = true
-			d.fill(startCtx)
-			many = d.many.Swap(false)
+			d.waitForBatch(startCtx)
+			many = d.hasMany.Swap(false)
 		}
-		if err = errors.Join(d.lookAfterKeys(startCtx), d.wakeChildren(startCtx)); err != nil {
+		if err = errors.Join(d.wakeKeyWaiters(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
 		leased, leaseErr := d.leaseDue(startCtx, batch, size)
@@ -234,7 +234,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			due, err = d.takeSlots(startCtx, due)
 		}
 		if err != nil {
-			err = errors.Join(err, d.releaseNow(ctx, leased))
+			err = errors.Join(err, d.releaseRowsNow(ctx, leased))
 			break
 		}
 		if count > 0 {
@@ -252,12 +252,12 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 				namespaces = append(namespaces, row.Namespace)
 			}
 		}
-		if d.limits.lease(namespaces) {
+		if d.limits.countLeased(namespaces) {
 			full = true // behind those that there was no room for
 		}
-		d.pace.woke(len(singles))
+		d.pace.countWoken(len(singles))
 		if batch != "" && !many { // a set that is leased at once does not say what comes after it
-			d.pace.batched(len(due), size)
+			d.pace.noteBatch(len(due), size)
 		}
 		if len(singles) > 0 {
 			starts.Go(func() error { return d.wakeSingles(ctx, singles) })
@@ -267,7 +267,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		}
 	}
 	if many && full {
-		d.many.Store(true) // there is more of the set
+		d.hasMany.Store(true) // there is more of the set
 	}
 	if startErr := starts.Wait(); startErr != nil {
 		return false, startErr
@@ -275,21 +275,21 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	return full, err
 }
 
-// next is what the next lease is for: a batch with a name, or single workflows, and of how many. many is true where a set waits that makes batches
+// planLease is what the next lease is for: a batch with a name, or single workflows, and of how many. many is true where a set waits that makes batches
 // of its own.
-func (d *dispatcher) next(many bool) (batch string, size int) {
+func (d *dispatcher) planLease(many bool) (batch string, size int) {
 	switch {
 	case d.batchSize == 1:
 		return "", leaseSize
 	case d.batchSize > 1:
 		size = d.batchSize
 	default:
-		if size = min(d.pace.singles(), leaseSize); size > 0 && !many {
+		if size = min(d.pace.allowedSingles(), leaseSize); size > 0 && !many {
 			return "", size
 		}
-		size = d.pace.batch()
+		size = d.pace.nextBatchSize()
 	}
-	return d.names.batch(d.kind, rand.Text()), size
+	return d.names.batchWorkflowID(d.kind, rand.Text()), size
 }
 
 // nextPriorities are priorities in the order of the next lease.
@@ -305,14 +305,14 @@ func (d *dispatcher) nextPriorities() []int16 {
 // leaseDue leases rows that are due, for a batch or for workflows of their own. It waits a little for the answer where the client is stopped meanwhile, or
 // another start has failed: nobody would release what it has leased.
 func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db.LeaseDueRow, error) {
-	ctx, cancel := patientFor(ctx, dispatchGrace, d.timeout)
+	ctx, cancel := withGrace(ctx, dispatchGrace, d.timeout)
 	defer cancel()
 	d.mu.Lock()
 	d.leases++
 	d.lookedAt = time.Now()
 	d.mu.Unlock()
 	priorities := d.nextPriorities()
-	limited, rooms, full := d.limits.room()
+	limited, rooms, full := d.limits.leasableRows()
 	if batch != "" {
 		limited, rooms = []string{}, []int32{} // its members wait within it, and keep no slot of the kind
 	}
@@ -322,7 +322,7 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		Longest:        activities.LongestLease,
 		Grace:          activities.DueGrace,
 		BatchID:        batch,
-		BatchPrefix:    d.names.batches(d.kind),
+		BatchPrefix:    d.names.batchIDPrefix(d.kind),
 		HashIds:        d.hashIDs,
 		Finalizes:      d.finalizes,
 		Largest:        largestInBatch,
@@ -353,8 +353,8 @@ func (d *dispatcher) putOffSnoozed(ctx context.Context) error {
 	return nil
 }
 
-// release makes leased rows due again, each after its time; why is for the rows themselves, empty where they are not at fault.
-func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after func(db.LeaseDueRow) (time.Duration, string)) error {
+// releaseRows makes leased rows due again, each after its time; why is for the rows themselves, empty where they are not at fault.
+func (d *dispatcher) releaseRows(ctx context.Context, rows []db.LeaseDueRow, after func(db.LeaseDueRow) (time.Duration, string)) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -366,7 +366,7 @@ func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after f
 		wait, why := after(row)
 		encoded := ""
 		if why != "" {
-			entry, err := json.Marshal(deltatype.AttemptError{At: time.Now().UTC(), Error: bounded(why, maxReason)})
+			entry, err := json.Marshal(deltatype.AttemptError{At: time.Now().UTC(), Error: truncateText(why, maxReason)})
 			if err != nil {
 				return err
 			}
@@ -386,9 +386,9 @@ func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after f
 	return nil
 }
 
-// releaseNow makes leased rows due again at once: they are not at fault.
-func (d *dispatcher) releaseNow(ctx context.Context, rows []db.LeaseDueRow) error {
-	return d.release(ctx, rows, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" })
+// releaseRowsNow makes leased rows due again at once: they are not at fault.
+func (d *dispatcher) releaseRowsNow(ctx context.Context, rows []db.LeaseDueRow) error {
+	return d.releaseRows(ctx, rows, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" })
 }
 
 // maxReason bounds why a workflow could not be started, as it is written on the row.

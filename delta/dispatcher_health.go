@@ -27,7 +27,7 @@ type dispatchHealth struct {
 	failure error
 }
 
-func (h *dispatchHealth) begin() {
+func (h *dispatchHealth) beginRound() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.began = time.Now()
@@ -36,7 +36,7 @@ func (h *dispatchHealth) begin() {
 	}
 }
 
-func (h *dispatchHealth) end(err error) {
+func (h *dispatchHealth) endRound(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.began, h.failure = time.Time{}, err
@@ -45,8 +45,8 @@ func (h *dispatchHealth) end(err error) {
 	}
 }
 
-// check returns why what is due is not dispatched.
-func (h *dispatchHealth) check() error {
+// checkFailed returns why what is due is not dispatched.
+func (h *dispatchHealth) checkFailed() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.failure == nil {

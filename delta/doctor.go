@@ -74,23 +74,23 @@ func (c *Client) Doctor(ctx context.Context) *Diagnosis {
 	var kinds []KindStatus
 	var snoozes []Snooze
 	if hasSchema {
-		kinds, snoozes = d.read(ctx)
+		kinds, snoozes = d.readStatus(ctx)
 	}
 	status := d.checkTemporal(ctx, hasDatabase, hasSchema, kinds)
 	if !hasSchema {
-		found.add("late", CheckSkipped, "needs the schema", "")
+		found.addCheck("late", CheckSkipped, "needs the schema", "")
 	}
-	found.snoozed(snoozes, d.now)
-	found.late(kinds, d.now)
-	found.unfinalized(kinds, d.now)
-	found.queued(kinds, d.now)
-	found.awaiting(kinds, d.now)
-	found.touches(kinds, d.now)
-	found.withheld(kinds)
-	found.sources(kinds, d.now)
-	found.shards(kinds)
-	found.stale(kinds)
-	found.undecodable(kinds)
+	found.checkSnoozes(snoozes, d.now)
+	found.checkLate(kinds, d.now)
+	found.checkUnfinalized(kinds, d.now)
+	found.checkQueued(kinds, d.now)
+	found.checkAwaiting(kinds, d.now)
+	found.checkTouches(kinds, d.now)
+	found.checkWithheld(kinds)
+	found.checkSources(kinds, d.now)
+	found.checkShards(kinds)
+	found.checkStale(kinds)
+	found.checkUndecodable(kinds)
 	return &Diagnosis{At: d.now.UTC(), Checks: d.found, Kinds: kinds, Temporal: status}
 }
 
@@ -104,28 +104,28 @@ type doctor struct {
 // findings is a list that grows.
 type findings []Check
 
-func (f *findings) add(name string, state CheckState, detail, remedy string) {
-	f.addKind(name, "", state, detail, remedy)
+func (f *findings) addCheck(name string, state CheckState, detail, remedy string) {
+	f.addKindCheck(name, "", state, detail, remedy)
 }
 
-func (f *findings) addKind(name, kind string, state CheckState, detail, remedy string) {
+func (f *findings) addKindCheck(name, kind string, state CheckState, detail, remedy string) {
 	*f = append(*f, Check{Name: name, Kind: kind, State: state, Detail: wording.Line(detail), Remedy: wording.Line(remedy)})
 }
 
-// read reads what most checks are about.
-func (d *doctor) read(ctx context.Context) (kinds []KindStatus, snoozes []Snooze) {
+// readStatus reads what most checks are about.
+func (d *doctor) readStatus(ctx context.Context) (kinds []KindStatus, snoozes []Snooze) {
 	kinds, err := d.client.Kinds(ctx)
 	if err != nil {
-		d.found.add("kinds", CheckFailure, detailOf(err), "see what the server's log says")
+		d.found.addCheck("kinds", CheckFailure, errorDetail(err), "see what the server's log says")
 	}
 	d.checkRefused(ctx, kinds)
 	if snoozes, err = d.client.Snoozes(ctx); err != nil {
-		d.found.add("snoozes", CheckFailure, detailOf(err), "see what the server's log says")
+		d.found.addCheck("snoozes", CheckFailure, errorDetail(err), "see what the server's log says")
 	}
 	if log, err := d.client.ChangeLog(ctx); err != nil {
-		d.found.add("log of changes", CheckFailure, detailOf(err), "see what the server's log says")
+		d.found.addCheck("log of changes", CheckFailure, errorDetail(err), "see what the server's log says")
 	} else {
-		d.found.changes(log)
+		d.found.checkChangeLog(log)
 	}
 	return kinds, snoozes
 }

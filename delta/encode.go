@@ -13,9 +13,9 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// identify asks an object who it is. A panic of its methods is an error.
-func identify(object Object) (kind, id string, err error) {
-	defer recovered(object, &err)
+// identifyObject asks an object who it is. A panic of its methods is an error.
+func identifyObject(object Object) (kind, id string, err error) {
+	defer recoverObjectPanic(object, &err)
 	if object == nil {
 		return "", "", inputError("object", "nil", "must not be nil")
 	}
@@ -30,17 +30,17 @@ func identify(object Object) (kind, id string, err error) {
 }
 
 // recovered, deferred, makes an error of a panic of an object's methods.
-func recovered(object Object, err *error) {
+func recoverObjectPanic(object Object, err *error) {
 	if v := recover(); v != nil {
 		*err = fmt.Errorf("object of type %T: its methods panic: %v", object, v)
 	}
 }
 
-// encode turns an object and its options into what is written. Panics of the object's methods become errors.
+// encodeObject turns an object and its options into what is written. Panics of the object's methods become errors.
 // stored decodes what it is compared with; nil does so without a controller.
-func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.ObjectInformParams, err error) {
-	defer recovered(object, &err)
-	kind, id, err := identify(object)
+func encodeObject(object Object, opts *InformOpts, stored decoder) (params deltatype.ObjectInformParams, err error) {
+	defer recoverObjectPanic(object, &err)
+	kind, id, err := identifyObject(object)
 	if err != nil {
 		return params, err
 	}
@@ -50,7 +50,7 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 		merged = *opts
 	}
 	if with, ok := object.(ObjectWithInformOpts); ok {
-		merged = merged.over(with.InformOpts())
+		merged = merged.withFallback(with.InformOpts())
 	}
 	if err := checkInformOpts(merged); err != nil {
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
@@ -95,7 +95,7 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
 	}
 	if with, ok := object.(ComparableObject); ok {
-		params.Compare = comparison(with, id, stored)
+		params.Compare = newComparison(with, id, stored)
 	}
 	version, err := versionOf(object)
 	if err != nil {
@@ -113,9 +113,9 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 	return params, nil
 }
 
-// encodeFor is encode for an object that a controller of a kind is given.
-func encodeFor(kind string, object Object, opts *InformOpts, stored decoder) (deltatype.ObjectInformParams, error) {
-	params, err := encode(object, opts, stored)
+// encodeForKind is encode for an object that a controller of a kind is given.
+func encodeForKind(kind string, object Object, opts *InformOpts, stored decoder) (deltatype.ObjectInformParams, error) {
+	params, err := encodeObject(object, opts, stored)
 	if err == nil && params.Kind != kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", kind)
 	}

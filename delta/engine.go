@@ -25,7 +25,7 @@ type engine struct {
 	started bool
 	// hashIDs tells whether workflows are named by hashes of ids; nil where no client has started that decided it.
 	hashIDs atomic.Pointer[bool]
-	names   names
+	names   temporalNames
 	kinds   activities.Kinds
 	// attributes tells that the Temporal namespace has Delta's search attributes. That of an engine which was started is the client's.
 	attributes *atomic.Bool
@@ -43,7 +43,7 @@ type engine struct {
 
 // startEngine starts everything, or nothing.
 func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
-	e := &engine{client: c, names: c.names(), attributes: &c.attributes, dispatchers: map[string]*dispatcher{}}
+	e := &engine{client: c, names: c.temporalNames(), attributes: &c.attributes, dispatchers: map[string]*dispatcher{}}
 	loopCtx, cancelLoops := context.WithCancel(ctx)
 	// What activities inherit. It is never cancelled itself, because they answer Temporal with it: the end of ctx reaches
 	// Work through Stop, when the workers have stopped taking tasks.
@@ -65,12 +65,12 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := c.checkSettings(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.connect(ctx); err != nil {
+	if err := e.connectTemporal(ctx); err != nil {
 		return nil, err
 	}
 	// First in Temporal: a database whose prefix is refused there stays free to take another, and a Temporal namespace that is not
 	// there is an error instead of a warning that it has no search attributes.
-	if err := e.holdPrefix(ctx); err != nil {
+	if err := e.ensurePrefix(ctx); err != nil {
 		return nil, err
 	}
 	e.attributes.Store(e.ensureAttributes(ctx))
@@ -97,14 +97,14 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		return nil, err
 	}
 
-	c.useDispatchers(e.dispatchers) // before the listener, which wakes them through the client
+	c.setDispatchers(e.dispatchers) // before the listener, which wakes them through the client
 	e.listener = &listener{
 		pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger,
-		wake: func(kind string) { e.heard(loopCtx, kind) }, wakeAll: func() { e.heard(loopCtx, namespacesChanged); c.wakeAll() },
+		wake: func(kind string) { e.handleNotification(loopCtx, kind) }, wakeAll: func() { e.handleNotification(loopCtx, namespacesChanged); c.wakeDispatchers() },
 	}
 	e.loops.Go(func() { e.listener.run(loopCtx) })
 	for _, w := range e.workers {
-		e.loops.Go(func() { w.supervise(loopCtx) })
+		e.loops.Go(func() { w.replaceFailed(loopCtx) })
 	}
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
@@ -112,16 +112,16 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 			e.loops.Go(func() { d.touchChildren(loopCtx) })
 		}
 	}
-	e.loops.Go(func() { e.maintain(loopCtx) })
+	e.loops.Go(func() { e.runMaintenance(loopCtx) })
 	if c.telemetry != nil {
-		e.loops.Go(func() { e.measure(loopCtx) })
+		e.loops.Go(func() { e.runMeasuring(loopCtx) })
 	}
 	return e, nil
 }
 
 // readInstallation learns which installation the database is.
 func (e *engine) readInstallation(ctx context.Context) error {
-	if err := e.client.encoding.check(ctx); err != nil {
+	if err := e.client.encoding.checkPool(ctx); err != nil {
 		return err
 	}
 	installation, err := db.New().GetInstallation(ctx, e.client.pool)
@@ -164,8 +164,8 @@ func (e *engine) checkPrefix(installation db.Installation) error {
 const namedTwice = "otherwise a resource would have two workflows. To change it, stop all clients, terminate the workflows, and run: " +
 	"UPDATE delta_installation SET %s = NULL"
 
-// connect takes the user's Temporal client, or makes one, and sees that it reaches the server.
-func (e *engine) connect(ctx context.Context) error {
+// connectTemporal takes the user's Temporal client, or makes one, and sees that it reaches the server.
+func (e *engine) connectTemporal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.client.timing.temporalTimeout)
 	defer cancel()
 	if e.client.config.Temporal != nil {
@@ -175,11 +175,11 @@ func (e *engine) connect(ctx context.Context) error {
 		}
 		return nil
 	}
-	options, err := e.client.optionsOfConnection()
+	options, err := e.client.connectionOptions()
 	if err != nil {
 		return err
 	}
-	e.temporal, err = dial(ctx, options)
+	e.temporal, err = dialTemporal(ctx, options)
 	e.ownsTemporal = err == nil
 	return err
 }
@@ -190,15 +190,15 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	for name, n := range c.config.Namespaces {
 		var synced *time.Duration // none where nobody has set one: then it differs by kind
 		if c.retained.namespaces[name] {
-			d := interval(n.SyncedResourceRetentionPeriod)
+			d := postgresInterval(n.SyncedResourceRetentionPeriod)
 			synced = &d
 		}
 		before, err := q.UpsertNamespace(ctx, c.pool, db.UpsertNamespaceParams{
 			Name:              name,
-			ResourceExpiry:    interval(n.ResourceExpiry),
+			ResourceExpiry:    postgresInterval(n.ResourceExpiry),
 			SyncedRetention:   synced,
-			DegradedRetention: interval(n.DegradedResourceRetentionPeriod),
-			DeletedRetention:  interval(n.DeletedResourceRetentionPeriod),
+			DegradedRetention: postgresInterval(n.DegradedResourceRetentionPeriod),
+			DeletedRetention:  postgresInterval(n.DeletedResourceRetentionPeriod),
 			RateLimit:         n.RateLimit,
 		})
 		if err != nil {
@@ -220,7 +220,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	}
 	var unlisted []string
 	for kind, r := range c.config.Controllers.byKind {
-		rest := c.restOf(r)
+		rest := c.kindRetention(r)
 		params := db.UpsertControllerParams{
 			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
@@ -232,8 +232,8 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("kind %q: %w", kind, err)
 			}
-			params.InformInterval, params.InformSchedule = interval(e.informInterval(r)), spec
-			if jitter := interval(c.config.ResourceInformJitter); jitter != 0 {
+			params.InformInterval, params.InformSchedule = postgresInterval(e.informInterval(r)), spec
+			if jitter := postgresInterval(c.config.ResourceInformJitter); jitter != 0 {
 				params.InformJitter = &jitter
 			}
 			params.FullListingInterval, params.ListsNothing = r.settings.FullListingInterval, r.handler.ListsNothing()
@@ -291,13 +291,13 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 			err = fmt.Errorf("making a Temporal worker with Config.Temporal (%T): %v", e.temporal, v)
 		}
 	}()
-	e.kinds = e.client.activities(e.installation, e.stopping)
+	e.kinds = e.client.kindActivities(e.installation, e.stopping)
 	if e.client.config.SharedWorker {
 		if err := e.startSharedWorker(ctx, workCtx); err != nil {
 			return err
 		}
 	}
-	for _, kind := range e.client.config.Controllers.kinds() {
+	for _, kind := range e.client.config.Controllers.kindNames() {
 		if err := e.startKind(ctx, workCtx, kind, e.client.config.Controllers.byKind[kind]); err != nil {
 			return fmt.Errorf("kind %q: %w", kind, err)
 		}
@@ -311,10 +311,10 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			return err
 		}
 	}
-	if err := e.schedule(ctx, kind, false); err != nil {
+	if err := e.writeSchedules(ctx, kind, false); err != nil {
 		return err
 	}
-	if err := e.keepSources(ctx, kind); err != nil {
+	if err := e.startSources(ctx, kind); err != nil {
 		return err
 	}
 	e.dispatchers[kind] = &dispatcher{
@@ -357,9 +357,9 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 	return nil
 }
 
-// schedule makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
+// writeSchedules makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
 // undo each other's, and what is made anew runs at once. ours tells that it is this installation's, if it is there.
-func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
+func (e *engine) writeSchedules(ctx context.Context, kind string, ours bool) error {
 	if e.client.config.DisableInformers {
 		return nil
 	}
@@ -372,7 +372,7 @@ func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
 		return fmt.Errorf("kind %q: %w", kind, err)
 	}
 	for _, s := range schedules {
-		err := patiently(ctx, func() error { return s.write(ctx, e.temporal, controller.InformPaused, ours) })
+		err := retryUnanswered(ctx, func() error { return s.writeToTemporal(ctx, e.temporal, controller.InformPaused, ours) })
 		if err != nil {
 			return err
 		}

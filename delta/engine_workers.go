@@ -83,7 +83,7 @@ func (e *engine) workerOptions(workCtx context.Context, gaveUp func(error)) work
 
 func (e *engine) startWorker(ctx context.Context, queue, kind string, build func(gaveUp func(error)) (worker.Worker, error)) error {
 	w := newOwnWorker(queue, kind, e.client.config.Logger, build)
-	if err := patiently(ctx, w.start); err != nil {
+	if err := retryUnanswered(ctx, w.start); err != nil {
 		return err
 	}
 	e.workers = append(e.workers, w)
@@ -107,8 +107,8 @@ func (e *engine) startOwnWorkers(ctx, workCtx context.Context, kind string, r re
 	if err != nil || e.client.config.DisableInformers {
 		return err
 	}
-	return e.startWorker(ctx, e.names.informQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
-		informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx, gaveUp))
+	return e.startWorker(ctx, e.names.informTaskQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
+		informs := worker.New(e.temporal, e.names.informTaskQueue(kind), e.workerOptions(workCtx, gaveUp))
 		workflows.RegisterInform(informs)
 		own.RegisterInform(informs)
 		return informs, nil

@@ -31,13 +31,13 @@ func (c *Client) EstimateCount(ctx context.Context, filter Filter) (Estimate, er
 }
 
 func (c *Client) estimateCount(ctx context.Context, filter Filter) (Estimate, error) {
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return Estimate{}, err
 	}
 	if filter.choosesNothing() {
 		return Estimate{IsExact: true}, nil
 	}
-	p, err := filter.params()
+	p, err := filter.queryParams()
 	if err != nil {
 		return Estimate{}, err
 	}

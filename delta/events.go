@@ -127,10 +127,10 @@ func (e *events) subscribe(size int, categories []EventCategory) (<-chan Event, 
 		e.subscriptions = map[*subscription]struct{}{}
 	}
 	e.subscriptions[s] = struct{}{}
-	return s.channel, func() { e.cancel(s) }
+	return s.channel, func() { e.cancelSubscription(s) }
 }
 
-func (e *events) cancel(s *subscription) {
+func (e *events) cancelSubscription(s *subscription) {
 	e.mu.Lock()
 	_, there := e.subscriptions[s]
 	delete(e.subscriptions, s)
@@ -181,8 +181,8 @@ func categoryOf(verdict activities.Verdict) EventCategory {
 	return ""
 }
 
-// wants reports whether a subscription has the category.
-func (e *events) wants(category EventCategory) bool {
+// wantsCategory reports whether a subscription has the category.
+func (e *events) wantsCategory(category EventCategory) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for s := range e.subscriptions {
@@ -193,8 +193,8 @@ func (e *events) wants(category EventCategory) bool {
 	return false
 }
 
-// send sends an event without more than its resource and its category.
-func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {
+// publishRow sends an event without more than its resource and its category.
+func (e *events) publishRow(category EventCategory, row *deltatype.ResourceRow) {
 	e.publish(Event{EventCategory: category, Resource: row})
 }
 
@@ -202,7 +202,7 @@ func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {
 // user code, which may be slow, or come back to the client.
 func (e *events) publish(event Event) {
 	event.Timestamp = time.Now().UTC()
-	dropped, full := e.hand(event)
+	dropped, full := e.deliverEvent(event)
 	if dropped > 0 {
 		e.telemetry.recordDropped("events", dropped)
 	}
@@ -214,8 +214,8 @@ func (e *events) publish(event Event) {
 // fullSubscription is a subscription of which it is to be logged how many events it has lost.
 type fullSubscription struct{ dropped, size int }
 
-// hand sends an event to the subscriptions that want it, and returns how many of them were full, and those that are to be logged.
-func (e *events) hand(event Event) (dropped int, full []fullSubscription) {
+// deliverEvent sends an event to the subscriptions that want it, and returns how many of them were full, and those that are to be logged.
+func (e *events) deliverEvent(event Event) (dropped int, full []fullSubscription) {
 	row := event.Resource
 	e.mu.Lock()
 	defer e.mu.Unlock()

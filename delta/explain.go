@@ -39,7 +39,7 @@ func (c *Client) Explain(ctx context.Context, kind, objectID string) (*Explanati
 			return nil, fmt.Errorf("delta: explain %s/%s: %w", kind, objectID, context.Cause(ctx))
 		}
 	}
-	explained := &Explanation{Resource: facts.row, At: facts.Now.UTC(), Reasons: facts.reasons(), TemporalError: facts.temporalErr}
+	explained := &Explanation{Resource: facts.row, At: facts.Now.UTC(), Reasons: facts.findReasons(), TemporalError: facts.temporalErr}
 	for i := len(facts.row.Errors) - 1; i >= 0 && len(explained.LastErrors) < shownErrors; i-- {
 		explained.LastErrors = append(explained.LastErrors, facts.row.Errors[i])
 	}

@@ -76,8 +76,8 @@ func failureOfPass(p *activities.PassObservation) Failure {
 	return f
 }
 
-// attempted is the row with the generation and the attempt that have failed, for the log: the row may have gone on.
-func (f *Failure) attempted() *deltatype.ResourceRow {
+// attemptedRow is the row with the generation and the attempt that have failed, for the log: the row may have gone on.
+func (f *Failure) attemptedRow() *deltatype.ResourceRow {
 	row := *f.Resource
 	row.Generation, row.Attempt = f.Generation, f.Attempt
 	return &row
@@ -149,7 +149,7 @@ func (f *failures) add(failure Failure) {
 
 // enqueue has the ErrorHandler called for a failure, unless the queue is full. One of a client that has stopped is in the log alone.
 func (f *failures) enqueue(failure Failure) bool {
-	size := failure.size()
+	size := failure.byteSize()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -157,7 +157,7 @@ func (f *failures) enqueue(failure Failure) bool {
 	}
 	if f.queue == nil {
 		f.queue, f.done = make(chan Failure, maxHandedFailures), make(chan struct{})
-		go f.hand()
+		go f.callHandlers()
 	}
 	if f.bytes > 0 && f.bytes+size > f.mostBytes {
 		f.dropped++
@@ -173,8 +173,8 @@ func (f *failures) enqueue(failure Failure) bool {
 	}
 }
 
-// size is about how many bytes a failure keeps: those of its row, which has the text of the error, and of the stack.
-func (f *Failure) size() int {
+// byteSize is about how many bytes a failure keeps: those of its row, which has the text of the error, and of the stack.
+func (f *Failure) byteSize() int {
 	const fields = 1 << 10
 	size := fields + len(f.Stack)
 	if r := f.Resource; r != nil {
@@ -202,19 +202,19 @@ func (f *failures) logDropped(every time.Duration) {
 	f.client.config.Logger.Warn("the ErrorHandler is too slow: failures were not given to it", "failures", dropped)
 }
 
-// hand calls the ErrorHandler for one failure after the other.
-func (f *failures) hand() {
+// callHandlers calls the ErrorHandler for one failure after the other.
+func (f *failures) callHandlers() {
 	defer close(f.done)
 	for failure := range f.queue {
 		f.mu.Lock()
-		f.bytes -= failure.size()
+		f.bytes -= failure.byteSize()
 		f.mu.Unlock()
-		f.handOne(failure)
+		f.callHandler(failure)
 		f.logDropped(logDroppedEvery)
 	}
 }
 
-func (f *failures) handOne(failure Failure) {
+func (f *failures) callHandler(failure Failure) {
 	ctx := f.contextOf(&failure)
 	defer func() {
 		if v := recover(); v != nil {
@@ -228,13 +228,13 @@ func (f *failures) handOne(failure Failure) {
 func (f *failures) contextOf(failure *Failure) context.Context {
 	call := &Call{Operation: failure.Operation, Kind: failure.Kind}
 	if failure.Resource != nil {
-		call.Resources = []*deltatype.ResourceRow{failure.attempted()}
+		call.Resources = []*deltatype.ResourceRow{failure.attemptedRow()}
 	} else {
 		call.Pass = &PassCall{
 			WorkflowID: failure.pass.WorkflowID, RunID: failure.RunID, Attempt: int(failure.pass.Attempt), Options: InformOptions{Shard: failure.Shard},
 		}
 	}
-	return context.WithValue(f.client.inContext(f.client.stopping), callKey{}, call)
+	return context.WithValue(f.client.withClient(f.client.stopping), callKey{}, call)
 }
 
 // close logs what was not logged yet, and waits for the ErrorHandler, for a while.

@@ -42,8 +42,8 @@ type failureKey struct {
 	level  slog.Level
 }
 
-// summary says that failures were counted which have no lines of their own.
-func (k failureKey) summary() string {
+// summaryText says that failures were counted which have no lines of their own.
+func (k failureKey) summaryText() string {
 	if k.isPass {
 		return "more passes of the kind's informer have failed; they have no lines of their own"
 	}
@@ -76,8 +76,8 @@ func (l *failureLog) add(f Failure) {
 		return
 	}
 	f.text = f.errorText()
-	if l.count(key, f) {
-		l.line(key.level, f)
+	if l.countFailure(key, f) {
+		l.logFailure(key.level, f)
 	}
 }
 
@@ -89,8 +89,8 @@ func (f *Failure) errorText() string {
 	return shorten.Text(f.text, maxErrorText)
 }
 
-// count takes a failure into its window, and reports whether it has a line of its own.
-func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
+// countFailure takes a failure into its window, and reports whether it has a line of its own.
+func (l *failureLog) countFailure(key failureKey, f Failure) (ownLine bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.windows[key]
@@ -100,7 +100,7 @@ func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
 			l.windows = map[failureKey]*failureCounts{}
 		}
 		l.windows[key] = w
-		w.timer = time.AfterFunc(l.window, func() { l.end(key, w) })
+		w.timer = time.AfterFunc(l.window, func() { l.endWindow(key, w) })
 	}
 	if w.logged < loggedFailures {
 		w.logged++
@@ -113,8 +113,8 @@ func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
 	return false
 }
 
-// end ends a window, and logs those that it has counted.
-func (l *failureLog) end(key failureKey, w *failureCounts) {
+// endWindow ends a window, and logs those that it has counted.
+func (l *failureLog) endWindow(key failureKey, w *failureCounts) {
 	l.mu.Lock()
 	if l.windows[key] == w {
 		delete(l.windows, key)
@@ -122,15 +122,15 @@ func (l *failureLog) end(key failureKey, w *failureCounts) {
 	counted := w.counted
 	w.counted = 0
 	w.timer.Stop()
-	common := commonest(w.byError)
+	common := commonestErrors(w.byError)
 	l.mu.Unlock()
 	if counted > 0 {
-		l.client.config.Logger.Log(context.Background(), key.level, key.summary(), "kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
+		l.client.config.Logger.Log(context.Background(), key.level, key.summaryText(), "kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
 	}
 }
 
-// commonest are the errors that were counted most, each with its number.
-func commonest(byError map[string]int) []string {
+// commonestErrors are the errors that were counted most, each with its number.
+func commonestErrors(byError map[string]int) []string {
 	texts := slices.SortedFunc(maps.Keys(byError), func(a, b string) int { return cmp.Or(byError[b]-byError[a], cmp.Compare(a, b)) })
 	texts = texts[:min(len(texts), commonErrors)]
 	for i, text := range texts {
@@ -145,18 +145,18 @@ func (l *failureLog) flush() {
 	open := maps.Clone(l.windows)
 	l.mu.Unlock()
 	for key, w := range open {
-		l.end(key, w)
+		l.endWindow(key, w)
 	}
 }
 
-// line logs one failure.
-func (l *failureLog) line(level slog.Level, f Failure) {
+// logFailure logs one failure.
+func (l *failureLog) logFailure(level slog.Level, f Failure) {
 	var fields []any
 	if f.pass != nil {
 		fields = f.pass.LogFields()
 	}
 	if f.Resource != nil {
-		fields = append(l.client.fields(f.attempted()), "max_attempts", f.Resource.MaxAttempts)
+		fields = append(l.client.logFields(f.attemptedRow()), "max_attempts", f.Resource.MaxAttempts)
 		if f.Resource.DueAt != nil {
 			fields = append(fields, "due_at", *f.Resource.DueAt)
 		}

@@ -71,8 +71,8 @@ func newFigures(pool *pgxpool.Pool, log *slog.Logger, kinds []string) *figures {
 	return f
 }
 
-// count counts an attempt whose outcome was written.
-func (f *figures) count(o *activities.Observation) {
+// countAttempt counts an attempt whose outcome was written.
+func (f *figures) countAttempt(o *activities.Observation) {
 	counts := f.byKind[o.Kind]
 	if counts == nil || o.Attempt == 0 {
 		return // a listing has deleted it
@@ -83,7 +83,7 @@ func (f *figures) count(o *activities.Observation) {
 		counts.durations[bucketOf(o.Took)].Add(1)
 	}
 	if !f.armed.Load() && f.armed.CompareAndSwap(false, true) {
-		f.arm()
+		f.scheduleWrite()
 	}
 }
 
@@ -92,8 +92,8 @@ func bucketOf(took time.Duration) int {
 	return min(bits.Len64(uint64(max(took-1, 0)/time.Millisecond)), durationBuckets-1)
 }
 
-// arm has what is counted written at the end of the minute.
-func (f *figures) arm() {
+// scheduleWrite has what is counted written at the end of the minute.
+func (f *figures) scheduleWrite() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -105,7 +105,7 @@ func (f *figures) arm() {
 
 // writeMinute takes what was counted in a minute that has ended, and writes it within the next seconds: not all clients at the same moment.
 func (f *figures) writeMinute() {
-	taken, ok := f.begin()
+	taken, ok := f.beginWrite()
 	if !ok {
 		return
 	}
@@ -116,14 +116,14 @@ func (f *figures) writeMinute() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), figuresTimeout)
 	defer cancel()
-	if err := taken.write(ctx, f.pool); err != nil {
+	if err := taken.addToMinute(ctx, f.pool); err != nil {
 		f.log.Warn("writing figures of attempts failed; they are written with those of the next minute", "error", err)
 		f.putBack(taken)
 	}
 }
 
-// begin takes what was counted, unless the client has stopped. It is followed by writes.Done.
-func (f *figures) begin() (takenFigures, bool) {
+// beginWrite takes what was counted, unless the client has stopped. It is followed by writes.Done.
+func (f *figures) beginWrite() (takenFigures, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -131,14 +131,14 @@ func (f *figures) begin() (takenFigures, bool) {
 	}
 	f.writes.Add(1)
 	f.armed.Store(false) // before it is taken: what is counted from here on arms again
-	return f.take(), true
+	return f.takeCounts(), true
 }
 
 // putBack has figures written again that could not be.
 func (f *figures) putBack(taken takenFigures) {
 	for i, kind := range taken.Kinds {
 		counts := f.byKind[kind]
-		for o, column := range taken.outcomes() {
+		for o, column := range taken.outcomeColumns() {
 			counts.outcomes[o].Add((*column)[i])
 		}
 		counts.nanos.Add(taken.nanos[i])
@@ -147,7 +147,7 @@ func (f *figures) putBack(taken takenFigures) {
 		}
 	}
 	if f.armed.CompareAndSwap(false, true) {
-		f.arm()
+		f.scheduleWrite()
 	}
 }
 
@@ -164,13 +164,13 @@ func (f *figures) close(ctx context.Context) {
 	}
 	close(f.closing)
 	f.mu.Unlock()
-	ctx, cancel := patientFor(ctx, figuresGrace, figuresStopTimeout)
+	ctx, cancel := withGrace(ctx, figuresGrace, figuresStopTimeout)
 	defer cancel()
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
 		f.writes.Wait()
-		if err := f.take().write(ctx, f.pool); err != nil {
+		if err := f.takeCounts().addToMinute(ctx, f.pool); err != nil {
 			f.log.Warn("figures of the last attempts are lost: they could not be written while the client stopped", "error", err)
 		}
 	}()
@@ -180,8 +180,8 @@ func (f *figures) close(ctx context.Context) {
 	}
 }
 
-// patientFor is a context that ends a grace after another one, and at the latest after a time.
-func patientFor(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
+// withGrace is a context that ends a grace after another one, and at the latest after a time.
+func withGrace(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
 	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
 	return patient, func() { stop(); cancel() }
@@ -196,13 +196,13 @@ type takenFigures struct {
 	middle time.Time
 }
 
-// outcomes are the columns of countedOutcomes.
-func (t *takenFigures) outcomes() [len(countedOutcomes)]*[]int64 {
+// outcomeColumns are the columns of countedOutcomes.
+func (t *takenFigures) outcomeColumns() [len(countedOutcomes)]*[]int64 {
 	return [...]*[]int64{&t.Synced, &t.Finalized, &t.Failed, &t.Degraded, &t.Deleted, &t.Snoozed, &t.Unreadable}
 }
 
-// take takes what was counted.
-func (f *figures) take() (t takenFigures) {
+// takeCounts takes what was counted.
+func (f *figures) takeCounts() (t takenFigures) {
 	now := time.Now()
 	t.middle = now.Add(-now.Sub(f.since) / 2)
 	for kind, counts := range f.byKind {
@@ -216,7 +216,7 @@ func (f *figures) take() (t takenFigures) {
 			continue
 		}
 		t.Kinds = append(t.Kinds, kind)
-		for o, column := range t.outcomes() {
+		for o, column := range t.outcomeColumns() {
 			*column = append(*column, outcomes[o])
 		}
 		nanos := counts.nanos.Swap(0)
@@ -242,8 +242,8 @@ func arrayText(numbers []int64) string {
 	return string(append(text, '}'))
 }
 
-// write adds what was taken to the minute in which it was counted, by the clock of the database, as all times of Delta's tables are.
-func (t takenFigures) write(ctx context.Context, pool *pgxpool.Pool) error {
+// addToMinute adds what was taken to the minute in which it was counted, by the clock of the database, as all times of Delta's tables are.
+func (t takenFigures) addToMinute(ctx context.Context, pool *pgxpool.Pool) error {
 	if len(t.Kinds) == 0 {
 		return nil
 	}

@@ -111,7 +111,7 @@ func (c *Client) listFigures(ctx context.Context, kind string, since time.Time) 
 }
 
 func figureOf(r *db.Figure) Figure {
-	f := Figure{Kind: r.Kind, Minute: r.Minute.UTC(), Attempts: map[Outcome]int64{}, P50: quantile(r.Durations, 0.5), P95: quantile(r.Durations, 0.95)}
+	f := Figure{Kind: r.Kind, Minute: r.Minute.UTC(), Attempts: map[Outcome]int64{}, P50: estimateQuantile(r.Durations, 0.5), P95: estimateQuantile(r.Durations, 0.95)}
 	for o, n := range attemptsOf(r) {
 		if n > 0 {
 			f.Attempts[countedOutcomes[o]] = n
@@ -128,8 +128,8 @@ func attemptsOf(r *db.Figure) [len(countedOutcomes)]int64 {
 // boundOf is the upper bound of a bucket of durations.
 func boundOf(bucket int) time.Duration { return time.Millisecond << bucket }
 
-// quantile is the duration that a share of calls took at most, as if those of a bucket were spread evenly over it.
-func quantile(durations []int64, share float64) time.Duration {
+// estimateQuantile is the duration that a share of calls took at most, as if those of a bucket were spread evenly over it.
+func estimateQuantile(durations []int64, share float64) time.Duration {
 	total := int64(0)
 	for _, n := range durations {
 		total += n

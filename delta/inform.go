@@ -30,12 +30,12 @@ func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*
 	if err != nil {
 		return nil, err
 	}
-	results, err := c.informWithin(ctx, OperationInform, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
-		result, err := c.batcher.inform(ctx, params[0])
+	results, err := c.informInSpan(ctx, OperationInform, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		result, err := c.groupCommit.inform(ctx, params[0])
 		if err != nil {
 			return nil, err
 		}
-		return []*deltatype.ObjectInformResult{result}, refusals(params, []*deltatype.ObjectInformResult{result})
+		return []*deltatype.ObjectInformResult{result}, refusalError(params, []*deltatype.ObjectInformResult{result})
 	})
 	if err != nil {
 		return nil, err // of a refused object too
@@ -64,20 +64,20 @@ func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformO
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	return c.informWithin(ctx, OperationInformMany, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
-		results, err := c.inform(ctx, params, 0)
+	return c.informInSpan(ctx, OperationInformMany, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		results, err := c.writeInforms(ctx, params, 0)
 		if err != nil {
 			return nil, err
 		}
-		return results, refusals(params, results)
+		return results, refusalError(params, results)
 	})
 }
 
 // maxRefusedNamed is how many refused objects an error names.
 const maxRefusedNamed = 5
 
-// refusals is an error for the objects that were refused; nil if none was.
-func refusals(params []deltatype.ObjectInformParams, results []*deltatype.ObjectInformResult) error {
+// refusalError is an error for the objects that were refused; nil if none was.
+func refusalError(params []deltatype.ObjectInformParams, results []*deltatype.ObjectInformResult) error {
 	var all []error
 	more := 0
 	for _, r := range results {
@@ -98,25 +98,25 @@ func refusals(params []deltatype.ObjectInformParams, results []*deltatype.Object
 	return informError(params, errors.Join(all...))
 }
 
-// informAlone and informTogether write what the batcher hands them.
-func (c *Client) informAlone(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
-	results, err := c.inform(ctx, []deltatype.ObjectInformParams{params}, 0)
+// informOne and informTogether write what the batcher hands them.
+func (c *Client) informOne(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
+	results, err := c.writeInforms(ctx, []deltatype.ObjectInformParams{params}, 0)
 	if err != nil {
 		return nil, err
 	}
 	return results[0], nil
 }
 
-func (c *Client) informTogether(ctx context.Context, params []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
-	return c.inform(ctx, params, gatheredLockTimeout)
+func (c *Client) informGroup(ctx context.Context, params []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
+	return c.writeInforms(ctx, params, groupLockTimeout)
 }
 
-// inform writes a set outside a transaction, and wakes those who dispatch it.
-func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformParams, lockTimeout time.Duration) ([]*deltatype.ObjectInformResult, error) {
-	if err := c.encoding.check(ctx); err != nil {
+// writeInforms writes a set outside a transaction, and wakes those who dispatch it.
+func (c *Client) writeInforms(ctx context.Context, params []deltatype.ObjectInformParams, lockTimeout time.Duration) ([]*deltatype.ObjectInformResult, error) {
+	if err := c.encoding.checkPool(ctx); err != nil {
 		return nil, informError(params, withCause(ctx, err))
 	}
-	lead := c.tellsOthers(params) && c.notifier.lead()
+	lead := c.hasOthersKind(params) && c.notifier.takeNotify()
 	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
 		DefaultPriority:    PriorityLive,
@@ -138,8 +138,8 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		}
 	}
 	for kind, n := range due {
-		if !c.wakeOwn(kind, n) && !lead {
-			c.notifier.follow(kind)
+		if !c.wakeOwnDispatcher(kind, n) && !lead {
+			c.notifier.notifySoon(kind)
 		}
 	}
 	return results, nil
@@ -155,7 +155,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	return c.informWithin(ctx, OperationInformTx, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+	return c.informInSpan(ctx, OperationInformTx, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
 		if err := checkEncoding(tx.Conn()); err != nil {
 			return nil, informError(params, err)
 		}
@@ -171,14 +171,14 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 		for _, r := range results {
 			c.observeInform(r)
 		}
-		return results, refusals(params, results)
+		return results, refusalError(params, results)
 	})
 }
 
 func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.ObjectInformParams, error) {
 	params := make([]deltatype.ObjectInformParams, 0, len(objects))
 	for i, object := range objects {
-		p, err := encode(object, opts, c.decoderOf(object))
+		p, err := encodeObject(object, opts, c.decoderOf(object))
 		if err == nil {
 			err = c.checkKind(p.Kind)
 		}
@@ -209,7 +209,7 @@ func (c *Client) decoderOf(object Object) decoder {
 
 // checkKind refuses kinds that this client has no controller for, if it has any: the controller was forgotten.
 func (c *Client) checkKind(kind string) error {
-	kinds := c.config.Controllers.kinds()
+	kinds := c.config.Controllers.kindNames()
 	if len(kinds) == 0 {
 		return nil
 	}

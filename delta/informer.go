@@ -99,10 +99,10 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if err := c.checkLists(ctx, params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
-	if own, ok := c.config.Controllers.find(params.ResourceKind); ok && informOpts != nil && informOpts.Shard != "" && !own.handler.NamesShards() {
+	if own, ok := c.config.Controllers.findKind(params.ResourceKind); ok && informOpts != nil && informOpts.Shard != "" && !own.handler.NamesShards() {
 		return nil, fmt.Errorf("delta: inform: %w", inputError("Shard", informOpts.Shard, "must be empty: the controller of kind %s names no shards", params.ResourceKind))
 	}
-	e, err := c.reachFor(ctx, "inform kind "+params.ResourceKind)
+	e, err := c.reachTemporalFor(ctx, "inform kind "+params.ResourceKind)
 	if err != nil {
 		return nil, err
 	}
@@ -114,14 +114,14 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 		in.Options = *informOpts
 	}
 	options := client.StartWorkflowOptions{
-		ID:        e.names.inform(params.ResourceKind) + "/" + rand.Text(),
-		TaskQueue: e.names.informQueue(params.ResourceKind),
+		ID:        e.names.informScheduleID(params.ResourceKind) + "/" + rand.Text(),
+		TaskQueue: e.names.informTaskQueue(params.ResourceKind),
 		// The id is this run's alone: a run that has it was started by a try whose answer was lost, and the SDK returns it.
 		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		StaticSummary:         informSummary(in),
 		StaticDetails:         informDetails,
 	}
-	run, err := patientlyRead(ctx, func() (client.WorkflowRun, error) {
+	run, err := retryUnansweredRead(ctx, func() (client.WorkflowRun, error) {
 		return e.temporal.ExecuteWorkflow(ctx, options, workflows.InformName, in)
 	})
 	if err != nil {
@@ -148,7 +148,7 @@ func checkInformOptions(params ScheduleInformParams, o *InformOptions) error {
 
 // checkLists refuses kinds without an informer, those of other clients too.
 func (c *Client) checkLists(ctx context.Context, kind string) error {
-	if own, ok := c.config.Controllers.find(kind); ok {
+	if own, ok := c.config.Controllers.findKind(kind); ok {
 		if own.handler.ListsNothing() {
 			return inputError("ResourceKind", kind, listsNothingRule)
 		}
@@ -172,28 +172,28 @@ const listsNothingRule = "must be a kind with an informer: the controller of thi
 // go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached. The kind need not be
 // known yet, as for [Client.PauseKind].
 func (c *Client) PauseInformer(ctx context.Context, kind string) error {
-	return c.pauseInformer(ctx, kind, true)
+	return c.setInformerPaused(ctx, kind, true)
 }
 
 // ResumeInformer lets a kind's informer run by its schedule again. It needs a Temporal that can be reached.
 func (c *Client) ResumeInformer(ctx context.Context, kind string) error {
-	return c.pauseInformer(ctx, kind, false)
+	return c.setInformerPaused(ctx, kind, false)
 }
 
-func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) error {
+func (c *Client) setInformerPaused(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: %s informer: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s informer: %w", pauseVerb(paused), err)
 	}
-	e, err := c.reachFor(ctx, pausing(paused)+" informer of kind "+kind)
+	e, err := c.reachTemporalFor(ctx, pauseVerb(paused)+" informer of kind "+kind)
 	if err != nil {
 		return err
 	}
 	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
-		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, schemaError(err))
+		return fmt.Errorf("delta: %s informer of kind %s: %w", pauseVerb(paused), kind, schemaError(err))
 	}
-	for _, id := range []string{e.names.inform(kind), e.names.informFull(kind)} {
-		if err := pauseSchedule(ctx, e.temporal, id, paused); err != nil {
-			return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, err)
+	for _, id := range []string{e.names.informScheduleID(kind), e.names.fullListingScheduleID(kind)} {
+		if err := setSchedulePaused(ctx, e.temporal, id, paused); err != nil {
+			return fmt.Errorf("delta: %s informer of kind %s: %w", pauseVerb(paused), kind, err)
 		}
 	}
 	return nil

@@ -38,7 +38,7 @@ type Setting struct {
 // KindSettings returns the settings of a kind that are in force in this client, in the order of [ObjectSettings]. Clients that have other settings are
 // not known. It returns [ErrNotFound] where this client has no controller of the kind.
 func (c *Client) KindSettings(kind string) ([]Setting, error) {
-	found, ok := c.config.Controllers.find(kind)
+	found, ok := c.config.Controllers.findKind(kind)
 	if !ok {
 		return nil, fmt.Errorf("delta: settings of kind %s: this client has no controller of it: %w", kind, ErrNotFound)
 	}

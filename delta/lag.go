@@ -19,10 +19,10 @@ type runTimes struct {
 	spec *ScheduleSpec
 }
 
-// due is the latest time by which there must have been a success since: what succeeded before it only has missed a run. A run within its jitter has not
+// latestDue is the latest time by which there must have been a success since: what succeeded before it only has missed a run. A run within its jitter has not
 // been missed, and half of the time between two runs is for a pass that takes its time. It is zero where there is no such time, as for a kind that is
 // listed only on request.
-func (r runTimes) due(now time.Time) time.Time {
+func (r runTimes) latestDue(now time.Time) time.Time {
 	interval := r.interval
 	if interval <= 0 {
 		interval = r.full
@@ -31,7 +31,7 @@ func (r runTimes) due(now time.Time) time.Time {
 	case r.spec != nil:
 		return dueByCalendar(r.spec, now)
 	case interval > 0:
-		jitter := min(every(interval, r.jitter).Jitter, interval) // Temporal never has a run begin after the time of the next
+		jitter := min(intervalSpec(interval, r.jitter).Jitter, interval) // Temporal never has a run begin after the time of the next
 		return now.Add(-interval - jitter - max(interval/2, lateGrace))
 	}
 	return time.Time{}
@@ -54,10 +54,10 @@ func dueByCalendar(spec *ScheduleSpec, now time.Time) time.Time {
 	return last
 }
 
-// lag is how far a listing is behind, if its latest pass has failed or a run is missing, and 0 otherwise. behind is how long ago a pass succeeded or,
+// listingLag is how far a listing is behind, if its latest pass has failed or a run is missing, and 0 otherwise. behind is how long ago a pass succeeded or,
 // before the first success, since when it is to be listed; waited is since when a run may be missing. A listing that finds nothing new is not behind:
 // so the cursor, which may stay at the latest creation, says nothing of it.
-func lag(due, now time.Time, behind, waited time.Duration, isFailing bool) time.Duration {
+func listingLag(due, now time.Time, behind, waited time.Duration, isFailing bool) time.Duration {
 	isMissing := !due.IsZero() && now.Add(-waited).Before(due)
 	if isFailing || isMissing {
 		return max(behind, 0)
@@ -65,9 +65,9 @@ func lag(due, now time.Time, behind, waited time.Duration, isFailing bool) time.
 	return 0
 }
 
-// lagOf is the lag of the listing of a shard that is to be listed since a time; zero where no client has said so. One that is paused was stopped on
+// shardLag is the lag of the listing of a shard that is to be listed since a time; zero where no client has said so. One that is paused was stopped on
 // purpose, and is not behind.
-func lagOf(due, now, since time.Time, lastSuccess *time.Time, failure string, isPaused bool) time.Duration {
+func shardLag(due, now, since time.Time, lastSuccess *time.Time, failure string, isPaused bool) time.Duration {
 	if isPaused || (lastSuccess == nil && since.IsZero()) {
 		return 0
 	}
@@ -77,7 +77,7 @@ func lagOf(due, now, since time.Time, lastSuccess *time.Time, failure string, is
 		behind = now.Sub(*lastSuccess)
 		waited = min(waited, behind)
 	}
-	return lag(due, now, behind, waited, failure != "")
+	return listingLag(due, now, behind, waited, failure != "")
 }
 
 // measurePass computes from what was read of a kind how its listings stand. The lag is that of [KindStatus]: of all shards the one is furthest
@@ -90,7 +90,7 @@ func measurePass(p *db.MeasurePassesRow, now time.Time) (LastPassMeasurement, er
 	times := runTimes{interval: p.InformInterval, full: p.FullListingInterval, jitter: p.InformJitter, spec: spec}
 	m := LastPassMeasurement{
 		Kind: p.Kind, Failing: p.Failing, Withheld: p.Withheld,
-		Lag: max(lag(times.due(now), now, p.Behind, p.Waited, false), p.BehindFailing),
+		Lag: max(listingLag(times.latestDue(now), now, p.Behind, p.Waited, false), p.BehindFailing),
 	}
 	if p.Age >= 0 {
 		m.Age = &p.Age
@@ -104,9 +104,9 @@ func (k *KindStatus) measureLag(now time.Time) {
 	if k.ListsNothing {
 		return
 	}
-	due := runTimes{interval: k.InformInterval, full: k.FullListingInterval, jitter: k.informJitter, spec: k.InformSchedule}.due(now)
+	due := runTimes{interval: k.InformInterval, full: k.FullListingInterval, jitter: k.informJitter, spec: k.InformSchedule}.latestDue(now)
 	// Where there are shards, this is about naming them.
-	k.Lag = lagOf(due, now, k.informsSince, k.LastSuccess, k.InformError, k.InformerPaused)
+	k.Lag = shardLag(due, now, k.informsSince, k.LastSuccess, k.InformError, k.InformerPaused)
 	named := false
 	for i := range k.Shards {
 		s := &k.Shards[i]
@@ -117,13 +117,13 @@ func (k *KindStatus) measureLag(now time.Time) {
 		if s.namedSince.After(since) {
 			since = s.namedSince
 		}
-		s.Lag = lagOf(due, now, since, s.LastSuccess, s.Error, k.InformerPaused || s.Paused)
+		s.Lag = shardLag(due, now, since, s.LastSuccess, s.Error, k.InformerPaused || s.Paused)
 		k.Lag = max(k.Lag, s.Lag)
 		if k.LastFailure == nil || (s.LastFailure != nil && s.LastFailure.After(*k.LastFailure)) {
 			k.LastFailure = s.LastFailure
 		}
 		if named {
-			k.LastSuccess = earlier(k.LastSuccess, s.LastSuccess)
+			k.LastSuccess = earlierTime(k.LastSuccess, s.LastSuccess)
 			continue
 		}
 		named, k.LastSuccess = true, s.LastSuccess

@@ -33,8 +33,8 @@ func newNamespaceLimits(pool *pgxpool.Pool, freed func()) *namespaceLimits {
 	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}}
 }
 
-// set makes bounds those that hold. A namespace that is not among them has none.
-func (l *namespaceLimits) set(bounds map[string]namespaceBound) {
+// setBounds makes bounds those that hold. A namespace that is not among them has none.
+func (l *namespaceLimits) setBounds(bounds map[string]namespaceBound) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for name, bound := range bounds {
@@ -43,12 +43,12 @@ func (l *namespaceLimits) set(bounds map[string]namespaceBound) {
 		}
 	}
 	for name, limit := range l.byName {
-		limit.bound(l.pool, name, bounds[name])
+		limit.setBound(l.pool, name, bounds[name])
 	}
 }
 
-// of is the limit of a namespace; nil where it never had one.
-func (l *namespaceLimits) of(namespace string) *namespaceLimit {
+// limitOf is the limit of a namespace; nil where it never had one.
+func (l *namespaceLimits) limitOf(namespace string) *namespaceLimit {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.byName[namespace]
@@ -56,7 +56,7 @@ func (l *namespaceLimits) of(namespace string) *namespaceLimit {
 
 // Acquire waits for a slot of a namespace; one that is not limited has no bound.
 func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (release func(), err error) {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	if limit == nil {
 		return func() {}, nil
 	}
@@ -65,7 +65,7 @@ func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (releas
 
 // TryAcquire takes a slot of a namespace if one is free.
 func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool) {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	if limit == nil {
 		return func() {}, true
 	}
@@ -74,7 +74,7 @@ func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool)
 
 // AwaitRate waits until the rate of a namespace lets a call begin.
 func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error) {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	if limit == nil {
 		return func() {}, nil
 	}
@@ -83,24 +83,24 @@ func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string)
 
 // IsRated reports whether a namespace has a rate.
 func (l *namespaceLimits) IsRated(namespace string) bool {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	return limit != nil && limit.rateLimit() != nil
 }
 
 // IsFull reports whether a call would wait.
 func (l *namespaceLimits) IsFull(namespace string) bool {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	return limit != nil && limit.isFull()
 }
 
-// room is how many rows of each limited namespace may be leased: as many as can be worked, and as many again to wait for their slots, so
+// leasableRows is how many rows of each limited namespace may be leased: as many as can be worked, and as many again to wait for their slots, so
 // that none is idle. Those without room are full; freed is called when that is over for one of them.
-func (l *namespaceLimits) room() (limited []string, rooms []int32, full []string) {
+func (l *namespaceLimits) leasableRows() (limited []string, rooms []int32, full []string) {
 	limited, rooms, full = []string{}, []int32{}, []string{}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		switch room, isLimited := limit.room(); {
+		switch room, isLimited := limit.leasableRows(); {
 		case !isLimited:
 		case room > 0:
 			limited, rooms = append(limited, name), append(rooms, int32(room)) //nolint:gosec // at most 20,000
@@ -111,8 +111,8 @@ func (l *namespaceLimits) room() (limited []string, rooms []int32, full []string
 	return limited, rooms, full
 }
 
-// lease counts rows that were leased for workflows of their own, and reports whether there may be more that there was no room for.
-func (l *namespaceLimits) lease(namespaces []string) (more bool) {
+// countLeased counts rows that were leased for workflows of their own, and reports whether there may be more that there was no room for.
+func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
 	slices.Sort(namespaces)
 	for len(namespaces) > 0 {
 		name, n := namespaces[0], 1
@@ -120,18 +120,18 @@ func (l *namespaceLimits) lease(namespaces []string) (more bool) {
 			n++
 		}
 		namespaces = namespaces[n:]
-		if limit := l.of(name); limit != nil {
-			more = limit.lease(n) || more
+		if limit := l.limitOf(name); limit != nil {
+			more = limit.countLeased(n) || more
 		}
 	}
 	return more
 }
 
-// forget takes back that rows were leased whose workflows could not be woken: they are leased again, and would take room twice.
-func (l *namespaceLimits) forget(namespaces []string) {
+// uncountLeased takes back that rows were leased whose workflows could not be woken: they are leased again, and would take room twice.
+func (l *namespaceLimits) uncountLeased(namespaces []string) {
 	for _, name := range namespaces {
-		if limit := l.of(name); limit != nil {
-			limit.forget()
+		if limit := l.limitOf(name); limit != nil {
+			limit.uncountLeased()
 		}
 	}
 }
@@ -166,21 +166,21 @@ func newNamespaceLimit(freed func()) *namespaceLimit {
 	return n
 }
 
-// bound changes the bounds. Slots that are taken stay so, also beyond a bound that is lower now.
-func (n *namespaceLimit) bound(pool *pgxpool.Pool, name string, to namespaceBound) {
+// setBound changes the bounds. Slots that are taken stay so, also beyond a bound that is lower now.
+func (n *namespaceLimit) setBound(pool *pgxpool.Pool, name string, to namespaceBound) {
 	n.mu.Lock()
 	n.size = to.maxWorkers
 	if n.rate.Rate() != to.rate {
 		n.rate = activities.NewNamespaceRateLimit(pool, name, to.rate)
 	}
-	n.grant()
-	wake := n.unhold()
+	n.grantSlots()
+	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }
 
-// grant gives free slots to those that wait. The lock is held.
-func (n *namespaceLimit) grant() {
+// grantSlots gives free slots to those that wait. The lock is held.
+func (n *namespaceLimit) grantSlots() {
 	for len(n.queue) > 0 && (n.size == 0 || n.used < n.size) {
 		n.used++
 		close(n.queue[0])
@@ -188,8 +188,8 @@ func (n *namespaceLimit) grant() {
 	}
 }
 
-// unhold returns what wakes dispatchers that have left rows for want of room. The lock is held; it is not for the call.
-func (n *namespaceLimit) unhold() (wake func()) {
+// clearWithheld returns what wakes dispatchers that have left rows for want of room. The lock is held; it is not for the call.
+func (n *namespaceLimit) clearWithheld() (wake func()) {
 	if !n.withheld {
 		return func() {}
 	}
@@ -197,8 +197,8 @@ func (n *namespaceLimit) unhold() (wake func()) {
 	return n.freed
 }
 
-// comes notes that a resource which was leased has come. The lock is held.
-func (n *namespaceLimit) comes() {
+// noteArrival notes that a resource which was leased has come. The lock is held.
+func (n *namespaceLimit) noteArrival() {
 	if len(n.leased) > 0 {
 		n.leased = n.leased[1:]
 	}
@@ -207,7 +207,7 @@ func (n *namespaceLimit) comes() {
 func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error) {
 	n.mu.Lock()
 	if n.rate == nil {
-		n.comes() // otherwise it came when it began to wait for the rate
+		n.noteArrival() // otherwise it came when it began to wait for the rate
 	}
 	if n.isFree() {
 		n.used++
@@ -217,7 +217,7 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 	mine := make(chan struct{})
 	n.queue = append(n.queue, mine)
 	n.waiting++
-	n.grant()
+	n.grantSlots()
 	n.mu.Unlock()
 	select {
 	case <-mine:
@@ -229,7 +229,7 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 			n.queue = slices.Delete(n.queue, at, at+1)
 		} else { // it was given one at the same moment
 			n.used--
-			n.grant()
+			n.grantSlots()
 		}
 		return nil, context.Cause(ctx)
 	}
@@ -246,7 +246,7 @@ func (n *namespaceLimit) tryAcquire() (release func(), ok bool) {
 		return nil, false
 	}
 	if n.rate == nil {
-		n.comes()
+		n.noteArrival()
 	}
 	n.used++
 	return n.free, true
@@ -258,8 +258,8 @@ func (n *namespaceLimit) isFree() bool { return n.size == 0 || (n.used < n.size 
 func (n *namespaceLimit) release() {
 	n.mu.Lock()
 	n.used--
-	n.grant()
-	wake := n.unhold()
+	n.grantSlots()
+	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }
@@ -277,7 +277,7 @@ func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func
 		n.mu.Unlock()
 		return func() {}, nil
 	}
-	n.comes()
+	n.noteArrival()
 	n.waiting++
 	gate := n.gates[kind]
 	if gate == nil {
@@ -288,7 +288,7 @@ func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func
 	leave := func() {
 		n.mu.Lock()
 		n.waiting--
-		wake := n.unhold()
+		wake := n.clearWithheld()
 		n.mu.Unlock()
 		wake()
 	}
@@ -315,13 +315,13 @@ func (n *namespaceLimit) isFull() bool {
 	return n.rate != nil || (n.size > 0 && n.used+n.waiting >= n.size)
 }
 
-func (n *namespaceLimit) room() (room int, isLimited bool) {
+func (n *namespaceLimit) leasableRows() (room int, isLimited bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
 		return 0, false
 	}
-	room = n.roomLeft()
+	room = n.leasableLeft()
 	n.withheld = n.withheld || room <= 0
 	return room, true
 }
@@ -332,9 +332,9 @@ const (
 	manyRated = 256
 )
 
-// roomLeft is how many more rows may be leased. The lock is held.
-func (n *namespaceLimit) roomLeft() int {
-	n.leased = since(n.leased, time.Now().Add(-activities.DispatchLease))
+// leasableLeft is how many more rows may be leased. The lock is held.
+func (n *namespaceLimit) leasableLeft() int {
+	n.leased = dropBefore(n.leased, time.Now().Add(-activities.DispatchLease))
 	room := math.MaxInt16
 	if n.size > 0 {
 		room = 2*n.size - n.used - n.waiting - len(n.leased)
@@ -346,8 +346,8 @@ func (n *namespaceLimit) roomLeft() int {
 	return room
 }
 
-// lease counts rows that were leased, and reports whether there is no room for more.
-func (n *namespaceLimit) lease(rows int) (isFull bool) {
+// countLeased counts rows that were leased, and reports whether there is no room for more.
+func (n *namespaceLimit) countLeased(rows int) (isFull bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
@@ -357,14 +357,14 @@ func (n *namespaceLimit) lease(rows int) (isFull bool) {
 	for range rows {
 		n.leased = append(n.leased, now)
 	}
-	return n.roomLeft() <= 0
+	return n.leasableLeft() <= 0
 }
 
-// forget takes back that a row was leased.
-func (n *namespaceLimit) forget() {
+// uncountLeased takes back that a row was leased.
+func (n *namespaceLimit) uncountLeased() {
 	n.mu.Lock()
 	n.leased = n.leased[:max(len(n.leased)-1, 0)]
-	wake := n.unhold()
+	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }

@@ -72,7 +72,7 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	if !slices.Contains(Sorts(), page.Sort) {
 		return nil, inputError("Sort", string(page.Sort), "must be made, changed, due or error")
 	}
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return nil, err
 	}
 	if page.Sort != SortMade && !filter.isOfFew() {
@@ -85,12 +85,12 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	if filter.choosesNothing() {
 		return &SortedRows{}, nil
 	}
-	var after *place
+	var after *sortPosition
 	isBackwards := false
 	if cursor != nil {
-		after, isBackwards = &place{text: cursor.Text, at: cursor.At, id: cursor.ID}, cursor.IsBackwards
+		after, isBackwards = &sortPosition{text: cursor.Text, at: cursor.At, id: cursor.ID}, cursor.IsBackwards
 	}
-	rows, err := c.listPlaced(ctx, filter, page.Sort, page.Descending != isBackwards, page.Limit+1, after)
+	rows, err := c.listPositioned(ctx, filter, page.Sort, page.Descending != isBackwards, page.Limit+1, after)
 	if err != nil {
 		return nil, err
 	}
@@ -105,52 +105,52 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	}
 	if n := len(rows); n > 0 {
 		if isBackwards || goesOn {
-			listed.Next = encodeCursor(page.Sort, rows[n-1].place, false)
+			listed.Next = encodeCursor(page.Sort, rows[n-1].sortPosition, false)
 		}
 		if !isBackwards && cursor != nil || isBackwards && goesOn {
-			listed.Previous = encodeCursor(page.Sort, rows[0].place, true)
+			listed.Previous = encodeCursor(page.Sort, rows[0].sortPosition, true)
 		}
 	}
 	return listed, nil
 }
 
 // place is where a row is in an order: by a text, a time and its id. What an order does not need is empty, and the same for all rows.
-type place struct {
+type sortPosition struct {
 	text string
 	at   time.Time
 	id   int64
 }
 
-type placedRow struct {
-	place
+type positionedRow struct {
+	sortPosition
 	row *deltatype.ResourceRow
 }
 
-// listPlaced reads what matches a filter that was checked, and chooses something, in an order, after a place; from its beginning where that is nil.
-func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDescending bool, limit int, after *place) ([]placedRow, error) {
-	p, err := filter.params()
+// listPositioned reads what matches a filter that was checked, and chooses something, in an order, after a place; from its beginning where that is nil.
+func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, isDescending bool, limit int, after *sortPosition) ([]positionedRow, error) {
+	p, err := filter.queryParams()
 	if err != nil {
 		return nil, err
 	}
 	conn := db.Planned(c.pool, maxPage)
 	first := after == nil
 	if first {
-		after = &place{}
+		after = &sortPosition{}
 	}
 	var rows []db.Resource
 	switch batch := int32(limit); { //nolint:gosec // it is at most maxPage
 	case sort != SortMade || filter.Late:
 		few, err := db.New().ListFew(ctx, conn, db.ListFewParams{
 			Sort: string(sort), Descending: isDescending, Late: filter.Late, Grace: lateGrace, Longest: activities.LongestLease,
-			First: first, AfterText: after.text, AfterAt: after.time(), AfterID: after.id, Batch: batch,
+			First: first, AfterText: after.text, AfterAt: after.postgresTime(), AfterID: after.id, Batch: batch,
 			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
 		})
 		if err != nil {
 			return nil, schemaError(err)
 		}
-		placed := make([]placedRow, len(few))
+		placed := make([]positionedRow, len(few))
 		for i, f := range few {
-			placed[i].place = place{text: f.KeyText, at: f.KeyAt.UTC(), id: f.Resource.ID}
+			placed[i].sortPosition = sortPosition{text: f.KeyText, at: f.KeyAt.UTC(), id: f.Resource.ID}
 			if placed[i].row, err = f.Resource.Row(); err != nil {
 				return nil, err
 			}
@@ -174,7 +174,7 @@ func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDes
 	if err != nil {
 		return nil, schemaError(err)
 	}
-	placed := make([]placedRow, len(rows))
+	placed := make([]positionedRow, len(rows))
 	for i, row := range rows {
 		placed[i].id = row.ID
 		if placed[i].row, err = row.Row(); err != nil {
@@ -184,8 +184,8 @@ func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDes
 	return placed, nil
 }
 
-// time is that of the place; the epoch where the order has none, as the statement has it.
-func (p *place) time() time.Time {
+// postgresTime is that of the place; the epoch where the order has none, as the statement has it.
+func (p *sortPosition) postgresTime() time.Time {
 	if p.at.IsZero() {
 		return time.Unix(0, 0)
 	}
@@ -201,7 +201,7 @@ type cursor struct {
 	ID          int64     `json:"i"`
 }
 
-func encodeCursor(sort Sort, p place, isBackwards bool) string {
+func encodeCursor(sort Sort, p sortPosition, isBackwards bool) string {
 	text, err := json.Marshal(cursor{Sort: sort, IsBackwards: isBackwards, Text: p.text, At: p.at, ID: p.id})
 	if err != nil {
 		panic(err) // a text, a time of Postgres and a number have JSON

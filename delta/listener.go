@@ -41,8 +41,8 @@ func (l *listener) setListening(listening bool, failure error) {
 	l.listening, l.failure = listening, failure
 }
 
-// check returns why nothing listens.
-func (l *listener) check() error {
+// checkConnection returns why nothing listens.
+func (l *listener) checkConnection() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

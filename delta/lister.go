@@ -38,9 +38,9 @@ func (NoInformer[T]) hasNoInformer() {}
 // maxUnwraps bounds a chain of decorators, in case one returns itself.
 const maxUnwraps = 100
 
-// optional finds an optional interface on a controller. Embedding a Controller in a decorator hides what else the controller has, so where
+// findInterface finds an optional interface on a controller. Embedding a Controller in a decorator hides what else the controller has, so where
 // the outer type lacks it and has a method Unwrap() any, the search goes on with what that returns.
-func optional[I any](controller any) (found I, ok bool) {
+func findInterface[I any](controller any) (found I, ok bool) {
 	for range maxUnwraps {
 		if found, ok = controller.(I); ok {
 			return found, true
@@ -56,8 +56,8 @@ func optional[I any](controller any) (found I, ok bool) {
 
 // checkLister says what a controller lists by: nil and nothing false for Inform.
 func checkLister[T Object](controller Controller[T]) (lister Lister[T], nothing bool, err error) {
-	lister, lists := optional[Lister[T]](controller)
-	if without, ok := optional[interface{ hasNoInformer() }](controller); ok {
+	lister, lists := findInterface[Lister[T]](controller)
+	if without, ok := findInterface[interface{ hasNoInformer() }](controller); ok {
 		if lists {
 			return nil, false, fmt.Errorf("%T embeds delta.NoInformer, and %T has a List: a kind that lists nothing has none. Embed delta.ListerDefaults instead, "+
 				"or remove List", without, lister)
@@ -67,7 +67,7 @@ func checkLister[T Object](controller Controller[T]) (lister Lister[T], nothing 
 	if lists {
 		return lister, false, nil
 	}
-	if needs, ok := optional[interface{ needsLister() }](controller); ok {
+	if needs, ok := findInterface[interface{ needsLister() }](controller); ok {
 		return nil, false, fmt.Errorf("%T embeds delta.ListerDefaults, so it must have a method List(context.Context, *delta.InformOptions) %s; %s. "+
 			"A controller that has an Inform instead embeds delta.InformerDefaults", needs, reflect.TypeFor[iter.Seq2[T, error]](), describeList(needs))
 	}

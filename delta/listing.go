@@ -29,7 +29,7 @@ func FailInform(ctx context.Context, err error) {
 		Logger(ctx).Error("delta.FailInform was called with a context that is not that of an informer: no pass has failed", "error", err)
 		return
 	}
-	switch ended, before := listing.fail(err); {
+	switch ended, before := listing.failWith(err); {
 	case ended && before == nil:
 		Logger(ctx).Error("delta.FailInform came too late: the listing had ended, and counts as complete. Call it before the channel is closed",
 			"error", err)
@@ -87,8 +87,8 @@ func (l *listing) setCursor(cursor string) bool {
 	return !l.ended
 }
 
-// fail notes why the listing failed, and returns whether it had ended, and the error that it had before.
-func (l *listing) fail(err error) (ended bool, before error) {
+// failWith notes why the listing failed, and returns whether it had ended, and the error that it had before.
+func (l *listing) failWith(err error) (ended bool, before error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.ended && l.err == nil {
@@ -99,15 +99,15 @@ func (l *listing) fail(err error) (ended bool, before error) {
 	return l.ended, l.err
 }
 
-// failure is why the informer has failed the listing; nil if it has not.
-func (l *listing) failure() error {
+// informerError is why the informer has failed the listing; nil if it has not.
+func (l *listing) informerError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// end ends the listing with an error, or nil. It returns the one that counts, the informer's own, and the cursor.
-func (l *listing) end(err error) (cursor *string, failed error) {
+// endListing ends the listing with an error, or nil. It returns the one that counts, the informer's own, and the cursor.
+func (l *listing) endListing(err error) (cursor *string, failed error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true

@@ -12,7 +12,7 @@ import (
 
 const (
 	// forgetPage is how many resources one statement has dispatched anew.
-	forgetPage = 2000
+	redispatchPage = 2000
 	// claimsKept is how long the renewals of claims are kept that are over.
 	claimsKept = 10 * time.Minute
 	// keysKept is how long limit keys are kept that nothing uses.
@@ -21,11 +21,11 @@ const (
 	staleKept = 30 * 24 * time.Hour
 )
 
-// holdPrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
+// ensurePrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
 // everything: then all lifecycles are dispatched anew, from the rows. That comes before the mark, so that a client which
 // dies in between leaves it to the next one.
-func (e *engine) holdPrefix(ctx context.Context) error {
-	held, err := prefixHeld(ctx, e.temporal, e.names, e.installation)
+func (e *engine) ensurePrefix(ctx context.Context) error {
+	held, err := isPrefixOwned(ctx, e.temporal, e.names, e.installation)
 	if err != nil || held {
 		return err
 	}
@@ -33,17 +33,17 @@ func (e *engine) holdPrefix(ctx context.Context) error {
 		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched anew",
 			"prefix", e.names.prefix)
 		e.attributes.Store(e.ensureAttributes(ctx))
-		if err := e.dispatchAnew(ctx); err != nil {
+		if err := e.redispatchAll(ctx); err != nil {
 			return fmt.Errorf("dispatching all lifecycles anew: %w", err)
 		}
 	}
-	return patiently(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
+	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
 }
 
-// dispatchAnew has all lifecycles dispatched anew, page by page.
-func (e *engine) dispatchAnew(ctx context.Context) error {
+// redispatchAll has all lifecycles dispatched anew, page by page.
+func (e *engine) redispatchAll(ctx context.Context) error {
 	for after := int64(0); ; {
-		page, err := e.forgetPage(ctx, after)
+		page, err := e.forgetDispatchedPage(ctx, after)
 		if err != nil || len(page) == 0 {
 			return schemaError(err)
 		}
@@ -58,15 +58,15 @@ func (e *engine) dispatchAnew(ctx context.Context) error {
 	}
 }
 
-func (e *engine) forgetPage(ctx context.Context, after int64) ([]db.ForgetDispatchedRow, error) {
+func (e *engine) forgetDispatchedPage(ctx context.Context, after int64) ([]db.ForgetDispatchedRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	return db.New().ForgetDispatched(ctx, db.Planned(e.client.pool, forgetPage), db.ForgetDispatchedParams{AfterID: after, Batch: forgetPage})
+	return db.New().ForgetDispatched(ctx, db.Planned(e.client.pool, redispatchPage), db.ForgetDispatchedParams{AfterID: after, Batch: redispatchPage})
 }
 
-// maintain looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:
+// runMaintenance looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:
 // each has the time at which a dispatcher steps in.
-func (e *engine) maintain(ctx context.Context) {
+func (e *engine) runMaintenance(ctx context.Context) {
 	tick := time.NewTicker(e.client.config.MaintenanceJobInterval)
 	defer tick.Stop()
 	for {
@@ -79,37 +79,37 @@ func (e *engine) maintain(ctx context.Context) {
 			e.client.config.Logger.Warn("reading the settings of namespaces failed; it is tried again", "error", err,
 				"retry_in", e.client.config.MaintenanceJobInterval)
 		}
-		if err := e.restore(ctx); err != nil && ctx.Err() == nil {
+		if err := e.maintainOnce(ctx); err != nil && ctx.Err() == nil {
 			e.client.config.Logger.Warn("looking after Temporal failed; it is tried again", "error", err,
 				"retry_in", e.client.config.MaintenanceJobInterval)
 		}
 	}
 }
 
-func (e *engine) restore(ctx context.Context) error {
+func (e *engine) maintainOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*e.client.config.ResourceCleanerTimeout)
 	defer cancel()
 	e.started = true
-	return errors.Join(e.repair(ctx), e.sweep(ctx))
+	return errors.Join(e.repairTemporal(ctx), e.sweepTables(ctx))
 }
 
-// repair starts again what is missing in Temporal.
-func (e *engine) repair(ctx context.Context) error {
-	if err := e.holdPrefix(ctx); err != nil {
+// repairTemporal starts again what is missing in Temporal.
+func (e *engine) repairTemporal(ctx context.Context) error {
+	if err := e.ensurePrefix(ctx); err != nil {
 		return err
 	}
 	if !e.attributes.Load() {
 		e.attributes.Store(e.ensureAttributes(ctx))
 	}
 	var errs []error
-	for _, kind := range e.client.config.Controllers.kinds() {
-		errs = append(errs, e.schedule(ctx, kind, true), e.keepSources(ctx, kind))
+	for _, kind := range e.client.config.Controllers.kindNames() {
+		errs = append(errs, e.writeSchedules(ctx, kind, true), e.startSources(ctx, kind))
 	}
 	return errors.Join(errs...)
 }
 
-// sweep removes what is not needed any more. What fails keeps nothing else from being removed; the log of changes, which may be large, comes last.
-func (e *engine) sweep(ctx context.Context) error {
+// sweepTables removes what is not needed any more. What fails keeps nothing else from being removed; the log of changes, which may be large, comes last.
+func (e *engine) sweepTables(ctx context.Context) error {
 	q, pool := db.New(), e.client.pool
 	var errs []error
 	for _, step := range []struct {

@@ -61,7 +61,7 @@ func Metrics(c *Client) http.Handler {
 		panic("delta: Metrics: the client is nil: give one that NewClient has made")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, err := c.metrics.read(r.Context(), metricsTimeout)
+		text, err := c.metrics.readText(r.Context(), metricsTimeout)
 		if err != nil {
 			c.config.Logger.Warn("metrics cannot be read", "error", err)
 		}
@@ -73,7 +73,7 @@ func Metrics(c *Client) http.Handler {
 
 // WriteMetrics writes once what [Metrics] serves. It waits until resources are counted.
 func (c *Client) WriteMetrics(ctx context.Context, w io.Writer) error {
-	text, err := c.metrics.read(ctx, c.config.ResourceCleanerTimeout)
+	text, err := c.metrics.readText(ctx, c.config.ResourceCleanerTimeout)
 	if err != nil {
 		return fmt.Errorf("delta: metrics: %w", err)
 	}
@@ -81,16 +81,16 @@ func (c *Client) WriteMetrics(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// read reads the metrics, as text. It waits some time for resources that are being counted. The text is whole also where there is an error, which
+// readText reads the metrics, as text. It waits some time for resources that are being counted. The text is whole also where there is an error, which
 // takes the place of what could not be read.
-func (m *metrics) read(ctx context.Context, patience time.Duration) ([]byte, error) {
+func (m *metrics) readText(ctx context.Context, patience time.Duration) ([]byte, error) {
 	e := metricFamilies.New()
 	var counted resourceCounts
 	read, err := m.readFigures(ctx)
 	if err == nil {
 		counted, err = m.countResources(ctx, patience)
-		read.expose(e)
-		counted.expose(e, read.attempts)
+		read.exposeFigures(e)
+		counted.exposeCounts(e, read.attempts)
 	}
 	e.Add("delta_database_up", "", exposition.Flag(read != nil))
 	var text bytes.Buffer
@@ -98,8 +98,8 @@ func (m *metrics) read(ctx context.Context, patience time.Duration) ([]byte, err
 	return text.Bytes(), err
 }
 
-// expose adds what was read at once.
-func (r *latestFigures) expose(e *exposition.Text) {
+// exposeFigures adds what was read at once.
+func (r *latestFigures) exposeFigures(e *exposition.Text) {
 	if r.hidden == 0 {
 		e.Add("delta_clients", "", float64(r.listeners))
 	}
@@ -187,8 +187,8 @@ func exposeAttempts(e *exposition.Text, s *db.SumFiguresRow) {
 	e.Add(histogram+"_count", kind, float64(sum))
 }
 
-// expose adds what was counted, of late resources for all kinds.
-func (r *resourceCounts) expose(e *exposition.Text, kinds []db.SumFiguresRow) {
+// exposeCounts adds what was counted, of late resources for all kinds.
+func (r *resourceCounts) exposeCounts(e *exposition.Text, kinds []db.SumFiguresRow) {
 	if !r.isKnown {
 		return
 	}

@@ -55,13 +55,13 @@ func (m *metrics) readFigures(ctx context.Context) (*latestFigures, error) {
 		kept = failureKept
 	}
 	if m.readAt.IsZero() || time.Since(m.readAt) >= kept {
-		m.latest, m.err = m.askFigures(ctx)
+		m.latest, m.err = m.queryFigures(ctx)
 		m.readAt = time.Now()
 	}
 	return m.latest, m.err
 }
 
-func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
+func (m *metrics) queryFigures(ctx context.Context) (*latestFigures, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsTimeout) // it is read for others too
 	defer cancel()
 	r := &latestFigures{}
@@ -123,14 +123,14 @@ func (m *metrics) beginCount(ctx context.Context) <-chan struct{} {
 		return m.running
 	}
 	m.begun, m.running = time.Now(), make(chan struct{})
-	go m.count(context.WithoutCancel(ctx))
+	go m.runCount(context.WithoutCancel(ctx))
 	return m.running
 }
 
-func (m *metrics) count(ctx context.Context) {
+func (m *metrics) runCount(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	counted, err := m.askCounts(ctx)
+	counted, err := m.queryCounts(ctx)
 	m.countMu.Lock()
 	defer m.countMu.Unlock()
 	m.counted, m.countErr = counted, err
@@ -138,7 +138,7 @@ func (m *metrics) count(ctx context.Context) {
 	m.running = nil
 }
 
-func (m *metrics) askCounts(ctx context.Context) (r resourceCounts, err error) {
+func (m *metrics) queryCounts(ctx context.Context) (r resourceCounts, err error) {
 	err = m.readOnly(ctx, func(tx pgx.Tx) (err error) {
 		q := db.New()
 		if r.now, err = q.Now(ctx, tx); err != nil {

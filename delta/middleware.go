@@ -119,14 +119,14 @@ func Logger(ctx context.Context) *slog.Logger {
 	}
 	logger := client.config.Logger
 	if row, ok := ctx.Value(resourceKey{}).(*deltatype.ResourceRow); ok && row != nil {
-		return logger.With(client.fields(row)...)
+		return logger.With(client.logFields(row)...)
 	}
 	call, ok := ctx.Value(callKey{}).(*Call)
 	switch {
 	case !ok:
 		return logger
 	case len(call.Resources) == 1:
-		return logger.With(client.fields(call.Resources[0])...)
+		return logger.With(client.logFields(call.Resources[0])...)
 	case len(call.Resources) > 1:
 		first := call.Resources[0]
 		return logger.With("kind", call.Kind, "namespace", first.Namespace, "resources", len(call.Resources), "workflow_id", first.WorkflowID)
@@ -140,8 +140,8 @@ func Logger(ctx context.Context) *slog.Logger {
 	return logger.With("kind", call.Kind)
 }
 
-// fields are those that a line of the log has of a resource.
-func (c *Client) fields(row *deltatype.ResourceRow) []any {
+// logFields are those that a line of the log has of a resource.
+func (c *Client) logFields(row *deltatype.ResourceRow) []any {
 	id := activities.IDField(row.ObjectID, &row.HashedID, c.config.HashObjectIDs)
 	return []any{
 		"kind", row.ObjectKind, id, "namespace", row.Namespace, "generation", row.Generation, "attempt", row.Attempt, "workflow_id", row.WorkflowID,

@@ -15,7 +15,7 @@ func (c *Client) readNamespaces(ctx context.Context) ([]db.Namespace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the settings of namespaces: %w", schemaError(err))
 	}
-	c.limits.set(c.boundsOf(rows))
+	c.limits.setBounds(c.boundsOf(rows))
 	return rows, nil
 }
 
@@ -32,10 +32,10 @@ func (c *Client) warnOverridden(namespaces []db.Namespace) {
 // namespacesChanged is notified as if it were a kind, which has no '/' in its name.
 const namespacesChanged = "/namespaces"
 
-// heard takes in a notification: of a kind that has something to dispatch, or of namespaces that were set.
-func (e *engine) heard(ctx context.Context, what string) {
+// handleNotification takes in a notification: of a kind that has something to dispatch, or of namespaces that were set.
+func (e *engine) handleNotification(ctx context.Context, what string) {
 	if what != namespacesChanged {
-		e.client.wakeOwn(what, 1)
+		e.client.wakeOwnDispatcher(what, 1)
 		return
 	}
 	if _, err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
@@ -51,7 +51,7 @@ func (c *Client) SetNamespace(ctx context.Context, name string, n NamespaceConfi
 	if err := checkName("namespace", name); err != nil {
 		return fmt.Errorf("delta: set namespace: %w", err)
 	}
-	if err := n.check("namespace " + name); err != nil {
+	if err := n.validate("namespace " + name); err != nil {
 		return fmt.Errorf("delta: set namespace: %w", err)
 	}
 	return c.writeNamespace(ctx, name, n, true)
@@ -68,28 +68,28 @@ func (c *Client) ResetNamespace(ctx context.Context, name string) error {
 
 func (c *Client) writeNamespace(ctx context.Context, name string, n NamespaceConfig, overridden bool) error {
 	err := db.New().SetNamespace(ctx, c.pool, db.SetNamespaceParams{
-		Name: name, ResourceExpiry: interval(n.ResourceExpiry), SyncedRetention: interval(n.SyncedResourceRetentionPeriod),
-		DegradedRetention: interval(n.DegradedResourceRetentionPeriod), DeletedRetention: interval(n.DeletedResourceRetentionPeriod),
+		Name: name, ResourceExpiry: postgresInterval(n.ResourceExpiry), SyncedRetention: postgresInterval(n.SyncedResourceRetentionPeriod),
+		DegradedRetention: postgresInterval(n.DegradedResourceRetentionPeriod), DeletedRetention: postgresInterval(n.DeletedResourceRetentionPeriod),
 		RateLimit: n.RateLimit, MaxWorkers: int32(n.MaxWorkers), Overridden: overridden, //nolint:gosec // it has a bound
 	})
 	if err == nil {
 		_, err = c.readNamespaces(ctx)
 	}
 	if err == nil {
-		err = c.rescheduleResting(ctx, name)
+		err = c.rescheduleSettled(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("delta: setting namespace %s: %w", name, schemaError(err))
 	}
-	c.notifier.follow(namespacesChanged)
+	c.notifier.notifySoon(namespacesChanged)
 	return nil
 }
 
-// rescheduleResting has what rests in a namespace rest for as long as its settings say, page by page.
-func (c *Client) rescheduleResting(ctx context.Context, namespace string) error {
+// rescheduleSettled has what rests in a namespace rest for as long as its settings say, page by page.
+func (c *Client) rescheduleSettled(ctx context.Context, namespace string) error {
 	page := db.MatchingResourcesParams{
 		States: []string{"synced", "degraded", "deleted"}, Namespaces: []string{namespace}, Shards: []string{}, Kinds: []string{}, ObjectIds: []string{},
-		Tags: []string{}, Labels: []byte("{}"), Batch: forgetPage,
+		Tags: []string{}, Labels: []byte("{}"), Batch: redispatchPage,
 	}
 	for {
 		ids, err := db.New().MatchingResources(ctx, c.pool, page)

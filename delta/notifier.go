@@ -31,49 +31,49 @@ type notifier struct {
 	last  time.Time
 	kinds map[string]struct{}
 	// told is closed when the round that is under way has ended; nil where none is.
-	told chan struct{}
+	round chan struct{}
 }
 
-// lead tells whether an inform shall notify by itself.
-func (n *notifier) lead() bool {
+// takeNotify tells whether an inform shall notify by itself.
+func (n *notifier) takeNotify() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.told != nil || time.Since(n.last) < notifyEvery {
+	if n.round != nil || time.Since(n.last) < notifyEvery {
 		return false
 	}
 	n.last = time.Now()
 	return true
 }
 
-// follow has a kind told soon.
-func (n *notifier) follow(kind string) {
+// notifySoon has a kind told soon.
+func (n *notifier) notifySoon(kind string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.kinds == nil {
 		n.kinds = map[string]struct{}{}
 	}
 	n.kinds[kind] = struct{}{}
-	if n.told == nil {
-		n.begin()
+	if n.round == nil {
+		n.beginRound()
 	}
 }
 
-// begin begins a round. The lock is held.
-func (n *notifier) begin() {
+// beginRound begins a round. The lock is held.
+func (n *notifier) beginRound() {
 	told := make(chan struct{})
-	n.told = told
+	n.round = told
 	go func() {
 		defer close(told)
-		n.tell()
+		n.notifyKinds()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if n.told = nil; len(n.kinds) > 0 {
-			n.begin()
+		if n.round = nil; len(n.kinds) > 0 {
+			n.beginRound()
 		}
 	}()
 }
 
-func (n *notifier) tell() {
+func (n *notifier) notifyKinds() {
 	time.Sleep(notifyEvery)
 	n.mu.Lock()
 	kinds := slices.Sorted(maps.Keys(n.kinds))
@@ -91,7 +91,7 @@ func (n *notifier) tell() {
 func (n *notifier) wait() {
 	for range 2 {
 		n.mu.Lock()
-		told := n.told
+		told := n.round
 		n.mu.Unlock()
 		if told == nil {
 			return

@@ -290,8 +290,8 @@ type InformOpts struct {
 	Tags []string
 }
 
-// over returns the options with what is not set taken from another set.
-func (o InformOpts) over(under InformOpts) InformOpts {
+// withFallback returns the options with what is not set taken from another set.
+func (o InformOpts) withFallback(under InformOpts) InformOpts {
 	if o.Namespace == "" {
 		o.Namespace = under.Namespace
 	}

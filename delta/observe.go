@@ -5,17 +5,17 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// observe hands on how a resource has changed, to those that want it. As a rule nothing does, and the row is not even made.
-func (c *Client) observe(o activities.Observation) {
+// observeAttempt hands on how a resource has changed, to those that want it. As a rule nothing does, and the row is not even made.
+func (c *Client) observeAttempt(o activities.Observation) {
 	if o.IsUnwritten {
 		c.observeSuperseded(&o)
 		return
 	}
-	c.figures.count(&o)
+	c.figures.countAttempt(&o)
 	c.recordAttempt(&o)
 	category := categoryOf(o.Verdict)
 	hasFailed := category == EventCategoryObjectFailed
-	if !hasFailed && !c.events.wants(category) {
+	if !hasFailed && !c.events.wantsCategory(category) {
 		return
 	}
 	row, err := o.Row()
@@ -52,9 +52,9 @@ func (c *Client) logUnreadable(o *activities.Observation, err error) {
 func (c *Client) observeInform(r *deltatype.ObjectInformResult) {
 	switch {
 	case r.Stale:
-		c.events.send(EventCategoryObjectStale, r.Resource)
+		c.events.publishRow(EventCategoryObjectStale, r.Resource)
 	case !r.Scheduled && r.Refused == nil:
-		c.events.send(EventCategoryObjectSkipped, r.Resource)
+		c.events.publishRow(EventCategoryObjectSkipped, r.Resource)
 	}
 }
 

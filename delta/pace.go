@@ -51,26 +51,26 @@ func newPace(parallelism int, limited bool) *pace {
 	return &pace{parallelism: parallelism, limited: limited, now: time.Now}
 }
 
-// singles is how many more resources may get workflows of their own.
-func (p *pace) singles() int {
+// allowedSingles is how many more resources may get workflows of their own.
+func (p *pace) allowedSingles() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.batching {
 		return 0
 	}
-	p.started = since(p.started, p.now().Add(-activities.DispatchLease))
-	return max(p.atOnce()-len(p.started), 0)
+	p.started = dropBefore(p.started, p.now().Add(-activities.DispatchLease))
+	return max(p.maxConcurrentSingles()-len(p.started), 0)
 }
 
-// atOnce is how many resources may have workflows of their own at once.
-func (p *pace) atOnce() int {
-	p.ended = since(p.ended, p.now().Add(-paceOver))
+// maxConcurrentSingles is how many resources may have workflows of their own at once.
+func (p *pace) maxConcurrentSingles() int {
+	p.ended = dropBefore(p.ended, p.now().Add(-paceOver))
 	measured := int(float64(len(p.ended)) * float64(singlesFor) / float64(paceOver))
 	return min(max(measured, fewSingles), manySingles)
 }
 
-// since drops the times before one.
-func since(times []time.Time, first time.Time) []time.Time {
+// dropBefore drops the times before one.
+func dropBefore(times []time.Time, first time.Time) []time.Time {
 	for len(times) > 0 && times[0].Before(first) {
 		times = times[1:]
 	}
@@ -89,19 +89,19 @@ func (p *pace) IsLocal() bool {
 func (p *pace) HandedOver() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.measured(true)
+	p.noteTooLong(true)
 }
 
-// measured takes in whether a call of Work was too long for a local activity.
-func (p *pace) measured(long bool) {
+// noteTooLong takes in whether a call of Work was too long for a local activity.
+func (p *pace) noteTooLong(long bool) {
 	p.long -= p.long / paceWeight
 	if long {
 		p.long += 1. / paceWeight
 	}
 }
 
-// woke counts single workflows that were woken.
-func (p *pace) woke(n int) {
+// countWoken counts single workflows that were woken.
+func (p *pace) countWoken(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
@@ -110,8 +110,8 @@ func (p *pace) woke(n int) {
 	}
 }
 
-// forget takes some of those back, whose workflows could not be woken: their rows are leased again, and would count twice.
-func (p *pace) forget(n int) {
+// uncountWoken takes some of those back, whose workflows could not be woken: their rows are leased again, and would count twice.
+func (p *pace) uncountWoken(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.started = p.started[:max(len(p.started)-n, 0)]
@@ -133,7 +133,7 @@ func (p *pace) Attempted() {
 func (p *pace) Called(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.measured(took > activities.LocalFor)
+	p.noteTooLong(took > activities.LocalFor)
 	if p.took == 0 {
 		p.took = max(took, 1)
 		return
@@ -141,9 +141,9 @@ func (p *pace) Called(took time.Duration) {
 	p.took += (took - p.took) / paceWeight
 }
 
-// batch is how large a batch is to be: as much as is worked in some seconds, so that it does not keep from other clients what they could
+// nextBatchSize is how large a batch is to be: as much as is worked in some seconds, so that it does not keep from other clients what they could
 // work meanwhile.
-func (p *pace) batch() int {
+func (p *pace) nextBatchSize() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.took == 0 {
@@ -152,10 +152,10 @@ func (p *pace) batch() int {
 	return int(min(max(float64(batchFor)*float64(p.parallelism)/float64(p.took), fewSingles), largestBatch))
 }
 
-// batched takes in that a batch of so many was leased, of so many wanted. It goes on with batches until one is less than half full and has no more than could have
+// noteBatch takes in that a batch of so many was leased, of so many wanted. It goes on with batches until one is less than half full and has no more than could have
 // workflows of their own: while as much comes in as these take, each look would begin with some of them, and one costs as much as a hundred members of a batch.
-func (p *pace) batched(leased, wanted int) {
+func (p *pace) noteBatch(leased, wanted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.batching = 2*leased >= wanted || leased > p.atOnce()
+	p.batching = 2*leased >= wanted || leased > p.maxConcurrentSingles()
 }

@@ -36,22 +36,22 @@ type postgresGate struct {
 	closed chan struct{}
 }
 
-// suspect closes the gate until Postgres answers: a statement failed for a reason that may be the connection.
-func (g *postgresGate) suspect() {
+// closeUntilAnswered closes the gate until Postgres answers: a statement failed for a reason that may be the connection.
+func (g *postgresGate) closeUntilAnswered() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed != nil {
 		return
 	}
 	g.closed = make(chan struct{})
-	go g.reopen(g.closed)
+	go g.openWhenAnswered(g.closed)
 }
 
-// reopen asks Postgres until it answers, and opens the gate.
-func (g *postgresGate) reopen(closed chan struct{}) {
+// openWhenAnswered asks Postgres until it answers, and opens the gate.
+func (g *postgresGate) openWhenAnswered(closed chan struct{}) {
 	began, told := time.Now(), false
 	pauses := backoff.New(gateShortest, gateLongest) // spread: all clients of a server that went away ask it at once otherwise
-	for !g.answers() && g.stopping.Err() == nil {
+	for !g.isAnswering() && g.stopping.Err() == nil {
 		if !told && time.Since(began) > gatePatience {
 			told = true
 			g.log.Warn("Postgres is not reached: this client takes no tasks until it is, and leaves them to others")
@@ -67,7 +67,7 @@ func (g *postgresGate) reopen(closed chan struct{}) {
 	close(closed)
 }
 
-func (g *postgresGate) answers() bool {
+func (g *postgresGate) isAnswering() bool {
 	ctx, cancel := context.WithTimeout(g.stopping, gateTimeout)
 	defer cancel()
 	return g.pool.Ping(ctx) == nil

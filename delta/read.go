@@ -75,13 +75,13 @@ func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltaty
 	if err := setLimit("Limit", &page.Limit, defaultPage, maxPage); err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
 	if filter.choosesNothing() {
 		return nil, nil
 	}
-	placed, err := c.listPlaced(ctx, filter, SortMade, false, page.Limit, &place{id: page.After})
+	placed, err := c.listPositioned(ctx, filter, SortMade, false, page.Limit, &sortPosition{id: page.After})
 	if err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
@@ -119,7 +119,7 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 			return nil, fmt.Errorf("delta: count: %w", inputError(field.name, field.value, "must be empty: Kinds and Namespaces are what is counted by"))
 		}
 	}
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return nil, fmt.Errorf("delta: count: %w", err)
 	}
 	if filter.choosesNothing() {
@@ -146,8 +146,8 @@ func (c *Client) countResources(ctx context.Context, filter Filter) ([]db.CountR
 	return rows, nil
 }
 
-func (f Filter) check() error {
-	if f.All && f.narrows() {
+func (f Filter) validate() error {
+	if f.All && f.isNarrowed() {
 		return inputError("All", f.All, "must not be set together with fields that choose, other than States")
 	}
 	for _, state := range f.States {
@@ -180,7 +180,7 @@ func (f Filter) check() error {
 	return nil
 }
 
-func (f Filter) labels() ([]byte, error) {
+func (f Filter) encodeLabels() ([]byte, error) {
 	if f.Labels == nil {
 		return []byte("{}"), nil
 	}
@@ -204,18 +204,18 @@ func isEmptyList[T any](list []T) bool { return list != nil && len(list) == 0 }
 
 // choosesAll reports whether a filter chooses everything that is in some states.
 func (f Filter) choosesAll(states []deltatype.ResourceState) bool {
-	if f.narrows() {
+	if f.isNarrowed() {
 		return false
 	}
 	return f.States == nil || !slices.ContainsFunc(states, func(s deltatype.ResourceState) bool { return !slices.Contains(f.States, s) })
 }
 
-// narrows reports whether a field other than States is set.
-func (f Filter) narrows() bool {
+// isNarrowed reports whether a field other than States is set.
+func (f Filter) isNarrowed() bool {
 	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Shards != nil || f.Tags != nil || f.Labels != nil || f.Error != "" || f.Late
 }
 
-func texts[T ~string](values []T) []string {
+func toStrings[T ~string](values []T) []string {
 	all := make([]string, len(values))
 	for i, v := range values {
 		all[i] = string(v)

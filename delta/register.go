@@ -37,7 +37,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 		return fmt.Errorf("delta: register: %w", inputError("Config.TaskQueue", "", "must name the task queue that the worker polls"))
 	case c.config.SharedWorker:
 		return fmt.Errorf("delta: register: %w", inputError("Config.SharedWorker", true, "must be false: with it, Start runs the worker of the task queue"))
-	case len(c.config.Controllers.kinds()) == 0:
+	case len(c.config.Controllers.kindNames()) == 0:
 		return errors.New("delta: register: Config.Controllers is empty: there is nothing to work")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), registerTimeout)
@@ -46,7 +46,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err != nil {
 		return fmt.Errorf("delta: register: reading the installation: %w", schemaError(err))
 	}
-	if err := errors.Join(c.encoding.check(ctx), c.checkSettings(ctx)); err != nil {
+	if err := errors.Join(c.encoding.checkPool(ctx), c.checkSettings(ctx)); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
 	if err := c.claimTaskQueue(ctx); err != nil {
@@ -55,7 +55,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if _, err := c.readNamespaces(ctx); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
-	kinds := c.activities(installation.ID, c.stopping)
+	kinds := c.kindActivities(installation.ID, c.stopping)
 	c.workflowKinds().RegisterResource(r)
 	workflows.RegisterInform(r)
 	kinds.RegisterResource(r)
@@ -71,7 +71,7 @@ func (c *Client) claimTaskQueue(ctx context.Context) error {
 		if err := db.New().LockControllers(ctx, tx); err != nil { // two clients that register at once would not see each other
 			return err
 		}
-		others, err = db.New().ClaimTaskQueue(ctx, tx, db.ClaimTaskQueueParams{TaskQueue: c.config.TaskQueue, Kinds: c.config.Controllers.kinds()})
+		others, err = db.New().ClaimTaskQueue(ctx, tx, db.ClaimTaskQueueParams{TaskQueue: c.config.TaskQueue, Kinds: c.config.Controllers.kindNames()})
 		return err
 	})
 	if err != nil {
@@ -94,20 +94,20 @@ func (c *Client) workflowKinds() workflows.Kinds {
 	return kinds
 }
 
-// activities are those of all kinds of the client. Work and Inform end when stopping does.
-func (c *Client) activities(installation string, stopping context.Context) activities.Kinds {
+// kindActivities are those of all kinds of the client. Work and Inform end when stopping does.
+func (c *Client) kindActivities(installation string, stopping context.Context) activities.Kinds {
 	kinds := activities.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
-		a := c.configured(r)
-		a.Pool, a.Installation, a.Context = c.pool, installation, c.inContext
-		a.Limit, a.Claims, a.Unanswered, a.Snoozes = c.limits, c.claims, c.gate.suspect, c.snoozes
+		a := c.configuredActivities(r)
+		a.Pool, a.Installation, a.Context = c.pool, installation, c.withClient
+		a.Limit, a.Claims, a.Unanswered, a.Snoozes = c.limits, c.claims, c.gate.closeUntilAnswered, c.snoozes
 		a.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
 		a.Turns = activities.NewTurns(batchSlots)
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
 		a.Keys, a.HasParents, a.SyncedFirst = r.settings.keyLimits(), r.hasParents, c.wakeChildren
 		a.AbandonAfter = c.timing.abandonAfter
-		a.Observed, a.Informed = c.observe, c.wakeKind
-		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.passWithin, c.observePass, c.observeListed, c.observeLost
+		a.Observed, a.Informed = c.observeAttempt, c.wakeKind
+		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.startPassSpan, c.observePass, c.observeListed, c.observeLost
 		a.Sources, a.SourceFailed = c.sourcesOf(r), c.observeSource
 		a.Stopping = stopping
 		a.HasAttributes = c.attributes.Load

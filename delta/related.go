@@ -89,7 +89,7 @@ func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, li
 	}
 	rows, err := db.New().RelatedResources(ctx, c.pool, db.RelatedResourcesParams{
 		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1, //nolint:gosec // it has a bound
-		Longest: activities.LongestLease, BatchPrefix: c.names().batches(kind),
+		Longest: activities.LongestLease, BatchPrefix: c.temporalNames().batchIDPrefix(kind),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delta: related resources of %s/%s: %w", kind, objectID, schemaError(err))

@@ -62,19 +62,19 @@ func (r *Resource[T]) IdempotencyKey() string {
 
 // ResourceSnooze is what Work returns to be called again after d, such as an upstream's Retry-After. It does not count as an
 // attempt. A d of 0 or less means at once; 100 years are the most.
-func ResourceSnooze(d time.Duration) error { return snooze(SnoozesResource, d) }
+func ResourceSnooze(d time.Duration) error { return newSnooze(SnoozesResource, d) }
 
 // SnoozeKind is [ResourceSnooze] for an upstream that says "slow down" to all, as with a 429: besides the resource itself, nothing of its kind
 // begins Work for d, on any client. Work that runs already goes on. What waits comes back spread over a tenth of d, 1 second to 1 minute,
 // and loses no attempts. A shorter snooze does not cut a longer one short; [Client.ResumeKind] ends it.
-func SnoozeKind(d time.Duration) error { return snooze(SnoozesKind, d) }
+func SnoozeKind(d time.Duration) error { return newSnooze(SnoozesKind, d) }
 
 // SnoozeNamespace is [SnoozeKind] for all that is in the resource's namespace, of all kinds: for upstreams that count by account.
 // [Client.ResumeNamespace] ends it.
-func SnoozeNamespace(d time.Duration) error { return snooze(SnoozesNamespace, d) }
+func SnoozeNamespace(d time.Duration) error { return newSnooze(SnoozesNamespace, d) }
 
-func snooze(scope SnoozeScope, d time.Duration) error {
-	return &ResourceSnoozeError{scope: scope, duration: min(max(d, 0), longest)}
+func newSnooze(scope SnoozeScope, d time.Duration) error {
+	return &ResourceSnoozeError{scope: scope, duration: min(max(d, 0), maxDuration)}
 }
 
 // SnoozeScope is what a [ResourceSnoozeError] puts off.

@@ -23,7 +23,7 @@ const (
 	// maxTaskQueueBytes is Temporal's bound on its ids.
 	maxTaskQueueBytes = 1000
 	// longest bounds every duration that is given: what is added to it, and to the time, does not overflow.
-	longest = 100 * 365 * 24 * time.Hour
+	maxDuration = 100 * 365 * 24 * time.Hour
 )
 
 var tagRule = regexp.MustCompile(`\A[\w][\w\-]+[\w]\z`)
@@ -131,8 +131,8 @@ func checkTaskQueue(value string) error {
 
 // checkDuration refuses what is longer than any that makes sense.
 func checkDuration(field string, d time.Duration) error {
-	if d > longest {
-		return inputError(field, d, "must be at most %s (100 years)", longest)
+	if d > maxDuration {
+		return inputError(field, d, "must be at most %s (100 years)", maxDuration)
 	}
 	return nil
 }

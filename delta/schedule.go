@@ -29,9 +29,9 @@ var ErrOtherInstallation = errors.New("the prefix belongs to another Delta insta
 
 // claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it is another's. The
 // mark is a schedule that never runs: Temporal creates it at most once, whoever asks.
-func claimPrefix(ctx context.Context, c client.Client, n names, installation string) error {
+func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string) error {
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:     n.anchor(),
+		ID:     n.anchorScheduleID(),
 		Paused: true,
 		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
 			", so that no other database takes it.",
@@ -43,19 +43,19 @@ func claimPrefix(ctx context.Context, c client.Client, n names, installation str
 		},
 	})
 	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("creating the schedule %s: %w", n.anchor(), err)
+		return fmt.Errorf("creating the schedule %s: %w", n.anchorScheduleID(), err)
 	}
 	if err == nil {
 		return nil
 	}
-	_, err = prefixHeld(ctx, c, n, installation)
+	_, err = isPrefixOwned(ctx, c, n, installation)
 	return err
 }
 
-// prefixHeld tells whether Temporal knows the prefix as this installation's.
-func prefixHeld(ctx context.Context, c client.Client, n names, installation string) (bool, error) {
-	found, err := patientlyRead(ctx, func() (*client.ScheduleDescription, error) {
-		return c.ScheduleClient().GetHandle(ctx, n.anchor()).Describe(ctx)
+// isPrefixOwned tells whether Temporal knows the prefix as this installation's.
+func isPrefixOwned(ctx context.Context, c client.Client, n temporalNames, installation string) (bool, error) {
+	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
+		return c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Describe(ctx)
 	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return false, nil
@@ -65,17 +65,17 @@ func prefixHeld(ctx context.Context, c client.Client, n names, installation stri
 			"Config.TemporalNamespace, TEMPORAL_NAMESPACE, or the options of the client in Config.Temporal: %w", missing.Namespace, err)
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading the schedule %s: %w", n.anchor(), err)
+		return false, fmt.Errorf("reading the schedule %s: %w", n.anchorScheduleID(), err)
 	}
 	action, ok := found.Schedule.Action.(*client.ScheduleWorkflowAction)
 	if !ok {
-		return false, fmt.Errorf("the schedule %s is not Delta's", n.anchor())
+		return false, fmt.Errorf("the schedule %s is not Delta's", n.anchorScheduleID())
 	}
 	if action.ID != installation {
 		return false, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
 			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
 			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
-			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchor())
+			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchorScheduleID())
 	}
 	return true, nil
 }
@@ -100,14 +100,14 @@ func (e *engine) informSchedules(c db.Controller) ([]informSchedule, error) {
 		return nil, err
 	}
 	if spec == nil {
-		spec = every(c.InformInterval, c.InformJitter)
+		spec = intervalSpec(c.InformInterval, c.InformJitter)
 	}
 	passes := informSchedule{
-		id: e.names.inform(c.Name), spec: spec, atOnce: true, installation: e.installation,
+		id: e.names.informScheduleID(c.Name), spec: spec, atOnce: true, installation: e.installation,
 		note: "Lists the objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	full := informSchedule{
-		id: e.names.informFull(c.Name), spec: every(c.FullListingInterval, c.InformJitter), atOnce: passes.spec == nil, installation: e.installation,
+		id: e.names.fullListingScheduleID(c.Name), spec: intervalSpec(c.FullListingInterval, c.InformJitter), atOnce: passes.spec == nil, installation: e.installation,
 		note: "Lists all objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	if c.ListsNothing {
@@ -131,13 +131,13 @@ func partOfSecond(interval time.Duration) time.Duration {
 func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
 	in.Trigger = activities.TriggerSchedule
 	return &client.ScheduleWorkflowAction{
-		ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in},
+		ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informTaskQueue(in.Kind), Args: []any{in},
 		StaticSummary: informSummary(in), StaticDetails: informDetails,
 	}
 }
 
-// write creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.
-func (s informSchedule) write(ctx context.Context, c client.Client, paused, ours bool) error {
+// writeToTemporal creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.
+func (s informSchedule) writeToTemporal(ctx context.Context, c client.Client, paused, ours bool) error {
 	handle := c.ScheduleClient().GetHandle(ctx, s.id)
 	if s.spec == nil {
 		var notFound *serviceerror.NotFound
@@ -194,8 +194,8 @@ func (s informSchedule) isWritten(there *client.Schedule, paused, ours bool) boo
 		there.State != nil && (!paused || there.State.Paused) && (ours || strings.Contains(there.State.Note, s.installation))
 }
 
-// pauseSchedule pauses a schedule or has it go on; one that is not there has nothing to pause.
-func pauseSchedule(ctx context.Context, c client.Client, id string, paused bool) error {
+// setSchedulePaused pauses a schedule or has it go on; one that is not there has nothing to pause.
+func setSchedulePaused(ctx context.Context, c client.Client, id string, paused bool) error {
 	handle := c.ScheduleClient().GetHandle(ctx, id)
 	var err error
 	if paused {

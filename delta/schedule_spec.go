@@ -18,7 +18,7 @@ type ScheduleSpec = client.ScheduleSpec
 func canonicalSpec(field string, given ScheduleSpec) (*ScheduleSpec, error) {
 	spec := ScheduleSpec{
 		Calendars: slices.Clone(given.Calendars), Intervals: slices.Clone(given.Intervals), Skip: slices.Clone(given.Skip),
-		StartAt: utc(given.StartAt), EndAt: utc(given.EndAt), Jitter: given.Jitter, TimeZoneName: given.TimeZoneName,
+		StartAt: normalizeUTC(given.StartAt), EndAt: normalizeUTC(given.EndAt), Jitter: given.Jitter, TimeZoneName: given.TimeZoneName,
 	}
 	for i, text := range given.CronExpressions {
 		at := fmt.Sprintf("%s.CronExpressions[%d]", field, i)
@@ -131,7 +131,7 @@ func checkTimeZone(field, name string) error {
 	return inputError(field, name, "must be the name of a time zone, such as Europe/Berlin")
 }
 
-func utc(at time.Time) time.Time {
+func normalizeUTC(at time.Time) time.Time {
 	if at.IsZero() {
 		return time.Time{}
 	}
@@ -141,7 +141,7 @@ func utc(at time.Time) time.Time {
 // isSameSpec reports whether a schedule that is there runs as it is to.
 func isSameSpec(there *ScheduleSpec, wanted *ScheduleSpec) bool {
 	plain := func(s ScheduleSpec) ScheduleSpec {
-		s.CronExpressions, s.StartAt, s.EndAt = nil, utc(s.StartAt), utc(s.EndAt)
+		s.CronExpressions, s.StartAt, s.EndAt = nil, normalizeUTC(s.StartAt), normalizeUTC(s.EndAt)
 		s.Calendars, s.Skip = plainCalendars(s.Calendars), plainCalendars(s.Skip)
 		s.Intervals = append([]client.ScheduleIntervalSpec{}, s.Intervals...)
 		if s.TimeZoneName == "UTC" {
@@ -191,10 +191,10 @@ func decodeSpec(encoded []byte) (*ScheduleSpec, error) {
 // made of up to a hundred intervals.
 const intervalUnit = 10 * time.Millisecond
 
-// every is a schedule by an interval; nil for never. A run is late by up to jitter at random, which is none where it is negative, and a tenth of the
+// intervalSpec is a schedule by an interval; nil for never. A run is late by up to jitter at random, which is none where it is negative, and a tenth of the
 // interval, or 30 s, where it is nil. Temporal's schedules drop parts of a second: an interval that has them is made of
 // several longer ones, each for one place among the whole seconds, and the run waits for the rest of its second: that has no jitter.
-func every(interval time.Duration, jitter *time.Duration) *ScheduleSpec {
+func intervalSpec(interval time.Duration, jitter *time.Duration) *ScheduleSpec {
 	if interval <= 0 {
 		return nil
 	}

@@ -22,8 +22,8 @@ type encodingCheck struct {
 	passed atomic.Bool
 }
 
-// check looks at a connection of the pool until one was right: they are all made in the same way. It asks the server nothing.
-func (e *encodingCheck) check(ctx context.Context) error {
+// checkPool looks at a connection of the pool until one was right: they are all made in the same way. It asks the server nothing.
+func (e *encodingCheck) checkPool(ctx context.Context) error {
 	if e.passed.Load() {
 		return nil
 	}

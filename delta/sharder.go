@@ -13,7 +13,7 @@ const maxShards = 1000
 
 // checkSharder finds what names the shards of a controller's kind; nil where the kind is listed as a whole.
 func checkSharder[T Object](controller Controller[T], listsNothing bool) (Sharder, error) {
-	sharder, ok := optional[Sharder](controller)
+	sharder, ok := findInterface[Sharder](controller)
 	if !ok {
 		return nil, nil //nolint:nilnil // there is none
 	}

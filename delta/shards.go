@@ -54,13 +54,13 @@ func (c *Client) addShards(ctx context.Context, kind func(name string) *KindStat
 			live[k.Kind], k.LastInformTime, k.LastFullListing = true, s.LastInformTime, s.LastFullListing
 			continue
 		}
-		k.LastInformTime, k.LastFullListing = earlier(k.LastInformTime, s.LastInformTime), earlier(k.LastFullListing, s.LastFullListing)
+		k.LastInformTime, k.LastFullListing = earlierTime(k.LastInformTime, s.LastInformTime), earlierTime(k.LastFullListing, s.LastFullListing)
 	}
 	return nil
 }
 
-// earlier is the earlier of two times; nil is before all.
-func earlier(a, b *time.Time) *time.Time {
+// earlierTime is the earlier of two times; nil is before all.
+func earlierTime(a, b *time.Time) *time.Time {
 	if a == nil || (b != nil && a.Before(*b)) {
 		return a
 	}
@@ -100,27 +100,27 @@ func (k *KindStatus) addWithheld(w *Withheld) {
 // PauseShard keeps a shard of a kind from being listed by the kind's schedule until [Client.ResumeShard]; the others are, and runs that were asked
 // for list it all the same. A pass that runs goes on. It holds for all clients. It returns [ErrNotFound] for a shard that no run has named yet.
 func (c *Client) PauseShard(ctx context.Context, kind, shard string) error {
-	return c.pauseShard(ctx, kind, shard, true)
+	return c.setShardPaused(ctx, kind, shard, true)
 }
 
 // ResumeShard has a shard listed by the schedule again, from where its cursor was.
 func (c *Client) ResumeShard(ctx context.Context, kind, shard string) error {
-	return c.pauseShard(ctx, kind, shard, false)
+	return c.setShardPaused(ctx, kind, shard, false)
 }
 
-func (c *Client) pauseShard(ctx context.Context, kind, shard string, paused bool) error {
+func (c *Client) setShardPaused(ctx context.Context, kind, shard string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: %s shard: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s shard: %w", pauseVerb(paused), err)
 	}
 	if err := checkShard("shard", shard); err != nil {
-		return fmt.Errorf("delta: %s shard: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s shard: %w", pauseVerb(paused), err)
 	}
 	n, err := db.New().PauseShard(ctx, c.pool, db.PauseShardParams{Kind: kind, Shard: shard, Paused: paused})
 	if err != nil {
-		return fmt.Errorf("delta: %s shard %q of kind %s: %w", pausing(paused), shard, kind, schemaError(err))
+		return fmt.Errorf("delta: %s shard %q of kind %s: %w", pauseVerb(paused), shard, kind, schemaError(err))
 	}
 	if n == 0 {
-		return fmt.Errorf("delta: %s shard %q of kind %s: %w: no run has named it", pausing(paused), shard, kind, ErrNotFound)
+		return fmt.Errorf("delta: %s shard %q of kind %s: %w: no run has named it", pauseVerb(paused), shard, kind, ErrNotFound)
 	}
 	return nil
 }

@@ -144,7 +144,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	last, changed := map[string]int{}, map[string]bool{}
 	ids := make([]string, len(page.Changes))
 	for i, change := range page.Changes {
-		ids[i] = change.id()
+		ids[i] = change.objectID()
 		last[ids[i]] = i
 		changed[ids[i]] = changed[ids[i]] || !change.Listed
 	}
@@ -153,7 +153,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 			continue
 		}
 		change.Listed = change.Listed && (ids[i] == "" || !changed[ids[i]])
-		if err := f.add(&to, change); err != nil {
+		if err := f.addChange(&to, change); err != nil {
 			return fmt.Errorf("delta: source %q of kind %s: %w", f.name, f.kind, err)
 		}
 	}
@@ -163,8 +163,8 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	return nil
 }
 
-// id is that of the object of a change; empty where it has none, or cannot be asked.
-func (c FeedChange) id() (id string) {
+// objectID is that of the object of a change; empty where it has none, or cannot be asked.
+func (c FeedChange) objectID() (id string) {
 	defer func() { _ = recover() }() // the methods of the object panic: encode says so
 	switch {
 	case c.Refused != nil:
@@ -175,8 +175,8 @@ func (c FeedChange) id() (id string) {
 	return c.Gone
 }
 
-// add adds a change to a page. An object that breaks a rule is refused.
-func (f *Feed) add(to *activities.FeedPage, change FeedChange) error {
+// addChange adds a change to a page. An object that breaks a rule is refused.
+func (f *Feed) addChange(to *activities.FeedPage, change FeedChange) error {
 	switch {
 	case change.Refused != nil:
 		to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.Refused.ID}, Err: guardError(change.Refused.Err)})
@@ -185,10 +185,10 @@ func (f *Feed) add(to *activities.FeedPage, change FeedChange) error {
 	case change.Object == nil:
 		to.Gone = append(to.Gone, change.Gone)
 	default:
-		params, err := encodeFor(f.kind, change.Object, nil, f.client.decoderOf(change.Object))
+		params, err := encodeForKind(f.kind, change.Object, nil, f.client.decoderOf(change.Object))
 		switch {
 		case err != nil:
-			to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.id()}, Err: err})
+			to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.objectID()}, Err: err})
 		case change.Listed:
 			to.Listed = append(to.Listed, params)
 		default:
@@ -276,17 +276,17 @@ func (c *Client) observeSource(o activities.PassObservation) {
 	c.failures.add(f)
 }
 
-// keepSources has the workflow of each source of a kind run: whichever client starts it, all that have the source may run it.
-func (e *engine) keepSources(ctx context.Context, kind string) error {
+// startSources has the workflow of each source of a kind run: whichever client starts it, all that have the source may run it.
+func (e *engine) startSources(ctx context.Context, kind string) error {
 	if e.client.config.DisableInformers {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.client.config.Controllers.byKind[kind].sources)) {
 		in := activities.SourceInput{Installation: e.installation, Kind: kind, Name: name}
-		err := patiently(ctx, func() error {
+		err := retryUnanswered(ctx, func() error {
 			_, err := e.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-				ID:                       e.names.source(kind, name),
-				TaskQueue:                e.names.informQueue(kind),
+				ID:                       e.names.sourceWorkflowID(kind, name),
+				TaskQueue:                e.names.informTaskQueue(kind),
 				WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 				WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 				StaticSummary:            "source " + name + " of " + kind,

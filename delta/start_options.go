@@ -35,21 +35,21 @@ func informSummary(in activities.InformInput) string {
 		what = "inform, a full listing: "
 	}
 	if in.Options.Shard != "" {
-		return bounded(what+in.Kind+", shard "+in.Options.Shard, maxSummary)
+		return truncateText(what+in.Kind+", shard "+in.Options.Shard, maxSummary)
 	}
-	return bounded(what+in.Kind, maxSummary)
+	return truncateText(what+in.Kind, maxSummary)
 }
 
 // startOptions are those that the workflow of a resource is started with, whoever starts it.
-func startOptions(n names, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
+func startOptions(n temporalNames, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
 	id := cmp.Or(ref.HashedID, ref.ObjectID)
 	options := client.StartWorkflowOptions{
-		ID:                       n.workflow(ref),
+		ID:                       n.workflowID(ref),
 		TaskQueue:                n.taskQueue(ref.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		StaticSummary:            ref.Kind + " " + bounded(id, maxSummary),
+		StaticSummary:            ref.Kind + " " + truncateText(id, maxSummary),
 		Memo:                     map[string]any{"delta_installation": ref.Installation, workflows.KindMemo: ref.Kind},
-		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
+		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: truncateText(namespace, maxFairnessKey)},
 	}
 	if ref.HashedID == "" {
 		options.Memo["delta_object_id"] = ref.ObjectID // as it is: the workflow's id is escaped, and both it and the summary may be cut
@@ -65,14 +65,14 @@ func startOptions(n names, ref activities.Ref, namespace string, state deltatype
 }
 
 // batchOptions are those that the workflow of a batch is started with.
-func batchOptions(n names, batch activities.Batch, namespace string, priority int, attributes bool) client.StartWorkflowOptions {
+func batchOptions(n temporalNames, batch activities.Batch, namespace string, priority int, attributes bool) client.StartWorkflowOptions {
 	options := client.StartWorkflowOptions{
 		ID:                       batch.WorkflowID,
 		TaskQueue:                n.taskQueue(batch.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		StaticSummary:            bounded(fmt.Sprintf("%s, a batch of %d", batch.Kind, batch.IDs.Len()), maxSummary),
+		StaticSummary:            truncateText(fmt.Sprintf("%s, a batch of %d", batch.Kind, batch.IDs.Len()), maxSummary),
 		StaticDetails:            batchDetails,
-		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
+		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: truncateText(namespace, maxFairnessKey)},
 	}
 	if attributes {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(workflows.KindAttribute.ValueSet(batch.Kind))
@@ -80,7 +80,7 @@ func batchOptions(n names, batch activities.Batch, namespace string, priority in
 	return options
 }
 
-func bounded(s string, limit int) string {
+func truncateText(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}

@@ -272,12 +272,12 @@ type InformSchedule struct {
 // TemporalStatus asks Temporal how the installation and the kinds named stand there. It changes nothing. The client need not
 // be started. It returns [ErrOtherInstallation] where the prefix is another installation's.
 func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*TemporalStatus, error) {
-	e, err := c.reachFor(ctx, "status")
+	e, err := c.reachTemporalFor(ctx, "status")
 	if err != nil {
 		return nil, err
 	}
 	status := &TemporalStatus{Namespace: e.temporalNamespace(), Prefix: e.names.prefix, Kinds: map[string]KindInTemporal{}}
-	if status.PrefixHeld, err = prefixHeld(ctx, e.temporal, e.names, e.installation); err != nil {
+	if status.PrefixHeld, err = isPrefixOwned(ctx, e.temporal, e.names, e.installation); err != nil {
 		return nil, fmt.Errorf("delta: status: %w", err)
 	}
 	missing, err := e.missingAttributes(ctx)
@@ -312,26 +312,26 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 
 // kindInTemporal is how a kind stands there. noted is the task queue of the user's that the database has for it; nil for none.
 func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string) (k KindInTemporal, err error) {
-	names := e.names.at(noted)
-	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informQueue(kind)
-	if k.Workers, err = e.pollers(ctx, k.TaskQueue); err != nil {
+	names := e.names.withTaskQueue(noted)
+	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informTaskQueue(kind)
+	if k.Workers, err = e.recentPollers(ctx, k.TaskQueue); err != nil {
 		return k, err
 	}
-	if k.InformWorkers, err = e.pollers(ctx, k.InformTaskQueue); err != nil {
+	if k.InformWorkers, err = e.recentPollers(ctx, k.InformTaskQueue); err != nil {
 		return k, err
 	}
-	if k.Schedule, err = e.informSchedule(ctx, e.names.inform(kind)); err != nil {
+	if k.Schedule, err = e.readInformSchedule(ctx, e.names.informScheduleID(kind)); err != nil {
 		return k, err
 	}
-	k.FullSchedule, err = e.informSchedule(ctx, e.names.informFull(kind))
+	k.FullSchedule, err = e.readInformSchedule(ctx, e.names.fullListingScheduleID(kind))
 	return k, err
 }
 
-// pollers are the workers of a task queue. One whose slots for attempts are all taken still polls for workflow tasks.
-func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
+// recentPollers are the workers of a task queue. One whose slots for attempts are all taken still polls for workflow tasks.
+func (e *engine) recentPollers(ctx context.Context, queue string) ([]string, error) {
 	there := map[string]bool{}
 	for _, sort := range []enumspb.TaskQueueType{enumspb.TASK_QUEUE_TYPE_WORKFLOW, enumspb.TASK_QUEUE_TYPE_ACTIVITY} {
-		found, err := patientlyRead(ctx, func() (*workflowservice.DescribeTaskQueueResponse, error) {
+		found, err := retryUnansweredRead(ctx, func() (*workflowservice.DescribeTaskQueueResponse, error) {
 			return e.temporal.DescribeTaskQueue(ctx, queue, sort)
 		})
 		if err != nil {
@@ -346,8 +346,8 @@ func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
 	return slices.Sorted(maps.Keys(there)), nil
 }
 
-func (e *engine) informSchedule(ctx context.Context, id string) (*InformSchedule, error) {
-	found, err := patientlyRead(ctx, func() (*client.ScheduleDescription, error) {
+func (e *engine) readInformSchedule(ctx context.Context, id string) (*InformSchedule, error) {
+	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
 		return e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
 	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
@@ -364,13 +364,13 @@ func (e *engine) informSchedule(ctx context.Context, id string) (*InformSchedule
 	if all := found.Info.RecentActions; len(all) > 0 {
 		last := slices.MaxFunc(all, func(a, b client.ScheduleActionResult) int { return a.ActualTime.Compare(b.ActualTime) })
 		at := last.ActualTime.UTC()
-		s.LastRun, s.LastRunFailed = &at, e.hasFailed(ctx, last.StartWorkflowResult)
+		s.LastRun, s.LastRunFailed = &at, e.hasRunFailed(ctx, last.StartWorkflowResult)
 	}
 	return s, nil
 }
 
-// hasFailed tells whether a run has ended otherwise than done. One that Temporal no longer knows is not held against it.
-func (e *engine) hasFailed(ctx context.Context, run *client.ScheduleWorkflowExecution) bool {
+// hasRunFailed tells whether a run has ended otherwise than done. One that Temporal no longer knows is not held against it.
+func (e *engine) hasRunFailed(ctx context.Context, run *client.ScheduleWorkflowExecution) bool {
 	if run == nil {
 		return false
 	}

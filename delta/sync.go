@@ -27,7 +27,7 @@ func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*de
 		return nil, err
 	}
 	row, answer := result.Resource, awaitAnswer{}
-	if !isSettled(row) {
+	if !isSyncedRow(row) {
 		if answer, err = c.awaiter.await(ctx, row.ID, row.Generation); err != nil {
 			return row, fmt.Errorf("delta: sync %s/%s: it is informed; waiting for it: %w", row.ObjectKind, row.ObjectID, err)
 		}
@@ -55,6 +55,6 @@ func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*de
 	return row, nil
 }
 
-func isSettled(row *deltatype.ResourceRow) bool {
+func isSyncedRow(row *deltatype.ResourceRow) bool {
 	return row.State == deltatype.ResourceStateSynced && row.SyncedGeneration == row.Generation
 }

@@ -31,7 +31,7 @@ func newTelemetry(to Telemetry, log *slog.Logger) *telemetry {
 }
 
 func (t *telemetry) record(ctx context.Context, m Measurement) {
-	defer t.recovered("Record")
+	defer t.recoverPanic("Record")
 	t.to.Record(ctx, m)
 }
 
@@ -45,7 +45,7 @@ func (t *telemetry) startSpan(ctx context.Context, span Span) (context.Context, 
 }
 
 func (t *telemetry) callStartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd)) {
-	defer t.recovered("StartSpan")
+	defer t.recoverPanic("StartSpan")
 	return t.to.StartSpan(ctx, span)
 }
 
@@ -56,30 +56,30 @@ type startedSpan struct {
 	ended func(SpanEnd)
 }
 
-func (s startedSpan) end(e SpanEnd) {
+func (s startedSpan) endSpan(e SpanEnd) {
 	if s.ended == nil {
 		return
 	}
-	defer s.telemetry.recovered("the end of a span")
+	defer s.telemetry.recoverPanic("the end of a span")
 	s.ended(e)
 }
 
-// inject reports whether Inject has returned.
-func (t *telemetry) inject(ctx context.Context, set func(name, value string)) (returned bool) {
-	defer t.recovered("Inject")
+// callInject reports whether Inject has returned.
+func (t *telemetry) callInject(ctx context.Context, set func(name, value string)) (returned bool) {
+	defer t.recoverPanic("Inject")
 	t.to.Inject(ctx, set)
 	return true
 }
 
-// recovered keeps a panic from what the Telemetry was called for.
-func (t *telemetry) recovered(method string) {
+// recoverPanic keeps a panic from what the Telemetry was called for.
+func (t *telemetry) recoverPanic(method string) {
 	if v := recover(); v != nil {
-		t.warn("Config.Telemetry panicked; it is left out", "method", method, "panic", v, "stack", string(debug.Stack()))
+		t.warnRarely("Config.Telemetry panicked; it is left out", "method", method, "panic", v, "stack", string(debug.Stack()))
 	}
 }
 
-// warn logs, from time to time.
-func (t *telemetry) warn(text string, args ...any) {
+// warnRarely logs, from time to time.
+func (t *telemetry) warnRarely(text string, args ...any) {
 	t.mu.Lock()
 	due := t.logged.IsZero() || time.Since(t.logged) >= logTelemetryEvery
 	if due {
@@ -91,33 +91,33 @@ func (t *telemetry) warn(text string, args ...any) {
 	}
 }
 
-// informWithin has objects informed within a span, and gives them what of it travels with them.
-func (c *Client) informWithin(
+// informInSpan has objects informed within a span, and gives them what of it travels with them.
+func (c *Client) informInSpan(
 	ctx context.Context, operation Operation, params []deltatype.ObjectInformParams,
 	do func(ctx context.Context) ([]*deltatype.ObjectInformResult, error),
 ) (results []*deltatype.ObjectInformResult, err error) {
 	if c.telemetry == nil {
-		if err := c.carry(ctx, params); err != nil {
+		if err := c.attachCarrier(ctx, params); err != nil {
 			return nil, informError(params, err)
 		}
 		return do(ctx)
 	}
-	kind, namespace := common(params)
+	kind, namespace := commonLabels(params)
 	within, span := c.telemetry.startSpan(ctx, Span{Operation: operation, Kind: kind, Namespace: namespace, Objects: len(params)})
 	began := time.Now()
 	defer func() {
 		took := time.Since(began)
 		c.recordInforms(within, operation, results)
-		span.end(SpanEnd{Err: err, Duration: took})
+		span.endSpan(SpanEnd{Err: err, Duration: took})
 	}()
-	if err := c.carry(within, params); err != nil {
+	if err := c.attachCarrier(within, params); err != nil {
 		return nil, informError(params, err)
 	}
 	return do(within)
 }
 
-// common are the kind and the namespace that all objects have; empty where they differ.
-func common(params []deltatype.ObjectInformParams) (kind, namespace string) {
+// commonLabels are the kind and the namespace that all objects have; empty where they differ.
+func commonLabels(params []deltatype.ObjectInformParams) (kind, namespace string) {
 	kind, namespace = params[0].Kind, params[0].Namespace
 	for i := range params {
 		if params[i].Kind != kind {
@@ -239,16 +239,16 @@ func (t *telemetry) recordDropped(what string, count int) {
 	}
 }
 
-// callWithin has a controller called in the context that the inform of its resources carries, and within a span.
-func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Context) error) (err error) {
+// callInSpan has a controller called in the context that the inform of its resources carries, and within a span.
+func (c *Client) callInSpan(ctx context.Context, call *Call, do func(context.Context) error) (err error) {
 	if c.telemetry == nil && len(c.propagators.all) == 0 {
 		return do(ctx)
 	}
-	carriers, err := c.carriers.read(call.carriers)
+	carriers, err := c.carriers.readAll(call.carriers)
 	if err != nil {
 		return err
 	}
-	if ctx, err = c.propagators.extract(ctx, carriers); err != nil {
+	if ctx, err = c.propagators.extractContext(ctx, carriers); err != nil {
 		return err
 	}
 	if c.telemetry == nil {
@@ -259,7 +259,7 @@ func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Con
 	ended := SpanEnd{Outcome: OutcomeFailed, Failed: len(call.Resources), Err: errNextExited}
 	defer func() {
 		ended.Duration = time.Since(began)
-		span.end(ended)
+		span.endSpan(ended)
 	}()
 	err = do(ctx)
 	ended = call.spanEnd(err)

@@ -29,15 +29,15 @@ func (d *dispatcher) recordWoken(way DispatchWay, workflows, resources int, err 
 	}
 }
 
-// measure tells Telemetry from time to time how the client stands, and, if no other client does, the database.
-func (e *engine) measure(ctx context.Context) {
+// runMeasuring tells Telemetry from time to time how the client stands, and, if no other client does, the database.
+func (e *engine) runMeasuring(ctx context.Context) {
 	m := databaseMeter{client: e.client, id: uuid.NewString(), installation: e.installation}
 	every := e.client.timing.measure
 	tick := time.NewTicker(min(firstMeasure, every))
 	defer tick.Stop()
 	defer func() {
 		e.client.telemetry.record(context.Background(), ClientMeasurement{})
-		m.end()
+		m.endLease()
 	}()
 	for first := true; ; first = false {
 		select {
@@ -49,7 +49,7 @@ func (e *engine) measure(ctx context.Context) {
 			tick.Reset(every)
 		}
 		e.client.telemetry.record(ctx, e.measureClient(ctx))
-		m.measure(ctx)
+		m.measureIfLeased(ctx)
 	}
 }
 
@@ -57,10 +57,10 @@ func (e *engine) measure(ctx context.Context) {
 func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
 	m := ClientMeasurement{Slots: map[string]int{}}
 	up := map[PartMeasurement]bool{}
-	for _, part := range e.parts() {
+	for _, part := range e.healthParts() {
 		up[part] = true
 	}
-	for _, wrong := range e.client.examine(ctx) {
+	for _, wrong := range e.client.findProblems(ctx) {
 		up[PartMeasurement{Part: wrong.Part, Kind: wrong.Kind}] = false
 	}
 	for part, isUp := range up {
@@ -73,8 +73,8 @@ func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
 	return m
 }
 
-// parts are those that Health looks at.
-func (e *engine) parts() []PartMeasurement {
+// healthParts are those that Health looks at.
+func (e *engine) healthParts() []PartMeasurement {
 	all := []PartMeasurement{{Part: HealthClient}, {Part: HealthPostgres}, {Part: HealthTemporal}, {Part: HealthListener}}
 	if len(e.workers) == 0 {
 		all = append(all, PartMeasurement{Part: HealthWorker})
@@ -100,44 +100,44 @@ type databaseMeter struct {
 	counted time.Time
 }
 
-// measure measures the database, unless another client does.
-func (m *databaseMeter) measure(ctx context.Context) {
+// measureIfLeased measures the database, unless another client does.
+func (m *databaseMeter) measureIfLeased(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
 	defer cancel()
 	began := time.Now()
 	rows, err := db.New().LeaseMeasuring(ctx, m.client.pool, db.LeaseMeasuringParams{Client: m.id, Lease: measureLease})
 	if err != nil {
-		m.warn(ctx, fmt.Errorf("leasing it: %w", err))
+		m.warnFailed(ctx, fmt.Errorf("leasing it: %w", err))
 		if time.Now().After(m.until) {
-			m.leave() // another client may measure it by now
+			m.forgetMeasured() // another client may measure it by now
 		}
 		return
 	}
 	if rows == 0 {
-		m.leave()
+		m.forgetMeasured()
 		return
 	}
 	m.until = began.Add(measureLease)
-	measured, err := m.read(ctx)
+	measured, err := m.readDatabase(ctx)
 	if err != nil {
-		m.warn(ctx, err)
+		m.warnFailed(ctx, err)
 		return
 	}
 	m.client.telemetry.record(ctx, measured)
 }
 
-func (m *databaseMeter) warn(ctx context.Context, err error) {
+func (m *databaseMeter) warnFailed(ctx context.Context, err error) {
 	if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // it is the context's own
 		m.client.config.Logger.Warn("measuring the database for telemetry failed; it is tried again", "error", err, "retry_in", m.client.timing.measure)
 	}
 }
 
-func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement, err error) {
+func (m *databaseMeter) readDatabase(ctx context.Context) (measured DatabaseMeasurement, err error) {
 	if measured, err = measureDatabase(ctx, m.client.pool); err != nil {
 		return measured, err
 	}
 	if err := m.countStates(ctx); err != nil {
-		m.warn(ctx, err) // the others are measured all the same
+		m.warnFailed(ctx, err) // the others are measured all the same
 	}
 	measured.Installation, measured.States = m.installation, m.states
 	return measured, nil
@@ -161,20 +161,20 @@ func (m *databaseMeter) countStates(ctx context.Context) error {
 	return nil
 }
 
-// leave has Telemetry forget what this client measured: another one does it.
-func (m *databaseMeter) leave() {
+// forgetMeasured has Telemetry forget what this client measured: another one does it.
+func (m *databaseMeter) forgetMeasured() {
 	if !m.until.IsZero() {
 		m.until, m.states, m.counted = time.Time{}, nil, time.Time{}
 		m.client.telemetry.record(context.Background(), DatabaseMeasurement{})
 	}
 }
 
-// end lets another client measure at once.
-func (m *databaseMeter) end() {
+// endLease lets another client measure at once.
+func (m *databaseMeter) endLease() {
 	if m.until.IsZero() {
 		return
 	}
-	m.leave()
+	m.forgetMeasured()
 	ctx, cancel := context.WithTimeout(context.Background(), dispatchGrace)
 	defer cancel()
 	if err := db.New().EndMeasuring(ctx, m.client.pool, m.id); err != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// passWithin has a step of a run of an informer be within a span, and ends that with what the step came to.
-func (c *Client) passWithin(ctx context.Context, step activities.PassStep, in activities.InformInput) (context.Context, func(activities.PassObservation)) {
+// startPassSpan has a step of a run of an informer be within a span, and ends that with what the step came to.
+func (c *Client) startPassSpan(ctx context.Context, step activities.PassStep, in activities.InformInput) (context.Context, func(activities.PassObservation)) {
 	if c.telemetry == nil {
 		return ctx, func(activities.PassObservation) {}
 	}
@@ -22,7 +22,7 @@ func (c *Client) passWithin(ctx context.Context, step activities.PassStep, in ac
 			measured := passMeasurement(&o)
 			ended.Pass = &measured
 		}
-		started.end(ended)
+		started.endSpan(ended)
 	}
 }
 

@@ -77,7 +77,7 @@ func kindOf[T Object]() (kind string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer recovered(zero, &err)
+	defer recoverObjectPanic(zero, &err)
 	return zero.Kind(), nil
 }
 
@@ -87,7 +87,7 @@ func asResource[T Object](client *Client, row *deltatype.ResourceRow) (*Resource
 	if err != nil {
 		return nil, err
 	}
-	object, err := adapter.stored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
+	object, err := adapter.decodeStored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
 	if err != nil {
 		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
 	}

@@ -40,7 +40,7 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	if err != nil {
 		return nil, err
 	}
-	e, err := c.reachFor(ctx, "inform")
+	e, err := c.reachTemporalFor(ctx, "inform")
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	report(seen)
 	w := &informWatch{
 		engine: e, run: run, kind: params.ResourceKind, before: before, counts: map[string]listedCounts{},
-		waits: &unsettled{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage},
+		waits: &unsettledCount{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage},
 	}
 	tick := time.NewTicker(watchPoll)
 	defer tick.Stop()
@@ -69,7 +69,7 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 			}
 			return end.result, end.err
 		case <-tick.C:
-			w.look(ctx, &seen)
+			w.updateProgress(ctx, &seen)
 			report(seen)
 		}
 	}
@@ -80,7 +80,7 @@ type informWatch struct {
 	*engine
 	run   client.WorkflowRun
 	kind  string
-	waits *unsettled
+	waits *unsettledCount
 	// before is the latest pass that began before the run. counts are those of the run's shards, by the run ids of their passes, as they were
 	// looked at last.
 	before   int64
@@ -91,14 +91,14 @@ type informWatch struct {
 // listedCounts are how many objects a pass has listed, and how many of them are to be synced.
 type listedCounts struct{ listed, scheduled int }
 
-// look brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
-func (w *informWatch) look(ctx context.Context, seen *InformProgress) {
+// updateProgress brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
+func (w *informWatch) updateProgress(ctx context.Context, seen *InformProgress) {
 	found, err := w.temporal.DescribeWorkflow(ctx, w.run.GetID(), w.run.GetRunID())
 	if err != nil {
 		return
 	}
 	if shards := found.RawResponse.GetPendingChildren(); len(shards) > 0 {
-		w.lookAtShards(ctx, shards, seen)
+		w.updateFromShards(ctx, shards, seen)
 		return
 	}
 	for _, a := range found.RawResponse.GetPendingActivities() {
@@ -113,7 +113,7 @@ func (w *informWatch) look(ctx context.Context, seen *InformProgress) {
 	if !seen.Settling {
 		return // what was listed so far is known from heartbeats, which come every few seconds
 	}
-	if listed, left, err := w.waits.look(ctx, w.client.pool); err == nil && listed > 0 {
+	if listed, left, err := w.waits.refreshCount(ctx, w.client.pool); err == nil && listed > 0 {
 		seen.Listed, seen.Unsettled = max(seen.Listed, listed), left
 	}
 }
@@ -130,8 +130,8 @@ func countsOf(a *workflowpb.PendingActivityInfo) listedCounts {
 // shardsPoll is how often the shards of a run are looked at: each of those that run is asked for.
 const shardsPoll = time.Second
 
-// lookAtShards adds up the passes of shards: those that run by their heartbeats, those that have ended by the history of passes.
-func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.PendingChildExecutionInfo, seen *InformProgress) {
+// updateFromShards adds up the passes of shards: those that run by their heartbeats, those that have ended by the history of passes.
+func (w *informWatch) updateFromShards(ctx context.Context, shards []*workflowpb.PendingChildExecutionInfo, seen *InformProgress) {
 	if time.Since(w.lookedAt) < shardsPoll {
 		return
 	}
@@ -144,7 +144,7 @@ func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.Pen
 		}
 		for _, a := range found.RawResponse.GetPendingActivities() {
 			seen.LastFailure = cmp.Or(seen.LastFailure, a.GetLastFailure().GetMessage())
-			w.count(shard.GetRunId(), countsOf(a))
+			w.noteCounts(shard.GetRunId(), countsOf(a))
 		}
 	}
 	ended, err := db.New().PassesOfRun(ctx, w.client.pool, db.PassesOfRunParams{Kind: w.kind, After: w.before, WorkflowID: w.run.GetID()})
@@ -152,7 +152,7 @@ func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.Pen
 		return
 	}
 	for _, pass := range ended {
-		w.count(pass.RunID, listedCounts{int(pass.Listed), int(pass.Scheduled)})
+		w.noteCounts(pass.RunID, listedCounts{int(pass.Listed), int(pass.Scheduled)})
 	}
 	sum := listedCounts{}
 	for _, one := range w.counts {
@@ -161,8 +161,8 @@ func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.Pen
 	seen.Listed, seen.Scheduled = max(seen.Listed, sum.listed), max(seen.Scheduled, sum.scheduled)
 }
 
-// count takes in how far a pass is.
-func (w *informWatch) count(runID string, now listedCounts) {
+// noteCounts takes in how far a pass is.
+func (w *informWatch) noteCounts(runID string, now listedCounts) {
 	known := w.counts[runID]
 	w.counts[runID] = listedCounts{max(known.listed, now.listed), max(known.scheduled, now.scheduled)}
 }

@@ -30,7 +30,7 @@ func (c *Client) WorkflowID(ctx context.Context, kind, objectID string) (string,
 	if err != nil {
 		return "", fmt.Errorf("delta: workflow id: %w", err)
 	}
-	e := &engine{client: c, names: c.names()}
+	e := &engine{client: c, names: c.temporalNames()}
 	if err := e.readInstallation(ctx); err != nil {
 		return "", fmt.Errorf("delta: workflow id: %w", err)
 	}
@@ -39,11 +39,11 @@ func (c *Client) WorkflowID(ctx context.Context, kind, objectID string) (string,
 		hash = *decided
 	}
 	if !hash {
-		return e.names.resource(kind, objectID), nil
+		return e.names.resourceWorkflowID(kind, objectID), nil
 	}
 	hashed, err := db.New().HashID(ctx, c.pool, db.HashIDParams{Kind: kind, ObjectID: objectID})
 	if err != nil {
 		return "", fmt.Errorf("delta: workflow id of %s/%s: %w", kind, objectID, schemaError(err))
 	}
-	return e.names.resource(kind, hashed), nil
+	return e.names.resourceWorkflowID(kind, hashed), nil
 }
