@@ -16,7 +16,7 @@ import (
 // HealthPart names a part of a client.
 type HealthPart string
 
-// The parts that [Client.Health] looks at.
+// The parts that [Client.Health] checks.
 const (
 	HealthClient     HealthPart = "client"
 	HealthPostgres   HealthPart = "postgres"
@@ -26,17 +26,17 @@ const (
 	HealthListener   HealthPart = "listener"
 )
 
-// HealthError says what is wrong with one part of a client. [Client.Health] returns them joined.
+// HealthError describes what is wrong with one part of a client. [Client.Health] returns them joined.
 type HealthError struct {
-	// Part is the part, Kind the kind that it is for; empty where it is for all.
+	// Part is the part that is not healthy. Kind is the kind that it serves, and empty if it serves all kinds.
 	Part HealthPart
 	Kind string
-	// Err says what is wrong, Remedy what to do.
+	// Err is the reason, Remedy what to do about it.
 	Err    error
 	Remedy string
 }
 
-// Error names the part, what is wrong, and what to do.
+// Error names the part, the reason and the remedy.
 func (e *HealthError) Error() string {
 	of := ""
 	if e.Kind != "" {
@@ -45,13 +45,13 @@ func (e *HealthError) Error() string {
 	return fmt.Sprintf("delta: %s%s: %v. %s", e.Part, of, e.Err, e.Remedy)
 }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the reason.
 func (e *HealthError) Unwrap() error { return e.Err }
 
-// healthTimeout bounds each question to Postgres and Temporal.
+// healthTimeout bounds each request to Postgres and Temporal.
 const healthTimeout = 3 * time.Second
 
-// stage is how far a client has come.
+// stage is a step in the life of a client.
 type stage int
 
 const (
@@ -62,14 +62,14 @@ const (
 	stageStopped
 )
 
-// condition is how a client stands, for calls that must not wait for Start or Stop.
+// condition holds the stage of a client behind a lock of its own, for calls that must not wait for Start or Stop.
 type condition struct {
 	mu      sync.Mutex
 	stage   stage
 	running *engine
-	// failure is that of the latest Start, while the client is new.
+	// failure is the error of the latest Start, while the client is new.
 	failure error
-	// err is why the client has stopped, and unasked is set where nobody called Stop.
+	// err is why the client has stopped. unasked is set if nobody called Stop.
 	err     error
 	unasked bool
 	done    chan struct{}
@@ -81,14 +81,14 @@ func (c *condition) currentStage() (stage, *engine) {
 	return c.stage, c.running
 }
 
-// enterStage takes in the next stage.
+// enterStage sets the next stage.
 func (c *condition) enterStage(next stage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stage = next
 }
 
-// noteStarted takes in how Start has ended.
+// noteStarted sets the stage after Start has returned.
 func (c *condition) noteStarted(running *engine, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +98,7 @@ func (c *condition) noteStarted(running *engine, err error) {
 	}
 }
 
-// noteStopped takes in why the client has stopped: the first time counts.
+// noteStopped records why the client has stopped. Only the first call counts.
 func (c *condition) noteStopped(err error, unasked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,31 +111,34 @@ func (c *condition) noteStopped(err error, unasked bool) {
 	close(c.done)
 }
 
-// Done returns a channel that is closed when the client has stopped: after [Client.Stop], or after the context of [Client.Start] has ended.
-// A Start that fails stops nothing; it can be tried again.
+// Done returns a channel that is closed when the client has stopped: after [Client.Stop], or after the context of
+// [Client.Start] has ended. A Start that fails does not close it, because Start can be tried again.
 func (c *Client) Done() <-chan struct{} { return c.condition.done }
 
-// Err returns nil until Done is closed, and then why the client has stopped: nil after a [Client.Stop] that everything ended in time for, the
-// error of that Stop otherwise, and an error that wraps the cause of the context of [Client.Start] if that has ended.
+// Err returns nil until Done is closed. Then it is why the client has stopped: nil if [Client.Stop] was called and
+// everything ended in time, the error of that Stop otherwise, or an error that wraps the cause if the context of
+// [Client.Start] ended.
 func (c *Client) Err() error {
 	c.condition.mu.Lock()
 	defer c.condition.mu.Unlock()
 	return c.condition.err
 }
 
-// Health returns nil if the client is well, and otherwise a [*HealthError] for each part that is not, joined with [errors.Join]:
+// Health returns nil if the client is healthy, and otherwise a [*HealthError] for each part that is not, joined with
+// [errors.Join]:
 //
-//   - the client itself, if it is not started, is starting, is stopping or has stopped; of a client without controllers only the last two
-//   - Postgres, which is asked for an answer by the pool
+//   - the client, if it is not started, is starting, is stopping or has stopped; a client without controllers, only if it
+//     is stopping or has stopped
+//   - Postgres, which gets a ping through the pool
 //   - Temporal, which is asked for the task queue of one kind
-//   - its workers, where one gave up and no other has taken its place yet; on workers of the caller's ([Client.Register]), where nobody has
-//     polled [Config].TaskQueue for 75 seconds. That is about all processes which poll it: to know when your own worker gives up, set OnFatalError
-//     in its options
-//   - its dispatchers, where the latest round of one failed
-//   - the listener, where it has no connection: what other clients inform is then found by polling, a little later
+//   - a worker, if it gave up and no other has taken its place yet. For workers of the caller's ([Client.Register]): if no
+//     process has polled [Config].TaskQueue for 75 seconds. This counts the workers of all processes; to learn that your
+//     own worker gave up, set OnFatalError in its options
+//   - a dispatcher, if its latest round failed
+//   - the listener, if it has no connection: then objects that other clients inform are found by polling, a little later
 //
-// It asks Postgres and Temporal one question each, and waits for 3 seconds at most: call it every few seconds if you like. What is away heals by
-// itself when it is back, and so does the client; nothing of it needs a restart. See [Probes] for a program that is probed.
+// It sends one request each to Postgres and Temporal, and waits 3 seconds at most, so it may be called every few seconds.
+// The client recovers by itself when Postgres or Temporal is back; it needs no restart. See [Probes] for an HTTP handler.
 func (c *Client) Health(ctx context.Context) error {
 	found := c.findProblems(ctx)
 	all := make([]error, len(found))
@@ -145,7 +148,7 @@ func (c *Client) Health(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// findProblems finds what is wrong, in the order of HealthPart's constants.
+// findProblems returns the parts that are not healthy, in the order of HealthPart's constants.
 func (c *Client) findProblems(ctx context.Context) []*HealthError {
 	stage, e := c.condition.currentStage()
 	if wrong := c.checkStage(stage); wrong != nil {
@@ -172,7 +175,7 @@ func healthErrors(found *HealthError) []*HealthError {
 	return []*HealthError{found}
 }
 
-// checkStage says what keeps the client from being well, whatever its parts do.
+// checkStage returns the problem that the client's stage is, whatever its parts report.
 func (c *Client) checkStage(now stage) *HealthError {
 	c.condition.mu.Lock()
 	failure, err := c.condition.failure, c.condition.err
@@ -212,7 +215,7 @@ func (c *Client) checkPostgres(ctx context.Context) *HealthError {
 		"The client goes on by itself when it gets a connection"}
 }
 
-// checkTemporal asks Temporal for a task queue of the client's, by which it says also whether anybody polls it.
+// checkTemporal asks Temporal for one of the client's task queues, and whether a worker polls it.
 func (e *engine) checkTemporal(ctx context.Context) []*HealthError {
 	kind := e.client.config.Controllers.kindNames()[0]
 	queue := e.names.taskQueue(kind)
@@ -244,7 +247,7 @@ func temporalError(err error) *HealthError {
 	}
 }
 
-// checkParts asks nobody: each part knows how it stands.
+// checkParts sends no requests: each part knows its own state.
 func (e *engine) checkParts() (all []*HealthError) {
 	for _, w := range e.workers {
 		if err := w.checkPolled(); err != nil {
@@ -272,7 +275,8 @@ func (e *engine) checkParts() (all []*HealthError) {
 	return all
 }
 
-// checkAlive returns what only a restart of the program mends: a client that stopped although nobody asked it to, or a dispatcher that is stuck.
+// checkAlive returns an error for problems that only a restart of the program mends: the client stopped although nobody
+// called Stop, or a dispatcher is stuck.
 func (c *Client) checkAlive() error {
 	stage, e := c.condition.currentStage()
 	switch stage {

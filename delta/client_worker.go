@@ -13,30 +13,31 @@ import (
 )
 
 const (
-	// shortestWorkerPause and longestWorkerPause bound the wait before another worker takes the place of one that gave up.
+	// shortestWorkerPause and longestWorkerPause bound the pause before a worker that gave up is replaced.
 	shortestWorkerPause = time.Second
 	longestWorkerPause  = time.Minute
 )
 
-// ownWorker keeps one of the client's task queues polled for as long as the client runs.
+// ownWorker keeps one of the client's task queues polled while the client runs.
 //
-// The SDK's worker gives up for good when its polls fail for two minutes with an error that the SDK takes for final, such as a Temporal
-// namespace that is gone. Then another worker takes its place. It has the same activities, so Parallelism bounds both together. The old one
-// polls no more, and its calls of Work go on: claims keep them from running twice, so they are not waited for.
+// The SDK's worker gives up for good when its polls fail for two minutes with an error that the SDK considers final, such
+// as a missing Temporal namespace. Then another worker takes its place. It has the same activities, so Parallelism bounds
+// both together. The old worker polls no more, but its calls of Work go on. Nothing waits for them: claims keep them from
+// running twice.
 type ownWorker struct {
-	// queue is the task queue, kind the kind; empty where the worker has all kinds.
+	// queue is the task queue. kind is empty if the worker serves all kinds.
 	queue, kind string
-	// build makes a worker that is not started and that calls gaveUp when it gives up.
+	// build makes a worker, not started, that calls gaveUp when it gives up.
 	build func(gaveUp func(error)) (worker.Worker, error)
 	log   *slog.Logger
-	// lost gets the reason when the current worker gives up.
+	// lost receives the reason when the current worker gives up.
 	lost chan error
-	// retired are workers that gave up and whose last tasks have not ended.
+	// retired counts workers that gave up and whose last tasks have not ended.
 	retired sync.WaitGroup
 
 	mu      sync.Mutex
 	current worker.Worker
-	// failure is why nothing polls at the moment; nil while the current worker does.
+	// failure is why nothing polls the queue; nil while the current worker does.
 	failure error
 	failed  time.Time
 }
@@ -61,7 +62,7 @@ func (w *ownWorker) start() error {
 	return nil
 }
 
-// reportLost is called when a worker gives up. It does not wait: the worker stops after it returns.
+// reportLost is called when a worker gives up. It must not block, because the worker stops after it returns.
 func (w *ownWorker) reportLost(err error) {
 	w.setFailure(err)
 	select {
@@ -96,7 +97,7 @@ func (w *ownWorker) replaceFailed(ctx context.Context) {
 	}
 }
 
-// startReplacement starts another worker, and tries until one has started. Its error is that of the context.
+// startReplacement tries until another worker has started. It returns an error only when the context ends.
 func (w *ownWorker) startReplacement(ctx context.Context) error {
 	for pauses := backoff.New(shortestWorkerPause, longestWorkerPause); ; {
 		wait := pauses.Delay()
@@ -112,7 +113,7 @@ func (w *ownWorker) startReplacement(ctx context.Context) error {
 	}
 }
 
-// retireCurrent has the current worker end its last tasks, beside the one that takes its place.
+// retireCurrent stops the current worker in the background: its last tasks end beside its replacement.
 func (w *ownWorker) retireCurrent() {
 	w.mu.Lock()
 	old := w.current
@@ -123,13 +124,13 @@ func (w *ownWorker) retireCurrent() {
 	}
 }
 
-// stop ends the current worker, and waits for the last tasks of those before it. Nothing may supervise it any more.
+// stop stops the current worker, and waits for the last tasks of all workers. Call it after replaceFailed has returned.
 func (w *ownWorker) stop() {
 	w.retireCurrent()
 	w.retired.Wait()
 }
 
-// checkPolled returns why the task queue is not polled.
+// checkPolled returns why nothing polls the task queue; nil if a worker does.
 func (w *ownWorker) checkPolled() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

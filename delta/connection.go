@@ -12,20 +12,21 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// connection is how calls reach Temporal: through what Start has started or, in a client that was not started, through a
-// connection that the first of them makes. It does not use Client.life, which Stop holds while it waits for Work.
+// connection gives calls access to Temporal: through the engine that Start has started or, in a client that was not
+// started, through a connection that the first call makes. It does not use Client.life, because Stop holds that while it
+// waits for Work.
 type connection struct {
-	// turn guards the fields. It is waited for with a context, because whoever has it may be dialling.
+	// guard guards the fields. It is acquired with a context, because its holder may be dialling.
 	guard   *semaphore.Weighted
 	running *engine
 	// idle has names, installation and Temporal, but runs nothing.
 	idle *engine
-	// ended ends when the client stops, and with it whoever is dialling.
+	// ended ends when the client stops, and cancels a dial in progress.
 	ended context.Context //nolint:containedctx // it is the connection's life, not a call's
 	end   context.CancelFunc
 }
 
-// errStopped is that of calls which need Temporal, of a client that was stopped.
+// errStopped is returned by calls that need Temporal after the client was stopped.
 var errStopped = errors.New("the client has been stopped")
 
 func newConnection() connection {
@@ -34,8 +35,8 @@ func newConnection() connection {
 	return c
 }
 
-// reachTemporal returns the engine that runs, or an idle one. Where Temporal knows the prefix as another installation's, that is an
-// error, as it is at Start.
+// reachTemporal returns the running engine, or an idle one. It fails, as Start does, if the prefix in Temporal belongs to
+// another installation.
 func (c *Client) reachTemporal(ctx context.Context) (*engine, error) {
 	if err := c.connection.guard.Acquire(ctx, 1); err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func (c *Client) reachTemporal(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-// prepareIdle finds out what an idle engine has to know, and changes nothing.
+// prepareIdle reads what an idle engine needs, and changes nothing.
 func (e *engine) prepareIdle(ctx context.Context) error {
 	if err := e.readInstallation(ctx); err != nil {
 		return err
@@ -80,7 +81,7 @@ func (e *engine) prepareIdle(ctx context.Context) error {
 	return nil
 }
 
-// setRunning has calls go through what was started.
+// setRunning makes calls use the started engine.
 func (c *connection) setRunning(e *engine) {
 	_ = c.guard.Acquire(context.Background(), 1)
 	defer c.guard.Release(1)
@@ -99,7 +100,7 @@ func (c *connection) close() {
 	c.idle = nil
 }
 
-// reachTemporalFor is reach with an error that says what for.
+// reachTemporalFor is reachTemporal with an error that names the operation.
 func (c *Client) reachTemporalFor(ctx context.Context, what string) (*engine, error) {
 	e, err := c.reachTemporal(ctx)
 	if err != nil {
@@ -108,7 +109,8 @@ func (c *Client) reachTemporalFor(ctx context.Context, what string) (*engine, er
 	return e, nil
 }
 
-// connectionOptions are those by which the client connects to Temporal: of the environment configuration, as the user changes them.
+// connectionOptions returns the options with which the client dials Temporal: the environment configuration with the
+// changes of Config.TemporalOptions.
 func (c *Client) connectionOptions() (client.Options, error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
@@ -117,7 +119,8 @@ func (c *Client) connectionOptions() (client.Options, error) {
 	return c.completeOptions(options)
 }
 
-// completeOptions are options of the environment configuration with what Delta sets, as the user changes them.
+// completeOptions adds Delta's settings, and the changes of Config.TemporalOptions, to options of the environment
+// configuration.
 func (c *Client) completeOptions(options client.Options) (client.Options, error) {
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(c.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
@@ -125,7 +128,7 @@ func (c *Client) completeOptions(options client.Options) (client.Options, error)
 	return options, c.applyTemporalOptions(&options)
 }
 
-// applyTemporalOptions has the user change how Temporal is dialled.
+// applyTemporalOptions calls Config.TemporalOptions, and checks that it kept the rules.
 func (c *Client) applyTemporalOptions(options *client.Options) error {
 	change := c.config.TemporalOptions
 	if change == nil {
