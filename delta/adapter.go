@@ -16,16 +16,16 @@ import (
 
 type handler = activities.Handler
 
-// controllerAdapter erases a controller's type: the only place where rows become objects and objects rows.
+// controllerAdapter erases a controller's type. It is the only place where rows become objects and objects rows.
 type controllerAdapter[T Object] struct {
 	controller Controller[T]
-	// lister and listsNothing say what the controller lists by: neither is set where that is its Inform.
+	// lister lists, and listsNothing is set for NoInformer. If neither is set, the controller's Inform lists.
 	lister       Lister[T]
 	listsNothing bool
 	// sharder names the shards; nil for a kind that is listed as a whole.
 	sharder Sharder
 	kind    string
-	// version is that of the type; 0 where it has none.
+	// version is the version of the type; 0 if it has none.
 	version int
 }
 
@@ -105,8 +105,8 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	return outcomes
 }
 
-// outcomeOf reads the error that Work returned. One whose methods panic, such as a nil pointer in an error, is a failure of its resource
-// only.
+// outcomeOf converts an error that Work returned. If the error's own methods panic, such as for a nil pointer in an error,
+// only its resource fails.
 func outcomeOf(err error) (outcome activities.Outcome) {
 	if err == nil {
 		return activities.Outcome{Verdict: activities.VerdictSynced}
@@ -138,7 +138,7 @@ func outcomeOf(err error) (outcome activities.Outcome) {
 }
 
 func (a *controllerAdapter[T]) WorkTimeout(task *activities.Task) (timeout time.Duration) {
-	// A row that does not decode, or a method that panics, is dealt with where Work is called.
+	// The call of Work handles a row that does not decode, and a method that panics.
 	defer func() { _ = recover() }()
 	resource, err := a.decodeResource(task)
 	if err != nil {
@@ -147,7 +147,7 @@ func (a *controllerAdapter[T]) WorkTimeout(task *activities.Task) (timeout time.
 	return a.controller.ResourceTimeout(resource)
 }
 
-// decodeResource is what user code gets of a task.
+// decodeResource returns the argument of user code for a task.
 func (a *controllerAdapter[T]) decodeResource(task *activities.Task) (*Resource[T], error) {
 	if made, ok := task.Decoded.(*Resource[T]); ok {
 		return made, nil
@@ -161,8 +161,9 @@ func (a *controllerAdapter[T]) decodeResource(task *activities.Task) (*Resource[
 	return resource, nil
 }
 
-// decodeStored decodes a stored object, of the version of its type that wrote it. What is not understood is an error, and so is an object that comes out with
-// another id: JSON of a type with other names decodes without one, into an object that is empty.
+// decodeStored decodes a stored object that a given version of its type wrote. It returns an error if the object cannot be
+// understood, or has another id after decoding: JSON of a type with other names decodes without an error, into an empty
+// object.
 func (a *controllerAdapter[T]) decodeStored(version int, encoded []byte, objectID string) (object T, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -190,7 +191,7 @@ func (a *controllerAdapter[T]) decodeStored(version int, encoded []byte, objectI
 	return object, nil
 }
 
-// decodeObject is stored for what is compared.
+// decodeObject is decodeStored without the type, for comparisons.
 func (a *controllerAdapter[T]) decodeObject(version int, encoded []byte, objectID string) (Object, error) {
 	return a.decodeStored(version, encoded, objectID)
 }

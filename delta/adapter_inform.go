@@ -19,7 +19,7 @@ func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.Inf
 	ctx = context.WithValue(ctx, listingKey{}, listing)
 	go func() {
 		defer close(out)
-		// What is sent if the controller ends its goroutine: that is not the end of the listing.
+		// err is sent if the controller ends its goroutine: that must not count as the end of the listing.
 		err := errors.New("the informer ended its goroutine (runtime.Goexit)")
 		defer func() {
 			cursor, err := listing.endListing(err)
@@ -46,8 +46,8 @@ func describeListingError(err error) error {
 
 var errNotListed = errors.New("a Middleware returned without calling next: nothing was listed")
 
-// listWithMiddleware is list within the client's Middleware. A Middleware can fail a listing, but not make one complete that failed or was not made:
-// what that leaves out would count as gone.
+// listWithMiddleware calls listObjects within the client's Middleware. A Middleware can fail a listing, but cannot complete
+// a listing that failed or was not made, because the missing objects would count as gone.
 func (a *controllerAdapter[T]) listWithMiddleware(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) error {
@@ -68,7 +68,8 @@ func (a *controllerAdapter[T]) listWithMiddleware(
 	return listed
 }
 
-// listObjects sends all that the controller lists. Nil means that the listing is complete, unless the informer has failed it.
+// listObjects sends all objects that the controller lists. Nil means that the listing is complete, unless the informer has
+// called FailInform.
 func (a *controllerAdapter[T]) listObjects(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) (err error) {
@@ -125,7 +126,7 @@ func (a *controllerAdapter[T]) sendChannel(
 	}
 }
 
-// encodeListed is an item of the listing. An object that cannot be taken has its id and its JSON with it as far as they can be had.
+// encodeListed returns an item of the listing. An invalid object comes with its id and its JSON, if it has them.
 func (a *controllerAdapter[T]) encodeListed(object T, shard string) activities.Listed {
 	params, err := encodeForKind(a.kind, object, nil, a.decodeObject)
 	if err == nil {
@@ -137,7 +138,7 @@ func (a *controllerAdapter[T]) encodeListed(object T, shard string) activities.L
 	return activities.Listed{Params: params, Err: err}
 }
 
-// describeInvalid is what can be said of an object that breaks a rule.
+// describeInvalid returns the id and the JSON of an object that breaks a rule, as far as its methods return them.
 func describeInvalid(object Object) (params deltatype.ObjectInformParams) {
 	defer func() { _ = recover() }()
 	params.ResourceID = object.ID()

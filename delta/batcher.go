@@ -10,37 +10,39 @@ import (
 )
 
 const (
-	// maxSingles is how many informs run by themselves at once; those that come meanwhile are gathered.
+	// maxUngrouped is how many informs run by themselves at once; further ones wait for a group.
 	maxUngrouped = 2
-	// maxGathered is how many of them one statement takes.
+	// maxGroupSize bounds the informs of one group.
 	maxGroupSize      = 256
 	defaultStuckAfter = 100 * time.Millisecond
-	// gatheredLockTimeout bounds how long a gathered statement waits for locks: one row that a transaction holds is not
-	// to keep back the others.
+	// groupLockTimeout bounds how long the statement of a group waits for locks, so that a transaction that locks one row
+	// does not delay the other informs.
 	groupLockTimeout = 50 * time.Millisecond
 )
 
-// batcher is group commit for single informs: those that come while others are under way are written together, by one
-// statement, instead of waiting for a connection each. An inform that comes alone is written at once, by itself. What
-// cannot be written together is written alone, so that each caller gets its own error.
+// groupCommit is group commit for informs of one object. Informs that arrive while others run are written together, in one
+// statement, instead of waiting for a connection each. A lone inform is written at once. Informs that cannot be written
+// together are written one by one, so that each caller gets its own error.
 type groupCommit struct {
 	writeOne   func(context.Context, deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error)
 	writeGroup func(context.Context, []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error)
-	// stuckAfter is when a statement that still runs, perhaps waiting for somebody's lock, no longer keeps others back.
+	// stuckAfter is the time after which a running statement, which perhaps waits for a lock, no longer delays the next
+	// group.
 	stuckAfter time.Duration
 
 	mu      sync.Mutex
 	running int
 	waiting []*informCall
-	// writers are under way. Those who wait for them take the group away: one that is waited for takes no more.
+	// writers counts the groups in progress. wait takes the WaitGroup away, so that no group is added to one that is waited
+	// for.
 	writers *sync.WaitGroup
 }
 
-// informCall is a caller that waits.
+// informCall is a waiting caller.
 type informCall struct {
 	ctx    context.Context //nolint:containedctx // a call that is handed to another goroutine
 	params deltatype.ObjectInformParams
-	// done gets the result, or nil where the caller has to write by itself.
+	// done receives the result, or nil if the caller must write by itself.
 	done chan *deltatype.ObjectInformResult
 }
 
@@ -66,7 +68,7 @@ func (b *groupCommit) inform(ctx context.Context, params deltatype.ObjectInformP
 	}
 }
 
-// takeSlot takes a place and returns what gives it back, once, to those who wait. The lock is held.
+// takeSlot takes a slot, and returns a function that releases it once, which starts the next group. The lock is held.
 func (b *groupCommit) takeSlot() (release func()) {
 	b.running++
 	var once sync.Once
@@ -92,8 +94,8 @@ func (b *groupCommit) takeSlot() (release func()) {
 	}
 }
 
-// takeGroup removes the next set from those who wait: each object once, because callers do not expect to be overtaken within
-// a statement. The lock is held.
+// takeGroup removes the next group from the waiting calls. It has each object once, because a caller does not expect its
+// inform to be overtaken within a statement. The lock is held.
 func (b *groupCommit) takeGroup() []*informCall {
 	var set, later []*informCall
 	taken := map[objectKey]bool{}
@@ -114,13 +116,13 @@ func (b *groupCommit) takeGroup() []*informCall {
 
 type objectKey struct{ kind, id string }
 
-// commitGroup writes a set, and tells its callers.
+// commitGroup writes a group, and answers its callers.
 func (b *groupCommit) commitGroup(set []*informCall) {
 	params := make([]deltatype.ObjectInformParams, len(set))
 	for i, call := range set {
 		params[i] = call.params
 	}
-	// The set has the values of one of its callers, and goes on for as long as any of them waits.
+	// The group has the values of one caller's context, and goes on for as long as any caller waits.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(set[0].ctx))
 	defer cancel()
 	var waiting atomic.Int64
@@ -143,7 +145,7 @@ func (b *groupCommit) commitGroup(set []*informCall) {
 	}
 }
 
-// wait returns when what was gathered before is no longer under way.
+// wait returns when the groups that were started before have ended.
 func (b *groupCommit) wait() {
 	b.mu.Lock()
 	writers := b.writers

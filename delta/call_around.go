@@ -16,8 +16,8 @@ var (
 	errNextExited    = errors.New("the call ended its goroutine (runtime.Goexit)")
 )
 
-// callWithMiddleware calls a controller within its span and the client's Middleware. Panics become errors. When it returns, do is not running and will not
-// be called any more, whatever a Middleware does.
+// callWithMiddleware calls a controller within its span and the client's Middleware. Panics become errors. When it returns,
+// do has returned and will not be called again, whatever a Middleware does.
 func callWithMiddleware(ctx context.Context, call *Call, do func(context.Context) error) error {
 	next := func(ctx context.Context) (err error) {
 		defer catchPanic(&err)
@@ -34,11 +34,11 @@ func callWithMiddleware(ctx context.Context, call *Call, do func(context.Context
 	return client.callInSpan(ctx, call, next)
 }
 
-// wrapCall is next within the Middleware.
+// wrapCall returns next within the Middleware.
 func (m Middleware) wrapCall(call *Call, next func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) (err error) {
 		inner := &nextCall{next: next, ended: make(chan struct{})}
-		// It also runs if the Middleware ends its goroutine.
+		// This also runs if the Middleware ends its goroutine.
 		defer func() {
 			v := recover()
 			if v == nil {
@@ -52,8 +52,9 @@ func (m Middleware) wrapCall(call *Call, next func(context.Context) error) func(
 	}
 }
 
-// nextCall calls next for a Middleware: once, and only while the Middleware runs. The outcome of a call is written, and its slot and claim are freed,
-// when the Middleware has returned. If next still ran then, another client could call Work for the same resource.
+// nextCall calls next for a Middleware, once, and only while the Middleware runs. When the Middleware has returned, the
+// outcome of the call is written, and its slot and claim are freed. If next were still running then, another client could
+// call Work for the same resource.
 type nextCall struct {
 	next func(context.Context) error
 	// ended is closed when a call of next has ended.
@@ -64,12 +65,13 @@ type nextCall struct {
 	isOver bool
 	// cancel ends the context of next; nil until next is called.
 	cancel context.CancelCauseFunc
-	// hasReturned reports whether next has returned err. It has not if it ended its goroutine.
+	// hasReturned reports whether next has returned err; false if it ended its goroutine.
 	hasReturned bool
 	err         error
 }
 
-// callOnce is the function that the Middleware calls. No lock is held while next runs, so that a second call is refused at once.
+// callOnce is the function that the Middleware calls. No lock is held while next runs, so that a second call is refused at
+// once.
 func (c *nextCall) callOnce(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if err := c.beginCall(cancel); err != nil {
@@ -97,8 +99,9 @@ func (c *nextCall) beginCall(cancel context.CancelCauseFunc) error {
 	return nil
 }
 
-// endCall refuses calls of next from now on, waits for one that has started, and returns the error of the whole, where err is that of the Middleware. A nil
-// that was returned before next had returned is not a success: the Middleware could not know what the call came to.
+// endCall refuses further calls of next, waits for a started one, and returns the error of the whole call; err is that of
+// the Middleware. If the Middleware returned nil before next had returned, next's error counts, because the Middleware
+// could not know it.
 func (c *nextCall) endCall(err error) error {
 	c.mu.Lock()
 	c.isOver = true
@@ -115,8 +118,8 @@ func (c *nextCall) endCall(err error) error {
 	return fmt.Errorf("%w: %w", errReturnedEarly, c.err)
 }
 
-// callInstead calls next in place of a Middleware that panicked. If the Middleware has called next, replace waits for that call and does not cancel it:
-// a Middleware that panics harms nothing.
+// callInstead calls next in place of a Middleware that panicked. If the Middleware has called next, callInstead waits for
+// that call and does not cancel it, so that a Middleware that panics harms nothing.
 func (c *nextCall) callInstead(ctx context.Context) error {
 	_ = c.callOnce(ctx) // refused if next was called; the error of that call counts
 	<-c.ended

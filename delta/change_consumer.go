@@ -15,25 +15,25 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ChangeConsumer is what handles the log of changes, with a position that is kept in the database. Name is required, and Handle for
-// [Client.ConsumeChanges].
+// ChangeConsumer is a consumer of the log of changes whose position is kept in the database. Name is required, and Handle
+// for [Client.ConsumeChanges].
 type ChangeConsumer struct {
-	// Name tells consumers from each other: each has its own position. Letters, digits, '_', '-' and '.', at most 127 bytes.
+	// Name identifies the consumer: each has its own position. Letters, digits, '_', '-' and '.', at most 127 bytes.
 	Name string
 
-	// Members is of how many members a group consists that share the log, 1000 at most, and Member which of them this is, from 0. Each gets the
-	// entries of its share of the resources, all of a resource the same one. A group of another size begins where the slowest member of the one before
-	// was: stop that first.
+	// Members is the size of a group that shares the log, 1000 at most, and Member the index of this consumer in it, from
+	// 0. Each member gets the entries of its share of the resources, and all entries of a resource go to the same member. A
+	// group of another size begins at the position of the slowest member of the group before: stop that group first.
 	//
 	// Defaults to 1: no group.
 	Members, Member int
 
-	// Kinds are those whose entries are handled.
+	// Kinds are the kinds whose entries are handled.
 	//
 	// Defaults to all.
 	Kinds []string
 
-	// From is where it begins that has no position yet.
+	// From is where a consumer without a position begins.
 	//
 	// Defaults to the oldest entry that is kept.
 	From ChangePosition
@@ -43,14 +43,16 @@ type ChangeConsumer struct {
 	// Defaults to 100.
 	BatchSize int
 
-	// Restart has it begin again at the oldest entry, with a warning in the log, when it cannot read on from its position without a gap: entries were
-	// removed before it has handled them, or the database was restored. What was lost it does not get: its handler should take that from the resources as they are.
+	// Restart makes the consumer begin again at the oldest entry, with a warning in the log, if it cannot continue from its
+	// position without a gap: entries were removed before it has handled them, or the database was restored. It does not
+	// get the lost entries: its handler should read the current resources instead.
 	//
 	// Defaults to false: it ends with a *[ChangePositionError].
 	Restart bool
 
-	// Handle is called with the entries that follow, those of a resource in their order, one batch after the other. After an error, or a panic, it gets the
-	// same ones again, after a while: what cannot be handled it has to leave aside itself, or it stands still.
+	// Handle is called with the next entries, those of a resource in their order, one batch after the other. After an
+	// error, or a panic, it gets the same entries again, after a backoff. It must set aside entries that it cannot handle,
+	// or it makes no progress.
 	//
 	// Its context ends with that of [Client.ConsumeChanges], and when another process has taken over.
 	Handle func(ctx context.Context, batch *ChangeBatch) error
@@ -76,10 +78,11 @@ func (o ChangeConsumer) withDefaults() (ChangeConsumer, error) {
 	return o, checkKinds("Kinds", o.Kinds)
 }
 
-// ErrConsumerSuperseded is wrapped in the error of [ChangeBatch.SaveTx] where another process has the consumer, or has handled the batch: roll back.
+// ErrConsumerSuperseded is wrapped in the error of [ChangeBatch.SaveTx] if another process has taken over the consumer, or
+// has handled the batch: roll back.
 var ErrConsumerSuperseded = errors.New("another process has taken over the consumer")
 
-// ChangeBatch is what a consumer is to handle at once.
+// ChangeBatch is the argument of a consumer's Handle.
 type ChangeBatch struct {
 	// Changes are the entries.
 	Changes []*Change
@@ -89,9 +92,10 @@ type ChangeBatch struct {
 	saved    atomic.Bool
 }
 
-// SaveTx saves in a transaction of the caller's that the batch was handled: then its effects in the same database and the position are committed
-// together, exactly once. Without it the position is saved after Handle has returned nil, and a batch may come again after a crash. It returns an error with
-// [ErrConsumerSuperseded] where another process has the consumer.
+// SaveTx records in the caller's transaction that the batch was handled. Then its effects in the same database and the
+// position are committed together, exactly once. Without SaveTx the position is saved after Handle has returned nil, and a
+// batch may be repeated after a crash. It returns an error with [ErrConsumerSuperseded] if another process has taken over
+// the consumer.
 func (b *ChangeBatch) SaveTx(ctx context.Context, tx pgx.Tx) error {
 	b.run.inTx.Store(true)
 	if err := b.run.savePosition(ctx, tx, b.from, b.to); err != nil {
@@ -102,21 +106,21 @@ func (b *ChangeBatch) SaveTx(ctx context.Context, tx pgx.Tx) error {
 }
 
 const (
-	// changeClaimFor is how long a consumer is a process's that says nothing. It renews that three times as often.
+	// changeClaimFor is how long the claim of a silent process lasts. It is renewed three times as often.
 	changeClaimFor = 15 * time.Second
-	// changeClaimLook is how often one that is another process's is asked for.
+	// changeClaimLook is how often a process asks for a consumer that another one has claimed.
 	changeClaimLook = time.Second
-	// positionEvery is how often a position is saved that passes only entries which are not the consumer's.
+	// positionEvery is how often the position is saved while all entries belong to other consumers.
 	positionEvery = time.Second
 )
 
-// ConsumeChanges handles the log of changes until ctx ends, and then returns nil. Entries are handled at least once, and those of a resource in their order; with
-// [ChangeBatch.SaveTx], exactly once. Where the same consumer, or member of a group, runs in another process, it waits until that ends or dies: run as many as
-// you like.
+// ConsumeChanges handles the log of changes until ctx ends, and then returns nil. Entries are handled at least once, and
+// those of a resource in their order; with [ChangeBatch.SaveTx], exactly once. If the same consumer, or member of a group,
+// runs in another process, it waits until that ends or dies: run as many as you like.
 //
-// It returns earlier with an *[InputError], a *[ChangePositionError] (see [ChangeConsumer].Restart), or an error of Postgres that does not pass. The client need
-// not be started. The log keeps what a consumer has not handled, up to [Config].MaxChangeRetentionPeriod: remove one that is not used any more with
-// [Client.ForgetChangeConsumer].
+// It returns earlier with an *[InputError], a *[ChangePositionError] (see [ChangeConsumer].Restart), or a permanent error
+// of Postgres. The client need not be started. The log keeps entries that a consumer has not handled, up to
+// [Config].MaxChangeRetentionPeriod: remove a consumer that is no longer used with [Client.ForgetChangeConsumer].
 func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) error {
 	consumer, err := consumer.withDefaults()
 	if err == nil && consumer.Handle == nil {
@@ -139,8 +143,8 @@ func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) er
 	return fmt.Errorf("delta: changes: consumer %q: %w", consumer.Name, err)
 }
 
-// ForgetChangeConsumer removes the positions of a consumer, with all its members: the log keeps nothing for it any longer. It returns [ErrNotFound] where there is no such
-// consumer, or a process has it.
+// ForgetChangeConsumer removes the positions of a consumer and all its members, so that the log keeps nothing for it. It
+// returns [ErrNotFound] if there is no such consumer, or if a process runs it.
 func (c *Client) ForgetChangeConsumer(ctx context.Context, name string) error {
 	if err := checkName("name", name); err != nil {
 		return fmt.Errorf("delta: changes: %w", err)
@@ -155,20 +159,20 @@ func (c *Client) ForgetChangeConsumer(ctx context.Context, name string) error {
 	return nil
 }
 
-// errConsumerLost ends what a consumer does that another process may have.
+// errConsumerLost ends a consumer whose claim another process may have.
 var errConsumerLost = errors.New("the claim on the consumer was lost")
 
-// changeRun is one time for which a process has a consumer.
+// changeRun is the time during which a process holds the claim of a consumer.
 type changeRun struct {
 	ChangeConsumer
 	client *Client
 	reader changeReader
 	claim  string
-	// members and member are Members and Member as the database has them.
+	// members and member are Members and Member in the database's type.
 	members, member int32
 	// saved is the position in the database.
 	saved logPosition
-	// inTx is set while a transaction of the user's may hold the row of the position.
+	// inTx is set while a transaction of the user's may lock the row of the position.
 	inTx atomic.Bool
 }
 
@@ -180,7 +184,7 @@ func newChangeRun(c *Client, consumer ChangeConsumer) *changeRun {
 	}
 }
 
-// run waits until it has the consumer, and handles the log until that is lost, or ctx ends.
+// run waits until it has claimed the consumer, and handles the log until the claim is lost, or ctx ends.
 func (r *changeRun) run(ctx context.Context, from logPosition) error {
 	if err := r.claimConsumer(ctx, from); err != nil {
 		return err
@@ -198,7 +202,7 @@ func (r *changeRun) run(ctx context.Context, from logPosition) error {
 	return err
 }
 
-// claimConsumer makes the consumer this process's.
+// claimConsumer waits until this process has the claim.
 func (r *changeRun) claimConsumer(ctx context.Context, from logPosition) error {
 	for {
 		owned := false
@@ -231,7 +235,7 @@ func (r *changeRun) forgetOtherGroups(ctx context.Context) error {
 	})
 }
 
-// renewClaim keeps the consumer this process's until ctx ends, and ends it if that may be lost.
+// renewClaim renews the claim until ctx ends, and calls lose if the claim may be lost.
 func (r *changeRun) renewClaim(ctx context.Context, lose context.CancelCauseFunc) {
 	renewed := time.Now()
 	for backoff.Pause(ctx, changeClaimFor/3) == nil {
@@ -256,7 +260,7 @@ func (r *changeRun) renewClaim(ctx context.Context, lose context.CancelCauseFunc
 	}
 }
 
-// releaseClaim lets another process have the consumer at once.
+// releaseClaim lets another process claim the consumer at once.
 func (r *changeRun) releaseClaim() {
 	ctx, cancel := context.WithTimeout(context.Background(), changeClaimFor/3)
 	defer cancel()

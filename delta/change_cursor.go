@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ChangeCursor is a consumer of the log of changes that its caller reads, and whose position its caller saves: what was read may be handled side by side, and
-// more be read meanwhile. Next and Save may be called by two goroutines at once.
+// ChangeCursor is a consumer of the log of changes that its caller reads, and whose position its caller saves: entries may
+// be handled concurrently, while more are read. Next and Save may be called by two goroutines at once.
 type ChangeCursor struct {
 	run      *changeRun
 	owned    context.Context //nolint:containedctx // it ends with the claim
@@ -27,8 +27,9 @@ type ChangeCursor struct {
 // errCursorClosed is the error of a cursor after its end.
 var errCursorClosed = errors.New("the cursor is closed")
 
-// OpenChanges is [Client.ConsumeChanges] for those who read by themselves. It waits until no other process has the consumer, or member of a group, and
-// returns a cursor behind the position that was saved last. Handle must be nil. Close the cursor, so that another process need not wait until the claim has expired.
+// OpenChanges is [Client.ConsumeChanges] for callers that read the log themselves. It waits until no other process has the
+// consumer, or member of a group, and returns a cursor behind the position that was saved last. Handle must be nil. Close
+// the cursor, so that another process need not wait until the claim has expired.
 //
 // Its errors are those of ConsumeChanges, and that of ctx if it ends.
 func (c *Client) OpenChanges(ctx context.Context, consumer ChangeConsumer) (*ChangeCursor, error) {
@@ -62,10 +63,12 @@ func (c *Client) openChanges(ctx context.Context, consumer ChangeConsumer) (*Cha
 	return cursor, nil
 }
 
-// Next waits for entries and returns those that follow, [ChangeConsumer].BatchSize at most: those of a resource in their order. It gets over what passes.
+// Next waits for entries and returns the next ones, at most [ChangeConsumer].BatchSize, those of a resource in their order.
+// It retries after transient errors.
 //
-// It returns an error with [ErrConsumerSuperseded] where another process has the consumer, or may have: it was not possible to renew the claim. What was read and
-// not saved comes again then, from the next cursor. The other errors are those of [Client.ConsumeChanges], and that of ctx if it ends.
+// It returns an error with [ErrConsumerSuperseded] if another process has the consumer, or may have it because the claim
+// could not be renewed. Entries that were read and not saved come again then, from the next cursor. Its other errors are
+// those of [Client.ConsumeChanges], and that of ctx if it ends.
 func (c *ChangeCursor) Next(ctx context.Context) ([]*Change, error) {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
@@ -86,7 +89,8 @@ func (c *ChangeCursor) Next(ctx context.Context) ([]*Change, error) {
 	}
 }
 
-// notePage notes what was read. Where all that was given is saved, what is the consumer's no longer keeps the position back.
+// notePage notes a page that was read. If all returned entries are saved, it moves the saved position past entries of
+// others.
 func (c *ChangeCursor) notePage(ctx context.Context, page changePage) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,8 +105,9 @@ func (c *ChangeCursor) notePage(ctx context.Context, page changePage) error {
 	return c.savePosition(ctx, page.end)
 }
 
-// Save saves the position of an entry that Next has returned: it and all before it have been handled, and do not come again. It gets over what passes, until ctx
-// ends; then the position may be saved or not, which the next call finds out. It returns an error with [ErrConsumerSuperseded] as Next does.
+// Save saves the position of an entry that Next has returned: that entry and all before it have been handled, and do not
+// come again. It retries after transient errors until ctx ends; then the position may or may not be saved, which the next
+// call finds out. It returns an error with [ErrConsumerSuperseded] as Next does.
 func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error {
 	to, err := parseChangePosition("position", position)
 	if err != nil {
@@ -121,7 +126,7 @@ func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error 
 	return nil
 }
 
-// savePosition saves a position. One that was tried before, without an answer, may be where the row stands.
+// savePosition saves a position. An earlier save without an answer may have been committed, so it reads the row first then.
 func (c *ChangeCursor) savePosition(ctx context.Context, to logPosition) error {
 	if c.unsure != nil {
 		stands, err := c.run.readPosition(ctx)
@@ -145,24 +150,26 @@ func (c *ChangeCursor) savePosition(ctx context.Context, to logPosition) error {
 	return err
 }
 
-// Done is closed when the claim is lost, or the cursor closed: what was read and not saved may be another process's from then on.
+// Done is closed when the claim is lost, or the cursor closed: another process may get entries that were not saved from
+// then on.
 func (c *ChangeCursor) Done() <-chan struct{} { return c.owned.Done() }
 
-// Close gives up the consumer, so that another process has it at once. What was not saved comes again. Other methods that run end with an error.
+// Close releases the consumer, so that another process can claim it at once. Entries that were not saved come again. Other
+// running calls return an error.
 func (c *ChangeCursor) Close() {
 	c.lose(errCursorClosed)
 	c.renewing.Wait()
 	c.run.releaseClaim()
 }
 
-// whileOwned is a context that ends with the claim, too.
+// whileOwned returns a context that also ends with the claim.
 func (c *ChangeCursor) whileOwned(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	unhook := context.AfterFunc(c.owned, func() { cancel(context.Cause(c.owned)) })
 	return ctx, func() { unhook(); cancel(nil) }
 }
 
-// wrapError names the consumer, and why its claim has ended, if it has.
+// wrapError adds the name of the consumer, and the reason if its claim has ended.
 func (c *ChangeCursor) wrapError(ctx context.Context, err error) error {
 	switch cause := context.Cause(c.owned); {
 	case errors.Is(cause, errConsumerLost):

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// consumeLog handles the log from the position that is saved, until ctx ends.
+// consumeLog handles the log from the saved position until ctx ends.
 func (r *changeRun) consumeLog(ctx context.Context) error {
 	place, savedAt := r.saved, time.Now()
 	for {
@@ -34,7 +34,8 @@ func (r *changeRun) consumeLog(ctx context.Context) error {
 	}
 }
 
-// readNextPage reads the page behind a place. Where that cannot be done without a gap, and Restart is set, the page is empty and ends before the oldest entry.
+// readNextPage reads the page behind a position. If that is impossible without a gap, and Restart is set, it returns an
+// empty page that ends before the oldest entry.
 func (r *changeRun) readNextPage(ctx context.Context, place logPosition) (changePage, error) {
 	page, err := r.reader.retryReadPage(ctx, place)
 	if lost := new(ChangePositionError); errors.As(err, &lost) && r.Restart {
@@ -45,10 +46,10 @@ func (r *changeRun) readNextPage(ctx context.Context, place logPosition) (change
 	return page, err
 }
 
-// pauseChanges waits until it is worth while to look for entries again.
+// pauseChanges waits for the poll interval of readers.
 func pauseChanges(ctx context.Context) error { return backoff.Pause(ctx, changesPoll) }
 
-// handleBatch has a batch handled, again and again until that succeeds, and saves the position.
+// handleBatch calls the handler for a batch until it succeeds, and saves the position.
 func (r *changeRun) handleBatch(ctx context.Context, changes []*Change, to logPosition) error {
 	pauses := backoff.New(shortestChangesPause, longestChangesPause)
 	for {
@@ -72,10 +73,12 @@ func (r *changeRun) handleBatch(ctx context.Context, changes []*Change, to logPo
 	}
 }
 
-// positionPatience is how long a position is saved after the consumer was to end: what was handled does not come again then.
+// positionPatience is how long a position may still be saved after the consumer was told to end, so that the batch does not
+// come again.
 const positionPatience = 5 * time.Second
 
-// saveHandled saves the position of a batch that was handled, also if the consumer is to end meanwhile. failed is what the handler returned.
+// saveHandled saves the position of a handled batch, even if the consumer is told to end meanwhile. failed is the error of
+// the handler.
 func (r *changeRun) saveHandled(ctx context.Context, batch *ChangeBatch, failed error) error {
 	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -100,7 +103,8 @@ func (r *changeRun) callHandler(ctx context.Context, batch *ChangeBatch) (err er
 	return r.Handle(ctx, batch)
 }
 
-// checkCommitted says, by the position in the database, whether the transaction was committed that was to save it: then the batch was handled, whatever Handle returned.
+// checkCommitted reads from the position in the database whether the transaction of SaveTx was committed. If it was, the
+// batch is handled, whatever Handle returned.
 func (r *changeRun) checkCommitted(ctx context.Context, batch *ChangeBatch, failed error) error {
 	stands, err := r.readPosition(ctx)
 	switch {
@@ -131,7 +135,7 @@ func (r *changeRun) readPosition(ctx context.Context) (place logPosition, err er
 	return place, err
 }
 
-// retrySavePosition saves a position by itself. Where the answer is lost, what the row says decides.
+// retrySavePosition saves a position outside a transaction. If the answer was lost, it reads the row to find out.
 func (r *changeRun) retrySavePosition(ctx context.Context, from, to logPosition) error {
 	err := r.client.retryLogQuery(ctx, "saving the position of a consumer of the log of changes failed; it is tried again", func() error {
 		return r.savePosition(ctx, r.client.pool, from, to)
@@ -148,7 +152,8 @@ func (r *changeRun) retrySavePosition(ctx context.Context, from, to logPosition)
 	return err
 }
 
-// savePosition saves a position if this process has the consumer, and the position is that from which the batch was read.
+// savePosition saves a position if this process has the claim, and the stored position is the one from which the batch was
+// read.
 func (r *changeRun) savePosition(ctx context.Context, conn db.DBTX, from, to logPosition) error {
 	rows, err := db.New().SaveChangePosition(ctx, conn, db.SaveChangePositionParams{
 		Epoch: to.epoch, OrderXid: to.xid, ID: to.id, ClaimFor: changeClaimFor, Name: r.Name,
