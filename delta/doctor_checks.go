@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/migrations"
 )
 
-// errorDetail is an error without the words around it that say where it comes from.
+// errorDetail returns the text of an error without the prefixes that name its origin.
 func errorDetail(err error) string {
 	if failed := (*temporal.ApplicationError)(nil); errors.As(err, &failed) {
 		return failed.Message()
@@ -23,7 +23,8 @@ func errorDetail(err error) string {
 	return strings.TrimPrefix(err.Error(), "delta: ")
 }
 
-// describeUnreachable says that a server does not answer, with each line of the cause once: pgx tries again without TLS, and reports both.
+// describeUnreachable describes a server that does not answer, with each line of the cause once: pgx tries again without
+// TLS, and reports both.
 func describeUnreachable(server string, err error) string {
 	var causes []string
 	for line := range strings.Lines(err.Error()) {
@@ -40,7 +41,7 @@ func (d *doctor) checkDatabase(ctx context.Context) bool {
 	pool, f := d.client.pool, &d.found
 	config := pool.Config().ConnConfig
 	host := net.JoinHostPort(config.Host, fmt.Sprint(config.Port))
-	// Asked first, so that an address that is wrong is not reported as a failure of something else.
+	// Ping first, so that a wrong address is not reported as another failure.
 	if err := pool.Ping(ctx); err != nil {
 		f.addCheck(check, CheckFailure, describeUnreachable("Postgres at "+host, err), remedy.ReachPostgres)
 		f.addCheck("schema", CheckSkipped, "needs the database", "")
@@ -57,7 +58,8 @@ func (d *doctor) checkDatabase(ctx context.Context) bool {
 	return true
 }
 
-// checkPooler looks at whether the address is that of a pooler, of which a direct connection says nothing. That one in transaction mode was missed is possible.
+// checkPooler checks whether the address is that of a pooler; it reports nothing for a direct connection. A pooler in
+// transaction mode may be missed.
 func (d *doctor) checkPooler(ctx context.Context) {
 	const check = "pooler"
 	kind, err := pooler.Find(ctx, d.client.pool)

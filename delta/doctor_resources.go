@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// The checks in this file read the database only.
+// The checks in this file read only the database.
 
 func (f *findings) checkLate(kinds []KindStatus, now time.Time) {
 	const check = "late"
@@ -20,7 +20,7 @@ func (f *findings) checkLate(kinds []KindStatus, now time.Time) {
 		}
 		late = true
 		if k.Late == k.Unfinalized {
-			continue // more workers do not help them: unfinalized says so
+			continue // more workers do not help: checkUnfinalized reports them
 		}
 		detail := fmt.Sprintf("%s late, the first by %s", wording.Count(k.Late, "resource"), wording.Duration(now.Sub(*k.OldestLate)))
 		f.addKindCheck(check, k.Kind, CheckWarning, detail, remedy.FindLate)
@@ -30,8 +30,8 @@ func (f *findings) checkLate(kinds []KindStatus, now time.Time) {
 	}
 }
 
-// checkUnfinalized looks for deleted resources whose kind had a Finalizer, where no client that runs has it. Only a row that no dispatcher takes shows
-// that: the task queue of a kind does not say what the controllers of its workers can do.
+// checkUnfinalized looks for deleted resources whose kind had a Finalizer that no running client has. Only rows that no
+// dispatcher takes show that, because the task queue of a kind does not reveal what the controllers of its workers can do.
 func (f *findings) checkUnfinalized(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Unfinalized == 0 {
@@ -44,7 +44,7 @@ func (f *findings) checkUnfinalized(kinds []KindStatus, now time.Time) {
 	}
 }
 
-// checkUndecodable looks for resources whose stored objects no worker that runs understands.
+// checkUndecodable looks for resources whose stored objects no running worker understands.
 func (f *findings) checkUndecodable(kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Undecodable > 0 {
@@ -54,7 +54,7 @@ func (f *findings) checkUndecodable(kinds []KindStatus) {
 	}
 }
 
-// checkStale looks for objects that listings name in an older version than the stored one, pass after pass.
+// checkStale looks for objects that listings return in an older version than the stored one, pass after pass.
 func (f *findings) checkStale(kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Stale == 0 {
@@ -67,12 +67,13 @@ func (f *findings) checkStale(kinds []KindStatus) {
 }
 
 const (
-	// heldLong is for how long changes are held back from readers, and consumersLate how old what a consumer has not handled is, that is worth a warning.
+	// heldLong and consumersLate are the ages above which entries that are held back, or that a consumer has not handled,
+	// are worth a warning.
 	heldLong      = time.Minute
 	consumersLate = 15 * time.Minute
 )
 
-// checkChangeLog looks at what keeps readers of the log of changes back, and at consumers that are behind.
+// checkChangeLog looks for transactions that hold readers of the log of changes back, and for consumers that are behind.
 func (f *findings) checkChangeLog(log *ChangeLogStatus) {
 	if log.Lag >= heldLong {
 		by, todo := "a transaction that this role may not see", "let the role see it: GRANT pg_read_all_stats"
@@ -100,7 +101,7 @@ func (f *findings) checkChangeLog(log *ChangeLogStatus) {
 	}
 }
 
-// checkWithheld looks for deletions that listings ask for, and that nobody has decided of.
+// checkWithheld looks for withheld deletions that await a decision.
 func (f *findings) checkWithheld(kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Withheld == nil || k.Withheld.Decision != "" {
@@ -113,7 +114,7 @@ func (f *findings) checkWithheld(kinds []KindStatus) {
 	}
 }
 
-// checkSnoozes names what Work keeps from being worked for a while.
+// checkSnoozes reports snoozed kinds and namespaces.
 func (f *findings) checkSnoozes(snoozes []Snooze, now time.Time) {
 	for _, snooze := range snoozes {
 		left := wording.Duration(snooze.Until.Sub(now))
@@ -127,7 +128,7 @@ func (f *findings) checkSnoozes(snoozes []Snooze, now time.Time) {
 	}
 }
 
-// checkRefused looks at objects that listings named and that cannot be taken.
+// checkRefused reports objects of listings that break a rule.
 func (d *doctor) checkRefused(ctx context.Context, kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Refused == 0 {
@@ -157,7 +158,7 @@ func (f *findings) checkQueued(kinds []KindStatus, now time.Time) {
 	}
 }
 
-// checkAwaiting looks for resources that wait long for parents which were never synced.
+// checkAwaiting looks for resources that wait long for parents that were never synced.
 func (f *findings) checkAwaiting(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Awaiting == 0 || now.Sub(*k.OldestAwaiting) < longQueued {
@@ -169,7 +170,7 @@ func (f *findings) checkAwaiting(kinds []KindStatus, now time.Time) {
 	}
 }
 
-// checkTouches looks for parents that have changed long ago, and whose children are still to be touched.
+// checkTouches looks for parents that changed long ago, and whose children are still to be touched.
 func (f *findings) checkTouches(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Touches == 0 || now.Sub(*k.OldestTouch) < longQueued {
@@ -181,12 +182,12 @@ func (f *findings) checkTouches(kinds []KindStatus, now time.Time) {
 	}
 }
 
-// leftOut says how much is withheld.
+// leftOut returns how much is withheld, as "N of M".
 func leftOut(w *Withheld) string {
 	return wording.Number(w.Missing) + " of " + wording.Number(w.Total)
 }
 
-// checkShards looks at shards that fail, are paused, or are gone. It says nothing of kinds without shards.
+// checkShards looks for shards that fail, are paused, or are gone. It reports nothing for kinds without shards.
 func (f *findings) checkShards(kinds []KindStatus) {
 	for _, k := range kinds {
 		if len(k.Shards) == 0 {

@@ -11,7 +11,7 @@ import (
 // sourcesLate is how far a source may be behind before that is worth a warning.
 const sourcesLate = 15 * time.Minute
 
-// checkSources looks for sources that do not run, wait, or are behind, and says which read all of what there is.
+// checkSources looks for sources that do not run, wait, or are behind, and reports those that read everything.
 func (f *findings) checkSources(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		for i := range k.Sources {
@@ -38,7 +38,7 @@ func (f *findings) checkSource(s *SourceStatus, now time.Time) {
 	}
 }
 
-// describePhase describes the phase of a source that runs.
+// describePhase describes the phase of a running source.
 func describePhase(s *SourceStatus, now time.Time) string {
 	text := string(s.Phase)
 	if s.Phase == SourceReading {
@@ -50,7 +50,7 @@ func describePhase(s *SourceStatus, now time.Time) string {
 	return text
 }
 
-// describeLag is how far a source is behind, as far as that is known.
+// describeLag describes how far a source is behind, as far as that is known.
 func describeLag(s *SourceStatus) (text string) {
 	if s.Lag != nil && *s.Lag >= time.Minute {
 		text += fmt.Sprintf("; what has changed in the last %s is not written", wording.Duration(*s.Lag))

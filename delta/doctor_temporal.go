@@ -20,7 +20,8 @@ import (
 
 const checkServerSettings = "server settings"
 
-// checkTemporal makes the checks that ask Temporal. It returns what Temporal knows of kinds; nil where that could not be read.
+// checkTemporal runs the checks that ask Temporal. It returns the status of the kinds in Temporal; nil if that could not be
+// read.
 func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool, kinds []KindStatus) *TemporalStatus {
 	f := &d.found
 	server, err := d.askTemporal(ctx)
@@ -73,11 +74,12 @@ func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool,
 // temporalServer describes a server of Temporal, in its own words.
 type temporalServer struct {
 	version, address, namespace string
-	// capabilities are those of the namespace; nil if the user may not describe it, and may use it all the same.
+	// capabilities are those of the namespace; nil if the user may not describe the namespace, which may still work
+	// otherwise.
 	capabilities *namespacepb.NamespaceInfo_Capabilities
 }
 
-// askTemporal asks the server about itself and the namespace. Unlike the calls that reach Temporal otherwise it needs no database.
+// askTemporal asks the server about itself and the namespace. Unlike other calls to Temporal it needs no database.
 func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err error) {
 	c, there := d.client, d.client.config.Temporal
 	server.namespace = c.config.TemporalNamespace
@@ -96,17 +98,17 @@ func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err er
 		defer there.Close()
 	}
 	var answered peer.Peer
-	info, err := askTemporal(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.GetSystemInfoResponse, error) {
+	info, err := askWithTimeout(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.GetSystemInfoResponse, error) {
 		return there.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}, grpc.Peer(&answered))
 	})
 	if err != nil {
 		return server, errors.New(describeUnreachable(name, err))
 	}
 	server.version = info.GetServerVersion()
-	if server.address == "" && answered.Addr != nil { // the caller's connection does not say what it was made for
+	if server.address == "" && answered.Addr != nil { // the address of the caller's connection is unknown
 		server.address = answered.Addr.String()
 	}
-	described, err := askTemporal(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.DescribeNamespaceResponse, error) {
+	described, err := askWithTimeout(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.DescribeNamespaceResponse, error) {
 		return there.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: server.namespace})
 	})
 	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
@@ -116,8 +118,8 @@ func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err er
 	return server, nil
 }
 
-// askTemporal is patientlyRead for calls that the SDK sets no timeout.
-func askTemporal[T any](ctx context.Context, timeout time.Duration, ask func(context.Context) (T, error)) (T, error) {
+// askWithTimeout is retryUnansweredRead for calls to which the SDK sets no timeout.
+func askWithTimeout[T any](ctx context.Context, timeout time.Duration, ask func(context.Context) (T, error)) (T, error) {
 	return retryUnansweredRead(ctx, func() (T, error) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -125,7 +127,7 @@ func askTemporal[T any](ctx context.Context, timeout time.Duration, ask func(con
 	})
 }
 
-// checkServerSettings looks at the dynamic configuration that docs/operations.md recommends.
+// checkServerSettings checks the dynamic configuration that docs/operations.md recommends.
 func (f *findings) checkServerSettings(server temporalServer) {
 	if server.capabilities == nil {
 		f.addCheck(checkServerSettings, CheckSkipped, "needs the right to describe the namespace", "")
@@ -148,14 +150,14 @@ func (f *findings) checkServerSettings(server temporalServer) {
 		"set to true in the server's dynamic configuration: "+strings.Join(remedies, " and "))
 }
 
-// skipChecks has the checks that need the database and Temporal left out.
+// skipChecks reports the checks that need the database and Temporal as skipped.
 func (f *findings) skipChecks(why string) {
 	for _, check := range []string{"prefix", "search attributes", "informers", "workers"} {
 		f.addCheck(check, CheckSkipped, "needs "+why, "")
 	}
 }
 
-// checkPrefix reports whether the prefix in Temporal may be this installation's.
+// checkPrefix reports whether the prefix in Temporal may belong to this installation.
 func (f *findings) checkPrefix(status *TemporalStatus, err error) bool {
 	const check = "prefix"
 	var input *InputError
@@ -197,7 +199,7 @@ func (f *findings) checkAttributes(status *TemporalStatus) {
 
 const checkInformer = "informer"
 
-// checkInformerSchedule looks at a kind's schedule, and at how far its informer lags.
+// checkInformerSchedule checks a kind's schedule, and the lag of its informer.
 func (f *findings) checkInformerSchedule(k KindStatus, t KindInTemporal, now time.Time) {
 	add := func(state CheckState, detail, remedy string) {
 		f.addKindCheck(checkInformer, k.Kind, state, detail, remedy)
@@ -218,14 +220,14 @@ func (f *findings) checkInformerSchedule(k KindStatus, t KindInTemporal, now tim
 	}
 }
 
-// checkFullListing looks at the schedule of a kind's full listings, which is one of its own.
+// checkFullListing checks the separate schedule of a kind's full listings.
 func (f *findings) checkFullListing(k KindStatus, t KindInTemporal, now time.Time) {
 	if k.FullListingInterval > 0 && !k.ListsNothing {
 		f.checkSchedule("full listing", k, "every "+wording.Interval(k.FullListingInterval), t.FullSchedule, now)
 	}
 }
 
-// checkSchedule looks at a schedule in Temporal that must be there.
+// checkSchedule checks a schedule that must exist in Temporal.
 func (f *findings) checkSchedule(check string, k KindStatus, every string, there *InformSchedule, now time.Time) {
 	add := func(state CheckState, detail, todo string) { f.addKindCheck(check, k.Kind, state, detail, todo) }
 	switch {

@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/internal/remedy"
 )
 
-// findReasons are why the resource is not synced now, the one that decides first. What stands is said before what waits; what somebody has to end
-// before what ends by itself, and of the latter what ends last.
+// findReasons returns why the resource is not synced now, the deciding reason first. Its state comes before what it waits
+// for; problems that somebody must solve come before waits that end by themselves, of which the last to end is first.
 func (f *facts) findReasons() []Reason {
 	calls, pauses := f.callReasons(), f.pauseReasons()
 	all := slices.Concat(f.stateReasons(), calls, pauses)
@@ -37,7 +37,7 @@ func (f *facts) findReasons() []Reason {
 	return all
 }
 
-// stateReasons says how the resource stands, if it is not for a call of Work alone to change that.
+// stateReasons returns the reasons in the state of the resource, unless it only waits for a call of Work.
 func (f *facts) stateReasons() []Reason {
 	r := f.row
 	kind, id := r.ObjectKind, r.ObjectID
@@ -90,7 +90,7 @@ func (f *facts) degradedReason() Reason {
 	return reason
 }
 
-// deletionText says why the resource was deleted.
+// deletionText returns why the resource was deleted.
 func (f *facts) deletionText() string {
 	switch f.row.Cause {
 	case deltatype.CauseUnlisted:
@@ -102,7 +102,7 @@ func (f *facts) deletionText() string {
 	}
 }
 
-// callReasons says which call is under way.
+// callReasons describes the running call.
 func (f *facts) callReasons() []Reason {
 	until := f.claimedUntil()
 	if until == nil {
@@ -136,7 +136,7 @@ func (f *facts) callReasons() []Reason {
 	return all
 }
 
-// pauseReasons says what is paused, which also keeps what rests from its next step.
+// pauseReasons returns the pauses, which also keep settled resources from their next step.
 func (f *facts) pauseReasons() (all []Reason) {
 	if f.row.Paused {
 		all = append(all, Reason{
@@ -150,7 +150,7 @@ func (f *facts) pauseReasons() (all []Reason) {
 	return all
 }
 
-// parentReasons says which parent it waits for.
+// parentReasons returns the parent for which it waits.
 func (f *facts) parentReasons() []Reason {
 	a := f.awaited
 	if a == nil {
@@ -167,7 +167,7 @@ func (f *facts) parentReasons() []Reason {
 	return []Reason{reason}
 }
 
-// faultReasons says what somebody has to mend.
+// faultReasons returns the problems that somebody must solve.
 func (f *facts) faultReasons() (all []Reason) {
 	r, t := f.row, f.temporal
 	switch {
@@ -189,7 +189,7 @@ func (f *facts) faultReasons() (all []Reason) {
 	}
 	switch {
 	case strings.HasPrefix(latest.Error, workflowNotStarted), strings.HasPrefix(latest.Error, batchNotStarted):
-		// What was claimed since then was started.
+		// A later claim means that the workflow was started.
 		if f.AwaitsAttempt && r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.AttemptedAt == nil || r.AttemptedAt.Before(latest.At)) {
 			all = append(all, Reason{
 				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: remedy.SeeTemporal,
@@ -210,7 +210,7 @@ func (f *facts) isUnfinalized() bool {
 		f.row.DispatchAt != nil && f.Now.Sub(*f.row.DispatchAt) > lateGrace
 }
 
-// waitReasons says what time is to pass: what ends last comes first.
+// waitReasons returns the waits for a time, the latest first.
 func (f *facts) waitReasons() (all []Reason) {
 	r := f.row
 	until := func(d time.Duration) *time.Time {
@@ -248,7 +248,7 @@ func (f *facts) waitReasons() (all []Reason) {
 	return all
 }
 
-// temporalReasons says what is wrong between Delta and Temporal.
+// temporalReasons returns the problems between Delta and Temporal.
 func (f *facts) temporalReasons() (all []Reason) {
 	if f.temporalErr != nil {
 		reason := Reason{
@@ -283,7 +283,7 @@ func (f *facts) temporalReasons() (all []Reason) {
 	return all
 }
 
-// endedWorkflow says how the workflow has ended that the row was given to, and when; empty where it runs, has done its part, or is about to be
+// endedWorkflow returns how the row's workflow has ended, and when; empty if it runs, has done its part, or is about to be
 // started.
 func (f *facts) endedWorkflow() (how string, at *time.Time) {
 	t, r := f.temporal, f.row
@@ -293,19 +293,20 @@ func (f *facts) endedWorkflow() (how string, at *time.Time) {
 	if how, at = t.wasEnded(); how != "" {
 		return how, at
 	}
-	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // what was claimed had a workflow of this name
+	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // a claimed row had a workflow with this id
 		return "is gone", nil
 	}
 	return "", nil
 }
 
-// isLeased reports whether a workflow was told to look at the row, or waits for its time: a dispatcher looks later than that.
+// isLeased reports whether a workflow was woken for the row, or waits for its time: the dispatcher's next look is later
+// than that.
 func (f *facts) isLeased() bool {
 	r := f.row
 	return r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.DueAt == nil || r.DispatchAt.After(*r.DueAt))
 }
 
-// remarkReasons says what else is to be known, which does not decide.
+// remarkReasons returns further facts, which do not decide.
 func (f *facts) remarkReasons() (all []Reason) {
 	r := f.row
 	kind := r.ObjectKind

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/internal/remedy"
 )
 
-// limitReasons says which limits it waits for, of its key or of rates.
+// limitReasons returns the limits for which it waits, of its key or of rates.
 func (f *facts) limitReasons() []Reason {
 	if !f.isDue() {
 		return nil
@@ -21,7 +21,8 @@ func (f *facts) limitReasons() []Reason {
 	return f.rateReasons()
 }
 
-// slotReasons says what a row waits for that nothing else keeps from its next step: a limit, a slot, a dispatcher. There is one reason at least.
+// slotReasons returns what a row waits for if nothing else blocks it: a limit, a slot, a dispatcher. There is at least one
+// reason.
 func (f *facts) slotReasons() []Reason {
 	if all := f.limitReasons(); len(all) > 0 {
 		return all
@@ -49,7 +50,8 @@ func (f *facts) slotReasons() []Reason {
 	return []Reason{f.dueReason()}
 }
 
-// isNamespaceFull reports whether as many of its namespace are in work as the clients that poll its task queue may have at once.
+// isNamespaceFull reports whether the claimed resources of its namespace fill MaxWorkers of all clients that poll its task
+// queue.
 func (f *facts) isNamespaceFull() bool {
 	clients := 1
 	if f.temporal != nil {
@@ -65,7 +67,7 @@ func countWord(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// dueReason is for what is taken within seconds, or should have been.
+// dueReason is the reason of a row that is taken within seconds, or should have been.
 func (f *facts) dueReason() Reason {
 	reason := Reason{Code: ReasonDue, Text: "it is due: a dispatcher takes it within seconds", Since: f.row.DueAt}
 	switch r := f.row; {
@@ -79,7 +81,7 @@ func (f *facts) dueReason() Reason {
 	return reason
 }
 
-// limitKeyReason is for a row that waits for a slot of its limit key.
+// limitKeyReason is the reason of a row that waits for a slot of its limit key.
 func (f *facts) limitKeyReason() Reason {
 	key := f.key
 	reason := Reason{Code: ReasonLimitKey, Since: key.WaitsSince, Remedy: remedy.AskForLimits}
@@ -95,7 +97,7 @@ func (f *facts) limitKeyReason() Reason {
 	return reason
 }
 
-// rateReasons says which rates have their next calls reserved for others.
+// rateReasons returns the rates whose next calls are reserved for others.
 func (f *facts) rateReasons() (all []Reason) {
 	for _, rate := range []struct {
 		code ReasonCode
