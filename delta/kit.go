@@ -15,7 +15,8 @@ func init() {
 	kit.InputError, kit.SchemaError = inputError, schemaError
 }
 
-// openKit has a controller called without a database: by the settings and the Config of a client, or by those of the kind and the defaults.
+// openKit lets deltatest call a controller without a database, with the settings and the Config of a client, or with those
+// of the kind and the defaults.
 func openKit(controllers, client any) *kit.Kind {
 	c := &Client{config: Config{}.WithDefaults()}
 	own, _ := client.(*Client)
@@ -39,7 +40,7 @@ func openKit(controllers, client any) *kit.Kind {
 	}}
 }
 
-// configuredActivities are the activities of a kind, as far as its settings and the client's Config decide them.
+// configuredActivities returns the activities of a kind, with the fields that its settings and the client's Config decide.
 func (c *Client) configuredActivities(r registered) *activities.Activities {
 	return &activities.Activities{
 		Handler:       r.handler,

@@ -12,18 +12,18 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// namespaceLimits bound Work by namespace, across kinds. The bounds may change while Work runs.
+// namespaceLimits bounds Work by namespace, across kinds. The bounds may change while Work runs.
 type namespaceLimits struct {
 	pool *pgxpool.Pool
-	// freed is called when there is room again in a namespace whose rows were not dispatched.
+	// freed is called when a namespace whose rows were not dispatched has free slots again.
 	freed func()
 
 	mu sync.RWMutex
-	// byName are the namespaces that are limited, or were.
+	// byName has the namespaces that are limited, or were.
 	byName map[string]*namespaceLimit
 }
 
-// namespaceBound is what limits a namespace; its zero value is no limit.
+// namespaceBound is the bounds of a namespace; its zero value is no limit.
 type namespaceBound struct {
 	maxWorkers int
 	rate       float64
@@ -33,7 +33,7 @@ func newNamespaceLimits(pool *pgxpool.Pool, freed func()) *namespaceLimits {
 	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}}
 }
 
-// setBounds makes bounds those that hold. A namespace that is not among them has none.
+// setBounds sets the bounds of all namespaces. A namespace that is not among them has none.
 func (l *namespaceLimits) setBounds(bounds map[string]namespaceBound) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,14 +47,14 @@ func (l *namespaceLimits) setBounds(bounds map[string]namespaceBound) {
 	}
 }
 
-// limitOf is the limit of a namespace; nil where it never had one.
+// limitOf returns the limit of a namespace; nil if it never had one.
 func (l *namespaceLimits) limitOf(namespace string) *namespaceLimit {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.byName[namespace]
 }
 
-// Acquire waits for a slot of a namespace; one that is not limited has no bound.
+// Acquire waits for a slot of a namespace, unless the namespace is not limited.
 func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (release func(), err error) {
 	limit := l.limitOf(namespace)
 	if limit == nil {
@@ -93,25 +93,26 @@ func (l *namespaceLimits) IsFull(namespace string) bool {
 	return limit != nil && limit.isFull()
 }
 
-// leasableRows is how many rows of each limited namespace may be leased: as many as can be worked, and as many again to wait for their slots, so
-// that none is idle. Those without room are full; freed is called when that is over for one of them.
-func (l *namespaceLimits) leasableRows() (limited []string, rooms []int32, full []string) {
-	limited, rooms, full = []string{}, []int32{}, []string{}
+// leasableRows returns how many rows of each limited namespace may be leased: as many as can be worked, and as many again
+// that wait for slots, so that no slot is idle. Namespaces without any are full; freed is called when that changes for one
+// of them.
+func (l *namespaceLimits) leasableRows() (limited []string, counts []int32, full []string) {
+	limited, counts, full = []string{}, []int32{}, []string{}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		switch room, isLimited := limit.leasableRows(); {
+		switch count, isLimited := limit.leasableRows(); {
 		case !isLimited:
-		case room > 0:
-			limited, rooms = append(limited, name), append(rooms, int32(room)) //nolint:gosec // at most 20,000
+		case count > 0:
+			limited, counts = append(limited, name), append(counts, int32(count)) //nolint:gosec // at most 20,000
 		default:
 			full = append(full, name)
 		}
 	}
-	return limited, rooms, full
+	return limited, counts, full
 }
 
-// countLeased counts rows that were leased for workflows of their own, and reports whether there may be more that there was no room for.
+// countLeased counts rows that were leased for single workflows. It reports whether full namespaces may have more due rows.
 func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
 	slices.Sort(namespaces)
 	for len(namespaces) > 0 {
@@ -127,7 +128,8 @@ func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
 	return more
 }
 
-// uncountLeased takes back that rows were leased whose workflows could not be woken: they are leased again, and would take room twice.
+// uncountLeased takes rows out of the counts whose workflows could not be woken, because they are leased, and counted,
+// again.
 func (l *namespaceLimits) uncountLeased(namespaces []string) {
 	for _, name := range namespaces {
 		if limit := l.limitOf(name); limit != nil {
@@ -136,10 +138,10 @@ func (l *namespaceLimits) uncountLeased(namespaces []string) {
 	}
 }
 
-// namespaceLimit is that of one namespace.
+// namespaceLimit is the limit of one namespace.
 type namespaceLimit struct {
 	freed func()
-	// free is release, made once: each call of Work is given it.
+	// free is release, made once: each call of Work gets it.
 	free func()
 
 	mu sync.Mutex
@@ -147,16 +149,16 @@ type namespaceLimit struct {
 	size int
 	// rate bounds how many begin a second; nil for no bound.
 	rate *activities.RateLimit
-	// gates let one call of a kind at a time wait for the rate, and for its slots after that.
+	// gates let one call of a kind at a time wait for the rate, and then for its slots.
 	gates map[string]chan struct{}
-	// used counts calls of Work that have a slot, waiting resources that wait for one, or for the rate.
+	// used counts calls of Work with a slot, waiting resources that wait for one, or for the rate.
 	used, waiting int
-	// queue are those that wait for a slot, in their order: each is closed when it has one.
+	// queue has a channel for each call that waits for a slot, in their order: it is closed when the call has one.
 	queue []chan struct{}
-	// leased are the times at which rows were leased that have not come for a slot. One that comes to another client is forgotten after a
-	// lease.
+	// leased are the times of leases whose rows have not asked for a slot. A row that went to another client is forgotten
+	// after a lease.
 	leased []time.Time
-	// withheld is set while rows are not dispatched for want of room.
+	// withheld is set while rows are not dispatched because the namespace is full.
 	withheld bool
 }
 
@@ -166,7 +168,7 @@ func newNamespaceLimit(freed func()) *namespaceLimit {
 	return n
 }
 
-// setBound changes the bounds. Slots that are taken stay so, also beyond a bound that is lower now.
+// setBound changes the bounds. Calls keep their slots, even beyond a lower bound.
 func (n *namespaceLimit) setBound(pool *pgxpool.Pool, name string, to namespaceBound) {
 	n.mu.Lock()
 	n.size = to.maxWorkers
@@ -179,7 +181,7 @@ func (n *namespaceLimit) setBound(pool *pgxpool.Pool, name string, to namespaceB
 	wake()
 }
 
-// grantSlots gives free slots to those that wait. The lock is held.
+// grantSlots gives free slots to waiting calls. The lock is held.
 func (n *namespaceLimit) grantSlots() {
 	for len(n.queue) > 0 && (n.size == 0 || n.used < n.size) {
 		n.used++
@@ -188,7 +190,8 @@ func (n *namespaceLimit) grantSlots() {
 	}
 }
 
-// clearWithheld returns what wakes dispatchers that have left rows for want of room. The lock is held; it is not for the call.
+// clearWithheld returns a function that wakes dispatchers which have left rows out because the namespace was full. The lock
+// is held, but must not be for the returned function.
 func (n *namespaceLimit) clearWithheld() (wake func()) {
 	if !n.withheld {
 		return func() {}
@@ -197,7 +200,7 @@ func (n *namespaceLimit) clearWithheld() (wake func()) {
 	return n.freed
 }
 
-// noteArrival notes that a resource which was leased has come. The lock is held.
+// noteArrival notes that a leased resource has asked for a slot. The lock is held.
 func (n *namespaceLimit) noteArrival() {
 	if len(n.leased) > 0 {
 		n.leased = n.leased[1:]
@@ -207,7 +210,7 @@ func (n *namespaceLimit) noteArrival() {
 func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error) {
 	n.mu.Lock()
 	if n.rate == nil {
-		n.noteArrival() // otherwise it came when it began to wait for the rate
+		n.noteArrival() // otherwise awaitRate has noted it
 	}
 	if n.isFree() {
 		n.used++
@@ -227,7 +230,7 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 		n.waiting--
 		if at := slices.Index(n.queue, mine); at >= 0 {
 			n.queue = slices.Delete(n.queue, at, at+1)
-		} else { // it was given one at the same moment
+		} else { // it got a slot at the same moment
 			n.used--
 			n.grantSlots()
 		}
@@ -327,12 +330,12 @@ func (n *namespaceLimit) leasableRows() (room int, isLimited bool) {
 }
 
 const (
-	// What begins within a second may wait for the rate of a namespace, within these bounds.
+	// Bounds of how many rows may wait for the rate of a namespace, which are those that begin within a second.
 	fewRated  = 4
 	manyRated = 256
 )
 
-// leasableLeft is how many more rows may be leased. The lock is held.
+// leasableLeft returns how many more rows may be leased. The lock is held.
 func (n *namespaceLimit) leasableLeft() int {
 	n.leased = dropBefore(n.leased, time.Now().Add(-activities.DispatchLease))
 	room := math.MaxInt16
@@ -346,7 +349,7 @@ func (n *namespaceLimit) leasableLeft() int {
 	return room
 }
 
-// countLeased counts rows that were leased, and reports whether there is no room for more.
+// countLeased counts leased rows, and reports whether no more may be leased.
 func (n *namespaceLimit) countLeased(rows int) (isFull bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -360,7 +363,7 @@ func (n *namespaceLimit) countLeased(rows int) (isFull bool) {
 	return n.leasableLeft() <= 0
 }
 
-// uncountLeased takes back that a row was leased.
+// uncountLeased takes a row out of the count.
 func (n *namespaceLimit) uncountLeased() {
 	n.mu.Lock()
 	n.leased = n.leased[:max(len(n.leased)-1, 0)]

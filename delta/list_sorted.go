@@ -17,25 +17,27 @@ import (
 // Sort is an order of resources.
 type Sort string
 
-// The orders. All but SortMade are for few resources: the filter must have Late or Error, or States of which each is degraded or failed. An index that had all
-// resources in these orders would be written by each sync, twice. All that match are looked at for a page, so give it a context with a deadline.
+// The orders. All but SortMade are for few resources: the filter must have Late or Error, or only degraded and failed
+// States, because an index of all resources in such an order would be written by each sync, twice. A page reads all
+// matching resources, so use a context with a deadline.
 const (
-	// SortMade is the order in which the rows were made, for any filter. A page of it costs the same wherever it is.
+	// SortMade is the order in which the rows were made, for any filter. All its pages cost the same.
 	SortMade Sort = "made"
-	// SortChanged is by the latest of: a new generation, which an inform or a command makes, the beginning of a call of Work, and a sync.
+	// SortChanged is by the latest of: a new generation, which an inform or a command makes, the beginning of a call of
+	// Work, and a sync.
 	SortChanged Sort = "changed"
-	// SortDue is by when the next step is due, or until when the claim lasts. What has no next step is last.
+	// SortDue is by when the next step is due, or until when the claim lasts. Resources without a next step are last.
 	SortDue Sort = "due"
 	// SortError is by the first 200 characters of the latest error: equal texts are together.
 	SortError Sort = "error"
 )
 
-// Sorts are all orders.
+// Sorts returns all orders.
 func Sorts() []Sort { return []Sort{SortMade, SortChanged, SortDue, SortError} }
 
 // SortedPage is a part of a sorted listing.
 type SortedPage struct {
-	// Sort is the order; Descending is the opposite one, such as the newest first.
+	// Sort is the order. Descending reverses it, for example to the newest first.
 	//
 	// Sort defaults to SortMade.
 	Sort       Sort
@@ -48,14 +50,14 @@ type SortedPage struct {
 	Limit int
 }
 
-// SortedRows is a page of resources, and the cursors of the pages after and before it: empty where there is none.
+// SortedRows is a page of resources, and the cursors of the pages after and before it: empty if there is none.
 type SortedRows struct {
 	Rows           []*deltatype.ResourceRow
 	Next, Previous string
 }
 
-// ListSorted reads a page of the resources that match, in an order. Pages go on from the place of a row in the order, not from a number of rows: a row that changes
-// meanwhile may be met twice, or not at all, and no other one is.
+// ListSorted reads a page of matching resources, in an order. A page continues from the position of a row in the order, not
+// from a number of rows: a row that changes meanwhile may appear twice, or not at all, but no other.
 func (c *Client) ListSorted(ctx context.Context, filter Filter, page SortedPage) (*SortedRows, error) {
 	listed, err := c.listSorted(ctx, filter, page)
 	if err != nil {
@@ -114,7 +116,8 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	return listed, nil
 }
 
-// place is where a row is in an order: by a text, a time and its id. What an order does not need is empty, and the same for all rows.
+// sortPosition is the position of a row in an order: a text, a time and its id. Fields that an order does not need are
+// empty.
 type sortPosition struct {
 	text string
 	at   time.Time
@@ -126,7 +129,8 @@ type positionedRow struct {
 	row *deltatype.ResourceRow
 }
 
-// listPositioned reads what matches a filter that was checked, and chooses something, in an order, after a place; from its beginning where that is nil.
+// listPositioned reads resources in an order, after a position; from the beginning if that is nil. The filter was
+// validated, and matches something.
 func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, isDescending bool, limit int, after *sortPosition) ([]positionedRow, error) {
 	p, err := filter.queryParams()
 	if err != nil {
@@ -184,7 +188,7 @@ func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, i
 	return placed, nil
 }
 
-// postgresTime is that of the place; the epoch where the order has none, as the statement has it.
+// postgresTime returns the time of the position; the epoch if the order has none, as in the statement.
 func (p *sortPosition) postgresTime() time.Time {
 	if p.at.IsZero() {
 		return time.Unix(0, 0)
@@ -192,7 +196,7 @@ func (p *sortPosition) postgresTime() time.Time {
 	return p.at
 }
 
-// cursor is a place as callers keep it, with the order that it is of.
+// cursor is an encoded position, with its order, that callers keep.
 type cursor struct {
 	Sort        Sort      `json:"s"`
 	IsBackwards bool      `json:"b,omitempty"`
@@ -209,7 +213,7 @@ func encodeCursor(sort Sort, p sortPosition, isBackwards bool) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// decodeCursor returns nil for an empty one.
+// decodeCursor returns nil for an empty cursor.
 func decodeCursor(encoded string, sort Sort) (*cursor, error) {
 	if encoded == "" {
 		return nil, nil
