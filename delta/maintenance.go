@@ -11,36 +11,36 @@ import (
 )
 
 const (
-	// forgetPage is how many resources one statement has dispatched anew.
+	// redispatchPage is how many resources one statement makes dispatchable again.
 	redispatchPage = 2000
-	// claimsKept is how long the renewals of claims are kept that are over.
+	// claimsKept is how long renewals of expired claims are kept.
 	claimsKept = 10 * time.Minute
-	// keysKept is how long limit keys are kept that nothing uses.
+	// keysKept is how long unused limit keys are kept.
 	keysKept = time.Hour
 	// staleKept is how long a stale object is remembered that no pass lists any more.
 	staleKept = 30 * 24 * time.Hour
 )
 
-// ensurePrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
-// everything: then all lifecycles are dispatched anew, from the rows. That comes before the mark, so that a client which
-// dies in between leaves it to the next one.
+// ensurePrefix marks the prefix in Temporal as this installation's. If Temporal should have the mark and does not, it has
+// lost everything: then all lifecycles are dispatched again from the rows. The mark comes last, so that after a crash in
+// between the next client does the rest.
 func (e *engine) ensurePrefix(ctx context.Context) error {
 	held, err := isPrefixOwned(ctx, e.temporal, e.names, e.installation)
 	if err != nil || held {
 		return err
 	}
 	if e.started {
-		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched anew",
+		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched again",
 			"prefix", e.names.prefix)
 		e.attributes.Store(e.ensureAttributes(ctx))
 		if err := e.redispatchAll(ctx); err != nil {
-			return fmt.Errorf("dispatching all lifecycles anew: %w", err)
+			return fmt.Errorf("dispatching all lifecycles again: %w", err)
 		}
 	}
 	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
 }
 
-// redispatchAll has all lifecycles dispatched anew, page by page.
+// redispatchAll dispatches all lifecycles again, page by page.
 func (e *engine) redispatchAll(ctx context.Context) error {
 	for after := int64(0); ; {
 		page, err := e.forgetDispatchedPage(ctx, after)
@@ -64,8 +64,8 @@ func (e *engine) forgetDispatchedPage(ctx context.Context, after int64) ([]db.Fo
 	return db.New().ForgetDispatched(ctx, db.Planned(e.client.pool, redispatchPage), db.ForgetDispatchedParams{AfterID: after, Batch: redispatchPage})
 }
 
-// runMaintenance looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:
-// each has the time at which a dispatcher steps in.
+// runMaintenance checks at intervals that Temporal still has Delta's schedules and mark. The rows need no such check,
+// because each has the time at which a dispatcher takes it.
 func (e *engine) runMaintenance(ctx context.Context) {
 	tick := time.NewTicker(e.client.config.MaintenanceJobInterval)
 	defer tick.Stop()
@@ -93,7 +93,7 @@ func (e *engine) maintainOnce(ctx context.Context) error {
 	return errors.Join(e.repairTemporal(ctx), e.sweepTables(ctx))
 }
 
-// repairTemporal starts again what is missing in Temporal.
+// repairTemporal creates again what is missing in Temporal.
 func (e *engine) repairTemporal(ctx context.Context) error {
 	if err := e.ensurePrefix(ctx); err != nil {
 		return err
@@ -108,7 +108,8 @@ func (e *engine) repairTemporal(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sweepTables removes what is not needed any more. What fails keeps nothing else from being removed; the log of changes, which may be large, comes last.
+// sweepTables removes expired rows of all tables. A failed step does not keep the others from running; the log of changes,
+// which may be large, comes last.
 func (e *engine) sweepTables(ctx context.Context) error {
 	q, pool := db.New(), e.client.pool
 	var errs []error
@@ -120,7 +121,7 @@ func (e *engine) sweepTables(ctx context.Context) error {
 		{"removing limit keys that nothing uses", func() error { return q.SweepKeys(ctx, pool, keysKept) }},
 		{"removing old records of commands", func() error { return q.SweepCommands(ctx, pool, commandsKept) }},
 		{"removing old figures", func() error { return q.SweepFigures(ctx, pool, figuresKept) }},
-		{"removing what passes have listed that did not end", func() error { return db.SweepListings(ctx, pool, activities.ListingsKept) }},
+		{"removing listings of passes that did not end", func() error { return db.SweepListings(ctx, pool, activities.ListingsKept) }},
 		{"forgetting stale objects that are no longer listed", func() error { return db.SweepStale(ctx, pool, staleKept) }},
 		{"removing deliveries that have expired", func() error { return e.sweepDeliveries(ctx) }},
 		{"looking after the log of changes", func() error { return e.maintainChangeLog(ctx) }},

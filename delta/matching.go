@@ -8,15 +8,15 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// latePage is how many late resources are looked up at once for a command: finding any of them reads all of them.
+// latePage is how many late resources one query finds for a command: finding any of them reads all of them.
 const latePage = 10_000
 
-// matching are the resources that a filter chooses, page by page, in the order of their rows.
+// matchingPages returns the resources that a filter chooses, page by page, in the order of their rows.
 type matchingPages struct {
 	client *Client
 	params db.MatchingResourcesParams
 	isLate bool
-	// found are late ones that are still to come.
+	// found are the late resources that were not returned yet.
 	found []int64
 }
 
@@ -33,7 +33,7 @@ func (m *matchingPages) next(ctx context.Context) (ids []int64, err error) {
 	return ids, err
 }
 
-// nextLate looks at a page again before it is returned: between many pages, what was late may have been worked.
+// nextLate checks a page again before it returns it, because late resources may have been worked since.
 func (m *matchingPages) nextLate(ctx context.Context) ([]int64, error) {
 	for {
 		if len(m.found) == 0 {
@@ -54,7 +54,7 @@ func (m *matchingPages) nextLate(ctx context.Context) ([]int64, error) {
 	}
 }
 
-// findLate looks for late ones among some ids, or among all where that is nil.
+// findLate finds late resources among some ids, or among all if that is nil.
 func (m *matchingPages) findLate(ctx context.Context, among []int64, after int64, most int) ([]int64, error) {
 	p := m.params
 	return db.New().MatchingLate(ctx, db.Planned(m.client.pool, maxPage), db.MatchingLateParams{
@@ -63,7 +63,7 @@ func (m *matchingPages) findLate(ctx context.Context, among []int64, after int64
 	})
 }
 
-// countMatching counts what matches, and stops at most.
+// countMatching counts matching resources, up to most.
 func (c *Client) countMatching(ctx context.Context, p db.MatchingResourcesParams, isLate bool, most int) (int, error) {
 	var n int64
 	var err error
@@ -82,7 +82,7 @@ func (c *Client) countMatching(ctx context.Context, p db.MatchingResourcesParams
 	return int(n), err
 }
 
-// queryParams are the arguments of statements that choose by a filter; empty lists choose everything.
+// queryParams returns the parameters of statements for a filter; empty lists choose everything.
 func (f Filter) queryParams() (db.MatchingResourcesParams, error) {
 	labels, err := f.encodeLabels()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// readNamespaces has the limits of namespaces hold on this client, as the database has them, and returns the namespaces.
+// readNamespaces applies the limits of namespaces in the database to this client, and returns the namespaces.
 func (c *Client) readNamespaces(ctx context.Context) ([]db.Namespace, error) {
 	rows, err := db.New().ListNamespaces(ctx, c.pool)
 	if err != nil {
@@ -29,10 +29,10 @@ func (c *Client) warnOverridden(namespaces []db.Namespace) {
 	}
 }
 
-// namespacesChanged is notified as if it were a kind, which has no '/' in its name.
+// namespacesChanged is notified like a kind; no kind has a '/' in its name.
 const namespacesChanged = "/namespaces"
 
-// handleNotification takes in a notification: of a kind that has something to dispatch, or of namespaces that were set.
+// handleNotification handles a notification: of a kind with due rows, or of changed namespaces.
 func (e *engine) handleNotification(ctx context.Context, what string) {
 	if what != namespacesChanged {
 		e.client.wakeOwnDispatcher(what, 1)
@@ -43,10 +43,10 @@ func (e *engine) handleNotification(ctx context.Context, what string) {
 	}
 }
 
-// SetNamespace sets a namespace while clients run, for all of them, MaxWorkers too, and for those that start later, whatever their
-// Config.Namespaces says, until [Client.ResetNamespace]. A field at zero is left to each client: its MaxWorkers for the namespace, and its
-// retentions. What rests in the namespace is woken: its expiry and retention count from when its rest began. It returns when all of that is
-// written. If it fails on the way, call it again.
+// SetNamespace sets a namespace while clients run, for all of them and for later ones, including MaxWorkers, and overrides
+// their Config.Namespaces until [Client.ResetNamespace]. A field at zero is left to each client: its MaxWorkers for the
+// namespace, and its retentions. Settled resources of the namespace are rescheduled: their expiry and retention count from
+// when they settled. It returns when everything is written. If it fails in between, call it again.
 func (c *Client) SetNamespace(ctx context.Context, name string, n NamespaceConfig) error {
 	if err := checkName("namespace", name); err != nil {
 		return fmt.Errorf("delta: set namespace: %w", err)
@@ -57,8 +57,8 @@ func (c *Client) SetNamespace(ctx context.Context, name string, n NamespaceConfi
 	return c.writeNamespace(ctx, name, n, true)
 }
 
-// ResetNamespace leaves a namespace to the configuration of clients again: MaxWorkers at once, and the others when the next client starts that has the
-// namespace in its Config. Until then they are the defaults of clients.
+// ResetNamespace returns a namespace to the configuration of clients: MaxWorkers at once, and the other fields when the
+// next client starts whose Config has the namespace. Until then they have the clients' defaults.
 func (c *Client) ResetNamespace(ctx context.Context, name string) error {
 	if err := checkName("namespace", name); err != nil {
 		return fmt.Errorf("delta: reset namespace: %w", err)
@@ -85,7 +85,7 @@ func (c *Client) writeNamespace(ctx context.Context, name string, n NamespaceCon
 	return nil
 }
 
-// rescheduleSettled has what rests in a namespace rest for as long as its settings say, page by page.
+// rescheduleSettled reschedules the settled resources of a namespace by its new settings, page by page.
 func (c *Client) rescheduleSettled(ctx context.Context, namespace string) error {
 	page := db.MatchingResourcesParams{
 		States: []string{"synced", "degraded", "deleted"}, Namespaces: []string{namespace}, Shards: []string{}, Kinds: []string{}, ObjectIds: []string{},
@@ -110,7 +110,8 @@ func (c *Client) rescheduleSettled(ctx context.Context, namespace string) error 
 	}
 }
 
-// boundsOf are the limits of all namespaces: MaxWorkers is the client's own, where the database does not say, and RateLimit that of the database.
+// boundsOf returns the limits of all namespaces. MaxWorkers is the client's own unless the database has one; RateLimit is
+// that of the database.
 func (c *Client) boundsOf(rows []db.Namespace) map[string]namespaceBound {
 	bounds := map[string]namespaceBound{}
 	for name, n := range c.config.Namespaces {

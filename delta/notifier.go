@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// notifyEvery is the least time between two notifications of a client. A commit that notifies takes a lock of the
-	// whole database, so not every inform does.
+	// notifyEvery is the least time between two notifications of a client. A commit that notifies takes a lock of the whole
+	// database, so not every inform does.
 	notifyEvery   = 20 * time.Millisecond
 	notifyTimeout = 5 * time.Second
 )
 
-// notifier tells other clients that there is something to dispatch. It is a hint: they find it in any case, a little
-// later. An inform that comes alone notifies by itself, in its own statement; those that follow at once are told
-// together, by a goroutine that is there only while there is something to tell.
+// notifier notifies other clients of due rows. A notification is a hint: they find the rows anyway, a little later. A lone
+// inform notifies in its own statement. The kinds of informs that follow at once are notified together, by a goroutine that
+// runs only while there are any.
 type notifier struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
@@ -30,11 +30,11 @@ type notifier struct {
 	mu    sync.Mutex
 	last  time.Time
 	kinds map[string]struct{}
-	// told is closed when the round that is under way has ended; nil where none is.
+	// round is closed when the current round has ended; nil if there is none.
 	round chan struct{}
 }
 
-// takeNotify tells whether an inform shall notify by itself.
+// takeNotify reports whether an inform shall notify in its own statement.
 func (n *notifier) takeNotify() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -45,7 +45,7 @@ func (n *notifier) takeNotify() bool {
 	return true
 }
 
-// notifySoon has a kind told soon.
+// notifySoon notifies others of a kind in the next round.
 func (n *notifier) notifySoon(kind string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -87,7 +87,7 @@ func (n *notifier) notifyKinds() {
 	}
 }
 
-// wait returns when everything has been told that was to be told before: by the round that is under way, or by the next.
+// wait returns when all earlier notifications were sent: by the current round, or by the next.
 func (n *notifier) wait() {
 	for range 2 {
 		n.mu.Lock()

@@ -7,12 +7,13 @@ import (
 	"go.temporal.io/api/serviceerror"
 )
 
-// patientTries is how often a call to Temporal is made where it does not answer in the SDK's 10 s, as one that is starting or busy.
+// patientTries is how often a call to Temporal is tried that gets no answer within the SDK's 10 s, because a server starts
+// or is busy.
 const patientTries = 3
 
-// retryUnanswered repeats a call to Temporal while it does not answer, and ctx goes on. A write whose answer was lost is found when it is
-// repeated. The description of a schedule needs it most: the server asks a worker of its own, and where that was just replaced, it waits for
-// the old one for as long as the SDK waits for the server.
+// retryUnanswered repeats a call to Temporal that gets no answer, while ctx goes on. A write whose answer was lost is found
+// when it is repeated. Describing a schedule needs it most: the server asks one of its own workers, and if that was just
+// replaced, the server waits for the old one for as long as the SDK waits for the server.
 func retryUnanswered(ctx context.Context, call func() error) (err error) {
 	for range patientTries {
 		err = call()
@@ -24,7 +25,7 @@ func retryUnanswered(ctx context.Context, call func() error) (err error) {
 	return err
 }
 
-// retryUnansweredRead is patiently, for a call that brings something.
+// retryUnansweredRead is retryUnanswered for a call with a result.
 func retryUnansweredRead[T any](ctx context.Context, call func() (T, error)) (found T, err error) {
 	err = retryUnanswered(ctx, func() (err error) {
 		found, err = call()

@@ -14,21 +14,21 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// propagators have values of the context of an inform reach Work.
+// propagators carry values from the context of an inform to Work.
 type propagators struct {
-	// field is where the user has given them.
+	// field names the field of Config that has them.
 	field string
 	all   []workflow.ContextPropagator
 }
 
-// findPropagators are those of Config.ContextPropagators or, where that is nil, those that Config.TemporalOptions gives to the connection: a program
-// that has set them there expects them to reach Work, as they reach its own activities.
+// findPropagators returns those of Config.ContextPropagators or, if that is nil, those that Config.TemporalOptions sets,
+// because a program that has set them there expects them to reach Work, as they reach its own activities.
 func (c *Client) findPropagators() (propagators, error) {
 	found := propagators{field: "Config.ContextPropagators", all: c.config.ContextPropagators}
 	if found.all == nil && c.config.TemporalOptions != nil {
 		options, err := envconfig.LoadDefaultClientOptions()
 		if err != nil {
-			options = client.Options{} // a program that only informs needs no Temporal; calls that connect say what is wrong
+			options = client.Options{} // a program that only informs needs no Temporal; calls that connect return the error
 		}
 		if options, err = c.completeOptions(options); err != nil {
 			return found, err
@@ -84,7 +84,8 @@ func (p *propagators) callPropagator(method string, i int, do func() error) (err
 	return nil
 }
 
-// extractContext is the context with what the propagators find in the headers of the resources, if they all have the same.
+// extractContext returns the context with the values that the propagators find in the headers of the resources, if all
+// resources have the same headers.
 func (p *propagators) extractContext(ctx context.Context, carriers []carrier) (context.Context, error) {
 	if len(p.all) == 0 || len(carriers) == 0 || len(carriers[0].headers) == 0 {
 		return ctx, nil
@@ -117,12 +118,12 @@ func (p *propagators) extractContext(ctx context.Context, carriers []carrier) (c
 	return ctx, nil
 }
 
-// headerWriter is Temporal's workflow.HeaderWriter.
+// headerWriter implements workflow.HeaderWriter.
 type headerWriter map[string]*commonpb.Payload
 
 func (w headerWriter) Set(name string, payload *commonpb.Payload) { w[name] = payload }
 
-// headerReader is Temporal's workflow.HeaderReader.
+// headerReader implements workflow.HeaderReader.
 type headerReader map[string]*commonpb.Payload
 
 func (r headerReader) Get(name string) (*commonpb.Payload, bool) {
