@@ -17,15 +17,15 @@ import (
 
 const registerTimeout = 10 * time.Second
 
-// Register puts Delta's workflows, and the activities that call the client's controllers, on a worker that the caller runs:
-// with the interceptors, the tuning and the versioning that the worker has. The worker must poll Config.TaskQueue. Start then
-// starts no workers; it dispatches, listens and keeps the schedules.
+// Register registers Delta's workflows, and the activities that call the client's controllers, on a worker that the caller
+// runs, with its interceptors, tuning and versioning. The worker must poll Config.TaskQueue. Start then starts no workers;
+// it dispatches, listens and maintains the schedules.
 //
-// Parallelism and MaxWorkers hold, RateLimit does not: limit the worker. Stop the worker before the client. It returns
-// [ErrNoSchema] where the schema is missing, because activities carry the installation's id.
+// Parallelism and MaxWorkers apply. RateLimit does not: limit the worker. Stop the worker before the client. It returns
+// [ErrNoSchema] if the schema is missing, because activities carry the installation's id.
 func (c *Client) Register(r worker.Registry) (err error) {
 	defer func() {
-		// The SDK panics for a name that is registered already.
+		// The SDK panics if a name is already registered.
 		if v := recover(); v != nil {
 			err = fmt.Errorf("delta: register: %v", v)
 		}
@@ -63,8 +63,8 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	return nil
 }
 
-// claimTaskQueue notes which task queue the client's kinds are worked on. Kinds that share one must be registered together: Temporal
-// gives the tasks of any of them to any worker that polls it.
+// claimTaskQueue records the task queue of the client's kinds. Kinds that share one must be registered together, because
+// Temporal gives the tasks of any of them to any worker that polls it.
 func (c *Client) claimTaskQueue(ctx context.Context) error {
 	var others []string
 	err := pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
@@ -85,7 +85,7 @@ func (c *Client) claimTaskQueue(ctx context.Context) error {
 	return nil
 }
 
-// workflowKinds is what workflows know of the client's kinds.
+// workflowKinds returns the settings of the client's kinds for workflows.
 func (c *Client) workflowKinds() workflows.Kinds {
 	kinds := workflows.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
@@ -94,7 +94,7 @@ func (c *Client) workflowKinds() workflows.Kinds {
 	return kinds
 }
 
-// kindActivities are those of all kinds of the client. Work and Inform end when stopping does.
+// kindActivities returns the activities of the client's kinds. Work and Inform end when stopping does.
 func (c *Client) kindActivities(installation string, stopping context.Context) activities.Kinds {
 	kinds := activities.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {

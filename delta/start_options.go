@@ -20,7 +20,8 @@ const (
 	maxFairnessKey = 64
 )
 
-// Details that the server keeps, so that nobody has to ask a worker for them. A resource's workflow has none: there may be millions.
+// Details that the server stores, so that showing them needs no worker. A resource's workflow has none, because there may
+// be millions.
 const (
 	informDetails = "How the run stands is in the Current Details, for which a worker is asked. What it came to, and which resources it has marked deleted or withheld, is in its result, " +
 		"or in its failure."
@@ -28,7 +29,7 @@ const (
 		"Their states are in the Current Details, for which a worker is asked, and in Postgres: `delta resources get KIND ID`."
 )
 
-// informSummary names a run of an informer.
+// informSummary is the summary of a run of an informer.
 func informSummary(in activities.InformInput) string {
 	what := "inform "
 	if in.FullListing {
@@ -40,7 +41,7 @@ func informSummary(in activities.InformInput) string {
 	return truncateText(what+in.Kind, maxSummary)
 }
 
-// startOptions are those that the workflow of a resource is started with, whoever starts it.
+// startOptions returns the options for the workflow of a resource.
 func startOptions(n temporalNames, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
 	id := cmp.Or(ref.HashedID, ref.ObjectID)
 	options := client.StartWorkflowOptions{
@@ -64,7 +65,7 @@ func startOptions(n temporalNames, ref activities.Ref, namespace string, state d
 	return options
 }
 
-// batchOptions are those that the workflow of a batch is started with.
+// batchOptions returns the options for the workflow of a batch.
 func batchOptions(n temporalNames, batch activities.Batch, namespace string, priority int, attributes bool) client.StartWorkflowOptions {
 	options := client.StartWorkflowOptions{
 		ID:                       batch.WorkflowID,
