@@ -52,7 +52,8 @@ func (c *Client) PreviousObject(ctx context.Context, kind, objectID string) (*Pr
 type RelatedResources struct {
 	// Parents are those of its object ([ObjectWithParents]), in their order.
 	Parents RelatedSet
-	// Children are some of the resources whose objects name it as a parent, in no order.
+	// KeyHolders are others with its limit key ([ObjectWithLimitKey]) that have a slot of it, claimed or about to be.
+	// KeyWaiters are others that wait for one, in the order of their waits.
 	Children RelatedSet
 	// KeyHolders are others with its limit key ([ObjectWithLimitKey]) that have a slot of it, claimed or about to be. KeyWaiters are others that wait for one, the first first.
 	KeyHolders, KeyWaiters RelatedSet

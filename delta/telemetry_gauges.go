@@ -13,23 +13,24 @@ import (
 )
 
 const (
-	// measureEvery is how often client and database are measured, and countEvery how often resources are counted where Config does not say.
+	// measureEvery is how often client and database are measured. countEvery is the default interval at which resources are
+	// counted.
 	measureEvery = 15 * time.Second
 	countEvery   = 5 * time.Minute
-	// firstMeasure is when it is done first: a listener and dispatchers that have just started are not down.
+	// firstMeasure delays the first measurement, because a listener and dispatchers that have just started are not down.
 	firstMeasure = time.Second
-	// measureLease is how long other clients wait for the one that measures the database: three intervals.
+	// measureLease is the lease of the client that measures the database: three intervals.
 	measureLease = 3 * measureEvery
 )
 
-// recordWoken counts workflows that were woken, of so many resources each, or that could not be.
+// recordWoken records workflows, of a number of resources each, that were woken, or that could not be.
 func (d *dispatcher) recordWoken(way DispatchWay, workflows, resources int, err error) {
 	if d.telemetry != nil && workflows > 0 {
 		d.telemetry.record(context.Background(), DispatchMeasurement{Kind: d.kind, Way: way, Workflows: workflows, Resources: workflows * resources, Err: err})
 	}
 }
 
-// runMeasuring tells Telemetry from time to time how the client stands, and, if no other client does, the database.
+// runMeasuring records the state of the client at intervals, and of the database if no other client does.
 func (e *engine) runMeasuring(ctx context.Context) {
 	m := databaseMeter{client: e.client, id: uuid.NewString(), installation: e.installation}
 	every := e.client.timing.measure
@@ -53,7 +54,7 @@ func (e *engine) runMeasuring(ctx context.Context) {
 	}
 }
 
-// measureClient says which parts of the client are as Health wants them.
+// measureClient returns which parts of the client are healthy.
 func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
 	m := ClientMeasurement{Slots: map[string]int{}}
 	up := map[PartMeasurement]bool{}
@@ -73,7 +74,7 @@ func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
 	return m
 }
 
-// healthParts are those that Health looks at.
+// healthParts returns the parts that Health checks.
 func (e *engine) healthParts() []PartMeasurement {
 	all := []PartMeasurement{{Part: HealthClient}, {Part: HealthPostgres}, {Part: HealthTemporal}, {Part: HealthListener}}
 	if len(e.workers) == 0 {
@@ -91,11 +92,11 @@ func (e *engine) healthParts() []PartMeasurement {
 // databaseMeter measures the database for all clients, while it has the lease.
 type databaseMeter struct {
 	client *Client
-	// id is that of this client's run, installation that of the database.
+	// id identifies this client's run, installation the database.
 	id, installation string
-	// until is when the lease passes; zero where another client has it.
+	// until is when the lease expires; zero if another client has it.
 	until time.Time
-	// states are the resources as they were counted last, at counted.
+	// states are the resources at their latest count, at counted.
 	states  []StateMeasurement
 	counted time.Time
 }
@@ -137,13 +138,13 @@ func (m *databaseMeter) readDatabase(ctx context.Context) (measured DatabaseMeas
 		return measured, err
 	}
 	if err := m.countStates(ctx); err != nil {
-		m.warnFailed(ctx, err) // the others are measured all the same
+		m.warnFailed(ctx, err) // the other measurements are still recorded
 	}
 	measured.Installation, measured.States = m.installation, m.states
 	return measured, nil
 }
 
-// countStates counts resources, if that was not done lately.
+// countStates counts resources, unless the latest count is recent.
 func (m *databaseMeter) countStates(ctx context.Context) error {
 	every := m.client.config.CountResourcesInterval
 	if every < 0 || (!m.counted.IsZero() && time.Since(m.counted) < every) {
@@ -161,7 +162,7 @@ func (m *databaseMeter) countStates(ctx context.Context) error {
 	return nil
 }
 
-// forgetMeasured has Telemetry forget what this client measured: another one does it.
+// forgetMeasured clears this client's measurement of the database, because another client measures it.
 func (m *databaseMeter) forgetMeasured() {
 	if !m.until.IsZero() {
 		m.until, m.states, m.counted = time.Time{}, nil, time.Time{}

@@ -6,7 +6,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// startPassSpan has a step of a run of an informer be within a span, and ends that with what the step came to.
+// startPassSpan begins the span of a step of a run of an informer, and returns the function that ends it.
 func (c *Client) startPassSpan(ctx context.Context, step activities.PassStep, in activities.InformInput) (context.Context, func(activities.PassObservation)) {
 	if c.telemetry == nil {
 		return ctx, func(activities.PassObservation) {}
@@ -26,7 +26,7 @@ func (c *Client) startPassSpan(ctx context.Context, step activities.PassStep, in
 	}
 }
 
-// recordPass counts a pass that has ended.
+// recordPass records a pass that has ended.
 func (c *Client) recordPass(o *activities.PassObservation) {
 	if c.telemetry != nil {
 		c.telemetry.record(context.Background(), passMeasurement(o))
