@@ -252,7 +252,7 @@ func (r *changeRun) renewClaim(ctx context.Context, lose context.CancelCauseFunc
 			lose(errConsumerLost)
 			return
 		case r.inTx.Load():
-			renewed = began // a transaction of the user's has the row locked, so no other process takes it over
+			renewed = began // a transaction of the user's locks the row, so no other process takes it over
 		case time.Since(renewed) > changeClaimFor*2/3:
 			lose(errConsumerLost)
 			return

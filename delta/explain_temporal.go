@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// temporalFacts is what Temporal knows about a resource.
+// temporalFacts holds the facts about a resource that only Temporal knows.
 type temporalFacts struct {
 	// taskQueue is where it is worked; pollers are the clients that have polled it lately.
 	taskQueue string

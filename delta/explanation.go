@@ -31,7 +31,7 @@ type Reason struct {
 	Text string
 	// Since is when it began. Until is when it ends by itself at the latest, if nothing else intervenes. Nil if unknown.
 	Since, Until *time.Time
-	// Remedy is what a person can do; empty if there is nothing to do but wait.
+	// Remedy is an instruction for a person; empty if there is nothing to do but wait.
 	Remedy string
 }
 

@@ -15,7 +15,7 @@ type InformPass struct {
 	// Kind is the listed kind. Shard is its shard; empty for a kind that is listed as a whole, and if its shards could not
 	// be named.
 	Kind, Shard string
-	// Trigger is what started the run: "schedule", "request" ([Client.RunInform], [Client.ScheduleInform], the command), or
+	// Trigger is the origin of the run: "schedule", "request" ([Client.RunInform], [Client.ScheduleInform], the command), or
 	// "workflow" if somebody started it in Temporal.
 	Trigger string
 	// FullListing is set for a listing of everything, beside incremental ones.

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// neverTrace is above all levels: an error says what was being done, and a stack of the log call helps nobody.
+// neverTrace is above all levels: an error describes its operation, and a stack of the log call helps nobody.
 const neverTrace = slog.LevelError + 1000
 
 // defaultLogger is zap behind slog: JSON lines on standard output, warnings and errors.

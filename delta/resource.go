@@ -115,7 +115,7 @@ func (e *ResourceSnoozeError) Error() string {
 // Duration is how long Work is put off.
 func (e *ResourceSnoozeError) Duration() time.Duration { return e.duration }
 
-// Scope is what is put off: the resource, its kind or its namespace.
+// Scope is the extent of the snooze: the resource, its kind or its namespace.
 func (e *ResourceSnoozeError) Scope() SnoozeScope { return e.scope }
 
 // ResourceDegrade is returned by Work to declare that further attempts are hopeless: the resource becomes degraded now. It

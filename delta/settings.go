@@ -49,7 +49,7 @@ func checkEncoding(conn *pgx.Conn) error {
 	}
 	const utf8 = "UTF8"
 	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != utf8 {
-		return inputError("server_encoding", encoding, "must be UTF8, which objects are written in: create the database anew with "+
+		return inputError("server_encoding", encoding, "must be UTF8, which objects are written in: create the database again with "+
 			"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0")
 	}
 	if encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding != "" && encoding != utf8 {

@@ -13,7 +13,7 @@ import (
 // two seconds, and another client takes over within a heartbeat's timeout.
 const sourceSilentAfter = time.Minute
 
-// SourcePhase is what a [Source] is doing.
+// SourcePhase is the current activity of a [Source].
 type SourcePhase string
 
 // The phases. A source is in the first one that applies.
@@ -39,7 +39,7 @@ var sourcePhases = []SourcePhase{SourceWaiting, SourceSilent, SourceFailed, Sour
 type SourceStatus struct {
 	// Kind is the kind that it feeds, Name its own.
 	Kind, Name string
-	// Phase is what it is doing. Since is when it began to read, or to follow. Reason is why, if the source reports it.
+	// Phase is its current activity. Since is when it began to read, or to follow. Reason is why, if the source reports it.
 	Phase  SourcePhase
 	Since  time.Time
 	Reason string

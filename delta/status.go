@@ -361,7 +361,7 @@ func (e *engine) readInformSchedule(ctx context.Context, id string) (*InformSche
 		return e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
 	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
-		return nil, nil //nolint:nilnil // there is none, and that is what was asked
+		return nil, nil //nolint:nilnil // there is none, which is the answer
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the schedule %s: %w", id, err)

@@ -262,7 +262,7 @@ const MaxTouchesCounted = 100_000
 // SourceMeasurement is the state of a source.
 type SourceMeasurement struct {
 	Kind, Name string
-	// Phase is what it is doing.
+	// Phase is its current activity.
 	Phase SourcePhase
 	// Lag, BehindBytes and BehindMessages are those of its [SourceStatus].
 	Lag                         *time.Duration
