@@ -16,16 +16,16 @@ import (
 
 type handler = activities.Handler
 
-// controllerAdapter erases a controller's type: the only place where rows become objects and objects rows.
+// controllerAdapter erases a controller's type. It is the only place where rows become objects and objects rows.
 type controllerAdapter[T Object] struct {
 	controller Controller[T]
-	// lister and listsNothing say what the controller lists by: neither is set where that is its Inform.
+	// lister lists, and listsNothing is set for NoInformer. If neither is set, the controller's Inform lists.
 	lister       Lister[T]
 	listsNothing bool
 	// sharder names the shards; nil for a kind that is listed as a whole.
 	sharder Sharder
 	kind    string
-	// version is that of the type; 0 where it has none.
+	// version is the version of the type; 0 if it has none.
 	version int
 }
 
@@ -34,31 +34,31 @@ var _ handler = (*controllerAdapter[Object])(nil)
 func (a *controllerAdapter[T]) Kind() string { return a.kind }
 
 func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) activities.Outcome {
-	return a.call(ctx, OperationWork, task, a.controller.Work)
+	return a.callController(ctx, OperationWork, task, a.controller.Work)
 }
 
-// call calls a method of the controller for a task. A panic is a failure.
-func (a *controllerAdapter[T]) call(
+// callController calls a method of the controller for a task. A panic is a failure.
+func (a *controllerAdapter[T]) callController(
 	ctx context.Context, operation Operation, task *activities.Task, method func(context.Context, *Resource[T]) error,
 ) activities.Outcome {
-	resource, err := a.resource(task)
+	resource, err := a.decodeResource(task)
 	if err != nil {
 		return activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 	}
 	call := &Call{
 		Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}, carriers: []string{task.Carrier},
 	}
-	return outcomeOf(callAround(ctx, call, func(ctx context.Context) error { return method(ctx, resource) }))
+	return outcomeOf(callWithMiddleware(ctx, call, func(ctx context.Context) error { return method(ctx, resource) }))
 }
 
 func (a *controllerAdapter[T]) Finalizes() bool {
-	_, ok := optional[Finalizer[T]](a.controller)
+	_, ok := findInterface[Finalizer[T]](a.controller)
 	return ok
 }
 
 func (a *controllerAdapter[T]) Finalize(ctx context.Context, task *activities.Task) activities.Outcome {
-	finalizer, _ := optional[Finalizer[T]](a.controller)
-	outcome := a.call(ctx, OperationFinalize, task, finalizer.Finalize)
+	finalizer, _ := findInterface[Finalizer[T]](a.controller)
+	outcome := a.callController(ctx, OperationFinalize, task, finalizer.Finalize)
 	if outcome.Verdict == activities.VerdictSynced || outcome.Verdict == activities.VerdictDeleted {
 		return activities.Outcome{Verdict: activities.VerdictFinalized, Err: outcome.Err}
 	}
@@ -66,7 +66,7 @@ func (a *controllerAdapter[T]) Finalize(ctx context.Context, task *activities.Ta
 }
 
 func (a *controllerAdapter[T]) WorksBatches() bool {
-	_, ok := optional[BatchWorker[T]](a.controller)
+	_, ok := findInterface[BatchWorker[T]](a.controller)
 	return ok
 }
 
@@ -76,7 +76,7 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	var resources []*Resource[T]
 	var at []int
 	for i, task := range tasks {
-		resource, err := a.resource(task)
+		resource, err := a.decodeResource(task)
 		if err != nil {
 			outcomes[i] = activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 			continue
@@ -87,8 +87,8 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	if len(resources) == 0 {
 		return outcomes
 	}
-	worker, _ := optional[BatchWorker[T]](a.controller)
-	err := callAround(ctx, call, func(ctx context.Context) error {
+	worker, _ := findInterface[BatchWorker[T]](a.controller)
+	err := callWithMiddleware(ctx, call, func(ctx context.Context) error {
 		call.Results = worker.WorkBatch(ctx, resources)
 		return nil
 	})
@@ -105,8 +105,8 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	return outcomes
 }
 
-// outcomeOf reads the error that Work returned. One whose methods panic, such as a nil pointer in an error, is a failure of its resource
-// only.
+// outcomeOf converts an error that Work returned. If the error's own methods panic, such as for a nil pointer in an error,
+// only its resource fails.
 func outcomeOf(err error) (outcome activities.Outcome) {
 	if err == nil {
 		return activities.Outcome{Verdict: activities.VerdictSynced}
@@ -138,21 +138,21 @@ func outcomeOf(err error) (outcome activities.Outcome) {
 }
 
 func (a *controllerAdapter[T]) WorkTimeout(task *activities.Task) (timeout time.Duration) {
-	// A row that does not decode, or a method that panics, is dealt with where Work is called.
+	// The call of Work handles a row that does not decode, and a method that panics.
 	defer func() { _ = recover() }()
-	resource, err := a.resource(task)
+	resource, err := a.decodeResource(task)
 	if err != nil {
 		return 0
 	}
 	return a.controller.ResourceTimeout(resource)
 }
 
-// resource is what user code gets of a task.
-func (a *controllerAdapter[T]) resource(task *activities.Task) (*Resource[T], error) {
+// decodeResource returns the argument of user code for a task.
+func (a *controllerAdapter[T]) decodeResource(task *activities.Task) (*Resource[T], error) {
 	if made, ok := task.Decoded.(*Resource[T]); ok {
 		return made, nil
 	}
-	object, err := a.stored(task.Row.ObjectVersion, task.Row.EncodedObject, task.Row.ObjectID)
+	object, err := a.decodeStored(task.Row.ObjectVersion, task.Row.EncodedObject, task.Row.ObjectID)
 	if err != nil {
 		return nil, err
 	}
@@ -161,9 +161,10 @@ func (a *controllerAdapter[T]) resource(task *activities.Task) (*Resource[T], er
 	return resource, nil
 }
 
-// stored decodes a stored object, of the version of its type that wrote it. What is not understood is an error, and so is an object that comes out with
-// another id: JSON of a type with other names decodes without one, into an object that is empty.
-func (a *controllerAdapter[T]) stored(version int, encoded []byte, objectID string) (object T, err error) {
+// decodeStored decodes a stored object that a given version of its type wrote. It returns an error if the object cannot be
+// understood, or has another id after decoding: JSON of a type with other names decodes without an error, into an empty
+// object.
+func (a *controllerAdapter[T]) decodeStored(version int, encoded []byte, objectID string) (object T, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("decoding the stored object into %s panics: %v", reflect.TypeFor[T](), v)
@@ -173,7 +174,7 @@ func (a *controllerAdapter[T]) stored(version int, encoded []byte, objectID stri
 	case version > a.version:
 		return object, fmt.Errorf("the stored object is of version %d of its type, and %s here is of version %d", version, reflect.TypeFor[T](), a.version)
 	case version < a.version:
-		upgrader, ok := optional[Upgrader](a.controller)
+		upgrader, ok := findInterface[Upgrader](a.controller)
 		if !ok {
 			break
 		}
@@ -190,9 +191,9 @@ func (a *controllerAdapter[T]) stored(version int, encoded []byte, objectID stri
 	return object, nil
 }
 
-// decode is stored for what is compared.
-func (a *controllerAdapter[T]) decode(version int, encoded []byte, objectID string) (Object, error) {
-	return a.stored(version, encoded, objectID)
+// decodeObject is decodeStored without the type, for comparisons.
+func (a *controllerAdapter[T]) decodeObject(version int, encoded []byte, objectID string) (Object, error) {
+	return a.decodeStored(version, encoded, objectID)
 }
 
 func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype.ObjectInformParams, err error) {
@@ -218,8 +219,8 @@ func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype
 	if err != nil {
 		return params, fmt.Errorf("the object of the inform does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
-	return encodeFor(a.kind, object, &InformOpts{
+	return encodeForKind(a.kind, object, &InformOpts{
 		Namespace: opts.Namespace, MoveNamespace: opts.Move, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
 		Force: opts.Force, SyncMetadata: opts.SyncMetadata,
-	}, a.decode)
+	}, a.decodeObject)
 }

@@ -19,18 +19,18 @@ func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.Inf
 	ctx = context.WithValue(ctx, listingKey{}, listing)
 	go func() {
 		defer close(out)
-		// What is sent if the controller ends its goroutine: that is not the end of the listing.
+		// err is sent if the controller ends its goroutine: that must not count as the end of the listing.
 		err := errors.New("the informer ended its goroutine (runtime.Goexit)")
 		defer func() {
-			cursor, err := listing.end(err)
+			cursor, err := listing.endListing(err)
 			switch {
 			case err != nil:
-				send(ctx, out, activities.Listed{Err: describeListingError(err), Fatal: true})
+				sendListed(ctx, out, activities.Listed{Err: describeListingError(err), Fatal: true})
 			case cursor != nil:
-				send(ctx, out, activities.Listed{Cursor: cursor})
+				sendListed(ctx, out, activities.Listed{Cursor: cursor})
 			}
 		}()
-		err = a.listAround(ctx, options, listing, out)
+		err = a.listWithMiddleware(ctx, options, listing, out)
 	}()
 	return out
 }
@@ -46,19 +46,19 @@ func describeListingError(err error) error {
 
 var errNotListed = errors.New("a Middleware returned without calling next: nothing was listed")
 
-// listAround is list within the client's Middleware. A Middleware can fail a listing, but not make one complete that failed or was not made:
-// what that leaves out would count as gone.
-func (a *controllerAdapter[T]) listAround(
+// listWithMiddleware calls listObjects within the client's Middleware. A Middleware can fail a listing, but cannot complete
+// a listing that failed or was not made, because the missing objects would count as gone.
+func (a *controllerAdapter[T]) listWithMiddleware(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) error {
 	listed := errNotListed
 	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{
 		WorkflowID: activities.WorkflowID(ctx), RunID: activities.RunID(ctx), Attempt: int(activities.ActivityTry(ctx)), Options: options,
 	}}
-	err := callAround(ctx, call, func(ctx context.Context) error {
+	err := callWithMiddleware(ctx, call, func(ctx context.Context) error {
 		listed = errNextExited // unless the controller returns
-		if listed = a.list(ctx, options, listing, out); listed == nil {
-			listed = listing.failure()
+		if listed = a.listObjects(ctx, options, listing, out); listed == nil {
+			listed = listing.informerError()
 		}
 		return listed
 	})
@@ -68,13 +68,14 @@ func (a *controllerAdapter[T]) listAround(
 	return listed
 }
 
-// list sends all that the controller lists. Nil means that the listing is complete, unless the informer has failed it.
-func (a *controllerAdapter[T]) list(
+// listObjects sends all objects that the controller lists. Nil means that the listing is complete, unless the informer has
+// called FailInform.
+func (a *controllerAdapter[T]) listObjects(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) (err error) {
 	defer catchPanic(&err)
 	if a.lister != nil {
-		return a.takeIterator(ctx, options, listing, out)
+		return a.sendIterator(ctx, options, listing, out)
 	}
 	objects, err := a.controller.Inform(ctx, &options)
 	if err != nil {
@@ -83,10 +84,10 @@ func (a *controllerAdapter[T]) list(
 	if objects == nil {
 		return errors.New("the informer returned neither a channel nor an error")
 	}
-	return a.takeChannel(ctx, objects, options.Shard, listing, out)
+	return a.sendChannel(ctx, objects, options.Shard, listing, out)
 }
 
-func (a *controllerAdapter[T]) takeIterator(
+func (a *controllerAdapter[T]) sendIterator(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) error {
 	objects := a.lister.List(ctx, &options)
@@ -100,13 +101,13 @@ func (a *controllerAdapter[T]) takeIterator(
 		if ctx.Err() != nil || listing.hasFailed() {
 			break
 		}
-		send(ctx, out, a.listed(object, options.Shard))
+		sendListed(ctx, out, a.encodeListed(object, options.Shard))
 	}
 	// An iterator that stopped because its context ended has not listed everything.
 	return context.Cause(ctx)
 }
 
-func (a *controllerAdapter[T]) takeChannel(
+func (a *controllerAdapter[T]) sendChannel(
 	ctx context.Context, objects <-chan T, shard string, listing *listing, out chan<- activities.Listed,
 ) error {
 	for {
@@ -120,32 +121,32 @@ func (a *controllerAdapter[T]) takeChannel(
 				// An informer that closed its channel because the context ended has not listed everything.
 				return context.Cause(ctx)
 			}
-			send(ctx, out, a.listed(object, shard))
+			sendListed(ctx, out, a.encodeListed(object, shard))
 		}
 	}
 }
 
-// listed is an item of the listing. An object that cannot be taken has its id and its JSON with it as far as they can be had.
-func (a *controllerAdapter[T]) listed(object T, shard string) activities.Listed {
-	params, err := encodeFor(a.kind, object, nil, a.decode)
+// encodeListed returns an item of the listing. An invalid object comes with its id and its JSON, if it has them.
+func (a *controllerAdapter[T]) encodeListed(object T, shard string) activities.Listed {
+	params, err := encodeForKind(a.kind, object, nil, a.decodeObject)
 	if err == nil {
 		err = a.checkListedIn(shard, params.Shard)
 	}
 	if err != nil {
-		params = describe(object)
+		params = describeInvalid(object)
 	}
 	return activities.Listed{Params: params, Err: err}
 }
 
-// describe is what can be said of an object that breaks a rule.
-func describe(object Object) (params deltatype.ObjectInformParams) {
+// describeInvalid returns the id and the JSON of an object that breaks a rule, as far as its methods return them.
+func describeInvalid(object Object) (params deltatype.ObjectInformParams) {
 	defer func() { _ = recover() }()
 	params.ResourceID = object.ID()
 	params.EncodedObject, _ = json.Marshal(object)
 	return params
 }
 
-func send(ctx context.Context, out chan<- activities.Listed, item activities.Listed) {
+func sendListed(ctx context.Context, out chan<- activities.Listed, item activities.Listed) {
 	select {
 	case <-ctx.Done():
 	case out <- item:

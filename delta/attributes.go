@@ -18,13 +18,13 @@ const (
 	attributesTries = 50
 )
 
-// ensureAttributes has Delta's search attributes in the Temporal namespace, and tells whether they are there. Without them
-// everything works but the filters of the UI.
+// ensureAttributes creates Delta's search attributes in the Temporal namespace, and reports whether they exist. Without
+// them only the filters of the UI do not work.
 func (e *engine) ensureAttributes(ctx context.Context) bool {
 	namespace := e.temporalNamespace()
 	left, err := e.missingAttributes(ctx)
 	if err == nil && len(left) > 0 {
-		err = patiently(ctx, func() error {
+		err = retryUnanswered(ctx, func() error {
 			_, err := e.temporal.OperatorService().AddSearchAttributes(ctx,
 				&operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
 			return err
@@ -35,7 +35,7 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 		}
 	}
 	if err != nil || len(left) > 0 {
-		e.client.config.Logger.Warn("the Temporal namespace has no search attributes of Delta's, and they cannot be created: "+
+		e.client.config.Logger.Warn("the Temporal namespace lacks Delta's search attributes, and they cannot be created: "+
 			"the UI cannot filter by kind, namespace and state. Create them with `temporal operator search-attribute create`, "+
 			"as DeltaKind, DeltaNamespace and DeltaState, of type Keyword", "temporal_namespace", namespace, "error", err)
 		return false
@@ -43,10 +43,10 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 	return true
 }
 
-// missingAttributes are those of Delta's search attributes that the Temporal namespace has not.
+// missingAttributes returns Delta's search attributes that the Temporal namespace lacks.
 func (e *engine) missingAttributes(ctx context.Context) (map[string]enumspb.IndexedValueType, error) {
 	var there *operatorservice.ListSearchAttributesResponse
-	err := patiently(ctx, func() (err error) {
+	err := retryUnanswered(ctx, func() (err error) {
 		there, err = e.temporal.OperatorService().ListSearchAttributes(ctx,
 			&operatorservice.ListSearchAttributesRequest{Namespace: e.temporalNamespace()})
 		return err
@@ -63,7 +63,7 @@ func (e *engine) missingAttributes(ctx context.Context) (map[string]enumspb.Inde
 	return left, nil
 }
 
-// temporalNamespace is the name of the Temporal namespace: a client does not tell it.
+// temporalNamespace returns the name of the Temporal namespace, which cannot be read from a client.
 func (e *engine) temporalNamespace() string {
 	if e.client.config.TemporalNamespace != "" || e.client.config.Temporal != nil {
 		return cmp.Or(e.client.config.TemporalNamespace, client.DefaultNamespace)

@@ -48,7 +48,7 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 			require.NoError(t, client.Start(context.Background()))
 			t.Cleanup(func() { _ = client.Stop(context.Background()) })
 
-			dozen := names("one", 12)
+			dozen := temporalNames("one", 12)
 			c.inform(g, client, dozen)
 			if c.refused {
 				until(t, func() bool { return len(log.all()) >= 3 })
@@ -89,7 +89,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 		// One that knows nothing of Work has batches of 100: this is more than half of one, and less than one.
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		defer func() { require.NoError(t, c.Stop(context.Background())) }()
-		set, dozen := names(fmt.Sprintf("set-%d-", round), 60), names(fmt.Sprintf("dozen-%d-", round), 12)
+		set, dozen := temporalNames(fmt.Sprintf("set-%d-", round), 60), temporalNames(fmt.Sprintf("dozen-%d-", round), 12)
 		g.inform(c, nil, set...)
 		together := isOneBatch(set)
 		g.inform(c, nil, dozen...)
@@ -118,7 +118,7 @@ func TestASetThatFillsHalfABatchDoesNotWaitForOthers(t *testing.T) {
 	g.harness = newHarness(t)
 	c := g.startWorker(func(context.Context, job) error { return nil })
 	try := func(round int) bool {
-		first, second := names(fmt.Sprintf("first-%d-", round), 25), names(fmt.Sprintf("second-%d-", round), 25)
+		first, second := temporalNames(fmt.Sprintf("first-%d-", round), 25), temporalNames(fmt.Sprintf("second-%d-", round), 25)
 		g.inform(c, nil, first...)
 		time.Sleep(patientlyBatched{}.Settings().BatchWait / 5) // longer than a lease takes, and shorter than one that waits
 		g.inform(c, nil, second...)

@@ -22,36 +22,37 @@ const (
 	awaitTimeout   = 10 * time.Second
 )
 
-// awaiter waits for outcomes. All callers share one statement at a time, by a goroutine that is there only while somebody waits.
+// awaiter waits for outcomes. All callers share one statement at a time, in a goroutine that runs only while there are
+// callers.
 type awaiter struct {
 	pool *pgxpool.Pool
 
 	mu      sync.Mutex
 	calls   map[*awaitCall]struct{}
 	polling bool
-	// again begins with short polls, because somebody has just begun to wait.
+	// again resets the polls to short intervals, because a new caller waits.
 	again bool
 }
 
 // awaitCall is a caller that waits for a generation of a row.
 type awaitCall struct {
 	id, generation int64
-	// waits says what parent the row waits for, when it was last looked at; empty where it does not.
+	// waits describes the parent that the row waited for at the latest poll; empty if it did not wait.
 	waits string
-	// done gets the answer.
+	// done receives the answer.
 	done chan awaitAnswer
 }
 
-// awaitAnswer is that a generation has settled, or why that cannot be said.
+// awaitAnswer reports that a generation has settled, or why that is unknown.
 type awaitAnswer struct {
 	kindPaused bool
-	// blocked says what parent the row waits for that is not on its way; empty where it does not.
+	// blocked describes a parent that the row waits for and that will not be synced by itself; empty if there is none.
 	blocked string
 	err     error
 }
 
-// await returns when a generation of a row has settled: it was synced, or the row is degraded, deleted, paused, with its kind perhaps, or gone, or waits for a parent
-// that is not on its way.
+// await returns when a generation of a row has settled: it was synced; or the row is degraded, deleted, paused itself or
+// with its kind, or gone; or it waits for a parent that will not be synced by itself.
 func (a *awaiter) await(ctx context.Context, id, generation int64) (awaitAnswer, error) {
 	call := &awaitCall{id: id, generation: generation, done: make(chan awaitAnswer, 1)}
 	a.mu.Lock()
@@ -80,7 +81,7 @@ func (a *awaiter) await(ctx context.Context, id, generation int64) (awaitAnswer,
 	}
 }
 
-// run polls until nobody waits.
+// run polls until no caller waits.
 func (a *awaiter) run() {
 	for polls := backoff.New(firstAwaitPoll, maxAwaitPoll); ; {
 		time.Sleep(polls.Delay())
@@ -96,12 +97,13 @@ func (a *awaiter) run() {
 		}
 		calls := slices.Collect(maps.Keys(a.calls))
 		a.mu.Unlock()
-		a.look(calls)
+		a.answerSettled(calls)
 	}
 }
 
-// look answers those whose rows have settled. A database that cannot be reached for a while answers nobody.
-func (a *awaiter) look(calls []*awaitCall) {
+// answerSettled answers the callers whose rows have settled. If the database cannot be reached for a while, it answers
+// none.
+func (a *awaiter) answerSettled(calls []*awaitCall) {
 	ids := make([]int64, len(calls))
 	for i, call := range calls {
 		ids[i] = call.id

@@ -136,7 +136,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 		"default": {MaxWorkers: 100}, "brief": {MaxWorkers: 100, ResourceExpiry: 10 * time.Second},
 	}
 	c := h.start(config)
-	rests, expires, runs := names("rests", 120), names("expires", 20), names("runs", 50)
+	rests, expires, runs := temporalNames("rests", 120), temporalNames("expires", 20), temporalNames("runs", 50)
 	_, err := c.InformMany(t.Context(), all(rests...), nil)
 	require.NoError(t, err)
 	_, err = c.InformMany(t.Context(), all(expires...), &delta.InformOpts{Namespace: "brief"})
@@ -153,12 +153,12 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 
 	server.end()
 	wiped.Store(true)
-	_, err = c.InformMany(t.Context(), all(names("due", 20)...), nil)
+	_, err = c.InformMany(t.Context(), all(temporalNames("due", 20)...), nil)
 	require.NoError(t, err, "informing needs no Temporal")
 	again := h.now()
 	server.again()
 
-	for _, name := range append(runs, names("due", 20)...) {
+	for _, name := range append(runs, temporalNames("due", 20)...) {
 		h.eventually(kind, name, synced(1))
 	}
 	for _, name := range expires {
@@ -201,7 +201,7 @@ func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 	require.NoError(t, err)
 	kill := h.startChild("herd", "started")
-	objects := append(names("ok", 20), "z-hangs")
+	objects := append(temporalNames("ok", 20), "z-hangs")
 	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
 	require.NoError(t, err)
 	called := func(times int) {
@@ -224,7 +224,7 @@ func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
 	for _, e := range row.Errors {
 		require.Contains(t, e.Error, "the worker was lost")
 	}
-	for _, name := range names("ok", 20) {
+	for _, name := range temporalNames("ok", 20) {
 		h.eventually("herd", name, synced(1))
 	}
 }
@@ -268,7 +268,7 @@ func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
 		return ctx.Err()
 	}
 	c := h.client(h.config(with(&controller[batched]{work: work})))
-	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 30)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 30)...), nil)
 	require.NoError(t, err)
 	batch := h.leaseBatch("batched", time.Hour)
 	require.Equal(t, 30, batch.IDs.Len())
@@ -287,7 +287,7 @@ func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
 
 	h.start(h.config(with(&controller[batched]{work: work})))
 	untouched := 0
-	for _, name := range names("ok", 30) {
+	for _, name := range temporalNames("ok", 30) {
 		if row := h.eventually("batched", name, synced(1)); row.Attempt == 1 {
 			require.Empty(t, row.Errors)
 			untouched++
@@ -300,7 +300,7 @@ func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
 func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(temporalNames("ok", 20)...), nil)
 	require.NoError(t, err)
 	require.Equal(t, 20, h.leaseBatch("batched", 2*time.Second).IDs.Len())
 	leased := *h.row("batched", "ok00").DispatchAt
@@ -308,7 +308,7 @@ func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
 	c.SetTiming(0, 50*time.Millisecond, 0)
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	for _, name := range names("ok", 20) {
+	for _, name := range temporalNames("ok", 20) {
 		row := h.eventually("batched", name, synced(1))
 		require.NotContains(t, row.WorkflowID, "gone")
 		require.False(t, row.AttemptedAt.Before(leased), "not before the lease has run out")
@@ -323,7 +323,7 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	stuck := make(chan struct{})
 	release := sync.OnceFunc(func() { close(stuck) })
 	defer release()
-	config := h.config(withBulk(&bulk{
+	config := h.config(withBulk(&bulkPlan{
 		controller: controller[batched]{timeout: 300 * time.Millisecond},
 		batch: func(ctx context.Context, all []*delta.Resource[batched]) []error {
 			switch all[0].Namespace {
@@ -354,16 +354,16 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	}()
 	reasons := map[string]string{"slow": "", "late": "timed out after 300ms", "stuck": "WorkBatch did not return within", "fine": ""}
 	for namespace := range reasons {
-		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
+		_, err := c.InformMany(t.Context(), manyBatched(temporalNames(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
 		require.NoError(t, err)
 	}
-	for _, name := range names("stuck", 5) {
+	for _, name := range temporalNames("stuck", 5) {
 		row := h.eventually("batched", name, inState(deltatype.ResourceStateFailed))
 		require.NotNil(t, row.ClaimedUntil, "no other call begins before this one returns")
 	}
 	release()
 	for namespace, reason := range reasons {
-		for _, name := range names(namespace, 5) {
+		for _, name := range temporalNames(namespace, 5) {
 			row := h.eventually("batched", name, synced(1))
 			if reason == "" {
 				require.Empty(t, row.Errors)
@@ -380,7 +380,7 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 5)...), &delta.InformOpts{MaxAttempts: 1})
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(temporalNames("ok", 5)...), &delta.InformOpts{MaxAttempts: 1})
 	require.NoError(t, err)
 	h.leaseBatch("batched", time.Hour)
 	// As claimed by it, a quarter of an hour ago.
@@ -388,7 +388,7 @@ func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 		dispatch_at = now(), claimed_until = now()`)
 	require.NoError(t, err)
 	h.start(h.config(with(&controller[batched]{})))
-	for _, name := range names("ok", 5) {
+	for _, name := range temporalNames("ok", 5) {
 		h.eventually("batched", name, inState(deltatype.ResourceStateDegraded))
 	}
 }
@@ -410,9 +410,9 @@ func TestABatchWhoseStartIsRefusedOnceIsStartedAgain(t *testing.T) {
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
 	refuse.Store(true)
-	_, err := c.InformMany(t.Context(), manyBatched(names("some", 50)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("some", 50)...), nil)
 	require.NoError(t, err)
-	for _, name := range names("some", 50) {
+	for _, name := range temporalNames("some", 50) {
 		require.Empty(t, h.eventually("batched", name, synced(1)).Errors)
 	}
 	require.False(t, refuse.Load())

@@ -24,7 +24,7 @@ func (e *brokenError) Error() string { return e.text }
 func TestAResultWhoseMethodsPanicFailsItsResourceOnly(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.start(h.config(withBulk(&bulk{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
+	c := h.start(h.config(withBulk(&bulkPlan{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
 		results := make([]error, len(all))
 		for i, r := range all {
 			if r.ObjectID == "ok07" {
@@ -34,9 +34,9 @@ func TestAResultWhoseMethodsPanicFailsItsResourceOnly(t *testing.T) {
 		}
 		return results
 	}})))
-	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 40)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 40)...), nil)
 	require.NoError(t, err)
-	for _, name := range names("ok", 40) {
+	for _, name := range temporalNames("ok", 40) {
 		row := h.eventually("batched", name, synced(1))
 		if name != "ok07" {
 			require.Equal(t, 1, row.Attempt)
@@ -74,7 +74,7 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 		second[r.ObjectID] = activity.GetInfo(ctx).WorkflowExecution.ID
 		return nil
 	}})))
-	all := names("m", 50)
+	all := temporalNames("m", 50)
 	_, err := c.InformMany(t.Context(), many(func(a account) slowly { return slowly{a} }, all...), nil)
 	require.NoError(t, err)
 	var batch string // all are leased together; some of them leave it
@@ -120,11 +120,11 @@ func TestWhatIsSyncedTogetherExpiresApart(t *testing.T) {
 		const expiry = 100 * time.Minute
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 20, ResourceExpiry: expiry}}
 		c := g.start(config)
-		g.inform(c, nil, names("m", 50)...)
-		g.informEach(c, nil, names("n", 30)...)
+		g.inform(c, nil, temporalNames("m", 50)...)
+		g.informEach(c, nil, temporalNames("n", 30)...)
 		waits := map[time.Duration]bool{}
 		byWorkflow := map[string]time.Duration{}
-		for _, name := range append(names("m", 50), names("n", 30)...) {
+		for _, name := range append(temporalNames("m", 50), temporalNames("n", 30)...) {
 			row := g.await(name, synced(1))
 			wait := row.DueAt.Sub(*row.SyncedAt)
 			require.GreaterOrEqual(t, wait, expiry*95/100)

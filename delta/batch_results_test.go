@@ -29,7 +29,7 @@ func TestABatchThatCouldNotWriteResultsWritesThemWithTheNext(t *testing.T) {
 		}
 		return nil
 	}})))
-	all := append(names("early", 40), names("later", 40)...)
+	all := append(temporalNames("early", 40), temporalNames("later", 40)...)
 	_, err = c.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, all...), nil)
 	require.NoError(t, err)
 	batch := h.leaseBatch("herd", time.Hour)

@@ -96,12 +96,12 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 		return config
 	}
 	inform := func(c *delta.Client, namespace, name string) {
-		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
+		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, temporalNames(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
 		require.NoError(t, err)
 	}
 	each := func(name string, is func(*deltatype.ResourceRow) bool) {
 		t.Helper()
-		for _, id := range names(name, 10) {
+		for _, id := range temporalNames(name, 10) {
 			h.eventually("sized", id, is)
 		}
 	}
@@ -271,7 +271,7 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 	require.NoError(t, err)
 	until(t, func() bool { return h.count("SELECT count(*) FROM calls") > 0 })
 	kill()
-	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
+	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, temporalNames("single", 90)...), nil)
 	require.NoError(t, err)
 
 	var now, most, ofBatch atomic.Int64
@@ -284,7 +284,7 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 		return nil
 	}})))
-	for _, name := range append(names("single", 90), hang...) {
+	for _, name := range append(temporalNames("single", 90), hang...) {
 		h.eventually("herd", name, synced(1))
 	}
 	require.EqualValues(t, 200, ofBatch.Load())

@@ -30,7 +30,7 @@ func TestABatchThatCannotBeStartedIsNotHeldBackByItsLease(t *testing.T) {
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 
 	temporal.away.Store(true)
-	all := names("some", 30)
+	all := temporalNames("some", 30)
 	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
 	row := h.eventually("batched", all[0], func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
@@ -51,7 +51,7 @@ func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing
 	c := h.client(h.config(with(&controller[batched]{})))
 	c.SetTiming(time.Minute, 0, 0)
 	require.NoError(t, c.Start(t.Context()))
-	all := names("some", 600) // more batches than are started at once
+	all := temporalNames("some", 600) // more batches than are started at once
 	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
 	until(t, func() bool {

@@ -53,7 +53,7 @@ func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 	require.NoError(t, err)
 	kill := h.startChild("queued", "started")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, temporalNames("member", queuedMembers)...), nil)
 	require.NoError(t, err)
 	const turns, parallelism = 4, 8
 	claimed := func() int {
@@ -95,7 +95,7 @@ func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, temporalNames("member", queuedMembers)...), nil)
 	require.NoError(t, err)
 	until(t, func() bool { return calls.Load() > 0 })
 	ended := 0

@@ -10,47 +10,49 @@ import (
 )
 
 const (
-	// maxSingles is how many informs run by themselves at once; those that come meanwhile are gathered.
-	maxSingles = 2
-	// maxGathered is how many of them one statement takes.
-	maxGathered       = 256
+	// maxUngrouped is how many informs run by themselves at once; further ones wait for a group.
+	maxUngrouped = 2
+	// maxGroupSize bounds the informs of one group.
+	maxGroupSize      = 256
 	defaultStuckAfter = 100 * time.Millisecond
-	// gatheredLockTimeout bounds how long a gathered statement waits for locks: one row that a transaction holds is not
-	// to keep back the others.
-	gatheredLockTimeout = 50 * time.Millisecond
+	// groupLockTimeout bounds how long the statement of a group waits for locks, so that a transaction that locks one row
+	// does not delay the other informs.
+	groupLockTimeout = 50 * time.Millisecond
 )
 
-// batcher is group commit for single informs: those that come while others are under way are written together, by one
-// statement, instead of waiting for a connection each. An inform that comes alone is written at once, by itself. What
-// cannot be written together is written alone, so that each caller gets its own error.
-type batcher struct {
-	alone    func(context.Context, deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error)
-	together func(context.Context, []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error)
-	// stuckAfter is when a statement that still runs, perhaps waiting for somebody's lock, no longer keeps others back.
+// groupCommit is group commit for informs of one object. Informs that arrive while others run are written together, in one
+// statement, instead of waiting for a connection each. A lone inform is written at once. Informs that cannot be written
+// together are written one by one, so that each caller gets its own error.
+type groupCommit struct {
+	writeOne   func(context.Context, deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error)
+	writeGroup func(context.Context, []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error)
+	// stuckAfter is the time after which a running statement, which perhaps waits for a lock, no longer delays the next
+	// group.
 	stuckAfter time.Duration
 
 	mu      sync.Mutex
 	running int
 	waiting []*informCall
-	// writers are under way. Those who wait for them take the group away: one that is waited for takes no more.
+	// writers counts the groups in progress. wait takes the WaitGroup away, so that no group is added to one that is waited
+	// for.
 	writers *sync.WaitGroup
 }
 
-// informCall is a caller that waits.
+// informCall is a waiting caller.
 type informCall struct {
 	ctx    context.Context //nolint:containedctx // a call that is handed to another goroutine
 	params deltatype.ObjectInformParams
-	// done gets the result, or nil where the caller has to write by itself.
+	// done receives the result, or nil if the caller must write by itself.
 	done chan *deltatype.ObjectInformResult
 }
 
-func (b *batcher) inform(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
+func (b *groupCommit) inform(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
 	b.mu.Lock()
-	if b.running < maxSingles && len(b.waiting) == 0 {
-		release := b.occupy()
+	if b.running < maxUngrouped && len(b.waiting) == 0 {
+		release := b.takeSlot()
 		b.mu.Unlock()
 		defer release()
-		return b.alone(ctx, params)
+		return b.writeOne(ctx, params)
 	}
 	call := &informCall{ctx: ctx, params: params, done: make(chan *deltatype.ObjectInformResult, 1)}
 	b.waiting = append(b.waiting, call)
@@ -60,28 +62,28 @@ func (b *batcher) inform(ctx context.Context, params deltatype.ObjectInformParam
 		return nil, informError([]deltatype.ObjectInformParams{params}, withCause(ctx, ctx.Err()))
 	case result := <-call.done:
 		if result == nil {
-			return b.alone(ctx, params)
+			return b.writeOne(ctx, params)
 		}
 		return result, nil
 	}
 }
 
-// occupy takes a place and returns what gives it back, once, to those who wait. The lock is held.
-func (b *batcher) occupy() (release func()) {
+// takeSlot takes a slot, and returns a function that releases it once, which starts the next group. The lock is held.
+func (b *groupCommit) takeSlot() (release func()) {
 	b.running++
 	var once sync.Once
 	vacate := func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.running--
-		if set := b.take(); len(set) > 0 {
-			next := b.occupy()
+		if set := b.takeGroup(); len(set) > 0 {
+			next := b.takeSlot()
 			if b.writers == nil {
 				b.writers = new(sync.WaitGroup)
 			}
 			b.writers.Go(func() {
 				defer next()
-				b.write(set)
+				b.commitGroup(set)
 			})
 		}
 	}
@@ -92,16 +94,16 @@ func (b *batcher) occupy() (release func()) {
 	}
 }
 
-// take removes the next set from those who wait: each object once, because callers do not expect to be overtaken within
-// a statement. The lock is held.
-func (b *batcher) take() []*informCall {
+// takeGroup removes the next group from the waiting calls. It has each object once, because a caller does not expect its
+// inform to be overtaken within a statement. The lock is held.
+func (b *groupCommit) takeGroup() []*informCall {
 	var set, later []*informCall
 	taken := map[objectKey]bool{}
 	for _, call := range b.waiting {
 		key := objectKey{call.params.Kind, call.params.ResourceID}
 		switch {
 		case call.ctx.Err() != nil:
-		case len(set) == maxGathered || taken[key]:
+		case len(set) == maxGroupSize || taken[key]:
 			later = append(later, call)
 		default:
 			taken[key] = true
@@ -114,13 +116,13 @@ func (b *batcher) take() []*informCall {
 
 type objectKey struct{ kind, id string }
 
-// write writes a set, and tells its callers.
-func (b *batcher) write(set []*informCall) {
+// commitGroup writes a group, and answers its callers.
+func (b *groupCommit) commitGroup(set []*informCall) {
 	params := make([]deltatype.ObjectInformParams, len(set))
 	for i, call := range set {
 		params[i] = call.params
 	}
-	// The set has the values of one of its callers, and goes on for as long as any of them waits.
+	// The group has the values of one caller's context, and goes on for as long as any caller waits.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(set[0].ctx))
 	defer cancel()
 	var waiting atomic.Int64
@@ -133,7 +135,7 @@ func (b *batcher) write(set []*informCall) {
 		})
 		defer stop()
 	}
-	results, err := b.together(ctx, params)
+	results, err := b.writeGroup(ctx, params)
 	for i, call := range set {
 		if err != nil {
 			call.done <- nil
@@ -143,8 +145,8 @@ func (b *batcher) write(set []*informCall) {
 	}
 }
 
-// wait returns when what was gathered before is no longer under way.
-func (b *batcher) wait() {
+// wait returns when the groups that were started before have ended.
+func (b *groupCommit) wait() {
 	b.mu.Lock()
 	writers := b.writers
 	b.writers = nil

@@ -16,9 +16,9 @@ var (
 	errNextExited    = errors.New("the call ended its goroutine (runtime.Goexit)")
 )
 
-// callAround calls a controller within its span and the client's Middleware. Panics become errors. When it returns, do is not running and will not
-// be called any more, whatever a Middleware does.
-func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
+// callWithMiddleware calls a controller within its span and the client's Middleware. Panics become errors. When it returns,
+// do has returned and will not be called again, whatever a Middleware does.
+func callWithMiddleware(ctx context.Context, call *Call, do func(context.Context) error) error {
 	next := func(ctx context.Context) (err error) {
 		defer catchPanic(&err)
 		return do(ctx)
@@ -29,31 +29,32 @@ func callAround(ctx context.Context, call *Call, do func(context.Context) error)
 		return next(ctx)
 	}
 	for _, middleware := range slices.Backward(client.config.Middleware) {
-		next = middleware.around(call, next)
+		next = middleware.wrapCall(call, next)
 	}
-	return client.callWithin(ctx, call, next)
+	return client.callInSpan(ctx, call, next)
 }
 
-// around is next within the Middleware.
-func (m Middleware) around(call *Call, next func(context.Context) error) func(context.Context) error {
+// wrapCall returns next within the Middleware.
+func (m Middleware) wrapCall(call *Call, next func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) (err error) {
 		inner := &nextCall{next: next, ended: make(chan struct{})}
-		// It also runs if the Middleware ends its goroutine.
+		// This also runs if the Middleware ends its goroutine.
 		defer func() {
 			v := recover()
 			if v == nil {
-				err = inner.end(err)
+				err = inner.endCall(err)
 				return
 			}
 			Logger(ctx).Error("a Middleware panicked; it is left out of this call", "operation", call.Operation, "panic", v, "stack", string(debug.Stack()))
-			err = inner.replace(ctx)
+			err = inner.callInstead(ctx)
 		}()
-		return m(ctx, call, inner.do)
+		return m(ctx, call, inner.callOnce)
 	}
 }
 
-// nextCall calls next for a Middleware: once, and only while the Middleware runs. The outcome of a call is written, and its slot and claim are freed,
-// when the Middleware has returned. If next still ran then, another client could call Work for the same resource.
+// nextCall calls next for a Middleware, once, and only while the Middleware runs. When the Middleware has returned, the
+// outcome of the call is written, and its slot and claim are freed. If next were still running then, another client could
+// call Work for the same resource.
 type nextCall struct {
 	next func(context.Context) error
 	// ended is closed when a call of next has ended.
@@ -64,15 +65,16 @@ type nextCall struct {
 	isOver bool
 	// cancel ends the context of next; nil until next is called.
 	cancel context.CancelCauseFunc
-	// hasReturned reports whether next has returned err. It has not if it ended its goroutine.
+	// hasReturned reports whether next has returned err; false if it ended its goroutine.
 	hasReturned bool
 	err         error
 }
 
-// do is the function that the Middleware calls. No lock is held while next runs, so that a second call is refused at once.
-func (c *nextCall) do(ctx context.Context) error {
+// callOnce is the function that the Middleware calls. No lock is held while next runs, so that a second call is refused at
+// once.
+func (c *nextCall) callOnce(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	if err := c.start(cancel); err != nil {
+	if err := c.beginCall(cancel); err != nil {
 		cancel(err)
 		return err
 	}
@@ -84,7 +86,7 @@ func (c *nextCall) do(ctx context.Context) error {
 	return err
 }
 
-func (c *nextCall) start(cancel context.CancelCauseFunc) error {
+func (c *nextCall) beginCall(cancel context.CancelCauseFunc) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -97,9 +99,10 @@ func (c *nextCall) start(cancel context.CancelCauseFunc) error {
 	return nil
 }
 
-// end refuses calls of next from now on, waits for one that has started, and returns the error of the whole, where err is that of the Middleware. A nil
-// that was returned before next had returned is not a success: the Middleware could not know what the call came to.
-func (c *nextCall) end(err error) error {
+// endCall refuses further calls of next, waits for a started one, and returns the error of the whole call; err is that of
+// the Middleware. If the Middleware returned nil before next had returned, next's error counts, because the Middleware
+// could not know it.
+func (c *nextCall) endCall(err error) error {
 	c.mu.Lock()
 	c.isOver = true
 	cancel, hadReturned := c.cancel, c.hasReturned
@@ -115,10 +118,10 @@ func (c *nextCall) end(err error) error {
 	return fmt.Errorf("%w: %w", errReturnedEarly, c.err)
 }
 
-// replace calls next in place of a Middleware that panicked. If the Middleware has called next, replace waits for that call and does not cancel it:
-// a Middleware that panics harms nothing.
-func (c *nextCall) replace(ctx context.Context) error {
-	_ = c.do(ctx) // refused if next was called; the error of that call counts
+// callInstead calls next in place of a Middleware that panicked. If the Middleware has called next, callInstead waits for
+// that call and does not cancel it, so that a Middleware that panics harms nothing.
+func (c *nextCall) callInstead(ctx context.Context) error {
+	_ = c.callOnce(ctx) // refused if next was called; the error of that call counts
 	<-c.ended
 	c.cancel(nil)
 	return c.err

@@ -13,18 +13,19 @@ import (
 )
 
 const (
-	// maxCarriedSpan and maxCarriedHeaders bound what an object carries, in bytes.
+	// maxCarriedSpan and maxCarriedHeaders bound the values that an object carries, in bytes.
 	maxCarriedSpan    = 4 << 10
 	maxCarriedHeaders = 16 << 10
 )
 
-// carrier has the values that an inform carries to the Work of the generation that it makes. It is in a column of its own, a line for each of its values, of which
-// that of a traceparent has no name: JSON was larger, and took longer to write and to read than all else that is done for a span.
+// carrier has the values that an inform carries to the Work of its generation. They are stored in a separate column, one
+// line for each value; the line of a traceparent has no name. JSON was rejected: it was larger, and took longer to write
+// and read than the rest of the work for a span.
 type carrier struct {
 	// span has the values that Telemetry.Inject has set, such as "traceparent: 00-...".
 	span map[string]string
-	// headers are what the client's context propagators have set: payloads of Temporal's, by name. Their lines begin with headerLine, and names and
-	// payloads are base64.
+	// headers are set by the client's context propagators: Temporal payloads, by name. Their lines begin with headerLine,
+	// and names and payloads are base64.
 	headers map[string][]byte
 }
 
@@ -33,7 +34,7 @@ const (
 	separator  = ": "
 )
 
-// appendHeaders adds the lines of headers to a carrier that is stored.
+// appendHeaders adds the lines of headers to a stored carrier.
 func appendHeaders(stored string, headers map[string][]byte) string {
 	if len(headers) == 0 {
 		return stored
@@ -48,7 +49,7 @@ func appendHeaders(stored string, headers map[string][]byte) string {
 	return strings.Join(lines, "\n")
 }
 
-// readCarrier is the carrier of what is stored.
+// readCarrier decodes a stored carrier.
 func readCarrier(stored string) (c carrier, err error) {
 	for line := range strings.SplitSeq(stored, "\n") {
 		name, value, ok := strings.Cut(line, separator)
@@ -82,16 +83,16 @@ func readCarrier(stored string) (c carrier, err error) {
 	return c, nil
 }
 
-// carry gives objects what the context of their inform carries.
-func (c *Client) carry(ctx context.Context, params []deltatype.ObjectInformParams) error {
+// attachCarrier adds to objects the values that the context of their inform carries.
+func (c *Client) attachCarrier(ctx context.Context, params []deltatype.ObjectInformParams) error {
 	if c.telemetry == nil && len(c.propagators.all) == 0 {
 		return nil
 	}
 	var stored string
 	if c.telemetry != nil {
-		stored = c.telemetry.injected(ctx)
+		stored = c.telemetry.injectLines(ctx)
 	}
-	headers, err := c.propagators.inject(ctx)
+	headers, err := c.propagators.injectHeaders(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,45 +103,46 @@ func (c *Client) carry(ctx context.Context, params []deltatype.ObjectInformParam
 	return nil
 }
 
-// injected are the lines of what Inject sets, without those that cannot be stored: an inform does not fail for them.
-func (t *telemetry) injected(ctx context.Context) string {
+// injectLines returns the lines of the values that Inject sets. It drops values that cannot be stored, because an inform
+// must not fail for them.
+func (t *telemetry) injectLines(ctx context.Context) string {
 	var set injection
-	if !t.inject(ctx, set.add) {
+	if !t.callInject(ctx, set.addValue) {
 		return ""
 	}
 	if set.refused != "" {
-		t.warn("Config.Telemetry.Inject has set what is not printable ASCII: objects do not carry it", "name", set.refused)
+		t.warnRarely("Config.Telemetry.Inject has set a value that is not printable ASCII: objects do not carry it", "name", set.refused)
 	}
 	if set.size > maxCarriedSpan {
-		t.warn("Config.Telemetry.Inject has set too much: objects do not carry it", "bytes", set.size, "most", maxCarriedSpan)
+		t.warnRarely("Config.Telemetry.Inject has set too much: objects do not carry it", "bytes", set.size, "most", maxCarriedSpan)
 		return ""
 	}
 	return set.lines
 }
 
-// injection takes what Inject sets. It is mostly one value.
+// injection collects the values that Inject sets, mostly a single one.
 type injection struct {
 	lines string
 	size  int
-	// refused is the name of a value that cannot be stored; empty where all can.
+	// refused is the name of a value that cannot be stored; empty if there is none.
 	refused string
 }
 
-func (i *injection) add(name, value string) {
+func (i *injection) addValue(name, value string) {
 	i.size += len(name) + len(value)
 	switch {
 	case !isStorable(name, value):
 		i.refused = name
 	case i.size > maxCarriedSpan:
 	case i.lines == "":
-		i.lines = lineOf(name, value)
+		i.lines = encodeLine(name, value)
 	default:
-		i.lines += "\n" + lineOf(name, value)
+		i.lines += "\n" + encodeLine(name, value)
 	}
 }
 
-// lineOf is the line of a value.
-func lineOf(name, value string) string {
+// encodeLine returns the line of a value.
+func encodeLine(name, value string) string {
 	if name == traceparent {
 		if packed, ok := packTraceparent(value); ok {
 			return packed
@@ -149,7 +151,7 @@ func lineOf(name, value string) string {
 	return name + separator + value
 }
 
-// isStorable reports whether a value of Inject can be a line of its own.
+// isStorable reports whether a value of Inject can be a line.
 func isStorable(name, value string) bool {
 	return name != "" && isPrintable(name) && isPrintable(value) && !strings.ContainsAny(name, " :")
 }
@@ -163,7 +165,8 @@ func isPrintable(s string) bool {
 	return true
 }
 
-// carrierReader reads carriers. Resources that were informed together carry the same, and are often worked one after the other: it is read once.
+// carrierReader decodes carriers, and remembers the latest: resources that were informed together carry the same values,
+// and are often worked one after the other.
 type carrierReader struct{ latest atomic.Pointer[readBefore] }
 
 type readBefore struct {
@@ -171,8 +174,8 @@ type readBefore struct {
 	carrier
 }
 
-// read decodes what the resources of a call carry.
-func (r *carrierReader) read(stored []string) ([]carrier, error) {
+// readAll decodes the carriers of the resources of a call.
+func (r *carrierReader) readAll(stored []string) ([]carrier, error) {
 	all := make([]carrier, len(stored))
 	latest := r.latest.Load()
 	for i, one := range stored {

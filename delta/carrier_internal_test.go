@@ -11,7 +11,7 @@ import (
 func injectedLines(values ...string) string {
 	var set injection
 	for i := 0; i < len(values); i += 2 {
-		set.add(values[i], values[i+1])
+		set.addValue(values[i], values[i+1])
 	}
 	return set.lines
 }

@@ -19,9 +19,9 @@ const (
 	traceparentBytes                      = traceIDBytes + spanIDBytes + flagsBytes
 )
 
-// packTraceparent returns the bytes of a traceparent in base64, which has no separator and half the length of the line. The row is written for the inform,
-// the claim and the outcome, each time with all that it carries, so the length was most of what telemetry cost. It is false for anything that would
-// not come out as it was.
+// packTraceparent returns the bytes of a traceparent in base64, which has no separator and half the length of the line. The
+// length was most of the cost of telemetry, because the row is written with its carrier for the inform, the claim and the
+// outcome. ok is false for any value that would not be unpacked unchanged.
 func packTraceparent(value string) (packed string, ok bool) {
 	if len(value) != traceparentLength || value[:len(traceparentPrefix)] != traceparentPrefix || value[traceIDEnd] != '-' || value[spanIDEnd] != '-' {
 		return "", false
@@ -46,7 +46,7 @@ func packTraceparent(value string) (packed string, ok bool) {
 	return base64.RawStdEncoding.EncodeToString(raw[:]), true
 }
 
-// unpackTraceparent is the traceparent of what packTraceparent has returned.
+// unpackTraceparent reverses packTraceparent.
 func unpackTraceparent(packed string) (value string, err error) {
 	raw, err := base64.RawStdEncoding.DecodeString(packed)
 	if err != nil || len(raw) != traceparentBytes {

@@ -12,15 +12,16 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// ChangeType says what an entry of the log of changes is about.
+// ChangeType is the kind of an entry of the log of changes.
 type ChangeType string
 
 const (
 	// ChangeCreated is the first sync of a resource.
 	ChangeCreated ChangeType = "created"
-	// ChangeUpdated is a further one, also of the same object, as after an expiry.
+	// ChangeUpdated is a later sync, even of the same object, as after an expiry.
 	ChangeUpdated ChangeType = "updated"
-	// ChangeFailed is a resource that has degraded. One that is tried again slowly has such an entry after each attempt in vain.
+	// ChangeFailed is a resource that has degraded. A degraded resource that is tried again slowly has such an entry after
+	// each failed attempt.
 	ChangeFailed ChangeType = "failed"
 	// ChangeDeleted is a resource that Work, a complete listing or a command has marked deleted.
 	ChangeDeleted ChangeType = "deleted"
@@ -32,43 +33,45 @@ const (
 
 // Change is an entry of the log of changes: a settled step of a resource whose kind has [ObjectSettings].Log.
 type Change struct {
-	// Position is where the entry stands in the log: readers that begin at it go on with the entry that follows.
+	// Position is the place of the entry in the log: a reader that begins at it continues with the next entry.
 	Position ChangePosition
-	// ID is unique in the database. In the entries of a resource it rises.
+	// ID is unique in the database. It rises with the entries of a resource.
 	ID int64
-	// Type says what happened.
+	// Type is the kind of change.
 	Type ChangeType
-	// Kind, ObjectID and Namespace are those of the resource, and ResourceID is its row: an object that is informed after its row was removed has another.
+	// Kind, ObjectID and Namespace are those of the resource. ResourceID is the id of its row: an object that is informed
+	// after its row was removed gets another.
 	Kind, ObjectID, Namespace string
 	ResourceID                int64
-	// Generation is the one that has settled, SyncCount how often the resource was synced by then.
+	// Generation is the generation that has settled, SyncCount how often the resource had been synced by then.
 	Generation, SyncCount int64
-	// Before is the object as it was synced last before, as JSON: nil where it was not, not since it was deleted, or not with the log. After is the object
-	// that is synced, could not be, or is to be; nil after a deletion.
+	// Before is the object of the previous sync, as JSON: nil if there was none, none since a deletion, or none while the
+	// log was on. After is the object that was synced, could not be synced, or is to be synced; nil after a deletion.
 	Before, After json.RawMessage
-	// Error is why it failed, or what Work has said as it deleted; empty otherwise.
+	// Error is why the sync failed, or the error with which Work deleted the resource; empty otherwise.
 	Error string
-	// TraceParent and TraceState are those of the inform that made the generation, as Telemetry has carried them; empty for none.
+	// TraceParent and TraceState are those of the inform that made the generation, as Telemetry has carried them; empty for
+	// none.
 	TraceParent, TraceState string
 	// At is when the entry was written, which is before its transaction ended.
 	At time.Time
 }
 
-// ChangePosition is a place in the log of changes, behind an entry. It can be stored as text; what it consists of may change. The empty one is before the
-// oldest entry that is kept.
+// ChangePosition is a position in the log of changes, behind an entry. It can be stored as text; its format may change. The
+// empty position is before the oldest entry that is kept.
 type ChangePosition string
 
-// ChangePositionError is returned for a position from which the log cannot be read on without a gap. Match it with errors.As.
+// ChangePositionError is returned for a position from which the log cannot be read without a gap. Match it with errors.As.
 type ChangePositionError struct {
 	// Position is the one that was given.
 	Position ChangePosition
-	// IsRewound is set where the log went back: the database was restored, or the position is of another one. Otherwise entries after the
-	// position were removed: the reader was slower than [Config].MaxChangeRetentionPeriod, or than ChangeRetentionPeriod where its position
-	// is not in the database.
+	// IsRewound is set if the log went back: the database was restored, or the position belongs to another one. Otherwise
+	// entries after the position were removed: the reader was slower than [Config].MaxChangeRetentionPeriod, or than
+	// ChangeRetentionPeriod if its position is not in the database.
 	IsRewound bool
 }
 
-// Error says what happened, and what to do.
+// Error has the reason, and what to do.
 func (e *ChangePositionError) Error() string {
 	why := "entries after it were removed (Config.ChangeRetentionPeriod, MaxChangeRetentionPeriod)"
 	if e.IsRewound {
@@ -78,24 +81,24 @@ func (e *ChangePositionError) Error() string {
 		string(e.Position), why)
 }
 
-// changePlace is a position in numbers.
-type changePlace struct {
+// logPosition is a decoded ChangePosition.
+type logPosition struct {
 	epoch int32
 	xid   uint64
 	id    int64
 }
 
-// isStart reports whether it is before all entries, of any epoch.
-func (p changePlace) isStart() bool { return p == changePlace{} }
+// isStart reports whether the position is before all entries, of any epoch.
+func (p logPosition) isStart() bool { return p == logPosition{} }
 
-func (p changePlace) position() ChangePosition {
+func (p logPosition) encode() ChangePosition {
 	if p.isStart() {
 		return ""
 	}
 	return ChangePosition(fmt.Sprintf("%d.%d.%d", p.epoch, p.xid, p.id))
 }
 
-func parseChangePosition(field string, position ChangePosition) (p changePlace, err error) {
+func parseChangePosition(field string, position ChangePosition) (p logPosition, err error) {
 	if position == "" {
 		return p, nil
 	}
@@ -104,9 +107,9 @@ func parseChangePosition(field string, position ChangePosition) (p changePlace, 
 		epoch, notEpoch := strconv.ParseInt(parts[0], 10, 32)
 		xid, notXid := strconv.ParseUint(parts[1], 10, 64)
 		id, notID := strconv.ParseInt(parts[2], 10, 64)
-		// Postgres keeps an xid8 without a sign, but pgx reads no more of it than that.
+		// pgx reads no xid8 above MaxInt64, although Postgres' has no sign.
 		if notEpoch == nil && notXid == nil && notID == nil && epoch > 0 && xid <= math.MaxInt64 && id >= 0 {
-			return changePlace{int32(epoch), xid, id}, nil
+			return logPosition{int32(epoch), xid, id}, nil
 		}
 	}
 	return p, inputError(field, string(position), "must be the Position of a Change, or empty for the oldest entry")
@@ -118,20 +121,23 @@ type changeReader struct {
 	kinds           []string
 	member, members int
 	batch           int
-	// removed is up to where entries had been removed when it began at the oldest: what is left of before may be behind that.
-	removed changePlace
+	// removed is the position up to which entries had been removed when the reader began at the oldest entry: its first
+	// page may begin after that.
+	removed logPosition
 }
 
-// changePage is a page that was read.
+// changePage is a page of the log.
 type changePage struct {
 	changes []*Change
-	// end is behind the last entry of the page, wanted or not; isEmpty is set where there is none.
-	end     changePlace
+	// end is behind the last entry of the page, including entries of other kinds and members. isEmpty is set if there is
+	// none.
+	end     logPosition
 	isEmpty bool
 }
 
-// read reads the page behind a place. It is planned each time: a plan from when the log was short reads all of it, for each page.
-func (r *changeReader) read(ctx context.Context, from changePlace) (page changePage, err error) {
+// readPage reads the page behind a position. The statement is planned each time, because a plan that was made for a short
+// log reads all of it for each page.
+func (r *changeReader) readPage(ctx context.Context, from logPosition) (page changePage, err error) {
 	rows, err := db.New().ReadChanges(ctx, db.Planned(r.client.pool, r.batch), db.ReadChangesParams{
 		AfterXid: from.xid, AfterID: from.id, Kinds: orEmpty(r.kinds), Members: int64(r.members), Member: int64(r.member), Most: int32(r.batch), //nolint:gosec // it has a bound
 	})
@@ -142,21 +148,21 @@ func (r *changeReader) read(ctx context.Context, from changePlace) (page changeP
 		return page, ErrNoSchema
 	}
 	first := rows[0]
-	removed := changePlace{first.ChangeEpoch, first.RemovedXid, first.RemovedID}
+	removed := logPosition{first.ChangeEpoch, first.RemovedXid, first.RemovedID}
 	switch {
 	case first.Restored, !from.isStart() && (first.Ahead || first.ChangeEpoch != from.epoch):
-		return page, &ChangePositionError{Position: from.position(), IsRewound: true}
+		return page, &ChangePositionError{Position: from.encode(), IsRewound: true}
 	case from.isStart():
 		r.removed = removed
 	case first.Removed && r.removed != removed:
-		return page, &ChangePositionError{Position: from.position()}
+		return page, &ChangePositionError{Position: from.encode()}
 	}
 	if first.ID == 0 {
 		return changePage{end: from, isEmpty: true}, nil
 	}
 	for i := range rows {
 		row := &rows[i]
-		page.end = changePlace{row.ChangeEpoch, row.OrderXid, row.ID}
+		page.end = logPosition{row.ChangeEpoch, row.OrderXid, row.ID}
 		if row.Wanted {
 			page.changes = append(page.changes, changeOf(row))
 		}
@@ -168,12 +174,12 @@ type changeRow = db.ReadChangesRow
 
 func changeOf(row *changeRow) *Change {
 	c := &Change{
-		Position: changePlace{row.ChangeEpoch, row.OrderXid, row.ID}.position(), ID: row.ID, Type: ChangeType(row.Change), Kind: row.Kind, ObjectID: row.ObjectID,
+		Position: logPosition{row.ChangeEpoch, row.OrderXid, row.ID}.encode(), ID: row.ID, Type: ChangeType(row.Change), Kind: row.Kind, ObjectID: row.ObjectID,
 		Namespace: row.Namespace, ResourceID: row.ResourceID, Generation: row.Generation, SyncCount: row.SyncCount,
 		Before: jsonOrNil(row.Before), After: jsonOrNil(row.After), Error: row.Error, At: row.At.UTC(),
 	}
 	if row.Carrier != "" {
-		if carried, err := readCarrier(row.Carrier); err == nil { // Work reads it too, and says what is wrong
+		if carried, err := readCarrier(row.Carrier); err == nil { // Work reads it too, and reports the error
 			c.TraceParent, c.TraceState = carried.span["traceparent"], carried.span["tracestate"]
 		}
 	}
@@ -192,8 +198,9 @@ const (
 	maxHistory     = 10_000
 )
 
-// ResourceChanges returns the entries of one object, the latest first: also those of rows that were removed, for as long as the log keeps them. It has what was
-// committed, so it may be ahead of [Client.Changes]. before is the ID of an entry to go back from, 0 for the latest. The limit is 10,000 at most; 0 means 100.
+// ResourceChanges returns the entries of one object, the latest first, including those of removed rows, for as long as the
+// log keeps them. It shows entries once they are committed, so it may be ahead of [Client.Changes]. before is the ID of the
+// entry to go back from, 0 for the latest. The limit is 10,000 at most; 0 means 100.
 func (c *Client) ResourceChanges(ctx context.Context, kind, objectID string, before int64, limit int) ([]*Change, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: changes: %w", err)
@@ -215,8 +222,9 @@ func (c *Client) ResourceChanges(ctx context.Context, kind, objectID string, bef
 	return all, nil
 }
 
-// LatestChanges returns the latest entries of the log of changes, of all kinds, the latest first. It has what [Client.Changes] yields by now, so that reading goes on
-// without a gap at the Position of the first. The limit is 10,000 at most; 0 means 100.
+// LatestChanges returns the latest entries of the log of changes, of all kinds, the latest first. It has the entries that
+// [Client.Changes] yields by now, so reading can continue without a gap at the Position of the first. The limit is 10,000
+// at most; 0 means 100.
 func (c *Client) LatestChanges(ctx context.Context, limit int) ([]*Change, error) {
 	if err := setLimit("limit", &limit, defaultHistory, maxHistory); err != nil {
 		return nil, fmt.Errorf("delta: changes: %w", err)
@@ -232,7 +240,7 @@ func (c *Client) LatestChanges(ctx context.Context, limit int) ([]*Change, error
 	return all, nil
 }
 
-// changeOfRow is an entry that was read from its end.
+// changeOfRow converts a row that was read from the end of the log.
 func changeOfRow(r db.ResourceChangesRow) *Change {
 	return changeOf(&changeRow{
 		ChangeEpoch: r.ChangeEpoch, OrderXid: r.OrderXid, ID: r.ID, At: r.At, Change: r.Change, Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace,

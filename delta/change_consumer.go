@@ -15,25 +15,25 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ChangeConsumer is what handles the log of changes, with a position that is kept in the database. Name is required, and Handle for
-// [Client.ConsumeChanges].
+// ChangeConsumer is a consumer of the log of changes whose position is kept in the database. Name is required, and Handle
+// for [Client.ConsumeChanges].
 type ChangeConsumer struct {
-	// Name tells consumers from each other: each has its own position. Letters, digits, '_', '-' and '.', at most 127 bytes.
+	// Name identifies the consumer: each has its own position. Letters, digits, '_', '-' and '.', at most 127 bytes.
 	Name string
 
-	// Members is of how many members a group consists that share the log, 1000 at most, and Member which of them this is, from 0. Each gets the
-	// entries of its share of the resources, all of a resource the same one. A group of another size begins where the slowest member of the one before
-	// was: stop that first.
+	// Members is the size of a group that shares the log, 1000 at most, and Member the index of this consumer in it, from
+	// 0. Each member gets the entries of its share of the resources, and all entries of a resource go to the same member. A
+	// group of another size begins at the position of the slowest member of the group before: stop that group first.
 	//
 	// Defaults to 1: no group.
 	Members, Member int
 
-	// Kinds are those whose entries are handled.
+	// Kinds are the kinds whose entries are handled.
 	//
 	// Defaults to all.
 	Kinds []string
 
-	// From is where it begins that has no position yet.
+	// From is where a consumer without a position begins.
 	//
 	// Defaults to the oldest entry that is kept.
 	From ChangePosition
@@ -43,14 +43,16 @@ type ChangeConsumer struct {
 	// Defaults to 100.
 	BatchSize int
 
-	// Restart has it begin again at the oldest entry, with a warning in the log, when it cannot read on from its position without a gap: entries were
-	// removed before it has handled them, or the database was restored. What was lost it does not get: its handler should take that from the resources as they are.
+	// Restart makes the consumer begin again at the oldest entry, with a warning in the log, if it cannot continue from its
+	// position without a gap: entries were removed before it has handled them, or the database was restored. It does not
+	// get the lost entries: its handler should read the current resources instead.
 	//
 	// Defaults to false: it ends with a *[ChangePositionError].
 	Restart bool
 
-	// Handle is called with the entries that follow, those of a resource in their order, one batch after the other. After an error, or a panic, it gets the
-	// same ones again, after a while: what cannot be handled it has to leave aside itself, or it stands still.
+	// Handle is called with the next entries, those of a resource in their order, one batch after the other. After an
+	// error, or a panic, it gets the same entries again, after a backoff. It must set aside entries that it cannot handle,
+	// or it makes no progress.
 	//
 	// Its context ends with that of [Client.ConsumeChanges], and when another process has taken over.
 	Handle func(ctx context.Context, batch *ChangeBatch) error
@@ -58,8 +60,8 @@ type ChangeConsumer struct {
 
 const maxChangeMembers = 1000
 
-// check checks a consumer, and returns it with its defaults.
-func (o ChangeConsumer) check() (ChangeConsumer, error) {
+// withDefaults checks a consumer, and returns it with its defaults.
+func (o ChangeConsumer) withDefaults() (ChangeConsumer, error) {
 	if err := checkName("Name", o.Name); err != nil {
 		return o, err
 	}
@@ -76,25 +78,27 @@ func (o ChangeConsumer) check() (ChangeConsumer, error) {
 	return o, checkKinds("Kinds", o.Kinds)
 }
 
-// ErrConsumerSuperseded is wrapped in the error of [ChangeBatch.SaveTx] where another process has the consumer, or has handled the batch: roll back.
+// ErrConsumerSuperseded is wrapped in the error of [ChangeBatch.SaveTx] if another process has taken over the consumer, or
+// has handled the batch: roll back.
 var ErrConsumerSuperseded = errors.New("another process has taken over the consumer")
 
-// ChangeBatch is what a consumer is to handle at once.
+// ChangeBatch is the argument of a consumer's Handle.
 type ChangeBatch struct {
 	// Changes are the entries.
 	Changes []*Change
 
 	run      *changeRun
-	from, to changePlace
+	from, to logPosition
 	saved    atomic.Bool
 }
 
-// SaveTx saves in a transaction of the caller's that the batch was handled: then its effects in the same database and the position are committed
-// together, exactly once. Without it the position is saved after Handle has returned nil, and a batch may come again after a crash. It returns an error with
-// [ErrConsumerSuperseded] where another process has the consumer.
+// SaveTx records in the caller's transaction that the batch was handled. Then its effects in the same database and the
+// position are committed together, exactly once. Without SaveTx the position is saved after Handle has returned nil, and a
+// batch may be repeated after a crash. It returns an error with [ErrConsumerSuperseded] if another process has taken over
+// the consumer.
 func (b *ChangeBatch) SaveTx(ctx context.Context, tx pgx.Tx) error {
 	b.run.inTx.Store(true)
-	if err := b.run.save(ctx, tx, b.from, b.to); err != nil {
+	if err := b.run.savePosition(ctx, tx, b.from, b.to); err != nil {
 		return fmt.Errorf("delta: changes: saving the position of consumer %q: %w", b.run.Name, err)
 	}
 	b.saved.Store(true)
@@ -102,27 +106,27 @@ func (b *ChangeBatch) SaveTx(ctx context.Context, tx pgx.Tx) error {
 }
 
 const (
-	// changeClaimFor is how long a consumer is a process's that says nothing. It renews that three times as often.
+	// changeClaimFor is how long the claim of a silent process lasts. It is renewed three times as often.
 	changeClaimFor = 15 * time.Second
-	// changeClaimLook is how often one that is another process's is asked for.
+	// changeClaimLook is how often a process asks for a consumer that another one has claimed.
 	changeClaimLook = time.Second
-	// positionEvery is how often a position is saved that passes only entries which are not the consumer's.
+	// positionEvery is how often the position is saved while all entries belong to other consumers.
 	positionEvery = time.Second
 )
 
-// ConsumeChanges handles the log of changes until ctx ends, and then returns nil. Entries are handled at least once, and those of a resource in their order; with
-// [ChangeBatch.SaveTx], exactly once. Where the same consumer, or member of a group, runs in another process, it waits until that ends or dies: run as many as
-// you like.
+// ConsumeChanges handles the log of changes until ctx ends, and then returns nil. Entries are handled at least once, and
+// those of a resource in their order; with [ChangeBatch.SaveTx], exactly once. If the same consumer, or member of a group,
+// runs in another process, it waits until that ends or dies: run as many as you like.
 //
-// It returns earlier with an *[InputError], a *[ChangePositionError] (see [ChangeConsumer].Restart), or an error of Postgres that does not pass. The client need
-// not be started. The log keeps what a consumer has not handled, up to [Config].MaxChangeRetentionPeriod: remove one that is not used any more with
-// [Client.ForgetChangeConsumer].
+// It returns earlier with an *[InputError], a *[ChangePositionError] (see [ChangeConsumer].Restart), or a permanent error
+// of Postgres. The client need not be started. The log keeps entries that a consumer has not handled, up to
+// [Config].MaxChangeRetentionPeriod: remove a consumer that is no longer used with [Client.ForgetChangeConsumer].
 func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) error {
-	consumer, err := consumer.check()
+	consumer, err := consumer.withDefaults()
 	if err == nil && consumer.Handle == nil {
 		err = inputError("Handle", nil, "must be a function")
 	}
-	from := changePlace{}
+	from := logPosition{}
 	if err == nil {
 		from, err = parseChangePosition("From", consumer.From)
 	}
@@ -139,8 +143,8 @@ func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) er
 	return fmt.Errorf("delta: changes: consumer %q: %w", consumer.Name, err)
 }
 
-// ForgetChangeConsumer removes the positions of a consumer, with all its members: the log keeps nothing for it any longer. It returns [ErrNotFound] where there is no such
-// consumer, or a process has it.
+// ForgetChangeConsumer removes the positions of a consumer and all its members, so that the log keeps nothing for it. It
+// returns [ErrNotFound] if there is no such consumer, or if a process runs it.
 func (c *Client) ForgetChangeConsumer(ctx context.Context, name string) error {
 	if err := checkName("name", name); err != nil {
 		return fmt.Errorf("delta: changes: %w", err)
@@ -155,20 +159,20 @@ func (c *Client) ForgetChangeConsumer(ctx context.Context, name string) error {
 	return nil
 }
 
-// errConsumerLost ends what a consumer does that another process may have.
+// errConsumerLost ends a consumer whose claim another process may have.
 var errConsumerLost = errors.New("the claim on the consumer was lost")
 
-// changeRun is one time for which a process has a consumer.
+// changeRun is the time during which a process holds the claim of a consumer.
 type changeRun struct {
 	ChangeConsumer
 	client *Client
 	reader changeReader
 	claim  string
-	// members and member are Members and Member as the database has them.
+	// members and member are Members and Member in the database's type.
 	members, member int32
 	// saved is the position in the database.
-	saved changePlace
-	// inTx is set while a transaction of the user's may hold the row of the position.
+	saved logPosition
+	// inTx is set while a transaction of the user's may lock the row of the position.
 	inTx atomic.Bool
 }
 
@@ -180,29 +184,29 @@ func newChangeRun(c *Client, consumer ChangeConsumer) *changeRun {
 	}
 }
 
-// run waits until it has the consumer, and handles the log until that is lost, or ctx ends.
-func (r *changeRun) run(ctx context.Context, from changePlace) error {
-	if err := r.acquire(ctx, from); err != nil {
+// run waits until it has claimed the consumer, and handles the log until the claim is lost, or ctx ends.
+func (r *changeRun) run(ctx context.Context, from logPosition) error {
+	if err := r.claimConsumer(ctx, from); err != nil {
 		return err
 	}
 	owned, lose := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
-	renewing.Go(func() { r.renew(owned, lose) })
-	defer r.release()
+	renewing.Go(func() { r.renewClaim(owned, lose) })
+	defer r.releaseClaim()
 	defer renewing.Wait()
 	defer lose(nil)
-	err := r.consume(owned)
+	err := r.consumeLog(owned)
 	if cause := context.Cause(owned); cause != nil && ctx.Err() == nil {
 		return cause
 	}
 	return err
 }
 
-// acquire makes the consumer this process's.
-func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
+// claimConsumer waits until this process has the claim.
+func (r *changeRun) claimConsumer(ctx context.Context, from logPosition) error {
 	for {
 		owned := false
-		err := r.client.patientlyChanging(ctx, "taking over a consumer of the log of changes failed; it is tried again", func() error {
+		err := r.client.retryLogQuery(ctx, "taking over a consumer of the log of changes failed; it is tried again", func() error {
 			row, err := db.New().ClaimChangeConsumer(ctx, r.client.pool, db.ClaimChangeConsumerParams{
 				Name: r.Name, Members: r.members, Member: r.member, Epoch: from.epoch, OrderXid: from.xid, ID: from.id,
 				Claim: r.claim, ClaimFor: changeClaimFor,
@@ -210,7 +214,7 @@ func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
 			if errors.Is(err, pgx.ErrNoRows) {
 				return nil
 			}
-			owned, r.saved = err == nil, changePlace{row.Epoch, row.OrderXid, row.ID}
+			owned, r.saved = err == nil, logPosition{row.Epoch, row.OrderXid, row.ID}
 			return schemaError(err)
 		})
 		if err != nil {
@@ -226,13 +230,13 @@ func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
 }
 
 func (r *changeRun) forgetOtherGroups(ctx context.Context) error {
-	return r.client.patientlyChanging(ctx, "removing positions of an earlier group failed; it is tried again", func() error {
+	return r.client.retryLogQuery(ctx, "removing positions of an earlier group failed; it is tried again", func() error {
 		return db.New().ForgetOtherGroups(ctx, r.client.pool, db.ForgetOtherGroupsParams{Name: r.Name, Members: r.members})
 	})
 }
 
-// renew keeps the consumer this process's until ctx ends, and ends it if that may be lost.
-func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
+// renewClaim renews the claim until ctx ends, and calls lose if the claim may be lost.
+func (r *changeRun) renewClaim(ctx context.Context, lose context.CancelCauseFunc) {
 	renewed := time.Now()
 	for backoff.Pause(ctx, changeClaimFor/3) == nil {
 		began := time.Now()
@@ -248,7 +252,7 @@ func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
 			lose(errConsumerLost)
 			return
 		case r.inTx.Load():
-			renewed = began // a transaction of the user's has the row locked, so no other process takes it over
+			renewed = began // a transaction of the user's locks the row, so no other process takes it over
 		case time.Since(renewed) > changeClaimFor*2/3:
 			lose(errConsumerLost)
 			return
@@ -256,8 +260,8 @@ func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
 	}
 }
 
-// release lets another process have the consumer at once.
-func (r *changeRun) release() {
+// releaseClaim lets another process claim the consumer at once.
+func (r *changeRun) releaseClaim() {
 	ctx, cancel := context.WithTimeout(context.Background(), changeClaimFor/3)
 	defer cancel()
 	_ = db.New().ReleaseChangeConsumer(ctx, r.client.pool, db.ReleaseChangeConsumerParams{ // otherwise it has it a little later

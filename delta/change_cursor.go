@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ChangeCursor is a consumer of the log of changes that its caller reads, and whose position its caller saves: what was read may be handled side by side, and
-// more be read meanwhile. Next and Save may be called by two goroutines at once.
+// ChangeCursor is a consumer of the log of changes that its caller reads, and whose position its caller saves: entries may
+// be handled concurrently, while more are read. Next and Save may be called by two goroutines at once.
 type ChangeCursor struct {
 	run      *changeRun
 	owned    context.Context //nolint:containedctx // it ends with the claim
@@ -17,18 +17,19 @@ type ChangeCursor struct {
 	renewing sync.WaitGroup
 
 	mu      sync.Mutex
-	place   changePlace // behind all that was read
+	place   logPosition // behind all that was read
 	given   ChangePosition
 	waiting bool // a change that was given is not saved
 	savedAt time.Time
-	unsure  *changePlace // a position whose save has failed, and may have been committed
+	unsure  *logPosition // a position whose save has failed, and may have been committed
 }
 
 // errCursorClosed is the error of a cursor after its end.
 var errCursorClosed = errors.New("the cursor is closed")
 
-// OpenChanges is [Client.ConsumeChanges] for those who read by themselves. It waits until no other process has the consumer, or member of a group, and
-// returns a cursor behind the position that was saved last. Handle must be nil. Close the cursor, so that another process need not wait until the claim has expired.
+// OpenChanges is [Client.ConsumeChanges] for callers that read the log themselves. It waits until no other process has the
+// consumer, or member of a group, and returns a cursor behind the position that was saved last. Handle must be nil. Close
+// the cursor, so that another process need not wait until the claim has expired.
 //
 // Its errors are those of ConsumeChanges, and that of ctx if it ends.
 func (c *Client) OpenChanges(ctx context.Context, consumer ChangeConsumer) (*ChangeCursor, error) {
@@ -40,7 +41,7 @@ func (c *Client) OpenChanges(ctx context.Context, consumer ChangeConsumer) (*Cha
 }
 
 func (c *Client) openChanges(ctx context.Context, consumer ChangeConsumer) (*ChangeCursor, error) {
-	consumer, err := consumer.check()
+	consumer, err := consumer.withDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -52,27 +53,29 @@ func (c *Client) openChanges(ctx context.Context, consumer ChangeConsumer) (*Cha
 		return nil, err
 	}
 	r := newChangeRun(c, consumer)
-	if err := r.acquire(ctx, from); err != nil {
-		r.release() // it may have been committed
+	if err := r.claimConsumer(ctx, from); err != nil {
+		r.releaseClaim() // it may have been committed
 		return nil, err
 	}
 	owned, lose := context.WithCancelCause(context.Background())
 	cursor := &ChangeCursor{run: r, owned: owned, lose: lose, place: r.saved, savedAt: time.Now()}
-	cursor.renewing.Go(func() { r.renew(owned, lose) })
+	cursor.renewing.Go(func() { r.renewClaim(owned, lose) })
 	return cursor, nil
 }
 
-// Next waits for entries and returns those that follow, [ChangeConsumer].BatchSize at most: those of a resource in their order. It gets over what passes.
+// Next waits for entries and returns the next ones, at most [ChangeConsumer].BatchSize, those of a resource in their order.
+// It retries after transient errors.
 //
-// It returns an error with [ErrConsumerSuperseded] where another process has the consumer, or may have: it was not possible to renew the claim. What was read and
-// not saved comes again then, from the next cursor. The other errors are those of [Client.ConsumeChanges], and that of ctx if it ends.
+// It returns an error with [ErrConsumerSuperseded] if another process has the consumer, or may have it because the claim
+// could not be renewed. Entries that were read and not saved come again then, from the next cursor. Its other errors are
+// those of [Client.ConsumeChanges], and that of ctx if it ends.
 func (c *ChangeCursor) Next(ctx context.Context) ([]*Change, error) {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
 	for {
-		page, err := c.run.readOn(ctx, c.place)
+		page, err := c.run.readNextPage(ctx, c.place)
 		if err == nil {
-			err = c.pass(ctx, page)
+			err = c.notePage(ctx, page)
 		}
 		if err == nil && len(page.changes) > 0 {
 			return page.changes, nil
@@ -81,13 +84,14 @@ func (c *ChangeCursor) Next(ctx context.Context) ([]*Change, error) {
 			err = pauseChanges(ctx)
 		}
 		if err != nil {
-			return nil, c.explain(ctx, err)
+			return nil, c.wrapError(ctx, err)
 		}
 	}
 }
 
-// pass notes what was read. Where all that was given is saved, what is the consumer's no longer keeps the position back.
-func (c *ChangeCursor) pass(ctx context.Context, page changePage) error {
+// notePage notes a page that was read. If all returned entries are saved, it moves the saved position past entries of
+// others.
+func (c *ChangeCursor) notePage(ctx context.Context, page changePage) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.place = page.end
@@ -98,11 +102,12 @@ func (c *ChangeCursor) pass(ctx context.Context, page changePage) error {
 	if c.waiting || page.end == c.run.saved || page.end.isStart() || time.Since(c.savedAt) < positionEvery {
 		return nil
 	}
-	return c.save(ctx, page.end)
+	return c.savePosition(ctx, page.end)
 }
 
-// Save saves the position of an entry that Next has returned: it and all before it have been handled, and do not come again. It gets over what passes, until ctx
-// ends; then the position may be saved or not, which the next call finds out. It returns an error with [ErrConsumerSuperseded] as Next does.
+// Save saves the position of an entry that Next has returned: that entry and all before it have been handled, and do not
+// come again. It retries after transient errors until ctx ends; then the position may or may not be saved, which the next
+// call finds out. It returns an error with [ErrConsumerSuperseded] as Next does.
 func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error {
 	to, err := parseChangePosition("position", position)
 	if err != nil {
@@ -112,8 +117,8 @@ func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error 
 	defer leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.save(ctx, to); err != nil {
-		return c.explain(ctx, err)
+	if err := c.savePosition(ctx, to); err != nil {
+		return c.wrapError(ctx, err)
 	}
 	if position == c.given {
 		c.waiting = false
@@ -121,10 +126,10 @@ func (c *ChangeCursor) Save(ctx context.Context, position ChangePosition) error 
 	return nil
 }
 
-// save saves a position. One that was tried before, without an answer, may be where the row stands.
-func (c *ChangeCursor) save(ctx context.Context, to changePlace) error {
+// savePosition saves a position. An earlier save without an answer may have been committed, so it reads the row first then.
+func (c *ChangeCursor) savePosition(ctx context.Context, to logPosition) error {
 	if c.unsure != nil {
-		stands, err := c.run.position(ctx)
+		stands, err := c.run.readPosition(ctx)
 		if err != nil {
 			return err
 		}
@@ -133,7 +138,7 @@ func (c *ChangeCursor) save(ctx context.Context, to changePlace) error {
 		}
 		c.unsure = nil
 	}
-	err := c.run.savePatiently(ctx, c.run.saved, to)
+	err := c.run.retrySavePosition(ctx, c.run.saved, to)
 	switch {
 	case err == nil:
 		c.savedAt = time.Now()
@@ -145,25 +150,27 @@ func (c *ChangeCursor) save(ctx context.Context, to changePlace) error {
 	return err
 }
 
-// Done is closed when the claim is lost, or the cursor closed: what was read and not saved may be another process's from then on.
+// Done is closed when the claim is lost, or the cursor closed: another process may get entries that were not saved from
+// then on.
 func (c *ChangeCursor) Done() <-chan struct{} { return c.owned.Done() }
 
-// Close gives up the consumer, so that another process has it at once. What was not saved comes again. Other methods that run end with an error.
+// Close releases the consumer, so that another process can claim it at once. Entries that were not saved come again. Other
+// running calls return an error.
 func (c *ChangeCursor) Close() {
 	c.lose(errCursorClosed)
 	c.renewing.Wait()
-	c.run.release()
+	c.run.releaseClaim()
 }
 
-// whileOwned is a context that ends with the claim, too.
+// whileOwned returns a context that also ends with the claim.
 func (c *ChangeCursor) whileOwned(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	unhook := context.AfterFunc(c.owned, func() { cancel(context.Cause(c.owned)) })
 	return ctx, func() { unhook(); cancel(nil) }
 }
 
-// explain names the consumer, and why its claim has ended, if it has.
-func (c *ChangeCursor) explain(ctx context.Context, err error) error {
+// wrapError adds the name of the consumer, and the reason if its claim has ended.
+func (c *ChangeCursor) wrapError(ctx context.Context, err error) error {
 	switch cause := context.Cause(c.owned); {
 	case errors.Is(cause, errConsumerLost):
 		err = ErrConsumerSuperseded

@@ -11,17 +11,17 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// consume handles the log from the position that is saved, until ctx ends.
-func (r *changeRun) consume(ctx context.Context) error {
+// consumeLog handles the log from the saved position until ctx ends.
+func (r *changeRun) consumeLog(ctx context.Context) error {
 	place, savedAt := r.saved, time.Now()
 	for {
-		page, err := r.readOn(ctx, place)
+		page, err := r.readNextPage(ctx, place)
 		switch {
 		case err == nil && len(page.changes) > 0:
-			err = r.handle(ctx, page.changes, page.end)
+			err = r.handleBatch(ctx, page.changes, page.end)
 			savedAt = time.Now()
 		case err == nil && page.end != r.saved && !page.end.isStart() && time.Since(savedAt) > positionEvery:
-			err = r.savePatiently(ctx, r.saved, page.end)
+			err = r.retrySavePosition(ctx, r.saved, page.end)
 			savedAt = time.Now()
 		}
 		if err == nil && page.isEmpty {
@@ -34,9 +34,10 @@ func (r *changeRun) consume(ctx context.Context) error {
 	}
 }
 
-// readOn reads the page behind a place. Where that cannot be done without a gap, and Restart is set, the page is empty and ends before the oldest entry.
-func (r *changeRun) readOn(ctx context.Context, place changePlace) (changePage, error) {
-	page, err := r.reader.readPatiently(ctx, place)
+// readNextPage reads the page behind a position. If that is impossible without a gap, and Restart is set, it returns an
+// empty page that ends before the oldest entry.
+func (r *changeRun) readNextPage(ctx context.Context, place logPosition) (changePage, error) {
+	page, err := r.reader.retryReadPage(ctx, place)
 	if lost := new(ChangePositionError); errors.As(err, &lost) && r.Restart {
 		r.client.config.Logger.Warn("a consumer of the log of changes cannot read on from its position, and begins again at the oldest entry",
 			"consumer", r.Name, "member", r.Member, "error", lost)
@@ -45,15 +46,15 @@ func (r *changeRun) readOn(ctx context.Context, place changePlace) (changePage, 
 	return page, err
 }
 
-// pauseChanges waits until it is worth while to look for entries again.
+// pauseChanges waits for the poll interval of readers.
 func pauseChanges(ctx context.Context) error { return backoff.Pause(ctx, changesPoll) }
 
-// handle has a batch handled, again and again until that succeeds, and saves the position.
-func (r *changeRun) handle(ctx context.Context, changes []*Change, to changePlace) error {
+// handleBatch calls the handler for a batch until it succeeds, and saves the position.
+func (r *changeRun) handleBatch(ctx context.Context, changes []*Change, to logPosition) error {
 	pauses := backoff.New(shortestChangesPause, longestChangesPause)
 	for {
 		batch := &ChangeBatch{Changes: changes, run: r, from: r.saved, to: to}
-		err := r.settle(ctx, batch, r.call(ctx, batch))
+		err := r.saveHandled(ctx, batch, r.callHandler(ctx, batch))
 		switch {
 		case err == nil:
 			r.saved = to
@@ -72,25 +73,27 @@ func (r *changeRun) handle(ctx context.Context, changes []*Change, to changePlac
 	}
 }
 
-// positionPatience is how long a position is saved after the consumer was to end: what was handled does not come again then.
+// positionPatience is how long a position may still be saved after the consumer was told to end, so that the batch does not
+// come again.
 const positionPatience = 5 * time.Second
 
-// settle saves the position of a batch that was handled, also if the consumer is to end meanwhile. failed is what the handler returned.
-func (r *changeRun) settle(ctx context.Context, batch *ChangeBatch, failed error) error {
+// saveHandled saves the position of a handled batch, even if the consumer is told to end meanwhile. failed is the error of
+// the handler.
+func (r *changeRun) saveHandled(ctx context.Context, batch *ChangeBatch, failed error) error {
 	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(positionPatience, cancel) })()
 	switch {
 	case batch.saved.Load():
-		return r.judge(patient, batch, failed)
+		return r.checkCommitted(patient, batch, failed)
 	case failed == nil:
-		return r.savePatiently(patient, batch.from, batch.to)
+		return r.retrySavePosition(patient, batch.from, batch.to)
 	}
 	return failed
 }
 
-// call calls the handler. A panic is an error.
-func (r *changeRun) call(ctx context.Context, batch *ChangeBatch) (err error) {
+// callHandler calls the handler. A panic is an error.
+func (r *changeRun) callHandler(ctx context.Context, batch *ChangeBatch) (err error) {
 	defer r.inTx.Store(false)
 	defer func() {
 		if v := recover(); v != nil {
@@ -100,9 +103,10 @@ func (r *changeRun) call(ctx context.Context, batch *ChangeBatch) (err error) {
 	return r.Handle(ctx, batch)
 }
 
-// judge says, by the position in the database, whether the transaction was committed that was to save it: then the batch was handled, whatever Handle returned.
-func (r *changeRun) judge(ctx context.Context, batch *ChangeBatch, failed error) error {
-	stands, err := r.position(ctx)
+// checkCommitted reads from the position in the database whether the transaction of SaveTx was committed. If it was, the
+// batch is handled, whatever Handle returned.
+func (r *changeRun) checkCommitted(ctx context.Context, batch *ChangeBatch, failed error) error {
+	stands, err := r.readPosition(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -120,24 +124,24 @@ func (r *changeRun) judge(ctx context.Context, batch *ChangeBatch, failed error)
 	return failed
 }
 
-func (r *changeRun) position(ctx context.Context) (place changePlace, err error) {
-	err = r.client.patientlyChanging(ctx, "reading the position of a consumer of the log of changes failed; it is tried again", func() error {
+func (r *changeRun) readPosition(ctx context.Context) (place logPosition, err error) {
+	err = r.client.retryLogQuery(ctx, "reading the position of a consumer of the log of changes failed; it is tried again", func() error {
 		row, err := db.New().ChangePosition(ctx, r.client.pool, db.ChangePositionParams{
 			Name: r.Name, Members: r.members, Member: r.member,
 		})
-		place = changePlace{row.Epoch, row.OrderXid, row.ID}
+		place = logPosition{row.Epoch, row.OrderXid, row.ID}
 		return schemaError(err)
 	})
 	return place, err
 }
 
-// savePatiently saves a position by itself. Where the answer is lost, what the row says decides.
-func (r *changeRun) savePatiently(ctx context.Context, from, to changePlace) error {
-	err := r.client.patientlyChanging(ctx, "saving the position of a consumer of the log of changes failed; it is tried again", func() error {
-		return r.save(ctx, r.client.pool, from, to)
+// retrySavePosition saves a position outside a transaction. If the answer was lost, it reads the row to find out.
+func (r *changeRun) retrySavePosition(ctx context.Context, from, to logPosition) error {
+	err := r.client.retryLogQuery(ctx, "saving the position of a consumer of the log of changes failed; it is tried again", func() error {
+		return r.savePosition(ctx, r.client.pool, from, to)
 	})
 	if errors.Is(err, ErrConsumerSuperseded) {
-		if stands, readErr := r.position(ctx); readErr != nil || stands != to {
+		if stands, readErr := r.readPosition(ctx); readErr != nil || stands != to {
 			return errors.Join(err, readErr)
 		}
 		err = nil
@@ -148,8 +152,9 @@ func (r *changeRun) savePatiently(ctx context.Context, from, to changePlace) err
 	return err
 }
 
-// save saves a position if this process has the consumer, and the position is that from which the batch was read.
-func (r *changeRun) save(ctx context.Context, conn db.DBTX, from, to changePlace) error {
+// savePosition saves a position if this process has the claim, and the stored position is the one from which the batch was
+// read.
+func (r *changeRun) savePosition(ctx context.Context, conn db.DBTX, from, to logPosition) error {
 	rows, err := db.New().SaveChangePosition(ctx, conn, db.SaveChangePositionParams{
 		Epoch: to.epoch, OrderXid: to.xid, ID: to.id, ClaimFor: changeClaimFor, Name: r.Name,
 		Members: r.members, Member: r.member, Claim: r.claim,

@@ -16,22 +16,23 @@ const (
 	// changesBatch is how many entries a reader reads at once.
 	changesBatch    = 100
 	maxChangesBatch = 10_000
-	// changesPoll is how often a reader looks that has found nothing. An outcome does not notify: a commit that does waits for every other one.
+	// changesPoll is how often a reader polls that has found nothing. Outcomes send no notifications, because a commit with
+	// a notification waits for every other such commit.
 	changesPoll = 200 * time.Millisecond
-	// shortestChangesPause and longestChangesPause bound the time until a reader tries again after an error that may pass.
+	// shortestChangesPause and longestChangesPause bound the backoff after a transient error.
 	shortestChangesPause = 100 * time.Millisecond
 	longestChangesPause  = 10 * time.Second
 )
 
-// Changes yields the entries of the log of changes behind a position, those of some kinds or of all, and waits for what comes. It ends when ctx does. An error is the
-// last that it yields: a *[ChangePositionError] where the log cannot be read on from the position without a gap, an *[InputError], or what Postgres has
-// said and does not pass; it reads on by itself after what passes. Nothing is remembered: keep the Position of the last change that was handled, or use
-// [Client.ConsumeChanges].
+// Changes yields the entries of the log of changes behind a position, of the given kinds or of all, and waits for further
+// ones. It ends when ctx does. It reads on after transient errors. Any other error is the last that it yields: a
+// *[ChangePositionError] if the log cannot be read from the position without a gap, an *[InputError], or a permanent error
+// of Postgres. It remembers nothing: keep the Position of the last change that was handled, or use [Client.ConsumeChanges].
 //
-// The entries of a resource come in their order, and none is skipped. An entry is held back until all transactions have ended that began to write before it, anywhere
-// on the server: [Client.ChangeLog] says for how long.
+// The entries of a resource come in their order, and none is skipped. An entry is held back until all transactions have
+// ended that began to write before it, anywhere on the server: [Client.ChangeLog] shows for how long.
 //
-// Entries are there for kinds with [ObjectSettings].Log. The client need not be started.
+// Only kinds with [ObjectSettings].Log have entries. The client need not be started.
 func (c *Client) Changes(ctx context.Context, from ChangePosition, kinds ...string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
 		place, err := parseChangePosition("position", from)
@@ -41,7 +42,7 @@ func (c *Client) Changes(ctx context.Context, from ChangePosition, kinds ...stri
 		r := &changeReader{client: c, kinds: kinds, members: 1, batch: changesBatch}
 		for err == nil {
 			var page changePage
-			if page, err = r.await(ctx, place); err != nil {
+			if page, err = r.awaitPage(ctx, place); err != nil {
 				break
 			}
 			for _, change := range page.changes {
@@ -57,16 +58,16 @@ func (c *Client) Changes(ctx context.Context, from ChangePosition, kinds ...stri
 	}
 }
 
-// ChangesEnd is the position behind all that a reader can read now: [Client.Changes] yields what comes after.
+// ChangesEnd returns the position behind all entries that a reader can read now: [Client.Changes] yields later ones.
 func (c *Client) ChangesEnd(ctx context.Context) (ChangePosition, error) {
 	end, err := db.New().ChangesEnd(ctx, c.pool)
 	if err != nil {
 		return "", fmt.Errorf("delta: changes: %w", schemaError(err))
 	}
-	return changePlace{epoch: end.ChangeEpoch, xid: end.Xmin - 1, id: math.MaxInt64}.position(), nil
+	return logPosition{epoch: end.ChangeEpoch, xid: end.Xmin - 1, id: math.MaxInt64}.encode(), nil
 }
 
-// checkKinds checks names of kinds that may not be known to this client.
+// checkKinds checks names of kinds, which this client need not know.
 func checkKinds(field string, kinds []string) error {
 	for _, kind := range kinds {
 		if err := checkName(field, kind); err != nil {
@@ -76,27 +77,27 @@ func checkKinds(field string, kinds []string) error {
 	return nil
 }
 
-// await reads the page behind a place, and waits until there is one. It gets over what passes.
-func (r *changeReader) await(ctx context.Context, from changePlace) (changePage, error) {
-	page, err := r.readPatiently(ctx, from)
+// awaitPage reads the page behind a position, and waits until there is one. It retries after transient errors.
+func (r *changeReader) awaitPage(ctx context.Context, from logPosition) (changePage, error) {
+	page, err := r.retryReadPage(ctx, from)
 	for err == nil && page.isEmpty {
 		if err = backoff.Pause(ctx, changesPoll); err == nil {
-			page, err = r.readPatiently(ctx, from)
+			page, err = r.retryReadPage(ctx, from)
 		}
 	}
 	return page, err
 }
 
-func (r *changeReader) readPatiently(ctx context.Context, from changePlace) (page changePage, err error) {
-	err = r.client.patientlyChanging(ctx, "reading the log of changes failed; it is tried again", func() error {
-		page, err = r.read(ctx, from)
+func (r *changeReader) retryReadPage(ctx context.Context, from logPosition) (page changePage, err error) {
+	err = r.client.retryLogQuery(ctx, "reading the log of changes failed; it is tried again", func() error {
+		page, err = r.readPage(ctx, from)
 		return err
 	})
 	return page, err
 }
 
-// patientlyChanging repeats what readers of the log ask of Postgres until it does not fail with what passes.
-func (c *Client) patientlyChanging(ctx context.Context, warning string, do func() error) error {
+// retryLogQuery repeats a query of a reader of the log until it does not fail with a transient error.
+func (c *Client) retryLogQuery(ctx context.Context, warning string, do func() error) error {
 	pauses := backoff.New(shortestChangesPause, longestChangesPause)
 	for {
 		err := do()

@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// partitionsAhead is for how many days after this one partitions of the log are made: so long clients may be away.
+	// partitionsAhead is for how many days after today partitions of the log are made: clients may be stopped for that
+	// long.
 	partitionsAhead = 3
 	// trimPage is how many entries one statement removes from the default partition.
 	trimPage = 5000
-	// maxCountedChanges is where counting entries ends.
+	// maxCountedChanges bounds the count of entries.
 	maxCountedChanges = 100_000
 )
 
@@ -33,7 +34,7 @@ func (c *Client) logsChanges() bool {
 	return false
 }
 
-// prepareChangeLog takes over a log that was restored, and makes partitions, before the client writes any entry.
+// prepareChangeLog takes over a restored log, and makes partitions, before the client writes any entry.
 func (e *engine) prepareChangeLog(ctx context.Context) error {
 	if !e.client.logsChanges() {
 		return nil
@@ -44,7 +45,8 @@ func (e *engine) prepareChangeLog(ctx context.Context) error {
 	return e.makeChangePartitions(ctx)
 }
 
-// maintainChangeLog does that while the client runs, and removes what has been kept for long enough, also of kinds whose log was switched off.
+// maintainChangeLog does the same while the client runs, and removes expired entries, even of kinds whose log was switched
+// off.
 func (e *engine) maintainChangeLog(ctx context.Context) error {
 	if err := e.prepareChangeLog(ctx); err != nil {
 		return err
@@ -76,7 +78,8 @@ func (e *engine) adoptChanges(ctx context.Context) error {
 	return nil
 }
 
-// makeChangePartitions makes the partitions of the log that are missing. Without one, entries go to the default partition: no outcome fails.
+// makeChangePartitions makes missing partitions of the log. Without one, entries go to the default partition, so no outcome
+// fails.
 func (e *engine) makeChangePartitions(ctx context.Context) error {
 	for day := range int32(partitionsAhead + 1) {
 		if _, err := db.New().MakeChangePartition(ctx, e.client.pool, day); err != nil {
@@ -100,7 +103,7 @@ func (e *engine) dropChangePartitions(ctx context.Context) error {
 	}
 }
 
-// partitionFailed says why partitions stay as they are, where that is no reason to fail: they are looked at again.
+// partitionFailed logs errors that leave partitions as they are until the next run of maintenance, and returns the others.
 func (e *engine) partitionFailed(doing string, err error) error {
 	const insufficientPrivilege, lockNotAvailable, deadlock = "42501", "55P03", "40P01"
 	pg := new(pgconn.PgError)
@@ -120,32 +123,33 @@ func (e *engine) partitionFailed(doing string, err error) error {
 	return nil
 }
 
-// ChangeLogStatus is how the log of changes stands.
+// ChangeLogStatus is the status of the log of changes.
 type ChangeLogStatus struct {
-	// Held is how many entries no reader is given yet, counted to 100,000, because a transaction has not ended that began to write before they were written,
-	// and Lag for how long the first of them has been there.
+	// Held is how many entries are still held back from readers, counted to 100,000, because a transaction is open that
+	// began to write before they were written. Lag is the age of the first of them.
 	Held int64
 	Lag  time.Duration
-	// OldestAge is how old the oldest entry is that is kept; 0 where there is none.
+	// OldestAge is the age of the oldest entry; 0 if there is none.
 	OldestAge time.Duration
-	// HeldBy is the oldest transaction of the server that may write; nil where there is none.
+	// HeldBy is the oldest transaction of the server that may write; nil if there is none.
 	HeldBy *OpenTransaction
 	// Consumers are those of [Client.ConsumeChanges], by name and member.
 	Consumers []ChangeConsumerStatus
 }
 
-// OpenTransaction is a transaction that others wait for: readers of the log of changes, or a source. What the role may not see of others is empty.
+// OpenTransaction is a transaction for which others wait: readers of the log of changes, or a source. Fields that the role
+// may not see are empty.
 type OpenTransaction struct {
 	// PID is its process, 0 for a prepared transaction, whose name is Prepared.
 	PID      int
 	Prepared string
 	// Database, User, Application and State are those of the process.
 	Database, User, Application, State string
-	// Age is for how long it has gone on; 0 where that is not known.
+	// Age is how long it has been open; 0 if that is unknown.
 	Age time.Duration
 }
 
-// String names it for a person.
+// String describes it for people.
 func (o *OpenTransaction) String() string {
 	if o.PID == 0 {
 		return fmt.Sprintf("the prepared transaction %q in database %s, open for %s", o.Prepared, o.Database, o.Age.Round(time.Second))
@@ -157,7 +161,7 @@ func (o *OpenTransaction) String() string {
 		o.PID, o.State, o.User, o.Application, o.Database, o.Age.Round(time.Second))
 }
 
-// ChangeConsumerStatus is how far a consumer of the log of changes has come.
+// ChangeConsumerStatus is the progress of a consumer of the log of changes.
 type ChangeConsumerStatus struct {
 	// Name, Members and Member are those of its [ChangeConsumer].
 	Name            string
@@ -165,16 +169,18 @@ type ChangeConsumerStatus struct {
 	// Position is the one that was saved last, at SavedAt.
 	Position ChangePosition
 	SavedAt  time.Time
-	// IsRunning reports whether a process has it.
+	// IsRunning reports whether a process has claimed it.
 	IsRunning bool
-	// IsLost reports whether it cannot read on without a gap: entries after its position were removed, or the database was restored.
+	// IsLost reports whether it cannot continue without a gap: entries after its position were removed, or the database was
+	// restored.
 	IsLost bool
-	// Behind is how many entries are after its position, also those of other kinds or members, counted to 100,000, and Lag how old the first of them is.
+	// Behind is how many entries are after its position, including those of other kinds or members, counted to 100,000. Lag
+	// is the age of the first of them.
 	Behind int64
 	Lag    time.Duration
 }
 
-// ChangeLog says how the log of changes stands: what keeps readers back, and how far consumers have come.
+// ChangeLog returns the status of the log of changes: which transaction holds readers back, and the progress of consumers.
 func (c *Client) ChangeLog(ctx context.Context) (*ChangeLogStatus, error) {
 	status, err := measureChanges(ctx, c.pool, maxCountedChanges)
 	if err != nil {
@@ -191,7 +197,7 @@ func (c *Client) ChangeLog(ctx context.Context) (*ChangeLogStatus, error) {
 	return status, nil
 }
 
-// measureChanges says how the log stands, but not who holds it. Entries are counted up to a bound.
+// measureChanges returns the status of the log without HeldBy. Entries are counted up to most.
 func measureChanges(ctx context.Context, conn db.DBTX, most int32) (*ChangeLogStatus, error) {
 	held, err := db.New().HeldChanges(ctx, conn, most)
 	if err != nil {
@@ -203,9 +209,9 @@ func measureChanges(ctx context.Context, conn db.DBTX, most int32) (*ChangeLogSt
 		return nil, err
 	}
 	for _, r := range rows {
-		place := changePlace{r.Epoch, r.OrderXid, r.ID}
+		place := logPosition{r.Epoch, r.OrderXid, r.ID}
 		status.Consumers = append(status.Consumers, ChangeConsumerStatus{
-			Name: r.Name, Members: int(r.Members), Member: int(r.Member), Position: place.position(), SavedAt: r.SavedAt.UTC(), IsRunning: r.Running,
+			Name: r.Name, Members: int(r.Members), Member: int(r.Member), Position: place.encode(), SavedAt: r.SavedAt.UTC(), IsRunning: r.Running,
 			IsLost: !place.isStart() && (r.Removed || r.Epoch != r.ChangeEpoch), Behind: r.Behind, Lag: max(r.Lag, 0),
 		})
 	}

@@ -294,7 +294,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE effect (id bigint PRIMARY KEY)")
 	require.NoError(t, err)
-	h.appendChanges(names("a", 6)...)
+	h.appendChanges(temporalNames("a", 6)...)
 	var calls, commits atomic.Int64
 	commit := func(ctx context.Context, tx pgx.Tx) error {
 		defer commits.Add(1)
@@ -334,7 +334,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 func TestMembersOfAGroupShareTheResources(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	ids := names("a", 12)
+	ids := temporalNames("a", 12)
 	h.appendChanges(ids...)
 	run := func(members, member int, to *consumed) func() error {
 		return h.consume(h.client(h.config()), delta.ChangeConsumer{

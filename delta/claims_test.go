@@ -260,7 +260,7 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 		const attempts = 3
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
-		g.inform(g.client(&delta.Config{}), &delta.InformOpts{MaxAttempts: attempts}, append(names("ok", 10), "kills")...)
+		g.inform(g.client(&delta.Config{}), &delta.InformOpts{MaxAttempts: attempts}, append(temporalNames("ok", 10), "kills")...)
 		killed := func() int { return g.count("SELECT count(*) FROM calls WHERE object_id = 'kills'") }
 		for n := range attempts {
 			g.startChild("fatal", "started")
@@ -275,7 +275,7 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 			require.Contains(t, e.Error, "the worker was lost")
 		}
 		require.Equal(t, attempts, killed())
-		for _, name := range names("ok", 10) {
+		for _, name := range temporalNames("ok", 10) {
 			require.LessOrEqual(t, g.await(name, synced(1)).Attempt, attempts)
 		}
 	})
@@ -288,7 +288,7 @@ func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testi
 	inBriefModes(t, func(t *testing.T, g mode) {
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
-		others := names("other", 5)
+		others := temporalNames("other", 5)
 		g.inform(g.client(&delta.Config{}), nil, append(others, "completes")...)
 		g.startChild("fatal", "started")
 		g.await("completes", synced(1))

@@ -17,68 +17,71 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Client informs Delta of objects and, once started, keeps their resources in line. Several clients, in one process or
-// many, can share a database, each with its own controllers. All methods are safe for concurrent use. Any that takes input
-// returns an *[InputError] for what breaks a rule, and any that asks the database [ErrNoSchema] where the schema is missing or old.
+// Client informs Delta of objects and, once started, keeps their resources in sync with the outside. Several clients, in
+// one process or many, can share a database, each with its own controllers. All methods are safe for concurrent use. A
+// method that takes input returns an *[InputError] for input that breaks a rule. A method that queries the database returns
+// [ErrNoSchema] if the schema is missing or old.
 type Client struct {
 	pool   *pgxpool.Pool
 	config Config
-	// retained says which retentions of synced resources the user has set.
-	retained syncedRetentions
-	notifier notifier
-	batcher  batcher
-	events   events
-	failures failures
-	// stopping ends when Stop does not wait for Work and Inform any longer.
+	// retained reports which retentions of synced resources the user has set.
+	retained    syncedRetentions
+	notifier    notifier
+	groupCommit groupCommit
+	events      events
+	failures    failures
+	// stopping ends when Stop no longer waits for Work and Inform.
 	stopping   context.Context //nolint:containedctx // it is the client's life, not a call's
 	cancelWork context.CancelFunc
 	timing     timing
-	// limits, claims and snoozes are those of all kinds, on this client's workers and on those that it was registered on.
+	// limits, claims and snoozes are shared by all kinds, by this client's own workers and by the workers it was registered
+	// on.
 	limits  *namespaceLimits
 	claims  *activities.Claims
 	snoozes *activities.Snoozes
-	// paces are those of each kind.
+	// paces has the pace of each kind.
 	paces map[string]*pace
-	// telemetry is nil where there is none.
+	// telemetry is nil if Config.Telemetry is.
 	telemetry *telemetry
 	carriers  carrierReader
-	// propagators have values of the context of an inform reach its Work.
+	// propagators carry values from the context of an inform to its Work.
 	propagators propagators
 	figures     *figures
 	metrics     *metrics
 	awaiter     awaiter
 	gate        postgresGate
 	encoding    encodingCheck
-	// attributes tells that the Temporal namespace has Delta's search attributes, as the engine knows that was started last.
+	// attributes reports whether the Temporal namespace has Delta's search attributes, as the engine that was started last
+	// found them.
 	attributes atomic.Bool
 
 	// life guards Start and Stop against each other.
 	life sync.Mutex
-	// condition is how the client stands, also while Start or Stop is under way.
+	// condition is the client's stage; it can be read while Start or Stop runs.
 	condition condition
-	// connection is for calls that need Temporal, whether the client was started or not.
+	// connection is for calls that need Temporal, whether or not the client was started.
 	connection connection
 
-	// dispatchers are those of the kinds that this client dispatches while it runs.
+	// dispatchers has a dispatcher for each kind that this client dispatches while it runs.
 	dispatchersMu sync.RWMutex
 	dispatchers   map[string]*dispatcher
 }
 
-// defaultAbandonAfter is how long Work may go on after its context ended.
+// defaultAbandonAfter is how long Work may run after its context ended, before its attempt is closed as failed.
 const defaultAbandonAfter = 3 * time.Second
 
-// timing is what tests shorten.
+// timing has the durations that tests shorten.
 type timing struct {
 	lease, poll, abandonAfter, temporalTimeout time.Duration
-	// dispatch bounds a round of a dispatcher, and stuck is how long one takes that is given up.
+	// dispatch bounds a round of a dispatcher; a round longer than stuck counts as hung.
 	dispatch, stuck time.Duration
-	// measure is how often what Telemetry is told of client and database is measured.
+	// measure is the interval at which client and database are measured for Telemetry.
 	measure time.Duration
 }
 
 // NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
 //
-// It returns an error for a nil pool or config, or a pool whose default_query_exec_mode is exec or simple_protocol, and an
+// It returns an error for a nil pool or config, for a pool whose default_query_exec_mode is exec or simple_protocol, and an
 // *[InputError] for a field that breaks its rule.
 func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	if pool == nil {
@@ -122,50 +125,50 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.events.telemetry = c.telemetry
 	c.events.log, c.awaiter.pool = copied.Logger, pool
 	c.failures.client, c.failures.mostBytes, c.failures.log.client, c.failures.log.window = c, maxHandedBytes, c, failureWindow
-	c.limits = newNamespaceLimits(pool, c.wakeAll)
-	c.limits.set(c.boundsOf(nil))
+	c.limits = newNamespaceLimits(pool, c.wakeDispatchers)
+	c.limits.setBounds(c.boundsOf(nil))
 	c.claims = activities.NewClaims(pool, copied.Logger)
 	c.snoozes = activities.NewSnoozes(pool, copied.Logger)
 	c.paces = map[string]*pace{}
-	for _, kind := range copied.Controllers.kinds() {
+	for _, kind := range copied.Controllers.kindNames() {
 		settings := copied.Controllers.byKind[kind].settings
 		c.paces[kind] = newPace(settings.Parallelism, settings.RateLimit > 0)
 	}
-	c.figures = newFigures(pool, copied.Logger, copied.Controllers.kinds())
+	c.figures = newFigures(pool, copied.Logger, copied.Controllers.kindNames())
 	c.metrics = &metrics{client: c}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.encoding.pool = pool
 	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}
-	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
+	c.groupCommit.writeOne, c.groupCommit.writeGroup, c.groupCommit.stuckAfter = c.informOne, c.informGroup, defaultStuckAfter
 	return c, nil
 }
 
-// Start begins to work the kinds that the client has controllers for, and returns when it does. Work and Inform inherit
-// the values of ctx. When ctx ends the client stops at once, as with a Stop whose context has ended.
+// Start begins to work the kinds that the client has controllers for, and returns when everything runs. Work and Inform
+// inherit the values of ctx. When ctx ends, the client stops at once, as with a Stop whose context has ended.
 //
-// It returns [ErrNoSchema] where the schema is missing, an *[InputError] where a setting of the pool's connections keeps Delta from being right,
-// which names it, [ErrOtherInstallation] where another database uses the prefix in
-// the Temporal namespace, and an error with address and reason where Temporal cannot be reached within 10 seconds; informing
-// works in any case, and Start can be tried again. A client can be started once.
+// It returns [ErrNoSchema] if the schema is missing, an *[InputError] if a setting of the pool's connections would make
+// Delta's statements wrong, and [ErrOtherInstallation] if another database uses the prefix in the Temporal namespace. If
+// Temporal cannot be reached within 10 seconds, the error has the address and the reason. Informs work in any case, and
+// Start can be tried again. A client can be started once.
 func (c *Client) Start(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
-	switch now, _ := c.condition.now(); {
+	switch now, _ := c.condition.currentStage(); {
 	case now == stageStarted:
 		return errors.New("delta: start: the client has been started already")
 	case now == stageStopped:
 		return errors.New("delta: start: the client has been stopped; make a new one")
-	case len(c.config.Controllers.kinds()) == 0:
+	case len(c.config.Controllers.kindNames()) == 0:
 		return errors.New("delta: start: Config.Controllers is empty: a client without controllers only informs, and needs no start")
 	}
-	c.condition.enter(stageStarting)
+	c.condition.enterStage(stageStarting)
 	running, err := startEngine(ctx, c)
-	c.condition.started(running, err)
+	c.condition.noteStarted(running, err)
 	if err != nil {
 		return fmt.Errorf("delta: start: %w", err)
 	}
-	c.connection.use(running)
+	c.connection.setRunning(running)
 	running.onEnd = context.AfterFunc(ctx, func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -174,14 +177,14 @@ func (c *Client) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop takes no new work and waits for what is running, until ctx ends: then the contexts of Work and Inform are
-// cancelled, their attempts are closed as failed, and others go on with them. It returns the error of ctx if it had to
-// cancel, and nil otherwise. A Stop that comes while another one waits has that one wait no longer than its own ctx. A client
-// that was never started has only to end its connection to Temporal, if it made one. Once stopped it cannot be started; it
+// Stop takes no new work and waits until running work has ended, or ctx has. Then it cancels the contexts of Work and
+// Inform; their attempts are closed as failed, and other clients go on with the resources. It returns the error of ctx if
+// it had to cancel, and nil otherwise. A second Stop shortens the wait of the first to its own ctx. For a client that was
+// never started, Stop only closes the connection to Temporal, if there is one. A stopped client cannot be started again; it
 // still informs.
 func (c *Client) Stop(ctx context.Context) error { return c.stop(ctx, nil) }
 
-// stop is Stop. Where nobody called that, unasked says why the client stops.
+// stop is Stop. If nobody called Stop, unasked is the reason why the client stops.
 func (c *Client) stop(ctx context.Context, unasked error) (err error) {
 	if !c.life.TryLock() {
 		patient := context.AfterFunc(ctx, c.cancelWork)
@@ -189,29 +192,29 @@ func (c *Client) stop(ctx context.Context, unasked error) (err error) {
 		patient()
 	}
 	defer c.life.Unlock()
-	defer func() { c.condition.stopped(cmp.Or(unasked, err), unasked != nil) }()
+	defer func() { c.condition.noteStopped(cmp.Or(unasked, err), unasked != nil) }()
 	defer c.waitForInforms(ctx)
 	defer c.figures.close(ctx)
 	defer c.events.close()
 	defer c.failures.close()
 	defer c.connection.close()
 	defer c.cancelWork()
-	now, running := c.condition.now()
+	now, running := c.condition.currentStage()
 	if now != stageStarted {
 		return nil
 	}
-	c.condition.enter(stageStopping)
-	c.useDispatchers(nil)
+	c.condition.enterStage(stageStopping)
+	c.setDispatchers(nil)
 	return running.stop(ctx)
 }
 
-// waitForInforms waits for informs and notifications that are under way. One that Postgres does not answer is not waited for longer than
-// ctx and some seconds.
+// waitForInforms waits for informs and notifications in progress. If Postgres does not answer one, it gives up
+// informPatience after ctx has ended.
 func (c *Client) waitForInforms(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.batcher.wait()
+		c.groupCommit.wait()
 		c.notifier.wait()
 	}()
 	select {
@@ -225,23 +228,24 @@ func (c *Client) waitForInforms(ctx context.Context) {
 	}
 }
 
-// informPatience is how long Stop waits for informs that are under way, after its context has ended.
+// informPatience is how long Stop waits for informs in progress after its context has ended.
 const informPatience = 250 * time.Millisecond
 
-// names are the ids that the client uses in Temporal.
-func (c *Client) names() names {
-	return names{prefix: c.config.WorkflowIDPrefix, queue: c.config.TaskQueue}
+// temporalNames returns the ids that the client uses in Temporal.
+func (c *Client) temporalNames() temporalNames {
+	return temporalNames{prefix: c.config.WorkflowIDPrefix, queue: c.config.TaskQueue}
 }
 
-// useDispatchers says which dispatchers this client has.
-func (c *Client) useDispatchers(dispatchers map[string]*dispatcher) {
+// setDispatchers sets the dispatchers that this client runs.
+func (c *Client) setDispatchers(dispatchers map[string]*dispatcher) {
 	c.dispatchersMu.Lock()
 	defer c.dispatchersMu.Unlock()
 	c.dispatchers = dispatchers
 }
 
-// wakeOwn wakes this client's dispatcher of a kind for so many rows that a statement has made due, and reports whether there is one.
-func (c *Client) wakeOwn(kind string, due int) bool {
+// wakeOwnDispatcher wakes this client's dispatcher of a kind, for a number of rows that a statement has made due. It
+// reports whether the client has such a dispatcher.
+func (c *Client) wakeOwnDispatcher(kind string, due int) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	d := c.dispatchers[kind]
@@ -252,8 +256,8 @@ func (c *Client) wakeOwn(kind string, due int) bool {
 	return true
 }
 
-// wakeAll wakes this client's dispatchers.
-func (c *Client) wakeAll() {
+// wakeDispatchers wakes all dispatchers of this client.
+func (c *Client) wakeDispatchers() {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
@@ -261,8 +265,9 @@ func (c *Client) wakeAll() {
 	}
 }
 
-// tellsOthers tells whether there is a kind among the objects that this client does not dispatch.
-func (c *Client) tellsOthers(params []deltatype.ObjectInformParams) bool {
+// hasOthersKind reports whether one of the objects is of a kind that this client does not dispatch: then others must be
+// notified.
+func (c *Client) hasOthersKind(params []deltatype.ObjectInformParams) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.dispatchers[p.Kind] == nil })

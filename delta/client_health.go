@@ -16,7 +16,7 @@ import (
 // HealthPart names a part of a client.
 type HealthPart string
 
-// The parts that [Client.Health] looks at.
+// The parts that [Client.Health] checks.
 const (
 	HealthClient     HealthPart = "client"
 	HealthPostgres   HealthPart = "postgres"
@@ -26,17 +26,17 @@ const (
 	HealthListener   HealthPart = "listener"
 )
 
-// HealthError says what is wrong with one part of a client. [Client.Health] returns them joined.
+// HealthError describes what is wrong with one part of a client. [Client.Health] returns them joined.
 type HealthError struct {
-	// Part is the part, Kind the kind that it is for; empty where it is for all.
+	// Part is the part that is not healthy. Kind is the kind that it serves, and empty if it serves all kinds.
 	Part HealthPart
 	Kind string
-	// Err says what is wrong, Remedy what to do.
+	// Err is the reason, Remedy what to do about it.
 	Err    error
 	Remedy string
 }
 
-// Error names the part, what is wrong, and what to do.
+// Error names the part, the reason and the remedy.
 func (e *HealthError) Error() string {
 	of := ""
 	if e.Kind != "" {
@@ -45,13 +45,13 @@ func (e *HealthError) Error() string {
 	return fmt.Sprintf("delta: %s%s: %v. %s", e.Part, of, e.Err, e.Remedy)
 }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the reason.
 func (e *HealthError) Unwrap() error { return e.Err }
 
-// healthTimeout bounds each question to Postgres and Temporal.
+// healthTimeout bounds each request to Postgres and Temporal.
 const healthTimeout = 3 * time.Second
 
-// stage is how far a client has come.
+// stage is a step in the life of a client.
 type stage int
 
 const (
@@ -62,34 +62,34 @@ const (
 	stageStopped
 )
 
-// condition is how a client stands, for calls that must not wait for Start or Stop.
+// condition holds the stage of a client behind a lock of its own, for calls that must not wait for Start or Stop.
 type condition struct {
 	mu      sync.Mutex
 	stage   stage
 	running *engine
-	// failure is that of the latest Start, while the client is new.
+	// failure is the error of the latest Start, while the client is new.
 	failure error
-	// err is why the client has stopped, and unasked is set where nobody called Stop.
+	// err is why the client has stopped. unasked is set if nobody called Stop.
 	err     error
 	unasked bool
 	done    chan struct{}
 }
 
-func (c *condition) now() (stage, *engine) {
+func (c *condition) currentStage() (stage, *engine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stage, c.running
 }
 
-// enter takes in the next stage.
-func (c *condition) enter(next stage) {
+// enterStage sets the next stage.
+func (c *condition) enterStage(next stage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stage = next
 }
 
-// started takes in how Start has ended.
-func (c *condition) started(running *engine, err error) {
+// noteStarted sets the stage after Start has returned.
+func (c *condition) noteStarted(running *engine, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running, c.failure, c.stage = running, err, stageStarted
@@ -98,8 +98,8 @@ func (c *condition) started(running *engine, err error) {
 	}
 }
 
-// stopped takes in why the client has stopped: the first time counts.
-func (c *condition) stopped(err error, unasked bool) {
+// noteStopped records why the client has stopped. Only the first call counts.
+func (c *condition) noteStopped(err error, unasked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	select {
@@ -111,33 +111,36 @@ func (c *condition) stopped(err error, unasked bool) {
 	close(c.done)
 }
 
-// Done returns a channel that is closed when the client has stopped: after [Client.Stop], or after the context of [Client.Start] has ended.
-// A Start that fails stops nothing; it can be tried again.
+// Done returns a channel that is closed when the client has stopped: after [Client.Stop], or after the context of
+// [Client.Start] has ended. A Start that fails does not close it, because Start can be tried again.
 func (c *Client) Done() <-chan struct{} { return c.condition.done }
 
-// Err returns nil until Done is closed, and then why the client has stopped: nil after a [Client.Stop] that everything ended in time for, the
-// error of that Stop otherwise, and an error that wraps the cause of the context of [Client.Start] if that has ended.
+// Err returns nil until Done is closed. Then it is why the client has stopped: nil if [Client.Stop] was called and
+// everything ended in time, the error of that Stop otherwise, or an error that wraps the cause if the context of
+// [Client.Start] ended.
 func (c *Client) Err() error {
 	c.condition.mu.Lock()
 	defer c.condition.mu.Unlock()
 	return c.condition.err
 }
 
-// Health returns nil if the client is well, and otherwise a [*HealthError] for each part that is not, joined with [errors.Join]:
+// Health returns nil if the client is healthy, and otherwise a [*HealthError] for each part that is not, joined with
+// [errors.Join]:
 //
-//   - the client itself, if it is not started, is starting, is stopping or has stopped; of a client without controllers only the last two
-//   - Postgres, which is asked for an answer by the pool
+//   - the client, if it is not started, is starting, is stopping or has stopped; a client without controllers, only if it
+//     is stopping or has stopped
+//   - Postgres, which gets a ping through the pool
 //   - Temporal, which is asked for the task queue of one kind
-//   - its workers, where one gave up and no other has taken its place yet; on workers of the caller's ([Client.Register]), where nobody has
-//     polled [Config].TaskQueue for 75 seconds. That is about all processes which poll it: to know when your own worker gives up, set OnFatalError
-//     in its options
-//   - its dispatchers, where the latest round of one failed
-//   - the listener, where it has no connection: what other clients inform is then found by polling, a little later
+//   - a worker, if it gave up and no other has taken its place yet. For workers of the caller's ([Client.Register]): if no
+//     process has polled [Config].TaskQueue for 75 seconds. This counts the workers of all processes; to learn that your
+//     own worker gave up, set OnFatalError in its options
+//   - a dispatcher, if its latest round failed
+//   - the listener, if it has no connection: then objects that other clients inform are found by polling, a little later
 //
-// It asks Postgres and Temporal one question each, and waits for 3 seconds at most: call it every few seconds if you like. What is away heals by
-// itself when it is back, and so does the client; nothing of it needs a restart. See [Probes] for a program that is probed.
+// It sends one request each to Postgres and Temporal, and waits 3 seconds at most, so it may be called every few seconds.
+// The client recovers by itself when Postgres or Temporal is back; it needs no restart. See [Probes] for an HTTP handler.
 func (c *Client) Health(ctx context.Context) error {
-	found := c.examine(ctx)
+	found := c.findProblems(ctx)
 	all := make([]error, len(found))
 	for i, f := range found {
 		all[i] = f
@@ -145,16 +148,16 @@ func (c *Client) Health(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// examine finds what is wrong, in the order of HealthPart's constants.
-func (c *Client) examine(ctx context.Context) []*HealthError {
-	stage, e := c.condition.now()
+// findProblems returns the parts that are not healthy, in the order of HealthPart's constants.
+func (c *Client) findProblems(ctx context.Context) []*HealthError {
+	stage, e := c.condition.currentStage()
 	if wrong := c.checkStage(stage); wrong != nil {
 		return []*HealthError{wrong}
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	if e == nil { // it only informs
-		return present(c.checkPostgres(ctx))
+		return healthErrors(c.checkPostgres(ctx))
 	}
 	var postgres *HealthError
 	var temporal []*HealthError
@@ -162,17 +165,17 @@ func (c *Client) examine(ctx context.Context) []*HealthError {
 	asked.Go(func() { postgres = c.checkPostgres(ctx) })
 	asked.Go(func() { temporal = e.checkTemporal(ctx) })
 	asked.Wait()
-	return append(append(present(postgres), temporal...), e.checkParts()...)
+	return append(append(healthErrors(postgres), temporal...), e.checkParts()...)
 }
 
-func present(found *HealthError) []*HealthError {
+func healthErrors(found *HealthError) []*HealthError {
 	if found == nil {
 		return nil
 	}
 	return []*HealthError{found}
 }
 
-// checkStage says what keeps the client from being well, whatever its parts do.
+// checkStage returns the problem that the client's stage is, whatever its parts report.
 func (c *Client) checkStage(now stage) *HealthError {
 	c.condition.mu.Lock()
 	failure, err := c.condition.failure, c.condition.err
@@ -183,7 +186,7 @@ func (c *Client) checkStage(now stage) *HealthError {
 	switch now {
 	case stageNew:
 		switch {
-		case len(c.config.Controllers.kinds()) == 0:
+		case len(c.config.Controllers.kindNames()) == 0:
 			return nil // it only informs, and is never started
 		case failure != nil:
 			return wrong(failure, "Call Start again")
@@ -212,29 +215,29 @@ func (c *Client) checkPostgres(ctx context.Context) *HealthError {
 		"The client goes on by itself when it gets a connection"}
 }
 
-// checkTemporal asks Temporal for a task queue of the client's, by which it says also whether anybody polls it.
+// checkTemporal asks Temporal for one of the client's task queues, and whether a worker polls it.
 func (e *engine) checkTemporal(ctx context.Context) []*HealthError {
-	kind := e.client.config.Controllers.kinds()[0]
+	kind := e.client.config.Controllers.kindNames()[0]
 	queue := e.names.taskQueue(kind)
 	if len(e.workers) > 0 {
 		_, err := e.temporal.DescribeTaskQueue(ctx, queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
-		return present(temporalAway(err))
+		return healthErrors(temporalError(err))
 	}
-	polled, err := e.pollers(ctx, queue)
+	polled, err := e.recentPollers(ctx, queue)
 	if err != nil {
-		return present(temporalAway(err))
+		return healthErrors(temporalError(err))
 	}
 	if len(polled) > 0 {
 		return nil
 	}
-	return present(&HealthError{
+	return healthErrors(&HealthError{
 		Part: HealthWorker, Err: fmt.Errorf("nobody has polled Config.TaskQueue %q for %s", queue, pollerGrace),
 		Remedy: "Start the worker that the client is registered on. If it gave up, make another one, register the client on it, and start it: " +
 			"OnFatalError in its options says when",
 	})
 }
 
-func temporalAway(err error) *HealthError {
+func temporalError(err error) *HealthError {
 	if err == nil {
 		return nil
 	}
@@ -244,10 +247,10 @@ func temporalAway(err error) *HealthError {
 	}
 }
 
-// checkParts asks nobody: each part knows how it stands.
+// checkParts sends no requests: each part knows its own state.
 func (e *engine) checkParts() (all []*HealthError) {
 	for _, w := range e.workers {
-		if err := w.check(); err != nil {
+		if err := w.checkPolled(); err != nil {
 			all = append(all, &HealthError{
 				Part: HealthWorker, Kind: w.kind, Err: err,
 				Remedy: "Look after Temporal, its namespace and the rights of the client. Another worker takes its place by itself",
@@ -256,14 +259,14 @@ func (e *engine) checkParts() (all []*HealthError) {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(e.dispatchers)) {
 		health := &e.dispatchers[kind].health
-		if err := cmp.Or(health.checkStuck(e.client.timing.stuck), health.check()); err != nil {
+		if err := cmp.Or(health.checkStuck(e.client.timing.stuck), health.checkFailed()); err != nil {
 			all = append(all, &HealthError{
 				Part: HealthDispatcher, Kind: kind, Err: err,
 				Remedy: "Nothing is lost, and it is tried again. Restart the program only if it stays stuck",
 			})
 		}
 	}
-	if err := e.listener.check(); err != nil {
+	if err := e.listener.checkConnection(); err != nil {
 		all = append(all, &HealthError{
 			Part: HealthListener, Err: err,
 			Remedy: "What is due is found by polling. Give the pool a direct connection to Postgres, or one more connection there",
@@ -272,9 +275,10 @@ func (e *engine) checkParts() (all []*HealthError) {
 	return all
 }
 
-// checkAlive returns what only a restart of the program mends: a client that stopped although nobody asked it to, or a dispatcher that is stuck.
+// checkAlive returns an error for problems that only a restart of the program mends: the client stopped although nobody
+// called Stop, or a dispatcher is stuck.
 func (c *Client) checkAlive() error {
-	stage, e := c.condition.now()
+	stage, e := c.condition.currentStage()
 	switch stage {
 	case stageStopped:
 		c.condition.mu.Lock()

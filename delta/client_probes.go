@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// Probes returns a handler for the probes of Kubernetes, or of another supervisor, with the paths /livez and /readyz. Each answers 200 or 503,
-// and says in plain text what is wrong.
+// Probes returns a handler for the probes of Kubernetes, or of another supervisor, with the paths /livez and /readyz. Each
+// answers 200 or 503, and says in plain text what is wrong.
 //
 //	                                     /livez   /readyz
 //	not started, or starting              200       503
@@ -18,10 +18,10 @@ import (
 //	a dispatcher is stuck                 503       503
 //	the listener is lost                  200       200, and says so
 //	stopping, or stopped by Stop          200       503
-//	stopped, for Start's context ended    503       503
+//	stopped, because Start's context ended 503      503
 //
-// A restart brings neither Postgres nor Temporal back, and costs the attempts that run, so /livez asks neither. Give /readyz a timeout of more
-// than 3 seconds. What it says may name hosts: serve it where the public does not reach it.
+// A restart brings neither Postgres nor Temporal back, and costs the running attempts, so /livez does not check them. Give
+// /readyz a timeout of more than 3 seconds. Its text may name hosts: do not serve it to the public.
 func Probes(c *Client) http.Handler {
 	if c == nil {
 		panic("delta: Probes: the client is nil: give one that NewClient has made")
@@ -36,7 +36,7 @@ func Probes(c *Client) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		status, lines := http.StatusOK, []string{}
-		for _, found := range c.examine(r.Context()) {
+		for _, found := range c.findProblems(r.Context()) {
 			lines = append(lines, found.Error())
 			if found.Part != HealthListener {
 				status = http.StatusServiceUnavailable

@@ -13,30 +13,31 @@ import (
 )
 
 const (
-	// shortestWorkerPause and longestWorkerPause bound the wait before another worker takes the place of one that gave up.
+	// shortestWorkerPause and longestWorkerPause bound the pause before a worker that gave up is replaced.
 	shortestWorkerPause = time.Second
 	longestWorkerPause  = time.Minute
 )
 
-// ownWorker keeps one of the client's task queues polled for as long as the client runs.
+// ownWorker keeps one of the client's task queues polled while the client runs.
 //
-// The SDK's worker gives up for good when its polls fail for two minutes with an error that the SDK takes for final, such as a Temporal
-// namespace that is gone. Then another worker takes its place. It has the same activities, so Parallelism bounds both together. The old one
-// polls no more, and its calls of Work go on: claims keep them from running twice, so they are not waited for.
+// The SDK's worker gives up for good when its polls fail for two minutes with an error that the SDK considers final, such
+// as a missing Temporal namespace. Then another worker takes its place. It has the same activities, so Parallelism bounds
+// both together. The old worker polls no more, but its calls of Work go on. Nothing waits for them: claims keep them from
+// running twice.
 type ownWorker struct {
-	// queue is the task queue, kind the kind; empty where the worker has all kinds.
+	// queue is the task queue. kind is empty if the worker serves all kinds.
 	queue, kind string
-	// build makes a worker that is not started and that calls gaveUp when it gives up.
+	// build makes a worker, not started, that calls gaveUp when it gives up.
 	build func(gaveUp func(error)) (worker.Worker, error)
 	log   *slog.Logger
-	// lost gets the reason when the current worker gives up.
+	// lost receives the reason when the current worker gives up.
 	lost chan error
-	// retired are workers that gave up and whose last tasks have not ended.
+	// retired counts workers that gave up and whose last tasks have not ended.
 	retired sync.WaitGroup
 
 	mu      sync.Mutex
 	current worker.Worker
-	// failure is why nothing polls at the moment; nil while the current worker does.
+	// failure is why nothing polls the queue; nil while the current worker does.
 	failure error
 	failed  time.Time
 }
@@ -61,7 +62,7 @@ func (w *ownWorker) start() error {
 	return nil
 }
 
-// reportLost is called when a worker gives up. It does not wait: the worker stops after it returns.
+// reportLost is called when a worker gives up. It must not block, because the worker stops after it returns.
 func (w *ownWorker) reportLost(err error) {
 	w.setFailure(err)
 	select {
@@ -79,8 +80,8 @@ func (w *ownWorker) setFailure(err error) {
 	w.failure = err
 }
 
-// supervise replaces workers that give up, until the context ends.
-func (w *ownWorker) supervise(ctx context.Context) {
+// replaceFailed replaces workers that give up, until the context ends.
+func (w *ownWorker) replaceFailed(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,16 +89,16 @@ func (w *ownWorker) supervise(ctx context.Context) {
 		case err := <-w.lost:
 			w.log.Error("a Temporal worker gave up; another one takes its place", "task_queue", w.queue, "error", err)
 		}
-		w.retire()
-		if w.replace(ctx) != nil {
+		w.retireCurrent()
+		if w.startReplacement(ctx) != nil {
 			return
 		}
 		w.log.Warn("a Temporal worker polls again in place of one that gave up", "task_queue", w.queue)
 	}
 }
 
-// replace starts another worker, and tries until one has started. Its error is that of the context.
-func (w *ownWorker) replace(ctx context.Context) error {
+// startReplacement tries until another worker has started. It returns an error only when the context ends.
+func (w *ownWorker) startReplacement(ctx context.Context) error {
 	for pauses := backoff.New(shortestWorkerPause, longestWorkerPause); ; {
 		wait := pauses.Delay()
 		if err := backoff.Pause(ctx, wait); err != nil {
@@ -112,8 +113,8 @@ func (w *ownWorker) replace(ctx context.Context) error {
 	}
 }
 
-// retire has the current worker end its last tasks, beside the one that takes its place.
-func (w *ownWorker) retire() {
+// retireCurrent stops the current worker in the background: its last tasks end beside its replacement.
+func (w *ownWorker) retireCurrent() {
 	w.mu.Lock()
 	old := w.current
 	w.current = nil
@@ -123,14 +124,14 @@ func (w *ownWorker) retire() {
 	}
 }
 
-// stop ends the current worker, and waits for the last tasks of those before it. Nothing may supervise it any more.
+// stop stops the current worker, and waits for the last tasks of all workers. Call it after replaceFailed has returned.
 func (w *ownWorker) stop() {
-	w.retire()
+	w.retireCurrent()
 	w.retired.Wait()
 }
 
-// check returns why the task queue is not polled.
-func (w *ownWorker) check() error {
+// checkPolled returns why nothing polls the task queue; nil if a worker does.
+func (w *ownWorker) checkPolled() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failure == nil {

@@ -350,7 +350,7 @@ func child(mode string) error {
 		delta.AddController(config.Controllers, &controller[ratedTenant]{work: func(ctx context.Context, r *delta.Resource[ratedTenant]) error {
 			return workTogether(ctx, pool, r.ObjectID)
 		}})
-		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})})
+		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 4), "us": temporalNames("u", 3)})})
 		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
 			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
 			return err

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// ErrNotFound is wrapped in errors of calls that name a resource which is not there.
+// ErrNotFound is wrapped in errors of calls that name a resource which does not exist.
 var ErrNotFound = deltatype.ErrNotFound
 
 // NamespaceError is returned for an object that names another namespace than its resource has. Match it with errors.As.
@@ -23,58 +23,63 @@ type NamespaceError = deltatype.NamespaceError
 // ParentCycleError is returned for an object whose parents lead back to it; see [deltatype.ParentCycleError].
 type ParentCycleError = deltatype.ParentCycleError
 
-// StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
+// StateError is returned if the state of a resource does not allow the command. Match it with errors.As. See [the table of
+// states].
+//
+// [the table of states]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#states
 type StateError = deltatype.StateError
 
-// Invalidate marks a synced resource expired and has it synced again at once. It returns [ErrNotFound] where there is no
-// resource of the object, and a *[StateError] where it is in another state than synced. Only ID and Kind of the object matter.
+// Invalidate marks a synced resource expired, so that it is synced again at once. It returns [ErrNotFound] if the object
+// has no resource, and a *[StateError] if the resource is not synced. Only ID and Kind of the object matter.
 func (c *Client) Invalidate(ctx context.Context, object Object) (*deltatype.ResourceRow, error) {
-	kind, id, err := identify(object)
+	kind, id, err := identifyObject(object)
 	if err != nil {
 		return nil, fmt.Errorf("delta: invalidate: %w", err)
 	}
-	return c.command(ctx, activities.CommandInvalidate, kind, id)
+	return c.runCommand(ctx, activities.CommandInvalidate, kind, id)
 }
 
-// Retry has one degraded resource, or a failed one that waits, tried again at once, with all of its attempts before it. It
-// returns [ErrNotFound], or a *[StateError] for a resource in another state.
+// Retry syncs a degraded resource, or a failed one that waits for its next attempt, again at once, and resets its attempt
+// counter. It returns [ErrNotFound], or a *[StateError] for a resource in another state.
 func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.command(ctx, activities.CommandRetry, kind, objectID)
+	return c.runCommand(ctx, activities.CommandRetry, kind, objectID)
 }
 
-// Touch has a resource synced because something has changed outside, for a webhook that brings an id and no object: Work looks for
-// itself. A call of Work begins after Touch, also if one is under way: that one may have read what was there before. Many touches before that are
-// one sync. It returns [ErrNotFound] where there is no resource, and a *[StateError] for one that is deleted.
+// Touch syncs a resource again because something has changed outside. It is for a webhook that brings an id and no object:
+// Work reads the object itself. A call of Work begins after Touch even if one is running, because that one may have read
+// the old object. Touches before that call share it. It returns [ErrNotFound] if there is no resource, and a *[StateError]
+// for a deleted one.
 //
-// Do not inform an object that has only its id for this: what is informed replaces the whole object.
+// Do not inform an object with only an id instead: an inform replaces the whole stored object.
 func (c *Client) Touch(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.command(ctx, activities.CommandTouch, kind, objectID)
+	return c.runCommand(ctx, activities.CommandTouch, kind, objectID)
 }
 
-// Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
-// back ([Client.Revive] and an explicit inform do), and its row is removed after the retention period of deleted resources, counted from when an
-// informer listed it last ([Config].DeletedResourceRetentionPeriod). What is outside is left as it is. It returns
+// Delete marks a resource deleted, in any state. It is no longer worked, and an informer does not bring it back; an
+// explicit inform or [Client.Revive] does. Its row is removed after the retention period of deleted resources, counted from
+// when an informer listed it last ([Config].DeletedResourceRetentionPeriod). Nothing outside is deleted. It returns
 // [ErrNotFound], or a *[StateError] for a resource that is deleted already.
 func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	row, err := c.command(ctx, activities.CommandDelete, kind, objectID)
+	row, err := c.runCommand(ctx, activities.CommandDelete, kind, objectID)
 	if err == nil {
-		c.events.send(EventCategoryObjectDeleted, row)
+		c.events.publishRow(EventCategoryObjectDeleted, row)
 	}
 	return row, err
 }
 
-// Revive has a deleted resource synced again, as it was informed last: what Work or [Client.Delete] deleted stays so otherwise until it is
-// informed explicitly. It returns [ErrNotFound], or a *[StateError] for a resource that is not deleted.
+// Revive syncs a deleted resource again, as it was last informed. Without it, a resource that Work or [Client.Delete]
+// deleted stays deleted until it is informed explicitly. It returns [ErrNotFound], or a *[StateError] for a resource that
+// is not deleted.
 func (c *Client) Revive(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.command(ctx, activities.CommandRevive, kind, objectID)
+	return c.runCommand(ctx, activities.CommandRevive, kind, objectID)
 }
 
-// command carries out a command for one resource, and wakes the dispatchers of its kind.
-func (c *Client) command(ctx context.Context, command activities.Command, kind, objectID string) (*deltatype.ResourceRow, error) {
+// runCommand runs a command for one resource, and wakes the dispatchers of its kind.
+func (c *Client) runCommand(ctx context.Context, command activities.Command, kind, objectID string) (*deltatype.ResourceRow, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: %s: %w", command, err)
 	}
-	row, err := activities.RunCommand(ctx, c.pool, kind, objectID, command, c.rest())
+	row, err := activities.RunCommand(ctx, c.pool, kind, objectID, command, c.defaultRetention())
 	if err != nil {
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
 	}
@@ -82,92 +87,92 @@ func (c *Client) command(ctx context.Context, command activities.Command, kind, 
 	return row.Row()
 }
 
-// Pause keeps a resource from being worked on until [Client.Resume]. What is informed of it meanwhile is kept, and an attempt
-// that runs already goes on to its end. It does not expire, and its row is not removed, before it is resumed. It returns [ErrNotFound].
+// Pause keeps a resource from being worked until [Client.Resume]. Informs are stored meanwhile, and a running attempt goes
+// on to its end. The resource does not expire, and its row is not removed, while it is paused. It returns [ErrNotFound].
 func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.pause(ctx, kind, objectID, true)
+	return c.setPaused(ctx, kind, objectID, true)
 }
 
-// Resume has a paused resource go on where it stands. It returns [ErrNotFound].
+// Resume ends the pause of a resource, which goes on from its current state. It returns [ErrNotFound].
 func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
-	return c.pause(ctx, kind, objectID, false)
+	return c.setPaused(ctx, kind, objectID, false)
 }
 
-// pausing names what Pause and Resume do, in errors.
-func pausing(paused bool) string {
+// pauseVerb is "pause" or "resume", for errors.
+func pauseVerb(paused bool) string {
 	if paused {
 		return "pause"
 	}
 	return "resume"
 }
 
-func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
+func (c *Client) setPaused(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
 	if err := checkRef(kind, objectID); err != nil {
-		return nil, fmt.Errorf("delta: %s: %w", pausing(paused), err)
+		return nil, fmt.Errorf("delta: %s: %w", pauseVerb(paused), err)
 	}
 	row, err := db.New().PauseResource(ctx, c.pool, db.PauseResourceParams{Kind: kind, ObjectID: objectID, Paused: paused})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, ErrNotFound)
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pauseVerb(paused), kind, objectID, ErrNotFound)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, schemaError(err))
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pauseVerb(paused), kind, objectID, schemaError(err))
 	}
 	c.wakeKind(kind, 1)
 	return row.Row()
 }
 
-// PauseKind keeps all resources of a kind from being worked on, by any client, until [Client.ResumeKind]. Informs are kept,
-// attempts that run go on to their end, and the informer goes on listing. A kind that no client has started with yet can be paused
-// before one does: a name that is misspelled is no error.
+// PauseKind keeps all resources of a kind from being worked, by any client, until [Client.ResumeKind]. Informs are stored
+// meanwhile, running attempts go on to their end, and the informer goes on listing. A kind can be paused before any client
+// has started with it, so a misspelled name is no error.
 func (c *Client) PauseKind(ctx context.Context, kind string) error {
-	return c.pauseKind(ctx, kind, true)
+	return c.setKindPaused(ctx, kind, true)
 }
 
-// ResumeKind has the resources of a kind go on where they stand. It ends a snooze of the kind ([SnoozeKind]) as well; a resource whose Work
-// has returned that itself waits for its own time.
+// ResumeKind ends the pause of a kind; its resources go on from their current states. It also ends a snooze of the kind
+// ([SnoozeKind]), except for a resource whose Work returned the snooze: that one waits for its own time.
 func (c *Client) ResumeKind(ctx context.Context, kind string) error {
-	return c.pauseKind(ctx, kind, false)
+	return c.setKindPaused(ctx, kind, false)
 }
 
-func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error {
+func (c *Client) setKindPaused(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: %s: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s: %w", pauseVerb(paused), err)
 	}
 	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
 	if err == nil && !paused {
-		err = c.dispatchDue(ctx, kind, "", activities.LongestLease)
+		err = c.makeDispatchable(ctx, kind, "", activities.LongestLease)
 	}
 	if err != nil {
-		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
+		return fmt.Errorf("delta: %s kind %s: %w", pauseVerb(paused), kind, schemaError(err))
 	}
 	c.wakeKind(kind, 1)
 	return nil
 }
 
-// ResumeNamespace ends a snooze of a namespace ([SnoozeNamespace]): its resources go on where they stand, but for one whose Work has
-// returned that itself. A namespace that is not snoozed is left as it is.
+// ResumeNamespace ends a snooze of a namespace ([SnoozeNamespace]), except for a resource whose Work returned the snooze.
+// It does nothing if the namespace is not snoozed.
 func (c *Client) ResumeNamespace(ctx context.Context, namespace string) error {
 	if err := checkName("namespace", namespace); err != nil {
 		return fmt.Errorf("delta: resume: %w", err)
 	}
-	if err := c.wakeNamespace(ctx, namespace); err != nil {
+	if err := c.endNamespaceSnooze(ctx, namespace); err != nil {
 		return fmt.Errorf("delta: resume namespace %s: %w", namespace, schemaError(err))
 	}
 	return nil
 }
 
-func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
+func (c *Client) endNamespaceSnooze(ctx context.Context, namespace string) error {
 	lasts, err := db.New().WakeNamespace(ctx, c.pool, namespace)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	longest := max(lasts, activities.LongestLease) // dispatchers have put off what was due until its end
+	longest := max(lasts, activities.LongestLease) // dispatchers have put off due rows until its end
 	controllers, err := db.New().ListControllers(ctx, c.pool)
 	if err != nil {
 		return err
 	}
 	for _, kind := range controllers {
-		if err := c.dispatchDue(ctx, kind.Name, namespace, longest); err != nil {
+		if err := c.makeDispatchable(ctx, kind.Name, namespace, longest); err != nil {
 			return err
 		}
 		c.wakeKind(kind.Name, 1)
@@ -175,15 +180,16 @@ func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// Snooze is a kind or a namespace in which no Work begins until a time, because its Work has returned [SnoozeKind] or [SnoozeNamespace].
+// Snooze is a kind or a namespace in which no Work begins until a time, because Work has returned [SnoozeKind] or
+// [SnoozeNamespace].
 type Snooze struct {
-	// Kind or Namespace is what is snoozed; the other is empty.
+	// Kind or Namespace is snoozed; the other is empty.
 	Kind, Namespace string
-	// Until is when what waits begins to come back.
+	// Until is when the waiting resources begin to come back.
 	Until time.Time
 }
 
-// Snoozes reads what is snoozed: kinds first, by name.
+// Snoozes returns the snoozed kinds and namespaces: kinds first, by name.
 func (c *Client) Snoozes(ctx context.Context) ([]Snooze, error) {
 	rows, err := db.New().ListSnoozes(ctx, c.pool)
 	if err != nil {
@@ -201,14 +207,14 @@ func (c *Client) Snoozes(ctx context.Context) ([]Snooze, error) {
 	return all, nil
 }
 
-// dispatchDue has what came due while a kind was paused or snoozed, or a namespace (empty for all of them), looked at, page by page. None was to be
-// looked at later than longest from now.
-func (c *Client) dispatchDue(ctx context.Context, kind, namespace string, longest time.Duration) error {
+// makeDispatchable makes rows dispatchable that came due while their kind or namespace was paused or snoozed, page by page.
+// An empty namespace means all. longest is the latest time from now at which such a row would be dispatched otherwise.
+func (c *Client) makeDispatchable(ctx context.Context, kind, namespace string, longest time.Duration) error {
 	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Namespace: namespace, Longest: longest})
 	if err != nil {
 		return err
 	}
-	for page := range slices.Chunk(due, forgetPage) {
+	for page := range slices.Chunk(due, redispatchPage) {
 		if err := db.New().DispatchNow(ctx, db.Planned(c.pool, len(page)), page); err != nil {
 			return err
 		}
@@ -217,38 +223,38 @@ func (c *Client) dispatchDue(ctx context.Context, kind, namespace string, longes
 	return nil
 }
 
-// wakeKind wakes the dispatcher of a kind, of this client or of others, for so many rows that a statement has made due.
+// wakeKind wakes the dispatcher of a kind, in this client or in others, for a number of rows that a statement has made due.
 func (c *Client) wakeKind(kind string, due int) {
-	if !c.wakeOwn(kind, due) {
-		c.notifier.follow(kind)
+	if !c.wakeOwnDispatcher(kind, due) {
+		c.notifier.notifySoon(kind)
 	}
 }
 
-// detectsDeletions reports whether listings of the kind show what is gone, by the rows that they leave out.
+// detectsDeletions reports whether complete listings of the kind detect deleted objects, by the rows that they leave out.
 func (s ObjectSettings) detectsDeletions() bool {
 	return s.CompleteListing || s.FullListingInterval > 0
 }
 
-// noticesDeletions reports whether it is noticed of the kind what is gone, by listings or by a source: as long as there are rows.
+// noticesDeletions reports whether listings or a source detect deleted objects of the kind. Both need the rows to exist.
 func (r registered) noticesDeletions() bool {
 	return r.settings.detectsDeletions() || len(r.sources) > 0
 }
 
-// restOf is rest for a kind that the client has a controller for.
-func (c *Client) restOf(r registered) activities.Retention {
-	rest := c.rest()
-	rest.DegradedRetry = interval(r.settings.DegradedRetryInterval)
+// kindRetention is defaultRetention for a kind that the client has a controller for.
+func (c *Client) kindRetention(r registered) activities.Retention {
+	rest := c.defaultRetention()
+	rest.DegradedRetry = postgresInterval(r.settings.DegradedRetryInterval)
 	if r.noticesDeletions() && !c.retained.client {
-		rest.SyncedRetention = interval(-1)
+		rest.SyncedRetention = postgresInterval(-1)
 	}
 	return rest
 }
 
-// rest is what holds for namespaces that no client has configured.
-func (c *Client) rest() activities.Retention {
+// defaultRetention returns the retentions for namespaces that no client has configured.
+func (c *Client) defaultRetention() activities.Retention {
 	return activities.Retention{
-		SyncedRetention:   interval(c.config.SyncedResourceRetentionPeriod),
-		DegradedRetention: interval(c.config.DegradedResourceRetentionPeriod),
-		DeletedRetention:  interval(c.config.DeletedResourceRetentionPeriod),
+		SyncedRetention:   postgresInterval(c.config.SyncedResourceRetentionPeriod),
+		DegradedRetention: postgresInterval(c.config.DegradedResourceRetentionPeriod),
+		DeletedRetention:  postgresInterval(c.config.DeletedResourceRetentionPeriod),
 	}
 }

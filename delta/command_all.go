@@ -10,10 +10,10 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// BulkCommand names what [Client.CommandAll] does to many resources.
+// BulkCommand names a command for many resources: see [Client.CommandAll].
 type BulkCommand string
 
-// The commands for many resources, each of which has a method of [Client] of its own.
+// The commands for many resources. Each also has a method of [Client].
 const (
 	BulkRetry      BulkCommand = "retry"      // [Client.RetryAll]
 	BulkInvalidate BulkCommand = "invalidate" // [Client.InvalidateAll]
@@ -22,105 +22,107 @@ const (
 	BulkRevive     BulkCommand = "revive"     // [Client.ReviveAll]
 )
 
-// RetryAll has the degraded resources that match a filter tried again, and says how many they were; with
-// [deltatype.ResourceStateFailed] among the filter's states, also failed ones that wait. Other states in it match none. It
-// goes on in pages: if it fails, those before have been taken care of.
+// RetryAll retries the degraded resources that match a filter, and returns their number. With
+// [deltatype.ResourceStateFailed] among the filter's states it also retries failed resources that wait. Other states match
+// none. It works page by page: if it fails, the earlier pages are done.
 func (c *Client) RetryAll(ctx context.Context, filter Filter) (int, error) {
 	return c.CommandAll(ctx, BulkRetry, filter, nil)
 }
 
-// InvalidateAll has the synced resources that match a filter synced again at once, and says how many they were. Other states in
-// it match none. It goes on in pages, as [Client.RetryAll] does.
+// InvalidateAll syncs the synced resources that match a filter again at once, and returns their number. Other states match
+// none. It works page by page, as [Client.RetryAll] does.
 func (c *Client) InvalidateAll(ctx context.Context, filter Filter) (int, error) {
 	return c.CommandAll(ctx, BulkInvalidate, filter, nil)
 }
 
-// ReviveAll has the deleted resources that match a filter synced again, as [Client.Revive] does, and says how many they were. Other states
-// in it match none. It goes on in pages, as [Client.RetryAll] does.
+// ReviveAll syncs the deleted resources that match a filter again, as [Client.Revive] does, and returns their number. Other
+// states match none. It works page by page, as [Client.RetryAll] does.
 func (c *Client) ReviveAll(ctx context.Context, filter Filter) (int, error) {
 	return c.CommandAll(ctx, BulkRevive, filter, nil)
 }
 
-// TouchAll touches the resources that match a filter, as [Client.Touch] does, and says how many they were. Those that are deleted match
-// not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything is refused, as by [Client.DeleteAll].
+// TouchAll touches the resources that match a filter, as [Client.Touch] does, and returns their number. Deleted ones do not
+// match. It works page by page, as [Client.RetryAll] does. A filter that chooses everything is refused, as by
+// [Client.DeleteAll].
 func (c *Client) TouchAll(ctx context.Context, filter Filter) (int, error) {
 	return c.CommandAll(ctx, BulkTouch, filter, nil)
 }
 
-// DeleteAll marks the resources that match a filter deleted, as [Client.Delete] does, and says how many they were. Those that are
-// deleted already match not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything, because no field is set, or only
-// States, and those to all that there are, is refused unless it says so with All.
+// DeleteAll marks the resources that match a filter deleted, as [Client.Delete] does, and returns their number. Deleted
+// ones do not match. It works page by page, as [Client.RetryAll] does. A filter that chooses everything, because no field
+// is set, or only States, and those to all that exist, is refused unless All is set.
 func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
 	return c.CommandAll(ctx, BulkDelete, filter, nil)
 }
 
-// bulk is a command for many resources.
-type bulk struct {
-	// states are those that it takes; usual those that it takes where the filter names none, nil for all of states.
-	states, usual []deltatype.ResourceState
-	// asksForAll is for one that refuses a filter which chooses everything and does not say so with All.
+// bulkPlan is how a command changes many resources.
+type bulkPlan struct {
+	// states are the states to which the command applies. defaultStates replace them if the filter names no states; nil
+	// means all of states.
+	states, defaultStates []deltatype.ResourceState
+	// asksForAll is set if a filter that chooses everything must have All.
 	asksForAll bool
-	// do does it to rows that are in one of the states, and returns those it was done to.
-	do func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error)
+	// apply changes rows that are in one of the states, and returns the changed ones.
+	apply func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error)
 }
 
-func (c *Client) bulk(command BulkCommand) (bulk, error) {
+func (c *Client) planBulk(command BulkCommand) (bulkPlan, error) {
 	switch command {
 	case BulkRetry:
-		return bulk{
-			states: []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
-			usual:  []deltatype.ResourceState{deltatype.ResourceStateDegraded},
-			do: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+		return bulkPlan{
+			states:        []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
+			defaultStates: []deltatype.ResourceState{deltatype.ResourceStateDegraded},
+			apply: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 				return db.New().RetryResources(ctx, db.Planned(c.pool, len(ids)), db.RetryResourcesParams{Ids: ids, States: states})
 			},
 		}, nil
 	case BulkInvalidate:
-		return bulk{
+		return bulkPlan{
 			states: []deltatype.ResourceState{deltatype.ResourceStateSynced},
-			do: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+			apply: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
 				return db.New().InvalidateResources(ctx, db.Planned(c.pool, len(ids)), ids)
 			},
 		}, nil
 	case BulkRevive:
-		return bulk{
+		return bulkPlan{
 			states: []deltatype.ResourceState{deltatype.ResourceStateDeleted},
-			do: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+			apply: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
 				return db.ResourcesOf(db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids))
 			},
 		}, nil
 	case BulkTouch:
-		return bulk{
-			states: undeleted(), asksForAll: true,
-			do: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+		return bulkPlan{
+			states: undeletedStates(), asksForAll: true,
+			apply: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 				return db.New().TouchResources(ctx, db.Planned(c.pool, len(ids)), db.TouchResourcesParams{Ids: ids, States: states})
 			},
 		}, nil
 	case BulkDelete:
-		return bulk{states: undeleted(), asksForAll: true, do: c.deleteResources}, nil
+		return bulkPlan{states: undeletedStates(), asksForAll: true, apply: c.deleteResources}, nil
 	}
-	return bulk{}, inputError("command", string(command), "must be retry, invalidate, touch, delete or revive")
+	return bulkPlan{}, inputError("command", string(command), "must be retry, invalidate, touch, delete or revive")
 }
 
 func (c *Client) deleteResources(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 	rows, err := db.ResourcesOf(db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
-		Ids: ids, States: states, DefaultRetention: interval(c.config.DeletedResourceRetentionPeriod),
+		Ids: ids, States: states, DefaultRetention: postgresInterval(c.config.DeletedResourceRetentionPeriod),
 	}))
 	for _, raw := range rows {
 		row, err := raw.Row()
 		if err != nil {
 			return rows, err
 		}
-		c.events.send(EventCategoryObjectDeleted, row)
+		c.events.publishRow(EventCategoryObjectDeleted, row)
 	}
 	return rows, err
 }
 
-// undeleted are all states but deleted.
-func undeleted() []deltatype.ResourceState {
+// undeletedStates returns all states but deleted.
+func undeletedStates() []deltatype.ResourceState {
 	return slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
 }
 
-// checkAll refuses a filter that chooses everything in some states, and does not say so with All.
+// checkAll refuses a filter that chooses everything in some states without All.
 func (f Filter) checkAll(states []deltatype.ResourceState) error {
 	if f.choosesAll(states) && !f.All {
 		return inputError("filter", "{}", "would choose everything: set a field, or All if that is meant")
@@ -131,12 +133,12 @@ func (f Filter) checkAll(states []deltatype.ResourceState) error {
 // commandPage is how many resources one statement of CommandAll changes.
 const commandPage = 200
 
-// CommandAll does what the method of the command's name does ([Client.RetryAll] and so on) to all resources that match a filter, page by page, and says
-// how many they were. A resource is met at most once, whatever it becomes meanwhile.
+// CommandAll runs a command ([Client.RetryAll] and so on) for all resources that match a filter, page by page, and returns
+// their number. It meets a resource at most once, even if that changes meanwhile.
 //
-// each, which may be nil, is called after each page with the rows that it has changed, at most 200, which may be none, as they are after the command. It is
-// called by this goroutine. An error of it ends the command before the next page, and is wrapped in the one that is returned: the number is exact then. Where
-// ctx ends instead, a page may have been committed that is not counted.
+// each, which may be nil, is called after each page with the changed rows, as they are after the command: at most 200,
+// perhaps none. It is called by this goroutine. Its error ends the command before the next page, and is wrapped in the
+// returned one: the number is exact then. If ctx ends instead, a page may have been committed that is not counted.
 func (c *Client) CommandAll(ctx context.Context, command BulkCommand, filter Filter, each func(page []*deltatype.ResourceRow) error) (int, error) {
 	done, err := c.commandAll(ctx, command, filter, each)
 	if err != nil {
@@ -145,16 +147,16 @@ func (c *Client) CommandAll(ctx context.Context, command BulkCommand, filter Fil
 	return done, nil
 }
 
-// CountForAll counts the resources that [Client.CommandAll] would be about now, and stops at most: a number below it is exact.
+// CountForAll counts the resources that [Client.CommandAll] would change now, up to most: a lower number is exact.
 func (c *Client) CountForAll(ctx context.Context, command BulkCommand, filter Filter, most int) (int, error) {
 	if most < 1 || most > math.MaxInt32 {
 		return 0, wrapCount(command, inputError("most", most, "must be between 1 and %d", math.MaxInt32))
 	}
-	b, err := c.bulk(command)
+	b, err := c.planBulk(command)
 	if err != nil {
 		return 0, wrapCount(command, err)
 	}
-	chosen, err := b.matching(filter)
+	chosen, err := b.matchingParams(filter)
 	if err != nil || len(chosen.States) == 0 {
 		return 0, wrapCount(command, err)
 	}
@@ -169,43 +171,43 @@ func wrapCount(command BulkCommand, err error) error {
 	return fmt.Errorf("delta: count for %s: %w", command, schemaError(err))
 }
 
-// matching are the arguments of a page of what a command for a filter is about. There are no states in it where nothing can match.
-func (b bulk) matching(filter Filter) (db.MatchingResourcesParams, error) {
+// matchingParams returns the parameters of a page of the command's resources. It has no states if nothing can match.
+func (b bulkPlan) matchingParams(filter Filter) (db.MatchingResourcesParams, error) {
 	if b.asksForAll {
 		if err := filter.checkAll(b.states); err != nil {
 			return db.MatchingResourcesParams{}, err
 		}
 	}
 	if filter.States == nil {
-		filter.States = b.usual
+		filter.States = b.defaultStates
 	}
-	if err := filter.check(); err != nil || filter.choosesNothing() {
+	if err := filter.validate(); err != nil || filter.choosesNothing() {
 		return db.MatchingResourcesParams{}, err
 	}
 	states := slices.DeleteFunc(slices.Clone(b.states), func(s deltatype.ResourceState) bool {
 		return filter.States != nil && !slices.Contains(filter.States, s)
 	})
 	filter.States = states
-	return filter.params()
+	return filter.queryParams()
 }
 
-// commandAll wakes those that dispatch what a page has made due.
+// commandAll is CommandAll. It wakes the dispatchers of the kinds that a page has made due.
 func (c *Client) commandAll(ctx context.Context, command BulkCommand, filter Filter, each func(page []*deltatype.ResourceRow) error) (done int, err error) {
-	b, err := c.bulk(command)
+	b, err := c.planBulk(command)
 	if err != nil {
 		return 0, err
 	}
-	chosen, err := b.matching(filter)
+	chosen, err := b.matchingParams(filter)
 	if err != nil || len(chosen.States) == 0 {
 		return 0, err
 	}
-	matching := matching{client: c, params: chosen, isLate: filter.Late}
+	matching := matchingPages{client: c, params: chosen, isLate: filter.Late}
 	for {
 		ids, err := matching.next(ctx)
 		if err != nil || len(ids) == 0 {
 			return done, err
 		}
-		rows, err := b.do(ctx, ids, chosen.States)
+		rows, err := b.apply(ctx, ids, chosen.States)
 		if err != nil {
 			return done, err
 		}

@@ -19,27 +19,28 @@ const (
 	maxRecordedBytes = 64 << 10
 )
 
-// CommandRecord is a command that a person has given, with its subject and its result: see [Client.RecordCommand].
+// CommandRecord is a command of a person, with its subject and its result: see [Client.RecordCommand].
 type CommandRecord struct {
-	// ID names the record. Later ones have larger ids.
+	// ID identifies the record. Later ones have larger ids.
 	ID int64
-	// BegunAt is when the command was given; EndedAt when it ended, nil while it goes on, or where its process has died.
+	// BegunAt is when the command was given. EndedAt is when it ended; nil while it runs, or if its process has died.
 	BegunAt time.Time
 	EndedAt *time.Time
-	// Actor is the person, and Command the name of the command. They are required.
+	// Actor is the person, and Command the name of the command. Both are required.
 	Actor, Command string
 	// Kind, ObjectID, Shard, Namespace and Filter are its subject. Each may be empty.
 	Kind, ObjectID, Shard, Namespace, Filter string
-	// Resources is how many resources it has changed; nil where that is not known.
+	// Resources is how many resources it has changed; nil if unknown.
 	Resources *int64
 	// Error is why it failed, or was stopped; empty otherwise.
 	Error string
 }
 
-// RecordCommand writes down that somebody gives a command, before it is carried out, and returns the id for [Client.EndCommand]: who may give commands to resources
-// answers for them. The console does it for each of its commands. Delta does not do it by itself, because it does not know who calls it. Records are kept for 90 days.
+// RecordCommand records that a person gives a command, before the command runs, and returns the id for [Client.EndCommand]:
+// an audit trail of commands. The console calls it for each of its commands. Delta itself does not, because it does not
+// know the person. Records are kept for 90 days.
 //
-// It returns an [InputError] where the actor or the command is empty, or a text is longer than 64 KiB or not UTF-8.
+// It returns an [InputError] if the actor or the command is empty, or a text is longer than 64 KiB or not UTF-8.
 func (c *Client) RecordCommand(ctx context.Context, r *CommandRecord) (id int64, err error) {
 	for _, field := range []struct {
 		name, value string
@@ -71,8 +72,8 @@ func (c *Client) RecordCommand(ctx context.Context, r *CommandRecord) (id int64,
 	return id, nil
 }
 
-// EndCommand writes down the result of a recorded command: how many resources it has changed, nil where that is not known, and why it failed, nil where it did not. One
-// that has ended stays as it is.
+// EndCommand records the result of a recorded command: how many resources it has changed, nil if unknown, and why it
+// failed, nil if it did not. A record that has ended stays as it is.
 func (c *Client) EndCommand(ctx context.Context, id int64, resources *int64, failure error) error {
 	text := ""
 	if failure != nil {
@@ -84,8 +85,8 @@ func (c *Client) EndCommand(ctx context.Context, id int64, resources *int64, fai
 	return nil
 }
 
-// ListCommands lists recorded commands, the latest first: those of a kind, or of one of its resources; all where both are empty. It begins behind the record with the
-// id before; 0 is the beginning. The limit must be between 1 and 1000.
+// ListCommands lists recorded commands, the latest first: those of a kind, or of one of its resources; all if both are
+// empty. It begins behind the record with the id before; 0 is the beginning. The limit must be between 1 and 1000.
 func (c *Client) ListCommands(ctx context.Context, kind, objectID string, before int64, limit int) ([]CommandRecord, error) {
 	const most = 1000
 	if limit < 1 || limit > most {

@@ -192,7 +192,7 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 	var passes atomic.Int64
 	config := h.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 		passes.Add(1)
-		return send(ctx, listed{Name: "a"}), nil
+		return sendListed(ctx, listed{Name: "a"}), nil
 	}}))
 	c := h.start(config)
 	h.eventually("listed", "a", synced(1))

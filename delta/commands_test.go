@@ -47,7 +47,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 		g.inform(c, nil, "rests")
 		g.await("rests", synced(1))
 		// As many as may work at once, and some that wait for one of them.
-		g.inform(c, nil, names("busy", 12)...)
+		g.inform(c, nil, temporalNames("busy", 12)...)
 		working := map[string]bool{}
 		for range 8 {
 			working[got(t, begun)] = true
@@ -65,7 +65,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 		require.Equal(t, deltatype.ResourceStateDeleted, g.row(g.kind, deleted).State)
 		require.Empty(t, ended, "the others go on")
 		close(release)
-		for _, name := range names("busy", 12) {
+		for _, name := range temporalNames("busy", 12) {
 			if name != deleted {
 				require.Equal(t, 1, g.await(name, synced(1)).Attempt)
 			}

@@ -15,181 +15,189 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// Config configures a [Client]. Its zero value is a client that only informs. No duration is longer than 100 years.
+// Config configures a [Client]. Its zero value makes a client that only informs. No duration may be longer than 100 years.
 type Config struct {
-	// Controllers are what the client works with. A client without them can inform, but not start. With them, informing
-	// a kind that is not among them is an error.
+	// Controllers are the controllers of the kinds that the client works. A client without controllers can inform every
+	// kind, but cannot start. With controllers, informing a kind that is not among them is an error.
 	Controllers *Controllers
 
-	// Namespaces configures namespaces by name. What is set here is written to the database at Start and holds for every
-	// client: the last one that starts decides. MaxWorkers is not: it holds in this client. What [Client.SetNamespace] has set goes before it.
-	// Needs Controllers.
+	// Namespaces configures namespaces by name. Start writes it to the database, where it applies to every client: the last
+	// client that starts decides. Only MaxWorkers stays in this client. Settings of [Client.SetNamespace] override all of
+	// it. Needs Controllers.
 	Namespaces map[string]NamespaceConfig
 
-	// Kinds has settings of kinds for this environment, such as a lower Parallelism in staging: each field that is set takes the place of the one
-	// that the kind's own Settings returned, and those of RetryPolicy each by itself. A field at zero leaves the kind its own, so a
-	// CompleteListing cannot be switched off here. A kind that Controllers does not have is refused.
+	// Kinds overrides settings of kinds for this environment, such as a lower Parallelism in staging. Each field that is
+	// set here, those of RetryPolicy too, replaces the one that the kind's own Settings returned. A zero field leaves the
+	// kind's setting, so a CompleteListing cannot be switched off here. A kind that Controllers does not have is refused.
 	Kinds map[string]ObjectSettings
 
-	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it. Give it [TemporalLogger], or the SDK logs each failed
-	// attempt at level error.
+	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it. Give it [TemporalLogger],
+	// because the SDK logs each failed attempt at level error otherwise.
 	//
 	// Defaults to a connection that Start makes, and Stop closes, from the Temporal SDK's environment configuration
 	// (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS and API keys, or a profile in temporal.toml).
 	Temporal client.Client
 
-	// TemporalOptions changes the options of the connection that the client makes, after the environment configuration and before it
-	// connects: interceptors, a MetricsHandler, a data converter with a codec, credentials. It is called by NewClient, for its ContextPropagators
-	// where those below are nil, and whenever the client connects, since Start can be tried again: make what may exist only once outside of it. NewClient
-	// does not fail where the environment configuration cannot be read, because informs need no Temporal: the function gets options without it then, and
-	// Start returns the error. It must leave Namespace as it is, which TemporalNamespace sets, and HostPort not empty. It must not be set together with Temporal, whose options
-	// are the caller's.
+	// TemporalOptions changes the options of the connection that the client makes, after the environment configuration was
+	// read and before it connects: interceptors, a MetricsHandler, a data converter with a codec, credentials. It is called
+	// whenever the client connects, and by NewClient to find its ContextPropagators if the field ContextPropagators is nil.
+	// Start can be tried again, so make outside of it anything that may exist only once. If the environment configuration
+	// cannot be read, NewClient calls it with empty options and does not fail, because informs need no Temporal; Start
+	// returns the error. It must leave Namespace as it is, which TemporalNamespace sets, and must not empty HostPort. It
+	// must not be set together with Temporal, whose options are the caller's.
 	//
-	// Defaults to none: the options are those of the environment configuration.
+	// Defaults to nil: the options are those of the environment configuration.
 	TemporalOptions func(*client.Options)
 
-	// Logger is where the client logs.
+	// Logger is the client's logger.
 	//
 	// Defaults to zap, at level warn and above, to standard output.
 	Logger *slog.Logger
 
-	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. That of an attempt or
-	// a pass whose worker was lost comes from the client that takes it up again. Calls come one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, or 32 MiB of them, more are dropped, and
-	// counted in the log and by Telemetry. Stop waits a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too,
-	// and so has a run that is refused, such as of a shard that there is not. An attempt that failed after its resource had gone on without it is
-	// a Failure with IsSuperseded.
+	// ErrorHandler is called after the failure of an attempt, or of a pass of an informer, was written: use it to report
+	// errors elsewhere. If a worker was lost, the client that takes over its attempt or pass makes the call. Calls come one
+	// by one on a separate goroutine, so no attempt waits for them. When 1000 failures, or 32 MiB of them, are queued,
+	// further ones are dropped, and counted in the log and by Telemetry. Stop waits a second for the queue. A panic is
+	// logged. A pass also fails if its shards cannot be named, or if its run is refused, such as for an unknown shard. An
+	// attempt that failed after its resource had gone on without it is a Failure with IsSuperseded.
 	//
 	// Defaults to nil: failures are in the log, on the row, and in the events.
 	ErrorHandler func(ctx context.Context, failure Failure)
 
-	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, and around every listing, the first one outermost.
+	// Middleware is called around each call of a controller's Work, WorkBatch and Finalize, and around each listing. The
+	// first one is outermost.
 	Middleware []Middleware
 
-	// Telemetry takes in what the client measures, and makes spans of informs, of passes and of calls of controllers: see the module deltaotel. Its
-	// spans are outside of Middleware. It is not called from any transaction but the caller's of [Client.InformTx].
+	// Telemetry receives the client's measurements, and makes spans of informs, passes and calls of controllers: see the
+	// module deltaotel. Its spans are outside of Middleware. It is called from no transaction but the caller's of
+	// [Client.InformTx].
 	//
 	// Defaults to nil: nothing is measured.
 	Telemetry Telemetry
 
-	// CountResourcesInterval is how often resources are counted by kind, namespace and state for Telemetry, by one client for all. That reads the
-	// whole table: 2 seconds or so for ten million rows. Of the pairs of a kind and a namespace the MaxCountedNamespaces with the most resources are
-	// counted by themselves. At least 15 seconds; negative: never.
+	// CountResourcesInterval is how often one client, for all clients, counts resources by kind, namespace and state for
+	// Telemetry. A count reads the whole table: about 2 seconds for ten million rows. Only the MaxCountedNamespaces pairs
+	// of kind and namespace with the most resources are counted separately. At least 15 seconds; negative: never.
 	//
 	// Defaults to 5 minutes.
 	CountResourcesInterval time.Duration
 
-	// ContextPropagators have values of the context of an inform reach Work and Finalize, as those that are given to a Temporal client have them
-	// reach activities. Inject is called by each inform, and Extract before Work, with what the inform of the generation has set: 16 KiB at most, in
-	// a column of its own, which is no part of the object. A generation of an expiry or a command carries nothing. A WorkBatch gets the headers that
-	// all of its resources have alike, or none. An error, or a panic, fails the inform, or the attempt.
+	// ContextPropagators carry values from the context of an inform to Work and Finalize, as the propagators of a Temporal
+	// client carry them to activities. Each inform calls Inject, and Work's context comes from Extract, with the headers
+	// that the generation's inform has set: 16 KiB at most, in a separate column that is no part of the object. A
+	// generation made by an expiry or a command has none. A WorkBatch gets the headers if all of its resources have the
+	// same ones, and none otherwise. An error, or a panic, fails the inform, or the attempt.
 	//
-	// Defaults to those that TemporalOptions sets, as NewClient finds them; a slice that is empty and not nil is for none. Those of Temporal cannot be
-	// read off a client: give the same here.
+	// Defaults to those that TemporalOptions sets when NewClient calls it; an empty slice that is not nil means none. The
+	// propagators of Config.Temporal cannot be read from it: give the same ones here.
 	ContextPropagators []workflow.ContextPropagator
 
-	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can
-	// share a Temporal namespace. The first client that starts fixes it for the database. Letters, digits, '_', '-' and
-	// '.', at most 127 bytes.
+	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can share
+	// a Temporal namespace. The first client that starts fixes it for the database. Letters, digits, '_', '-' and '.', at
+	// most 127 bytes.
 	//
 	// Defaults to "delta".
 	WorkflowIDPrefix string
 
-	// TemporalNamespace is the namespace in Temporal. Where the field Temporal is set it has to be that client's, which does not
-	// tell it: search attributes are asked for under this name.
+	// TemporalNamespace is the namespace in Temporal. If the field Temporal is set, it must be the namespace of that
+	// client, which cannot be read from it: search attributes are looked up under this name.
 	//
 	// Defaults to that of the environment configuration, or "default".
 	TemporalNamespace string
 
-	// TaskQueue is the task queue of the worker that the client's controllers are registered on with [Client.Register]. Valid
-	// UTF-8 without control characters, at most 1000 bytes. Clients of different kinds need different ones: whichever worker polls
-	// it is given what is to be done of any kind. A client that only asks for something of a kind names it too. Workflows that
-	// run stay on the task queue that they were started on: where it changes, have the old one polled, or terminate them.
+	// TaskQueue is the task queue of the worker on which the client's controllers are registered with [Client.Register].
+	// Valid UTF-8 without control characters, at most 1000 bytes. Clients of different kinds need different task queues,
+	// because any worker that polls one may get a task of any of its kinds. A client that only sends commands for a kind
+	// names it too. Running workflows stay on the task queue that they were started on: when it changes, have the old one
+	// polled, or terminate them.
 	//
-	// Defaults to none: Start runs workers of its own, on task queues of their own.
+	// Defaults to none: Start runs a worker for each kind, on task queues of its own naming.
 	TaskQueue string
 
-	// SharedWorker has Start run one worker for all kinds, on TaskQueue, which has to be set, instead of two a kind. A client keeps 12 polls
-	// of Temporal open for each kind (8 where it has no informer), and with SharedWorker 32 in all: a Temporal namespace has a limit of polls.
-	// All clients that name the task queue need the same kinds, as with [Client.Register]: Start refuses others. Kinds share one queue of
-	// tasks, so a kind that has many to do may hold up others. [Client.Register] is not used then. As there, DisableInformers does not keep the
-	// worker from passes that Temporal gives it.
+	// SharedWorker makes Start run one worker for all kinds, on TaskQueue, which must be set, instead of two workers a
+	// kind. A client keeps 12 polls of Temporal open for each kind (8 without an informer), and 32 in all with
+	// SharedWorker: a Temporal namespace limits polls. All clients that name the task queue need the same kinds, as with
+	// [Client.Register]; Start refuses others. The kinds share one queue of tasks, so a busy kind may delay others.
+	// [Client.Register] is not used then. As there, the worker runs any pass that Temporal gives it, even with
+	// DisableInformers.
 	//
 	// Defaults to false: a worker for each kind's resources, and one for its informer.
 	SharedWorker bool
 
-	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
-	// [deltatype.ResourceRow] has as HashedID. Errors of Work and of informers are kept from it too. Names of kinds, namespaces and shards are not:
-	// docs/temporal.md says what else is there in clear.
+	// HashObjectIDs keeps object ids out of Temporal: workflows are named by a salted hash instead, which is HashedID in
+	// [deltatype.ResourceRow]. Errors of Work and of informers are kept out too. Names of kinds, namespaces and shards are
+	// not: docs/temporal.md lists everything that Temporal stores in clear.
 	//
-	// All clients of a database must agree, or a resource would have two workflows: the first that starts decides, and Start refuses
-	// others. To change it, stop all clients, terminate the
-	// workflows, and run UPDATE delta_installation SET hash_object_ids = NULL.
+	// All clients of a database must agree, because a resource would have two workflows otherwise: the first client that
+	// starts decides, and Start refuses others. To change it, stop all clients, terminate the workflows, and run UPDATE
+	// delta_installation SET hash_object_ids = NULL.
 	HashObjectIDs bool
 
-	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no
-	// bound.
+	// ResourceWorkTimeout bounds one call of Work, if the controller's ResourceTimeout returns 0. -1 means no bound.
 	//
 	// Defaults to 1 minute.
 	ResourceWorkTimeout time.Duration
 
-	// ControllerInformTimeout bounds one pass of an informer, where the controller's InformTimeout does not say. -1
-	// means no bound.
+	// ControllerInformTimeout bounds one pass of an informer, if the controller's InformTimeout returns 0. -1 means no
+	// bound.
 	//
 	// Defaults to 1 minute.
 	ControllerInformTimeout time.Duration
 
-	// DisableInformers has this client run no informers and leave their schedules, and what other clients have set for them, as they are:
-	// for tests, and for clients that only work. RunInform still asks for a run, which waits for another client. A worker of the
-	// user's own that the client is registered on ([Client.Register]) does run the passes that Temporal gives it. Start warns of kinds that
-	// have an informer, and with which no client has started yet that runs them.
+	// DisableInformers makes this client run no informers, and leave their schedules and the informer settings of other
+	// clients as they are: for tests, and for clients that only work. RunInform still requests a run, which waits for
+	// another client. A worker of the user's on which the client is registered ([Client.Register]) still runs the passes
+	// that Temporal gives it. Start warns of kinds with an informer for which no client that runs informers has started
+	// yet.
 	//
 	// Defaults to false.
 	DisableInformers bool
 
-	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say: 1 second at least, in multiples of
-	// 10 milliseconds. Negative: never. Of clients that differ in it the one that started last decides.
+	// ResourceInformInterval is how often informers run, if the kind's InformInterval is 0: 1 second at least, in multiples
+	// of 10 milliseconds. Negative: never. If clients differ, the one that started last decides.
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
 
-	// ResourceInformJitter is the longest random delay of a pass that an interval of whole seconds asks for, so that kinds with equal intervals do
-	// not all list at once. Negative: none. An InformSchedule has a Jitter of its own. Of clients that differ in it the one that started
-	// last decides.
+	// ResourceInformJitter is the longest random delay of a pass by an interval of whole seconds, so that kinds with equal
+	// intervals do not all list at once. Negative: none. An InformSchedule has its own Jitter. If clients differ, the one
+	// that started last decides.
 	//
 	// Defaults to a tenth of the interval, and to 30 seconds at most.
 	ResourceInformJitter time.Duration
 
-	// DispatchPollInterval is how often a client asks Postgres for due resources of a kind that no notification named, give or take half: what
-	// other clients inform behind a pooler that keeps LISTEN from working, say. At least 10 milliseconds, at most 1 hour. Each client asks
-	// once for each kind.
+	// DispatchPollInterval is how often a client asks Postgres for due resources of a kind without a notification, give or
+	// take half. It finds, for example, the informs of other clients behind a pooler that does not support LISTEN. At least
+	// 10 milliseconds, at most 1 hour. Each client asks once for each kind.
 	//
 	// Defaults to 5 seconds.
 	DispatchPollInterval time.Duration
 
-	// MaintenanceJobInterval is how often a client looks whether Temporal still has its schedules, and whether a Temporal
-	// namespace that was wiped has to be filled again.
+	// MaintenanceJobInterval is how often a client checks that Temporal still has its schedules, and whether a Temporal
+	// namespace was wiped and must be filled again.
 	//
 	// Defaults to 1 minute.
 	MaintenanceJobInterval time.Duration
 
-	// ResourceCleanerTimeout bounds each statement of that.
+	// ResourceCleanerTimeout bounds each statement of maintenance.
 	//
 	// Defaults to 30 seconds.
 	ResourceCleanerTimeout time.Duration
 
-	// ResourceCleanerInterval has no effect. It is here for ports from Delta on River, whose cleaner looks for rows to remove at that interval;
-	// here each row has the time at which it is removed. Zero or positive.
+	// ResourceCleanerInterval has no effect. It is here for ports from Delta on River, whose cleaner looks for rows to
+	// remove at that interval; here each row has the time of its removal. Zero or positive.
 	ResourceCleanerInterval time.Duration
 
-	// StuckScheduledThreshold has no effect. It is here for ports from Delta on River, which may lose the job of a scheduled resource; here
-	// such a row is leased again when its lease has passed, after a minute. Zero or positive.
+	// StuckScheduledThreshold has no effect. It is here for ports from Delta on River, which may lose the job of a
+	// scheduled resource; here such a row is leased again when its lease has expired, after a minute. Zero or positive.
 	StuckScheduledThreshold time.Duration
 
-	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces
-	// without an expiry. Negative: for ever.
+	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces without
+	// an expiry. Negative: for ever.
 	//
-	// Defaults to 24 hours, and to for ever for kinds with CompleteListing or a FullListingInterval: what is no longer listed is found by its row, and what is
-	// listed without one would be synced as if it were new.
+	// Defaults to 24 hours, and to for ever for kinds with CompleteListing or a FullListingInterval. Those need the rows:
+	// an object that is no longer listed is found by its row, and a listed object without a row would be synced as if it
+	// were new.
 	SyncedResourceRetentionPeriod time.Duration
 
 	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
@@ -198,31 +206,33 @@ type Config struct {
 	// Defaults to 24 hours.
 	DegradedResourceRetentionPeriod time.Duration
 
-	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for
-	// ever. What Work or [Client.Delete] deleted and informers still list is kept for that long, or a tenth less, after it was listed last, and, in a kind
-	// with CompleteListing or a FullListingInterval, until such a listing has left it out. An object that is listed after its row was removed is
-	// new: where listings are incremental only, the period is to be longer than it takes until an object is listed once more. They may
-	// name an object only when it changes.
+	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for ever.
+	// If informers still list an object that Work or [Client.Delete] deleted, the period, or a tenth less, counts from its
+	// latest listing; in a kind with CompleteListing or a FullListingInterval the row also stays until such a listing has
+	// left the object out. An object that is listed after its row was removed counts as new. So if listings are only
+	// incremental, the period must be longer than the time until an object is listed again: they may name an object only
+	// when it changes.
 	//
 	// Defaults to 24 hours.
 	DeletedResourceRetentionPeriod time.Duration
 
-	// ChangeRetentionPeriod is how long entries of the log of changes ([ObjectSettings].Log) are kept. They are removed by days, so up to a day later. Of
-	// clients that differ in it the shortest counts.
+	// ChangeRetentionPeriod is how long entries of the log of changes ([ObjectSettings].Log) are kept. They are removed by
+	// days, so up to a day later. If clients differ, the shortest period counts.
 	//
 	// Defaults to 7 days.
 	ChangeRetentionPeriod time.Duration
 
-	// MaxChangeRetentionPeriod is how long entries are kept that a consumer ([Client.ConsumeChanges]) has not handled. One that is slower than this gets a
-	// *[ChangePositionError]. ChangeRetentionPeriod at least.
+	// MaxChangeRetentionPeriod is how long entries are kept that a consumer ([Client.ConsumeChanges]) has not handled. A
+	// slower consumer gets a *[ChangePositionError]. ChangeRetentionPeriod at least.
 	//
-	// Defaults to 30 days, or ChangeRetentionPeriod where that is longer.
+	// Defaults to 30 days, or ChangeRetentionPeriod if that is longer.
 	MaxChangeRetentionPeriod time.Duration
 }
 
-// NamespaceConfig configures a namespace; the zero value leaves everything to defaults. A change by [Config].Namespaces applies the next time a
-// resource is synced or its timer fires, and does not wake what is kept for ever, as after a negative retention. [Client.SetNamespace] changes a
-// namespace while clients run, wakes what rests, and goes before Config.
+// NamespaceConfig configures a namespace; the zero value leaves everything to defaults. A change of [Config].Namespaces
+// applies the next time a resource is synced or its timer fires. It does not wake resources that are kept for ever, as
+// after a negative retention. [Client.SetNamespace] changes a namespace while clients run, reschedules its settled
+// resources, and overrides Config.
 type NamespaceConfig struct {
 	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
 	// together. At most 10,000.
@@ -230,22 +240,22 @@ type NamespaceConfig struct {
 	// Defaults to 0: no bound but the Parallelism of the kinds.
 	MaxWorkers int
 
-	// RateLimit is how many calls of Work may begin a second for resources of the namespace, of all kinds and all clients together: Postgres has
-	// the time at which the next one may. A call that waits for it keeps no slot of its kind.
+	// RateLimit is how many calls of Work may begin a second for resources of the namespace, of all kinds and all clients
+	// together: Postgres stores when the next call may begin. A call that waits for it takes no slot of its kind.
 	//
 	// Defaults to 0: no limit.
 	RateLimit float64
 
-	// ResourceExpiry is how long after it was synced a resource expires and is synced again, or up to 5 % less: the share differs between
-	// resources, or batches, so that those synced together do not expire together. It cannot be set together with
-	// SyncedResourceRetentionPeriod.
+	// ResourceExpiry is the time after its sync at which a resource expires and is synced again, or up to 5 % less. The
+	// share differs between resources, or batches, so that resources that were synced together do not expire together. It
+	// cannot be set together with SyncedResourceRetentionPeriod.
 	//
 	// Defaults to 0: never.
 	ResourceExpiry time.Duration
 
 	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed. Negative: for ever.
 	//
-	// Defaults to the client's. If that is not set either, it differs by kind, as said there.
+	// Defaults to the client's. If that is not set either, the default differs by kind: see [Config].
 	SyncedResourceRetentionPeriod time.Duration
 
 	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
@@ -254,8 +264,7 @@ type NamespaceConfig struct {
 	// Defaults to the client's.
 	DegradedResourceRetentionPeriod time.Duration
 
-	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for
-	// ever.
+	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for ever.
 	//
 	// Defaults to the client's.
 	DeletedResourceRetentionPeriod time.Duration
@@ -275,7 +284,7 @@ const (
 	maxDispatchPoll            = time.Hour
 )
 
-// WithDefaults returns a copy with every field set that was left at zero, but those of Temporal, and Controllers.
+// WithDefaults returns a copy with defaults for all zero fields, except Controllers and the fields of Temporal.
 func (c Config) WithDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = defaultLogger()
@@ -306,7 +315,7 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// syncedRetentions are the retentions of synced resources that a user has set, before defaults.
+// syncedRetentions reports where a user has set a retention of synced resources, before defaults.
 type syncedRetentions struct {
 	client     bool
 	namespaces map[string]bool
@@ -320,8 +329,9 @@ func (c *Config) syncedRetentions() syncedRetentions {
 	return set
 }
 
-// interval makes a duration one that Postgres keeps the sign of: an interval has microseconds, and -1 would become 0.
-func interval(d time.Duration) time.Duration {
+// postgresInterval returns a duration that keeps its sign as a Postgres interval, which has microseconds: -1 would become
+// 0.
+func postgresInterval(d time.Duration) time.Duration {
 	switch {
 	case d < 0:
 		return -time.Second
@@ -338,7 +348,7 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// validate checks what the user wrote, before defaults.
+// validate checks the fields that the user set, before defaults.
 func (c Config) validate() error {
 	if c.WorkflowIDPrefix != "" {
 		if err := checkName("Config.WorkflowIDPrefix", c.WorkflowIDPrefix); err != nil {
@@ -400,7 +410,7 @@ func (c Config) validate() error {
 	if err := checkInterval("Config.ResourceInformInterval", c.ResourceInformInterval); err != nil {
 		return err
 	}
-	if len(c.Namespaces) > 0 && len(c.Controllers.kinds()) == 0 {
+	if len(c.Namespaces) > 0 && len(c.Controllers.kindNames()) == 0 {
 		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")
 	}
 	for name, n := range c.Namespaces {
@@ -408,15 +418,15 @@ func (c Config) validate() error {
 		if err := checkName(field, name); err != nil {
 			return err
 		}
-		if err := n.check(field); err != nil {
+		if err := n.validate(field); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// check checks the settings of a namespace that a field names.
-func (n NamespaceConfig) check(field string) error {
+// validate checks the settings of a namespace. field names it in errors.
+func (n NamespaceConfig) validate(field string) error {
 	if n.MaxWorkers < 0 || n.MaxWorkers > maxMaxWorkers {
 		return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d (or 0, for no bound)", maxMaxWorkers)
 	}

@@ -12,35 +12,36 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// connection is how calls reach Temporal: through what Start has started or, in a client that was not started, through a
-// connection that the first of them makes. It does not use Client.life, which Stop holds while it waits for Work.
+// connection gives calls access to Temporal: through the engine that Start has started or, in a client that was not
+// started, through a connection that the first call makes. It does not use Client.life, because Stop holds that while it
+// waits for Work.
 type connection struct {
-	// turn guards the fields. It is waited for with a context, because whoever has it may be dialling.
-	turn    *semaphore.Weighted
+	// guard guards the fields. It is acquired with a context, because its holder may be dialling.
+	guard   *semaphore.Weighted
 	running *engine
 	// idle has names, installation and Temporal, but runs nothing.
 	idle *engine
-	// ended ends when the client stops, and with it whoever is dialling.
+	// ended ends when the client stops, and cancels a dial in progress.
 	ended context.Context //nolint:containedctx // it is the connection's life, not a call's
 	end   context.CancelFunc
 }
 
-// errStopped is that of calls which need Temporal, of a client that was stopped.
+// errStopped is returned by calls that need Temporal after the client was stopped.
 var errStopped = errors.New("the client has been stopped")
 
 func newConnection() connection {
-	c := connection{turn: semaphore.NewWeighted(1)}
+	c := connection{guard: semaphore.NewWeighted(1)}
 	c.ended, c.end = context.WithCancel(context.Background())
 	return c
 }
 
-// reach returns the engine that runs, or an idle one. Where Temporal knows the prefix as another installation's, that is an
-// error, as it is at Start.
-func (c *Client) reach(ctx context.Context) (*engine, error) {
-	if err := c.connection.turn.Acquire(ctx, 1); err != nil {
+// reachTemporal returns the running engine, or an idle one. It fails, as Start does, if the prefix in Temporal belongs to
+// another installation.
+func (c *Client) reachTemporal(ctx context.Context) (*engine, error) {
+	if err := c.connection.guard.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer c.connection.turn.Release(1)
+	defer c.connection.guard.Release(1)
 	switch {
 	case c.connection.running != nil:
 		return c.connection.running, nil
@@ -53,8 +54,8 @@ func (c *Client) reach(ctx context.Context) (*engine, error) {
 	defer cancel()
 	defer context.AfterFunc(c.connection.ended, cancel)()
 
-	e := &engine{client: c, names: c.names(), attributes: new(atomic.Bool)}
-	if err := e.learn(ctx); err != nil {
+	e := &engine{client: c, names: c.temporalNames(), attributes: new(atomic.Bool)}
+	if err := e.prepareIdle(ctx); err != nil {
 		if e.ownsTemporal {
 			e.temporal.Close()
 		}
@@ -64,15 +65,15 @@ func (c *Client) reach(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-// learn finds out what an idle engine has to know, and changes nothing.
-func (e *engine) learn(ctx context.Context) error {
+// prepareIdle reads what an idle engine needs, and changes nothing.
+func (e *engine) prepareIdle(ctx context.Context) error {
 	if err := e.readInstallation(ctx); err != nil {
 		return err
 	}
-	if err := e.connect(ctx); err != nil {
+	if err := e.connectTemporal(ctx); err != nil {
 		return err
 	}
-	if _, err := prefixHeld(ctx, e.temporal, e.names, e.installation); err != nil {
+	if _, err := isPrefixOwned(ctx, e.temporal, e.names, e.installation); err != nil {
 		return err
 	}
 	missing, err := e.missingAttributes(ctx)
@@ -80,18 +81,18 @@ func (e *engine) learn(ctx context.Context) error {
 	return nil
 }
 
-// use has calls go through what was started.
-func (c *connection) use(e *engine) {
-	_ = c.turn.Acquire(context.Background(), 1)
-	defer c.turn.Release(1)
+// setRunning makes calls use the started engine.
+func (c *connection) setRunning(e *engine) {
+	_ = c.guard.Acquire(context.Background(), 1)
+	defer c.guard.Release(1)
 	c.running = e
 }
 
 // close refuses further calls, and closes the connection of an idle engine.
 func (c *connection) close() {
 	c.end()
-	_ = c.turn.Acquire(context.Background(), 1)
-	defer c.turn.Release(1)
+	_ = c.guard.Acquire(context.Background(), 1)
+	defer c.guard.Release(1)
 	c.running = nil
 	if c.idle != nil && c.idle.ownsTemporal {
 		c.idle.temporal.Close()
@@ -99,17 +100,18 @@ func (c *connection) close() {
 	c.idle = nil
 }
 
-// reachFor is reach with an error that says what for.
-func (c *Client) reachFor(ctx context.Context, what string) (*engine, error) {
-	e, err := c.reach(ctx)
+// reachTemporalFor is reachTemporal with an error that names the operation.
+func (c *Client) reachTemporalFor(ctx context.Context, what string) (*engine, error) {
+	e, err := c.reachTemporal(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("delta: %s: %w", what, err)
 	}
 	return e, nil
 }
 
-// optionsOfConnection are those by which the client connects to Temporal: of the environment configuration, as the user changes them.
-func (c *Client) optionsOfConnection() (client.Options, error) {
+// connectionOptions returns the options with which the client dials Temporal: the environment configuration with the
+// changes of Config.TemporalOptions.
+func (c *Client) connectionOptions() (client.Options, error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
 		return options, fmt.Errorf("the environment configuration for Temporal: %w", err)
@@ -117,16 +119,17 @@ func (c *Client) optionsOfConnection() (client.Options, error) {
 	return c.completeOptions(options)
 }
 
-// completeOptions are options of the environment configuration with what Delta sets, as the user changes them.
+// completeOptions adds Delta's settings, and the changes of Config.TemporalOptions, to options of the environment
+// configuration.
 func (c *Client) completeOptions(options client.Options) (client.Options, error) {
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(c.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = TemporalLogger(c.config.Logger)
-	return options, c.changeOptions(&options)
+	return options, c.applyTemporalOptions(&options)
 }
 
-// changeOptions has the user change how Temporal is dialled.
-func (c *Client) changeOptions(options *client.Options) error {
+// applyTemporalOptions calls Config.TemporalOptions, and checks that it kept the rules.
+func (c *Client) applyTemporalOptions(options *client.Options) error {
 	change := c.config.TemporalOptions
 	if change == nil {
 		return nil
@@ -142,8 +145,8 @@ func (c *Client) changeOptions(options *client.Options) error {
 	return nil
 }
 
-// dial connects to Temporal.
-func dial(ctx context.Context, options client.Options) (client.Client, error) {
+// dialTemporal connects to Temporal.
+func dialTemporal(ctx context.Context, options client.Options) (client.Client, error) {
 	dialled, err := client.DialContext(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("reaching Temporal at %s, namespace %q: %w", options.HostPort, options.Namespace, err)

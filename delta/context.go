@@ -8,13 +8,12 @@ import (
 
 type clientKey struct{}
 
-// inContext is the context of what the client calls.
-func (c *Client) inContext(ctx context.Context) context.Context {
+// withClient returns the context for calls of user code: ClientFromContext finds the client in it.
+func (c *Client) withClient(ctx context.Context) context.Context {
 	return context.WithValue(ctx, clientKey{}, c)
 }
 
-// ClientFromContext returns the client from the context that a controller's Work or Inform was given. It panics on any
-// other context.
+// ClientFromContext returns the client from the context of a controller's Work or Inform. It panics for any other context.
 func ClientFromContext(ctx context.Context) *Client {
 	client, err := ClientFromContextSafely(ctx)
 	if err != nil {
@@ -23,8 +22,8 @@ func ClientFromContext(ctx context.Context) *Client {
 	return client
 }
 
-// ClientFromContextSafely returns the client from the context that a controller's Work or Inform was given, and an error
-// for any other context.
+// ClientFromContextSafely returns the client from the context of a controller's Work or Inform, and an error for any other
+// context.
 func ClientFromContextSafely(ctx context.Context) (*Client, error) {
 	if client, ok := ctx.Value(clientKey{}).(*Client); ok {
 		return client, nil
@@ -32,7 +31,7 @@ func ClientFromContextSafely(ctx context.Context) (*Client, error) {
 	return nil, errors.New("delta: no client in the context: it is only in those that Work and Inform are given")
 }
 
-// withCause adds to an error of a context that ended the cause that its owner gave: pgx reports only that it ended.
+// withCause adds the context's cause to an error of a context that ended, because pgx reports only that it ended.
 func withCause(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if cause == nil || !errors.Is(err, ctx.Err()) || errors.Is(err, cause) {

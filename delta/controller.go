@@ -13,126 +13,134 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// Worker brings one resource in line.
+// Worker syncs one resource.
 type Worker[T Object] interface {
-	// Work makes the outside world and the resource agree. Nil means synced; an error means that it is tried again,
-	// after a second and then ever later, until the resource's MaxAttempts are used up, and then slowly; [ResourceDelete] means that the
-	// object is gone outside. A panic counts as an error.
+	// Work makes the outside world and the resource agree. Nil means synced. After an error it is called again, after a
+	// second and then ever later, until the resource's MaxAttempts are used up, and then slowly. [ResourceDelete] means
+	// that the object is gone outside. A panic counts as an error. See [the table of outcomes] for all errors that it may
+	// return.
 	//
-	// It must be idempotent: it runs again after a crash, and when the object was informed anew meanwhile. It is called
-	// outside any transaction, by several goroutines at once if the kind's Parallelism allows, but for one resource by
-	// one at a time.
+	// It must be idempotent: it runs again after a crash, and if the object was informed again meanwhile. It is called
+	// outside any transaction, by several goroutines at once if the kind's Parallelism allows, but never twice at once for
+	// one resource.
 	//
-	// The context ends at the timeout, and when the client is stopped and does not wait any longer. Work that goes on
-	// regardless has its attempt closed as failed; until it returns it counts against the kind's Parallelism.
+	// The context ends at the timeout, and when Stop no longer waits. If Work ignores that, its attempt is closed as
+	// failed, and the call counts against the kind's Parallelism until it returns.
+	//
+	// [the table of outcomes]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#outcomes-of-work
 	Work(ctx context.Context, resource *Resource[T]) error
 
 	// ResourceTimeout bounds one call of Work. Zero leaves it to the client's ResourceWorkTimeout, -1 means no bound.
 	ResourceTimeout(resource *Resource[T]) time.Duration
 }
 
-// BatchWorker is for controllers of kinds with a BatchSize whose upstream takes many objects in one call. Batches then call
-// WorkBatch and not Work, which is called for what is worked by itself: after a failure, say.
+// BatchWorker is for controllers of kinds with a BatchSize whose upstream takes many objects in one call. Batches call
+// WorkBatch instead of Work. Work is called for resources that are worked singly, for example after a failure.
 type BatchWorker[T Object] interface {
-	// WorkBatch does for many resources, all of one namespace, what Work does for one. It returns a result for each, in their
-	// order: what Work would return. A panic, or another number of results, fails all of them. One call counts once against
-	// Parallelism and MaxWorkers, and has the longest of the resources' timeouts.
+	// WorkBatch does for many resources, all of one namespace, what Work does for one. It returns one result for each, in
+	// their order, as Work would return it ([the table of outcomes]). A panic, or another number of results, fails all of
+	// them. One call counts once against Parallelism and MaxWorkers, and has the longest of the resources' timeouts.
+	//
+	// [the table of outcomes]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#outcomes-of-work
 	WorkBatch(ctx context.Context, resources []*Resource[T]) []error
 }
 
-// Finalizer is for controllers that clear up after deleted resources.
+// Finalizer is for controllers that clean up after deleted resources.
 type Finalizer[T Object] interface {
-	// Finalize is called for a resource that was deleted, because a complete listing no longer had it, because Work said so, or explicitly:
-	// the resource's Cause tells which. It has the timeout, the limits, the attempts, the waits and CompleteTx of Work, may return what Work may
-	// return, and must be idempotent too. It is called at least once, and until it returns nil or a [ResourceDelete]: after MaxAttempts
-	// failures every DegradedRetryInterval, also if it says that it is hopeless. Only then is the row removed, by any client, after its
-	// retention. If the object is informed again before, the resource is live again and Finalize is not called any more, except for a call
-	// that runs: Work follows it.
+	// Finalize is called for a resource that was deleted: a complete listing left it out, Work returned [ResourceDelete],
+	// or a command deleted it. The resource's Cause says which. Finalize has the timeout, the limits, the attempts, the
+	// backoff and the CompleteTx of Work, may return the same errors, and must be idempotent too. It is called until it
+	// returns nil or a [ResourceDelete]; after MaxAttempts failures every DegradedRetryInterval, even if it returns
+	// [ResourceDegrade]. Only then is the row removed, by any client, after its retention. If the object is informed again
+	// before, the resource is live again and Finalize is not called any more; Work waits for a running call.
 	//
-	// Once a client with a Finalizer has started, rows of deleted resources of the kind wait for it, also if later clients have none. A kind that
-	// is to do without one again needs: UPDATE delta_controller SET finalizes = FALSE WHERE name = '<kind>'; UPDATE delta_resource SET
-	// finalized = NULL WHERE kind = '<kind>'.
+	// Once a client with a Finalizer has started, rows of deleted resources of the kind wait for it, even if later clients
+	// have no Finalizer. To use the kind without one again, run: UPDATE delta_controller SET finalizes = FALSE WHERE name =
+	// '<kind>'; UPDATE delta_resource SET finalized = NULL WHERE kind = '<kind>'.
 	Finalize(ctx context.Context, resource *Resource[T]) error
 }
 
 // Upgrader is for controllers of types with a version ([ObjectWithVersion]).
 type Upgrader interface {
-	// Upgrade turns the JSON of an object that was stored by an older version of its type into JSON of the current one. It is called
-	// whenever such an object is read; the row keeps the old one until the object is informed again. After an error, or a panic, the resource waits, as for
-	// an object that does not decode.
+	// Upgrade turns the JSON of an object that an older version of its type stored into JSON of the current version. It is
+	// called each time such an object is read; the row keeps the old JSON until the object is informed again. After an
+	// error, or a panic, the resource waits as for an object that does not decode.
 	Upgrade(version int, object []byte) ([]byte, error)
 }
 
-// Informer lists what exists outside, on a channel. [Lister] does it with an iterator, whose errors cannot get lost.
+// Informer lists on a channel the objects that exist outside. [Lister] does so with an iterator, whose errors cannot get
+// lost.
 type Informer[T Object] interface {
-	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may
-	// return before: Delta reads while it sends. It must stop, and close the channel, when the context ends. A listing that fails
-	// after Inform has returned says so with [FailInform], before it closes the channel.
+	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may return
+	// before, because Delta reads while it sends. It must stop, and close the channel, when the context ends. If a listing
+	// fails after Inform has returned, call [FailInform] before closing the channel.
 	//
-	// Objects are written in pages while the listing goes on. A pass counts as complete when the channel is closed, FailInform was not
-	// called and the context has not ended; only then does the next one ask for what is newer (options.After).
+	// Objects are written in pages while the listing goes on. A pass is complete if the channel is closed, FailInform was
+	// not called and the context has not ended. Only then does the next pass ask for newer objects (options.After).
 	Inform(ctx context.Context, options *InformOptions) (<-chan T, error)
 
-	// InformTimeout bounds one pass, which the arguments describe. Zero leaves it to the client's ControllerInformTimeout, -1 means no bound.
+	// InformTimeout bounds the pass that args describes. Zero leaves it to the client's ControllerInformTimeout, -1 means
+	// no bound.
 	InformTimeout(args *InformArgs[T]) time.Duration
 }
 
-// Sharder is for controllers of kinds that are listed part by part, such as by the accounts, tenants or regions of an upstream. Each shard has
-// passes of its own, which begin at different times, with its own cursor, pause, error, and bounds of what may be deleted (MaxDeleted and
-// MaxDeletedShare are of the shard): one that fails, hangs or lists nothing touches no other. The objects must say their shard
-// ([ObjectWithShard]).
+// Sharder is for controllers of kinds that are listed in parts, such as by the accounts, tenants or regions of an upstream.
+// Each shard has its own passes, which begin at different times, its own cursor, pause, error, and bounds of deletions
+// (MaxDeleted and MaxDeletedShare count within the shard): a shard that fails, hangs or lists nothing affects no other. The
+// objects must return their shard ([ObjectWithShard]).
 //
-// A pass of a shard may mark deleted only resources of that shard, and an object in it that says another one is refused.
+// A pass of a shard marks deleted only resources of that shard, and refuses an object that returns another shard.
 type Sharder interface {
-	// Shards names the shards that there are now, 1000 at most, in any order; each is then listed with its name in [InformOptions].Shard. A name
-	// is 1 to 255 bytes of UTF-8 without control characters, and is shown in Temporal. It is called at the beginning of each run, with the timeout of
-	// a pass. After an error, or a panic, nothing is listed, and nothing else happens.
+	// Shards names the current shards, 1000 at most, in any order; each is then listed with its name in
+	// [InformOptions].Shard. A name is 1 to 255 bytes of UTF-8 without control characters, and is shown in Temporal. Shards
+	// is called at the beginning of each run, with the timeout of a pass. After an error, or a panic, nothing is listed,
+	// and nothing else happens.
 	//
-	// A shard that is no longer named is not listed. Its resources stay as they are until somebody has decided ([Client.ApproveWithheld],
-	// [Client.DismissWithheld]), or it is named again.
+	// A shard that is no longer named is not listed. Its resources stay as they are until somebody decides
+	// ([Client.ApproveWithheld], [Client.DismissWithheld]), or it is named again.
 	Shards(ctx context.Context) ([]string, error)
 }
 
-// Controller keeps the objects of one type in line. Beside these methods it may have those of optional interfaces: [BatchWorker], [Lister],
-// [Sharder] and [Finalizer]. A decorator that embeds a Controller hides them; give it a method
+// Controller syncs the objects of one type. Besides these methods it may implement optional interfaces: [BatchWorker],
+// [Lister], [Sharder] and [Finalizer]. A decorator that embeds a Controller hides them; give it a method
 //
 //	Unwrap() any
 //
-// which returns the controller that it wraps, and each optional interface that the decorator itself lacks is looked for there. Such a
-// method is then called on the wrapped controller, past the decorator.
+// which returns the wrapped controller. Each optional interface that the decorator itself lacks is then looked for there,
+// and called on the wrapped controller, past the decorator.
 type Controller[T Object] interface {
 	Worker[T]
 	Informer[T]
 }
 
-// InformArgs describe one pass of an informer.
+// InformArgs is the argument of [Informer].InformTimeout: it describes the pass whose timeout is asked for.
 type InformArgs[T Object] struct {
 	// ResourceKind is the kind of object.
 	ResourceKind string
-	// FullListing is set for a listing of everything: by the schedule of full listings, or where it was asked for.
+	// FullListing is set for a listing of everything: by the schedule of full listings, or by request.
 	FullListing bool
 	// ProcessExisting also syncs objects that did not change.
 	ProcessExisting bool
-	// RunForeground has the run wait until all that it informed has settled; it fails if some of it degraded.
+	// RunForeground makes the run wait until all resources that it informed have settled; it fails if one of them degraded.
 	RunForeground bool
-	// Options are those that reach the informer, the kind's cursor included.
+	// Options are the options that the informer gets, including the kind's cursor.
 	Options *InformOptions
 }
 
-// WorkerDefaults can be embedded in a controller: the client's timeout holds for Work.
+// WorkerDefaults can be embedded in a controller: Work has the client's timeout.
 type WorkerDefaults[T Object] struct{}
 
 // ResourceTimeout leaves the timeout to the client.
 func (WorkerDefaults[T]) ResourceTimeout(*Resource[T]) time.Duration { return 0 }
 
-// InformerDefaults can be embedded in a controller: the client's timeout holds for Inform.
+// InformerDefaults can be embedded in a controller: Inform has the client's timeout.
 type InformerDefaults[T Object] struct{}
 
 // InformTimeout leaves the timeout to the client.
 func (InformerDefaults[T]) InformTimeout(*InformArgs[T]) time.Duration { return 0 }
 
-// Controllers is the set of controllers that a client works with. It is not safe for concurrent use: fill it before it
-// is given to [NewClient], which takes what is in it then.
+// Controllers is the set of controllers of a client. It is not safe for concurrent use: fill it before it is given to
+// [NewClient], which copies it.
 type Controllers struct {
 	byKind map[string]registered
 }
@@ -142,16 +150,16 @@ func NewControllers() *Controllers {
 	return &Controllers{byKind: map[string]registered{}}
 }
 
-// AddController adds the controller of a type of object, and panics where [AddControllerSafely] returns an error.
+// AddController adds the controller of a type of object, and panics if [AddControllerSafely] returns an error.
 func AddController[T Object](controllers *Controllers, controller Controller[T]) {
 	if err := AddControllerSafely(controllers, controller); err != nil {
 		panic(err)
 	}
 }
 
-// AddControllerSafely adds the controller of a type of object. It returns an error if the kind has one already, if the
-// kind or its settings break a rule, if T is an interface, if the controller embeds [ListerDefaults] and has no List of the right
-// signature, or if it is a [Sharder] whose objects are no [ObjectWithShard].
+// AddControllerSafely adds the controller of a type of object. It returns an error if the kind already has one, if the kind
+// or its settings break a rule, if T is an interface, if the controller embeds [ListerDefaults] without a List of the right
+// signature, or if it is a [Sharder] whose objects do not implement [ObjectWithShard].
 func AddControllerSafely[T Object](controllers *Controllers, controller Controller[T]) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -203,7 +211,7 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	adapter := &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, sharder: sharder, kind: kind, version: version}
 	controllers.byKind[kind] = registered{
 		handler:    adapter,
-		decode:     adapter.decode,
+		decode:     adapter.decodeObject,
 		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
@@ -212,10 +220,10 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	return nil
 }
 
-// comparesAsOriginal has the Compare of every release of the original.
+// comparesAsOriginal has the Compare of every release of Delta on River.
 type comparesAsOriginal interface{ Compare(other Object) int }
 
-// optionalMethods are those that an object may have. Shard is left to checkSharder: without a Sharder it means nothing.
+// optionalMethods are the optional methods of an object. Shard is left to checkSharder: without a Sharder it means nothing.
 var optionalMethods = []struct {
 	name string
 	of   reflect.Type
@@ -230,7 +238,7 @@ var optionalMethods = []struct {
 	{"Version", reflect.TypeFor[ObjectWithVersion]()},
 }
 
-// checkMethods refuses optional methods of an object that look right and would be ignored.
+// checkMethods refuses optional methods of an object that have the right name, but would be ignored.
 func checkMethods(object Object) error {
 	t := reflect.TypeOf(object)
 	both := t // a pointer has the methods of both receivers
@@ -254,10 +262,10 @@ type registered struct {
 	handler handler
 	// decode decodes a stored object, as the controller does.
 	decode decoder
-	// own are the settings that the kind says itself, settings those that hold.
+	// own has the settings that the kind itself returns; settings has those in force.
 	own, settings ObjectSettings
 	objectType    reflect.Type
-	// hasParents is true where objects may have parents.
+	// hasParents reports whether objects of the kind may have parents.
 	hasParents bool
 	// sources feed the kind, by name; nil for none.
 	sources map[string]Source
@@ -275,7 +283,7 @@ const (
 	defaultDegradedRetry   = time.Hour
 )
 
-// settingsOf are those that a kind says itself.
+// settingsOf returns the settings that a kind itself returns.
 func settingsOf(object Object) (s ObjectSettings) {
 	if with, ok := object.(ObjectWithSettings); ok {
 		s = with.Settings()
@@ -283,13 +291,13 @@ func settingsOf(object Object) (s ObjectSettings) {
 	return s
 }
 
-// over returns the settings with what is not set taken from another set.
-func (s ObjectSettings) over(under ObjectSettings) ObjectSettings {
+// withFallback returns s, with its zero fields taken from under.
+func (s ObjectSettings) withFallback(under ObjectSettings) ObjectSettings {
 	setFields(reflect.ValueOf(&under).Elem(), reflect.ValueOf(s))
 	return under
 }
 
-// setFields sets the fields of a struct that are not zero in another one, and those of the structs in it.
+// setFields copies the non-zero fields of a struct to another, and recursively those of structs in it.
 func setFields(to, from reflect.Value) {
 	for i := range from.NumField() {
 		switch field := from.Field(i); {
@@ -302,13 +310,14 @@ func setFields(to, from reflect.Value) {
 }
 
 const (
-	// maxKeyConcurrency bounds what Postgres counts for each lease, minKeyRate and maxKeyRate what it can say as times.
+	// maxKeyConcurrency bounds the rows that Postgres counts for each lease. minKeyRate and maxKeyRate bound the rates that
+	// Postgres can express as times.
 	maxKeyConcurrency = 10_000
 	minKeyRate        = 1e-5
 	maxKeyRate        = 1e5
 )
 
-// keyLimits say whether calls are limited by keys.
+// keyLimits reports whether calls are limited by keys.
 func (s ObjectSettings) keyLimits() activities.KeyLimits {
 	return activities.KeyLimits{Limited: s.KeyConcurrency > 0 || s.KeyRate > 0, Rated: s.KeyRate > 0}
 }
@@ -378,7 +387,7 @@ func (s ObjectSettings) withDefaults() (ObjectSettings, error) {
 	return s, nil
 }
 
-// checkTouchedBy reports which rule the kinds of parents break; hasParents says whether objects of the kind may have any.
+// checkTouchedBy checks TouchedBy. hasParents reports whether objects of the kind may have parents.
 func (s ObjectSettings) checkTouchedBy(hasParents bool) error {
 	if len(s.TouchedBy) > 0 && !hasParents {
 		return inputError("TouchedBy", s.TouchedBy, "must be empty: objects of the kind have no Parents (ObjectWithParents)")
@@ -406,8 +415,8 @@ func zeroObject[T Object]() (object T, err error) {
 	}
 }
 
-// find returns the controller of a kind.
-func (c *Controllers) find(kind string) (registered, bool) {
+// findKind returns the controller of a kind.
+func (c *Controllers) findKind(kind string) (registered, bool) {
 	if c == nil {
 		return registered{}, false
 	}
@@ -415,7 +424,7 @@ func (c *Controllers) find(kind string) (registered, bool) {
 	return found, ok
 }
 
-// withSettings returns a copy in which kinds have the settings of a configuration over their own.
+// withSettings returns a copy in which the settings of a configuration override the kinds' own.
 func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controllers, error) {
 	var copied *Controllers
 	if c != nil {
@@ -423,12 +432,12 @@ func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controller
 	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		field := fmt.Sprintf("Config.Kinds[%q]", kind)
-		found, ok := copied.find(kind)
+		found, ok := copied.findKind(kind)
 		if !ok {
-			return nil, inputError(field, kind, "must be a kind that Config.Controllers has: there are %q", copied.kinds())
+			return nil, inputError(field, kind, "must be a kind that Config.Controllers has: there are %q", copied.kindNames())
 		}
 		var err error
-		if found.settings, err = kinds[kind].over(found.own).withDefaults(); err == nil {
+		if found.settings, err = kinds[kind].withFallback(found.own).withDefaults(); err == nil {
 			err = found.settings.checkTouchedBy(found.hasParents)
 		}
 		if err != nil {
@@ -442,8 +451,8 @@ func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controller
 	return copied, nil
 }
 
-// kinds returns the kinds that have a controller, sorted.
-func (c *Controllers) kinds() []string {
+// kindNames returns the kinds that have a controller, sorted.
+func (c *Controllers) kindNames() []string {
 	if c == nil {
 		return nil
 	}

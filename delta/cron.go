@@ -9,7 +9,7 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// cronField is one field of a cron expression: its bounds, and names that stand for numbers from the first on.
+// cronField is one field of a cron expression: its bounds, and names for the numbers from first on.
 type cronField struct {
 	name        string
 	first, last int
@@ -35,8 +35,9 @@ var cronShorthands = map[string]string{
 	"@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
 }
 
-// parseCron reads a cron expression as Temporal does, into a calendar or an interval, and the time zone that it names. Temporal would do it
-// by itself, but says what is wrong only when the schedule is made, and gives back calendars, which could not be compared.
+// parseCron parses a cron expression as Temporal does, into a calendar or an interval, and its time zone. Temporal would
+// parse it too, but reports errors only when the schedule is made, and returns calendars, which could not be compared with
+// the expression.
 func parseCron(text string) (calendar *client.ScheduleCalendarSpec, interval *client.ScheduleIntervalSpec, zone string, err error) {
 	rest := strings.TrimSpace(text)
 	if strings.HasPrefix(rest, "TZ=") || strings.HasPrefix(rest, "CRON_TZ=") {
@@ -76,14 +77,14 @@ func parseCron(text string) (calendar *client.ScheduleCalendarSpec, interval *cl
 		{cronDayOfWeek, &calendar.DayOfWeek},
 		{cronYear, &calendar.Year},
 	} {
-		if *part.to, err = part.field.parse(tokens[i]); err != nil {
+		if *part.to, err = part.field.parseField(tokens[i]); err != nil {
 			return nil, nil, "", err
 		}
 	}
 	return calendar, nil, zone, nil
 }
 
-// parseEvery reads what follows @every: an interval, and after a slash a phase.
+// parseEvery parses the text after @every: an interval, and after a slash a phase.
 func parseEvery(text string) (*client.ScheduleIntervalSpec, error) {
 	every, phase, phased := strings.Cut(text, "/")
 	var spec client.ScheduleIntervalSpec
@@ -111,8 +112,8 @@ func parseDays(text string) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-// parse reads one field: values and ranges, each with a step if it has one, between commas.
-func (f cronField) parse(token string) ([]client.ScheduleRange, error) {
+// parseField parses one field: values and ranges, each with an optional step, between commas.
+func (f cronField) parseField(token string) ([]client.ScheduleRange, error) {
 	if f.name == cronYear.name && token == "*" {
 		return nil, nil // every year
 	}
@@ -126,12 +127,12 @@ func (f cronField) parse(token string) ([]client.ScheduleRange, error) {
 		var err error
 		if span != "*" {
 			from, to, ranged := strings.Cut(span, "-")
-			if r.Start, err = f.value(from); err != nil {
+			if r.Start, err = f.parseValue(from); err != nil {
 				return nil, err
 			}
 			switch {
 			case ranged:
-				if r.End, err = f.value(to); err != nil {
+				if r.End, err = f.parseValue(to); err != nil {
 					return nil, err
 				}
 			case !stepped:
@@ -149,13 +150,13 @@ func (f cronField) parse(token string) ([]client.ScheduleRange, error) {
 		all = append(all, r)
 	}
 	if f.name == cronDayOfWeek.name {
-		return sundayIsZero(all), nil
+		return normalizeSunday(all), nil
 	}
 	return all, nil
 }
 
-// value is a number, or a name or its beginning.
-func (f cronField) value(text string) (int, error) {
+// parseValue parses a number, or the beginning of a name.
+func (f cronField) parseValue(text string) (int, error) {
 	for i, name := range f.names {
 		if len(text) >= 3 && strings.HasPrefix(name, strings.ToLower(text)) {
 			return f.first + i, nil
@@ -168,8 +169,8 @@ func (f cronField) value(text string) (int, error) {
 	return n, nil
 }
 
-// sundayIsZero writes the seventh day of the week as Temporal does.
-func sundayIsZero(ranges []client.ScheduleRange) (all []client.ScheduleRange) {
+// normalizeSunday writes the seventh day of the week as 0, as Temporal does.
+func normalizeSunday(ranges []client.ScheduleRange) (all []client.ScheduleRange) {
 	for _, r := range ranges {
 		sunday := r.End == 7 && (7-r.Start)%r.Step == 0
 		if r.End = min(r.End, 6); r.Start <= r.End {

@@ -11,10 +11,10 @@ import (
 	"sync"
 )
 
-// decoder decodes a stored object, which a version of its type wrote, of the id that its row has.
+// decoder decodes a stored object, given the version of its type that wrote it, and the id of its row.
 type decoder = func(version int, encoded []byte, objectID string) (Object, error)
 
-// versionOf is the version of an object's type; 0 where it has none.
+// versionOf returns the version of an object's type; 0 if it has none.
 func versionOf(object Object) (int, error) {
 	with, ok := object.(ObjectWithVersion)
 	if !ok {
@@ -27,11 +27,11 @@ func versionOf(object Object) (int, error) {
 	return version, nil
 }
 
-// comparison compares an object with one that is stored. It runs the object's own code: a panic, as a stored object that does not decode, leaves
-// the decision to the hash.
-func comparison(object ComparableObject, id string, stored decoder) func(encoded []byte, version int) (int, bool) {
+// newComparison returns a function that compares an object with a stored one. It runs the object's own code. After a panic,
+// or if the stored object does not decode, the hash decides.
+func newComparison(object ComparableObject, id string, stored decoder) func(encoded []byte, version int) (int, bool) {
 	if stored == nil {
-		stored = decodeLike(object)
+		stored = newDecoderLike(object)
 	}
 	return func(encoded []byte, version int) (order int, ok bool) {
 		defer func() {
@@ -47,8 +47,8 @@ func comparison(object ComparableObject, id string, stored decoder) func(encoded
 	}
 }
 
-// decodeLike decodes stored objects into the type of one, of whose controller nothing is known.
-func decodeLike(object Object) decoder {
+// newDecoderLike returns a decoder into the type of an object whose controller is unknown.
+func newDecoderLike(object Object) decoder {
 	return func(version int, encoded []byte, _ string) (Object, error) {
 		if own, err := versionOf(object); err != nil || own != version {
 			return nil, fmt.Errorf("the stored object is of version %d of its type", version)
@@ -57,15 +57,15 @@ func decodeLike(object Object) decoder {
 	}
 }
 
-// keepsID are the types of which an object came out of its JSON with its id.
+// keepsID has the types of which an object kept its id in its JSON.
 var keepsID sync.Map // of reflect.Type
 
-// checkRoundTrip refuses an object whose JSON has another id, or none, as of a field that is not exported: Work would be given that one. JSON that
-// does not decode into its own type is taken: the type of the worker may be another one.
+// checkRoundTrip refuses an object whose JSON has another id, or none, for example because the field is not exported: Work
+// would get that object. JSON that does not decode into its own type is accepted, because the worker may use another type.
 //
-// Whether an id survives is a matter of the type. Once one object of a type has kept its id, the others are decoded only where their JSON does
-// not even have the text of the id: decoding each costs as much as all else that an inform does here. What a type with JSON
-// methods of its own may still slip by is found when it is worked, and waits, visibly.
+// The type decides whether an id survives. Once an object of a type has kept its id, others are decoded only if their JSON
+// does not even contain the text of the id, because decoding each object costs as much as the rest of an inform here. If a
+// type with its own JSON methods still loses an id, Work's decoding finds it, and the resource waits, visibly.
 func checkRoundTrip(object Object, id string, encoded []byte) error {
 	t := reflect.TypeOf(object)
 	if _, keeps := keepsID.Load(t); keeps && hasString(encoded, id) {
@@ -82,7 +82,7 @@ func checkRoundTrip(object Object, id string, encoded []byte) error {
 	return nil
 }
 
-// hasString reports whether a JSON text has a string in it, as it is, without escapes.
+// hasString reports whether a JSON text contains a string literally, without escapes.
 func hasString(encoded []byte, s string) bool {
 	for rest := encoded; ; {
 		at := bytes.Index(rest, []byte(s))
@@ -108,7 +108,7 @@ func decodeAs(t reflect.Type, encoded []byte) (Object, error) {
 	return to.Elem().Interface().(Object), nil
 }
 
-// decodeObject is decodeAs for a type that is known.
+// decodeObject is decodeAs for a static type.
 func decodeObject[T Object](encoded []byte) (object T, err error) {
 	if object, err = zeroObject[T](); err != nil {
 		return object, err
@@ -116,7 +116,8 @@ func decodeObject[T Object](encoded []byte) (object T, err error) {
 	return object, decodeJSON(encoded, &object)
 }
 
-// decodeJSON is json.Unmarshal, except that numbers in a field of type any are json.Number: as float64, an id of 20 digits would become another one.
+// decodeJSON is json.Unmarshal, except that numbers in a field of type any are json.Number: as float64, an id of 20 digits
+// would change.
 func decodeJSON(encoded []byte, to any) error {
 	if !mayHoldAny(reflect.TypeOf(to)) {
 		return json.Unmarshal(encoded, to)
@@ -132,11 +133,11 @@ func decodeJSON(encoded []byte, to any) error {
 	return nil
 }
 
-// holdsAny says of types whether decoding may fill a value of an interface type in them.
+// holdsAny caches mayHoldAny.
 var holdsAny sync.Map // of reflect.Type, bool
 
-// mayHoldAny reports whether decoding into a type may fill a value of an interface type. What decodes itself is not looked into: it is given
-// the text.
+// mayHoldAny reports whether decoding into a type may fill a value of an interface type. It does not look into types that
+// decode themselves, because they get the text.
 func mayHoldAny(t reflect.Type) bool {
 	if known, ok := holdsAny.Load(t); ok {
 		return known.(bool) //nolint:forcetypeassert // nothing else is stored

@@ -42,7 +42,7 @@ func TestWhatDegradedInAnOutageIsSyncedAfterIt(t *testing.T) {
 			}
 			return errors.New("503 Service Unavailable")
 		})
-		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, names("a", resources)...)
+		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, temporalNames("a", resources)...)
 		until(t, func() bool { return slow.Load() == int64(resources) }, shown[atomic.Int64]{&slow})
 		require.Zero(t, g.states(g.kind)[deltatype.ResourceStateSynced])
 		up.Store(true)

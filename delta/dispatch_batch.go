@@ -14,7 +14,7 @@ import (
 
 // startBatch starts the workflow of a batch.
 func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.LeaseDueRow) error {
-	// Informs lock rows in this order, and so does the batch.
+	// The batch locks its rows in this order because informs do, too.
 	slices.SortFunc(members, func(a, b db.LeaseDueRow) int { return cmp.Compare(a.ObjectID, b.ObjectID) })
 	ref, ids := d.ref(), make([]int64, len(members))
 	namespace, priority := members[0].Namespace, int(members[0].Priority)
@@ -45,24 +45,24 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	}
 	if ctx.Err() == nil && !isTemporalDown(err) {
 		d.log.Warn("a batch cannot be started; its members wait, and no others", "kind", d.kind, "namespace", namespace, "workflow_id", id, "resources", len(members), "error", err)
-		return d.release(ctx, members, func(row db.LeaseDueRow) (time.Duration, string) {
+		return d.releaseRows(ctx, members, func(row db.LeaseDueRow) (time.Duration, string) {
 			return d.startBackoff(row.ID), batchNotStarted + err.Error()
 		})
 	}
-	if releaseErr := d.releaseNow(ctx, members); releaseErr != nil {
+	if releaseErr := d.releaseRowsNow(ctx, members); releaseErr != nil {
 		return releaseErr
 	}
 	return err
 }
 
-// maxNamed is how many bytes the object ids of a batch's members may take in its input, as JSON.
+// maxNamed bounds the object ids of a batch's members in its input, in bytes of JSON.
 const maxNamed = 64 << 10
 
-// namedMembers is the second argument of a batch's workflow. It is for people, who read it in the Temporal UI. The workflow has no such
-// parameter: so no worker decodes it, and no activity's input repeats it. A memo was rejected, because Temporal writes it again each
-// time that a workflow goes on, and once more for visibility.
+// namedMembers is the second argument of a batch's workflow, for people who read it in the Temporal UI. The workflow has no
+// such parameter, so no worker decodes it, and no activity's input repeats it. A memo was rejected, because Temporal writes
+// it again each time that a workflow continues as new, and once more for visibility.
 type namedMembers struct {
-	// ObjectIDs are those of the members, in order, as many as there is room for; LeftOut counts the others.
+	// ObjectIDs are the object ids of the first members, in order, up to maxNamed; LeftOut counts the others.
 	ObjectIDs []string `json:"object_ids"`
 	LeftOut   int      `json:"left_out,omitempty"`
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full, or whose namespaces are snoozed.
+// queueSize is how many due rows one statement checks for full limit keys or snoozed namespaces.
 const queueSize = 1000
 
-// lookAfterKeys wakes what waits for slots that are free by now. While most of what is leased has to wait for a slot, it also has rows wait that
-// are due in greater numbers than leases have: they stand in front of those whose keys are free.
-func (d *dispatcher) lookAfterKeys(ctx context.Context) error {
+// wakeKeyWaiters wakes rows that wait for limit keys with free slots. While most leased rows must wait for a slot, it also
+// queues further due rows with full keys, because they would stand in front of rows whose keys are free.
+func (d *dispatcher) wakeKeyWaiters(ctx context.Context) error {
 	d.mu.Lock()
 	waits, queueing := d.keyed || d.keysWait, d.queueing
 	d.mu.Unlock()
@@ -34,7 +34,7 @@ func (d *dispatcher) lookAfterKeys(ctx context.Context) error {
 	return nil
 }
 
-// takeSlots gives rows that were leased slots of their limit keys, and returns those that are to be worked now. The others wait in Postgres.
+// takeSlots takes slots of limit keys for leased rows, and returns the rows to be worked now. The others wait in Postgres.
 func (d *dispatcher) takeSlots(ctx context.Context, leased []db.LeaseDueRow) ([]db.LeaseDueRow, error) {
 	if !d.keyed {
 		return leased, nil
@@ -51,7 +51,7 @@ func (d *dispatcher) takeSlots(ctx context.Context, leased []db.LeaseDueRow) ([]
 	if err != nil {
 		return nil, fmt.Errorf("taking slots of limit keys: %w", err)
 	}
-	waiting := make([]int64, len(rows)) // a lease counts no calls, so none is early
+	waiting := make([]int64, len(rows)) // a lease counts no calls, so no row is early
 	for i, row := range rows {
 		waiting[i] = row.ID
 	}

@@ -13,32 +13,33 @@ import (
 )
 
 const (
-	// parentsPage is how many parents that are waited for one statement looks at, and childrenPage how many rows one wakes.
+	// parentsPage is how many awaited parents one statement checks; childrenPage is how many rows one statement wakes.
 	parentsPage  = 1000
 	childrenPage = 1000
-	// parentsLook is about how often a page of them is looked at: other clients sync parents, too.
+	// parentsLook is about how often a page of awaited parents is checked, because other clients sync parents too.
 	parentsLook = time.Second
-	// maxSyncedFirst is how many resources of this client that were synced for the first time are kept until their children are woken. The pages find the others.
+	// maxSyncedFirst bounds the resources that this client has synced for the first time and whose children are not woken
+	// yet. The pages of awaited parents find the others.
 	maxSyncedFirst = 10_000
 )
 
-// parentsWatch is what a dispatcher knows of the parents that rows of its kind wait for.
+// parentsWatch is a dispatcher's knowledge of the parents for which rows of its kind wait.
 type parentsWatch struct {
-	// has is true where objects of the kind may have parents.
+	// has reports whether objects of the kind may have parents.
 	has bool
-	// waiting is true while rows of the kind wait, as far as is known.
+	// waiting reports whether rows of the kind wait, as far as is known.
 	waiting atomic.Bool
 
 	mu sync.Mutex
-	// synced are resources that were synced and may have children that wait, each as kind/id.
+	// synced are synced resources that may have waiting children, each as kind/id.
 	synced []string
-	// after is the last parent that was looked at, and lookAt when the next page is.
+	// after is the last parent that was checked, lookAt the time of the next page.
 	after  string
 	lookAt time.Time
 }
 
-// add notes that this client has synced a resource for the first time, and reports whether rows may wait for it.
-func (w *parentsWatch) add(resource Ref) bool {
+// addSynced notes that this client has synced a resource for the first time. It reports whether rows may wait for it.
+func (w *parentsWatch) addSynced(resource Ref) bool {
 	if !w.waiting.Load() {
 		return false
 	}
@@ -51,7 +52,7 @@ func (w *parentsWatch) add(resource Ref) bool {
 	return true
 }
 
-// untilLook is how long it is until the next look.
+// untilLook returns the time until the next check.
 func (w *parentsWatch) untilLook() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +62,7 @@ func (w *parentsWatch) untilLook() time.Duration {
 	return max(time.Until(w.lookAt), 0)
 }
 
-// takeSynced takes some of what was noted.
+// takeSynced removes and returns up to a page of the noted resources.
 func (w *parentsWatch) takeSynced() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,22 +72,23 @@ func (w *parentsWatch) takeSynced() []string {
 	return some
 }
 
-// putBack has some looked at again: not all of their children were woken.
-func (w *parentsWatch) putBack(some []string) {
+// returnSynced puts resources back whose children were not all woken.
+func (w *parentsWatch) returnSynced(some []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.synced = append(some, w.synced...)
 }
 
-// page is after which parent the next page begins, where one is to be looked at now.
-func (w *parentsWatch) page() (after string, look bool) {
+// nextPage returns the parent after which the next page begins, and whether the page is due.
+func (w *parentsWatch) nextPage() (after string, look bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.after, w.waiting.Load() && !time.Now().Before(w.lookAt)
 }
 
-// looked notes where the next page begins, and that it is for later unless this one has woken rows.
-func (w *parentsWatch) looked(after string, again bool) {
+// notePage notes where the next page begins. The page waits for its interval unless again is set, because this one has
+// woken rows.
+func (w *parentsWatch) notePage(after string, again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.after = after; !again {
@@ -94,18 +96,18 @@ func (w *parentsWatch) looked(after string, again bool) {
 	}
 }
 
-// wakeChildren wakes what may wait for a resource that this client has synced for the first time. It never blocks.
+// wakeChildren wakes rows that may wait for a resource that this client has synced for the first time. It never blocks.
 func (c *Client) wakeChildren(kind, objectID string) {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
-		if d.parents.add(Ref{Kind: kind, ID: objectID}) {
+		if d.parents.addSynced(Ref{Kind: kind, ID: objectID}) {
 			d.wake(1)
 		}
 	}
 }
 
-// awaitParents has rows that were leased wait for parents which were never synced, and returns those that are to be worked now.
+// awaitParents makes leased rows wait for parents that were never synced, and returns the rows to be worked now.
 func (d *dispatcher) awaitParents(ctx context.Context, leased []db.LeaseDueRow) ([]db.LeaseDueRow, error) {
 	if !d.parents.has || len(leased) == 0 {
 		return leased, nil
@@ -129,15 +131,16 @@ func (d *dispatcher) awaitParents(ctx context.Context, leased []db.LeaseDueRow) 
 	}), nil
 }
 
-// wakeChildren wakes rows that wait for parents which were synced meanwhile: at once where this client has synced them, and, a page of parents at a time, where
-// others have, or a process has died in between. It looks at parents, and not at rows, and wakes a page of rows: what is due beside them is leased before it
-// goes on. Where objects of the kind have no parents any more, all are woken.
+// wakeChildren wakes rows whose parents were synced meanwhile. For parents that this client has synced it does so at once.
+// It finds parents that other clients have synced, or whose children were lost with a process, page by page. It reads
+// parents instead of rows, and wakes one page of rows, so that other due rows are leased in between. If objects of the kind
+// no longer have parents, all rows are woken.
 func (d *dispatcher) wakeChildren(ctx context.Context) error {
 	if synced := d.parents.takeSynced(); len(synced) > 0 {
 		_, err := d.wakeChildrenOf(ctx, synced)
 		return err
 	}
-	after, look := d.parents.page()
+	after, look := d.parents.nextPage()
 	if !look {
 		return nil
 	}
@@ -155,11 +158,11 @@ func (d *dispatcher) wakeChildren(ctx context.Context) error {
 		after = "" // from the beginning
 	}
 	woken, err := d.wakeChildrenOf(ctx, synced)
-	d.parents.looked(after, woken > 0)
+	d.parents.notePage(after, woken > 0)
 	return err
 }
 
-// wakeChildrenOf wakes a page of the rows that wait for some parents, and says how many. The others are next.
+// wakeChildrenOf wakes a page of the rows that wait for parents, and returns their number. The next call wakes the others.
 func (d *dispatcher) wakeChildrenOf(ctx context.Context, parents []string) (woken int64, err error) {
 	if len(parents) == 0 {
 		return 0, nil
@@ -169,7 +172,7 @@ func (d *dispatcher) wakeChildrenOf(ctx context.Context, parents []string) (woke
 		return 0, fmt.Errorf("waking what waits for parents that were synced: %w", err)
 	}
 	if woken == childrenPage {
-		d.parents.putBack(parents)
+		d.parents.returnSynced(parents)
 	}
 	return woken, nil
 }

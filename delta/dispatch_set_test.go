@@ -14,23 +14,23 @@ func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
 		d := &dispatcher{kind: "account", batchSize: batchSize, pace: newPace(8, false), wakes: make(chan struct{}, 1)}
 		for _, due := range []int{0, 1, fewest - 1} {
 			d.wake(due)
-			require.False(t, d.many.Load(), "%d of a BatchSize of %d", due, batchSize)
+			require.False(t, d.hasMany.Load(), "%d of a BatchSize of %d", due, batchSize)
 			require.Len(t, d.wakes, 1)
 		}
 		d.wake(fewest)
-		require.Equal(t, fewest != never, d.many.Load(), "%d of a BatchSize of %d", fewest, batchSize)
+		require.Equal(t, fewest != never, d.hasMany.Load(), "%d of a BatchSize of %d", fewest, batchSize)
 		d.wake(1)
-		require.Equal(t, fewest != never, d.many.Load(), "a few more do not change that")
+		require.Equal(t, fewest != never, d.hasMany.Load(), "a few more do not change that")
 	}
 }
 
 func TestOnlyAFewGetWorkflowsOfTheirOwnInAutomaticMode(t *testing.T) {
 	t.Parallel()
 	d := &dispatcher{kind: "account", pace: newPace(8, false)}
-	batch, size := d.next(false)
+	batch, size := d.planLease(false)
 	require.Empty(t, batch)
 	require.Equal(t, 16, size)
-	batch, size = d.next(true)
+	batch, size = d.planLease(true)
 	require.Contains(t, batch, "account:batch/")
 	require.Equal(t, 100, size)
 }

@@ -26,14 +26,14 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// What the errors of a resource begin with whose workflow could not be started.
+// Prefixes of the errors of a resource whose workflow could not be started.
 const (
 	workflowNotStarted = "its workflow cannot be started: "
 	batchNotStarted    = "its batch cannot be started: "
 )
 
-// wakeSingles wakes the own workflows of rows that were leased together. A row whose workflow cannot be started waits by itself, ever
-// longer, and says why; only a failure that concerns Temporal as a whole is returned.
+// wakeSingles wakes the single workflows of rows that were leased together. A row whose workflow cannot be started waits
+// alone, ever longer, and its errors say why. Only a failure of Temporal as a whole is returned.
 func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) error {
 	var mu sync.Mutex
 	var atFault, unwoken []db.LeaseDueRow
@@ -47,8 +47,8 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		group.Go(func() error {
 			err := d.wakeWorkflow(calls, row)
 			if err == nil {
-				d.started(row.ID)
-				d.debug("a workflow was started or woken", row)
+				d.clearFailures(row.ID)
+				d.logDebug("a workflow was started or woken", row)
 				return nil
 			}
 			mu.Lock()
@@ -68,22 +68,22 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		})
 	}
 	_ = group.Wait()
-	d.forget(append(slices.Clone(atFault), unwoken...))
+	d.uncountRows(append(slices.Clone(atFault), unwoken...))
 	d.recordWoken(DispatchSingle, len(due)-len(atFault)-len(unwoken), 1, nil)
 	if failure != nil {
 		d.recordWoken(DispatchSingle, len(unwoken), 1, failure)
 	}
-	d.nameWorkflows(ctx, due)
+	d.noteWorkflowIDs(ctx, due)
 	if len(atFault) > 0 {
 		first := atFault[0]
 		d.recordWoken(DispatchSingle, len(atFault), 1, reasons[first.ID])
 		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them",
-			append(d.fields(first), "resources", len(atFault), "error", reasons[first.ID])...)
+			append(d.logFields(first), "resources", len(atFault), "error", reasons[first.ID])...)
 	}
-	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
+	err := d.releaseRows(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
 		return d.startBackoff(row.ID), workflowNotStarted + reasons[row.ID].Error()
 	})
-	if releaseErr := d.releaseNow(ctx, unwoken); err == nil {
+	if releaseErr := d.releaseRowsNow(ctx, unwoken); err == nil {
 		err = releaseErr
 	}
 	if failure != nil {
@@ -92,22 +92,23 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 	return err
 }
 
-// forget takes back what was counted of rows that were not woken. Before they are released: they may be leased at once.
-func (d *dispatcher) forget(rows []db.LeaseDueRow) {
+// uncountRows takes rows that were not woken out of the counts of pace and limits. Call it before they are released,
+// because they may be leased at once.
+func (d *dispatcher) uncountRows(rows []db.LeaseDueRow) {
 	namespaces := make([]string, len(rows))
 	for i, row := range rows {
 		namespaces[i] = row.Namespace
 	}
-	d.pace.forget(len(rows))
-	d.limits.forget(namespaces)
+	d.pace.uncountWoken(len(rows))
+	d.limits.uncountLeased(namespaces)
 }
 
-// nameWorkflows notes on rows that wait that their own workflows attend to them.
-func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
+// noteWorkflowIDs writes the ids of single workflows on waiting rows.
+func (d *dispatcher) noteWorkflowIDs(ctx context.Context, rows []db.LeaseDueRow) {
 	var p db.NameWorkflowsParams
 	for _, row := range rows {
 		if row.Unnamed && (row.DueAt == nil || row.DueAt.After(row.Now)) {
-			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.workflow(refTo(d.ref(), row)))
+			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.workflowID(refOfRow(d.ref(), row)))
 		}
 	}
 	if len(p.Ids) == 0 || ctx.Err() != nil {
@@ -118,39 +119,39 @@ func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
 	}
 }
 
-// fields are those that a line of the log has of a row.
-func (d *dispatcher) fields(row db.LeaseDueRow) []any {
+// logFields returns the log fields of a row.
+func (d *dispatcher) logFields(row db.LeaseDueRow) []any {
 	id := activities.IDField(row.ObjectID, row.HashedID, row.HashedID != nil)
-	return []any{"kind", d.kind, id, "namespace", row.Namespace, "generation", row.Generation, "workflow_id", d.names.workflow(refTo(d.ref(), row))}
+	return []any{"kind", d.kind, id, "namespace", row.Namespace, "generation", row.Generation, "workflow_id", d.names.workflowID(refOfRow(d.ref(), row))}
 }
 
-// debug logs what was done for a row.
-func (d *dispatcher) debug(message string, row db.LeaseDueRow) {
+// logDebug logs an event of a row at level debug.
+func (d *dispatcher) logDebug(message string, row db.LeaseDueRow) {
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
-		d.log.Debug(message, d.fields(row)...)
+		d.log.Debug(message, d.logFields(row)...)
 	}
 }
 
-// started forgets the failures of a row.
-func (d *dispatcher) started(id int64) {
+// clearFailures resets the failures of a row.
+func (d *dispatcher) clearFailures(id int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.failures, id)
 }
 
-// startBackoff is how long a row waits whose workflow could not be started.
+// startBackoff returns how long a row waits whose workflow could not be started.
 func (d *dispatcher) startBackoff(id int64) time.Duration {
 	const most = 10_000
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.failures) > most {
-		clear(d.failures) // they begin anew: the memory has a bound
+		clear(d.failures) // the backoffs begin again: memory is bounded
 	}
 	d.failures[id]++
 	return activities.RetryPolicy{InitialInterval: firstStartBackoff, MaximumInterval: maxStartBackoff}.Backoff(d.failures[id])
 }
 
-// isTemporalDown reports whether a call failed for a reason that concerns every other as well.
+// isTemporalDown reports whether a call failed for a reason that affects every other call too.
 func isTemporalDown(err error) bool {
 	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
@@ -170,20 +171,21 @@ func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// What is under way may end: an eager start whose answer is lost leaves its workflow waiting for a timeout.
-	call, cancel := patientFor(ctx, dispatchGrace, dispatchRPCTimeout)
+	// Let a call in progress end: an eager start whose answer is lost leaves its workflow waiting for a timeout.
+	call, cancel := withGrace(ctx, dispatchGrace, dispatchRPCTimeout)
 	defer cancel()
 	ref := d.ref()
-	err := d.wakeAs(call, row, ref)
+	err := d.wakeWithRef(call, row, ref)
 	if d.isWithoutAttributes(ref, err) {
 		ref.SearchAttributes = false
-		err = d.wakeAs(call, row, ref)
+		err = d.wakeWithRef(call, row, ref)
 	}
 	return err
 }
 
-// isWithoutAttributes reports whether a start as ref says failed because the Temporal namespace has no search attributes of Delta's any more.
-// They are left out from then on, until maintenance has created them again. Starts are under way at once: each of them can fail so.
+// isWithoutAttributes reports whether a start with ref failed because the Temporal namespace no longer has Delta's search
+// attributes. Starts leave them out from then on, until maintenance has created them again. Starts run concurrently, so
+// each of them can fail this way.
 func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
 	invalid := new(serviceerror.InvalidArgument)
 	if !ref.SearchAttributes || !errors.As(err, &invalid) || !strings.Contains(strings.ToLower(invalid.Error()), "search attribute") {
@@ -197,8 +199,8 @@ func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
 	return true
 }
 
-// refTo is the ref of a kind for the resource of a row.
-func refTo(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
+// refOfRow returns the ref of a kind, completed for the resource of a row.
+func refOfRow(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
 	ref.ID, ref.Namespace = row.ID, row.Namespace
 	if row.HashedID != nil {
 		ref.HashedID = *row.HashedID
@@ -208,9 +210,9 @@ func refTo(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
 	return ref
 }
 
-// wakeAs starts or signals the workflow of a row. ref is that of its kind.
-func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
-	ref = refTo(ref, row)
+// wakeWithRef starts or signals the workflow of a row. ref is that of its kind.
+func (d *dispatcher) wakeWithRef(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
+	ref = refOfRow(ref, row)
 	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
 	if row.Generation == 1 && row.State == deltatype.ResourceStateScheduled && !d.isLate(row) {
 		if done, err := d.startWorkflow(call, options, ref); done {
@@ -218,10 +220,10 @@ func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activi
 		}
 	}
 	if d.isLate(row) || row.Worked {
-		if err := d.rehome(call, options, row); err != nil {
+		if err := d.terminateStuck(call, options, row); err != nil {
 			return err
 		}
-		if ref.SearchAttributes && !d.ref().SearchAttributes { // the workflow could not get on for them
+		if ref.SearchAttributes && !d.ref().SearchAttributes { // they blocked the workflow
 			ref.SearchAttributes = false
 			options = startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
 		}
@@ -235,8 +237,8 @@ func (d *dispatcher) isLate(row db.LeaseDueRow) bool {
 	return row.DueAt != nil && row.Now.Sub(*row.DueAt) > activities.DueGrace
 }
 
-// startWorkflow starts the workflow of a new row, which most likely has none: that costs Temporal less than a signal, too.
-// It is not done if there is one, which needs a signal then.
+// startWorkflow starts the workflow of a new row, which most likely has none: a start costs Temporal less than a signal. If
+// there is a workflow, done is false, because that needs a signal.
 func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWorkflowOptions, ref activities.Ref) (done bool, err error) {
 	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
 	options.WorkflowExecutionErrorWhenAlreadyStarted = true
@@ -245,10 +247,10 @@ func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWork
 	return !temporal.IsWorkflowExecutionAlreadyStartedError(err), err
 }
 
-// rehome terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
-// for a worker that is cut off from Postgres, but not from Temporal, or it was started with search attributes that Temporal no longer has.
-// The row, which has no claim that is alive, says everything that the next one has to know.
-func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, row db.LeaseDueRow) error {
+// terminateStuck terminates a workflow that cannot go on: it waits on a task queue that is no longer the kind's and may
+// never be polled; its worker is cut off from Postgres, but not from Temporal; or it was started with search attributes
+// that Temporal no longer has. The row has no live claim, and has everything that the next workflow needs.
+func (d *dispatcher) terminateStuck(ctx context.Context, options client.StartWorkflowOptions, row db.LeaseDueRow) error {
 	described, err := d.client.DescribeWorkflow(ctx, options.ID, "")
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil
@@ -277,13 +279,13 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 	if why == "" {
 		return nil
 	}
-	d.log.Warn("a resource was late because its workflow does not get on; it is started anew",
-		append(d.fields(row), "reason", why, "task_queue", there, "instead", options.TaskQueue)...)
+	d.log.Warn("a resource was late because its workflow is stuck; it is started again",
+		append(d.logFields(row), "reason", why, "task_queue", there, "instead", options.TaskQueue)...)
 	return d.client.TerminateWorkflow(ctx, options.ID, found.GetWorkflowExecutionInfo().GetExecution().GetRunId(), why)
 }
 
-// lacksAttributes reports whether the latest task of a workflow failed because Temporal refuses the search attributes that the workflow
-// writes. It would fail so again, ever later, until somebody creates them.
+// lacksAttributes reports whether the latest task of a workflow failed because Temporal refuses the search attributes that
+// the workflow writes. It would fail again, ever later, until somebody creates them.
 func (d *dispatcher) lacksAttributes(ctx context.Context, run *commonpb.WorkflowExecution) (bool, error) {
 	request := &workflowservice.GetWorkflowExecutionHistoryReverseRequest{Namespace: d.temporalNamespace, Execution: run, MaximumPageSize: 20}
 	for {
@@ -306,8 +308,8 @@ func (d *dispatcher) lacksAttributes(ctx context.Context, run *commonpb.Workflow
 	}
 }
 
-// isExecuted reports whether Temporal believes that a worker executes an activity of a workflow: one that waits in a queue, or to be
-// tried again, is not executed.
+// isExecuted reports whether Temporal believes that a worker executes an activity of a workflow. An activity that waits in
+// a queue, or for its next try, is not executed.
 func isExecuted(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
 	return slices.ContainsFunc(found.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
 		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED

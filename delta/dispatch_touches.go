@@ -12,20 +12,21 @@ import (
 )
 
 const (
-	// touchesPage is how many parents that have changed are taken at once, and touchedPage how many of their children one look finds. childrenPage of them
-	// are touched by a statement.
+	// touchesPage is how many changed parents are leased at once. touchedPage is how many of their children one query
+	// finds, and childrenPage how many one statement touches.
 	touchesPage = 100
 	touchedPage = 10_000
-	// touchesLook is about how often a client looks for parents that have changed, and touchesLease how long others leave them to it.
+	// touchesLook is about how often a client looks for changed parents. touchesLease is how long other clients leave them
+	// to it.
 	touchesLook  = time.Second
 	touchesLease = 30 * time.Second
-	// touchPause is the least time between two statements that touch children: of a kind, one client touches up to 10,000 a second. What is leased, claimed and
-	// written meanwhile waits for none of them.
+	// touchPause is the least time between two statements that touch children: one client touches up to 10,000 of a kind a
+	// second, so that leases, claims and outcomes do not wait for them.
 	touchPause = 100 * time.Millisecond
 )
 
-// touchChildren touches resources of the kind whose parents have changed, until the context ends. It runs beside the dispatcher: a parent with very many children keeps no
-// lease waiting.
+// touchChildren touches resources of the kind whose parents have changed, until the context ends. It runs beside the
+// dispatcher, so that a parent with very many children delays no lease.
 func (d *dispatcher) touchChildren(ctx context.Context) {
 	pauses := backoff.New(time.Second, maxDispatchBackoff)
 	for ctx.Err() == nil {
@@ -46,8 +47,8 @@ func (d *dispatcher) touchChildren(ctx context.Context) {
 	}
 }
 
-// touchRound takes some parents that have changed, and touches a part of their children. It forgets a parent only if a look finds none of its children that is still to be
-// touched: so it keeps nothing in memory that a death could lose. It reports whether there may be more to do at once.
+// touchRound leases changed parents, and touches some of their children. It forgets a parent only when a query finds no
+// child of it that is still to be touched, so a crash loses nothing. It reports whether there may be more to do at once.
 func (d *dispatcher) touchRound(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout, fmt.Errorf("it took longer than %s", d.timeout))
 	defer cancel()
@@ -68,11 +69,11 @@ func (d *dispatcher) touchRound(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("looking for the children of %d parents: %w", len(leased), err)
 	}
-	touched, err := d.touch(ctx, children)
+	touched, err := d.touchPages(ctx, children)
 	if err != nil {
 		return false, err
 	}
-	if len(children) < touchedPage { // of parents that the look did not come to, nothing is known
+	if len(children) < touchedPage { // parents beyond the page are unknown
 		left := map[string]bool{}
 		for _, child := range children {
 			left[child.Parent] = true
@@ -90,8 +91,8 @@ func (d *dispatcher) touchRound(ctx context.Context) (more bool, err error) {
 	return len(leased) == touchesPage || touched > 0, nil
 }
 
-// touch touches children in pages, each once, and says how many were.
-func (d *dispatcher) touch(ctx context.Context, children []db.TouchableChildrenRow) (touched int, err error) {
+// touchPages touches children in pages, each child once, and returns their number.
+func (d *dispatcher) touchPages(ctx context.Context, children []db.TouchableChildrenRow) (touched int, err error) {
 	latest := make(map[int64]time.Time, len(children)) // a child of several parents is touched for the latest change
 	for _, child := range children {
 		if child.ChangedAt.After(latest[child.ID]) {

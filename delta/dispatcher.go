@@ -23,46 +23,46 @@ import (
 )
 
 const (
-	// leaseSize is how many rows one statement leases whose resources have a workflow each.
+	// leaseSize is how many rows one statement leases for single workflows.
 	leaseSize = 256
-	// startsAtOnce is how many calls of Temporal are under way at once for single workflows, batchesAtOnce for batches.
+	// startsAtOnce and batchesAtOnce bound the concurrent calls of Temporal for single workflows and for batches.
 	startsAtOnce  = 32
 	batchesAtOnce = 8
-	// dispatchPoll is the net under notifications: how often a kind is asked for due rows that nobody announced.
+	// dispatchPoll is how often a kind is polled for due rows without a notification.
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
-	// dispatchGrace is how long calls go on that were under way when the client was stopped.
+	// dispatchGrace is how long calls in progress may go on after the client was stopped.
 	dispatchGrace      = time.Second
 	maxDispatchBackoff = 10 * time.Second
-	// firstStartBackoff and maxStartBackoff bound the wait of a row whose own workflow cannot be started.
+	// firstStartBackoff and maxStartBackoff bound the backoff of a row whose single workflow cannot be started.
 	firstStartBackoff = time.Second
 	maxStartBackoff   = 10 * time.Minute
-	// largestInBatch is how large an object may be in the database, in bytes as it is stored there, to be in a batch: the
-	// objects of a batch are in memory together.
+	// largestInBatch bounds the stored size of an object in a batch, in bytes, because all objects of a batch are in memory
+	// together.
 	largestInBatch = 64 << 10
-	// leaseRounds is how many leases begin with the most urgent rows before one begins with the least urgent: those wait longer, and not for
-	// ever.
+	// leaseRounds is how many leases begin with the most urgent rows before one begins with the least urgent, so that those
+	// do not wait for ever.
 	leaseRounds = 8
 )
 
-// dispatcher empties the outbox of one kind: it leases rows that are due, and wakes their workflows. Any number of clients may do so for
-// the same kind.
+// dispatcher empties the outbox of one kind: it leases due rows, and wakes their workflows. Any number of clients may do so
+// for the same kind.
 //
-// Dying before the wake-up leaves a lease that passes; dying after it repeats a wake-up, which is harmless.
+// If it dies before the wake-up, the lease expires. If it dies after it, the wake-up is repeated, which is harmless.
 type dispatcher struct {
 	kind   string
 	pool   *pgxpool.Pool
 	client client.Client
-	// temporalNamespace is where client calls, which does not tell it.
+	// temporalNamespace is the namespace of client, which cannot be read from it.
 	temporalNamespace string
 
-	names   names
+	names   temporalNames
 	hashIDs bool
-	// finalizes is true where the client's controller of the kind has a Finalizer.
+	// finalizes reports whether the client's controller of the kind has a Finalizer.
 	finalizes bool
-	// eager starts workflows on this client's own worker, without a way through Temporal's task queue.
+	// eager starts workflows on this client's own worker, bypassing Temporal's task queue.
 	eager bool
-	// ref is that of the kind: a resource's has its id too.
+	// ref returns the ref of the kind; the ref of a resource has its id too.
 	ref func() activities.Ref
 	// dropAttributes leaves search attributes out of ref.
 	dropAttributes func()
@@ -72,38 +72,40 @@ type dispatcher struct {
 	// timeout bounds a round.
 	timeout time.Duration
 	health  dispatchHealth
-	// telemetry counts what is woken; nil for none.
+	// telemetry counts woken workflows; nil for none.
 	telemetry *telemetry
 	wakes     chan struct{}
-	// many is set while a set waits that is to be leased to batches at once.
-	many   atomic.Bool
-	limits *namespaceLimits
-	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
+	// hasMany is set while enough rows wait to fill batches at once.
+	hasMany atomic.Bool
+	limits  *namespaceLimits
+	// A batchSize above 1 starts batches, which wait up to batchWait to be filled; 1 starts a workflow for each resource; 0
+	// leaves it to pace.
 	batchSize int
 	pace      *pace
 	batchWait time.Duration
-	// keyed is true where calls are limited by keys of objects.
+	// keyed reports whether calls are limited by keys of objects.
 	keyed bool
 	// parents are the parents that rows of the kind wait for.
 	parents parentsWatch
-	// touches is true where resources of the kind are touched when their parents change.
+	// touches reports whether resources of the kind are touched when their parents change.
 	touches bool
 
 	mu sync.Mutex
-	// leases counts them, for leaseRounds. lookedAt is when the latest began, and putOffAt when it was last looked for rows of snoozed namespaces.
+	// leases counts leases, for leaseRounds. lookedAt is when the latest began; putOffAt is when rows of snoozed namespaces
+	// were last put off.
 	leases             int
 	lookedAt, putOffAt time.Time
-	// keysWait is true while rows wait for slots of their limit keys, also where these are not limited any more. queueing is true while what is
-	// leased has to wait for such a slot: there may be much more of it.
+	// keysWait reports whether rows wait for slots of their limit keys, even if the keys are no longer limited. queueing is
+	// set while leased rows must wait for such a slot, because there may be many more of them.
 	keysWait, queueing bool
-	// failures counts how often the workflow of a row could not be started in a row.
+	// failures counts the failed starts in a row of a row's workflow.
 	failures map[int64]int
 }
 
-// wake makes the dispatcher look at once, for so many rows that a statement has made due. It never blocks.
+// wake makes the dispatcher look at once, for a number of rows that a statement has made due. It never blocks.
 func (d *dispatcher) wake(due int) {
-	if d.isMany(due) {
-		d.many.Store(true)
+	if d.fillsBatches(due) {
+		d.hasMany.Store(true)
 	}
 	select {
 	case d.wakes <- struct{}{}:
@@ -111,9 +113,9 @@ func (d *dispatcher) wake(due int) {
 	}
 }
 
-// isMany reports whether a set makes batches of its own: nothing is gathered for them, and none of it gets workflows of its own first, which
-// would keep the others waiting.
-func (d *dispatcher) isMany(due int) bool {
+// fillsBatches reports whether a number of due rows fills batches by itself. Then no batch waits for more, and none of the
+// rows gets a single workflow first, because that would delay the others.
+func (d *dispatcher) fillsBatches(due int) bool {
 	switch d.batchSize {
 	case 0:
 		return due >= 2*fewSingles
@@ -149,38 +151,39 @@ func (d *dispatcher) run(ctx context.Context) {
 	}
 }
 
-// dispatchRound is dispatch within its timeout, and notes how it went.
+// dispatchRound is dispatchRows within the timeout of a round. It records the result in health.
 func (d *dispatcher) dispatchRound(ctx context.Context) (full bool, err error) {
-	d.health.begin()
+	d.health.beginRound()
 	round, cancel := context.WithTimeoutCause(ctx, d.timeout, fmt.Errorf("it took longer than %s", d.timeout))
 	defer cancel()
-	full, err = d.dispatch(round)
+	full, err = d.dispatchRows(round)
 	if ctx.Err() == nil && round.Err() != nil {
-		err = errors.Join(context.Cause(round), err) // what was not dispatched may have been released without an error
+		err = errors.Join(context.Cause(round), err) // rows may have been released without an error
 	}
-	d.health.end(err)
+	d.health.endRound(err)
 	return full, err
 }
 
-// fill waits a little, so that what is informed together comes into one batch; no longer than until there is a set that makes batches of its own.
-func (d *dispatcher) fill(ctx context.Context) {
-	for full := time.After(d.batchWait); !d.many.Load(); {
+// waitForBatch waits batchWait, so that objects which are informed together share a batch. It ends early when enough rows
+// are due to fill batches.
+func (d *dispatcher) waitForBatch(ctx context.Context) {
+	for full := time.After(d.batchWait); !d.hasMany.Load(); {
 		select {
 		case <-ctx.Done():
 			return
 		case <-full:
 			return
-		case <-d.wakes: // what it was for is leased below
+		case <-d.wakes: // its rows are leased below
 		}
 	}
 }
 
-// untilNext is how long to wait for a wake-up: until the next row is due, and no longer than a poll, spread so that the clients of
-// a fleet do not ask in step.
+// untilNext returns how long to wait for a wake-up: until the next row is due, and at most for a poll, spread so that the
+// clients of a fleet do not ask in step.
 func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	const (
 		soonest = 10 * time.Millisecond
-		slack   = 50 * time.Millisecond // for what a statement's way to Postgres takes
+		slack   = 50 * time.Millisecond // for the way of a statement to Postgres
 	)
 	wait := d.poll/2 + mathrand.N(d.poll) //nolint:gosec // spread, not secrecy
 	d.mu.Lock()
@@ -200,27 +203,28 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	return wait
 }
 
-// dispatch leases what is due, and starts or wakes workflows, until there is no full set any more. It returns true if there may be more.
-func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
+// dispatchRows leases due rows, and starts or wakes their workflows, until a lease is not full. full reports whether there
+// may be more.
+func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 	if err := d.putOffSnoozed(ctx); err != nil {
 		return false, err
 	}
-	const turn = time.Second // after which it puts off what is snoozed by then, and looks at its context
+	const longestRound = time.Second // then rows of new snoozes are put off, and the context is checked
 	began, filled, many := time.Now(), false, false
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)
 	if d.batchSize == 1 {
 		starts.SetLimit(1)
 	}
-	for full = true; full && startCtx.Err() == nil && time.Since(began) < turn; {
-		many = d.many.Swap(false) || many
-		batch, size := d.next(many)
+	for full = true; full && startCtx.Err() == nil && time.Since(began) < longestRound; {
+		many = d.hasMany.Swap(false) || many
+		batch, size := d.planLease(many)
 		if batch != "" && !filled && !many {
 			filled = true
-			d.fill(startCtx)
-			many = d.many.Swap(false)
+			d.waitForBatch(startCtx)
+			many = d.hasMany.Swap(false)
 		}
-		if err = errors.Join(d.lookAfterKeys(startCtx), d.wakeChildren(startCtx)); err != nil {
+		if err = errors.Join(d.wakeKeyWaiters(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
 		leased, leaseErr := d.leaseDue(startCtx, batch, size)
@@ -234,13 +238,13 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			due, err = d.takeSlots(startCtx, due)
 		}
 		if err != nil {
-			err = errors.Join(err, d.releaseNow(ctx, leased))
+			err = errors.Join(err, d.releaseRowsNow(ctx, leased))
 			break
 		}
 		if count > 0 {
 			d.log.Debug("rows were leased", "kind", d.kind, "workflow_id", batch, "resources", count, "waiting", count-len(due))
 		}
-		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, or a parent, too.
+		// If a lease for single workflows is full, there may be more for a batch; there may also be more behind rows that wait for a slot or a parent.
 		full = count == size || len(due) < count
 		var members, singles []db.LeaseDueRow
 		var namespaces []string
@@ -252,12 +256,12 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 				namespaces = append(namespaces, row.Namespace)
 			}
 		}
-		if d.limits.lease(namespaces) {
-			full = true // behind those that there was no room for
+		if d.limits.countLeased(namespaces) {
+			full = true // there may be rows behind those of full namespaces
 		}
-		d.pace.woke(len(singles))
-		if batch != "" && !many { // a set that is leased at once does not say what comes after it
-			d.pace.batched(len(due), size)
+		d.pace.countWoken(len(singles))
+		if batch != "" && !many { // a set that fills batches by itself says nothing about the load after it
+			d.pace.noteBatch(len(due), size)
 		}
 		if len(singles) > 0 {
 			starts.Go(func() error { return d.wakeSingles(ctx, singles) })
@@ -267,7 +271,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		}
 	}
 	if many && full {
-		d.many.Store(true) // there is more of the set
+		d.hasMany.Store(true) // more of the set is due
 	}
 	if startErr := starts.Wait(); startErr != nil {
 		return false, startErr
@@ -275,24 +279,24 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	return full, err
 }
 
-// next is what the next lease is for: a batch with a name, or single workflows, and of how many. many is true where a set waits that makes batches
-// of its own.
-func (d *dispatcher) next(many bool) (batch string, size int) {
+// planLease returns the purpose of the next lease: the id of a batch, or empty for single workflows, and the number of
+// rows. many reports whether enough rows are due to fill batches.
+func (d *dispatcher) planLease(many bool) (batch string, size int) {
 	switch {
 	case d.batchSize == 1:
 		return "", leaseSize
 	case d.batchSize > 1:
 		size = d.batchSize
 	default:
-		if size = min(d.pace.singles(), leaseSize); size > 0 && !many {
+		if size = min(d.pace.allowedSingles(), leaseSize); size > 0 && !many {
 			return "", size
 		}
-		size = d.pace.batch()
+		size = d.pace.nextBatchSize()
 	}
-	return d.names.batch(d.kind, rand.Text()), size
+	return d.names.batchWorkflowID(d.kind, rand.Text()), size
 }
 
-// nextPriorities are priorities in the order of the next lease.
+// nextPriorities returns the priorities in the order of the next lease.
 func (d *dispatcher) nextPriorities() []int16 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -302,19 +306,19 @@ func (d *dispatcher) nextPriorities() []int16 {
 	return []int16{1, 2, 3, 4, 5}
 }
 
-// leaseDue leases rows that are due, for a batch or for workflows of their own. It waits a little for the answer where the client is stopped meanwhile, or
-// another start has failed: nobody would release what it has leased.
+// leaseDue leases due rows, for a batch or for single workflows. If the client is stopped meanwhile, or another start has
+// failed, it waits a little for the answer, because nobody would release the leased rows otherwise.
 func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db.LeaseDueRow, error) {
-	ctx, cancel := patientFor(ctx, dispatchGrace, d.timeout)
+	ctx, cancel := withGrace(ctx, dispatchGrace, d.timeout)
 	defer cancel()
 	d.mu.Lock()
 	d.leases++
 	d.lookedAt = time.Now()
 	d.mu.Unlock()
 	priorities := d.nextPriorities()
-	limited, rooms, full := d.limits.room()
+	limited, leasable, full := d.limits.leasableRows()
 	if batch != "" {
-		limited, rooms = []string{}, []int32{} // its members wait within it, and keep no slot of the kind
+		limited, leasable = []string{}, []int32{} // members wait within the batch, and take no slot of the kind
 	}
 	return db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
 		Kind:           d.kind,
@@ -322,19 +326,20 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		Longest:        activities.LongestLease,
 		Grace:          activities.DueGrace,
 		BatchID:        batch,
-		BatchPrefix:    d.names.batches(d.kind),
+		BatchPrefix:    d.names.batchIDPrefix(d.kind),
 		HashIds:        d.hashIDs,
 		Finalizes:      d.finalizes,
 		Largest:        largestInBatch,
 		MostLost:       activities.MaxLostInBatch,
 		Priorities:     priorities,
-		FullNamespaces: full, LimitedNamespaces: limited, Rooms: rooms,
+		FullNamespaces: full, LimitedNamespaces: limited, Rooms: leasable,
 		Batch: int32(size), //nolint:gosec // it has a bound
 	})
 }
 
-// putOffSnoozed has rows of snoozed namespaces that are due looked at when they may be worked, so that leases do not step over them each time. Once
-// in a while is enough: they are put off in sets, and only the first lease after a snooze has begun reads more.
+// putOffSnoozed puts due rows of snoozed namespaces off until they may be worked, so that leases need not skip them each
+// time. Now and then is enough: rows are put off in sets, and only the first lease after the beginning of a snooze reads
+// more.
 func (d *dispatcher) putOffSnoozed(ctx context.Context) error {
 	const every = time.Second
 	if time.Since(d.putOffAt) < every {
@@ -353,20 +358,21 @@ func (d *dispatcher) putOffSnoozed(ctx context.Context) error {
 	return nil
 }
 
-// release makes leased rows due again, each after its time; why is for the rows themselves, empty where they are not at fault.
-func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after func(db.LeaseDueRow) (time.Duration, string)) error {
+// releaseRows makes leased rows due again, each after the time that after returns. The text that it returns is written to
+// the row's errors; it is empty if the row is not at fault.
+func (d *dispatcher) releaseRows(ctx context.Context, rows []db.LeaseDueRow, after func(db.LeaseDueRow) (time.Duration, string)) error {
 	if len(rows) == 0 {
 		return nil
 	}
 	p := db.ReleaseLeasesParams{MaxErrors: activities.MaxErrors}
 	for _, row := range rows {
 		if row.DispatchAt == nil {
-			continue // it rests for ever
+			continue // it has no next step
 		}
 		wait, why := after(row)
 		encoded := ""
 		if why != "" {
-			entry, err := json.Marshal(deltatype.AttemptError{At: time.Now().UTC(), Error: bounded(why, maxReason)})
+			entry, err := json.Marshal(deltatype.AttemptError{At: time.Now().UTC(), Error: truncateText(why, maxReason)})
 			if err != nil {
 				return err
 			}
@@ -377,7 +383,7 @@ func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after f
 		p.Afters = append(p.Afters, wait)
 		p.Errors = append(p.Errors, encoded)
 	}
-	// Also while stopping: what was not woken should not wait for the lease to pass.
+	// Release rows even while stopping: they need not wait for their lease to expire.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchGrace)
 	defer cancel()
 	if err := db.New().ReleaseLeases(ctx, db.Planned(d.pool, len(p.Ids)), p); err != nil {
@@ -386,10 +392,10 @@ func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after f
 	return nil
 }
 
-// releaseNow makes leased rows due again at once: they are not at fault.
-func (d *dispatcher) releaseNow(ctx context.Context, rows []db.LeaseDueRow) error {
-	return d.release(ctx, rows, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" })
+// releaseRowsNow makes leased rows due again at once: they are not at fault.
+func (d *dispatcher) releaseRowsNow(ctx context.Context, rows []db.LeaseDueRow) error {
+	return d.releaseRows(ctx, rows, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" })
 }
 
-// maxReason bounds why a workflow could not be started, as it is written on the row.
+// maxReason bounds the text on a row of why its workflow could not be started, in bytes.
 const maxReason = 1 << 10

@@ -7,27 +7,28 @@ import (
 )
 
 const (
-	// dispatchTimeout bounds one round of a dispatcher: a connection that swallows everything would hold it for as long as TCP is patient.
+	// dispatchTimeout bounds one round of a dispatcher: otherwise a dead connection would block it for as long as TCP
+	// waits.
 	dispatchTimeout = 2 * time.Minute
-	// dispatchStuck is how long a round takes of which nothing is to be hoped any more. It is far more than dispatchTimeout: while Postgres or
-	// Temporal are away rounds fail, and do not get stuck.
+	// dispatchStuck is the duration after which a round counts as hung. It is far more than dispatchTimeout, because while
+	// Postgres or Temporal is away rounds fail, and do not hang.
 	dispatchStuck = 3 * dispatchTimeout
-	// nextTimeout bounds the question when the next row is due.
+	// nextTimeout bounds the query for when the next row is due.
 	nextTimeout = 10 * time.Second
 )
 
-// dispatchHealth says how a dispatcher gets on.
+// dispatchHealth records how the rounds of a dispatcher end.
 type dispatchHealth struct {
 	mu sync.Mutex
-	// began is when the round began that is under way; zero between rounds.
+	// began is when the current round began; zero between rounds.
 	began time.Time
-	// succeeded is when the latest round that succeeded ended, or the dispatcher started.
+	// succeeded is when the latest successful round ended, or the dispatcher started.
 	succeeded time.Time
-	// failure is that of the latest round.
+	// failure is the error of the latest round.
 	failure error
 }
 
-func (h *dispatchHealth) begin() {
+func (h *dispatchHealth) beginRound() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.began = time.Now()
@@ -36,7 +37,7 @@ func (h *dispatchHealth) begin() {
 	}
 }
 
-func (h *dispatchHealth) end(err error) {
+func (h *dispatchHealth) endRound(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.began, h.failure = time.Time{}, err
@@ -45,8 +46,8 @@ func (h *dispatchHealth) end(err error) {
 	}
 }
 
-// check returns why what is due is not dispatched.
-func (h *dispatchHealth) check() error {
+// checkFailed returns why due rows are not dispatched; nil if the latest round succeeded.
+func (h *dispatchHealth) checkFailed() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.failure == nil {
@@ -55,7 +56,7 @@ func (h *dispatchHealth) check() error {
 	return fmt.Errorf("nothing was dispatched since %s: %w", h.succeeded.UTC().Format(time.RFC3339), h.failure)
 }
 
-// checkStuck returns an error where a round takes longer than it may.
+// checkStuck returns an error if a round takes longer than most.
 func (h *dispatchHealth) checkStuck(most time.Duration) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

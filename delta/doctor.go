@@ -15,22 +15,23 @@ const (
 	CheckOK      CheckState = "ok"
 	CheckWarning CheckState = "warn"
 	CheckFailure CheckState = "fail"
-	// CheckSkipped is for a check that needs what another one found to be missing.
+	// CheckSkipped is for a check that needs something which another check found missing.
 	CheckSkipped CheckState = "skip"
 )
 
-// Check is one thing that was looked at, what was found, and what to do about it.
+// Check is one check of [Client.Doctor]: its subject, the result, and what to do about it.
 type Check struct {
 	// Name is the subject of the check, such as "workers". Several checks may have the same name.
 	Name string
-	// Kind is the kind that it is about, and of a consumer of the log of changes its name; empty where it is about the installation.
+	// Kind is the kind that it is about, or the name of a consumer of the log of changes; empty if it is about the
+	// installation.
 	Kind string
-	// Namespace is the namespace that it is about; empty where it is about none.
+	// Namespace is the namespace that it is about; empty if it is about none.
 	Namespace string
 	// State is the result.
 	State CheckState
-	// Detail says in words what was found, Remedy what to do about it, with commands of the command line; empty where there is nothing to do. Both are
-	// one line without control characters.
+	// Detail describes the result. Remedy describes what to do about it, with commands of the command line; empty if there
+	// is nothing to do. Both are one line without control characters.
 	Detail, Remedy string
 }
 
@@ -38,15 +39,15 @@ type Check struct {
 type Diagnosis struct {
 	// At is when it began.
 	At time.Time
-	// Checks are in the order of what needs what: the database, the schema, Temporal, kinds, and what is late.
+	// Checks are in the order of their dependencies: the database, the schema, Temporal, kinds, and late resources.
 	Checks []Check
-	// Kinds is the result of [Client.Kinds]; nil where it could not be read.
+	// Kinds is the result of [Client.Kinds]; nil if it could not be read.
 	Kinds []KindStatus
-	// Temporal is the result of [Client.TemporalStatus] for them; nil where it could not be read.
+	// Temporal is the result of [Client.TemporalStatus] for them; nil if it could not be read.
 	Temporal *TemporalStatus
 }
 
-// State is the worst that was found: CheckFailure, CheckWarning or CheckOK.
+// State returns the worst result: CheckFailure, CheckWarning or CheckOK.
 func (d *Diagnosis) State() CheckState {
 	worst := CheckOK
 	for _, check := range d.Checks {
@@ -61,11 +62,12 @@ func (d *Diagnosis) State() CheckState {
 	return worst
 }
 
-// Doctor checks what the installation needs: the database, the schema, Temporal and its settings, schedules, workers, and what is late or waits for
-// somebody. It changes nothing, and the client need not be started. What cannot be looked at is a check that says so, which is why it returns no
-// error: once ctx has ended, checks may say just that.
+// Doctor checks the needs of the installation: the database, the schema, Temporal and its settings, schedules, workers, and
+// resources that are late or wait for somebody. It changes nothing, and the client need not be started. It returns no
+// error, because anything that cannot be read is a check that says so; once ctx has ended, all may.
 //
-// What it reads does not grow with the table, as with [Client.Kinds]. It asks Temporal about each kind. A Temporal that does not answer takes 10 to 30 seconds.
+// The cost does not grow with the table, as for [Client.Kinds]. It asks Temporal about each kind. If Temporal does not
+// answer, it takes 10 to 30 seconds.
 func (c *Client) Doctor(ctx context.Context) *Diagnosis {
 	d := &doctor{client: c, now: time.Now()}
 	found := &d.found
@@ -74,58 +76,58 @@ func (c *Client) Doctor(ctx context.Context) *Diagnosis {
 	var kinds []KindStatus
 	var snoozes []Snooze
 	if hasSchema {
-		kinds, snoozes = d.read(ctx)
+		kinds, snoozes = d.readStatus(ctx)
 	}
 	status := d.checkTemporal(ctx, hasDatabase, hasSchema, kinds)
 	if !hasSchema {
-		found.add("late", CheckSkipped, "needs the schema", "")
+		found.addCheck("late", CheckSkipped, "needs the schema", "")
 	}
-	found.snoozed(snoozes, d.now)
-	found.late(kinds, d.now)
-	found.unfinalized(kinds, d.now)
-	found.queued(kinds, d.now)
-	found.awaiting(kinds, d.now)
-	found.touches(kinds, d.now)
-	found.withheld(kinds)
-	found.sources(kinds, d.now)
-	found.shards(kinds)
-	found.stale(kinds)
-	found.undecodable(kinds)
+	found.checkSnoozes(snoozes, d.now)
+	found.checkLate(kinds, d.now)
+	found.checkUnfinalized(kinds, d.now)
+	found.checkQueued(kinds, d.now)
+	found.checkAwaiting(kinds, d.now)
+	found.checkTouches(kinds, d.now)
+	found.checkWithheld(kinds)
+	found.checkSources(kinds, d.now)
+	found.checkShards(kinds)
+	found.checkStale(kinds)
+	found.checkUndecodable(kinds)
 	return &Diagnosis{At: d.now.UTC(), Checks: d.found, Kinds: kinds, Temporal: status}
 }
 
-// doctor makes the checks of a client.
+// doctor runs the checks of a client.
 type doctor struct {
 	client *Client
 	now    time.Time
 	found  findings
 }
 
-// findings is a list that grows.
+// findings collects checks.
 type findings []Check
 
-func (f *findings) add(name string, state CheckState, detail, remedy string) {
-	f.addKind(name, "", state, detail, remedy)
+func (f *findings) addCheck(name string, state CheckState, detail, remedy string) {
+	f.addKindCheck(name, "", state, detail, remedy)
 }
 
-func (f *findings) addKind(name, kind string, state CheckState, detail, remedy string) {
+func (f *findings) addKindCheck(name, kind string, state CheckState, detail, remedy string) {
 	*f = append(*f, Check{Name: name, Kind: kind, State: state, Detail: wording.Line(detail), Remedy: wording.Line(remedy)})
 }
 
-// read reads what most checks are about.
-func (d *doctor) read(ctx context.Context) (kinds []KindStatus, snoozes []Snooze) {
+// readStatus reads the data of most checks.
+func (d *doctor) readStatus(ctx context.Context) (kinds []KindStatus, snoozes []Snooze) {
 	kinds, err := d.client.Kinds(ctx)
 	if err != nil {
-		d.found.add("kinds", CheckFailure, detailOf(err), "see what the server's log says")
+		d.found.addCheck("kinds", CheckFailure, errorDetail(err), "see what the server's log says")
 	}
 	d.checkRefused(ctx, kinds)
 	if snoozes, err = d.client.Snoozes(ctx); err != nil {
-		d.found.add("snoozes", CheckFailure, detailOf(err), "see what the server's log says")
+		d.found.addCheck("snoozes", CheckFailure, errorDetail(err), "see what the server's log says")
 	}
 	if log, err := d.client.ChangeLog(ctx); err != nil {
-		d.found.add("log of changes", CheckFailure, detailOf(err), "see what the server's log says")
+		d.found.addCheck("log of changes", CheckFailure, errorDetail(err), "see what the server's log says")
 	} else {
-		d.found.changes(log)
+		d.found.checkChangeLog(log)
 	}
 	return kinds, snoozes
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// The checks in this file read the database only.
+// The checks in this file read only the database.
 
-func (f *findings) late(kinds []KindStatus, now time.Time) {
+func (f *findings) checkLate(kinds []KindStatus, now time.Time) {
 	const check = "late"
 	late := false
 	for _, k := range kinds {
@@ -20,66 +20,67 @@ func (f *findings) late(kinds []KindStatus, now time.Time) {
 		}
 		late = true
 		if k.Late == k.Unfinalized {
-			continue // more workers do not help them: unfinalized says so
+			continue // more workers do not help: checkUnfinalized reports them
 		}
 		detail := fmt.Sprintf("%s late, the first by %s", wording.Count(k.Late, "resource"), wording.Duration(now.Sub(*k.OldestLate)))
-		f.addKind(check, k.Kind, CheckWarning, detail, remedy.FindLate)
+		f.addKindCheck(check, k.Kind, CheckWarning, detail, remedy.FindLate)
 	}
 	if !late && len(kinds) > 0 {
-		f.add(check, CheckOK, "nothing is late", "")
+		f.addCheck(check, CheckOK, "nothing is late", "")
 	}
 }
 
-// unfinalized looks for deleted resources whose kind had a Finalizer, where no client that runs has it. Only a row that no dispatcher takes shows
-// that: the task queue of a kind does not say what the controllers of its workers can do.
-func (f *findings) unfinalized(kinds []KindStatus, now time.Time) {
+// checkUnfinalized looks for deleted resources whose kind had a Finalizer that no running client has. Only rows that no
+// dispatcher takes show that, because the task queue of a kind does not reveal what the controllers of its workers can do.
+func (f *findings) checkUnfinalized(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Unfinalized == 0 {
 			continue
 		}
-		f.addKind("finalizer", k.Kind, CheckWarning,
+		f.addKindCheck("finalizer", k.Kind, CheckWarning,
 			fmt.Sprintf("%s deleted and not finalized, the first for %s: no client that runs has a Finalizer for the kind",
 				wording.Count(k.Unfinalized, "resource"), wording.Duration(now.Sub(*k.OldestUnfinalized))),
 			remedy.StartFinalizer(k.Kind))
 	}
 }
 
-// undecodable looks for resources whose stored objects no worker that runs understands.
-func (f *findings) undecodable(kinds []KindStatus) {
+// checkUndecodable looks for resources whose stored objects no running worker understands.
+func (f *findings) checkUndecodable(kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Undecodable > 0 {
-			f.addKind("undecodable", k.Kind, CheckWarning,
+			f.addKindCheck("undecodable", k.Kind, CheckWarning,
 				wording.Count(k.Undecodable, "resource")+" waiting for a worker that understands their stored objects", remedy.UnderstandObjects(k.Kind))
 		}
 	}
 }
 
-// stale looks for objects that listings name in an older version than the stored one, pass after pass.
-func (f *findings) stale(kinds []KindStatus) {
+// checkStale looks for objects that listings return in an older version than the stored one, pass after pass.
+func (f *findings) checkStale(kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Stale == 0 {
 			continue
 		}
-		f.addKind("stale", k.Kind, CheckWarning,
+		f.addKindCheck("stale", k.Kind, CheckWarning,
 			wording.Count(k.Stale, "object")+" listed in an older version than the stored one, pass after pass, and not taken",
 			remedy.CorrectStale(k.Kind))
 	}
 }
 
 const (
-	// heldLong is for how long changes are held back from readers, and consumersLate how old what a consumer has not handled is, that is worth a warning.
+	// heldLong and consumersLate are the ages above which entries that are held back, or that a consumer has not handled,
+	// are worth a warning.
 	heldLong      = time.Minute
 	consumersLate = 15 * time.Minute
 )
 
-// changes looks at what keeps readers of the log of changes back, and at consumers that are behind.
-func (f *findings) changes(log *ChangeLogStatus) {
+// checkChangeLog looks for transactions that hold readers of the log of changes back, and for consumers that are behind.
+func (f *findings) checkChangeLog(log *ChangeLogStatus) {
 	if log.Lag >= heldLong {
 		by, todo := "a transaction that this role may not see", "let the role see it: GRANT pg_read_all_stats"
 		if log.HeldBy != nil {
 			by, todo = log.HeldBy.String(), remedy.EndTransaction(log.HeldBy.PID, log.HeldBy.Prepared)
 		}
-		f.add("log of changes", CheckWarning, fmt.Sprintf("%s held back from readers for %s by %s", wording.CountIs(log.Held, "change"), wording.Duration(log.Lag), by), todo)
+		f.addCheck("log of changes", CheckWarning, fmt.Sprintf("%s held back from readers for %s by %s", wording.CountIs(log.Held, "change"), wording.Duration(log.Lag), by), todo)
 	}
 	for _, c := range log.Consumers {
 		name := c.Name
@@ -92,42 +93,42 @@ func (f *findings) changes(log *ChangeLogStatus) {
 		}
 		switch {
 		case c.IsLost:
-			f.addKind("consumer of changes", name, CheckFailure, "it cannot read on: what it has not handled was removed, or the database was restored", remedy.RestartConsumer)
+			f.addKindCheck("consumer of changes", name, CheckFailure, "it cannot read on: what it has not handled was removed, or the database was restored", remedy.RestartConsumer)
 		case c.Lag >= consumersLate:
-			f.addKind("consumer of changes", name, CheckWarning, fmt.Sprintf("%s behind, the first since %s, and %s", wording.Count(c.Behind, "change"), wording.Duration(c.Lag), process),
+			f.addKindCheck("consumer of changes", name, CheckWarning, fmt.Sprintf("%s behind, the first since %s, and %s", wording.Count(c.Behind, "change"), wording.Duration(c.Lag), process),
 				remedy.StartConsumer)
 		}
 	}
 }
 
-// withheld looks for deletions that listings ask for, and that nobody has decided of.
-func (f *findings) withheld(kinds []KindStatus) {
+// checkWithheld looks for withheld deletions that await a decision.
+func (f *findings) checkWithheld(kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Withheld == nil || k.Withheld.Decision != "" {
 			continue
 		}
 		w := k.Withheld
-		f.addKind("deletions", k.Kind, CheckWarning,
+		f.addKindCheck("deletions", k.Kind, CheckWarning,
 			fmt.Sprintf("the listings leave out %s resources since %s (%s): none is marked deleted", leftOut(w), w.Since.Format(time.RFC3339), w.Reason),
 			remedy.DecideWithheld(k.Kind))
 	}
 }
 
-// snoozed names what Work keeps from being worked for a while.
-func (f *findings) snoozed(snoozes []Snooze, now time.Time) {
+// checkSnoozes reports snoozed kinds and namespaces.
+func (f *findings) checkSnoozes(snoozes []Snooze, now time.Time) {
 	for _, snooze := range snoozes {
 		left := wording.Duration(snooze.Until.Sub(now))
 		if snooze.Kind != "" {
-			f.addKind("kind", snooze.Kind, CheckWarning, "snoozed for "+left+" more, as its Work has said", remedy.EndSnoozeOfKind(snooze.Kind))
+			f.addKindCheck("kind", snooze.Kind, CheckWarning, "snoozed for "+left+" more, as its Work has said", remedy.EndSnoozeOfKind(snooze.Kind))
 			continue
 		}
-		f.add("namespace", CheckWarning, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
+		f.addCheck("namespace", CheckWarning, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
 			remedy.EndSnoozeOfNamespace(snooze.Namespace))
 		(*f)[len(*f)-1].Namespace = snooze.Namespace
 	}
 }
 
-// checkRefused looks at objects that listings named and that cannot be taken.
+// checkRefused reports objects of listings that break a rule.
 func (d *doctor) checkRefused(ctx context.Context, kinds []KindStatus) {
 	for _, k := range kinds {
 		if k.Refused == 0 {
@@ -138,78 +139,78 @@ func (d *doctor) checkRefused(ctx context.Context, kinds []KindStatus) {
 			first := objects[0]
 			detail += fmt.Sprintf(", as %q since %s: %s", first.ObjectID, first.Since.Format(time.RFC3339), first.Rule)
 		}
-		d.found.addKind("refused", k.Kind, CheckWarning, detail, remedy.CorrectRefused(k.Kind))
+		d.found.addKindCheck("refused", k.Kind, CheckWarning, detail, remedy.CorrectRefused(k.Kind))
 	}
 }
 
 // longQueued is how long a resource may wait for a slot of its limit key, or for a parent, before that is worth a warning.
 const longQueued = 15 * time.Minute
 
-// queued looks for resources that wait long because their limit keys are full.
-func (f *findings) queued(kinds []KindStatus, now time.Time) {
+// checkQueued looks for resources that wait long because their limit keys are full.
+func (f *findings) checkQueued(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Queued == 0 || now.Sub(*k.OldestQueued) < longQueued {
 			continue
 		}
-		f.addKind("limit keys", k.Kind, CheckWarning,
+		f.addKindCheck("limit keys", k.Kind, CheckWarning,
 			fmt.Sprintf("%s of %s wait for slots, the first for %s", wording.Count(k.Queued, "resource"), wording.Count(k.QueuedKeys, "limit key"), wording.Duration(now.Sub(*k.OldestQueued))),
 			remedy.AskForLimits)
 	}
 }
 
-// awaiting looks for resources that wait long for parents which were never synced.
-func (f *findings) awaiting(kinds []KindStatus, now time.Time) {
+// checkAwaiting looks for resources that wait long for parents that were never synced.
+func (f *findings) checkAwaiting(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Awaiting == 0 || now.Sub(*k.OldestAwaiting) < longQueued {
 			continue
 		}
-		f.addKind("parents", k.Kind, CheckWarning,
+		f.addKindCheck("parents", k.Kind, CheckWarning,
 			fmt.Sprintf("%s for %s, the first for %s", wording.Count(k.Awaiting, "resource")+" waiting", wording.Count(k.AwaitedParents, "parent"), wording.Duration(now.Sub(*k.OldestAwaiting))),
 			remedy.ExplainAwaiting(k.Kind))
 	}
 }
 
-// touches looks for parents that have changed long ago, and whose children are still to be touched.
-func (f *findings) touches(kinds []KindStatus, now time.Time) {
+// checkTouches looks for parents that changed long ago, and whose children are still to be touched.
+func (f *findings) checkTouches(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		if k.Touches == 0 || now.Sub(*k.OldestTouch) < longQueued {
 			continue
 		}
-		f.addKind("touches", k.Kind, CheckWarning,
+		f.addKindCheck("touches", k.Kind, CheckWarning,
 			fmt.Sprintf("the children of %s are still to be touched, the first changed %s ago", wording.Count(k.Touches, "parent"), wording.Duration(now.Sub(*k.OldestTouch))),
 			remedy.TouchChildren(k.Kind))
 	}
 }
 
-// leftOut says how much is withheld.
+// leftOut returns how much is withheld, as "N of M".
 func leftOut(w *Withheld) string {
 	return wording.Number(w.Missing) + " of " + wording.Number(w.Total)
 }
 
-// shards looks at shards that fail, are paused, or are gone. It says nothing of kinds without shards.
-func (f *findings) shards(kinds []KindStatus) {
+// checkShards looks for shards that fail, are paused, or are gone. It reports nothing for kinds without shards.
+func (f *findings) checkShards(kinds []KindStatus) {
 	for _, k := range kinds {
 		if len(k.Shards) == 0 {
 			continue
 		}
 		found := len(*f)
 		if k.InformError != "" {
-			f.addKind("shards", k.Kind, CheckWarning, "the controller could not name them: "+k.InformError, remedy.SeePasses(k.Kind))
+			f.addKindCheck("shards", k.Kind, CheckWarning, "the controller could not name them: "+k.InformError, remedy.SeePasses(k.Kind))
 		}
 		if k.Shardless > 0 {
-			f.addKind("shards", k.Kind, CheckWarning, wording.Count(k.Shardless, "resource")+" without a shard: no listing marks them deleted", remedy.ListShardless(k.Kind))
+			f.addKindCheck("shards", k.Kind, CheckWarning, wording.Count(k.Shardless, "resource")+" without a shard: no listing marks them deleted", remedy.ListShardless(k.Kind))
 		}
 		for _, s := range k.Shards {
-			f.shard(k.Kind, s)
+			f.checkShard(k.Kind, s)
 		}
 		if len(*f) == found {
-			f.addKind("shards", k.Kind, CheckOK, wording.Count(len(k.Shards), "shard"), "")
+			f.addKindCheck("shards", k.Kind, CheckOK, wording.Count(len(k.Shards), "shard"), "")
 		}
 	}
 }
 
-func (f *findings) shard(kind string, s ShardStatus) {
-	add := func(detail, remedy string) { f.addKind("shards", kind, CheckWarning, s.Shard+": "+detail, remedy) }
+func (f *findings) checkShard(kind string, s ShardStatus) {
+	add := func(detail, remedy string) { f.addKindCheck("shards", kind, CheckWarning, s.Shard+": "+detail, remedy) }
 	undecided := s.Withheld != nil && s.Withheld.Decision == ""
 	switch {
 	case s.GoneSince != nil && undecided:

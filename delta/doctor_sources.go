@@ -11,18 +11,18 @@ import (
 // sourcesLate is how far a source may be behind before that is worth a warning.
 const sourcesLate = 15 * time.Minute
 
-// sources looks for sources that do not run, wait, or are behind, and says which read all of what there is.
-func (f *findings) sources(kinds []KindStatus, now time.Time) {
+// checkSources looks for sources that do not run, wait, or are behind, and reports those that read everything.
+func (f *findings) checkSources(kinds []KindStatus, now time.Time) {
 	for _, k := range kinds {
 		for i := range k.Sources {
-			f.source(&k.Sources[i], now)
+			f.checkSource(&k.Sources[i], now)
 		}
 	}
 }
 
-func (f *findings) source(s *SourceStatus, now time.Time) {
+func (f *findings) checkSource(s *SourceStatus, now time.Time) {
 	add := func(state CheckState, todo, detail string, args ...any) {
-		f.addKind("source", s.Kind, state, fmt.Sprintf("source %q ", s.Name)+fmt.Sprintf(detail, args...)+behind(s), todo)
+		f.addKindCheck("source", s.Kind, state, fmt.Sprintf("source %q ", s.Name)+fmt.Sprintf(detail, args...)+describeLag(s), todo)
 	}
 	switch {
 	case s.Phase == SourceWaiting:
@@ -32,14 +32,14 @@ func (f *findings) source(s *SourceStatus, now time.Time) {
 	case s.Error != "":
 		add(CheckFailure, remedy.CorrectSource, "fails, %s in a row: %s", wording.Count(int64(s.Failures), "time"), s.Error)
 	case s.Lag != nil && *s.Lag >= sourcesLate:
-		add(CheckWarning, remedy.CatchUpSource, "is behind (%s)", doing(s, now))
+		add(CheckWarning, remedy.CatchUpSource, "is behind (%s)", describePhase(s, now))
 	case s.Phase == SourceReading:
-		add(CheckOK, "", "is %s", doing(s, now))
+		add(CheckOK, "", "is %s", describePhase(s, now))
 	}
 }
 
-// doing describes the phase of a source that runs.
-func doing(s *SourceStatus, now time.Time) string {
+// describePhase describes the phase of a running source.
+func describePhase(s *SourceStatus, now time.Time) string {
 	text := string(s.Phase)
 	if s.Phase == SourceReading {
 		text += " all of what there is, since " + wording.Duration(now.Sub(s.Since))
@@ -50,8 +50,8 @@ func doing(s *SourceStatus, now time.Time) string {
 	return text
 }
 
-// behind is how far a source is behind, as far as that is known.
-func behind(s *SourceStatus) (text string) {
+// describeLag describes how far a source is behind, as far as that is known.
+func describeLag(s *SourceStatus) (text string) {
 	if s.Lag != nil && *s.Lag >= time.Minute {
 		text += fmt.Sprintf("; what has changed in the last %s is not written", wording.Duration(*s.Lag))
 	}

@@ -20,26 +20,27 @@ import (
 
 const checkServerSettings = "server settings"
 
-// checkTemporal makes the checks that ask Temporal. It returns what Temporal knows of kinds; nil where that could not be read.
+// checkTemporal runs the checks that ask Temporal. It returns the status of the kinds in Temporal; nil if that could not be
+// read.
 func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool, kinds []KindStatus) *TemporalStatus {
 	f := &d.found
 	server, err := d.askTemporal(ctx)
 	if err != nil {
-		f.add("temporal", CheckFailure, detailOf(err), remedy.ReachTemporal)
-		f.add(checkServerSettings, CheckSkipped, "needs Temporal", "")
+		f.addCheck("temporal", CheckFailure, errorDetail(err), remedy.ReachTemporal)
+		f.addCheck(checkServerSettings, CheckSkipped, "needs Temporal", "")
 	} else {
-		f.add("temporal", CheckOK, fmt.Sprintf("server %s at %s, namespace %s", server.version, server.address, server.namespace), "")
-		f.serverSettings(server)
+		f.addCheck("temporal", CheckOK, fmt.Sprintf("server %s at %s, namespace %s", server.version, server.address, server.namespace), "")
+		f.checkServerSettings(server)
 	}
 	switch {
 	case !hasDatabase:
-		f.skip("the database")
+		f.skipChecks("the database")
 		return nil
 	case err != nil:
-		f.skip("Temporal")
+		f.skipChecks("Temporal")
 		return nil
 	case !hasSchema:
-		f.skip("the schema")
+		f.skipChecks("the schema")
 		return nil
 	}
 	names := make([]string, len(kinds))
@@ -47,25 +48,25 @@ func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool,
 		names[i] = k.Kind
 	}
 	status, err := d.client.TemporalStatus(ctx, names...)
-	if !f.prefix(status, err) {
+	if !f.checkPrefix(status, err) {
 		return nil
 	}
-	f.attributes(status)
+	f.checkAttributes(status)
 	if len(kinds) == 0 {
-		f.add("kinds", CheckWarning, "there are none yet", "start a client with controllers")
+		f.addCheck("kinds", CheckWarning, "there are none yet", "start a client with controllers")
 	}
 	for _, k := range kinds {
 		if k.Paused {
-			f.addKind("kind", k.Kind, CheckWarning, "paused: its resources are not worked on", remedy.ResumeKind(k.Kind))
+			f.addKindCheck("kind", k.Kind, CheckWarning, "paused: its resources are not worked on", remedy.ResumeKind(k.Kind))
 		}
 		there := status.Kinds[k.Kind]
 		if there.Error != nil {
-			f.addKind("kind", k.Kind, CheckWarning, "Temporal could not be asked about it: "+detailOf(there.Error), remedy.ReachTemporal)
+			f.addKindCheck("kind", k.Kind, CheckWarning, "Temporal could not be asked about it: "+errorDetail(there.Error), remedy.ReachTemporal)
 			continue
 		}
-		f.informer(k, there, d.now)
-		f.fullListing(k, there, d.now)
-		f.workers(k, there)
+		f.checkInformerSchedule(k, there, d.now)
+		f.checkFullListing(k, there, d.now)
+		f.checkWorkers(k, there)
 	}
 	return status
 }
@@ -73,18 +74,19 @@ func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool,
 // temporalServer describes a server of Temporal, in its own words.
 type temporalServer struct {
 	version, address, namespace string
-	// capabilities are those of the namespace; nil if the user may not describe it, and may use it all the same.
+	// capabilities are those of the namespace; nil if the user may not describe the namespace, which may still work
+	// otherwise.
 	capabilities *namespacepb.NamespaceInfo_Capabilities
 }
 
-// askTemporal asks the server about itself and the namespace. Unlike the calls that reach Temporal otherwise it needs no database.
+// askTemporal asks the server about itself and the namespace. Unlike other calls to Temporal it needs no database.
 func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err error) {
 	c, there := d.client, d.client.config.Temporal
 	server.namespace = c.config.TemporalNamespace
 	setDefault(&server.namespace, client.DefaultNamespace)
 	name := "Temporal"
 	if there == nil {
-		options, err := c.optionsOfConnection()
+		options, err := c.connectionOptions()
 		if err != nil {
 			return server, err
 		}
@@ -96,17 +98,17 @@ func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err er
 		defer there.Close()
 	}
 	var answered peer.Peer
-	info, err := askPatiently(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.GetSystemInfoResponse, error) {
+	info, err := askWithTimeout(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.GetSystemInfoResponse, error) {
 		return there.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}, grpc.Peer(&answered))
 	})
 	if err != nil {
-		return server, errors.New(unreachable(name, err))
+		return server, errors.New(describeUnreachable(name, err))
 	}
 	server.version = info.GetServerVersion()
-	if server.address == "" && answered.Addr != nil { // the caller's connection does not say what it was made for
+	if server.address == "" && answered.Addr != nil { // the address of the caller's connection is unknown
 		server.address = answered.Addr.String()
 	}
-	described, err := askPatiently(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.DescribeNamespaceResponse, error) {
+	described, err := askWithTimeout(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.DescribeNamespaceResponse, error) {
 		return there.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: server.namespace})
 	})
 	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
@@ -116,19 +118,19 @@ func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err er
 	return server, nil
 }
 
-// askPatiently is patientlyRead for calls that the SDK sets no timeout.
-func askPatiently[T any](ctx context.Context, timeout time.Duration, ask func(context.Context) (T, error)) (T, error) {
-	return patientlyRead(ctx, func() (T, error) {
+// askWithTimeout is retryUnansweredRead for calls to which the SDK sets no timeout.
+func askWithTimeout[T any](ctx context.Context, timeout time.Duration, ask func(context.Context) (T, error)) (T, error) {
+	return retryUnansweredRead(ctx, func() (T, error) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		return ask(ctx)
 	})
 }
 
-// serverSettings looks at the dynamic configuration that docs/operations.md recommends.
-func (f *findings) serverSettings(server temporalServer) {
+// checkServerSettings checks the dynamic configuration that docs/operations.md recommends.
+func (f *findings) checkServerSettings(server temporalServer) {
 	if server.capabilities == nil {
-		f.add(checkServerSettings, CheckSkipped, "needs the right to describe the namespace", "")
+		f.addCheck(checkServerSettings, CheckSkipped, "needs the right to describe the namespace", "")
 		return
 	}
 	var off, remedies []string
@@ -141,65 +143,67 @@ func (f *findings) serverSettings(server temporalServer) {
 		remedies = append(remedies, "system.enableEagerWorkflowStart")
 	}
 	if len(off) == 0 {
-		f.add(checkServerSettings, CheckOK, "polls end when a worker stops, and workflows start eagerly", "")
+		f.addCheck(checkServerSettings, CheckOK, "polls end when a worker stops, and workflows start eagerly", "")
 		return
 	}
-	f.add(checkServerSettings, CheckWarning, strings.Join(off, "; "),
+	f.addCheck(checkServerSettings, CheckWarning, strings.Join(off, "; "),
 		"set to true in the server's dynamic configuration: "+strings.Join(remedies, " and "))
 }
 
-// skip has the checks that need the database and Temporal left out.
-func (f *findings) skip(why string) {
+// skipChecks reports the checks that need the database and Temporal as skipped.
+func (f *findings) skipChecks(why string) {
 	for _, check := range []string{"prefix", "search attributes", "informers", "workers"} {
-		f.add(check, CheckSkipped, "needs "+why, "")
+		f.addCheck(check, CheckSkipped, "needs "+why, "")
 	}
 }
 
-// prefix reports whether the prefix in Temporal may be this installation's.
-func (f *findings) prefix(status *TemporalStatus, err error) bool {
+// checkPrefix reports whether the prefix in Temporal may belong to this installation.
+func (f *findings) checkPrefix(status *TemporalStatus, err error) bool {
 	const check = "prefix"
 	var input *InputError
 	switch {
 	case errors.Is(err, ErrOtherInstallation):
-		f.add(check, CheckFailure, detailOf(err), remedy.MatchInstallation)
+		f.addCheck(check, CheckFailure, errorDetail(err), remedy.MatchInstallation)
 		return false
 	case errors.As(err, &input):
-		f.add(check, CheckFailure, detailOf(err), "leave the prefix out: Config.WorkflowIDPrefix, or --prefix. A console that was started before the first client has to be started again")
+		f.addCheck(check, CheckFailure, errorDetail(err), "leave the prefix out: Config.WorkflowIDPrefix, or --prefix. A console that was started before the first client has to be started again")
 		return false
 	case err != nil:
-		f.add(check, CheckFailure, detailOf(err), remedy.ReachTemporal)
+		f.addCheck(check, CheckFailure, errorDetail(err), remedy.ReachTemporal)
 		return false
 	case !status.PrefixHeld:
-		f.add(check, CheckWarning, fmt.Sprintf("%s is not marked as this installation's in Temporal", status.Prefix),
+		f.addCheck(check, CheckWarning, fmt.Sprintf("%s is not marked as this installation's in Temporal", status.Prefix),
 			"start a client: it marks the prefix, and dispatches everything again if Temporal was wiped or moved")
 	default:
-		f.add(check, CheckOK, status.Prefix+" is this installation's", "")
+		f.addCheck(check, CheckOK, status.Prefix+" is this installation's", "")
 	}
 	return true
 }
 
-func (f *findings) attributes(status *TemporalStatus) {
+func (f *findings) checkAttributes(status *TemporalStatus) {
 	const check = "search attributes"
 	switch {
 	case status.AttributesError != nil:
-		f.add(check, CheckWarning, "they cannot be read: "+status.AttributesError.Error(),
+		f.addCheck(check, CheckWarning, "they cannot be read: "+status.AttributesError.Error(),
 			"only the filters of Temporal's UI need them: DeltaKind, DeltaNamespace and DeltaState, of type Keyword")
 	case len(status.MissingAttributes) > 0:
 		command := "create them: temporal operator search-attribute create --namespace " + status.Namespace
 		for _, name := range status.MissingAttributes {
 			command += " --name " + name + " --type Keyword"
 		}
-		f.add(check, CheckWarning, "missing: "+strings.Join(status.MissingAttributes, ", ")+"; Temporal's UI cannot filter by them", command)
+		f.addCheck(check, CheckWarning, "missing: "+strings.Join(status.MissingAttributes, ", ")+"; Temporal's UI cannot filter by them", command)
 	default:
-		f.add(check, CheckOK, "DeltaKind, DeltaNamespace and DeltaState are there", "")
+		f.addCheck(check, CheckOK, "DeltaKind, DeltaNamespace and DeltaState are there", "")
 	}
 }
 
 const checkInformer = "informer"
 
-// informer looks at a kind's schedule, and at how far its informer lags.
-func (f *findings) informer(k KindStatus, t KindInTemporal, now time.Time) {
-	add := func(state CheckState, detail, remedy string) { f.addKind(checkInformer, k.Kind, state, detail, remedy) }
+// checkInformerSchedule checks a kind's schedule, and the lag of its informer.
+func (f *findings) checkInformerSchedule(k KindStatus, t KindInTemporal, now time.Time) {
+	add := func(state CheckState, detail, remedy string) {
+		f.addKindCheck(checkInformer, k.Kind, state, detail, remedy)
+	}
 	every := "every " + wording.Interval(k.InformInterval)
 	if k.InformSchedule != nil {
 		every = "by calendar"
@@ -212,20 +216,20 @@ func (f *findings) informer(k KindStatus, t KindInTemporal, now time.Time) {
 	case k.InformInterval < 0:
 		add(CheckOK, "never runs by itself, as it is set", "")
 	default:
-		f.schedule(checkInformer, k, every, t.Schedule, now)
+		f.checkSchedule(checkInformer, k, every, t.Schedule, now)
 	}
 }
 
-// fullListing looks at the schedule of a kind's full listings, which is one of its own.
-func (f *findings) fullListing(k KindStatus, t KindInTemporal, now time.Time) {
+// checkFullListing checks the separate schedule of a kind's full listings.
+func (f *findings) checkFullListing(k KindStatus, t KindInTemporal, now time.Time) {
 	if k.FullListingInterval > 0 && !k.ListsNothing {
-		f.schedule("full listing", k, "every "+wording.Interval(k.FullListingInterval), t.FullSchedule, now)
+		f.checkSchedule("full listing", k, "every "+wording.Interval(k.FullListingInterval), t.FullSchedule, now)
 	}
 }
 
-// schedule looks at a schedule in Temporal that must be there.
-func (f *findings) schedule(check string, k KindStatus, every string, there *InformSchedule, now time.Time) {
-	add := func(state CheckState, detail, todo string) { f.addKind(check, k.Kind, state, detail, todo) }
+// checkSchedule checks a schedule that must exist in Temporal.
+func (f *findings) checkSchedule(check string, k KindStatus, every string, there *InformSchedule, now time.Time) {
+	add := func(state CheckState, detail, todo string) { f.addKindCheck(check, k.Kind, state, detail, todo) }
 	switch {
 	case there == nil:
 		add(CheckWarning, "its schedule is missing in Temporal", "start a client that has its controller: it makes the schedule within a minute")
@@ -242,8 +246,10 @@ func (f *findings) schedule(check string, k KindStatus, every string, there *Inf
 	}
 }
 
-func (f *findings) workers(k KindStatus, t KindInTemporal) {
-	add := func(state CheckState, detail, remedy string) { f.addKind("workers", k.Kind, state, detail, remedy) }
+func (f *findings) checkWorkers(k KindStatus, t KindInTemporal) {
+	add := func(state CheckState, detail, remedy string) {
+		f.addKindCheck("workers", k.Kind, state, detail, remedy)
+	}
 	switch {
 	case len(t.Workers) == 0 && k.Late > 0:
 		add(CheckFailure, "nobody polls "+t.TaskQueue+", and resources are late", remedy.StartWorker)

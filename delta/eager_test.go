@@ -75,7 +75,7 @@ func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T
 	c.SetTiming(time.Hour, 0, 0) // it is not the end of a lease that helps
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	for _, name := range names("closing", 8) {
+	for _, name := range temporalNames("closing", 8) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := harness{t: t, Env: h.Env}

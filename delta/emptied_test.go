@@ -92,7 +92,7 @@ func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
 	h := newHarness(t)
 	outside := newRegions(emptiedIn, map[string][]string{})
 	for i := range 10 {
-		outside.all[fmt.Sprintf("s%d", i)] = names("o", 10)
+		outside.all[fmt.Sprintf("s%d", i)] = temporalNames("o", 10)
 	}
 	c := h.start(h.config(add[emptiedRegion](outside)))
 	run := func() *delta.InformRun {

@@ -13,9 +13,9 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// identify asks an object who it is. A panic of its methods is an error.
-func identify(object Object) (kind, id string, err error) {
-	defer recovered(object, &err)
+// identifyObject returns the kind and id of an object, checked. A panic of its methods is an error.
+func identifyObject(object Object) (kind, id string, err error) {
+	defer recoverObjectPanic(object, &err)
 	if object == nil {
 		return "", "", inputError("object", "nil", "must not be nil")
 	}
@@ -29,18 +29,18 @@ func identify(object Object) (kind, id string, err error) {
 	return kind, id, nil
 }
 
-// recovered, deferred, makes an error of a panic of an object's methods.
-func recovered(object Object, err *error) {
+// recoverObjectPanic, deferred, turns a panic of an object's methods into an error.
+func recoverObjectPanic(object Object, err *error) {
 	if v := recover(); v != nil {
 		*err = fmt.Errorf("object of type %T: its methods panic: %v", object, v)
 	}
 }
 
-// encode turns an object and its options into what is written. Panics of the object's methods become errors.
-// stored decodes what it is compared with; nil does so without a controller.
-func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.ObjectInformParams, err error) {
-	defer recovered(object, &err)
-	kind, id, err := identify(object)
+// encodeObject turns an object and its options into the parameters of an inform. Panics of the object's methods become
+// errors. stored decodes the stored object for a comparison; nil decodes it without a controller.
+func encodeObject(object Object, opts *InformOpts, stored decoder) (params deltatype.ObjectInformParams, err error) {
+	defer recoverObjectPanic(object, &err)
+	kind, id, err := identifyObject(object)
 	if err != nil {
 		return params, err
 	}
@@ -50,7 +50,7 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 		merged = *opts
 	}
 	if with, ok := object.(ObjectWithInformOpts); ok {
-		merged = merged.over(with.InformOpts())
+		merged = merged.withFallback(with.InformOpts())
 	}
 	if err := checkInformOpts(merged); err != nil {
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
@@ -95,7 +95,7 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
 	}
 	if with, ok := object.(ComparableObject); ok {
-		params.Compare = comparison(with, id, stored)
+		params.Compare = newComparison(with, id, stored)
 	}
 	version, err := versionOf(object)
 	if err != nil {
@@ -113,16 +113,16 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 	return params, nil
 }
 
-// encodeFor is encode for an object that a controller of a kind is given.
-func encodeFor(kind string, object Object, opts *InformOpts, stored decoder) (deltatype.ObjectInformParams, error) {
-	params, err := encode(object, opts, stored)
+// encodeForKind is encodeObject for an object that the controller of a kind gets.
+func encodeForKind(kind string, object Object, opts *InformOpts, stored decoder) (deltatype.ObjectInformParams, error) {
+	params, err := encodeObject(object, opts, stored)
 	if err == nil && params.Kind != kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", kind)
 	}
 	return params, err
 }
 
-// keysOf are the shard and the limit key of an object, where it has them.
+// keysOf returns the shard and the limit key of an object, if it has them.
 func keysOf(object Object) (shard, limitKey string, err error) {
 	if with, ok := object.(ObjectWithShard); ok {
 		shard = with.Shard()
@@ -136,10 +136,10 @@ func keysOf(object Object) (shard, limitKey string, err error) {
 	return shard, limitKey, checkKey("LimitKey", limitKey)
 }
 
-// maxParents is how many parents an object may have: they are looked at one by one.
+// maxParents bounds the parents of an object, because they are checked one by one.
 const maxParents = 16
 
-// parentsOf are the parents of an object, each once, in its order; nil where it has none.
+// parentsOf returns the parents of an object, each once, in its order; nil if it has none.
 func parentsOf(object Object, kind, id string) (parents []Ref, err error) {
 	with, ok := object.(ObjectWithParents)
 	if !ok {
@@ -166,8 +166,8 @@ func parentsOf(object Object, kind, id string) (parents []Ref, err error) {
 	return parents, nil
 }
 
-// canonical is RFC 8785, except that numbers count as they are written: two large integers, or long decimals, that are the
-// same as double precision are still told apart. What Postgres may refuse is for Postgres to refuse.
+// canonical is RFC 8785, except that numbers count as written: two large integers, or long decimals, that are equal as
+// double precision differ. Postgres refuses invalid names and UTF-8 itself.
 var canonical = []jsontext.Options{
 	jsontext.CanonicalizeRawInts(false),
 	jsontext.CanonicalizeRawFloats(false),
@@ -175,8 +175,8 @@ var canonical = []jsontext.Options{
 	jsontext.AllowInvalidUTF8(true),
 }
 
-// hashJSON identifies the content of a JSON text: the order of members, white space and escapes do not matter.
-// The hashes are stored. If a text gets another hash than before, every resource with such a text is synced again.
+// hashJSON identifies the content of a JSON text: the order of members, white space and escapes do not matter. The hashes
+// are stored. If hashJSON changes, every resource whose hash changes is synced again.
 func hashJSON(encoded []byte) ([]byte, error) {
 	form, err := canonicalJSON(encoded)
 	if err != nil {
@@ -186,7 +186,7 @@ func hashJSON(encoded []byte) ([]byte, error) {
 	return sum[:], nil
 }
 
-// canonicalJSON returns the text that is hashed. It leaves the given one as it is.
+// canonicalJSON returns the text that is hashed. It leaves the given text unchanged.
 func canonicalJSON(encoded []byte) ([]byte, error) {
 	value := jsontext.Value(bytes.Clone(encoded))
 	if err := value.Canonicalize(canonical...); err != nil {

@@ -14,27 +14,28 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// engine is what runs between Start and Stop: a worker a kind for its resources, one for its informer (or one for all), a dispatcher a
-// kind, and the listener.
+// engine runs between Start and Stop: for each kind a worker for its resources, one for its informer (or one worker for all
+// kinds) and a dispatcher, and the listener.
 type engine struct {
 	client       *Client
 	temporal     client.Client
 	ownsTemporal bool
 	installation string
-	// started tells that some client has started on this database before.
+	// started reports whether any client has started on this database before.
 	started bool
-	// hashIDs tells whether workflows are named by hashes of ids; nil where no client has started that decided it.
+	// hashIDs reports whether workflows are named by hashes of ids; nil if no client that decides it has started.
 	hashIDs atomic.Pointer[bool]
-	names   names
+	names   temporalNames
 	kinds   activities.Kinds
-	// attributes tells that the Temporal namespace has Delta's search attributes. That of an engine which was started is the client's.
+	// attributes reports whether the Temporal namespace has Delta's search attributes. A started engine shares the
+	// client's.
 	attributes *atomic.Bool
-	// workers are the client's own; none where the user runs the worker.
+	// workers are the client's own; none if the user runs the worker.
 	workers     []*ownWorker
 	dispatchers map[string]*dispatcher
 	listener    *listener
 
-	// cancelLoops ends dispatchers and listener; cancelWork ends stopping, and with it the contexts of Work and Inform.
+	// cancelLoops ends dispatchers and listener. cancelWork ends stopping, and with it the contexts of Work and Inform.
 	cancelLoops, cancelWork context.CancelFunc
 	stopping                context.Context //nolint:containedctx // it is the engine's life, not a call's
 	loops                   sync.WaitGroup
@@ -43,13 +44,13 @@ type engine struct {
 
 // startEngine starts everything, or nothing.
 func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
-	e := &engine{client: c, names: c.names(), attributes: &c.attributes, dispatchers: map[string]*dispatcher{}}
+	e := &engine{client: c, names: c.temporalNames(), attributes: &c.attributes, dispatchers: map[string]*dispatcher{}}
 	loopCtx, cancelLoops := context.WithCancel(ctx)
-	// What activities inherit. It is never cancelled itself, because they answer Temporal with it: the end of ctx reaches
-	// Work through Stop, when the workers have stopped taking tasks.
+	// Activities inherit workCtx. It is never cancelled, because they answer Temporal with it: the end of ctx reaches Work
+	// through Stop, after the workers have stopped taking tasks.
 	workCtx := context.WithoutCancel(ctx)
 	e.cancelLoops = cancelLoops
-	// Its own: the client's is also that of what was registered elsewhere, and of a Start that is tried again.
+	// A context of the engine, because the client's also belongs to registered workers, and to a Start that is tried again.
 	e.stopping, e.cancelWork = context.WithCancel(c.stopping)
 	defer func() {
 		if err != nil {
@@ -65,12 +66,12 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := c.checkSettings(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.connect(ctx); err != nil {
+	if err := e.connectTemporal(ctx); err != nil {
 		return nil, err
 	}
-	// First in Temporal: a database whose prefix is refused there stays free to take another, and a Temporal namespace that is not
-	// there is an error instead of a warning that it has no search attributes.
-	if err := e.holdPrefix(ctx); err != nil {
+	// Temporal comes first: then a database whose prefix is refused there stays free to take another, and a missing
+	// Temporal namespace is an error instead of a warning that it has no search attributes.
+	if err := e.ensurePrefix(ctx); err != nil {
 		return nil, err
 	}
 	e.attributes.Store(e.ensureAttributes(ctx))
@@ -97,14 +98,14 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		return nil, err
 	}
 
-	c.useDispatchers(e.dispatchers) // before the listener, which wakes them through the client
+	c.setDispatchers(e.dispatchers) // before the listener, which wakes them through the client
 	e.listener = &listener{
 		pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger,
-		wake: func(kind string) { e.heard(loopCtx, kind) }, wakeAll: func() { e.heard(loopCtx, namespacesChanged); c.wakeAll() },
+		wake: func(kind string) { e.handleNotification(loopCtx, kind) }, wakeAll: func() { e.handleNotification(loopCtx, namespacesChanged); c.wakeDispatchers() },
 	}
 	e.loops.Go(func() { e.listener.run(loopCtx) })
 	for _, w := range e.workers {
-		e.loops.Go(func() { w.supervise(loopCtx) })
+		e.loops.Go(func() { w.replaceFailed(loopCtx) })
 	}
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
@@ -112,16 +113,16 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 			e.loops.Go(func() { d.touchChildren(loopCtx) })
 		}
 	}
-	e.loops.Go(func() { e.maintain(loopCtx) })
+	e.loops.Go(func() { e.runMaintenance(loopCtx) })
 	if c.telemetry != nil {
-		e.loops.Go(func() { e.measure(loopCtx) })
+		e.loops.Go(func() { e.runMeasuring(loopCtx) })
 	}
 	return e, nil
 }
 
-// readInstallation learns which installation the database is.
+// readInstallation reads the installation of the database.
 func (e *engine) readInstallation(ctx context.Context) error {
-	if err := e.client.encoding.check(ctx); err != nil {
+	if err := e.client.encoding.checkPool(ctx); err != nil {
 		return err
 	}
 	installation, err := db.New().GetInstallation(ctx, e.client.pool)
@@ -139,7 +140,7 @@ func (e *engine) readInstallation(ctx context.Context) error {
 	return e.checkPrefix(installation)
 }
 
-// claimDatabase fixes for all clients of the database how workflows are named.
+// claimDatabase fixes the names of workflows for all clients of the database.
 func (e *engine) claimDatabase(ctx context.Context) error {
 	hash := e.client.config.HashObjectIDs
 	installation, err := db.New().ClaimInstallation(ctx, e.client.pool, db.ClaimInstallationParams{Prefix: e.names.prefix, HashObjectIds: hash})
@@ -160,12 +161,12 @@ func (e *engine) checkPrefix(installation db.Installation) error {
 	return nil
 }
 
-// namedTwice says what is wrong with clients that name workflows differently, and how to change a column.
+// namedTwice explains the problem of clients that name workflows differently, and how to change a column.
 const namedTwice = "otherwise a resource would have two workflows. To change it, stop all clients, terminate the workflows, and run: " +
 	"UPDATE delta_installation SET %s = NULL"
 
-// connect takes the user's Temporal client, or makes one, and sees that it reaches the server.
-func (e *engine) connect(ctx context.Context) error {
+// connectTemporal takes the user's Temporal client, or makes one, and checks that it reaches the server.
+func (e *engine) connectTemporal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.client.timing.temporalTimeout)
 	defer cancel()
 	if e.client.config.Temporal != nil {
@@ -175,30 +176,30 @@ func (e *engine) connect(ctx context.Context) error {
 		}
 		return nil
 	}
-	options, err := e.client.optionsOfConnection()
+	options, err := e.client.connectionOptions()
 	if err != nil {
 		return err
 	}
-	e.temporal, err = dial(ctx, options)
+	e.temporal, err = dialTemporal(ctx, options)
 	e.ownsTemporal = err == nil
 	return err
 }
 
-// writeSettings makes this client's settings those in force.
+// writeSettings writes this client's settings to the database, where they apply to all clients.
 func (e *engine) writeSettings(ctx context.Context) error {
 	q, c := db.New(), e.client
 	for name, n := range c.config.Namespaces {
-		var synced *time.Duration // none where nobody has set one: then it differs by kind
+		var synced *time.Duration // nil if nobody has set one: then it differs by kind
 		if c.retained.namespaces[name] {
-			d := interval(n.SyncedResourceRetentionPeriod)
+			d := postgresInterval(n.SyncedResourceRetentionPeriod)
 			synced = &d
 		}
 		before, err := q.UpsertNamespace(ctx, c.pool, db.UpsertNamespaceParams{
 			Name:              name,
-			ResourceExpiry:    interval(n.ResourceExpiry),
+			ResourceExpiry:    postgresInterval(n.ResourceExpiry),
 			SyncedRetention:   synced,
-			DegradedRetention: interval(n.DegradedResourceRetentionPeriod),
-			DeletedRetention:  interval(n.DeletedResourceRetentionPeriod),
+			DegradedRetention: postgresInterval(n.DegradedResourceRetentionPeriod),
+			DeletedRetention:  postgresInterval(n.DeletedResourceRetentionPeriod),
 			RateLimit:         n.RateLimit,
 		})
 		if err != nil {
@@ -220,7 +221,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	}
 	var unlisted []string
 	for kind, r := range c.config.Controllers.byKind {
-		rest := c.restOf(r)
+		rest := c.kindRetention(r)
 		params := db.UpsertControllerParams{
 			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
@@ -232,8 +233,8 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("kind %q: %w", kind, err)
 			}
-			params.InformInterval, params.InformSchedule = interval(e.informInterval(r)), spec
-			if jitter := interval(c.config.ResourceInformJitter); jitter != 0 {
+			params.InformInterval, params.InformSchedule = postgresInterval(e.informInterval(r)), spec
+			if jitter := postgresInterval(c.config.ResourceInformJitter); jitter != 0 {
 				params.InformJitter = &jitter
 			}
 			params.FullListingInterval, params.ListsNothing = r.settings.FullListingInterval, r.handler.ListsNothing()
@@ -244,12 +245,12 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
 		e.warnOfKind(kind, r, settings)
-		if len(settings.TouchedBy) == 0 { // nobody would touch them
+		if len(settings.TouchedBy) == 0 { // nothing would touch their children
 			if err := q.ForgetTouches(ctx, c.pool, kind); err != nil {
 				return fmt.Errorf("forgetting the parents of kind %q that have changed: %w", kind, schemaError(err))
 			}
 		}
-		if !settings.ListsAll { // the kind may have had complete listings, which what was deleted waits for
+		if !settings.ListsAll { // deleted resources may wait for complete listings, which the kind may have had
 			if _, err := db.WakeUnlisted(ctx, c.pool, kind, "", rest.DeletedRetention); err != nil {
 				return fmt.Errorf("waking deleted resources of kind %q: %w", kind, schemaError(err))
 			}
@@ -262,7 +263,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	return nil
 }
 
-// retentionShown is a retention for the log.
+// retentionShown formats a retention for the log.
 func retentionShown(d *time.Duration) string {
 	if d == nil {
 		return "the default of each kind"
@@ -286,18 +287,18 @@ func (e *engine) informInterval(r registered) time.Duration {
 // startWorkers starts each kind's workers, then its schedule.
 func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 	defer func() {
-		// The SDK panics if Config.Temporal is a wrapper around its client.
+		// The SDK panics if Config.Temporal wraps its client.
 		if v := recover(); v != nil {
 			err = fmt.Errorf("making a Temporal worker with Config.Temporal (%T): %v", e.temporal, v)
 		}
 	}()
-	e.kinds = e.client.activities(e.installation, e.stopping)
+	e.kinds = e.client.kindActivities(e.installation, e.stopping)
 	if e.client.config.SharedWorker {
 		if err := e.startSharedWorker(ctx, workCtx); err != nil {
 			return err
 		}
 	}
-	for _, kind := range e.client.config.Controllers.kinds() {
+	for _, kind := range e.client.config.Controllers.kindNames() {
 		if err := e.startKind(ctx, workCtx, kind, e.client.config.Controllers.byKind[kind]); err != nil {
 			return fmt.Errorf("kind %q: %w", kind, err)
 		}
@@ -311,10 +312,10 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			return err
 		}
 	}
-	if err := e.schedule(ctx, kind, false); err != nil {
+	if err := e.writeSchedules(ctx, kind, false); err != nil {
 		return err
 	}
-	if err := e.keepSources(ctx, kind); err != nil {
+	if err := e.startSources(ctx, kind); err != nil {
 		return err
 	}
 	e.dispatchers[kind] = &dispatcher{
@@ -327,7 +328,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		names:     e.names,
 		hashIDs:   e.client.config.HashObjectIDs,
 		finalizes: r.handler.Finalizes(),
-		// A worker of the user's may be versioned, which an eager start does not heed.
+		// A worker of the user's may be versioned, which an eager start ignores.
 		eager: e.client.config.TaskQueue == "" || e.client.config.SharedWorker,
 		ref: func() activities.Ref {
 			return activities.Ref{
@@ -357,9 +358,10 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 	return nil
 }
 
-// schedule makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
-// undo each other's, and what is made anew runs at once. ours tells that it is this installation's, if it is there.
-func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
+// writeSchedules writes the kind's schedules as the database has them, which is how the client that started last set them:
+// clients that differ would undo each other's changes otherwise, and a new schedule runs at once. ours reports that an
+// existing schedule belongs to this installation.
+func (e *engine) writeSchedules(ctx context.Context, kind string, ours bool) error {
 	if e.client.config.DisableInformers {
 		return nil
 	}
@@ -372,7 +374,7 @@ func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
 		return fmt.Errorf("kind %q: %w", kind, err)
 	}
 	for _, s := range schedules {
-		err := patiently(ctx, func() error { return s.write(ctx, e.temporal, controller.InformPaused, ours) })
+		err := retryUnanswered(ctx, func() error { return s.writeToTemporal(ctx, e.temporal, controller.InformPaused, ours) })
 		if err != nil {
 			return err
 		}
@@ -380,11 +382,12 @@ func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
 	return nil
 }
 
-// stopPatience is how long stop waits, after it has cancelled what was running, for that to end.
+// stopPatience is how long stop waits for running work after cancelling it.
 const stopPatience = 4500 * time.Millisecond
 
-// stop ends everything that was started: what brings new work and the workers, then the claims, then their connection. It returns at the
-// latest some seconds after ctx has ended, whatever is down: what has not ended by then goes on by itself, and its claims pass.
+// stop ends everything that was started: first the loops that bring new work, then the workers, then the claims, then the
+// connection. It returns at most some seconds after ctx has ended, even if a server is down. Anything that has not ended by
+// then goes on alone, and its claims expire.
 func (e *engine) stop(ctx context.Context) error {
 	if e.onEnd != nil {
 		e.onEnd()
@@ -393,7 +396,7 @@ func (e *engine) stop(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		// First what brings new work: a start that is under way is answered by a worker that still runs.
+		// The loops end first, so that a worker that still runs answers a start in progress.
 		e.loops.Wait()
 		var all sync.WaitGroup
 		for _, w := range e.workers {
@@ -411,7 +414,7 @@ func (e *engine) stop(ctx context.Context) error {
 		select {
 		case <-stopped:
 		case <-time.After(stopPatience):
-			e.client.config.Logger.Error("not everything has ended in time; what still runs is not waited for")
+			e.client.config.Logger.Error("not everything has ended in time; the client does not wait for the rest")
 		}
 	}
 	e.cancelWork()

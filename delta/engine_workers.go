@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	// The SDK's own defaults, for what is not bounded by the kind's parallelism.
+	// The SDK's defaults, for slots that the kind's Parallelism does not bound.
 	workflowSlots      = 1000
 	localActivitySlots = 1000
-	// pollers is how many long polls of a sort a worker keeps open. The SDK's default of two holds back short tasks.
+	// pollers is how many long polls of each type a worker keeps open. The SDK's default of two delays short tasks.
 	pollers = 4
-	// sharedPollers is the same where one worker has all kinds.
+	// sharedPollers is the same for a worker of all kinds.
 	sharedPollers = 16
-	// maxHeartbeatThrottle bounds how long the SDK holds a heartbeat back, of its default four fifths of the timeout.
+	// maxHeartbeatThrottle bounds how long the SDK delays a heartbeat; its default is four fifths of the timeout.
 	maxHeartbeatThrottle = 2 * time.Second
-	// deadlockPatience is for workflow code that does not yield. It is longer than the timeout of a workflow task, 10 s, after which Temporal
-	// gives the task to another worker by itself.
+	// deadlockPatience is the limit for workflow code that does not yield. It is longer than the timeout of a workflow
+	// task, 10 s, after which Temporal gives the task to another worker anyway.
 	deadlockPatience = 30 * time.Second
-	// batchSlots is how many batches of a kind are handed to Work at once.
+	// batchSlots is how many batches of a kind hand members to Work at once.
 	batchSlots = 4
-	// waitingSlots is how many attempts of a kind may wait, besides those whose Work its parallelism lets run.
+	// waitingSlots is how many attempts of a kind may wait, in addition to those that its Parallelism lets run.
 	waitingSlots = 64
 )
 
-// resourceWorker is a worker of resources. Calls of Work are counted by themselves: activities have more slots, for what waits, for a
-// slot of its namespace, say.
+// resourceWorker makes a worker of resources. Calls of Work are limited separately: activities have more slots, for
+// attempts that wait, for example for a slot of their namespace.
 func (e *engine) resourceWorker(workCtx context.Context, queue string, slots, polls int, gaveUp func(error)) (worker.Worker, error) {
 	activitySupplier, err := worker.NewFixedSizeSlotSupplier(slots)
 	if err != nil {
@@ -68,14 +68,15 @@ func (e *engine) resourceWorker(workCtx context.Context, queue string, slots, po
 func (e *engine) workerOptions(workCtx context.Context, gaveUp func(error)) worker.Options {
 	return worker.Options{
 		BackgroundActivityContext: workCtx,
-		// Stop decides how long to wait, and then has Work cancelled.
+		// Stop decides how long to wait, and then cancels Work.
 		WorkerStopTimeout:           365 * 24 * time.Hour,
 		WorkflowPanicPolicy:         worker.BlockWorkflow,
 		DisableRegistrationAliasing: true,
-		// The SDK fails a workflow task when workflow code does not yield for this long. Its default of a second takes a machine that is
-		// busy, or a container that is throttled, for a deadlock. workflowcheck and replays look for real ones.
+		// The SDK fails a workflow task when workflow code does not yield for this long. Its default of a second mistakes a
+		// busy machine, or a throttled container, for a deadlock. workflowcheck and replays look for real ones.
 		DeadlockDetectionTimeout: deadlockPatience,
-		// Several signs of life within a heartbeat's timeout: a machine that is busy for a moment is not a dead worker.
+		// Several heartbeats fit into the timeout, so that a machine that is busy for a moment is not taken for a dead
+		// worker.
 		MaxHeartbeatThrottleInterval: maxHeartbeatThrottle,
 		OnFatalError:                 gaveUp,
 	}
@@ -83,14 +84,14 @@ func (e *engine) workerOptions(workCtx context.Context, gaveUp func(error)) work
 
 func (e *engine) startWorker(ctx context.Context, queue, kind string, build func(gaveUp func(error)) (worker.Worker, error)) error {
 	w := newOwnWorker(queue, kind, e.client.config.Logger, build)
-	if err := patiently(ctx, w.start); err != nil {
+	if err := retryUnanswered(ctx, w.start); err != nil {
 		return err
 	}
 	e.workers = append(e.workers, w)
 	return nil
 }
 
-// startOwnWorkers starts a kind's worker, and the one of its informer.
+// startOwnWorkers starts a kind's worker, and the worker of its informer.
 func (e *engine) startOwnWorkers(ctx, workCtx context.Context, kind string, r registered) error {
 	acts := e.kinds[kind]
 	acts.OwnQueue = true
@@ -107,8 +108,8 @@ func (e *engine) startOwnWorkers(ctx, workCtx context.Context, kind string, r re
 	if err != nil || e.client.config.DisableInformers {
 		return err
 	}
-	return e.startWorker(ctx, e.names.informQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
-		informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx, gaveUp))
+	return e.startWorker(ctx, e.names.informTaskQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
+		informs := worker.New(e.temporal, e.names.informTaskQueue(kind), e.workerOptions(workCtx, gaveUp))
 		workflows.RegisterInform(informs)
 		own.RegisterInform(informs)
 		return informs, nil

@@ -7,21 +7,23 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// mostCountCost is what counting may cost, in the planner's units, for an estimate to count: about a tenth of a second.
+// mostCountCost is the highest cost of counting, in the planner's units, at which an estimate counts: about a tenth of a
+// second.
 const mostCountCost = 10_000
 
-// Estimate says how many resources match a filter.
+// Estimate is the number of resources that match a filter, counted or estimated.
 type Estimate struct {
 	Count int64
-	// IsExact reports that the resources were counted.
+	// IsExact reports whether the resources were counted.
 	IsExact bool
-	// IsLeast reports that there are Count or more.
+	// IsLeast reports whether there may be more than Count.
 	IsLeast bool
 }
 
-// EstimateCount says how many resources match a filter, at a cost that does not grow with the table: where it is cheap to count them, up to 10,000, they are counted. Otherwise the
-// planner of Postgres is asked, which goes by the latest statistics of the table, and may be wrong by several times for a filter of more than one field. Late ones are always counted, up
-// to 10,000, which reads all late ones: give it a context with a deadline.
+// EstimateCount returns the number of resources that match a filter, at a cost that does not grow with the table. If
+// counting is cheap, it counts them, up to 10,000. Otherwise it asks Postgres' planner, which uses the latest statistics of
+// the table, and may be wrong by a factor of several for a filter with more than one field. Late resources are always
+// counted, up to 10,000, which reads all late ones: use a context with a deadline.
 func (c *Client) EstimateCount(ctx context.Context, filter Filter) (Estimate, error) {
 	estimate, err := c.estimateCount(ctx, filter)
 	if err != nil {
@@ -31,13 +33,13 @@ func (c *Client) EstimateCount(ctx context.Context, filter Filter) (Estimate, er
 }
 
 func (c *Client) estimateCount(ctx context.Context, filter Filter) (Estimate, error) {
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return Estimate{}, err
 	}
 	if filter.choosesNothing() {
 		return Estimate{IsExact: true}, nil
 	}
-	p, err := filter.params()
+	p, err := filter.queryParams()
 	if err != nil {
 		return Estimate{}, err
 	}

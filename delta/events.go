@@ -10,52 +10,52 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// EventCategory says what happened.
+// EventCategory is the kind of an [Event].
 type EventCategory string
 
 const (
-	// EventCategoryObjectSynced is a resource that was synced. Its SyncCount is 1 where the object was created outside, and
-	// more where it was updated.
+	// EventCategoryObjectSynced is a resource that was synced. Its SyncCount is 1 for the first sync, and more for later
+	// ones.
 	EventCategoryObjectSynced EventCategory = "object_synced"
-	// EventCategoryObjectFailed is an attempt that failed. The resource's State tells whether it is tried again (failed) or
-	// not (degraded), or that it was an attempt of Finalize (deleted).
+	// EventCategoryObjectFailed is an attempt that failed. The resource's State is failed if it is tried again, degraded if
+	// it is not, and deleted if it was an attempt of Finalize.
 	EventCategoryObjectFailed EventCategory = "object_failed"
 	// EventCategoryObjectDeleted is a resource that became deleted: by Work, by a complete listing, or by Client.Delete.
 	EventCategoryObjectDeleted EventCategory = "object_deleted"
 	// EventCategoryObjectFinalized is a deleted resource whose Finalize has succeeded.
 	EventCategoryObjectFinalized EventCategory = "object_finalized"
-	// EventCategoryObjectStale is an object that this client informed, and that was older than the stored one: it changed nothing. The
-	// event has the newer one. Passes of informers count theirs in [InformRun].
+	// EventCategoryObjectStale is an object that this client informed and that was older than the stored one, so nothing
+	// changed. The event has the newer one. Passes of informers count theirs in [InformRun].
 	EventCategoryObjectStale EventCategory = "object_stale"
-	// EventCategoryObjectSkipped is an object that this client informed, and that was as it is stored: it was left alone. Passes of informers
-	// count theirs as unchanged.
+	// EventCategoryObjectSkipped is an object that this client informed and that equals the stored one, so nothing changed.
+	// Passes of informers count theirs as unchanged.
 	EventCategoryObjectSkipped EventCategory = "object_skipped"
 )
 
 // Event is something that this client did with a resource.
 type Event struct {
-	// Resource is the row right after. It is the subscriber's own.
+	// Resource is a copy of the row right after, for this subscriber.
 	Resource *deltatype.ResourceRow
-	// EventCategory says what happened.
+	// EventCategory is the kind of the event.
 	EventCategory EventCategory
-	// Timestamp is when the client saw it written.
+	// Timestamp is when the client had written it.
 	Timestamp time.Time
-	// Duration is how long Work or Finalize took, or WorkBatch for all of its resources together; 0 where none was called.
+	// Duration is how long Work or Finalize took, or WorkBatch for all of its resources together; 0 if none was called.
 	Duration time.Duration
-	// Wait is for how long the attempt had been due when it was claimed; 0 where there was none.
+	// Wait is how long the attempt had been due when it was claimed; 0 if there was none.
 	Wait time.Duration
-	// Err is the error of the attempt, as Work has returned it, or a *[PanicError]; nil where it succeeded.
+	// Err is the error of the attempt, as Work has returned it, or a *[PanicError]; nil if it succeeded.
 	Err error
 }
 
 // SubscribeConfig configures a subscription.
 type SubscribeConfig struct {
-	// ChanSize is how many events the channel holds. Those that come while it is full are dropped, counted, and logged.
+	// ChanSize is how many events the channel holds. Events that come while it is full are dropped, counted, and logged.
 	//
 	// Defaults to 1000.
 	ChanSize int
 
-	// Categories are those that are sent. There must be one at least: new ones may be added in later versions.
+	// Categories are the categories to send, at least one: later versions may add new ones.
 	Categories []EventCategory
 }
 
@@ -65,17 +65,17 @@ const (
 	logDroppedEvery = 10 * time.Second
 )
 
-// Subscribe sends events of the categories over a channel: of what this client does, not of others. Sending never waits: a
-// slow reader loses events, which is logged. The channel holds 1000. The function ends the subscription; so does Stop. Both close
-// the channel, and on a client that was stopped it is closed from the beginning. It panics as [Client.SubscribeConfig] does.
+// Subscribe sends events of the categories over a channel: those of this client, not of others. Sending never waits: a slow
+// reader loses events, which is logged. The channel holds 1000 events. The function ends the subscription; so does Stop.
+// Both close the channel, and a client that was stopped returns a closed one. It panics as [Client.SubscribeConfig] does.
 //
-// For what has to happen, of all clients, there is the log of changes: [Client.Changes], [Client.ConsumeChanges].
+// To get all changes, of all clients, without loss, use the log of changes: [Client.Changes], [Client.ConsumeChanges].
 func (c *Client) Subscribe(categories ...EventCategory) (<-chan Event, func()) {
 	return c.SubscribeConfig(&SubscribeConfig{Categories: categories})
 }
 
 // SubscribeConfig is [Client.Subscribe] with more options. It panics without categories, with one that does not exist, or
-// with a negative ChanSize: those are mistakes of the program.
+// with a negative ChanSize, because those are programming errors.
 func (c *Client) SubscribeConfig(config *SubscribeConfig) (<-chan Event, func()) {
 	if config == nil || len(config.Categories) == 0 {
 		panic("delta: subscribe: categories must not be empty")
@@ -97,10 +97,10 @@ func (c *Client) SubscribeConfig(config *SubscribeConfig) (<-chan Event, func())
 	return c.events.subscribe(size, config.Categories)
 }
 
-// events hands out what happens to those who subscribed.
+// events sends events to subscriptions.
 type events struct {
 	log *slog.Logger
-	// telemetry counts what was dropped; nil for none.
+	// telemetry counts dropped events; nil for none.
 	telemetry *telemetry
 
 	mu            sync.Mutex
@@ -127,10 +127,10 @@ func (e *events) subscribe(size int, categories []EventCategory) (<-chan Event, 
 		e.subscriptions = map[*subscription]struct{}{}
 	}
 	e.subscriptions[s] = struct{}{}
-	return s.channel, func() { e.cancel(s) }
+	return s.channel, func() { e.cancelSubscription(s) }
 }
 
-func (e *events) cancel(s *subscription) {
+func (e *events) cancelSubscription(s *subscription) {
 	e.mu.Lock()
 	_, there := e.subscriptions[s]
 	delete(e.subscriptions, s)
@@ -144,7 +144,7 @@ func (e *events) cancel(s *subscription) {
 	}
 }
 
-// close ends all subscriptions, and those that come later at once.
+// close ends all subscriptions; later ones are closed from the beginning.
 func (e *events) close() {
 	e.mu.Lock()
 	ended := e.subscriptions
@@ -158,14 +158,14 @@ func (e *events) close() {
 	}
 }
 
-// warnLost logs that a subscription has ended that has lost events.
+// warnLost logs that a subscription that has lost events ended.
 func (e *events) warnLost(dropped int) {
 	if dropped > 0 {
 		e.log.Warn("a subscription ended that has lost events", "dropped", dropped)
 	}
 }
 
-// categoryOf is the category of an attempt; empty where it is no event.
+// categoryOf returns the category of an attempt; empty if it is no event.
 func categoryOf(verdict activities.Verdict) EventCategory {
 	switch verdict {
 	case activities.VerdictSynced:
@@ -181,8 +181,8 @@ func categoryOf(verdict activities.Verdict) EventCategory {
 	return ""
 }
 
-// wants reports whether a subscription has the category.
-func (e *events) wants(category EventCategory) bool {
+// wantsCategory reports whether a subscription has the category.
+func (e *events) wantsCategory(category EventCategory) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for s := range e.subscriptions {
@@ -193,16 +193,16 @@ func (e *events) wants(category EventCategory) bool {
 	return false
 }
 
-// send sends an event without more than its resource and its category.
-func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {
+// publishRow sends an event that has only a resource and a category.
+func (e *events) publishRow(category EventCategory, row *deltatype.ResourceRow) {
 	e.publish(Event{EventCategory: category, Resource: row})
 }
 
-// publish hands an event to the subscriptions. What it says of those that are full is said after the lock is released: the Logger and Telemetry are
-// user code, which may be slow, or come back to the client.
+// publish sends an event to the subscriptions. It logs full subscriptions after the lock is released, because the Logger
+// and Telemetry are user code, which may be slow, or call the client.
 func (e *events) publish(event Event) {
 	event.Timestamp = time.Now().UTC()
-	dropped, full := e.hand(event)
+	dropped, full := e.deliverEvent(event)
 	if dropped > 0 {
 		e.telemetry.recordDropped("events", dropped)
 	}
@@ -211,11 +211,12 @@ func (e *events) publish(event Event) {
 	}
 }
 
-// fullSubscription is a subscription of which it is to be logged how many events it has lost.
+// fullSubscription is a subscription whose lost events are to be logged.
 type fullSubscription struct{ dropped, size int }
 
-// hand sends an event to the subscriptions that want it, and returns how many of them were full, and those that are to be logged.
-func (e *events) hand(event Event) (dropped int, full []fullSubscription) {
+// deliverEvent sends an event to the subscriptions of its category. It returns how many of them were full, and those that
+// are to be logged.
+func (e *events) deliverEvent(event Event) (dropped int, full []fullSubscription) {
 	row := event.Resource
 	e.mu.Lock()
 	defer e.mu.Unlock()

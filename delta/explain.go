@@ -14,14 +14,15 @@ import (
 )
 
 const (
-	// explainPatience bounds what Temporal is asked for an explanation.
+	// explainPatience bounds the requests to Temporal for an explanation.
 	explainPatience = 4 * time.Second
 	// shownErrors is how many of the latest errors an explanation has.
 	shownErrors = 3
 )
 
-// Explain says why a resource is not synced now, and what to do. It reads Postgres, and Temporal where the resource waits for a worker. It changes nothing, and the
-// client need not be started. A Temporal that does not answer is a part of the explanation. It returns [ErrNotFound] where there is no resource.
+// Explain returns why a resource is not synced now, and what to do. It reads Postgres, and Temporal if the resource waits
+// for a worker. It changes nothing, and the client need not be started. If Temporal does not answer, the explanation says
+// so. It returns [ErrNotFound] if there is no resource.
 func (c *Client) Explain(ctx context.Context, kind, objectID string) (*Explanation, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: explain: %w", err)
@@ -39,26 +40,26 @@ func (c *Client) Explain(ctx context.Context, kind, objectID string) (*Explanati
 			return nil, fmt.Errorf("delta: explain %s/%s: %w", kind, objectID, context.Cause(ctx))
 		}
 	}
-	explained := &Explanation{Resource: facts.row, At: facts.Now.UTC(), Reasons: facts.reasons(), TemporalError: facts.temporalErr}
+	explained := &Explanation{Resource: facts.row, At: facts.Now.UTC(), Reasons: facts.findReasons(), TemporalError: facts.temporalErr}
 	for i := len(facts.row.Errors) - 1; i >= 0 && len(explained.LastErrors) < shownErrors; i-- {
 		explained.LastErrors = append(explained.LastErrors, facts.row.Errors[i])
 	}
 	return explained, nil
 }
 
-// facts are what an explanation is made of.
+// facts has the data of an explanation.
 type facts struct {
 	db.ExplainResourceRow
 	row *deltatype.ResourceRow
-	// key is how its limit key stands; nil where it has none.
+	// key is the status of its limit key; nil if it has none.
 	key *LimitKeyStatus
-	// claimed counts resources that are in work.
+	// claimed counts claimed resources.
 	claimed db.CountClaimedRow
-	// awaited is what it waits for in the end, of its parents; nil where it does not.
+	// awaited is the ancestor for which it ultimately waits; nil if it does not wait.
 	awaited *db.Awaited
 	// maxWorkers is that of its namespace, as far as this client knows; 0 for none.
 	maxWorkers int
-	// temporal is nil where Temporal was not asked, or did not answer.
+	// temporal is nil if Temporal was not asked, or did not answer.
 	temporal    *temporalFacts
 	temporalErr error
 }
@@ -95,7 +96,7 @@ func (c *Client) readFacts(ctx context.Context, kind, objectID string) (*facts, 
 	return f, err
 }
 
-// claimedUntil is until when the claim of the row is alive; nil where it has none, or a dead one.
+// claimedUntil returns until when the claim of the row is live; nil if it has none, or an expired one.
 func (f *facts) claimedUntil() *time.Time {
 	until := f.row.ClaimedUntil
 	if until == nil {
@@ -110,7 +111,7 @@ func (f *facts) claimedUntil() *time.Time {
 	return until
 }
 
-// isDue reports whether the row waits for a call of Work or Finalize that may begin now, as far as its own times say.
+// isDue reports whether the row waits for a call of Work or Finalize that may begin now, by its own times.
 func (f *facts) isDue() bool {
 	return f.AwaitsAttempt && f.row.DueAt != nil && !f.row.DueAt.After(f.Now)
 }
@@ -123,13 +124,13 @@ func (f *facts) isLate() bool {
 	return f.row.DueAt != nil && f.Now.Sub(*f.row.DueAt) > lateGrace
 }
 
-// needsTemporal reports whether Temporal knows something that matters.
+// needsTemporal reports whether Temporal has relevant facts.
 func (f *facts) needsTemporal() bool {
 	return f.isWaiting() || f.isLate() || f.claimedUntil() != nil
 }
 
-// lastError is the latest error of the row that is of no attempt: its object did not decode, or its workflow could not be started. It is nil where
-// the latest one is another.
+// lastError returns the latest error of the row if it belongs to no attempt: its object did not decode, or its workflow
+// could not be started. Otherwise it returns nil.
 func (f *facts) lastError() *deltatype.AttemptError {
 	if n := len(f.row.Errors); n > 0 && f.row.Errors[n-1].Attempt == 0 {
 		return &f.row.Errors[n-1]

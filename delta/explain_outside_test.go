@@ -163,7 +163,7 @@ func uuidOf(n int) string { return "00000000-0000-0000-0000-00000000000" + strin
 
 func explainShards(t *testing.T, seen *reasonsSeen) {
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 2), "us": temporalNames("u", 2)})
 	c := h.client(h.config(add[regional](outside)))
 	x := &explaining[single]{harness: h, c: c, seen: seen}
 	_, err := c.InformMany(t.Context(), []delta.Object{inRegion("eu", "e00"), inRegion("us", "u00")}, nil)

@@ -12,23 +12,23 @@ import (
 	"github.com/chariot-giving/delta/internal/remedy"
 )
 
-// reasons are why the resource is not synced now, the one that decides first. What stands is said before what waits; what somebody has to end
-// before what ends by itself, and of the latter what ends last.
-func (f *facts) reasons() []Reason {
-	calls, pauses := f.calls(), f.pauses()
-	all := slices.Concat(f.standing(), calls, pauses)
+// findReasons returns why the resource is not synced now, the deciding reason first. Its state comes before what it waits
+// for; problems that somebody must solve come before waits that end by themselves, of which the last to end is first.
+func (f *facts) findReasons() []Reason {
+	calls, pauses := f.callReasons(), f.pauseReasons()
+	all := slices.Concat(f.stateReasons(), calls, pauses)
 	if len(calls) == 0 && (f.isWaiting() || f.isLate()) {
-		waits := f.waits()
-		blocked := slices.Concat(f.parents(), f.faults(), waits, f.troubles())
+		waits := f.waitReasons()
+		blocked := slices.Concat(f.parentReasons(), f.faultReasons(), waits, f.temporalReasons())
 		all = append(all, blocked...)
 		switch isBlocked := len(blocked)+len(pauses) > 0; {
 		case !isBlocked:
-			all = append(all, f.slots()...)
+			all = append(all, f.slotReasons()...)
 		case len(waits) == 0:
-			all = append(all, f.limits()...)
+			all = append(all, f.limitReasons()...)
 		}
 	}
-	all = append(all, f.remarks()...)
+	all = append(all, f.remarkReasons()...)
 	for i := range all {
 		if until := all[i].Until; until != nil && !until.After(f.Now) {
 			all[i].Until = nil // it has passed, and what was to happen then has not happened yet
@@ -37,8 +37,8 @@ func (f *facts) reasons() []Reason {
 	return all
 }
 
-// standing says how the resource stands, if it is not for a call of Work alone to change that.
-func (f *facts) standing() []Reason {
+// stateReasons returns the reasons in the state of the resource, unless it only waits for a call of Work.
+func (f *facts) stateReasons() []Reason {
 	r := f.row
 	kind, id := r.ObjectKind, r.ObjectID
 	switch r.State {
@@ -51,17 +51,17 @@ func (f *facts) standing() []Reason {
 			Code: ReasonSynced, Text: text, Since: r.SyncedAt, Until: r.DueAt, Remedy: remedy.SyncNow(kind, id),
 		}}
 	case deltatype.ResourceStateDegraded:
-		return []Reason{f.degraded()}
+		return []Reason{f.degradedReason()}
 	case deltatype.ResourceStateDeleted:
 		if f.isWaiting() {
-			return []Reason{{Code: ReasonFinalizing, Text: f.deletion() + ", and Finalize has not succeeded yet", Since: r.SyncedAt}}
+			return []Reason{{Code: ReasonFinalizing, Text: f.deletionText() + ", and Finalize has not succeeded yet", Since: r.SyncedAt}}
 		}
 		text := "; its row is removed after its retention"
 		if r.DueAt == nil {
 			text = "; its row is kept for ever, or until its retention has passed and a complete listing has not listed it since"
 		}
 		return []Reason{{
-			Code: ReasonDeleted, Text: f.deletion() + text, Since: r.SyncedAt, Until: r.DueAt,
+			Code: ReasonDeleted, Text: f.deletionText() + text, Since: r.SyncedAt, Until: r.DueAt,
 			Remedy: remedy.Revive(kind, id),
 		}}
 	case deltatype.ResourceStateUnknown:
@@ -74,7 +74,7 @@ func (f *facts) standing() []Reason {
 	}
 }
 
-func (f *facts) degraded() Reason {
+func (f *facts) degradedReason() Reason {
 	r := f.row
 	reason := Reason{
 		Code: ReasonExhausted, Since: r.AttemptedAt, Until: r.DueAt,
@@ -90,8 +90,8 @@ func (f *facts) degraded() Reason {
 	return reason
 }
 
-// deletion says why the resource was deleted.
-func (f *facts) deletion() string {
+// deletionText returns why the resource was deleted.
+func (f *facts) deletionText() string {
 	switch f.row.Cause {
 	case deltatype.CauseUnlisted:
 		return "it is deleted: a complete listing no longer had it"
@@ -102,8 +102,8 @@ func (f *facts) deletion() string {
 	}
 }
 
-// calls says which call is under way.
-func (f *facts) calls() []Reason {
+// callReasons describes the running call.
+func (f *facts) callReasons() []Reason {
 	until := f.claimedUntil()
 	if until == nil {
 		return nil
@@ -131,13 +131,13 @@ func (f *facts) calls() []Reason {
 	}
 	all := []Reason{{Code: ReasonInWork, Text: text, Since: f.row.AttemptedAt, Until: until}}
 	if f.temporal != nil && f.temporal.isBatch {
-		all = append(all, f.rates()...)
+		all = append(all, f.rateReasons()...)
 	}
 	return all
 }
 
-// pauses says what is paused, which also keeps what rests from its next step.
-func (f *facts) pauses() (all []Reason) {
+// pauseReasons returns the pauses, which also keep settled resources from their next step.
+func (f *facts) pauseReasons() (all []Reason) {
 	if f.row.Paused {
 		all = append(all, Reason{
 			Code: ReasonPaused, Text: "it is paused: it is not worked, does not expire, and its row is not removed, until it is resumed",
@@ -150,8 +150,8 @@ func (f *facts) pauses() (all []Reason) {
 	return all
 }
 
-// parents says which parent it waits for.
-func (f *facts) parents() []Reason {
+// parentReasons returns the parent for which it waits.
+func (f *facts) parentReasons() []Reason {
 	a := f.awaited
 	if a == nil {
 		return nil
@@ -167,8 +167,8 @@ func (f *facts) parents() []Reason {
 	return []Reason{reason}
 }
 
-// faults says what somebody has to mend.
-func (f *facts) faults() (all []Reason) {
+// faultReasons returns the problems that somebody must solve.
+func (f *facts) faultReasons() (all []Reason) {
 	r, t := f.row, f.temporal
 	switch {
 	case !f.KindKnown:
@@ -189,7 +189,7 @@ func (f *facts) faults() (all []Reason) {
 	}
 	switch {
 	case strings.HasPrefix(latest.Error, workflowNotStarted), strings.HasPrefix(latest.Error, batchNotStarted):
-		// What was claimed since then was started.
+		// A later claim means that the workflow was started.
 		if f.AwaitsAttempt && r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.AttemptedAt == nil || r.AttemptedAt.Before(latest.At)) {
 			all = append(all, Reason{
 				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: remedy.SeeTemporal,
@@ -210,8 +210,8 @@ func (f *facts) isUnfinalized() bool {
 		f.row.DispatchAt != nil && f.Now.Sub(*f.row.DispatchAt) > lateGrace
 }
 
-// waits says what time is to pass: what ends last comes first.
-func (f *facts) waits() (all []Reason) {
+// waitReasons returns the waits for a time, the latest first.
+func (f *facts) waitReasons() (all []Reason) {
 	r := f.row
 	until := func(d time.Duration) *time.Time {
 		at := f.Now.Add(d).UTC()
@@ -248,8 +248,8 @@ func (f *facts) waits() (all []Reason) {
 	return all
 }
 
-// troubles says what is wrong between Delta and Temporal.
-func (f *facts) troubles() (all []Reason) {
+// temporalReasons returns the problems between Delta and Temporal.
+func (f *facts) temporalReasons() (all []Reason) {
 	if f.temporalErr != nil {
 		reason := Reason{
 			Code: ReasonTemporalUnreachable, Remedy: remedy.ReachTemporal,
@@ -276,14 +276,14 @@ func (f *facts) troubles() (all []Reason) {
 		})
 	}
 	if f.temporal != nil {
-		if text := f.temporal.failing(); text != "" {
+		if text := f.temporal.failureText(); text != "" {
 			all = append(all, Reason{Code: ReasonWorkflowFailing, Text: text, Remedy: remedy.SeeWorkflow})
 		}
 	}
 	return all
 }
 
-// endedWorkflow says how the workflow has ended that the row was given to, and when; empty where it runs, has done its part, or is about to be
+// endedWorkflow returns how the row's workflow has ended, and when; empty if it runs, has done its part, or is about to be
 // started.
 func (f *facts) endedWorkflow() (how string, at *time.Time) {
 	t, r := f.temporal, f.row
@@ -293,20 +293,21 @@ func (f *facts) endedWorkflow() (how string, at *time.Time) {
 	if how, at = t.wasEnded(); how != "" {
 		return how, at
 	}
-	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // what was claimed had a workflow of this name
+	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // a claimed row had a workflow with this id
 		return "is gone", nil
 	}
 	return "", nil
 }
 
-// isLeased reports whether a workflow was told to look at the row, or waits for its time: a dispatcher looks later than that.
+// isLeased reports whether a workflow was woken for the row, or waits for its time: the dispatcher's next look is later
+// than that.
 func (f *facts) isLeased() bool {
 	r := f.row
 	return r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.DueAt == nil || r.DispatchAt.After(*r.DueAt))
 }
 
-// remarks says what else is to be known, which does not decide.
-func (f *facts) remarks() (all []Reason) {
+// remarkReasons returns further facts, which do not decide.
+func (f *facts) remarkReasons() (all []Reason) {
 	r := f.row
 	kind := r.ObjectKind
 	if f.StalePasses != nil {

@@ -10,20 +10,21 @@ import (
 	"github.com/chariot-giving/delta/internal/remedy"
 )
 
-// limits says which limits it waits for, of its key or of rates.
-func (f *facts) limits() []Reason {
+// limitReasons returns the limits for which it waits, of its key or of rates.
+func (f *facts) limitReasons() []Reason {
 	if !f.isDue() {
 		return nil
 	}
 	if key := f.key; key != nil && key.WaitsSince != nil {
-		return []Reason{f.limitKey()}
+		return []Reason{f.limitKeyReason()}
 	}
-	return f.rates()
+	return f.rateReasons()
 }
 
-// slots says what a row waits for that nothing else keeps from its next step: a limit, a slot, a dispatcher. There is one reason at least.
-func (f *facts) slots() []Reason {
-	if all := f.limits(); len(all) > 0 {
+// slotReasons returns what a row waits for if nothing else blocks it: a limit, a slot, a dispatcher. There is at least one
+// reason.
+func (f *facts) slotReasons() []Reason {
+	if all := f.limitReasons(); len(all) > 0 {
 		return all
 	}
 	r, t := f.row, f.temporal
@@ -38,18 +39,19 @@ func (f *facts) slots() []Reason {
 			Code: ReasonInBatch, Text: "it is in the batch " + t.workflowID + ", which has not claimed it yet: others of it, or other batches, come first", Since: r.DueAt,
 		}}
 	}
-	if t != nil && t.isRunning() && !t.isBatch && t.attempt() != nil {
-		text := fmt.Sprintf("it waits for a slot of a worker, of which %s poll its task queue; %d of its kind are in work", counted(len(t.pollers), "client"), f.claimed.OfKind)
+	if t != nil && t.isRunning() && !t.isBatch && t.pendingAttempt() != nil {
+		text := fmt.Sprintf("it waits for a slot of a worker, of which %s poll its task queue; %d of its kind are in work", countWord(len(t.pollers), "client"), f.claimed.OfKind)
 		if t.isExecuted() {
 			text = fmt.Sprintf("client %s has it, where it waits for a slot: Parallelism of its kind, or MaxWorkers of its namespace; %d of its kind are in work",
 				t.worker, f.claimed.OfKind)
 		}
 		return []Reason{{Code: ReasonWorkerSlots, Text: text, Since: r.DueAt, Remedy: remedy.RaiseParallelism}}
 	}
-	return []Reason{f.due()}
+	return []Reason{f.dueReason()}
 }
 
-// isNamespaceFull reports whether as many of its namespace are in work as the clients that poll its task queue may have at once.
+// isNamespaceFull reports whether the claimed resources of its namespace fill MaxWorkers of all clients that poll its task
+// queue.
 func (f *facts) isNamespaceFull() bool {
 	clients := 1
 	if f.temporal != nil {
@@ -58,15 +60,15 @@ func (f *facts) isNamespaceFull() bool {
 	return f.isDue() && f.maxWorkers > 0 && f.claimed.OfNamespace >= int64(f.maxWorkers*clients)
 }
 
-func counted(n int, what string) string {
+func countWord(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// due is for what is taken within seconds, or should have been.
-func (f *facts) due() Reason {
+// dueReason is the reason of a row that is taken within seconds, or should have been.
+func (f *facts) dueReason() Reason {
 	reason := Reason{Code: ReasonDue, Text: "it is due: a dispatcher takes it within seconds", Since: f.row.DueAt}
 	switch r := f.row; {
 	case f.isLate():
@@ -79,8 +81,8 @@ func (f *facts) due() Reason {
 	return reason
 }
 
-// limitKey is for a row that waits for a slot of its limit key.
-func (f *facts) limitKey() Reason {
+// limitKeyReason is the reason of a row that waits for a slot of its limit key.
+func (f *facts) limitKeyReason() Reason {
 	key := f.key
 	reason := Reason{Code: ReasonLimitKey, Since: key.WaitsSince, Remedy: remedy.AskForLimits}
 	reason.Text = fmt.Sprintf("it waits for its limit key %q: %d in work", key.Key, key.Running)
@@ -95,8 +97,8 @@ func (f *facts) limitKey() Reason {
 	return reason
 }
 
-// rates says which rates have their next calls reserved for others.
-func (f *facts) rates() (all []Reason) {
+// rateReasons returns the rates whose next calls are reserved for others.
+func (f *facts) rateReasons() (all []Reason) {
 	for _, rate := range []struct {
 		code ReasonCode
 		of   string

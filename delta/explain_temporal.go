@@ -14,57 +14,57 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// temporalFacts are what Temporal knows of a resource.
+// temporalFacts holds the facts about a resource that only Temporal knows.
 type temporalFacts struct {
-	// taskQueue is where it is worked, pollers are the clients that have polled it lately.
+	// taskQueue is where it is worked; pollers are the clients that have polled it lately.
 	taskQueue string
 	pollers   []string
-	// workflowID names the workflow that attends to it, and isBatch says that this is a batch.
+	// workflowID names the workflow of the resource; isBatch reports whether it is a batch.
 	workflowID string
 	isBatch    bool
-	// described is that workflow; nil where Temporal has none of the name.
+	// described is that workflow; nil if Temporal has none with the id.
 	described *workflowservice.DescribeWorkflowExecutionResponse
-	// worker is the client that has the workflow's task, or executes its activity; empty where none does.
+	// worker is the client that has the workflow's task, or executes its activity; empty if none does.
 	worker string
 }
 
-// readTemporalFacts asks Temporal, for a while.
+// readTemporalFacts asks Temporal, within explainPatience.
 func (c *Client) readTemporalFacts(ctx context.Context, f *facts) (*temporalFacts, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, explainPatience, fmt.Errorf("it did not answer within %s", explainPatience))
 	defer cancel()
-	e, err := c.reach(ctx)
+	e, err := c.reachTemporal(ctx)
 	if err != nil {
-		return nil, temporalError(ctx, err)
+		return nil, explainTemporalError(ctx, err)
 	}
-	t := &temporalFacts{taskQueue: e.names.at(f.TaskQueue).taskQueue(f.row.ObjectKind), workflowID: f.row.WorkflowID}
+	t := &temporalFacts{taskQueue: e.names.withTaskQueue(f.TaskQueue).taskQueue(f.row.ObjectKind), workflowID: f.row.WorkflowID}
 	if t.workflowID == "" {
 		if t.workflowID, err = c.WorkflowID(ctx, f.row.ObjectKind, f.row.ObjectID); err != nil {
-			return nil, temporalError(ctx, err)
+			return nil, explainTemporalError(ctx, err)
 		}
 	}
 	t.isBatch = e.names.isBatch(f.row.ObjectKind, t.workflowID)
 	var both errgroup.Group
 	both.Go(func() (err error) {
-		t.pollers, err = e.pollers(ctx, t.taskQueue)
+		t.pollers, err = e.recentPollers(ctx, t.taskQueue)
 		return err
 	})
-	both.Go(func() error { return t.describe(ctx, e) })
+	both.Go(func() error { return t.readWorkflow(ctx, e) })
 	if err := both.Wait(); err != nil {
-		return nil, temporalError(ctx, err)
+		return nil, explainTemporalError(ctx, err)
 	}
 	return t, nil
 }
 
-// temporalError is the error of a question to Temporal: that the time is up says more than what the SDK makes of it.
-func temporalError(ctx context.Context, err error) error {
+// explainTemporalError returns the cause of ctx if it has ended, because the SDK's error is less clear than a timeout.
+func explainTemporalError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// describe reads the workflow.
-func (t *temporalFacts) describe(ctx context.Context, e *engine) error {
+// readWorkflow reads the workflow.
+func (t *temporalFacts) readWorkflow(ctx context.Context, e *engine) error {
 	found, err := e.temporal.DescribeWorkflow(ctx, t.workflowID, "")
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil
@@ -85,7 +85,7 @@ func (t *temporalFacts) describe(ctx context.Context, e *engine) error {
 	return err
 }
 
-// taskWorker is the client that has the task of a workflow: a local activity is a part of it.
+// taskWorker returns the client that has the task of a workflow, which includes its local activity.
 func (e *engine) taskWorker(ctx context.Context, described *workflowservice.DescribeWorkflowExecutionResponse) (string, error) {
 	const latest = 10
 	history, err := e.temporal.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{
@@ -102,18 +102,18 @@ func (e *engine) taskWorker(ctx context.Context, described *workflowservice.Desc
 	return "", nil
 }
 
-// status is that of the workflow; unspecified where there is none.
-func (t *temporalFacts) status() enumspb.WorkflowExecutionStatus {
+// workflowStatus returns the status of the workflow; unspecified if there is none.
+func (t *temporalFacts) workflowStatus() enumspb.WorkflowExecutionStatus {
 	return t.described.GetWorkflowExecutionInfo().GetStatus()
 }
 
 func (t *temporalFacts) isRunning() bool {
-	return t.status() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	return t.workflowStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
-// wasEnded reports whether somebody, or something, has ended the workflow before it was done, and when.
+// wasEnded returns how the workflow was ended before it was done, and when; empty if it was not.
 func (t *temporalFacts) wasEnded() (how string, at *time.Time) {
-	switch t.status() {
+	switch t.workflowStatus() {
 	case enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
 		how = "was terminated"
 	case enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED:
@@ -132,8 +132,8 @@ func (t *temporalFacts) wasEnded() (how string, at *time.Time) {
 	return how, at
 }
 
-// attempt is the activity that works the resource; nil where none is pending.
-func (t *temporalFacts) attempt() *workflowpb.PendingActivityInfo {
+// pendingAttempt returns the activity that works the resource; nil if none is pending.
+func (t *temporalFacts) pendingAttempt() *workflowpb.PendingActivityInfo {
 	if all := t.described.GetPendingActivities(); len(all) > 0 {
 		return all[0]
 	}
@@ -143,12 +143,12 @@ func (t *temporalFacts) attempt() *workflowpb.PendingActivityInfo {
 // isExecuted reports whether a worker executes the activity, or the task with the local activity.
 func (t *temporalFacts) isExecuted() bool { return t.worker != "" }
 
-// failing says how tasks of the workflow fail; empty where they do not.
-func (t *temporalFacts) failing() string {
+// failureText describes how tasks of the workflow fail; empty if they do not.
+func (t *temporalFacts) failureText() string {
 	if task := t.described.GetPendingWorkflowTask(); task.GetAttempt() > 1 {
 		return fmt.Sprintf("tasks of its workflow %s fail or time out: this is try %d", t.workflowID, task.GetAttempt())
 	}
-	pending := t.attempt()
+	pending := t.pendingAttempt()
 	if pending == nil || pending.GetAttempt() <= 1 || pending.GetLastFailure() == nil {
 		return ""
 	}

@@ -17,7 +17,7 @@ func DueRun(spec ScheduleSpec, now time.Time) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	return runTimes{spec: canonical}.due(now), nil
+	return runTimes{spec: canonical}.latestDue(now), nil
 }
 
 // EncodedSpec is a spec as the row of its kind has it.

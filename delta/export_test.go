@@ -39,11 +39,13 @@ func (c *Client) Poll() time.Duration { return c.timing.poll }
 
 // ActivitiesOf are those of a kind, as a worker calls them.
 func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities {
-	return c.activities(installation, c.stopping)[kind]
+	return c.kindActivities(installation, c.stopping)[kind]
 }
 
 // ResourceWorkflowID is the id of the workflow of a resource, by its object's id or, where these are kept from Temporal, its hash.
-func (c *Client) ResourceWorkflowID(kind, id string) string { return c.names().resource(kind, id) }
+func (c *Client) ResourceWorkflowID(kind, id string) string {
+	return c.temporalNames().resourceWorkflowID(kind, id)
+}
 
 // Awaiting is how many callers of Sync wait for their resource to settle.
 func (c *Client) Awaiting() int {
@@ -54,8 +56,8 @@ func (c *Client) Awaiting() int {
 
 // WatchListing looks at a listing as a watch of its run does, in pages of a size.
 func WatchListing(pool *pgxpool.Pool, kind, pass string, size int) (look func(context.Context) (listed, unsettled int, err error)) {
-	u := &unsettled{kind: kind, pass: pass, size: size}
-	return func(ctx context.Context) (int, int, error) { return u.look(ctx, pool) }
+	u := &unsettledCount{kind: kind, pass: pass, size: size}
+	return func(ctx context.Context) (int, int, error) { return u.refreshCount(ctx, pool) }
 }
 
 // CheckSettings gives back settings as a kind has them that says these.
@@ -79,28 +81,30 @@ func BucketOf(took time.Duration) int { return bucketOf(took) }
 func BoundOf(bucket int) time.Duration { return boundOf(bucket) }
 
 // Quantile is described there.
-func Quantile(durations []int64, share float64) time.Duration { return quantile(durations, share) }
+func Quantile(durations []int64, share float64) time.Duration {
+	return estimateQuantile(durations, share)
+}
 
 // CountAttempt counts an attempt that was synced.
 func (c *Client) CountAttempt(kind string, took time.Duration) {
-	c.figures.count(&activities.Observation{Outcome: activities.Outcome{Verdict: activities.VerdictSynced, Took: took}, Kind: kind, Attempt: 1})
+	c.figures.countAttempt(&activities.Observation{Outcome: activities.Outcome{Verdict: activities.VerdictSynced, Took: took}, Kind: kind, Attempt: 1})
 }
 
 // InformAround calls what an inform of objects is within: spans, measurements, what the objects carry.
 func (c *Client) InformAround(
 	ctx context.Context, params []deltatype.ObjectInformParams, do func(context.Context) ([]*deltatype.ObjectInformResult, error),
 ) error {
-	_, err := c.informWithin(ctx, OperationInform, params, do)
+	_, err := c.informInSpan(ctx, OperationInform, params, do)
 	return err
 }
 
 // WorkAround calls what a call of Work is within.
 func (c *Client) WorkAround(ctx context.Context, row *deltatype.ResourceRow, carrier string, do func(context.Context) error) error {
-	return c.callWithin(ctx, &Call{Operation: OperationWork, Kind: row.ObjectKind, Resources: []*deltatype.ResourceRow{row}, carriers: []string{carrier}}, do)
+	return c.callInSpan(ctx, &Call{Operation: OperationWork, Kind: row.ObjectKind, Resources: []*deltatype.ResourceRow{row}, carriers: []string{carrier}}, do)
 }
 
 // Observe takes in an attempt.
-func (c *Client) Observe(o activities.Observation) { c.observe(o) }
+func (c *Client) Observe(o activities.Observation) { c.observeAttempt(o) }
 
 // SetMostHandedBytes bounds how large the failures are together that wait for the ErrorHandler.
 func (c *Client) SetMostHandedBytes(bytes int) { c.failures.mostBytes = bytes }

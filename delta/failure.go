@@ -15,36 +15,38 @@ import (
 
 // Failure is an attempt, or a pass of an informer, that has failed.
 type Failure struct {
-	// Operation says which method failed. Members of a batch fail each by itself, as OperationWork.
+	// Operation is the failed method. Members of a batch fail separately, as OperationWork.
 	Operation Operation
 	// Kind is that of the object.
 	Kind string
-	// Resource is the row after the failure was written, or, where the row has nothing of it (IsSuperseded), as it was claimed; nil for a listing.
+	// Resource is the row after the failure was written. If the failure was not written (IsSuperseded), it is the row as it
+	// was claimed. Nil for a listing.
 	Resource *deltatype.ResourceRow
 	// Generation is that of the attempt, and Attempt its number within the generation; 0 for a listing.
 	Generation int64
 	Attempt    int
-	// Err is what the controller has returned, a *[PanicError], or what Delta says of an attempt that was cut off or lost. It is not nil.
+	// Err is the error of the controller, a *[PanicError], or Delta's error for an attempt that was cut off or lost. It is
+	// not nil.
 	Err error
-	// IsPanic reports whether the controller panicked; Stack is the stack of that.
+	// IsPanic reports whether the controller panicked; Stack is the stack of the panic.
 	IsPanic bool
 	Stack   string
-	// IsDegraded reports whether the resource has degraded by it.
+	// IsDegraded reports whether the failure degraded the resource.
 	IsDegraded bool
-	// IsSuperseded reports whether the resource had gone on without the attempt: to a newer generation, which leaves its error on the row, or by a
-	// deletion, another claim, or a transaction with CompleteTx that was committed, which leave nothing. Such a failure changes nothing, but it may be a
-	// panic.
+	// IsSuperseded reports whether the resource had gone on without the attempt: to a newer generation, which leaves its
+	// error on the row; or by a deletion, another claim, or a committed transaction with CompleteTx, which leave nothing.
+	// Such a failure changes nothing, but it may be a panic.
 	IsSuperseded bool
 	// RunID names the run of the informer, and Shard its shard, for a listing.
 	RunID, Shard string
-	// Duration is how long the call took, a WorkBatch for all of its resources together, or the pass.
+	// Duration is how long the call took: a WorkBatch for all of its resources together, or the pass.
 	Duration time.Duration
-	// Time is when the client saw it written.
+	// Time is when the client had written it.
 	Time time.Time
 
-	// text is that of Err, as it was read when the call ended: methods of Err may be user code, which is not called again.
+	// text is the text of Err, read when the call ended: methods of Err may be user code, which is not called again.
 	text string
-	// pass is the pass that has failed, for the log; nil for an attempt.
+	// pass is the failed pass, for the log; nil for an attempt.
 	pass *activities.PassObservation
 }
 
@@ -63,7 +65,7 @@ func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 	return f
 }
 
-// failureOfPass is that of a pass which has failed.
+// failureOfPass returns the Failure of a failed pass.
 func failureOfPass(p *activities.PassObservation) Failure {
 	f := Failure{
 		Operation: OperationList, Kind: p.Kind, Err: guardError(p.Err), RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
@@ -76,15 +78,15 @@ func failureOfPass(p *activities.PassObservation) Failure {
 	return f
 }
 
-// attempted is the row with the generation and the attempt that have failed, for the log: the row may have gone on.
-func (f *Failure) attempted() *deltatype.ResourceRow {
+// attemptedRow returns the row with the failed generation and attempt, for the log: the row may have gone on.
+func (f *Failure) attemptedRow() *deltatype.ResourceRow {
 	row := *f.Resource
 	row.Generation, row.Attempt = f.Generation, f.Attempt
 	return &row
 }
 
-// guardError returns err, or a *PanicError in its place if its methods panic. They may be user code, such as an Unwrap of a nil pointer, and would
-// end the process: a pass is observed on goroutines of ours.
+// guardError returns err, or a *PanicError in its place if its methods panic. They may be user code, such as an Unwrap of a
+// nil pointer, and would end the process, because a pass is observed on Delta's goroutines.
 func guardError(err error) (guarded error) {
 	if err == nil {
 		return nil
@@ -95,7 +97,7 @@ func guardError(err error) (guarded error) {
 		}
 	}()
 	_ = err.Error()
-	_, _ = errors.Is(err, errNoMatch), errors.As(err, new(*noMatchError)) // neither matches, so that both go through all that err wraps
+	_, _ = errors.Is(err, errNoMatch), errors.As(err, new(*noMatchError)) // neither matches, so both visit everything that err wraps
 	return err
 }
 
@@ -104,17 +106,16 @@ type noMatchError struct{ error }
 var errNoMatch = errors.New("no match")
 
 const (
-	// maxHandedFailures is how many failures wait for the ErrorHandler before others are dropped, and maxHandedBytes how large those that wait are
-	// together: a thousand rows of a megabyte each, with their objects and their errors, would be a gigabyte. One that is larger is taken where none
-	// waits.
+	// maxHandedFailures bounds the failures that wait for the ErrorHandler, and maxHandedBytes their total size: a thousand
+	// rows of a megabyte each, with objects and errors, would be a gigabyte. A larger failure is taken if none waits.
 	maxHandedFailures = 1000
 	maxHandedBytes    = 32 << 20
 	// handlerPatience is how long Stop waits for the ErrorHandler.
 	handlerPatience = time.Second
 )
 
-// failures hands failures to the log and to the client's ErrorHandler. The handler is user code: no attempt waits for it, and it is called under no
-// lock, as are the Logger and Telemetry.
+// failures passes failures to the log and to the client's ErrorHandler. The handler, the Logger and Telemetry are user
+// code: no attempt waits for the handler, and all three are called without a lock.
 type failures struct {
 	client *Client
 	log    failureLog
@@ -123,16 +124,16 @@ type failures struct {
 
 	mu     sync.Mutex
 	closed bool
-	// dropped are those that the log has not counted yet; it did so last at logged.
+	// dropped counts failures that were dropped since logged, when the log had its latest count.
 	dropped int
 	logged  time.Time
-	// queue and done are made for the first failure; bytes is how large the failures in the queue are together.
+	// queue and done are made for the first failure; bytes is the total size of the queue.
 	queue chan Failure
 	bytes int
 	done  chan struct{}
 }
 
-// add takes in a failure.
+// add logs a failure, and queues it for the ErrorHandler.
 func (f *failures) add(failure Failure) {
 	f.log.add(failure)
 	if f.client.config.ErrorHandler == nil {
@@ -147,9 +148,10 @@ func (f *failures) add(failure Failure) {
 	}
 }
 
-// enqueue has the ErrorHandler called for a failure, unless the queue is full. One of a client that has stopped is in the log alone.
+// enqueue queues a failure for the ErrorHandler, and reports whether there was room. After the client has stopped, failures
+// are only logged.
 func (f *failures) enqueue(failure Failure) bool {
-	size := failure.size()
+	size := failure.byteSize()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -157,7 +159,7 @@ func (f *failures) enqueue(failure Failure) bool {
 	}
 	if f.queue == nil {
 		f.queue, f.done = make(chan Failure, maxHandedFailures), make(chan struct{})
-		go f.hand()
+		go f.callHandlers()
 	}
 	if f.bytes > 0 && f.bytes+size > f.mostBytes {
 		f.dropped++
@@ -173,8 +175,8 @@ func (f *failures) enqueue(failure Failure) bool {
 	}
 }
 
-// size is about how many bytes a failure keeps: those of its row, which has the text of the error, and of the stack.
-func (f *Failure) size() int {
+// byteSize estimates the memory of a failure: its row, which has the text of the error, and the stack.
+func (f *Failure) byteSize() int {
 	const fields = 1 << 10
 	size := fields + len(f.Stack)
 	if r := f.Resource; r != nil {
@@ -189,7 +191,7 @@ func (f *Failure) size() int {
 	return size
 }
 
-// logDropped logs how many failures were dropped, if that was not done within the interval.
+// logDropped logs how many failures were dropped, unless that was done within the interval.
 func (f *failures) logDropped(every time.Duration) {
 	f.mu.Lock()
 	dropped := f.dropped
@@ -202,19 +204,19 @@ func (f *failures) logDropped(every time.Duration) {
 	f.client.config.Logger.Warn("the ErrorHandler is too slow: failures were not given to it", "failures", dropped)
 }
 
-// hand calls the ErrorHandler for one failure after the other.
-func (f *failures) hand() {
+// callHandlers calls the ErrorHandler for one failure after the other.
+func (f *failures) callHandlers() {
 	defer close(f.done)
 	for failure := range f.queue {
 		f.mu.Lock()
-		f.bytes -= failure.size()
+		f.bytes -= failure.byteSize()
 		f.mu.Unlock()
-		f.handOne(failure)
+		f.callHandler(failure)
 		f.logDropped(logDroppedEvery)
 	}
 }
 
-func (f *failures) handOne(failure Failure) {
+func (f *failures) callHandler(failure Failure) {
 	ctx := f.contextOf(&failure)
 	defer func() {
 		if v := recover(); v != nil {
@@ -224,20 +226,20 @@ func (f *failures) handOne(failure Failure) {
 	f.client.config.ErrorHandler(ctx, failure)
 }
 
-// contextOf is the context that the ErrorHandler gets: its Logger has the fields of the failure.
+// contextOf returns the context for the ErrorHandler: its Logger has the fields of the failure.
 func (f *failures) contextOf(failure *Failure) context.Context {
 	call := &Call{Operation: failure.Operation, Kind: failure.Kind}
 	if failure.Resource != nil {
-		call.Resources = []*deltatype.ResourceRow{failure.attempted()}
+		call.Resources = []*deltatype.ResourceRow{failure.attemptedRow()}
 	} else {
 		call.Pass = &PassCall{
 			WorkflowID: failure.pass.WorkflowID, RunID: failure.RunID, Attempt: int(failure.pass.Attempt), Options: InformOptions{Shard: failure.Shard},
 		}
 	}
-	return context.WithValue(f.client.inContext(f.client.stopping), callKey{}, call)
+	return context.WithValue(f.client.withClient(f.client.stopping), callKey{}, call)
 }
 
-// close logs what was not logged yet, and waits for the ErrorHandler, for a while.
+// close logs the remaining counts, and waits for the ErrorHandler, up to handlerPatience.
 func (f *failures) close() {
 	f.log.flush()
 	f.mu.Lock()

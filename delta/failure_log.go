@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// failureWindow is the time within which failures of a kind are in masses.
+	// failureWindow is the time within which repeated failures of a kind are counted.
 	failureWindow = 10 * time.Second
-	// loggedFailures is how many of a window have lines of their own. The others are counted.
+	// loggedFailures is how many failures of a window have their own lines. The others are counted.
 	loggedFailures = 10
-	// maxCountedErrors bounds the different errors that are counted, and maxErrorText what is shown of each.
+	// maxCountedErrors bounds the distinct errors that are counted; maxErrorText bounds the text of each.
 	maxCountedErrors = 100
 	maxErrorText     = 200
 	// commonErrors is how many of them a summary has.
 	commonErrors = 3
 )
 
-// failureLog logs failures: each by itself, or, where a kind fails in masses, their number and the commonest errors.
+// failureLog logs each failure, or, if a kind has very many, their number and the most common errors.
 type failureLog struct {
 	client *Client
 	window time.Duration
@@ -34,30 +34,31 @@ type failureLog struct {
 	windows map[failureKey]*failureCounts
 }
 
-// failureKey is what failures are counted by.
+// failureKey is the key by which failures are counted.
 type failureKey struct {
 	kind string
-	// isPass is true for passes of the kind's informer.
+	// isPass is set for passes of the kind's informer.
 	isPass bool
 	level  slog.Level
 }
 
-// summary says that failures were counted which have no lines of their own.
-func (k failureKey) summary() string {
+// summaryText is the message for failures that were counted.
+func (k failureKey) summaryText() string {
 	if k.isPass {
 		return "more passes of the kind's informer have failed; they have no lines of their own"
 	}
 	return "more attempts of the kind have failed; they have no lines of their own"
 }
 
-// failureCounts are those of a window.
+// failureCounts are the counts of a window.
 type failureCounts struct {
 	logged, counted int
 	byError         map[string]int
 	timer           *time.Timer
 }
 
-// levelOf is the level of a failure: something to look at is a warning, and what the program has not expected an error.
+// levelOf returns the level of a failure: a warning if somebody should look at it, and an error if the program did not
+// expect it.
 func levelOf(f Failure) slog.Level {
 	switch {
 	case f.IsPanic:
@@ -76,12 +77,13 @@ func (l *failureLog) add(f Failure) {
 		return
 	}
 	f.text = f.errorText()
-	if l.count(key, f) {
-		l.line(key.level, f)
+	if l.countFailure(key, f) {
+		l.logFailure(key.level, f)
 	}
 }
 
-// errorText is the text of the error, cut. It is made under no lock, because it may have to ask the error, which may be user code.
+// errorText returns the shortened text of the error. It is called without a lock, because it may call methods of the error,
+// which may be user code.
 func (f *Failure) errorText() string {
 	if f.text == "" {
 		return shorten.Error(f.Err, maxErrorText)
@@ -89,8 +91,8 @@ func (f *Failure) errorText() string {
 	return shorten.Text(f.text, maxErrorText)
 }
 
-// count takes a failure into its window, and reports whether it has a line of its own.
-func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
+// countFailure counts a failure in its window, and reports whether it gets its own line.
+func (l *failureLog) countFailure(key failureKey, f Failure) (ownLine bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.windows[key]
@@ -100,7 +102,7 @@ func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
 			l.windows = map[failureKey]*failureCounts{}
 		}
 		l.windows[key] = w
-		w.timer = time.AfterFunc(l.window, func() { l.end(key, w) })
+		w.timer = time.AfterFunc(l.window, func() { l.endWindow(key, w) })
 	}
 	if w.logged < loggedFailures {
 		w.logged++
@@ -113,8 +115,8 @@ func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
 	return false
 }
 
-// end ends a window, and logs those that it has counted.
-func (l *failureLog) end(key failureKey, w *failureCounts) {
+// endWindow ends a window, and logs its counts.
+func (l *failureLog) endWindow(key failureKey, w *failureCounts) {
 	l.mu.Lock()
 	if l.windows[key] == w {
 		delete(l.windows, key)
@@ -122,15 +124,15 @@ func (l *failureLog) end(key failureKey, w *failureCounts) {
 	counted := w.counted
 	w.counted = 0
 	w.timer.Stop()
-	common := commonest(w.byError)
+	common := commonestErrors(w.byError)
 	l.mu.Unlock()
 	if counted > 0 {
-		l.client.config.Logger.Log(context.Background(), key.level, key.summary(), "kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
+		l.client.config.Logger.Log(context.Background(), key.level, key.summaryText(), "kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
 	}
 }
 
-// commonest are the errors that were counted most, each with its number.
-func commonest(byError map[string]int) []string {
+// commonestErrors returns the most frequent errors, each with its number.
+func commonestErrors(byError map[string]int) []string {
 	texts := slices.SortedFunc(maps.Keys(byError), func(a, b string) int { return cmp.Or(byError[b]-byError[a], cmp.Compare(a, b)) })
 	texts = texts[:min(len(texts), commonErrors)]
 	for i, text := range texts {
@@ -145,18 +147,18 @@ func (l *failureLog) flush() {
 	open := maps.Clone(l.windows)
 	l.mu.Unlock()
 	for key, w := range open {
-		l.end(key, w)
+		l.endWindow(key, w)
 	}
 }
 
-// line logs one failure.
-func (l *failureLog) line(level slog.Level, f Failure) {
+// logFailure logs one failure.
+func (l *failureLog) logFailure(level slog.Level, f Failure) {
 	var fields []any
 	if f.pass != nil {
 		fields = f.pass.LogFields()
 	}
 	if f.Resource != nil {
-		fields = append(l.client.fields(f.attempted()), "max_attempts", f.Resource.MaxAttempts)
+		fields = append(l.client.logFields(f.attemptedRow()), "max_attempts", f.Resource.MaxAttempts)
 		if f.Resource.DueAt != nil {
 			fields = append(fields, "due_at", *f.Resource.DueAt)
 		}
@@ -168,7 +170,7 @@ func (l *failureLog) line(level slog.Level, f Failure) {
 	l.client.config.Logger.Log(context.Background(), level, messageOf(f), fields...)
 }
 
-// messageOf says what has failed, and what follows.
+// messageOf describes what has failed, and what follows.
 func messageOf(f Failure) string {
 	switch {
 	case f.IsSuperseded:

@@ -53,20 +53,20 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 		c, begun, release := g.startFull()
 		full := &delta.InformOpts{Namespace: "full"}
 		// More than may wait for a slot of their namespace in a worker.
-		crowd := names("crowd", 80)
+		crowd := temporalNames("crowd", 80)
 		g.inform(c, full, crowd...)
-		g.informEach(c, full, names("single", 20)...)
+		g.informEach(c, full, temporalNames("single", 20)...)
 		got(t, begun)
 
-		g.informEach(c, nil, names("free", 10)...)
-		g.inform(c, nil, names("wide", 30)...)
-		for _, name := range append(names("free", 10), names("wide", 30)...) {
+		g.informEach(c, nil, temporalNames("free", 10)...)
+		g.inform(c, nil, temporalNames("wide", 30)...)
+		for _, name := range append(temporalNames("free", 10), temporalNames("wide", 30)...) {
 			g.await(name, synced(1))
 		}
 
 		// What is informed now is not dispatched before there is a slot. The dispatcher has looked when it has dispatched what came after.
 		var late []*deltatype.ObjectInformResult
-		for _, name := range names("late", 5) {
+		for _, name := range temporalNames("late", 5) {
 			result, err := c.Inform(t.Context(), g.object(account{Name: name}), full)
 			require.NoError(t, err)
 			late = append(late, result)
@@ -82,7 +82,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 		require.Empty(t, begun, "MaxWorkers holds")
 
 		release()
-		for _, name := range append(append(crowd, names("single", 20)...), names("late", 5)...) {
+		for _, name := range append(append(crowd, temporalNames("single", 20)...), temporalNames("late", 5)...) {
 			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
 		}
 	})
@@ -107,7 +107,7 @@ func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 		}))
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		c := g.client(config)
-		g.inform(c, &delta.InformOpts{Priority: 1}, names("urgent", 300)...)
+		g.inform(c, &delta.InformOpts{Priority: 1}, temporalNames("urgent", 300)...)
 		g.inform(c, &delta.InformOpts{Priority: 5}, "patient")
 		// They are due again as soon as they are leased.
 		g.exec(`CREATE FUNCTION refill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.dispatch_at := now() - interval '1 minute'; RETURN NEW; END $$;

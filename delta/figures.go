@@ -18,45 +18,47 @@ import (
 )
 
 const (
-	// figuresEvery is how often a client writes what it has counted.
+	// figuresEvery is how often a client writes its counts.
 	figuresEvery = time.Minute
 	// figuresKept is how long minutes are kept.
 	figuresKept = 48 * time.Hour
-	// figuresTimeout bounds a write, and figuresGrace the last one, where the context of Stop has ended.
+	// figuresTimeout bounds a write. figuresGrace bounds the last one after the context of Stop has ended.
 	figuresTimeout = 30 * time.Second
 	figuresGrace   = time.Second
-	// figuresStopTimeout is how long Stop waits for the last write, where its own context has time.
+	// figuresStopTimeout is how long Stop waits for the last write while its own context goes on.
 	figuresStopTimeout = 5 * time.Second
-	// durationBuckets are those of the durations of calls: up to 1 ms, 2 ms, 4 ms, and so on up to 2.3 hours, and one for what took longer.
+	// durationBuckets is the number of ranges of durations of calls: up to 1 ms, 2 ms, 4 ms, and so on up to 2.3 hours, and
+	// one for longer calls.
 	durationBuckets = 25
 )
 
-// countedOutcomes are those of attempts, in the order in which they are counted.
+// countedOutcomes are the outcomes of attempts, in the order of their counts.
 var countedOutcomes = [...]Outcome{OutcomeSynced, OutcomeFinalized, OutcomeFailed, OutcomeDegraded, OutcomeDeleted, OutcomeSnoozed, OutcomeUnreadable}
 
-// figures counts this client's attempts by kind, and adds them to the table once a minute, for all kinds in one statement. Each client writes its own,
-// because nobody else knows them: a single writer would have to be told of each attempt. A client in which nothing is worked writes nothing.
+// figures counts this client's attempts by kind, and adds them to the table once a minute, for all kinds in one statement.
+// Each client writes its own counts, because a single writer would have to be notified of each attempt. A client without
+// attempts writes nothing.
 //
-// Counting takes no lock and no memory. A client that dies loses what it has counted since its last write. A write whose answer is lost is
-// repeated, so it may count twice.
+// Counting takes no lock and no memory. A client that dies loses its counts since its last write. A write whose answer is
+// lost is repeated, so it may count twice.
 type figures struct {
 	pool   *pgxpool.Pool
 	log    *slog.Logger
 	every  time.Duration
 	byKind map[string]*attemptCounts
-	// armed is true while a write is to come.
+	// armed is set while a write is scheduled.
 	armed   atomic.Bool
 	closing chan struct{}
 	writes  sync.WaitGroup
 
 	mu sync.Mutex
-	// timer is for the next write; nil before the first. since is when what it writes began to be counted.
+	// timer is for the next write; nil before the first. since is when the counts of that write began.
 	timer  *time.Timer
 	since  time.Time
 	closed bool
 }
 
-// attemptCounts are those of a kind.
+// attemptCounts are the counts of a kind.
 type attemptCounts struct {
 	outcomes  [len(countedOutcomes)]atomic.Int64
 	nanos     atomic.Int64
@@ -71,11 +73,11 @@ func newFigures(pool *pgxpool.Pool, log *slog.Logger, kinds []string) *figures {
 	return f
 }
 
-// count counts an attempt whose outcome was written.
-func (f *figures) count(o *activities.Observation) {
+// countAttempt counts an attempt whose outcome was written.
+func (f *figures) countAttempt(o *activities.Observation) {
 	counts := f.byKind[o.Kind]
 	if counts == nil || o.Attempt == 0 {
-		return // a listing has deleted it
+		return // a listing deleted the resource
 	}
 	counts.outcomes[slices.Index(countedOutcomes[:], outcomeName(o.Verdict, o.IsDegraded))].Add(1)
 	if o.Took > 0 { // otherwise nothing was called
@@ -83,17 +85,17 @@ func (f *figures) count(o *activities.Observation) {
 		counts.durations[bucketOf(o.Took)].Add(1)
 	}
 	if !f.armed.Load() && f.armed.CompareAndSwap(false, true) {
-		f.arm()
+		f.scheduleWrite()
 	}
 }
 
-// bucketOf is the bucket of a duration.
+// bucketOf returns the index of the range of a duration.
 func bucketOf(took time.Duration) int {
 	return min(bits.Len64(uint64(max(took-1, 0)/time.Millisecond)), durationBuckets-1)
 }
 
-// arm has what is counted written at the end of the minute.
-func (f *figures) arm() {
+// scheduleWrite schedules a write at the end of the minute.
+func (f *figures) scheduleWrite() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -103,9 +105,9 @@ func (f *figures) arm() {
 	f.timer = time.AfterFunc(f.since.Truncate(f.every).Add(f.every).Sub(f.since), f.writeMinute)
 }
 
-// writeMinute takes what was counted in a minute that has ended, and writes it within the next seconds: not all clients at the same moment.
+// writeMinute writes the counts of a minute within the next seconds, so that not all clients write at once.
 func (f *figures) writeMinute() {
-	taken, ok := f.begin()
+	taken, ok := f.beginWrite()
 	if !ok {
 		return
 	}
@@ -116,29 +118,29 @@ func (f *figures) writeMinute() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), figuresTimeout)
 	defer cancel()
-	if err := taken.write(ctx, f.pool); err != nil {
+	if err := taken.addToMinute(ctx, f.pool); err != nil {
 		f.log.Warn("writing figures of attempts failed; they are written with those of the next minute", "error", err)
 		f.putBack(taken)
 	}
 }
 
-// begin takes what was counted, unless the client has stopped. It is followed by writes.Done.
-func (f *figures) begin() (takenFigures, bool) {
+// beginWrite takes the counts, unless the client has stopped. The caller must call writes.Done.
+func (f *figures) beginWrite() (takenFigures, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return takenFigures{}, false // close takes it
+		return takenFigures{}, false // close takes them
 	}
 	f.writes.Add(1)
-	f.armed.Store(false) // before it is taken: what is counted from here on arms again
-	return f.take(), true
+	f.armed.Store(false) // first, because later counts schedule the next write
+	return f.takeCounts(), true
 }
 
-// putBack has figures written again that could not be.
+// putBack returns counts that could not be written.
 func (f *figures) putBack(taken takenFigures) {
 	for i, kind := range taken.Kinds {
 		counts := f.byKind[kind]
-		for o, column := range taken.outcomes() {
+		for o, column := range taken.outcomeColumns() {
 			counts.outcomes[o].Add((*column)[i])
 		}
 		counts.nanos.Add(taken.nanos[i])
@@ -147,11 +149,11 @@ func (f *figures) putBack(taken takenFigures) {
 		}
 	}
 	if f.armed.CompareAndSwap(false, true) {
-		f.arm()
+		f.scheduleWrite()
 	}
 }
 
-// close writes what was counted last. What is counted after it, by calls that Stop did not wait for, is lost.
+// close writes the last counts. Later counts, of calls for which Stop did not wait, are lost.
 func (f *figures) close(ctx context.Context) {
 	f.mu.Lock()
 	if f.closed {
@@ -164,13 +166,13 @@ func (f *figures) close(ctx context.Context) {
 	}
 	close(f.closing)
 	f.mu.Unlock()
-	ctx, cancel := patientFor(ctx, figuresGrace, figuresStopTimeout)
+	ctx, cancel := withGrace(ctx, figuresGrace, figuresStopTimeout)
 	defer cancel()
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
 		f.writes.Wait()
-		if err := f.take().write(ctx, f.pool); err != nil {
+		if err := f.takeCounts().addToMinute(ctx, f.pool); err != nil {
 			f.log.Warn("figures of the last attempts are lost: they could not be written while the client stopped", "error", err)
 		}
 	}()
@@ -180,29 +182,29 @@ func (f *figures) close(ctx context.Context) {
 	}
 }
 
-// patientFor is a context that ends a grace after another one, and at the latest after a time.
-func patientFor(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
+// withGrace returns a context that ends a grace after ctx, and at the latest after most.
+func withGrace(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
 	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
 	return patient, func() { stop(); cancel() }
 }
 
-// takenFigures are those of the kinds of which something was counted.
+// takenFigures are the counts of the kinds with attempts.
 type takenFigures struct {
 	db.AddFiguresParams
 	nanos     []int64
 	durations [][durationBuckets]int64
-	// middle is between when the first and the last of it may have been counted.
+	// middle is the middle of the time in which they were counted.
 	middle time.Time
 }
 
-// outcomes are the columns of countedOutcomes.
-func (t *takenFigures) outcomes() [len(countedOutcomes)]*[]int64 {
+// outcomeColumns returns the columns of countedOutcomes.
+func (t *takenFigures) outcomeColumns() [len(countedOutcomes)]*[]int64 {
 	return [...]*[]int64{&t.Synced, &t.Finalized, &t.Failed, &t.Degraded, &t.Deleted, &t.Snoozed, &t.Unreadable}
 }
 
-// take takes what was counted.
-func (f *figures) take() (t takenFigures) {
+// takeCounts takes the counts, which begin at zero again.
+func (f *figures) takeCounts() (t takenFigures) {
 	now := time.Now()
 	t.middle = now.Add(-now.Sub(f.since) / 2)
 	for kind, counts := range f.byKind {
@@ -216,7 +218,7 @@ func (f *figures) take() (t takenFigures) {
 			continue
 		}
 		t.Kinds = append(t.Kinds, kind)
-		for o, column := range t.outcomes() {
+		for o, column := range t.outcomeColumns() {
 			*column = append(*column, outcomes[o])
 		}
 		nanos := counts.nanos.Swap(0)
@@ -230,7 +232,7 @@ func (f *figures) take() (t takenFigures) {
 	return t
 }
 
-// arrayText is an array as Postgres reads it.
+// arrayText formats an array for Postgres.
 func arrayText(numbers []int64) string {
 	text := []byte{'{'}
 	for i, n := range numbers {
@@ -242,8 +244,9 @@ func arrayText(numbers []int64) string {
 	return string(append(text, '}'))
 }
 
-// write adds what was taken to the minute in which it was counted, by the clock of the database, as all times of Delta's tables are.
-func (t takenFigures) write(ctx context.Context, pool *pgxpool.Pool) error {
+// addToMinute adds the counts to the minute of their middle, by the clock of the database, as for all times in Delta's
+// tables.
+func (t takenFigures) addToMinute(ctx context.Context, pool *pgxpool.Pool) error {
 	if len(t.Kinds) == 0 {
 		return nil
 	}

@@ -9,24 +9,24 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// Figure is what the attempts of a kind came to in a minute, of all clients together.
+// Figure counts the attempts of a kind in a minute, in all clients together.
 type Figure struct {
 	// Kind is the kind, Minute when the minute began.
 	Kind   string
 	Minute time.Time
-	// Attempts counts those whose outcome was written in the minute, by outcome; one that none had is left out. Attempts of Finalize are among them:
-	// those that succeeded have an outcome of their own.
+	// Attempts counts the attempts whose outcome was written in the minute, by outcome, without outcomes that none had. It
+	// includes attempts of Finalize, whose successes have an outcome of their own.
 	Attempts map[Outcome]int64
-	// P50 and P95 are how long half of the calls of Work and Finalize took at most, and 95 of 100, a WorkBatch counting once for each of its resources;
-	// 0 where nothing was called. They are estimates: durations are counted in ranges whose ends are apart by a factor of 2, from 1 ms to 2.3 hours.
-	// What took longer counts as 2.3 hours.
+	// P50 and P95 estimate how long half, and 95 %, of the calls of Work and Finalize took at most; a WorkBatch counts once
+	// for each of its resources. 0 if nothing was called. Durations are counted in ranges that double from 1 ms to 2.3
+	// hours; longer ones count as 2.3 hours.
 	P50, P95 time.Duration
 }
 
-// FigureSteps are the figures of a kind, or of all kinds for an empty one, added up over steps of time, the earliest first. The first step begins with
-// the minute of since, and Minute is when a step begins. P50 and P95 are those of all calls of the step, which cannot be found from those of its minutes.
-// Steps in which no attempt ended are left out. A step is a whole number of minutes, one at least. See [Client.Figures] for how complete figures are, and for
-// how long they are kept.
+// FigureSteps returns the figures of a kind, or of all kinds if kind is empty, summed over steps of time, the earliest
+// first. The first step begins with the minute of since, and Minute is when a step begins. P50 and P95 are those of all
+// calls of the step, which cannot be computed from those of its minutes. Steps without attempts are left out. A step is a
+// whole number of minutes, one at least. See [Client.Figures] for completeness and retention.
 func (c *Client) FigureSteps(ctx context.Context, kind string, since time.Time, step time.Duration) ([]Figure, error) {
 	if step < time.Minute || step%time.Minute != 0 {
 		return nil, fmt.Errorf("delta: figures: %w", inputError("step", step, "must be a whole number of minutes, 1 at least"))
@@ -62,7 +62,7 @@ func (c *Client) FigureSteps(ctx context.Context, kind string, since time.Time, 
 	return all, nil
 }
 
-// addFigure adds what another row of the kind has counted.
+// addFigure adds the counts of another row of the kind.
 func addFigure(sum, more *db.Figure) {
 	sum.Synced += more.Synced
 	sum.Finalized += more.Finalized
@@ -76,11 +76,11 @@ func addFigure(sum, more *db.Figure) {
 	}
 }
 
-// Figures returns the minutes of a kind, or of all kinds for an empty one, that began at since or later, the earliest first. They are kept for two
-// days. Minutes in which no attempt ended are left out.
+// Figures returns the minutes of a kind, or of all kinds if kind is empty, that began at since or later, the earliest
+// first. They are kept for two days. Minutes without attempts are left out.
 //
-// Each client adds what it has counted a few seconds after the end of a minute, and when it stops. So the latest minutes are not complete yet, and a
-// client whose process dies leaves out up to a minute.
+// Each client adds its counts a few seconds after the end of a minute, and when it stops. So the latest minutes are
+// incomplete, and up to a minute of a client whose process dies is missing.
 func (c *Client) Figures(ctx context.Context, kind string, since time.Time) ([]Figure, error) {
 	rows, err := c.listFigures(ctx, kind, since)
 	if err != nil {
@@ -111,7 +111,7 @@ func (c *Client) listFigures(ctx context.Context, kind string, since time.Time) 
 }
 
 func figureOf(r *db.Figure) Figure {
-	f := Figure{Kind: r.Kind, Minute: r.Minute.UTC(), Attempts: map[Outcome]int64{}, P50: quantile(r.Durations, 0.5), P95: quantile(r.Durations, 0.95)}
+	f := Figure{Kind: r.Kind, Minute: r.Minute.UTC(), Attempts: map[Outcome]int64{}, P50: estimateQuantile(r.Durations, 0.5), P95: estimateQuantile(r.Durations, 0.95)}
 	for o, n := range attemptsOf(r) {
 		if n > 0 {
 			f.Attempts[countedOutcomes[o]] = n
@@ -120,16 +120,17 @@ func figureOf(r *db.Figure) Figure {
 	return f
 }
 
-// attemptsOf are the counts of a row, in the order of countedOutcomes.
+// attemptsOf returns the counts of a row, in the order of countedOutcomes.
 func attemptsOf(r *db.Figure) [len(countedOutcomes)]int64 {
 	return [...]int64{r.Synced, r.Finalized, r.Failed, r.Degraded, r.Deleted, r.Snoozed, r.Unreadable}
 }
 
-// boundOf is the upper bound of a bucket of durations.
+// boundOf returns the upper bound of a range of durations.
 func boundOf(bucket int) time.Duration { return time.Millisecond << bucket }
 
-// quantile is the duration that a share of calls took at most, as if those of a bucket were spread evenly over it.
-func quantile(durations []int64, share float64) time.Duration {
+// estimateQuantile estimates the duration that a share of the calls took at most, as if the calls of a range were spread
+// evenly over it.
+func estimateQuantile(durations []int64, share float64) time.Duration {
 	total := int64(0)
 	for _, n := range durations {
 		total += n

@@ -40,7 +40,7 @@ func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 			ChanSize: 1000, Categories: []delta.EventCategory{delta.EventCategoryObjectDeleted, delta.EventCategoryObjectFinalized},
 		})
 		defer cancel()
-		g.lists(append(names("m", listed), "stays")...)
+		g.lists(append(temporalNames("m", listed), "stays")...)
 		g.list(c)
 		g.inform(c, nil, "gone", "command")
 		g.await("command", synced(1))
@@ -182,7 +182,7 @@ func TestABatchOfAKindWithWorkBatchFinalizesEachByItself(t *testing.T) {
 	})
 	c := h.start(config)
 	object := func(name string) delta.Object { return keptBatched{account{Name: name}} }
-	old, fresh := names("old", 5), names("new", 5)
+	old, fresh := temporalNames("old", 5), temporalNames("new", 5)
 	inform := func(names []string) {
 		var objects []delta.Object
 		for _, name := range names {

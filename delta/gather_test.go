@@ -19,7 +19,7 @@ import (
 
 // recorder is a database whose answers wait for the test.
 type recorder struct {
-	batcher
+	groupCommit
 
 	mu   sync.Mutex
 	sets [][]string
@@ -30,14 +30,14 @@ type recorder struct {
 func newRecorder() *recorder {
 	r := &recorder{hold: make(chan struct{})}
 	r.stuckAfter = time.Hour
-	r.alone = func(ctx context.Context, p deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
+	r.writeOne = func(ctx context.Context, p deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
 		results, err := r.write(ctx, []deltatype.ObjectInformParams{p}, nil)
 		if err != nil {
 			return nil, err
 		}
 		return results[0], nil
 	}
-	r.together = func(ctx context.Context, set []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
+	r.writeGroup = func(ctx context.Context, set []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
 		return r.write(ctx, set, r.fail)
 	}
 	return r
@@ -79,8 +79,8 @@ func (r *recorder) seen() (calls int) {
 		calls += len(set)
 	}
 	r.mu.Unlock()
-	r.batcher.mu.Lock()
-	defer r.batcher.mu.Unlock()
+	r.groupCommit.mu.Lock()
+	defer r.groupCommit.mu.Unlock()
 	return calls + len(r.waiting)
 }
 
@@ -110,14 +110,14 @@ func TestAStatementIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRecorder()
 	var all sync.WaitGroup
-	for i := range maxSingles + maxGathered + 1 {
+	for i := range maxUngrouped + maxGroupSize + 1 {
 		id := fmt.Sprint(i)
 		r.start(t.Context(), &all, id, own(t, id))
 	}
 	close(r.hold)
 	all.Wait()
-	require.Len(t, r.sets, maxSingles+2)
-	require.ElementsMatch(t, []int{maxGathered, 1}, []int{len(r.sets[maxSingles]), len(r.sets[maxSingles+1])})
+	require.Len(t, r.sets, maxUngrouped+2)
+	require.ElementsMatch(t, []int{maxGroupSize, 1}, []int{len(r.sets[maxUngrouped]), len(r.sets[maxUngrouped+1])})
 }
 
 func TestWhatFailsTogetherIsWrittenAlone(t *testing.T) {
@@ -180,7 +180,7 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 	require.NoError(t, err)
 	settings.ConnConfig.DialFunc = func(context.Context, string, string) (net.Conn, error) {
 		if !over.Load() {
-			told.follow("k") // so that there is more to tell whenever a round ends
+			told.notifySoon("k") // so that there is more to tell whenever a round ends
 		}
 		return nil, errors.New("nowhere")
 	}
@@ -210,7 +210,7 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 	}
 	waiting.Go(func() {
 		for range 20 {
-			told.follow("k")
+			told.notifySoon("k")
 			told.wait()
 		}
 	})

@@ -88,7 +88,7 @@ type goldenCase struct {
 // line encodes the object with the function that every inform calls.
 func (c goldenCase) line(t *testing.T) string {
 	t.Helper()
-	params, err := encode(c.object, nil, nil)
+	params, err := encodeObject(c.object, nil, nil)
 	if err != nil {
 		// The words of the libraries may change: they are not stored.
 		if wrong := new(InputError); errors.As(err, &wrong) {

@@ -156,7 +156,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 
 	// Singles and batches.
 	var members []string
-	for _, name := range append(names("-ok", 30), "-fails", "-panics", "-degrades") {
+	for _, name := range append(temporalNames("-ok", 30), "-fails", "-panics", "-degrades") {
 		members = append(members, secret+name)
 	}
 	_, err = c.InformMany(t.Context(), manyBatched(members...), nil)

@@ -12,21 +12,22 @@ import (
 type InformPass struct {
 	// ID rises with each pass.
 	ID int64
-	// Kind is the kind that was listed, Shard its shard; empty for a kind that is listed as a whole, and where its shards could not be named.
+	// Kind is the listed kind. Shard is its shard; empty for a kind that is listed as a whole, and if its shards could not
+	// be named.
 	Kind, Shard string
-	// Trigger is what started the run: "schedule", "request" ([Client.RunInform], [Client.ScheduleInform], the command), or "workflow" for
-	// one that somebody started in Temporal.
+	// Trigger is the origin of the run: "schedule", "request" ([Client.RunInform], [Client.ScheduleInform], the command), or
+	// "workflow" if somebody started it in Temporal.
 	Trigger string
 	// FullListing is set for a listing of everything, beside incremental ones.
 	FullListing bool
-	// WorkflowID and RunID name the workflow, Attempt is which try of the run this is.
+	// WorkflowID and RunID name the workflow; Attempt counts the tries of the run.
 	WorkflowID, RunID string
 	Attempt           int
-	// StartedAt is when it began, EndedAt when it ended; nil while it goes on, or if its worker was lost.
+	// StartedAt is when it began. EndedAt is when it ended; nil while it runs, or if its worker was lost.
 	StartedAt time.Time
 	EndedAt   *time.Time
-	// Listed counts objects: New made resources, Changed started another generation of one, Unchanged did neither, Stale are older than
-	// what is stored, Refused break a rule. In a pass that failed, some were not looked at.
+	// Listed counts objects: New made resources, Changed started another generation, Unchanged did neither, Stale are older
+	// than the stored ones, Refused break a rule. In a failed pass, some were not processed.
 	Listed, New, Changed, Unchanged, Stale, Refused int64
 	// Unkept is that of [InformRun].
 	Unkept int64
@@ -41,8 +42,9 @@ const (
 	maxPasses     = 10_000
 )
 
-// InformPasses returns the latest passes of a kind's informer, or of all kinds for an empty one, and of one shard, unless that is empty, the latest first. The limit is 10,000 at
-// most; 0 means 50. The latest 1000 are kept of each kind, and 100 of each shard.
+// InformPasses returns the latest passes of the informer of a kind, or of all kinds if kind is empty, and of one shard,
+// unless shard is empty. The latest pass is first. The limit is 10,000 at most; 0 means 50. The latest 1000 passes of each
+// kind are kept, and 100 of each shard.
 func (c *Client) InformPasses(ctx context.Context, kind, shard string, limit int) ([]InformPass, error) {
 	if kind != "" {
 		if err := checkName("kind", kind); err != nil {

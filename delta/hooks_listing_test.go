@@ -150,7 +150,7 @@ func TestMiddlewareThatMisbehavesAroundAListingHarmsNothing(t *testing.T) {
 func TestFailedListingsAreGivenToTheErrorHandler(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 2), "us": temporalNames("u", 2)})
 	outside.failed["eu"] = errBoom
 	var logs logBuffer
 	failures := make(chan delta.Failure, 100)

@@ -81,7 +81,7 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		ids[one] = true
 	}
 	require.Len(t, ids, len(workflow), "no two have the same")
-	neighbours := names("ok", 20)
+	neighbours := temporalNames("ok", 20)
 	for _, name := range neighbours {
 		objects = append(objects, g.object(account{Name: name}))
 	}

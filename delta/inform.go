@@ -18,66 +18,68 @@ import (
 var ErrNoSchema = errors.New("the database has no up-to-date Delta schema in its search_path: " +
 	"apply it with `delta migrate up --database-url URL`, or with delta.Migrate")
 
-// Inform tells Delta that an object exists outside, as it is given. A new or changed object is scheduled to be synced;
-// an object that did not change is left alone, unless its resource is degraded, deleted or of unknown state. One that is older than
-// the stored object ([ObjectWithRevision], [ComparableObject]) changes nothing, and its result is Stale. opts may be nil.
+// Inform tells Delta that an object exists outside, in the given version. A new or changed object is scheduled to be
+// synced. An unchanged object is left alone, unless its resource is degraded, deleted or of unknown state. An object that
+// is older than the stored one ([ObjectWithRevision], [ComparableObject]) changes nothing, and its result is Stale. opts
+// may be nil.
 //
-// It is one statement, which calls that come together share, and needs no Temporal. When ctx ends before there is an
-// answer, the object may or may not have been written. It returns an *[InputError] for input that breaks a rule, and [ErrNoSchema]
-// where the schema is missing. It is safe for concurrent use.
+// Inform is one statement, which concurrent calls share, and needs no Temporal. If ctx ends before the answer, the object
+// may or may not have been written. It returns an *[InputError] for input that breaks a rule, and [ErrNoSchema] if the
+// schema is missing. It is safe for concurrent use.
 func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ObjectInformResult, error) {
 	params, err := c.encodeAll([]Object{object}, opts)
 	if err != nil {
 		return nil, err
 	}
-	results, err := c.informWithin(ctx, OperationInform, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
-		result, err := c.batcher.inform(ctx, params[0])
+	results, err := c.informInSpan(ctx, OperationInform, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		result, err := c.groupCommit.inform(ctx, params[0])
 		if err != nil {
 			return nil, err
 		}
-		return []*deltatype.ObjectInformResult{result}, refusals(params, []*deltatype.ObjectInformResult{result})
+		return []*deltatype.ObjectInformResult{result}, refusalError(params, []*deltatype.ObjectInformResult{result})
 	})
 	if err != nil {
-		return nil, err // of a refused object too
+		return nil, err // even for a refused object
 	}
 	return results[0], nil
 }
 
-// InformTx is Inform in the caller's transaction: the resource is synced when the transaction commits, and nothing of
-// it is left when it rolls back. The commit sends one Postgres notification a kind.
+// InformTx is Inform in the caller's transaction: the resource is synced after the transaction commits, and a rollback
+// leaves nothing of it. The commit sends one Postgres notification a kind.
 func (c *Client) InformTx(ctx context.Context, tx pgx.Tx, object Object, opts *InformOpts) (*deltatype.ObjectInformResult, error) {
 	results, err := c.InformManyTx(ctx, tx, []Object{object}, opts)
 	if err != nil {
-		return nil, err // of a refused object too
+		return nil, err // even for a refused object
 	}
 	return results[0], nil
 }
 
-// InformMany is Inform for a set of objects, of one kind or several, all or nothing: a set with an object that breaks a rule is
-// refused as a whole. It is one statement for each 2048 objects, in one transaction if they are several. Where an object is given
-// twice the last one counts. Results are in the order of the objects.
+// InformMany is Inform for a set of objects, of one kind or several, all or nothing: if one object breaks a rule, the whole
+// set is refused. It is one statement for each 2048 objects, in one transaction if there are several statements. If an
+// object is given twice, the last one counts. Results are in the order of the objects.
 //
-// An object that would move its resource to another namespace is refused by itself, unless MoveNamespace is set: the others are written. Then
-// the results come with an error that has a *[NamespaceError] for the first of them, and the result of each says so (Refused).
+// An object that would move its resource to another namespace is refused alone, unless MoveNamespace is set: the others are
+// written. Then the results come with an error that wraps a *[NamespaceError] for the first of them, and Refused is set in
+// the result of each.
 func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
 	params, err := c.encodeAll(objects, opts)
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	return c.informWithin(ctx, OperationInformMany, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
-		results, err := c.inform(ctx, params, 0)
+	return c.informInSpan(ctx, OperationInformMany, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		results, err := c.writeInforms(ctx, params, 0)
 		if err != nil {
 			return nil, err
 		}
-		return results, refusals(params, results)
+		return results, refusalError(params, results)
 	})
 }
 
 // maxRefusedNamed is how many refused objects an error names.
 const maxRefusedNamed = 5
 
-// refusals is an error for the objects that were refused; nil if none was.
-func refusals(params []deltatype.ObjectInformParams, results []*deltatype.ObjectInformResult) error {
+// refusalError returns an error for the refused objects; nil if there are none.
+func refusalError(params []deltatype.ObjectInformParams, results []*deltatype.ObjectInformResult) error {
 	var all []error
 	more := 0
 	for _, r := range results {
@@ -98,30 +100,30 @@ func refusals(params []deltatype.ObjectInformParams, results []*deltatype.Object
 	return informError(params, errors.Join(all...))
 }
 
-// informAlone and informTogether write what the batcher hands them.
-func (c *Client) informAlone(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
-	results, err := c.inform(ctx, []deltatype.ObjectInformParams{params}, 0)
+// informOne and informGroup are the statements of groupCommit.
+func (c *Client) informOne(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
+	results, err := c.writeInforms(ctx, []deltatype.ObjectInformParams{params}, 0)
 	if err != nil {
 		return nil, err
 	}
 	return results[0], nil
 }
 
-func (c *Client) informTogether(ctx context.Context, params []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
-	return c.inform(ctx, params, gatheredLockTimeout)
+func (c *Client) informGroup(ctx context.Context, params []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
+	return c.writeInforms(ctx, params, groupLockTimeout)
 }
 
-// inform writes a set outside a transaction, and wakes those who dispatch it.
-func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformParams, lockTimeout time.Duration) ([]*deltatype.ObjectInformResult, error) {
-	if err := c.encoding.check(ctx); err != nil {
+// writeInforms writes a set outside a transaction, and wakes the dispatchers of its kinds.
+func (c *Client) writeInforms(ctx context.Context, params []deltatype.ObjectInformParams, lockTimeout time.Duration) ([]*deltatype.ObjectInformResult, error) {
+	if err := c.encoding.checkPool(ctx); err != nil {
 		return nil, informError(params, withCause(ctx, err))
 	}
-	lead := c.tellsOthers(params) && c.notifier.lead()
+	notifies := c.hasOthersKind(params) && c.notifier.takeNotify()
 	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
 		DefaultPriority:    PriorityLive,
 		Revive:             true,
-		Notify:             lead,
+		Notify:             notifies,
 		LockTimeout:        lockTimeout,
 	})
 	if err != nil {
@@ -130,7 +132,7 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 	due := make(map[string]int, 1)
 	for _, r := range results {
 		if r == nil {
-			continue // its row is locked: the caller that gathered it writes it by itself
+			continue // its row is locked: its caller writes it alone
 		}
 		c.observeInform(r)
 		if r.Scheduled {
@@ -138,15 +140,15 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		}
 	}
 	for kind, n := range due {
-		if !c.wakeOwn(kind, n) && !lead {
-			c.notifier.follow(kind)
+		if !c.wakeOwnDispatcher(kind, n) && !notifies {
+			c.notifier.notifySoon(kind)
 		}
 	}
 	return results, nil
 }
 
-// InformManyTx is InformMany in the caller's transaction; see InformTx. Where objects are refused, the others are written: commit them, or roll
-// back.
+// InformManyTx is InformMany in the caller's transaction; see InformTx. If objects are refused, the others are written:
+// commit them, or roll back.
 func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
 	if tx == nil {
 		return nil, errors.New("delta: inform: tx is nil")
@@ -155,7 +157,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	return c.informWithin(ctx, OperationInformTx, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+	return c.informInSpan(ctx, OperationInformTx, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
 		if err := checkEncoding(tx.Conn()); err != nil {
 			return nil, informError(params, err)
 		}
@@ -171,14 +173,14 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 		for _, r := range results {
 			c.observeInform(r)
 		}
-		return results, refusals(params, results)
+		return results, refusalError(params, results)
 	})
 }
 
 func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.ObjectInformParams, error) {
 	params := make([]deltatype.ObjectInformParams, 0, len(objects))
 	for i, object := range objects {
-		p, err := encode(object, opts, c.decoderOf(object))
+		p, err := encodeObject(object, opts, c.decoderOf(object))
 		if err == nil {
 			err = c.checkKind(p.Kind)
 		}
@@ -194,7 +196,8 @@ func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.Obje
 	return params, nil
 }
 
-// decoderOf is how stored objects are decoded that an object is compared with: as its controller does, if there is one for its type.
+// decoderOf returns the decoder of the stored object with which an object is compared: that of the controller for its type,
+// and nil if there is none.
 func (c *Client) decoderOf(object Object) decoder {
 	if _, compares := object.(ComparableObject); !compares || c.config.Controllers == nil {
 		return nil
@@ -207,9 +210,9 @@ func (c *Client) decoderOf(object Object) decoder {
 	return nil
 }
 
-// checkKind refuses kinds that this client has no controller for, if it has any: the controller was forgotten.
+// checkKind refuses kinds without a controller, if the client has any controllers: then the controller was forgotten.
 func (c *Client) checkKind(kind string) error {
-	kinds := c.config.Controllers.kinds()
+	kinds := c.config.Controllers.kindNames()
 	if len(kinds) == 0 {
 		return nil
 	}
@@ -228,12 +231,12 @@ func informError(params []deltatype.ObjectInformParams, err error) error {
 	return fmt.Errorf("delta: inform %s: %w", what, schemaError(err))
 }
 
-// errNoPrepared is the remedy for a pooler that gives each transaction another connection of the server, where the statements of before are not
-// prepared.
+// errNoPrepared has the remedy for a pooler that gives each transaction another server connection, where earlier statements
+// are not prepared.
 var errNoPrepared = errors.New("the pool connects through a pooler that has no prepared statements: give PgBouncer (1.21 or later) " +
 	"max_prepared_statements, or the pool's connection string default_query_exec_mode=cache_describe")
 
-// schemaError adds the remedy to the errors of a schema that is missing or old, and to those of statements that are not prepared any more.
+// schemaError adds the remedy to errors of a missing or old schema, and of statements that are no longer prepared.
 func schemaError(err error) error {
 	const undefinedTable, undefinedColumn, undefinedObject, undefinedFunction, invalidSchema = "42P01", "42703", "42704", "42883", "3F000"
 	const noPrepared, duplicatePrepared = "26000", "42P05"

@@ -16,23 +16,24 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// ScheduleInformParams say what a run of an informer is to do.
+// ScheduleInformParams are the parameters of one run of an informer by request: the argument of [Client.ScheduleInform],
+// RunInform and WatchInform.
 type ScheduleInformParams struct {
 	// ResourceKind is the kind to list. Required.
 	ResourceKind string
-	// FullListing lists everything: the informer is given no cursor. What is left out is marked deleted, where the kind has a
-	// FullListingInterval or CompleteListing. It cannot be set together with After or Cursor.
+	// FullListing lists everything: the informer gets no cursor. Objects that the listing leaves out are marked deleted, if
+	// the kind has a FullListingInterval or CompleteListing. It cannot be set together with After or Cursor.
 	FullListing bool
 	// ProcessExisting also syncs objects that did not change.
 	ProcessExisting bool
-	// RunForeground has the run end when all that it informed has settled, and fail, naming them, if some of it degraded.
-	// ScheduleInform does not wait for it: [Client.RunInform] does.
+	// RunForeground makes the run end only when all resources that it informed have settled. It fails, and names them, if
+	// some degraded. ScheduleInform does not wait for it: [Client.RunInform] does.
 	RunForeground bool
-	// Force writes what is listed although it is older than what is stored, as InformOpts.Force does.
+	// Force writes listed objects even if the stored ones are newer, as InformOpts.Force does.
 	Force bool
 }
 
-// InformRun says what a run of an informer came to.
+// InformRun is the result of a run of an informer.
 type InformRun struct {
 	// WorkflowID and RunID name the workflow.
 	WorkflowID, RunID string
@@ -40,29 +41,32 @@ type InformRun struct {
 	Listed, Scheduled int
 	// Refused counts objects that break a rule: [Client.Refused] names them.
 	Refused int
-	// Unkept counts those of them whose object is not kept: it is larger than 64 KiB, Postgres cannot store it, or there are more than 1000. It is taken when
-	// a listing names it again and it is valid, which an incremental one may not do.
+	// Unkept counts refused objects that are not stored, because they are larger than 64 KiB, Postgres cannot store them,
+	// or there are more than 1000. Such an object is taken only when a listing names it again and it is valid, which an
+	// incremental listing may not do.
 	Unkept int
-	// Stale counts objects that were older than what is stored, and changed nothing.
+	// Stale counts objects that were older than the stored ones, and changed nothing.
 	Stale int
-	// Deleted counts resources that a complete listing no longer had, Withheld those that were left until
-	// somebody has decided of them ([Client.Withheld]).
+	// Deleted counts resources that a complete listing no longer had. Withheld counts those that were kept until somebody
+	// decides ([Client.Withheld]).
 	Deleted  int
 	Withheld int64
 }
 
-// ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or neither After
-// nor Cursor, goes on from where the kind's latest complete pass came to. It returns when the run has been started. The client need not be: the controller may be another
-// client's. Where no client that was started has the kind, the run waits for one. It needs a Temporal that can be reached.
+// ScheduleInform runs a kind's informer once, now, beside its schedule. With nil options, or neither After nor Cursor, it
+// continues from the kind's latest complete pass. It returns when the run has been started. The client need not be started,
+// because the controller may be in another client; if no started client has the kind, the run waits for one. It needs
+// Temporal.
 //
-// Of a kind with shards ([Sharder]) all are listed, ten at once, or the one that the options name, each from its own cursor. The run fails if one
-// of them does, when all have ended.
+// For a kind with shards ([Sharder]), all shards are listed, ten at once, or only the one that the options name, each from
+// its own cursor. The run fails after all have ended, if one has failed.
 func (c *Client) ScheduleInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) error {
 	_, err := c.startInform(ctx, params, informOpts)
 	return err
 }
 
-// RunInform is ScheduleInform that waits for the run to end, and says what it came to. The run goes on in Temporal when ctx ends.
+// RunInform is ScheduleInform that waits for the run to end, and returns its result. If ctx ends, the run goes on in
+// Temporal.
 func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) (*InformRun, error) {
 	run, err := c.startInform(ctx, params, informOpts)
 	if err != nil {
@@ -71,11 +75,11 @@ func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, inf
 	return awaitInform(ctx, run, params.ResourceKind)
 }
 
-// awaitInform waits for a run to end, and says what it came to.
+// awaitInform waits for a run to end, and returns its result.
 func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*InformRun, error) {
 	var progress activities.InformProgress
 	err := run.Get(ctx, &progress)
-	// A run that failed tells with its error how far it came.
+	// The error of a failed run has its counts as details.
 	if failed := (*temporal.ApplicationError)(nil); errors.As(err, &failed) && failed.HasDetails() {
 		_ = failed.Details(&progress)
 	}
@@ -99,10 +103,10 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if err := c.checkLists(ctx, params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
-	if own, ok := c.config.Controllers.find(params.ResourceKind); ok && informOpts != nil && informOpts.Shard != "" && !own.handler.NamesShards() {
+	if own, ok := c.config.Controllers.findKind(params.ResourceKind); ok && informOpts != nil && informOpts.Shard != "" && !own.handler.NamesShards() {
 		return nil, fmt.Errorf("delta: inform: %w", inputError("Shard", informOpts.Shard, "must be empty: the controller of kind %s names no shards", params.ResourceKind))
 	}
-	e, err := c.reachFor(ctx, "inform kind "+params.ResourceKind)
+	e, err := c.reachTemporalFor(ctx, "inform kind "+params.ResourceKind)
 	if err != nil {
 		return nil, err
 	}
@@ -114,14 +118,14 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 		in.Options = *informOpts
 	}
 	options := client.StartWorkflowOptions{
-		ID:        e.names.inform(params.ResourceKind) + "/" + rand.Text(),
-		TaskQueue: e.names.informQueue(params.ResourceKind),
-		// The id is this run's alone: a run that has it was started by a try whose answer was lost, and the SDK returns it.
+		ID:        e.names.informScheduleID(params.ResourceKind) + "/" + rand.Text(),
+		TaskQueue: e.names.informTaskQueue(params.ResourceKind),
+		// The id is unique: if a run with it exists, an earlier try started it and its answer was lost. The SDK returns that run.
 		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		StaticSummary:         informSummary(in),
 		StaticDetails:         informDetails,
 	}
-	run, err := patientlyRead(ctx, func() (client.WorkflowRun, error) {
+	run, err := retryUnansweredRead(ctx, func() (client.WorkflowRun, error) {
 		return e.temporal.ExecuteWorkflow(ctx, options, workflows.InformName, in)
 	})
 	if err != nil {
@@ -146,9 +150,9 @@ func checkInformOptions(params ScheduleInformParams, o *InformOptions) error {
 	return nil
 }
 
-// checkLists refuses kinds without an informer, those of other clients too.
+// checkLists refuses kinds without an informer, including those of other clients.
 func (c *Client) checkLists(ctx context.Context, kind string) error {
-	if own, ok := c.config.Controllers.find(kind); ok {
+	if own, ok := c.config.Controllers.findKind(kind); ok {
 		if own.handler.ListsNothing() {
 			return inputError("ResourceKind", kind, listsNothingRule)
 		}
@@ -168,32 +172,32 @@ func (c *Client) checkLists(ctx context.Context, kind string) error {
 
 const listsNothingRule = "must be a kind with an informer: the controller of this one embeds delta.NoInformer, so it lists nothing"
 
-// PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; runs that were asked for
-// go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached. The kind need not be
-// known yet, as for [Client.PauseKind].
+// PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; requested runs go on.
+// It applies to all clients, and survives the loss of Temporal. It needs Temporal. As with [Client.PauseKind], the kind
+// need not be known yet.
 func (c *Client) PauseInformer(ctx context.Context, kind string) error {
-	return c.pauseInformer(ctx, kind, true)
+	return c.setInformerPaused(ctx, kind, true)
 }
 
-// ResumeInformer lets a kind's informer run by its schedule again. It needs a Temporal that can be reached.
+// ResumeInformer lets a kind's informer run by its schedule again. It needs Temporal.
 func (c *Client) ResumeInformer(ctx context.Context, kind string) error {
-	return c.pauseInformer(ctx, kind, false)
+	return c.setInformerPaused(ctx, kind, false)
 }
 
-func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) error {
+func (c *Client) setInformerPaused(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: %s informer: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s informer: %w", pauseVerb(paused), err)
 	}
-	e, err := c.reachFor(ctx, pausing(paused)+" informer of kind "+kind)
+	e, err := c.reachTemporalFor(ctx, pauseVerb(paused)+" informer of kind "+kind)
 	if err != nil {
 		return err
 	}
 	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
-		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, schemaError(err))
+		return fmt.Errorf("delta: %s informer of kind %s: %w", pauseVerb(paused), kind, schemaError(err))
 	}
-	for _, id := range []string{e.names.inform(kind), e.names.informFull(kind)} {
-		if err := pauseSchedule(ctx, e.temporal, id, paused); err != nil {
-			return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, err)
+	for _, id := range []string{e.names.informScheduleID(kind), e.names.fullListingScheduleID(kind)} {
+		if err := setSchedulePaused(ctx, e.temporal, id, paused); err != nil {
+			return fmt.Errorf("delta: %s informer of kind %s: %w", pauseVerb(paused), kind, err)
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ func (undated) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: time.Second}
 }
 
-func send[T any](ctx context.Context, objects ...T) <-chan T {
+func sendListed[T any](ctx context.Context, objects ...T) <-chan T {
 	out := make(chan T)
 	go func() {
 		defer close(out)
@@ -93,7 +93,7 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 		for i := range 20 {
 			objects = append(objects, listed{Name: fmt.Sprint(i), Made: latest.Add(-time.Duration(i) * time.Minute)})
 		}
-		return send(ctx, objects...), nil
+		return sendListed(ctx, objects...), nil
 	}})))
 	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass asks for everything, as Delta on River does")
 	for _, i := range []int{0, 10, 19} {
@@ -124,7 +124,7 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 		},
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan undated, error) {
 			passes <- *o.After
-			return send(ctx, undated{account{Name: "ann"}}), nil
+			return sendListed(ctx, undated{account{Name: "ann"}}), nil
 		},
 	})))
 	require.Zero(t, (<-passes).Unix())
@@ -348,7 +348,7 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	passed := make(chan struct{}, 10)
 	config := other.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 		passed <- struct{}{}
-		return send(ctx, listed{Name: "a"}), nil
+		return sendListed(ctx, listed{Name: "a"}), nil
 	}}))
 	config.WorkflowIDPrefix = h.Prefix
 	other.start(config)
@@ -368,7 +368,7 @@ func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 	var passes atomic.Int64
 	informs := &controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
 		passes.Add(1)
-		return send[hourly](ctx), nil
+		return sendListed[hourly](ctx), nil
 	}}
 	looks := &looking{}
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}

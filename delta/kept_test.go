@@ -84,7 +84,7 @@ func listedModeFor[T delta.Object](object func(account) T, accountOf func(T) acc
 				for i, a := range up.all {
 					all[i] = object(a)
 				}
-				return send(ctx, all...), up.fail
+				return sendListed(ctx, all...), up.fail
 			},
 		}
 		if finalize == nil {

@@ -11,18 +11,19 @@ import (
 )
 
 const (
-	// MaxCounted is how many resources of one sort are counted where people look: degraded, failed, late, and others of a kind. There are more where a count is that, or
-	// there may be.
+	// MaxCounted bounds the counts of degraded, failed, late and other resources of a kind that people look at. If a count
+	// equals it, there may be more.
 	MaxCounted = 10_000
-	// sampledPages is how many pages of the table are read for an estimate, 16 MB. A smaller table is read as a whole, and counted.
+	// sampledPages is how many pages of the table an estimate reads, 16 MB. A smaller table is read as a whole, and
+	// counted.
 	sampledPages = 2_000
-	// smallKind is how many resources a kind has at most, by the sample, that is counted by itself, and smallKindMost how many of it are read: a sample may be wrong about
-	// a kind whose resources are in few pages.
+	// smallKind is how many resources a kind may have, by the sample, to be counted separately. smallKindMost bounds that
+	// count, because a sample may be wrong about a kind whose resources are in few pages.
 	smallKind     = 5_000
 	smallKindMost = 20_000
 )
 
-// addCounts counts the resources of all kinds without reading more of the table the larger it is.
+// addCounts counts the resources of all kinds, at a cost that does not grow with the table.
 func (c *Client) addCounts(ctx context.Context, kind func(name string) *KindStatus) error {
 	q := db.New()
 	sampled, err := q.SampleResources(ctx, c.pool, sampledPages)
@@ -35,7 +36,7 @@ func (c *Client) addCounts(ctx context.Context, kind func(name string) *KindStat
 		}
 		return nil
 	}
-	// What was not sampled may be there all the same, and a kind of few resources is counted.
+	// A kind that the sample missed may still have resources, and kinds with few resources are counted.
 	estimates := map[string]int64{}
 	scaled := func(n int64, share float64) int64 { return int64(float64(n)/share + 0.5) }
 	for _, s := range sampled {
@@ -82,7 +83,7 @@ func (c *Client) addCounts(ctx context.Context, kind func(name string) *KindStat
 	return nil
 }
 
-// addCount notes how many resources of the kind are in a state; shards were added before.
+// addCount records how many resources of the kind are in a state. Call it after addShards.
 func (k *KindStatus) addCount(state deltatype.ResourceState, count, shardless int64) {
 	k.setCount(state, count)
 	if state != deltatype.ResourceStateDeleted && k.namesShards() {

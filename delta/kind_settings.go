@@ -10,16 +10,16 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// SettingOrigin says where a setting of a kind comes from.
+// SettingOrigin is where a setting of a kind comes from.
 type SettingOrigin string
 
-// Where settings come from, the strongest first.
+// The origins of settings, the strongest first.
 const (
 	// SettingOfConfig is one that [Config].Kinds sets.
 	SettingOfConfig SettingOrigin = "config"
 	// SettingOfKind is one that the kind's own Settings returns.
 	SettingOfKind SettingOrigin = "kind"
-	// SettingOfClient is one that the kind leaves to the client, as InformInterval is left to [Config].ResourceInformInterval.
+	// SettingOfClient is one that the kind leaves to the client, such as InformInterval to [Config].ResourceInformInterval.
 	SettingOfClient SettingOrigin = "client"
 	// SettingOfDefault is one that nobody has set.
 	SettingOfDefault SettingOrigin = "default"
@@ -29,20 +29,20 @@ const (
 type Setting struct {
 	// Name is the field of [ObjectSettings], such as "RetryPolicy.MaximumInterval".
 	Name string
-	// Value is its value in words: durations as "1h30m", structs as JSON, and "-" for none.
+	// Value is its value as text: durations as "1h30m", structs as JSON, and "-" for none.
 	Value string
-	// Origin says where it comes from.
+	// Origin is where it comes from.
 	Origin SettingOrigin
 }
 
-// KindSettings returns the settings of a kind that are in force in this client, in the order of [ObjectSettings]. Clients that have other settings are
-// not known. It returns [ErrNotFound] where this client has no controller of the kind.
+// KindSettings returns the settings of a kind that are in force in this client, in the order of [ObjectSettings]. Other
+// clients may have others. It returns [ErrNotFound] if this client has no controller of the kind.
 func (c *Client) KindSettings(kind string) ([]Setting, error) {
-	found, ok := c.config.Controllers.find(kind)
+	found, ok := c.config.Controllers.findKind(kind)
 	if !ok {
 		return nil, fmt.Errorf("delta: settings of kind %s: this client has no controller of it: %w", kind, ErrNotFound)
 	}
-	// These have their defaults where they are used.
+	// The users of these settings fill in their defaults.
 	inForce := found.settings
 	inForce.RetryPolicy = inForce.RetryPolicy.WithDefaults()
 	setDefault(&inForce.HeartbeatTimeout, activities.HeartbeatTimeout)
@@ -56,7 +56,7 @@ func (c *Client) KindSettings(kind string) ([]Setting, error) {
 	return all, nil
 }
 
-// addSettings adds the fields of settings, and says of each which of the two other sets has it.
+// addSettings adds the fields of settings, each with its origin.
 func addSettings(all *[]Setting, within string, inForce, own, configured reflect.Value) {
 	for i := range inForce.NumField() {
 		name := within + inForce.Type().Field(i).Name
@@ -75,7 +75,7 @@ func addSettings(all *[]Setting, within string, inForce, own, configured reflect
 	}
 }
 
-// settingText is a value as a person reads it.
+// settingText formats a value for people.
 func settingText(value reflect.Value) string {
 	switch v := value.Interface().(type) {
 	case time.Duration:

@@ -29,10 +29,10 @@ func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
 		config.Kinds = map[string]delta.ObjectSettings{g.kind: {Parallelism: 2}}
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {}} // no bound
 		c := g.start(config)
-		g.inform(c, nil, names("r", 20)...)
+		g.inform(c, nil, temporalNames("r", 20)...)
 		until(t, func() bool { return running.Load() == 2 })
 		close(open)
-		for _, name := range names("r", 20) {
+		for _, name := range temporalNames("r", 20) {
 			row := g.await(name, synced(1))
 			require.Equal(t, g.kind == "batched", row.WorkflowID != g.Prefix+"/"+g.kind+"/"+name, "BatchSize is the kind's own still")
 		}

@@ -9,11 +9,14 @@ import (
 func init() {
 	kit.Open = openKit
 	kit.CheckInformOptions = func(o *deltatype.InformOptions) error { return checkInformOptions(ScheduleInformParams{}, o) }
-	kit.Encode = func(object deltatype.Object) (deltatype.ObjectInformParams, error) { return encode(object, nil, nil) }
+	kit.Encode = func(object deltatype.Object) (deltatype.ObjectInformParams, error) {
+		return encodeObject(object, nil, nil)
+	}
 	kit.InputError, kit.SchemaError = inputError, schemaError
 }
 
-// openKit has a controller called without a database: by the settings and the Config of a client, or by those of the kind and the defaults.
+// openKit lets deltatest call a controller without a database, with the settings and the Config of a client, or with those
+// of the kind and the defaults.
 func openKit(controllers, client any) *kit.Kind {
 	c := &Client{config: Config{}.WithDefaults()}
 	own, _ := client.(*Client)
@@ -21,31 +24,31 @@ func openKit(controllers, client any) *kit.Kind {
 		c.config, c.retained = own.config, own.retained
 	}
 	set := controllers.(*Controllers)
-	kind := set.kinds()[0]
+	kind := set.kindNames()[0]
 	r := set.byKind[kind]
 	if own != nil {
-		if there, ok := own.config.Controllers.find(kind); ok {
+		if there, ok := own.config.Controllers.findKind(kind); ok {
 			r.settings = there.settings
 		}
 	}
-	a := c.configured(r)
+	a := c.configuredActivities(r)
 	if own != nil {
-		a.Context = own.inContext
+		a.Context = own.withClient
 	}
 	return &kit.Kind{Activities: a, Decode: r.decode, Encode: func(object deltatype.Object, opts any) (deltatype.ObjectInformParams, error) {
-		return encodeFor(kind, object, opts.(*InformOpts), r.decode)
+		return encodeForKind(kind, object, opts.(*InformOpts), r.decode)
 	}}
 }
 
-// configured are the activities of a kind, as far as its settings and the client's Config decide them.
-func (c *Client) configured(r registered) *activities.Activities {
+// configuredActivities returns the activities of a kind, with the fields that its settings and the client's Config decide.
+func (c *Client) configuredActivities(r registered) *activities.Activities {
 	return &activities.Activities{
 		Handler:       r.handler,
 		Logger:        c.config.Logger,
 		WorkTimeout:   c.config.ResourceWorkTimeout,
 		InformTimeout: c.config.ControllerInformTimeout,
 		Retry:         r.settings.RetryPolicy,
-		Retention:          c.restOf(r),
+		Retention:          c.kindRetention(r),
 		Listing: activities.Listing{
 			Overlap:          r.settings.InformOverlap,
 			Complete:         r.settings.CompleteListing,

@@ -123,7 +123,7 @@ func TestAListingIsNotBehindByTimesOfAnotherSchedule(t *testing.T) {
 func TestAShardIsToBeListedSinceItIsNamed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 2), "us": temporalNames("u", 2)})
 	c := h.client(h.config(add[regional](outside)))
 	name := func() {
 		_, err := h.pass(c, "regional", activities.InformInput{})

@@ -174,7 +174,7 @@ func TestFinalizeHasASlotOfItsKey(t *testing.T) {
 		}
 		return nil
 	})))
-	all := names("m", 8)
+	all := temporalNames("m", 8)
 	h.informKeyed(c, mode, "key", all...)
 	for _, name := range all {
 		h.eventually(mode.kind, name, synced(1))

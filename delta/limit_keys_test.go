@@ -261,7 +261,7 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 			c := h.client(config)
 			inform := func(key, prefix string, n int) {
 				var objects []delta.Object
-				for _, name := range names(prefix, n) {
+				for _, name := range temporalNames(prefix, n) {
 					objects = append(objects, mode.object(tenant{Name: name, Key: key}))
 				}
 				_, err := c.InformMany(t.Context(), objects, &delta.InformOpts{Namespace: "narrow", Priority: 1})
@@ -276,7 +276,7 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 				defer cancel()
 				_ = c.Stop(ctx)
 			})
-			for _, name := range append(names("other", 20), names("none", 20)...) {
+			for _, name := range append(temporalNames("other", 20), temporalNames("none", 20)...) {
 				h.eventually(mode.kind, name, synced(1))
 			}
 			require.LessOrEqual(t, busy.Load(), int64(keySlots))
@@ -387,7 +387,7 @@ func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	most := h.watchKeys(mode.kind)
-	all := names("short", 120)
+	all := temporalNames("short", 120)
 	var objects []delta.Object
 	for i, name := range all {
 		objects = append(objects, mode.object(tenant{Name: name, Key: fmt.Sprint("key", i%3)}))
@@ -412,7 +412,7 @@ func TestAKilledClientFreesItsKeys(t *testing.T) {
 	idle := mode.controller(func(context.Context, *deltatype.ResourceRow) error { return nil })
 	c := h.client(h.config(idle))
 	var objects []delta.Object
-	for _, name := range names("a", keySlots+4) {
+	for _, name := range temporalNames("a", keySlots+4) {
 		objects = append(objects, mode.object(tenant{Name: name, Key: "key"}))
 	}
 	_, err := c.InformMany(t.Context(), objects, nil)
@@ -422,7 +422,7 @@ func TestAKilledClientFreesItsKeys(t *testing.T) {
 	kill()
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	for _, name := range names("a", keySlots+4) {
+	for _, name := range temporalNames("a", keySlots+4) {
 		h.eventually(mode.kind, name, synced(1))
 	}
 }

@@ -12,18 +12,18 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// namespaceLimits bound Work by namespace, across kinds. The bounds may change while Work runs.
+// namespaceLimits bounds Work by namespace, across kinds. The bounds may change while Work runs.
 type namespaceLimits struct {
 	pool *pgxpool.Pool
-	// freed is called when there is room again in a namespace whose rows were not dispatched.
+	// freed is called when a namespace whose rows were not dispatched has free slots again.
 	freed func()
 
 	mu sync.RWMutex
-	// byName are the namespaces that are limited, or were.
+	// byName has the namespaces that are limited, or were.
 	byName map[string]*namespaceLimit
 }
 
-// namespaceBound is what limits a namespace; its zero value is no limit.
+// namespaceBound is the bounds of a namespace; its zero value is no limit.
 type namespaceBound struct {
 	maxWorkers int
 	rate       float64
@@ -33,8 +33,8 @@ func newNamespaceLimits(pool *pgxpool.Pool, freed func()) *namespaceLimits {
 	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}}
 }
 
-// set makes bounds those that hold. A namespace that is not among them has none.
-func (l *namespaceLimits) set(bounds map[string]namespaceBound) {
+// setBounds sets the bounds of all namespaces. A namespace that is not among them has none.
+func (l *namespaceLimits) setBounds(bounds map[string]namespaceBound) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for name, bound := range bounds {
@@ -43,20 +43,20 @@ func (l *namespaceLimits) set(bounds map[string]namespaceBound) {
 		}
 	}
 	for name, limit := range l.byName {
-		limit.bound(l.pool, name, bounds[name])
+		limit.setBound(l.pool, name, bounds[name])
 	}
 }
 
-// of is the limit of a namespace; nil where it never had one.
-func (l *namespaceLimits) of(namespace string) *namespaceLimit {
+// limitOf returns the limit of a namespace; nil if it never had one.
+func (l *namespaceLimits) limitOf(namespace string) *namespaceLimit {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.byName[namespace]
 }
 
-// Acquire waits for a slot of a namespace; one that is not limited has no bound.
+// Acquire waits for a slot of a namespace, unless the namespace is not limited.
 func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (release func(), err error) {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	if limit == nil {
 		return func() {}, nil
 	}
@@ -65,7 +65,7 @@ func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (releas
 
 // TryAcquire takes a slot of a namespace if one is free.
 func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool) {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	if limit == nil {
 		return func() {}, true
 	}
@@ -74,7 +74,7 @@ func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool)
 
 // AwaitRate waits until the rate of a namespace lets a call begin.
 func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error) {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	if limit == nil {
 		return func() {}, nil
 	}
@@ -83,36 +83,37 @@ func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string)
 
 // IsRated reports whether a namespace has a rate.
 func (l *namespaceLimits) IsRated(namespace string) bool {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	return limit != nil && limit.rateLimit() != nil
 }
 
 // IsFull reports whether a call would wait.
 func (l *namespaceLimits) IsFull(namespace string) bool {
-	limit := l.of(namespace)
+	limit := l.limitOf(namespace)
 	return limit != nil && limit.isFull()
 }
 
-// room is how many rows of each limited namespace may be leased: as many as can be worked, and as many again to wait for their slots, so
-// that none is idle. Those without room are full; freed is called when that is over for one of them.
-func (l *namespaceLimits) room() (limited []string, rooms []int32, full []string) {
-	limited, rooms, full = []string{}, []int32{}, []string{}
+// leasableRows returns how many rows of each limited namespace may be leased: as many as can be worked, and as many again
+// that wait for slots, so that no slot is idle. Namespaces without any are full; freed is called when that changes for one
+// of them.
+func (l *namespaceLimits) leasableRows() (limited []string, counts []int32, full []string) {
+	limited, counts, full = []string{}, []int32{}, []string{}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		switch room, isLimited := limit.room(); {
+		switch count, isLimited := limit.leasableRows(); {
 		case !isLimited:
-		case room > 0:
-			limited, rooms = append(limited, name), append(rooms, int32(room)) //nolint:gosec // at most 20,000
+		case count > 0:
+			limited, counts = append(limited, name), append(counts, int32(count)) //nolint:gosec // at most 20,000
 		default:
 			full = append(full, name)
 		}
 	}
-	return limited, rooms, full
+	return limited, counts, full
 }
 
-// lease counts rows that were leased for workflows of their own, and reports whether there may be more that there was no room for.
-func (l *namespaceLimits) lease(namespaces []string) (more bool) {
+// countLeased counts rows that were leased for single workflows. It reports whether full namespaces may have more due rows.
+func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
 	slices.Sort(namespaces)
 	for len(namespaces) > 0 {
 		name, n := namespaces[0], 1
@@ -120,26 +121,27 @@ func (l *namespaceLimits) lease(namespaces []string) (more bool) {
 			n++
 		}
 		namespaces = namespaces[n:]
-		if limit := l.of(name); limit != nil {
-			more = limit.lease(n) || more
+		if limit := l.limitOf(name); limit != nil {
+			more = limit.countLeased(n) || more
 		}
 	}
 	return more
 }
 
-// forget takes back that rows were leased whose workflows could not be woken: they are leased again, and would take room twice.
-func (l *namespaceLimits) forget(namespaces []string) {
+// uncountLeased takes rows out of the counts whose workflows could not be woken, because they are leased, and counted,
+// again.
+func (l *namespaceLimits) uncountLeased(namespaces []string) {
 	for _, name := range namespaces {
-		if limit := l.of(name); limit != nil {
-			limit.forget()
+		if limit := l.limitOf(name); limit != nil {
+			limit.uncountLeased()
 		}
 	}
 }
 
-// namespaceLimit is that of one namespace.
+// namespaceLimit is the limit of one namespace.
 type namespaceLimit struct {
 	freed func()
-	// free is release, made once: each call of Work is given it.
+	// free is release, made once: each call of Work gets it.
 	free func()
 
 	mu sync.Mutex
@@ -147,16 +149,16 @@ type namespaceLimit struct {
 	size int
 	// rate bounds how many begin a second; nil for no bound.
 	rate *activities.RateLimit
-	// gates let one call of a kind at a time wait for the rate, and for its slots after that.
+	// gates let one call of a kind at a time wait for the rate, and then for its slots.
 	gates map[string]chan struct{}
-	// used counts calls of Work that have a slot, waiting resources that wait for one, or for the rate.
+	// used counts calls of Work with a slot, waiting resources that wait for one, or for the rate.
 	used, waiting int
-	// queue are those that wait for a slot, in their order: each is closed when it has one.
+	// queue has a channel for each call that waits for a slot, in their order: it is closed when the call has one.
 	queue []chan struct{}
-	// leased are the times at which rows were leased that have not come for a slot. One that comes to another client is forgotten after a
-	// lease.
+	// leased are the times of leases whose rows have not asked for a slot. A row that went to another client is forgotten
+	// after a lease.
 	leased []time.Time
-	// withheld is set while rows are not dispatched for want of room.
+	// withheld is set while rows are not dispatched because the namespace is full.
 	withheld bool
 }
 
@@ -166,21 +168,21 @@ func newNamespaceLimit(freed func()) *namespaceLimit {
 	return n
 }
 
-// bound changes the bounds. Slots that are taken stay so, also beyond a bound that is lower now.
-func (n *namespaceLimit) bound(pool *pgxpool.Pool, name string, to namespaceBound) {
+// setBound changes the bounds. Calls keep their slots, even beyond a lower bound.
+func (n *namespaceLimit) setBound(pool *pgxpool.Pool, name string, to namespaceBound) {
 	n.mu.Lock()
 	n.size = to.maxWorkers
 	if n.rate.Rate() != to.rate {
 		n.rate = activities.NewNamespaceRateLimit(pool, name, to.rate)
 	}
-	n.grant()
-	wake := n.unhold()
+	n.grantSlots()
+	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }
 
-// grant gives free slots to those that wait. The lock is held.
-func (n *namespaceLimit) grant() {
+// grantSlots gives free slots to waiting calls. The lock is held.
+func (n *namespaceLimit) grantSlots() {
 	for len(n.queue) > 0 && (n.size == 0 || n.used < n.size) {
 		n.used++
 		close(n.queue[0])
@@ -188,8 +190,9 @@ func (n *namespaceLimit) grant() {
 	}
 }
 
-// unhold returns what wakes dispatchers that have left rows for want of room. The lock is held; it is not for the call.
-func (n *namespaceLimit) unhold() (wake func()) {
+// clearWithheld returns a function that wakes dispatchers which have left rows out because the namespace was full. The lock
+// is held, but must not be for the returned function.
+func (n *namespaceLimit) clearWithheld() (wake func()) {
 	if !n.withheld {
 		return func() {}
 	}
@@ -197,8 +200,8 @@ func (n *namespaceLimit) unhold() (wake func()) {
 	return n.freed
 }
 
-// comes notes that a resource which was leased has come. The lock is held.
-func (n *namespaceLimit) comes() {
+// noteArrival notes that a leased resource has asked for a slot. The lock is held.
+func (n *namespaceLimit) noteArrival() {
 	if len(n.leased) > 0 {
 		n.leased = n.leased[1:]
 	}
@@ -207,7 +210,7 @@ func (n *namespaceLimit) comes() {
 func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error) {
 	n.mu.Lock()
 	if n.rate == nil {
-		n.comes() // otherwise it came when it began to wait for the rate
+		n.noteArrival() // otherwise awaitRate has noted it
 	}
 	if n.isFree() {
 		n.used++
@@ -217,7 +220,7 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 	mine := make(chan struct{})
 	n.queue = append(n.queue, mine)
 	n.waiting++
-	n.grant()
+	n.grantSlots()
 	n.mu.Unlock()
 	select {
 	case <-mine:
@@ -227,9 +230,9 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 		n.waiting--
 		if at := slices.Index(n.queue, mine); at >= 0 {
 			n.queue = slices.Delete(n.queue, at, at+1)
-		} else { // it was given one at the same moment
+		} else { // it got a slot at the same moment
 			n.used--
-			n.grant()
+			n.grantSlots()
 		}
 		return nil, context.Cause(ctx)
 	}
@@ -246,7 +249,7 @@ func (n *namespaceLimit) tryAcquire() (release func(), ok bool) {
 		return nil, false
 	}
 	if n.rate == nil {
-		n.comes()
+		n.noteArrival()
 	}
 	n.used++
 	return n.free, true
@@ -258,8 +261,8 @@ func (n *namespaceLimit) isFree() bool { return n.size == 0 || (n.used < n.size 
 func (n *namespaceLimit) release() {
 	n.mu.Lock()
 	n.used--
-	n.grant()
-	wake := n.unhold()
+	n.grantSlots()
+	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }
@@ -277,7 +280,7 @@ func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func
 		n.mu.Unlock()
 		return func() {}, nil
 	}
-	n.comes()
+	n.noteArrival()
 	n.waiting++
 	gate := n.gates[kind]
 	if gate == nil {
@@ -288,7 +291,7 @@ func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func
 	leave := func() {
 		n.mu.Lock()
 		n.waiting--
-		wake := n.unhold()
+		wake := n.clearWithheld()
 		n.mu.Unlock()
 		wake()
 	}
@@ -315,26 +318,26 @@ func (n *namespaceLimit) isFull() bool {
 	return n.rate != nil || (n.size > 0 && n.used+n.waiting >= n.size)
 }
 
-func (n *namespaceLimit) room() (room int, isLimited bool) {
+func (n *namespaceLimit) leasableRows() (room int, isLimited bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
 		return 0, false
 	}
-	room = n.roomLeft()
+	room = n.leasableLeft()
 	n.withheld = n.withheld || room <= 0
 	return room, true
 }
 
 const (
-	// What begins within a second may wait for the rate of a namespace, within these bounds.
+	// Bounds of how many rows may wait for the rate of a namespace, which are those that begin within a second.
 	fewRated  = 4
 	manyRated = 256
 )
 
-// roomLeft is how many more rows may be leased. The lock is held.
-func (n *namespaceLimit) roomLeft() int {
-	n.leased = since(n.leased, time.Now().Add(-activities.DispatchLease))
+// leasableLeft returns how many more rows may be leased. The lock is held.
+func (n *namespaceLimit) leasableLeft() int {
+	n.leased = dropBefore(n.leased, time.Now().Add(-activities.DispatchLease))
 	room := math.MaxInt16
 	if n.size > 0 {
 		room = 2*n.size - n.used - n.waiting - len(n.leased)
@@ -346,8 +349,8 @@ func (n *namespaceLimit) roomLeft() int {
 	return room
 }
 
-// lease counts rows that were leased, and reports whether there is no room for more.
-func (n *namespaceLimit) lease(rows int) (isFull bool) {
+// countLeased counts leased rows, and reports whether no more may be leased.
+func (n *namespaceLimit) countLeased(rows int) (isFull bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
@@ -357,14 +360,14 @@ func (n *namespaceLimit) lease(rows int) (isFull bool) {
 	for range rows {
 		n.leased = append(n.leased, now)
 	}
-	return n.roomLeft() <= 0
+	return n.leasableLeft() <= 0
 }
 
-// forget takes back that a row was leased.
-func (n *namespaceLimit) forget() {
+// uncountLeased takes a row out of the count.
+func (n *namespaceLimit) uncountLeased() {
 	n.mu.Lock()
 	n.leased = n.leased[:max(len(n.leased)-1, 0)]
-	wake := n.unhold()
+	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }

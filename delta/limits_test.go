@@ -11,9 +11,9 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	t.Parallel()
 	woken := 0
 	limits := newNamespaceLimits(nil, func() { woken++ })
-	limits.set(map[string]namespaceBound{"narrow": {maxWorkers: 2}})
+	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 2}})
 	room := func() int {
-		limited, rooms, full := limits.room()
+		limited, rooms, full := limits.leasableRows()
 		if len(rooms) == 0 {
 			require.Equal(t, []string{"narrow"}, full)
 			return 0
@@ -22,20 +22,20 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 		return int(rooms[0])
 	}
 	require.Equal(t, 4, room(), "as many as have slots, and as many again to wait for them")
-	require.False(t, limits.lease([]string{"narrow", "wide", "narrow"}))
+	require.False(t, limits.countLeased([]string{"narrow", "wide", "narrow"}))
 	require.Equal(t, 2, room())
-	require.True(t, limits.lease([]string{"narrow", "narrow"}))
+	require.True(t, limits.countLeased([]string{"narrow", "narrow"}))
 	require.Zero(t, room())
 	require.Zero(t, woken)
 
-	limits.forget([]string{"narrow", "wide"})
+	limits.uncountLeased([]string{"narrow", "wide"})
 	require.Equal(t, 1, woken, "dispatchers that had left rows look again")
 	require.Equal(t, 1, room())
 	for range 100 { // as often as it is tried again
-		limits.lease([]string{"narrow"})
-		limits.forget([]string{"narrow"})
+		limits.countLeased([]string{"narrow"})
+		limits.uncountLeased([]string{"narrow"})
 	}
 	require.Equal(t, 1, room())
-	limits.forget([]string{"narrow", "narrow", "narrow", "narrow"})
+	limits.uncountLeased([]string{"narrow", "narrow", "narrow", "narrow"})
 	require.Equal(t, 4, room())
 }

@@ -17,25 +17,27 @@ import (
 // Sort is an order of resources.
 type Sort string
 
-// The orders. All but SortMade are for few resources: the filter must have Late or Error, or States of which each is degraded or failed. An index that had all
-// resources in these orders would be written by each sync, twice. All that match are looked at for a page, so give it a context with a deadline.
+// The orders. All but SortMade are for few resources: the filter must have Late or Error, or only degraded and failed
+// States, because an index of all resources in such an order would be written by each sync, twice. A page reads all
+// matching resources, so use a context with a deadline.
 const (
-	// SortMade is the order in which the rows were made, for any filter. A page of it costs the same wherever it is.
+	// SortMade is the order in which the rows were made, for any filter. All its pages cost the same.
 	SortMade Sort = "made"
-	// SortChanged is by the latest of: a new generation, which an inform or a command makes, the beginning of a call of Work, and a sync.
+	// SortChanged is by the latest of: a new generation, which an inform or a command makes, the beginning of a call of
+	// Work, and a sync.
 	SortChanged Sort = "changed"
-	// SortDue is by when the next step is due, or until when the claim lasts. What has no next step is last.
+	// SortDue is by when the next step is due, or until when the claim lasts. Resources without a next step are last.
 	SortDue Sort = "due"
 	// SortError is by the first 200 characters of the latest error: equal texts are together.
 	SortError Sort = "error"
 )
 
-// Sorts are all orders.
+// Sorts returns all orders.
 func Sorts() []Sort { return []Sort{SortMade, SortChanged, SortDue, SortError} }
 
 // SortedPage is a part of a sorted listing.
 type SortedPage struct {
-	// Sort is the order; Descending is the opposite one, such as the newest first.
+	// Sort is the order. Descending reverses it, for example to the newest first.
 	//
 	// Sort defaults to SortMade.
 	Sort       Sort
@@ -48,14 +50,14 @@ type SortedPage struct {
 	Limit int
 }
 
-// SortedRows is a page of resources, and the cursors of the pages after and before it: empty where there is none.
+// SortedRows is a page of resources, and the cursors of the pages after and before it: empty if there is none.
 type SortedRows struct {
 	Rows           []*deltatype.ResourceRow
 	Next, Previous string
 }
 
-// ListSorted reads a page of the resources that match, in an order. Pages go on from the place of a row in the order, not from a number of rows: a row that changes
-// meanwhile may be met twice, or not at all, and no other one is.
+// ListSorted reads a page of matching resources, in an order. A page continues from the position of a row in the order, not
+// from a number of rows: a row that changes meanwhile may appear twice, or not at all, but no other.
 func (c *Client) ListSorted(ctx context.Context, filter Filter, page SortedPage) (*SortedRows, error) {
 	listed, err := c.listSorted(ctx, filter, page)
 	if err != nil {
@@ -72,7 +74,7 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	if !slices.Contains(Sorts(), page.Sort) {
 		return nil, inputError("Sort", string(page.Sort), "must be made, changed, due or error")
 	}
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return nil, err
 	}
 	if page.Sort != SortMade && !filter.isOfFew() {
@@ -85,12 +87,12 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	if filter.choosesNothing() {
 		return &SortedRows{}, nil
 	}
-	var after *place
+	var after *sortPosition
 	isBackwards := false
 	if cursor != nil {
-		after, isBackwards = &place{text: cursor.Text, at: cursor.At, id: cursor.ID}, cursor.IsBackwards
+		after, isBackwards = &sortPosition{text: cursor.Text, at: cursor.At, id: cursor.ID}, cursor.IsBackwards
 	}
-	rows, err := c.listPlaced(ctx, filter, page.Sort, page.Descending != isBackwards, page.Limit+1, after)
+	rows, err := c.listPositioned(ctx, filter, page.Sort, page.Descending != isBackwards, page.Limit+1, after)
 	if err != nil {
 		return nil, err
 	}
@@ -105,52 +107,54 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	}
 	if n := len(rows); n > 0 {
 		if isBackwards || goesOn {
-			listed.Next = encodeCursor(page.Sort, rows[n-1].place, false)
+			listed.Next = encodeCursor(page.Sort, rows[n-1].sortPosition, false)
 		}
 		if !isBackwards && cursor != nil || isBackwards && goesOn {
-			listed.Previous = encodeCursor(page.Sort, rows[0].place, true)
+			listed.Previous = encodeCursor(page.Sort, rows[0].sortPosition, true)
 		}
 	}
 	return listed, nil
 }
 
-// place is where a row is in an order: by a text, a time and its id. What an order does not need is empty, and the same for all rows.
-type place struct {
+// sortPosition is the position of a row in an order: a text, a time and its id. Fields that an order does not need are
+// empty.
+type sortPosition struct {
 	text string
 	at   time.Time
 	id   int64
 }
 
-type placedRow struct {
-	place
+type positionedRow struct {
+	sortPosition
 	row *deltatype.ResourceRow
 }
 
-// listPlaced reads what matches a filter that was checked, and chooses something, in an order, after a place; from its beginning where that is nil.
-func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDescending bool, limit int, after *place) ([]placedRow, error) {
-	p, err := filter.params()
+// listPositioned reads resources in an order, after a position; from the beginning if that is nil. The filter was
+// validated, and matches something.
+func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, isDescending bool, limit int, after *sortPosition) ([]positionedRow, error) {
+	p, err := filter.queryParams()
 	if err != nil {
 		return nil, err
 	}
 	conn := db.Planned(c.pool, maxPage)
 	first := after == nil
 	if first {
-		after = &place{}
+		after = &sortPosition{}
 	}
 	var rows []db.Resource
 	switch batch := int32(limit); { //nolint:gosec // it is at most maxPage
 	case sort != SortMade || filter.Late:
 		few, err := db.New().ListFew(ctx, conn, db.ListFewParams{
 			Sort: string(sort), Descending: isDescending, Late: filter.Late, Grace: lateGrace, Longest: activities.LongestLease,
-			First: first, AfterText: after.text, AfterAt: after.time(), AfterID: after.id, Batch: batch,
+			First: first, AfterText: after.text, AfterAt: after.postgresTime(), AfterID: after.id, Batch: batch,
 			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
 		})
 		if err != nil {
 			return nil, schemaError(err)
 		}
-		placed := make([]placedRow, len(few))
+		placed := make([]positionedRow, len(few))
 		for i, f := range few {
-			placed[i].place = place{text: f.KeyText, at: f.KeyAt.UTC(), id: f.Resource.ID}
+			placed[i].sortPosition = sortPosition{text: f.KeyText, at: f.KeyAt.UTC(), id: f.Resource.ID}
 			if placed[i].row, err = f.Resource.Row(); err != nil {
 				return nil, err
 			}
@@ -174,7 +178,7 @@ func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDes
 	if err != nil {
 		return nil, schemaError(err)
 	}
-	placed := make([]placedRow, len(rows))
+	placed := make([]positionedRow, len(rows))
 	for i, row := range rows {
 		placed[i].id = row.ID
 		if placed[i].row, err = row.Row(); err != nil {
@@ -184,15 +188,15 @@ func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDes
 	return placed, nil
 }
 
-// time is that of the place; the epoch where the order has none, as the statement has it.
-func (p *place) time() time.Time {
+// postgresTime returns the time of the position; the epoch if the order has none, as in the statement.
+func (p *sortPosition) postgresTime() time.Time {
 	if p.at.IsZero() {
 		return time.Unix(0, 0)
 	}
 	return p.at
 }
 
-// cursor is a place as callers keep it, with the order that it is of.
+// cursor is an encoded position, with its order, that callers keep.
 type cursor struct {
 	Sort        Sort      `json:"s"`
 	IsBackwards bool      `json:"b,omitempty"`
@@ -201,7 +205,7 @@ type cursor struct {
 	ID          int64     `json:"i"`
 }
 
-func encodeCursor(sort Sort, p place, isBackwards bool) string {
+func encodeCursor(sort Sort, p sortPosition, isBackwards bool) string {
 	text, err := json.Marshal(cursor{Sort: sort, IsBackwards: isBackwards, Text: p.text, At: p.at, ID: p.id})
 	if err != nil {
 		panic(err) // a text, a time of Postgres and a number have JSON
@@ -209,7 +213,7 @@ func encodeCursor(sort Sort, p place, isBackwards bool) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// decodeCursor returns nil for an empty one.
+// decodeCursor returns nil for an empty cursor.
 func decodeCursor(encoded string, sort Sort) (*cursor, error) {
 	if encoded == "" {
 		return nil, nil

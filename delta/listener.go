@@ -20,17 +20,17 @@ const (
 	maxListenBackoff = 30 * time.Second
 )
 
-// listener hears what other clients inform, on a connection of its own beside the pool.
+// listener receives notifications of other clients, on a connection beside the pool.
 type listener struct {
 	pool    *pgxpool.Pool
 	channel string
 	log     *slog.Logger
-	// wake is called with the kind that has something to dispatch, wakeAll where it is not known which kinds have.
+	// wake is called with the kind of a notification. wakeAll is called if notifications may have been missed.
 	wake    func(kind string)
 	wakeAll func()
 
 	mu sync.Mutex
-	// listening is true while it has a connection that listens, and failure is why it has lost the one before.
+	// listening reports whether it has a connection that listens; failure is why it lost the one before.
 	listening bool
 	failure   error
 }
@@ -41,8 +41,8 @@ func (l *listener) setListening(listening bool, failure error) {
 	l.listening, l.failure = listening, failure
 }
 
-// check returns why nothing listens.
-func (l *listener) check() error {
+// checkConnection returns why nothing listens; nil if it does.
+func (l *listener) checkConnection() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -95,7 +95,7 @@ func (l *listener) listen(ctx context.Context) error {
 		return err
 	}
 	l.setListening(true, nil)
-	// What was informed while nobody listened.
+	// Rows may have been informed before.
 	l.wakeAll()
 	for {
 		notification, err := conn.WaitForNotification(ctx)

@@ -358,7 +358,7 @@ func TestFailInformIsNeverSilent(t *testing.T) {
 	config := h.config(with(&controller[mirror]{
 		inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan mirror, error) {
 			listed = ctx
-			return send(ctx, mirrors(1)...), nil
+			return sendListed(ctx, mirrors(1)...), nil
 		},
 		work: func(ctx context.Context, _ *delta.Resource[mirror]) error {
 			delta.FailInform(ctx, errors.New("from Work"))

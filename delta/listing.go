@@ -9,8 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// FailInform fails the pass of an informer that sends on a channel, at once and with this reason: the cursor stays, and nothing is marked
-// deleted. ctx is the context that Inform was given, or one made from it. It is called before the channel is closed, from any goroutine:
+// FailInform fails the pass of an informer that sends on a channel, at once and with this reason: the cursor stays, and
+// nothing is marked deleted. ctx is the context of Inform, or one derived from it. Call it before the channel is closed,
+// from any goroutine:
 //
 //	go func() {
 //		defer close(objects)
@@ -19,7 +20,8 @@ import (
 //		}
 //	}()
 //
-// The first reason counts. With any other context, and after the end of the listing, it fails nothing, and logs that as an error.
+// The first reason counts. With any other context, or after the end of the listing, it has no effect but an error in the
+// log.
 func FailInform(ctx context.Context, err error) {
 	if err == nil {
 		err = errors.New("delta.FailInform was called without an error")
@@ -29,11 +31,11 @@ func FailInform(ctx context.Context, err error) {
 		Logger(ctx).Error("delta.FailInform was called with a context that is not that of an informer: no pass has failed", "error", err)
 		return
 	}
-	switch ended, before := listing.fail(err); {
+	switch ended, before := listing.failWith(err); {
 	case ended && before == nil:
 		Logger(ctx).Error("delta.FailInform came too late: the listing had ended, and counts as complete. Call it before the channel is closed",
 			"error", err)
-	case before != nil && !errors.Is(err, ctx.Err()): // the end of the context is what the pass failed with
+	case before != nil && !errors.Is(err, ctx.Err()): // the pass failed with the end of the context
 		Logger(ctx).Warn("delta.FailInform: the listing had failed before", "error", err, "failed_with", before)
 	}
 }
@@ -41,12 +43,13 @@ func FailInform(ctx context.Context, err error) {
 // maxCursorBytes bounds an informer's cursor, which is read and written with each pass.
 const maxCursorBytes = 64 << 10
 
-// SetCursor keeps a position of the informer's own, such as a page token or the number of a change: it is [InformOptions].Cursor of the next
-// pass, beside After. It is called during the pass, with its context or one made from it, before the listing ends; the last call counts.
-// The cursor is stored only if the pass is complete, and was not narrowed by options of its caller. An empty one means none.
+// SetCursor stores the informer's own position, such as a page token or the number of a change: it is
+// [InformOptions].Cursor of the next pass, beside After. Call it during the pass, with its context or one derived from it,
+// before the listing ends; the last call counts. The cursor is stored only if the pass is complete, and was not narrowed by
+// options of its caller. An empty cursor means none.
 //
-// Valid UTF-8 without NUL characters, 64 KiB at most; any other fails the pass. With any other context, and after the end of the
-// listing, it sets nothing, and logs that as an error.
+// Valid UTF-8 without NUL characters, 64 KiB at most; any other fails the pass. With any other context, or after the end of
+// the listing, it has no effect but an error in the log.
 func SetCursor(ctx context.Context, cursor string) {
 	listing, ok := ctx.Value(listingKey{}).(*listing)
 	if !ok {
@@ -65,19 +68,19 @@ func SetCursor(ctx context.Context, cursor string) {
 
 type listingKey struct{}
 
-// listing is one pass, as far as the informer that has its context can decide it.
+// listing is the part of a pass that its informer decides through the context.
 type listing struct {
-	// failed is closed when the informer says that it failed.
+	// failed is closed when the informer calls FailInform.
 	failed chan struct{}
 
 	mu    sync.Mutex
 	err   error
 	ended bool
-	// cursor is the informer's own; nil where it set none.
+	// cursor is the informer's own; nil if it set none.
 	cursor *string
 }
 
-// setCursor notes the informer's cursor, and reports whether the listing goes on.
+// setCursor stores the informer's cursor, and reports whether the listing goes on.
 func (l *listing) setCursor(cursor string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,8 +90,8 @@ func (l *listing) setCursor(cursor string) bool {
 	return !l.ended
 }
 
-// fail notes why the listing failed, and returns whether it had ended, and the error that it had before.
-func (l *listing) fail(err error) (ended bool, before error) {
+// failWith stores why the listing failed. It returns whether the listing had ended, and its earlier error.
+func (l *listing) failWith(err error) (ended bool, before error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.ended && l.err == nil {
@@ -99,15 +102,16 @@ func (l *listing) fail(err error) (ended bool, before error) {
 	return l.ended, l.err
 }
 
-// failure is why the informer has failed the listing; nil if it has not.
-func (l *listing) failure() error {
+// informerError returns the error of FailInform; nil if there is none.
+func (l *listing) informerError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// end ends the listing with an error, or nil. It returns the one that counts, the informer's own, and the cursor.
-func (l *listing) end(err error) (cursor *string, failed error) {
+// endListing ends the listing with an error, or nil. It returns the error that counts, which is the informer's own if there
+// is one, and the cursor.
+func (l *listing) endListing(err error) (cursor *string, failed error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true

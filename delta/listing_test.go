@@ -66,7 +66,7 @@ func (u *upstream[T]) inform(ctx context.Context, o *delta.InformOptions) (<-cha
 	if u.fail != nil {
 		return nil, u.fail
 	}
-	return send(ctx, u.all...), nil
+	return sendListed(ctx, u.all...), nil
 }
 
 func mirrors(n int) (all []mirror) {
@@ -263,7 +263,7 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 		}
 		all = append(all, c)
 	}
-	return send(ctx, all...), nil
+	return sendListed(ctx, all...), nil
 }
 
 func (o *outside) create(round int) {

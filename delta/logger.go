@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// neverTrace is above all levels: an error says what was being done, and where it was logged helps nobody who reads it.
+// neverTrace is above all levels: an error describes its operation, and a stack of the log call helps nobody.
 const neverTrace = slog.LevelError + 1000
 
 // defaultLogger is zap behind slog: JSON lines on standard output, warnings and errors.
@@ -28,10 +28,10 @@ func defaultLogger() *slog.Logger {
 	return slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(neverTrace)))
 }
 
-// TemporalLogger is a logger for the connection to Temporal that is given as [Config].Temporal. It is as the SDK's log.NewStructuredLogger, but
-// that a failed attempt or pass, which is a failed activity in Temporal, has no line at level error: it is at level debug, since the client logs each
-// itself, with the resource or the counts of the pass, or the number of those that fail in masses. The connection that a client makes itself has such a
-// logger.
+// TemporalLogger returns a logger for a connection to Temporal that is given as [Config].Temporal. It is the SDK's
+// log.NewStructuredLogger, except that it logs a failed attempt or pass, which is a failed activity in Temporal, at level
+// debug instead of error. The client logs each failure itself, with the resource or the counts of the pass, or the number
+// of failures if there are very many. A connection that a client makes has this logger.
 func TemporalLogger(logger *slog.Logger) log.Logger {
 	return temporalLogger{log.NewStructuredLogger(logger)}
 }
@@ -57,7 +57,8 @@ func (l temporalLogger) WithCallerSkip(depth int) log.Logger {
 	return temporalLogger{log.Skip(l.Logger, depth)}
 }
 
-// isLoggedByClient reports whether a value of a line is the error of an attempt, of a pass, or of a run of a source, of which the client writes a line of its own.
+// isLoggedByClient reports whether a value of a line is an error that the client logs itself: of an attempt, of a pass, or
+// of a run of a source.
 func isLoggedByClient(value any) bool {
 	err, isError := value.(error)
 	if !isError {

@@ -11,39 +11,39 @@ import (
 )
 
 const (
-	// forgetPage is how many resources one statement has dispatched anew.
-	forgetPage = 2000
-	// claimsKept is how long the renewals of claims are kept that are over.
+	// redispatchPage is how many resources one statement makes dispatchable again.
+	redispatchPage = 2000
+	// claimsKept is how long renewals of expired claims are kept.
 	claimsKept = 10 * time.Minute
-	// keysKept is how long limit keys are kept that nothing uses.
+	// keysKept is how long unused limit keys are kept.
 	keysKept = time.Hour
 	// staleKept is how long a stale object is remembered that no pass lists any more.
 	staleKept = 30 * 24 * time.Hour
 )
 
-// holdPrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
-// everything: then all lifecycles are dispatched anew, from the rows. That comes before the mark, so that a client which
-// dies in between leaves it to the next one.
-func (e *engine) holdPrefix(ctx context.Context) error {
-	held, err := prefixHeld(ctx, e.temporal, e.names, e.installation)
+// ensurePrefix marks the prefix in Temporal as this installation's. If Temporal should have the mark and does not, it has
+// lost everything: then all lifecycles are dispatched again from the rows. The mark comes last, so that after a crash in
+// between the next client does the rest.
+func (e *engine) ensurePrefix(ctx context.Context) error {
+	held, err := isPrefixOwned(ctx, e.temporal, e.names, e.installation)
 	if err != nil || held {
 		return err
 	}
 	if e.started {
-		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched anew",
+		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched again",
 			"prefix", e.names.prefix)
 		e.attributes.Store(e.ensureAttributes(ctx))
-		if err := e.dispatchAnew(ctx); err != nil {
-			return fmt.Errorf("dispatching all lifecycles anew: %w", err)
+		if err := e.redispatchAll(ctx); err != nil {
+			return fmt.Errorf("dispatching all lifecycles again: %w", err)
 		}
 	}
-	return patiently(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
+	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
 }
 
-// dispatchAnew has all lifecycles dispatched anew, page by page.
-func (e *engine) dispatchAnew(ctx context.Context) error {
+// redispatchAll dispatches all lifecycles again, page by page.
+func (e *engine) redispatchAll(ctx context.Context) error {
 	for after := int64(0); ; {
-		page, err := e.forgetPage(ctx, after)
+		page, err := e.forgetDispatchedPage(ctx, after)
 		if err != nil || len(page) == 0 {
 			return schemaError(err)
 		}
@@ -58,15 +58,15 @@ func (e *engine) dispatchAnew(ctx context.Context) error {
 	}
 }
 
-func (e *engine) forgetPage(ctx context.Context, after int64) ([]db.ForgetDispatchedRow, error) {
+func (e *engine) forgetDispatchedPage(ctx context.Context, after int64) ([]db.ForgetDispatchedRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	return db.New().ForgetDispatched(ctx, db.Planned(e.client.pool, forgetPage), db.ForgetDispatchedParams{AfterID: after, Batch: forgetPage})
+	return db.New().ForgetDispatched(ctx, db.Planned(e.client.pool, redispatchPage), db.ForgetDispatchedParams{AfterID: after, Batch: redispatchPage})
 }
 
-// maintain looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:
-// each has the time at which a dispatcher steps in.
-func (e *engine) maintain(ctx context.Context) {
+// runMaintenance checks at intervals that Temporal still has Delta's schedules and mark. The rows need no such check,
+// because each has the time at which a dispatcher takes it.
+func (e *engine) runMaintenance(ctx context.Context) {
 	tick := time.NewTicker(e.client.config.MaintenanceJobInterval)
 	defer tick.Stop()
 	for {
@@ -79,37 +79,38 @@ func (e *engine) maintain(ctx context.Context) {
 			e.client.config.Logger.Warn("reading the settings of namespaces failed; it is tried again", "error", err,
 				"retry_in", e.client.config.MaintenanceJobInterval)
 		}
-		if err := e.restore(ctx); err != nil && ctx.Err() == nil {
+		if err := e.maintainOnce(ctx); err != nil && ctx.Err() == nil {
 			e.client.config.Logger.Warn("looking after Temporal failed; it is tried again", "error", err,
 				"retry_in", e.client.config.MaintenanceJobInterval)
 		}
 	}
 }
 
-func (e *engine) restore(ctx context.Context) error {
+func (e *engine) maintainOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*e.client.config.ResourceCleanerTimeout)
 	defer cancel()
 	e.started = true
-	return errors.Join(e.repair(ctx), e.sweep(ctx))
+	return errors.Join(e.repairTemporal(ctx), e.sweepTables(ctx))
 }
 
-// repair starts again what is missing in Temporal.
-func (e *engine) repair(ctx context.Context) error {
-	if err := e.holdPrefix(ctx); err != nil {
+// repairTemporal creates again what is missing in Temporal.
+func (e *engine) repairTemporal(ctx context.Context) error {
+	if err := e.ensurePrefix(ctx); err != nil {
 		return err
 	}
 	if !e.attributes.Load() {
 		e.attributes.Store(e.ensureAttributes(ctx))
 	}
 	var errs []error
-	for _, kind := range e.client.config.Controllers.kinds() {
-		errs = append(errs, e.schedule(ctx, kind, true), e.keepSources(ctx, kind))
+	for _, kind := range e.client.config.Controllers.kindNames() {
+		errs = append(errs, e.writeSchedules(ctx, kind, true), e.startSources(ctx, kind))
 	}
 	return errors.Join(errs...)
 }
 
-// sweep removes what is not needed any more. What fails keeps nothing else from being removed; the log of changes, which may be large, comes last.
-func (e *engine) sweep(ctx context.Context) error {
+// sweepTables removes expired rows of all tables. A failed step does not keep the others from running; the log of changes,
+// which may be large, comes last.
+func (e *engine) sweepTables(ctx context.Context) error {
 	q, pool := db.New(), e.client.pool
 	var errs []error
 	for _, step := range []struct {
@@ -120,7 +121,7 @@ func (e *engine) sweep(ctx context.Context) error {
 		{"removing limit keys that nothing uses", func() error { return q.SweepKeys(ctx, pool, keysKept) }},
 		{"removing old records of commands", func() error { return q.SweepCommands(ctx, pool, commandsKept) }},
 		{"removing old figures", func() error { return q.SweepFigures(ctx, pool, figuresKept) }},
-		{"removing what passes have listed that did not end", func() error { return db.SweepListings(ctx, pool, activities.ListingsKept) }},
+		{"removing listings of passes that did not end", func() error { return db.SweepListings(ctx, pool, activities.ListingsKept) }},
 		{"forgetting stale objects that are no longer listed", func() error { return db.SweepStale(ctx, pool, staleKept) }},
 		{"removing deliveries that have expired", func() error { return e.sweepDeliveries(ctx) }},
 		{"looking after the log of changes", func() error { return e.maintainChangeLog(ctx) }},

@@ -8,20 +8,20 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// latePage is how many late resources are looked up at once for a command: finding any of them reads all of them.
+// latePage is how many late resources one query finds for a command: finding any of them reads all of them.
 const latePage = 10_000
 
-// matching are the resources that a filter chooses, page by page, in the order of their rows.
-type matching struct {
+// matchingPages returns the resources that a filter chooses, page by page, in the order of their rows.
+type matchingPages struct {
 	client *Client
 	params db.MatchingResourcesParams
 	isLate bool
-	// found are late ones that are still to come.
+	// found are the late resources that were not returned yet.
 	found []int64
 }
 
 // next returns a page; an empty one is the end.
-func (m *matching) next(ctx context.Context) (ids []int64, err error) {
+func (m *matchingPages) next(ctx context.Context) (ids []int64, err error) {
 	if m.isLate {
 		return m.nextLate(ctx)
 	}
@@ -33,18 +33,18 @@ func (m *matching) next(ctx context.Context) (ids []int64, err error) {
 	return ids, err
 }
 
-// nextLate looks at a page again before it is returned: between many pages, what was late may have been worked.
-func (m *matching) nextLate(ctx context.Context) ([]int64, error) {
+// nextLate checks a page again before it returns it, because late resources may have been worked since.
+func (m *matchingPages) nextLate(ctx context.Context) ([]int64, error) {
 	for {
 		if len(m.found) == 0 {
-			found, err := m.late(ctx, nil, m.params.AfterID, latePage)
+			found, err := m.findLate(ctx, nil, m.params.AfterID, latePage)
 			if err != nil || len(found) == 0 {
 				return nil, err
 			}
 			m.found, m.params.AfterID = found, found[len(found)-1]
 		}
 		n := min(len(m.found), commandPage)
-		ids, err := m.late(ctx, m.found[:n], 0, n)
+		ids, err := m.findLate(ctx, m.found[:n], 0, n)
 		if err != nil {
 			return nil, err
 		}
@@ -54,8 +54,8 @@ func (m *matching) nextLate(ctx context.Context) ([]int64, error) {
 	}
 }
 
-// late looks for late ones among some ids, or among all where that is nil.
-func (m *matching) late(ctx context.Context, among []int64, after int64, most int) ([]int64, error) {
+// findLate finds late resources among some ids, or among all if that is nil.
+func (m *matchingPages) findLate(ctx context.Context, among []int64, after int64, most int) ([]int64, error) {
 	p := m.params
 	return db.New().MatchingLate(ctx, db.Planned(m.client.pool, maxPage), db.MatchingLateParams{
 		Ids: among, AfterID: after, Batch: int32(most), Grace: lateGrace, Longest: activities.LongestLease, //nolint:gosec // it is latePage at most
@@ -63,7 +63,7 @@ func (m *matching) late(ctx context.Context, among []int64, after int64, most in
 	})
 }
 
-// countMatching counts what matches, and stops at most.
+// countMatching counts matching resources, up to most.
 func (c *Client) countMatching(ctx context.Context, p db.MatchingResourcesParams, isLate bool, most int) (int, error) {
 	var n int64
 	var err error
@@ -82,14 +82,14 @@ func (c *Client) countMatching(ctx context.Context, p db.MatchingResourcesParams
 	return int(n), err
 }
 
-// params are the arguments of statements that choose by a filter; empty lists choose everything.
-func (f Filter) params() (db.MatchingResourcesParams, error) {
-	labels, err := f.labels()
+// queryParams returns the parameters of statements for a filter; empty lists choose everything.
+func (f Filter) queryParams() (db.MatchingResourcesParams, error) {
+	labels, err := f.encodeLabels()
 	if err != nil {
 		return db.MatchingResourcesParams{}, err
 	}
 	return db.MatchingResourcesParams{
-		Kinds: orEmpty(f.Kinds), ObjectIds: orEmpty(f.ObjectIDs), Namespaces: orEmpty(f.Namespaces), Shards: orEmpty(f.Shards), States: texts(f.States),
+		Kinds: orEmpty(f.Kinds), ObjectIds: orEmpty(f.ObjectIDs), Namespaces: orEmpty(f.Namespaces), Shards: orEmpty(f.Shards), States: toStrings(f.States),
 		Tags: orEmpty(f.Tags), Labels: labels, Error: f.Error,
 	}, nil
 }

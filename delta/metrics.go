@@ -13,7 +13,8 @@ import (
 	"github.com/chariot-giving/delta/internal/exposition"
 )
 
-// metricFamilies are in the order in which they are exposed. What a client measures too has the names, labels and units of deltaotel.
+// metricFamilies are in the order of the text. Metrics that a client measures too have the names, labels and units of
+// deltaotel.
 var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_database_up", Type: "gauge", Help: "1 if the figures could be read."},
 	{Name: "delta_clients", Type: "gauge", Help: "Clients that are started, by their listeners. None where the role may not see the sessions of others."},
@@ -47,13 +48,13 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_late_age_seconds", Type: "gauge", Help: "For how long the first of them had been due; 0 where none is late."},
 })
 
-// Metrics returns a handler that answers every request with the figures of the installation, read from Postgres, as text for Prometheus: those of all
-// clients, so one process serves them, and needs neither a started client nor a collector of metrics. `delta metrics` is a server of it. docs/metrics.md
-// has a table.
+// Metrics returns a handler that serves the metrics of the installation, read from Postgres, as text for Prometheus. They
+// cover all clients, so one process serves them, and needs neither a started client nor a metrics library. `delta metrics`
+// serves it. docs/metrics.md has a table.
 //
-// It reads in a transaction that writes nothing, and at most every 10 seconds, however often it is asked. Resources are counted, which reads the whole
-// table, every [Config].CountResourcesInterval; where that takes longer than 5 seconds, they are in a later answer. Where the database does not
-// answer, delta_database_up is 0, and there is nothing else.
+// It reads in a transaction that writes nothing, and at most every 10 seconds, however often it is asked. Resources are
+// counted, which reads the whole table, every [Config].CountResourcesInterval; if that takes longer than 5 seconds, the
+// counts are in a later answer. If the database does not answer, the text has only delta_database_up, which is 0.
 //
 // It panics if the client is nil.
 func Metrics(c *Client) http.Handler {
@@ -61,7 +62,7 @@ func Metrics(c *Client) http.Handler {
 		panic("delta: Metrics: the client is nil: give one that NewClient has made")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, err := c.metrics.read(r.Context(), metricsTimeout)
+		text, err := c.metrics.readText(r.Context(), metricsTimeout)
 		if err != nil {
 			c.config.Logger.Warn("metrics cannot be read", "error", err)
 		}
@@ -73,7 +74,7 @@ func Metrics(c *Client) http.Handler {
 
 // WriteMetrics writes once what [Metrics] serves. It waits until resources are counted.
 func (c *Client) WriteMetrics(ctx context.Context, w io.Writer) error {
-	text, err := c.metrics.read(ctx, c.config.ResourceCleanerTimeout)
+	text, err := c.metrics.readText(ctx, c.config.ResourceCleanerTimeout)
 	if err != nil {
 		return fmt.Errorf("delta: metrics: %w", err)
 	}
@@ -81,16 +82,16 @@ func (c *Client) WriteMetrics(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// read reads the metrics, as text. It waits some time for resources that are being counted. The text is whole also where there is an error, which
-// takes the place of what could not be read.
-func (m *metrics) read(ctx context.Context, patience time.Duration) ([]byte, error) {
+// readText returns the metrics as text. It waits up to patience for a count of resources. The text is complete even beside
+// an error, except for the metrics that could not be read.
+func (m *metrics) readText(ctx context.Context, patience time.Duration) ([]byte, error) {
 	e := metricFamilies.New()
 	var counted resourceCounts
 	read, err := m.readFigures(ctx)
 	if err == nil {
 		counted, err = m.countResources(ctx, patience)
-		read.expose(e)
-		counted.expose(e, read.attempts)
+		read.exposeFigures(e)
+		counted.exposeCounts(e, read.attempts)
 	}
 	e.Add("delta_database_up", "", exposition.Flag(read != nil))
 	var text bytes.Buffer
@@ -98,8 +99,8 @@ func (m *metrics) read(ctx context.Context, patience time.Duration) ([]byte, err
 	return text.Bytes(), err
 }
 
-// expose adds what was read at once.
-func (r *latestFigures) expose(e *exposition.Text) {
+// exposeFigures adds the metrics of latestFigures.
+func (r *latestFigures) exposeFigures(e *exposition.Text) {
 	if r.hidden == 0 {
 		e.Add("delta_clients", "", float64(r.listeners))
 	}
@@ -162,7 +163,7 @@ func exposeSources(e *exposition.Text, sources []SourceMeasurement) {
 	}
 }
 
-// exposeAttempts adds the attempts of a kind. What was not counted yet is 0, so that Prometheus sees it rise.
+// exposeAttempts adds the attempts of a kind. Outcomes without a count are 0, so that Prometheus sees them rise.
 func exposeAttempts(e *exposition.Text, s *db.SumFiguresRow) {
 	counts := attemptsOf(&db.Figure{
 		Synced: s.Synced, Finalized: s.Finalized, Failed: s.Failed, Degraded: s.Degraded, Deleted: s.Deleted, Snoozed: s.Snoozed, Unreadable: s.Unreadable,
@@ -187,8 +188,8 @@ func exposeAttempts(e *exposition.Text, s *db.SumFiguresRow) {
 	e.Add(histogram+"_count", kind, float64(sum))
 }
 
-// expose adds what was counted, of late resources for all kinds.
-func (r *resourceCounts) expose(e *exposition.Text, kinds []db.SumFiguresRow) {
+// exposeCounts adds the counts of resources, and of late ones for all kinds.
+func (r *resourceCounts) exposeCounts(e *exposition.Text, kinds []db.SumFiguresRow) {
 	if !r.isKnown {
 		return
 	}

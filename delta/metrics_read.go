@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	// metricsKept is how long what was read is given to others who ask, and failureKept how long a failure is: those who have waited get it too.
+	// metricsKept is how long figures are reused for other requests; failureKept is how long a failure is, so that waiting
+	// requests get it too.
 	metricsKept = 10 * time.Second
 	failureKept = time.Second
-	// metricsTimeout bounds reading, and is how long an answer waits for resources to be counted.
+	// metricsTimeout bounds reading, and how long an answer waits for resources to be counted.
 	metricsTimeout = 5 * time.Second
 )
 
@@ -25,7 +26,7 @@ const (
 type metrics struct {
 	client *Client
 
-	// mu is held while figures are read: others who ask meanwhile get the same.
+	// mu is held while figures are read: concurrent requests get the same.
 	mu     sync.Mutex
 	latest *latestFigures
 	err    error
@@ -33,20 +34,20 @@ type metrics struct {
 
 	countMu sync.Mutex
 	counted resourceCounts
-	// countErr is why the latest count failed, begun is when it began, and running is closed at its end; nil where none runs.
+	// countErr is why the latest count failed. begun is when it began. running is closed at its end; nil if none runs.
 	countErr error
 	begun    time.Time
 	running  chan struct{}
 }
 
-// latestFigures are those that a few statements read, each of a bounded number of rows.
+// latestFigures are the results of a few statements, each of which reads a bounded number of rows.
 type latestFigures struct {
 	attempts          []db.SumFiguresRow
 	database          DatabaseMeasurement
 	listeners, hidden int64
 }
 
-// readFigures reads figures, unless that was done lately.
+// readFigures reads figures, unless the latest are recent.
 func (m *metrics) readFigures(ctx context.Context) (*latestFigures, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -55,14 +56,14 @@ func (m *metrics) readFigures(ctx context.Context) (*latestFigures, error) {
 		kept = failureKept
 	}
 	if m.readAt.IsZero() || time.Since(m.readAt) >= kept {
-		m.latest, m.err = m.askFigures(ctx)
+		m.latest, m.err = m.queryFigures(ctx)
 		m.readAt = time.Now()
 	}
 	return m.latest, m.err
 }
 
-func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsTimeout) // it is read for others too
+func (m *metrics) queryFigures(ctx context.Context) (*latestFigures, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsTimeout) // other requests share the result
 	defer cancel()
 	r := &latestFigures{}
 	err := m.readOnly(ctx, func(tx pgx.Tx) (err error) {
@@ -84,14 +85,14 @@ func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
 	return r, nil
 }
 
-// readOnly does something in a transaction that cannot write.
+// readOnly runs a function in a transaction that cannot write.
 func (m *metrics) readOnly(ctx context.Context, do func(pgx.Tx) error) error {
 	return schemaError(pgx.BeginTxFunc(ctx, m.client.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, do))
 }
 
-// resourceCounts are what reads many rows.
+// resourceCounts are the counts that read many rows.
 type resourceCounts struct {
-	// isKnown is false where nothing was counted, or that failed.
+	// isKnown is false if nothing was counted, or the count failed.
 	isKnown bool
 	states  []db.CountStatesRow
 	late    []db.CountLateRow
@@ -99,8 +100,8 @@ type resourceCounts struct {
 	now time.Time
 }
 
-// countResources returns the latest counts. Where they are old, it begins to count, and waits for that as long as it is patient: a large table
-// takes longer than those who collect metrics wait.
+// countResources returns the latest counts. If they are old, it begins a count, and waits for it up to patience, because
+// counting a large table takes longer than a scraper waits.
 func (m *metrics) countResources(ctx context.Context, patience time.Duration) (resourceCounts, error) {
 	if running := m.beginCount(ctx); running != nil {
 		select {
@@ -114,7 +115,8 @@ func (m *metrics) countResources(ctx context.Context, patience time.Duration) (r
 	return m.counted, m.countErr
 }
 
-// beginCount begins to count, if that is due. It returns the end of the count that runs; nil where none does.
+// beginCount begins a count, if one is due. It returns a channel that is closed at the end of the running count; nil if
+// none runs.
 func (m *metrics) beginCount(ctx context.Context) <-chan struct{} {
 	every := m.client.config.CountResourcesInterval
 	m.countMu.Lock()
@@ -123,14 +125,14 @@ func (m *metrics) beginCount(ctx context.Context) <-chan struct{} {
 		return m.running
 	}
 	m.begun, m.running = time.Now(), make(chan struct{})
-	go m.count(context.WithoutCancel(ctx))
+	go m.runCount(context.WithoutCancel(ctx))
 	return m.running
 }
 
-func (m *metrics) count(ctx context.Context) {
+func (m *metrics) runCount(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	counted, err := m.askCounts(ctx)
+	counted, err := m.queryCounts(ctx)
 	m.countMu.Lock()
 	defer m.countMu.Unlock()
 	m.counted, m.countErr = counted, err
@@ -138,7 +140,7 @@ func (m *metrics) count(ctx context.Context) {
 	m.running = nil
 }
 
-func (m *metrics) askCounts(ctx context.Context) (r resourceCounts, err error) {
+func (m *metrics) queryCounts(ctx context.Context) (r resourceCounts, err error) {
 	err = m.readOnly(ctx, func(tx pgx.Tx) (err error) {
 		q := db.New()
 		if r.now, err = q.Now(ctx, tx); err != nil {
@@ -147,7 +149,7 @@ func (m *metrics) askCounts(ctx context.Context) (r resourceCounts, err error) {
 		if r.states, err = q.CountStates(ctx, tx, MaxCountedNamespaces); err != nil {
 			return fmt.Errorf("counting resources: %w", err)
 		}
-		// Alerts compare these numbers with each other and with rates: they have no bound, as those of states.
+		// The late counts have no bound, as those of states, because alerts compare them with each other and with rates.
 		if r.late, err = q.CountLate(ctx, tx, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease, Most: math.MaxInt32}); err != nil {
 			return fmt.Errorf("counting late resources: %w", err)
 		}

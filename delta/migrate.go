@@ -8,8 +8,8 @@ import (
 	"github.com/chariot-giving/delta/migrations"
 )
 
-// Migrate brings the schema that Delta needs up to date, in the first schema of the pool's search_path. It is safe to
-// call from many processes at once, at every start: it does nothing when there is nothing to do.
+// Migrate brings Delta's schema up to date, in the first schema of the pool's search_path. It is safe to call from many
+// processes at once, at every start: it does nothing if the schema is up to date.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	return migrations.Up(ctx, pool)
 }

@@ -118,7 +118,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	var all []string
 	inform := func(identity, prefix string, n int) {
 		var objects []delta.Object
-		for _, name := range names(prefix, n) {
+		for _, name := range temporalNames(prefix, n) {
 			objects, all = append(objects, sized{account{Name: name}}), append(all, name)
 		}
 		_, err := clients[identity].InformMany(t.Context(), objects, nil)
@@ -158,7 +158,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 		require.Less(t, round, 20, "leased: %v", leased)
 		for identity := range clients {
 			inform(identity, fmt.Sprintf("%s-many-%d-", identity, round), 60)
-			for _, name := range names(fmt.Sprintf("%s-few-%d-", identity, round), 10) {
+			for _, name := range temporalNames(fmt.Sprintf("%s-few-%d-", identity, round), 10) {
 				_, err := clients[identity].Inform(t.Context(), sized{account{Name: name}}, nil)
 				require.NoError(t, err)
 				all = append(all, name)
@@ -192,7 +192,7 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 			return ctx.Err()
 		})
 		defer close(slots)
-		members := names("slow", 100)
+		members := temporalNames("slow", 100)
 		g.inform(c, nil, members...)
 		for range 8 { // Parallelism
 			got(t, begun)
@@ -219,7 +219,7 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		var counted callCounter
 		c, w := g.onTaskQueue("own", counted.work)
-		members := names("many", 100)
+		members := temporalNames("many", 100)
 		g.inform(c, nil, members...)
 		until(t, func() bool { return len(g.inBatches(members)) > 0 }) // in automatic mode, a few may have workflows of their own
 		batches, urgent := g.inBatches(members), ""
@@ -257,12 +257,12 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
-		g.inform(c, nil, names("many", 100)...)
-		for _, name := range names("many", 100) {
+		g.inform(c, nil, temporalNames("many", 100)...)
+		for _, name := range temporalNames("many", 100) {
 			g.await(name, synced(1))
 		}
 		// In automatic mode, a few may have workflows of their own.
-		batches := g.inBatches(names("many", 100))
+		batches := g.inBatches(temporalNames("many", 100))
 		members := slices.Sorted(maps.Keys(batches))
 		require.GreaterOrEqual(t, len(members), 4)
 		own := func(name string) string { return g.Prefix + "/" + g.kind + "/" + name }

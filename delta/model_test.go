@@ -53,9 +53,9 @@ func stormParents(kind, name string) []delta.Ref {
 	case err != nil || n%2 == 0:
 		return nil
 	case n%4 == 1:
-		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-1]}}
+		return []delta.Ref{{Kind: kind, ID: temporalNames("r", n)[n-1]}}
 	default:
-		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-2]}}
+		return []delta.Ref{{Kind: kind, ID: temporalNames("r", n)[n-2]}}
 	}
 }
 
@@ -120,7 +120,7 @@ type storm struct {
 }
 
 func newStorm(g mode, seed uint64, resources int) *storm {
-	s := &storm{mode: g, seed: seed, ids: names("r", resources), ledger: newLedger(g.t, seed)}
+	s := &storm{mode: g, seed: seed, ids: temporalNames("r", resources), ledger: newLedger(g.t, seed)}
 	for i := range stormUsers {
 		u := &user{storm: s, random: rand.New(rand.NewPCG(seed, uint64(10+i))), plans: map[string][]string{}}
 		u.informed, u.deleted, u.removed = map[string]bool{}, map[string]bool{}, map[string]bool{}

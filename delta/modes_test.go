@@ -103,7 +103,7 @@ func (g mode) await(name string, is func(*deltatype.ResourceRow) bool) *deltatyp
 	return g.eventually(g.kind, name, is)
 }
 
-func names(prefix string, n int) (all []string) {
+func temporalNames(prefix string, n int) (all []string) {
 	for i := range n {
 		all = append(all, fmt.Sprintf("%s%02d", prefix, i))
 	}
@@ -137,10 +137,10 @@ func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 			delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed, delta.EventCategoryObjectDeleted,
 		}})
 		defer cancel()
-		g.inform(c, nil, append(names("ok", 60), "fails", "snoozes", "exits", "degrades", "gone")...)
+		g.inform(c, nil, append(temporalNames("ok", 60), "fails", "snoozes", "exits", "degrades", "gone")...)
 		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, "panics")
 
-		for _, name := range names("ok", 60) {
+		for _, name := range temporalNames("ok", 60) {
 			row := g.await(name, synced(1))
 			require.Equal(t, 1, row.Attempt)
 			require.EqualValues(t, 1, row.SyncCount)
@@ -205,12 +205,12 @@ func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 			}
 			return ctx.Err()
 		})
-		g.inform(c, nil, append(names("ok", 10), "ann")...)
+		g.inform(c, nil, append(temporalNames("ok", 10), "ann")...)
 		require.Empty(t, <-started)
 		_, err := c.Inform(t.Context(), g.object(account{Name: "ann", Plan: "two"}), nil)
 		require.NoError(t, err)
-		g.inform(c, nil, names("more", 10)...)
-		for _, name := range names("more", 10) {
+		g.inform(c, nil, temporalNames("more", 10)...)
+		for _, name := range temporalNames("more", 10) {
 			g.await(name, synced(1)) // others do not wait for it
 		}
 		require.Empty(t, started, "Work is called for a resource by one at a time")
@@ -236,8 +236,8 @@ func TestBothModesExpireAndSyncAgain(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 3, ResourceExpiry: 500 * time.Millisecond}}
 		c := g.start(config)
-		g.inform(c, nil, append(names("ok", 20), "fails")...)
-		for _, name := range append(names("ok", 20), "fails") {
+		g.inform(c, nil, append(temporalNames("ok", 20), "fails")...)
+		for _, name := range append(temporalNames("ok", 20), "fails") {
 			g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 3 })
 		}
 		if g.kind == "batched" {
@@ -258,8 +258,8 @@ func TestBothModesRemoveWhatHasRested(t *testing.T) {
 		config.SyncedResourceRetentionPeriod = 300 * time.Millisecond
 		config.DeletedResourceRetentionPeriod = 300 * time.Millisecond
 		c := g.start(config)
-		g.inform(c, nil, append(names("ok", 20), "gone")...)
-		for _, name := range append(names("ok", 20), "gone") {
+		g.inform(c, nil, append(temporalNames("ok", 20), "gone")...)
+		for _, name := range append(temporalNames("ok", 20), "gone") {
 			g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil })
 		}
 	})
@@ -275,11 +275,11 @@ func TestBothModesLeaveWhatIsPaused(t *testing.T) {
 			return nil
 		})
 		require.NoError(t, c.PauseKind(t.Context(), g.kind))
-		g.inform(c, nil, append(names("ok", 5), "ann")...)
+		g.inform(c, nil, append(temporalNames("ok", 5), "ann")...)
 		_, err := c.Pause(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
-		for _, name := range names("ok", 5) {
+		for _, name := range temporalNames("ok", 5) {
 			g.await(name, synced(1))
 		}
 		require.Zero(t, calls.Load())
@@ -308,8 +308,8 @@ func TestBothModesTakeCommands(t *testing.T) {
 		require.ErrorIs(t, err, delta.ErrNotSynced)
 		require.ErrorContains(t, err, "bad plan")
 
-		g.inform(c, nil, names("ok", 10)...)
-		for _, name := range names("ok", 10) {
+		g.inform(c, nil, temporalNames("ok", 10)...)
+		for _, name := range temporalNames("ok", 10) {
 			g.await(name, synced(1))
 		}
 		_, err = c.Invalidate(t.Context(), g.object(account{Name: "ok00"}))
@@ -324,7 +324,7 @@ func TestBothModesTakeCommands(t *testing.T) {
 		_, err = c.Delete(t.Context(), g.kind, "ok02")
 		require.NoError(t, err)
 		g.await("ok02", inState(deltatype.ResourceStateDeleted))
-		for _, name := range names("ok", 10)[3:] {
+		for _, name := range temporalNames("ok", 10)[3:] {
 			require.EqualValues(t, 1, g.row(g.kind, name).SyncCount)
 		}
 	})
@@ -389,9 +389,9 @@ func TestBothModesBoundWork(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"narrow": {MaxWorkers: 2}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "narrow"}, names("narrow", 60)...)
-		g.inform(c, nil, names("wide", 60)...)
-		for _, name := range append(names("narrow", 60), names("wide", 60)...) {
+		g.inform(c, &delta.InformOpts{Namespace: "narrow"}, temporalNames("narrow", 60)...)
+		g.inform(c, nil, temporalNames("wide", 60)...)
+		for _, name := range append(temporalNames("narrow", 60), temporalNames("wide", 60)...) {
 			g.await(name, synced(1))
 		}
 		require.LessOrEqual(t, most.Load(), int64(2))

@@ -102,12 +102,12 @@ func TestNamesOfResources(t *testing.T) {
 		of := resource{prefix: []string{"delta", "d", long}[r.IntN(3)], kind: []string{"user", "u", long, long[1:]}[r.IntN(4)]}
 		of.id = anyID(r)
 		require.NoError(t, checkObjectID(of.id))
-		n := names{prefix: of.prefix}
-		for _, id := range append([]string{of.id}, near(of.id, n.resource(of.kind, of.id))...) {
+		n := temporalNames{prefix: of.prefix}
+		for _, id := range append([]string{of.id}, near(of.id, n.resourceWorkflowID(of.kind, of.id))...) {
 			of.id = id
-			name := n.resource(of.kind, id)
+			name := n.resourceWorkflowID(of.kind, id)
 			requireName(t, name)
-			require.Equal(t, name, n.resource(of.kind, id), "it is stable")
+			require.Equal(t, name, n.resourceWorkflowID(of.kind, id), "it is stable")
 			if there, found := known[name]; found {
 				require.Equal(t, there, of, name)
 			}
@@ -137,21 +137,21 @@ func TestNamesOfResources(t *testing.T) {
 // Names are in Temporal for as long as resources are: another one would give each of them a second workflow.
 func TestNamesStayAsTheyAre(t *testing.T) {
 	t.Parallel()
-	n := names{prefix: "delta"}
+	n := temporalNames{prefix: "delta"}
 	long := strings.Repeat("k", maxNameBytes)
 	for want, got := range map[string]string{
-		"delta/user/ann@example.com":                                             n.resource("user", "ann@example.com"),
-		"delta/user/a/b:c+d":                                                     n.resource("user", "a/b:c+d"),
-		"delta/user/%20J%C3%BCrgen%20%25%7E%F0%9F%98%80%20":                      n.resource("user", " Jürgen %~😀 "),
-		"delta/user/" + strings.Repeat("a", 244):                                 n.resource("user", strings.Repeat("a", 244)),
-		"delta/user/" + strings.Repeat("a", 217) + "~xo57c2btmsz2p6fj2cszbh2vwm": n.resource("user", strings.Repeat("a", 245)),
-		"delta/user:batch/X":                                                     n.batch("user", "X"),
+		"delta/user/ann@example.com":                                             n.resourceWorkflowID("user", "ann@example.com"),
+		"delta/user/a/b:c+d":                                                     n.resourceWorkflowID("user", "a/b:c+d"),
+		"delta/user/%20J%C3%BCrgen%20%25%7E%F0%9F%98%80%20":                      n.resourceWorkflowID("user", " Jürgen %~😀 "),
+		"delta/user/" + strings.Repeat("a", 244):                                 n.resourceWorkflowID("user", strings.Repeat("a", 244)),
+		"delta/user/" + strings.Repeat("a", 217) + "~xo57c2btmsz2p6fj2cszbh2vwm": n.resourceWorkflowID("user", strings.Repeat("a", 245)),
+		"delta/user:batch/X":                                                     n.batchWorkflowID("user", "X"),
 		"delta/user":                                                             n.taskQueue("user"),
-		"delta/inform:user":                                                      n.inform("user"),
-		"delta/installation:do-not-resume-or-delete":                             n.anchor(),
-		"mine":            names{prefix: "delta", queue: "mine"}.informQueue("user"),
-		long + "/" + long: names{prefix: long}.taskQueue(long),
-		long + "/inform:" + long[:58] + "~2tld2gn7ancdr4zhc7gk7pue2i": names{prefix: long}.inform(long),
+		"delta/inform:user":                                                      n.informScheduleID("user"),
+		"delta/installation:do-not-resume-or-delete":                             n.anchorScheduleID(),
+		"mine":            temporalNames{prefix: "delta", queue: "mine"}.informTaskQueue("user"),
+		long + "/" + long: temporalNames{prefix: long}.taskQueue(long),
+		long + "/inform:" + long[:58] + "~2tld2gn7ancdr4zhc7gk7pue2i": temporalNames{prefix: long}.informScheduleID(long),
 	} {
 		require.Equal(t, want, got)
 	}
@@ -163,33 +163,33 @@ func TestNamesHaveRoomForWhatIsAppended(t *testing.T) {
 	kinds := []string{"u", "user", "inform", "installation", long, long[1:], long[:maxNameBytes-1] + "l", long[:maxNameBytes-1] + "m"}
 	known := map[string]string{}
 	for _, prefix := range []string{"d", "delta", long, long[1:]} {
-		n := names{prefix: prefix}
+		n := temporalNames{prefix: prefix}
 		unique := func(of, name string) {
 			require.Empty(t, known[name], "%s is also %s", name, of)
 			known[name] = of
 		}
-		requireName(t, n.anchor())
-		requireName(t, schedulePrefix+n.anchor())
-		unique("installation of "+prefix, n.anchor())
+		requireName(t, n.anchorScheduleID())
+		requireName(t, schedulePrefix+n.anchorScheduleID())
+		unique("installation of "+prefix, n.anchorScheduleID())
 		for _, kind := range kinds {
-			batch := n.batch(kind, rand.Text())
+			batch := n.batchWorkflowID(kind, rand.Text())
 			requireName(t, batch)
-			require.True(t, strings.HasPrefix(batch, n.batches(kind)))
-			requireName(t, n.inform(kind)+"/"+rand.Text())
-			requireName(t, n.inform(kind)+time.Now().UTC().Format(scheduledAt))
-			requireName(t, schedulePrefix+n.inform(kind))
+			require.True(t, strings.HasPrefix(batch, n.batchIDPrefix(kind)))
+			requireName(t, n.informScheduleID(kind)+"/"+rand.Text())
+			requireName(t, n.informScheduleID(kind)+time.Now().UTC().Format(scheduledAt))
+			requireName(t, schedulePrefix+n.informScheduleID(kind))
 			requireName(t, n.taskQueue(kind))
-			requireName(t, n.informQueue(kind))
+			requireName(t, n.informTaskQueue(kind))
 			of := kind + " of " + prefix
-			unique("batches of "+of, n.batches(kind))
-			unique("informs of "+of, n.inform(kind))
-			unique("informs' task queue of "+of, "task queue "+n.informQueue(kind))
+			unique("batches of "+of, n.batchIDPrefix(kind))
+			unique("informs of "+of, n.informScheduleID(kind))
+			unique("informs' task queue of "+of, "task queue "+n.informTaskQueue(kind))
 			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are no workflows
 			for _, id := range []string{"x", "batch/x", "~", strings.Repeat("x", db.MaxObjectIDBytes)} {
-				resource := n.resource(kind, id)
+				resource := n.resourceWorkflowID(kind, id)
 				unique(id+" of "+of, resource)
 				for _, other := range kinds {
-					require.False(t, strings.HasPrefix(resource, n.batches(other)), "%s is no batch", resource)
+					require.False(t, strings.HasPrefix(resource, n.batchIDPrefix(other)), "%s is no batch", resource)
 				}
 			}
 		}

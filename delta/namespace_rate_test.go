@@ -36,15 +36,15 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 		g.start(g.config(controllers...))
 		slow := &delta.InformOpts{Namespace: "slow"}
 		before := time.Now()
-		g.inform(c, slow, names("r", 30)...)
-		for _, name := range names("s", 10) {
+		g.inform(c, slow, temporalNames("r", 30)...)
+		for _, name := range temporalNames("s", 10) {
 			_, err := c.Inform(t.Context(), serial{account{Name: name}}, slow)
 			require.NoError(t, err)
 		}
-		for _, name := range names("r", 30) {
+		for _, name := range temporalNames("r", 30) {
 			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
 		}
-		for _, name := range names("s", 10) {
+		for _, name := range temporalNames("s", 10) {
 			g.eventually("serial", name, synced(1))
 		}
 		mu.Lock()
@@ -74,11 +74,11 @@ func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 1000, RateLimit: 0.001}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("crowd", 100)...)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, temporalNames("crowd", 100)...)
 		until(t, func() bool { return slow.Load() == 1 })
-		g.informEach(c, nil, names("free", 10)...)
-		g.inform(c, nil, names("wide", 60)...)
-		for _, name := range append(names("free", 10), names("wide", 60)...) {
+		g.informEach(c, nil, temporalNames("free", 10)...)
+		g.inform(c, nil, temporalNames("wide", 60)...)
+		for _, name := range append(temporalNames("free", 10), temporalNames("wide", 60)...) {
 			g.await(name, synced(1))
 		}
 		require.EqualValues(t, 1, slow.Load())

@@ -9,13 +9,13 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// readNamespaces has the limits of namespaces hold on this client, as the database has them, and returns the namespaces.
+// readNamespaces applies the limits of namespaces in the database to this client, and returns the namespaces.
 func (c *Client) readNamespaces(ctx context.Context) ([]db.Namespace, error) {
 	rows, err := db.New().ListNamespaces(ctx, c.pool)
 	if err != nil {
 		return nil, fmt.Errorf("reading the settings of namespaces: %w", schemaError(err))
 	}
-	c.limits.set(c.boundsOf(rows))
+	c.limits.setBounds(c.boundsOf(rows))
 	return rows, nil
 }
 
@@ -29,13 +29,13 @@ func (c *Client) warnOverridden(namespaces []db.Namespace) {
 	}
 }
 
-// namespacesChanged is notified as if it were a kind, which has no '/' in its name.
+// namespacesChanged is notified like a kind; no kind has a '/' in its name.
 const namespacesChanged = "/namespaces"
 
-// heard takes in a notification: of a kind that has something to dispatch, or of namespaces that were set.
-func (e *engine) heard(ctx context.Context, what string) {
+// handleNotification handles a notification: of a kind with due rows, or of changed namespaces.
+func (e *engine) handleNotification(ctx context.Context, what string) {
 	if what != namespacesChanged {
-		e.client.wakeOwn(what, 1)
+		e.client.wakeOwnDispatcher(what, 1)
 		return
 	}
 	if _, err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
@@ -43,22 +43,22 @@ func (e *engine) heard(ctx context.Context, what string) {
 	}
 }
 
-// SetNamespace sets a namespace while clients run, for all of them, MaxWorkers too, and for those that start later, whatever their
-// Config.Namespaces says, until [Client.ResetNamespace]. A field at zero is left to each client: its MaxWorkers for the namespace, and its
-// retentions. What rests in the namespace is woken: its expiry and retention count from when its rest began. It returns when all of that is
-// written. If it fails on the way, call it again.
+// SetNamespace sets a namespace while clients run, for all of them and for later ones, including MaxWorkers, and overrides
+// their Config.Namespaces until [Client.ResetNamespace]. A field at zero is left to each client: its MaxWorkers for the
+// namespace, and its retentions. Settled resources of the namespace are rescheduled: their expiry and retention count from
+// when they settled. It returns when everything is written. If it fails in between, call it again.
 func (c *Client) SetNamespace(ctx context.Context, name string, n NamespaceConfig) error {
 	if err := checkName("namespace", name); err != nil {
 		return fmt.Errorf("delta: set namespace: %w", err)
 	}
-	if err := n.check("namespace " + name); err != nil {
+	if err := n.validate("namespace " + name); err != nil {
 		return fmt.Errorf("delta: set namespace: %w", err)
 	}
 	return c.writeNamespace(ctx, name, n, true)
 }
 
-// ResetNamespace leaves a namespace to the configuration of clients again: MaxWorkers at once, and the others when the next client starts that has the
-// namespace in its Config. Until then they are the defaults of clients.
+// ResetNamespace returns a namespace to the configuration of clients: MaxWorkers at once, and the other fields when the
+// next client starts whose Config has the namespace. Until then they have the clients' defaults.
 func (c *Client) ResetNamespace(ctx context.Context, name string) error {
 	if err := checkName("namespace", name); err != nil {
 		return fmt.Errorf("delta: reset namespace: %w", err)
@@ -68,28 +68,28 @@ func (c *Client) ResetNamespace(ctx context.Context, name string) error {
 
 func (c *Client) writeNamespace(ctx context.Context, name string, n NamespaceConfig, overridden bool) error {
 	err := db.New().SetNamespace(ctx, c.pool, db.SetNamespaceParams{
-		Name: name, ResourceExpiry: interval(n.ResourceExpiry), SyncedRetention: interval(n.SyncedResourceRetentionPeriod),
-		DegradedRetention: interval(n.DegradedResourceRetentionPeriod), DeletedRetention: interval(n.DeletedResourceRetentionPeriod),
+		Name: name, ResourceExpiry: postgresInterval(n.ResourceExpiry), SyncedRetention: postgresInterval(n.SyncedResourceRetentionPeriod),
+		DegradedRetention: postgresInterval(n.DegradedResourceRetentionPeriod), DeletedRetention: postgresInterval(n.DeletedResourceRetentionPeriod),
 		RateLimit: n.RateLimit, MaxWorkers: int32(n.MaxWorkers), Overridden: overridden, //nolint:gosec // it has a bound
 	})
 	if err == nil {
 		_, err = c.readNamespaces(ctx)
 	}
 	if err == nil {
-		err = c.rescheduleResting(ctx, name)
+		err = c.rescheduleSettled(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("delta: setting namespace %s: %w", name, schemaError(err))
 	}
-	c.notifier.follow(namespacesChanged)
+	c.notifier.notifySoon(namespacesChanged)
 	return nil
 }
 
-// rescheduleResting has what rests in a namespace rest for as long as its settings say, page by page.
-func (c *Client) rescheduleResting(ctx context.Context, namespace string) error {
+// rescheduleSettled reschedules the settled resources of a namespace by its new settings, page by page.
+func (c *Client) rescheduleSettled(ctx context.Context, namespace string) error {
 	page := db.MatchingResourcesParams{
 		States: []string{"synced", "degraded", "deleted"}, Namespaces: []string{namespace}, Shards: []string{}, Kinds: []string{}, ObjectIds: []string{},
-		Tags: []string{}, Labels: []byte("{}"), Batch: forgetPage,
+		Tags: []string{}, Labels: []byte("{}"), Batch: redispatchPage,
 	}
 	for {
 		ids, err := db.New().MatchingResources(ctx, c.pool, page)
@@ -110,7 +110,8 @@ func (c *Client) rescheduleResting(ctx context.Context, namespace string) error 
 	}
 }
 
-// boundsOf are the limits of all namespaces: MaxWorkers is the client's own, where the database does not say, and RateLimit that of the database.
+// boundsOf returns the limits of all namespaces. MaxWorkers is the client's own unless the database has one; RateLimit is
+// that of the database.
 func (c *Client) boundsOf(rows []db.Namespace) map[string]namespaceBound {
 	bounds := map[string]namespaceBound{}
 	for name, n := range c.config.Namespaces {

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// notifyEvery is the least time between two notifications of a client. A commit that notifies takes a lock of the
-	// whole database, so not every inform does.
+	// notifyEvery is the least time between two notifications of a client. A commit that notifies takes a lock of the whole
+	// database, so not every inform does.
 	notifyEvery   = 20 * time.Millisecond
 	notifyTimeout = 5 * time.Second
 )
 
-// notifier tells other clients that there is something to dispatch. It is a hint: they find it in any case, a little
-// later. An inform that comes alone notifies by itself, in its own statement; those that follow at once are told
-// together, by a goroutine that is there only while there is something to tell.
+// notifier notifies other clients of due rows. A notification is a hint: they find the rows anyway, a little later. A lone
+// inform notifies in its own statement. The kinds of informs that follow at once are notified together, by a goroutine that
+// runs only while there are any.
 type notifier struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
@@ -30,50 +30,50 @@ type notifier struct {
 	mu    sync.Mutex
 	last  time.Time
 	kinds map[string]struct{}
-	// told is closed when the round that is under way has ended; nil where none is.
-	told chan struct{}
+	// round is closed when the current round has ended; nil if there is none.
+	round chan struct{}
 }
 
-// lead tells whether an inform shall notify by itself.
-func (n *notifier) lead() bool {
+// takeNotify reports whether an inform shall notify in its own statement.
+func (n *notifier) takeNotify() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.told != nil || time.Since(n.last) < notifyEvery {
+	if n.round != nil || time.Since(n.last) < notifyEvery {
 		return false
 	}
 	n.last = time.Now()
 	return true
 }
 
-// follow has a kind told soon.
-func (n *notifier) follow(kind string) {
+// notifySoon notifies others of a kind in the next round.
+func (n *notifier) notifySoon(kind string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.kinds == nil {
 		n.kinds = map[string]struct{}{}
 	}
 	n.kinds[kind] = struct{}{}
-	if n.told == nil {
-		n.begin()
+	if n.round == nil {
+		n.beginRound()
 	}
 }
 
-// begin begins a round. The lock is held.
-func (n *notifier) begin() {
+// beginRound begins a round. The lock is held.
+func (n *notifier) beginRound() {
 	told := make(chan struct{})
-	n.told = told
+	n.round = told
 	go func() {
 		defer close(told)
-		n.tell()
+		n.notifyKinds()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if n.told = nil; len(n.kinds) > 0 {
-			n.begin()
+		if n.round = nil; len(n.kinds) > 0 {
+			n.beginRound()
 		}
 	}()
 }
 
-func (n *notifier) tell() {
+func (n *notifier) notifyKinds() {
 	time.Sleep(notifyEvery)
 	n.mu.Lock()
 	kinds := slices.Sorted(maps.Keys(n.kinds))
@@ -87,11 +87,11 @@ func (n *notifier) tell() {
 	}
 }
 
-// wait returns when everything has been told that was to be told before: by the round that is under way, or by the next.
+// wait returns when all earlier notifications were sent: by the current round, or by the next.
 func (n *notifier) wait() {
 	for range 2 {
 		n.mu.Lock()
-		told := n.told
+		told := n.round
 		n.mu.Unlock()
 		if told == nil {
 			return

@@ -5,17 +5,18 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// observe hands on how a resource has changed, to those that want it. As a rule nothing does, and the row is not even made.
-func (c *Client) observe(o activities.Observation) {
+// observeAttempt passes the outcome of an attempt to figures, telemetry, events and failures. Mostly none needs the row, so
+// it is not decoded.
+func (c *Client) observeAttempt(o activities.Observation) {
 	if o.IsUnwritten {
 		c.observeSuperseded(&o)
 		return
 	}
-	c.figures.count(&o)
+	c.figures.countAttempt(&o)
 	c.recordAttempt(&o)
 	category := categoryOf(o.Verdict)
 	hasFailed := category == EventCategoryObjectFailed
-	if !hasFailed && !c.events.wants(category) {
+	if !hasFailed && !c.events.wantsCategory(category) {
 		return
 	}
 	row, err := o.Row()
@@ -32,7 +33,8 @@ func (c *Client) observe(o activities.Observation) {
 	c.events.publish(event)
 }
 
-// observeSuperseded hands on a failure of which the row has nothing. It is no event, and metrics count attempts whose outcome was written.
+// observeSuperseded passes on a failure that was not written to the row. It is no event, and metrics count only written
+// outcomes.
 func (c *Client) observeSuperseded(o *activities.Observation) {
 	row, err := o.Row()
 	if err != nil {
@@ -42,23 +44,23 @@ func (c *Client) observeSuperseded(o *activities.Observation) {
 	c.failures.add(failureOf(o, row))
 }
 
-// logUnreadable says that a row cannot be read of which there is something to say.
+// logUnreadable logs that the row of an outcome cannot be read.
 func (c *Client) logUnreadable(o *activities.Observation, err error) {
 	c.config.Logger.Error("a row cannot be read: no event is sent, and no failure is given to the ErrorHandler",
 		"kind", o.Kind, "namespace", o.Namespace, "generation", o.Generation, "attempt", o.Attempt, "attempt_error", o.Error, "error", err)
 }
 
-// observeInform hands on an inform that has changed nothing.
+// observeInform sends the event of an inform that has changed nothing.
 func (c *Client) observeInform(r *deltatype.ObjectInformResult) {
 	switch {
 	case r.Stale:
-		c.events.send(EventCategoryObjectStale, r.Resource)
+		c.events.publishRow(EventCategoryObjectStale, r.Resource)
 	case !r.Scheduled && r.Refused == nil:
-		c.events.send(EventCategoryObjectSkipped, r.Resource)
+		c.events.publishRow(EventCategoryObjectSkipped, r.Resource)
 	}
 }
 
-// observePass hands on that a pass of an informer has ended.
+// observePass passes on the end of a pass of an informer.
 func (c *Client) observePass(p activities.PassObservation) {
 	if p.Err != nil {
 		c.failures.add(failureOfPass(&p))

@@ -59,10 +59,10 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "expires"}, names("expires", 5)...)
-		g.inform(c, nil, names("goes", 5)...)
+		g.inform(c, &delta.InformOpts{Namespace: "expires"}, temporalNames("expires", 5)...)
+		g.inform(c, nil, temporalNames("goes", 5)...)
 		var attended []string
-		for _, name := range append(names("expires", 5), names("goes", 5)...) {
+		for _, name := range append(temporalNames("expires", 5), temporalNames("goes", 5)...) {
 			attended = append(attended, g.await(name, synced(1)).WorkflowID)
 		}
 		for _, id := range attended {
@@ -70,7 +70,7 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 		}
 		g.terminate(attended...)
 		g.passes(g.kind)
-		for _, name := range names("expires", 5) {
+		for _, name := range temporalNames("expires", 5) {
 			g.await(name, func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
 		}
 		g.await("goes00", gone)
@@ -168,9 +168,9 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		c, w := g.onTaskQueue("own", func(context.Context, job) error { return nil })
-		g.inform(c, nil, names("many", 30)...)
+		g.inform(c, nil, temporalNames("many", 30)...)
 		g.informEach(c, nil, "one", "two")
-		all := append(names("many", 30), "one", "two")
+		all := append(temporalNames("many", 30), "one", "two")
 		terminated := g.queuedFor(all...)
 		g.terminate(terminated...)
 		require.NoError(t, w.Start())

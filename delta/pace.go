@@ -8,42 +8,42 @@ import (
 )
 
 const (
-	// fewSingles is how many resources of a kind in automatic mode may have workflows of their own at once in any case, and manySingles
-	// how many at most.
+	// fewSingles is how many resources of a kind in automatic mode may always have single workflows at once, manySingles
+	// the most.
 	fewSingles  = 16
 	manySingles = 256
-	// singlesFor is how much work there may be in single workflows: what is due beyond that is batched.
+	// singlesFor is how much work there may be in single workflows; further due resources are batched.
 	singlesFor = 500 * time.Millisecond
 	// paceOver is the time over which rates are measured.
 	paceOver = 5 * time.Second
-	// firstBatch is how large a batch is while it is not known how long Work takes, batchFor how long one is to hold its members, and
-	// largestBatch how many they are at most, in automatic mode.
+	// firstBatch is the size of a batch while the duration of Work is unknown. batchFor is how long a batch should take,
+	// and largestBatch its largest size, in automatic mode.
 	firstBatch   = 100
 	batchFor     = 2 * time.Second
 	largestBatch = 1000
-	// paceWeight is how many calls of Work a mean remembers.
+	// paceWeight is how many calls of Work the moving averages cover.
 	paceWeight = 16
 )
 
-// pace decides, for a kind in automatic mode, which resources get a workflow each and how large batches are: by how many attempts
-// end on this client, and how long its calls of Work take.
+// pace decides, for a kind in automatic mode, which resources get a single workflow and how large batches are: by the rate
+// at which attempts end in this client, and the duration of its calls of Work.
 type pace struct {
 	parallelism int
-	// limited is true for a kind with a rate limit: a local activity does not wait for it.
+	// limited is set for a kind with a rate limit, because a local activity does not wait for it.
 	limited bool
 	now     func() time.Time
 
 	mu sync.Mutex
-	// started are the times at which single workflows were woken whose attempts have not ended here. An attempt that ended elsewhere is
-	// forgotten after a lease.
+	// started are the times of wake-ups of single workflows whose attempts have not ended in this client. One that ended
+	// elsewhere is forgotten after a lease.
 	started []time.Time
-	// ended are the times at which attempts of single workflows ended, for as long as rates are measured.
+	// ended are the times at which attempts of single workflows ended, within paceOver.
 	ended []time.Time
 	// batching is set while more is due than single workflows take.
 	batching bool
-	// took is how long calls of Work take, a mean that forgets; 0 before the first.
+	// took is the moving average of the duration of calls of Work; 0 before the first.
 	took time.Duration
-	// long is the share of them that were too long for a local activity, a mean that forgets, too.
+	// long is the moving average of the share of calls that were too long for a local activity.
 	long float64
 }
 
@@ -51,33 +51,34 @@ func newPace(parallelism int, limited bool) *pace {
 	return &pace{parallelism: parallelism, limited: limited, now: time.Now}
 }
 
-// singles is how many more resources may get workflows of their own.
-func (p *pace) singles() int {
+// allowedSingles returns how many more resources may get single workflows.
+func (p *pace) allowedSingles() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.batching {
 		return 0
 	}
-	p.started = since(p.started, p.now().Add(-activities.DispatchLease))
-	return max(p.atOnce()-len(p.started), 0)
+	p.started = dropBefore(p.started, p.now().Add(-activities.DispatchLease))
+	return max(p.maxConcurrentSingles()-len(p.started), 0)
 }
 
-// atOnce is how many resources may have workflows of their own at once.
-func (p *pace) atOnce() int {
-	p.ended = since(p.ended, p.now().Add(-paceOver))
+// maxConcurrentSingles returns how many resources may have single workflows at once.
+func (p *pace) maxConcurrentSingles() int {
+	p.ended = dropBefore(p.ended, p.now().Add(-paceOver))
 	measured := int(float64(len(p.ended)) * float64(singlesFor) / float64(paceOver))
 	return min(max(measured, fewSingles), manySingles)
 }
 
-// since drops the times before one.
-func since(times []time.Time, first time.Time) []time.Time {
+// dropBefore removes the times before first.
+func dropBefore(times []time.Time, first time.Time) []time.Time {
 	for len(times) > 0 && times[0].Before(first) {
 		times = times[1:]
 	}
 	return times
 }
 
-// IsLocal reports whether attempts of single workflows are to be local activities: fewer than one call of Work in twenty is too long.
+// IsLocal reports whether attempts of single workflows should be local activities: fewer than one call of Work in twenty is
+// too long.
 func (p *pace) IsLocal() bool {
 	const share = 0.05
 	p.mu.Lock()
@@ -85,23 +86,23 @@ func (p *pace) IsLocal() bool {
 	return !p.limited && p.long < share
 }
 
-// HandedOver takes in that an attempt was too long for a local activity, before it has ended.
+// HandedOver records that an attempt was too long for a local activity, before it has ended.
 func (p *pace) HandedOver() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.measured(true)
+	p.noteTooLong(true)
 }
 
-// measured takes in whether a call of Work was too long for a local activity.
-func (p *pace) measured(long bool) {
+// noteTooLong records whether a call of Work was too long for a local activity.
+func (p *pace) noteTooLong(long bool) {
 	p.long -= p.long / paceWeight
 	if long {
 		p.long += 1. / paceWeight
 	}
 }
 
-// woke counts single workflows that were woken.
-func (p *pace) woke(n int) {
+// countWoken counts single workflows that were woken.
+func (p *pace) countWoken(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
@@ -110,8 +111,8 @@ func (p *pace) woke(n int) {
 	}
 }
 
-// forget takes some of those back, whose workflows could not be woken: their rows are leased again, and would count twice.
-func (p *pace) forget(n int) {
+// uncountWoken removes workflows that could not be woken from the count, because their rows are leased, and counted, again.
+func (p *pace) uncountWoken(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.started = p.started[:max(len(p.started)-n, 0)]
@@ -129,11 +130,11 @@ func (p *pace) Attempted() {
 	}
 }
 
-// Called takes in how long a call of Work took.
+// Called records the duration of a call of Work.
 func (p *pace) Called(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.measured(took > activities.MaxLocalAttempt)
+	p.noteTooLong(took > activities.MaxLocalAttempt)
 	if p.took == 0 {
 		p.took = max(took, 1)
 		return
@@ -141,9 +142,9 @@ func (p *pace) Called(took time.Duration) {
 	p.took += (took - p.took) / paceWeight
 }
 
-// batch is how large a batch is to be: as much as is worked in some seconds, so that it does not keep from other clients what they could
-// work meanwhile.
-func (p *pace) batch() int {
+// nextBatchSize returns the size of the next batch: as many resources as are worked in batchFor, so that other clients can
+// work the rest meanwhile.
+func (p *pace) nextBatchSize() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.took == 0 {
@@ -152,10 +153,11 @@ func (p *pace) batch() int {
 	return int(min(max(float64(batchFor)*float64(p.parallelism)/float64(p.took), fewSingles), largestBatch))
 }
 
-// batched takes in that a batch of so many was leased, of so many wanted. It goes on with batches until one is less than half full and has no more than could have
-// workflows of their own: while as much comes in as these take, each look would begin with some of them, and one costs as much as a hundred members of a batch.
-func (p *pace) batched(leased, wanted int) {
+// noteBatch records that a batch leased so many rows, of so many wanted. Batches go on until one is less than half full and
+// would fit into single workflows. Otherwise a load that single workflows just carry would begin with some of them at each
+// lease, and one costs as much as a hundred members of a batch.
+func (p *pace) noteBatch(leased, wanted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.batching = 2*leased >= wanted || leased > p.atOnce()
+	p.batching = 2*leased >= wanted || leased > p.maxConcurrentSingles()
 }

@@ -27,7 +27,7 @@ func (p *paced) pass(d time.Duration) { p.clock = p.clock.Add(d) }
 
 // worked has so many single workflows woken, whose attempts end at once.
 func (p *paced) worked(n int) {
-	p.woke(n)
+	p.countWoken(n)
 	for range n {
 		p.Attempted()
 	}
@@ -36,38 +36,38 @@ func (p *paced) worked(n int) {
 func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
-	require.Equal(t, 16, p.singles())
-	p.woke(12)
-	require.Equal(t, 4, p.singles())
-	p.woke(4)
-	require.Zero(t, p.singles())
-	p.woke(10) // which another lease was under way for
-	require.Zero(t, p.singles())
+	require.Equal(t, 16, p.allowedSingles())
+	p.countWoken(12)
+	require.Equal(t, 4, p.allowedSingles())
+	p.countWoken(4)
+	require.Zero(t, p.allowedSingles())
+	p.countWoken(10) // which another lease was under way for
+	require.Zero(t, p.allowedSingles())
 	p.Attempted()
-	require.Zero(t, p.singles())
+	require.Zero(t, p.allowedSingles())
 	for range 25 {
 		p.Attempted()
 	}
-	require.Equal(t, 16, p.singles())
+	require.Equal(t, 16, p.allowedSingles())
 	p.Attempted() // of what another client has woken
-	require.Equal(t, 16, p.singles())
+	require.Equal(t, 16, p.allowedSingles())
 }
 
 func TestWhatCouldNotBeWokenTakesNoRoom(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	for range 10 {
-		p.woke(16)
-		require.Zero(t, p.singles())
-		p.forget(5)
-		require.Equal(t, 5, p.singles())
-		p.forget(11)
-		require.Equal(t, 16, p.singles())
+		p.countWoken(16)
+		require.Zero(t, p.allowedSingles())
+		p.uncountWoken(5)
+		require.Equal(t, 5, p.allowedSingles())
+		p.uncountWoken(11)
+		require.Equal(t, 16, p.allowedSingles())
 	}
-	p.woke(3)
+	p.countWoken(3)
 	p.Attempted() // its start had an effect, although the call had failed
-	p.forget(3)
-	require.Equal(t, 16, p.singles())
+	p.uncountWoken(3)
+	require.Equal(t, 16, p.allowedSingles())
 }
 
 func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
@@ -77,15 +77,15 @@ func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
 	} {
 		p := newPaced(8)
 		p.worked(worked)
-		require.Equal(t, singles, p.singles(), "%d within five seconds", worked)
-		p.woke(10)
-		require.Equal(t, singles-10, p.singles(), "those under way are of them")
+		require.Equal(t, singles, p.allowedSingles(), "%d within five seconds", worked)
+		p.countWoken(10)
+		require.Equal(t, singles-10, p.allowedSingles(), "those under way are of them")
 		require.LessOrEqual(t, len(p.ended), 5120, "what is kept has a bound")
 
 		p.pass(paceOver)
-		require.Equal(t, singles-10, p.singles(), "%d five seconds ago", worked)
+		require.Equal(t, singles-10, p.allowedSingles(), "%d five seconds ago", worked)
 		p.pass(1)
-		require.Equal(t, 16-10, p.singles(), "what is longer ago does not count")
+		require.Equal(t, 16-10, p.allowedSingles(), "what is longer ago does not count")
 	}
 }
 
@@ -93,21 +93,21 @@ func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
 func TestWhatWasWokenIsForgottenAfterALease(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
-	p.woke(10)
+	p.countWoken(10)
 	p.pass(time.Second)
-	p.woke(6)
-	require.Zero(t, p.singles())
+	p.countWoken(6)
+	require.Zero(t, p.allowedSingles())
 	p.pass(activities.DispatchLease - time.Second)
-	require.Zero(t, p.singles())
+	require.Zero(t, p.allowedSingles())
 	p.pass(1)
-	require.Equal(t, 10, p.singles())
+	require.Equal(t, 10, p.allowedSingles())
 	p.pass(time.Second)
-	require.Equal(t, 16, p.singles())
+	require.Equal(t, 16, p.allowedSingles())
 }
 
 func TestABatchIsWhatTwoSecondsOfWorkTake(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, 100, newPaced(8).batch(), "nothing is known yet")
+	require.Equal(t, 100, newPaced(8).nextBatchSize(), "nothing is known yet")
 	for _, c := range []struct {
 		parallelism int
 		took        time.Duration
@@ -129,7 +129,7 @@ func TestABatchIsWhatTwoSecondsOfWorkTake(t *testing.T) {
 		for range 20 {
 			p.Called(c.took)
 		}
-		require.Equal(t, c.size, p.batch(), "%d calls of %s at once", c.parallelism, c.took)
+		require.Equal(t, c.size, p.nextBatchSize(), "%d calls of %s at once", c.parallelism, c.took)
 	}
 }
 
@@ -157,14 +157,14 @@ func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 	} {
 		p := newPaced(8)
 		p.worked(c.ended)
-		room := p.singles()
-		p.batched(1000, 1000)
-		require.Zero(t, p.singles())
-		p.batched(c.leased, c.wanted)
+		room := p.allowedSingles()
+		p.noteBatch(1000, 1000)
+		require.Zero(t, p.allowedSingles())
+		p.noteBatch(c.leased, c.wanted)
 		if c.goesOn {
 			room = 0
 		}
-		require.Equal(t, room, p.singles(), "%d of %d", c.leased, c.wanted)
+		require.Equal(t, room, p.allowedSingles(), "%d of %d", c.leased, c.wanted)
 	}
 }
 
@@ -179,7 +179,7 @@ func TestPaceStaysWithinItsBounds(t *testing.T) {
 		for range 200 {
 			switch r.IntN(7) {
 			case 0, 1:
-				size := p.singles()
+				size := p.allowedSingles()
 				require.LessOrEqual(t, size, 256)
 				require.GreaterOrEqual(t, size, 0)
 				if size > 0 {
@@ -187,8 +187,8 @@ func TestPaceStaysWithinItsBounds(t *testing.T) {
 					require.LessOrEqual(t, size+len(p.started), 256)
 				}
 				woken := r.IntN(size + 1)
-				p.woke(woken)
-				p.forget(r.IntN(woken + 1))
+				p.countWoken(woken)
+				p.uncountWoken(r.IntN(woken + 1))
 			case 2:
 				for range r.IntN(500) {
 					p.Attempted()
@@ -196,10 +196,10 @@ func TestPaceStaysWithinItsBounds(t *testing.T) {
 			case 3:
 				p.Called(time.Duration(r.Int64N(int64(time.Second) << r.IntN(12))))
 			case 4:
-				size := p.batch()
+				size := p.nextBatchSize()
 				require.LessOrEqual(t, size, 1000)
 				require.GreaterOrEqual(t, size, 16)
-				p.batched(r.IntN(size+1), size)
+				p.noteBatch(r.IntN(size+1), size)
 			case 5:
 				p.HandedOver()
 			default:
@@ -209,8 +209,8 @@ func TestPaceStaysWithinItsBounds(t *testing.T) {
 		}
 		// However it has been used: after a pause it is as it was at first, but for what it knows of Work.
 		p.pass(time.Hour)
-		p.batched(0, 100)
-		require.Equal(t, 16, p.singles())
+		p.noteBatch(0, 100)
+		require.Equal(t, 16, p.allowedSingles())
 	}
 }
 

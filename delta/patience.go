@@ -7,13 +7,14 @@ import (
 	"go.temporal.io/api/serviceerror"
 )
 
-// patientTries is how often a call to Temporal is made where it does not answer in the SDK's 10 s, as one that is starting or busy.
+// patientTries is how often a call to Temporal is tried that gets no answer within the SDK's 10 s, because a server starts
+// or is busy.
 const patientTries = 3
 
-// patiently repeats a call to Temporal while it does not answer, and ctx goes on. A write whose answer was lost is found when it is
-// repeated. The description of a schedule needs it most: the server asks a worker of its own, and where that was just replaced, it waits for
-// the old one for as long as the SDK waits for the server.
-func patiently(ctx context.Context, call func() error) (err error) {
+// retryUnanswered repeats a call to Temporal that gets no answer, while ctx goes on. A write whose answer was lost is found
+// when it is repeated. Describing a schedule needs it most: the server asks one of its own workers, and if that was just
+// replaced, the server waits for the old one for as long as the SDK waits for the server.
+func retryUnanswered(ctx context.Context, call func() error) (err error) {
 	for range patientTries {
 		err = call()
 		isUnanswered := errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
@@ -24,9 +25,9 @@ func patiently(ctx context.Context, call func() error) (err error) {
 	return err
 }
 
-// patientlyRead is patiently, for a call that brings something.
-func patientlyRead[T any](ctx context.Context, call func() (T, error)) (found T, err error) {
-	err = patiently(ctx, func() (err error) {
+// retryUnansweredRead is retryUnanswered for a call with a result.
+func retryUnansweredRead[T any](ctx context.Context, call func() (T, error)) (found T, err error) {
+	err = retryUnanswered(ctx, func() (err error) {
 		found, err = call()
 		return err
 	})

@@ -91,9 +91,9 @@ func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
 	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, h.Prefix+"/account/a", row.WorkflowID)
-	_, err = c.InformMany(t.Context(), manyBatched(names("ok", 100)...), nil)
+	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("ok", 100)...), nil)
 	require.NoError(t, err)
-	for _, name := range names("ok", 100) {
+	for _, name := range temporalNames("ok", 100) {
 		h.eventually("batched", name, synced(1))
 	}
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)

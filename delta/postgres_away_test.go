@@ -111,12 +111,12 @@ func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
 		b := g.startWorker(work)
 		p.refuse()
 		// About every second one meets it.
-		for _, name := range names("before", 20) {
+		for _, name := range temporalNames("before", 20) {
 			g.inform(b, nil, name)
 		}
 		until(t, func() bool { return strings.Contains(logs.String(), "this client takes no tasks") })
 		failed := 0
-		for _, name := range names("after", 30) {
+		for _, name := range temporalNames("after", 30) {
 			g.inform(b, nil, name)
 			g.comes(g.await(name, synced(1)).WorkflowID, func(e *historypb.HistoryEvent) bool {
 				started := e.GetActivityTaskStartedEventAttributes()

@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// gateTimeout is how long Postgres may take to answer the question whether it is there.
+	// gateTimeout is how long Postgres may take to answer a ping.
 	gateTimeout = 2 * time.Second
-	// gateShortest and gateLongest bound the pause between two questions. It grows only to a second: while the gate is closed, this client leaves
-	// its work to others.
+	// gateShortest and gateLongest bound the pause between two pings. It grows only to a second, because this client does
+	// no work while the gate is closed.
 	gateShortest, gateLongest = 250 * time.Millisecond, time.Second
-	// gatePatience is how long Postgres has to be away before it is logged.
+	// gatePatience is how long Postgres must be away before that is logged.
 	gatePatience = time.Second
 )
 
-// postgresGate keeps the workers of a client from taking tasks while the client does not reach Postgres. Other clients may reach it: each
-// task that this one takes fails, and Temporal waits ever longer before it gives the task to a worker again. A worker whose tasks fail
-// at once always has a free slot, so it would take more than its share.
+// postgresGate keeps the workers of a client from taking tasks while the client cannot reach Postgres. Other clients may
+// reach it, but each task that this client takes fails, and Temporal waits ever longer before it gives the task to a worker
+// again. A worker whose tasks fail at once always has a free slot, so it would take more than its share.
 type postgresGate struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
@@ -36,22 +36,23 @@ type postgresGate struct {
 	closed chan struct{}
 }
 
-// suspect closes the gate until Postgres answers: a statement failed for a reason that may be the connection.
-func (g *postgresGate) suspect() {
+// closeUntilAnswered closes the gate until Postgres answers, after a statement failed for a reason that may be the
+// connection.
+func (g *postgresGate) closeUntilAnswered() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed != nil {
 		return
 	}
 	g.closed = make(chan struct{})
-	go g.reopen(g.closed)
+	go g.openWhenAnswered(g.closed)
 }
 
-// reopen asks Postgres until it answers, and opens the gate.
-func (g *postgresGate) reopen(closed chan struct{}) {
+// openWhenAnswered pings Postgres until it answers, and opens the gate.
+func (g *postgresGate) openWhenAnswered(closed chan struct{}) {
 	began, told := time.Now(), false
-	pauses := backoff.New(gateShortest, gateLongest) // spread: all clients of a server that went away ask it at once otherwise
-	for !g.answers() && g.stopping.Err() == nil {
+	pauses := backoff.New(gateShortest, gateLongest) // spread, because all clients would ping the server at once otherwise
+	for !g.isAnswering() && g.stopping.Err() == nil {
 		if !told && time.Since(began) > gatePatience {
 			told = true
 			g.log.Warn("Postgres is not reached: this client takes no tasks until it is, and leaves them to others")
@@ -67,20 +68,20 @@ func (g *postgresGate) reopen(closed chan struct{}) {
 	close(closed)
 }
 
-func (g *postgresGate) answers() bool {
+func (g *postgresGate) isAnswering() bool {
 	ctx, cancel := context.WithTimeout(g.stopping, gateTimeout)
 	defer cancel()
 	return g.pool.Ping(ctx) == nil
 }
 
-// isOpen reports whether tasks may be taken; opened is closed when they may be again.
+// isOpen reports whether tasks may be taken. Otherwise opened is closed when they may be again.
 func (g *postgresGate) isOpen() (opened <-chan struct{}, open bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.closed, g.closed == nil
 }
 
-// gatedSlots are the slots of a worker behind the gate. A poll that is under way when the gate closes may bring one more task.
+// gatedSlots are the slots of a worker behind the gate. A poll in progress when the gate closes may still bring one task.
 type gatedSlots struct {
 	worker.SlotSupplier
 	gate *postgresGate

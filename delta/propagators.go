@@ -14,21 +14,21 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// propagators have values of the context of an inform reach Work.
+// propagators carry values from the context of an inform to Work.
 type propagators struct {
-	// field is where the user has given them.
+	// field names the field of Config that has them.
 	field string
 	all   []workflow.ContextPropagator
 }
 
-// findPropagators are those of Config.ContextPropagators or, where that is nil, those that Config.TemporalOptions gives to the connection: a program
-// that has set them there expects them to reach Work, as they reach its own activities.
+// findPropagators returns those of Config.ContextPropagators or, if that is nil, those that Config.TemporalOptions sets,
+// because a program that has set them there expects them to reach Work, as they reach its own activities.
 func (c *Client) findPropagators() (propagators, error) {
 	found := propagators{field: "Config.ContextPropagators", all: c.config.ContextPropagators}
 	if found.all == nil && c.config.TemporalOptions != nil {
 		options, err := envconfig.LoadDefaultClientOptions()
 		if err != nil {
-			options = client.Options{} // a program that only informs needs no Temporal; calls that connect say what is wrong
+			options = client.Options{} // a program that only informs needs no Temporal; calls that connect return the error
 		}
 		if options, err = c.completeOptions(options); err != nil {
 			return found, err
@@ -37,55 +37,56 @@ func (c *Client) findPropagators() (propagators, error) {
 	}
 	for i, propagator := range found.all {
 		if propagator == nil {
-			return found, inputError(found.nth(i), nil, "must not be nil")
+			return found, inputError(found.fieldOf(i), nil, "must not be nil")
 		}
 	}
 	return found, nil
 }
 
-// nth names one of them.
-func (p *propagators) nth(i int) string { return fmt.Sprintf("%s[%d]", p.field, i) }
+// fieldOf names one of them.
+func (p *propagators) fieldOf(i int) string { return fmt.Sprintf("%s[%d]", p.field, i) }
 
-// inject returns the headers that the propagators set.
-func (p *propagators) inject(ctx context.Context) (headers map[string][]byte, err error) {
+// injectHeaders returns the headers that the propagators set.
+func (p *propagators) injectHeaders(ctx context.Context) (headers map[string][]byte, err error) {
 	size := 0
 	for i, propagator := range p.all {
 		set := headerWriter{}
-		if err := p.guard("Inject", i, func() error { return propagator.Inject(ctx, set) }); err != nil {
+		if err := p.callPropagator("Inject", i, func() error { return propagator.Inject(ctx, set) }); err != nil {
 			return nil, err
 		}
 		for name, payload := range set {
 			encoded, err := proto.Marshal(payload)
 			if err != nil {
-				return nil, fmt.Errorf("%s: encoding header %q: %w", p.nth(i), name, err)
+				return nil, fmt.Errorf("%s: encoding header %q: %w", p.fieldOf(i), name, err)
 			}
 			if headers == nil {
 				headers = map[string][]byte{}
 			}
 			headers[name] = encoded
 			if size += len(name) + len(encoded); size > maxCarriedHeaders {
-				return nil, inputError(p.nth(i), fmt.Sprintf("header %q", name), "must set headers of %d bytes at most together", maxCarriedHeaders)
+				return nil, inputError(p.fieldOf(i), fmt.Sprintf("header %q", name), "must set headers of %d bytes at most together", maxCarriedHeaders)
 			}
 		}
 	}
 	return headers, nil
 }
 
-// guard calls a propagator. A panic is an error.
-func (p *propagators) guard(method string, i int, do func() error) (err error) {
+// callPropagator calls a propagator. A panic is an error.
+func (p *propagators) callPropagator(method string, i int, do func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("%s: %s panicked: %v\n%s", p.nth(i), method, v, debug.Stack())
+			err = fmt.Errorf("%s: %s panicked: %v\n%s", p.fieldOf(i), method, v, debug.Stack())
 		}
 	}()
 	if err := do(); err != nil {
-		return fmt.Errorf("%s: %s: %w", p.nth(i), method, err)
+		return fmt.Errorf("%s: %s: %w", p.fieldOf(i), method, err)
 	}
 	return nil
 }
 
-// extract is the context with what the propagators find in the headers of the resources, if they all have the same.
-func (p *propagators) extract(ctx context.Context, carriers []carrier) (context.Context, error) {
+// extractContext returns the context with the values that the propagators find in the headers of the resources, if all
+// resources have the same headers.
+func (p *propagators) extractContext(ctx context.Context, carriers []carrier) (context.Context, error) {
 	if len(p.all) == 0 || len(carriers) == 0 || len(carriers[0].headers) == 0 {
 		return ctx, nil
 	}
@@ -103,7 +104,7 @@ func (p *propagators) extract(ctx context.Context, carriers []carrier) (context.
 		headers[name] = payload
 	}
 	for i, propagator := range p.all {
-		err := p.guard("Extract", i, func() error {
+		err := p.callPropagator("Extract", i, func() error {
 			extracted, err := propagator.Extract(ctx, headers)
 			if err == nil && extracted != nil {
 				ctx = extracted
@@ -117,12 +118,12 @@ func (p *propagators) extract(ctx context.Context, carriers []carrier) (context.
 	return ctx, nil
 }
 
-// headerWriter is Temporal's workflow.HeaderWriter.
+// headerWriter implements workflow.HeaderWriter.
 type headerWriter map[string]*commonpb.Payload
 
 func (w headerWriter) Set(name string, payload *commonpb.Payload) { w[name] = payload }
 
-// headerReader is Temporal's workflow.HeaderReader.
+// headerReader implements workflow.HeaderReader.
 type headerReader map[string]*commonpb.Payload
 
 func (r headerReader) Get(name string) (*commonpb.Payload, bool) {

@@ -18,35 +18,40 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
-	// maxErrorFilter is how many bytes of an error are looked for at most.
+	// maxErrorFilter bounds the text of Filter.Error, in bytes.
 	maxErrorFilter = 1000
 )
 
-// Filter chooses resources. Within a field any of the values matches, except for Tags and Labels, where all must. A field that
-// is nil matches everything. One that is empty and not nil matches nothing: a list that was computed, and came out empty, chooses none.
+// Filter chooses resources. Within a field any value matches, except for Tags and Labels, which must all match. A field
+// that is nil matches everything. A field that is empty and not nil matches nothing, so that a computed list that came out
+// empty chooses nothing.
 type Filter struct {
-	// Kinds, ObjectIDs, Namespaces, Shards ([ObjectWithShard]) and States are what a resource must be one of. No shard matches a resource without one.
+	// Kinds, ObjectIDs, Namespaces, Shards ([ObjectWithShard]) and States: the resource has one of the values. No shard
+	// matches a resource without one.
 	Kinds      []string
 	ObjectIDs  []string
 	Namespaces []string
 	Shards     []string
 	States     []deltatype.ResourceState
-	// Tags are those that it must have.
+	// Tags must all be among its tags.
 	Tags []string
-	// Labels are members that its Metadata must have, by name and value.
+	// Labels must all be members of its Metadata, by name and value.
 	Labels map[string]string
-	// Error is a text, 1000 bytes at most, that the latest error of a resource must contain, letter by letter. Only what is failing matches: what is degraded, waits to be tried
-	// again or is tried again, and what is deleted and whose Finalize has failed. Empty matches everything, failing or not.
+	// Error is a text, 1000 bytes at most, that the latest error of a resource must contain literally. Only failing
+	// resources match: degraded ones, those that wait for a retry or are being retried, and deleted ones whose Finalize has
+	// failed. Empty matches everything, failing or not.
 	Error string
-	// Late chooses those whose next step is more than a minute overdue, or whose worker was lost that long ago, as [KindStatus].Late counts them.
+	// Late chooses resources whose next step is more than a minute overdue, or whose worker was lost that long ago, as
+	// [KindStatus].Late counts them.
 	Late bool
-	// All says that everything is meant, or everything in one of States, by a filter with no other field. [Client.DeleteAll] asks for it.
+	// All confirms that a filter with no other field, or only with States, is meant to choose everything.
+	// [Client.DeleteAll] requires it.
 	All bool
 }
 
 // Page is a part of a listing.
 type Page struct {
-	// After is the [deltatype.ResourceRow] ID that the page begins after; 0 begins with the first.
+	// After is the [deltatype.ResourceRow] ID after which the page begins; 0 begins with the first.
 	After int64
 	// Limit is how many resources the page has at most.
 	//
@@ -54,7 +59,7 @@ type Page struct {
 	Limit int
 }
 
-// Get reads one resource. It returns [ErrNotFound] where there is none.
+// Get reads one resource. It returns [ErrNotFound] if there is none.
 func (c *Client) Get(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: get: %w", err)
@@ -69,19 +74,19 @@ func (c *Client) Get(ctx context.Context, kind, objectID string) (*deltatype.Res
 	return got.Resource.Row()
 }
 
-// List reads a page of the resources that match, in the order of their row ids. The next page begins after the ID of the last
+// List reads a page of matching resources, in the order of their row ids. The next page begins after the ID of the last
 // one; a page with fewer than Limit is the last.
 func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltatype.ResourceRow, error) {
 	if err := setLimit("Limit", &page.Limit, defaultPage, maxPage); err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
 	if filter.choosesNothing() {
 		return nil, nil
 	}
-	placed, err := c.listPlaced(ctx, filter, SortMade, false, page.Limit, &place{id: page.After})
+	placed, err := c.listPositioned(ctx, filter, SortMade, false, page.Limit, &sortPosition{id: page.After})
 	if err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
@@ -92,14 +97,14 @@ func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltaty
 	return all, nil
 }
 
-// Count is how many resources of a kind are in a state.
+// Count is the number of resources of a kind in a state.
 type Count struct {
 	Kind  string
 	State deltatype.ResourceState
 	Count int64
 }
 
-// Count counts resources by kind and state, for all kinds and namespaces or for those of the filter; its other fields must be
+// Count counts resources by kind and state, in all kinds and namespaces or those of the filter; its other fields must be
 // empty. It reads the whole table.
 func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 	for _, field := range []struct {
@@ -116,10 +121,10 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 		{"Late", filter.Late, !filter.Late},
 	} {
 		if !field.empty {
-			return nil, fmt.Errorf("delta: count: %w", inputError(field.name, field.value, "must be empty: Kinds and Namespaces are what is counted by"))
+			return nil, fmt.Errorf("delta: count: %w", inputError(field.name, field.value, "must be empty: resources are counted by Kinds and Namespaces"))
 		}
 	}
-	if err := filter.check(); err != nil {
+	if err := filter.validate(); err != nil {
 		return nil, fmt.Errorf("delta: count: %w", err)
 	}
 	if filter.choosesNothing() {
@@ -146,8 +151,8 @@ func (c *Client) countResources(ctx context.Context, filter Filter) ([]db.CountR
 	return rows, nil
 }
 
-func (f Filter) check() error {
-	if f.All && f.narrows() {
+func (f Filter) validate() error {
+	if f.All && f.isNarrowed() {
 		return inputError("All", f.All, "must not be set together with fields that choose, other than States")
 	}
 	for _, state := range f.States {
@@ -180,21 +185,21 @@ func (f Filter) check() error {
 	return nil
 }
 
-func (f Filter) labels() ([]byte, error) {
+func (f Filter) encodeLabels() ([]byte, error) {
 	if f.Labels == nil {
 		return []byte("{}"), nil
 	}
 	return json.Marshal(f.Labels)
 }
 
-// isOfFew reports whether only resources match that are failing or late: an index finds these, and they may be put into any order.
+// isOfFew reports whether only failing or late resources match: an index finds these, so they can be sorted in any order.
 func (f Filter) isOfFew() bool {
 	return f.Late || f.Error != "" || len(f.States) > 0 && !slices.ContainsFunc(f.States, func(s deltatype.ResourceState) bool {
 		return s != deltatype.ResourceStateDegraded && s != deltatype.ResourceStateFailed
 	})
 }
 
-// choosesNothing reports whether there is a field that nothing matches.
+// choosesNothing reports whether a field matches nothing.
 func (f Filter) choosesNothing() bool {
 	return isEmptyList(f.Kinds) || isEmptyList(f.ObjectIDs) || isEmptyList(f.Namespaces) || isEmptyList(f.Shards) || isEmptyList(f.States) || isEmptyList(f.Tags) ||
 		(f.Labels != nil && len(f.Labels) == 0)
@@ -202,20 +207,20 @@ func (f Filter) choosesNothing() bool {
 
 func isEmptyList[T any](list []T) bool { return list != nil && len(list) == 0 }
 
-// choosesAll reports whether a filter chooses everything that is in some states.
+// choosesAll reports whether a filter chooses everything in some states.
 func (f Filter) choosesAll(states []deltatype.ResourceState) bool {
-	if f.narrows() {
+	if f.isNarrowed() {
 		return false
 	}
 	return f.States == nil || !slices.ContainsFunc(states, func(s deltatype.ResourceState) bool { return !slices.Contains(f.States, s) })
 }
 
-// narrows reports whether a field other than States is set.
-func (f Filter) narrows() bool {
+// isNarrowed reports whether a field other than States is set.
+func (f Filter) isNarrowed() bool {
 	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Shards != nil || f.Tags != nil || f.Labels != nil || f.Error != "" || f.Late
 }
 
-func texts[T ~string](values []T) []string {
+func toStrings[T ~string](values []T) []string {
 	all := make([]string, len(values))
 	for i, v := range values {
 		all[i] = string(v)
@@ -237,8 +242,8 @@ func orZero[T any](value *T) (v T) {
 	return v
 }
 
-// Namespaces reads the namespaces that some client has configured, or whose Work has snoozed them, by name. Others have the defaults of the
-// client that works their resources.
+// Namespaces returns the namespaces that a client has configured, or whose Work has snoozed them, by name. Others have the
+// defaults of the client that works their resources.
 func (c *Client) Namespaces(ctx context.Context) ([]deltatype.Namespace, error) {
 	rows, err := db.New().ListNamespaces(ctx, c.pool)
 	if err != nil {

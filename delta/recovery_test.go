@@ -84,7 +84,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 			passes.Add(1)
-			return send[listed](ctx), nil
+			return sendListed[listed](ctx), nil
 		}}),
 	)
 	config.Temporal, config.TemporalNamespace = temporal, ""

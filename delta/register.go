@@ -17,15 +17,15 @@ import (
 
 const registerTimeout = 10 * time.Second
 
-// Register puts Delta's workflows, and the activities that call the client's controllers, on a worker that the caller runs:
-// with the interceptors, the tuning and the versioning that the worker has. The worker must poll Config.TaskQueue. Start then
-// starts no workers; it dispatches, listens and keeps the schedules.
+// Register registers Delta's workflows, and the activities that call the client's controllers, on a worker that the caller
+// runs, with its interceptors, tuning and versioning. The worker must poll Config.TaskQueue. Start then starts no workers;
+// it dispatches, listens and maintains the schedules.
 //
-// Parallelism and MaxWorkers hold, RateLimit does not: limit the worker. Stop the worker before the client. It returns
-// [ErrNoSchema] where the schema is missing, because activities carry the installation's id.
+// Parallelism and MaxWorkers apply. RateLimit does not: limit the worker. Stop the worker before the client. It returns
+// [ErrNoSchema] if the schema is missing, because activities carry the installation's id.
 func (c *Client) Register(r worker.Registry) (err error) {
 	defer func() {
-		// The SDK panics for a name that is registered already.
+		// The SDK panics if a name is already registered.
 		if v := recover(); v != nil {
 			err = fmt.Errorf("delta: register: %v", v)
 		}
@@ -37,7 +37,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 		return fmt.Errorf("delta: register: %w", inputError("Config.TaskQueue", "", "must name the task queue that the worker polls"))
 	case c.config.SharedWorker:
 		return fmt.Errorf("delta: register: %w", inputError("Config.SharedWorker", true, "must be false: with it, Start runs the worker of the task queue"))
-	case len(c.config.Controllers.kinds()) == 0:
+	case len(c.config.Controllers.kindNames()) == 0:
 		return errors.New("delta: register: Config.Controllers is empty: there is nothing to work")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), registerTimeout)
@@ -46,7 +46,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err != nil {
 		return fmt.Errorf("delta: register: reading the installation: %w", schemaError(err))
 	}
-	if err := errors.Join(c.encoding.check(ctx), c.checkSettings(ctx)); err != nil {
+	if err := errors.Join(c.encoding.checkPool(ctx), c.checkSettings(ctx)); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
 	if err := c.claimTaskQueue(ctx); err != nil {
@@ -55,7 +55,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if _, err := c.readNamespaces(ctx); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
-	kinds := c.activities(installation.ID, c.stopping)
+	kinds := c.kindActivities(installation.ID, c.stopping)
 	c.workflowKinds().RegisterResource(r)
 	workflows.RegisterInform(r)
 	kinds.RegisterResource(r)
@@ -63,15 +63,15 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	return nil
 }
 
-// claimTaskQueue notes which task queue the client's kinds are worked on. Kinds that share one must be registered together: Temporal
-// gives the tasks of any of them to any worker that polls it.
+// claimTaskQueue records the task queue of the client's kinds. Kinds that share one must be registered together, because
+// Temporal gives the tasks of any of them to any worker that polls it.
 func (c *Client) claimTaskQueue(ctx context.Context) error {
 	var others []string
 	err := pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 		if err := db.New().LockControllers(ctx, tx); err != nil { // two clients that register at once would not see each other
 			return err
 		}
-		others, err = db.New().ClaimTaskQueue(ctx, tx, db.ClaimTaskQueueParams{TaskQueue: c.config.TaskQueue, Kinds: c.config.Controllers.kinds()})
+		others, err = db.New().ClaimTaskQueue(ctx, tx, db.ClaimTaskQueueParams{TaskQueue: c.config.TaskQueue, Kinds: c.config.Controllers.kindNames()})
 		return err
 	})
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *Client) claimTaskQueue(ctx context.Context) error {
 	return nil
 }
 
-// workflowKinds is what workflows know of the client's kinds.
+// workflowKinds returns the settings of the client's kinds for workflows.
 func (c *Client) workflowKinds() workflows.Kinds {
 	kinds := workflows.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
@@ -94,20 +94,20 @@ func (c *Client) workflowKinds() workflows.Kinds {
 	return kinds
 }
 
-// activities are those of all kinds of the client. Work and Inform end when stopping does.
-func (c *Client) activities(installation string, stopping context.Context) activities.Kinds {
+// kindActivities returns the activities of the client's kinds. Work and Inform end when stopping does.
+func (c *Client) kindActivities(installation string, stopping context.Context) activities.Kinds {
 	kinds := activities.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
-		a := c.configured(r)
-		a.Pool, a.Installation, a.Context = c.pool, installation, c.inContext
-		a.Limit, a.Claims, a.Unanswered, a.Snoozes = c.limits, c.claims, c.gate.suspect, c.snoozes
+		a := c.configuredActivities(r)
+		a.Pool, a.Installation, a.Context = c.pool, installation, c.withClient
+		a.Limit, a.Claims, a.Unanswered, a.Snoozes = c.limits, c.claims, c.gate.closeUntilAnswered, c.snoozes
 		a.WorkSlots = semaphore.NewWeighted(int64(r.settings.Parallelism))
 		a.BatchSlots = activities.NewBatchSlots(batchSlots)
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
 		a.Keys, a.HasParents, a.SyncedFirst = r.settings.keyLimits(), r.hasParents, c.wakeChildren
 		a.AbandonAfter = c.timing.abandonAfter
-		a.Observed, a.Informed = c.observe, c.wakeKind
-		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.passWithin, c.observePass, c.observeListed, c.observeLost
+		a.Observed, a.Informed = c.observeAttempt, c.wakeKind
+		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.startPassSpan, c.observePass, c.observeListed, c.observeLost
 		a.Sources, a.SourceFailed = c.sourcesOf(r), c.observeSource
 		a.Stopping = stopping
 		a.HasAttributes = c.attributes.Load

@@ -43,7 +43,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 			return nil
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-			return send(ctx, listed{Name: "a"}, listed{Name: "b"}), nil
+			return sendListed(ctx, listed{Name: "a"}, listed{Name: "b"}), nil
 		}}),
 	)
 	config.TaskQueue = h.Prefix + "-mine"
@@ -123,9 +123,9 @@ func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // nothing is left to be done
 
-	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 200), "fails")...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("ok", 200), "fails")...), nil)
 	require.NoError(t, err)
-	for _, name := range names("ok", 200) {
+	for _, name := range temporalNames("ok", 200) {
 		require.Contains(t, h.eventually("batched", name, synced(1)).WorkflowID, ":batch/")
 	}
 	require.Equal(t, 2, h.eventually("batched", "fails", synced(1)).Attempt) // in a workflow of its own, unless the machine is busy
@@ -133,9 +133,9 @@ func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
 	require.Less(t, interceptor.activities.Load(), int64(50), "members have no activities of their own")
 
 	// The timer of a batch, and its local activity, are the worker's too.
-	_, err = c.InformMany(t.Context(), manyBatched(names("brief", 20)...), &delta.InformOpts{Namespace: "brief"})
+	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("brief", 20)...), &delta.InformOpts{Namespace: "brief"})
 	require.NoError(t, err)
-	for _, name := range names("brief", 20) {
+	for _, name := range temporalNames("brief", 20) {
 		h.eventually("batched", name, func(r *deltatype.ResourceRow) bool { return r != nil && r.SyncCount >= 2 })
 	}
 }
@@ -166,14 +166,14 @@ func TestAWorkerOfTheUsersOwnThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
 	w := run()
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // nothing is left to be done
-	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 50)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 50)...), nil)
 	require.NoError(t, err)
 	<-begun
 	w.Stop()
 	require.LessOrEqual(t, calls.Load(), int64(8), "it has called Work for no more than its Parallelism")
 	stopped.Store(true)
 	defer run().Stop()
-	for _, name := range names("ok", 50) {
+	for _, name := range temporalNames("ok", 50) {
 		row := h.eventually("batched", name, synced(1))
 		require.Equal(t, 1, row.Attempt)
 		require.Empty(t, row.Errors)

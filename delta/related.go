@@ -14,20 +14,22 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// PreviousObject is the version of a resource's object before the one that is stored. [Client.PreviousObject] finds it.
+// PreviousObject is the version of a resource's object before the stored one. [Client.PreviousObject] finds it.
 type PreviousObject struct {
-	// Object is JSON; nil where the version is not known: the stored one is the first, or the kind had no log, or the log does not reach back to it.
+	// Object is JSON; nil if the version is unknown: the stored one is the first, or the kind had no log, or the log does
+	// not reach back to it.
 	Object json.RawMessage
-	// IsSynced is set where Object is what was synced last, and the stored object has not been synced yet. Otherwise Object is what was synced before it.
+	// IsSynced is set if Object is the latest synced version, and the stored object has not been synced yet. Otherwise
+	// Object is the version that was synced before the stored one.
 	IsSynced bool
-	// Until is when a later version was written to the log; nil where IsSynced, and where Object is nil.
+	// Until is when a later version was written to the log; nil if IsSynced, and if Object is nil.
 	Until *time.Time
 	// IsLogged reports whether the kind has a log of changes ([ObjectSettings].Log) now.
 	IsLogged bool
 }
 
-// PreviousObject returns the version of a resource's object before the one that is stored, as far as the log of changes knows it: it looks at the latest 100 entries of the
-// resource. It returns [ErrNotFound] where there is no resource. The client need not be started.
+// PreviousObject returns the version of a resource's object before the stored one, if it is in the log of changes: it reads
+// the latest 100 entries of the resource. It returns [ErrNotFound] if there is no resource. The client need not be started.
 func (c *Client) PreviousObject(ctx context.Context, kind, objectID string) (*PreviousObject, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: previous object: %w", err)
@@ -46,16 +48,17 @@ func (c *Client) PreviousObject(ctx context.Context, kind, objectID string) (*Pr
 	return previous, nil
 }
 
-// RelatedResources are the resources that have to do with one. [Client.RelatedResources] reads them.
+// RelatedResources are the resources that are related to one. [Client.RelatedResources] reads them.
 type RelatedResources struct {
 	// Parents are those of its object ([ObjectWithParents]), in their order.
 	Parents RelatedSet
-	// Children are some of the resources whose objects name it as a parent, in no order.
+	// KeyHolders are others with its limit key ([ObjectWithLimitKey]) that have a slot of it, claimed or about to be.
+	// KeyWaiters are others that wait for one, in the order of their waits.
 	Children RelatedSet
 	// KeyHolders are others with its limit key ([ObjectWithLimitKey]) that have a slot of it, claimed or about to be. KeyWaiters are others that wait for one, the first first.
 	KeyHolders, KeyWaiters RelatedSet
-	// BatchMembers are others of its batch that wait for a call of Work or Finalize, or have one. They are looked for among the resources of its kind that were
-	// leased last, 2000 of each priority.
+	// BatchMembers are others of its batch that wait for a call of Work or Finalize, or have one, among the 2000 resources
+	// of its kind and each priority that were leased last.
 	BatchMembers RelatedSet
 }
 
@@ -63,23 +66,25 @@ type RelatedResources struct {
 type RelatedSet struct {
 	// Resources are at most as many as were asked for.
 	Resources []RelatedResource
-	// HasMore is set where there are others.
+	// HasMore is set if there are others.
 	HasMore bool
 }
 
-// RelatedResource is a resource that has to do with another.
+// RelatedResource is a resource that is related to another.
 type RelatedResource struct {
 	Ref
-	// State is how it stands; empty for a parent that is not there.
+	// State is its state; empty for a parent that does not exist.
 	State deltatype.ResourceState
-	// IsAwaited is set for a parent that was never seen synced, for which the resource waits before its next call of Work, and for a child that waits so for the resource.
+	// IsAwaited is set for a parent that was never seen synced, for which the resource waits before its next call of Work,
+	// and for a child that waits for the resource in this way.
 	IsAwaited bool
 }
 
 const maxRelated = 1000
 
-// RelatedResources returns the resources that have to do with one: so many of each relation at most, 1000 at most; 0 means 100. It is one statement, and reads by index. Where a
-// resource has very many children, all entries of the index for them are read. It has no resources where there is no such resource. The client need not be started.
+// RelatedResources returns the resources that are related to one, up to limit of each relation, 1000 at most; 0 means 100.
+// It is one statement, and reads by index. If a resource has very many children, it reads all their index entries. If there
+// is no such resource, the result is empty. The client need not be started.
 func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, limit int) (*RelatedResources, error) {
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: related resources: %w", err)
@@ -89,7 +94,7 @@ func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, li
 	}
 	rows, err := db.New().RelatedResources(ctx, c.pool, db.RelatedResourcesParams{
 		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1, //nolint:gosec // it has a bound
-		Longest: activities.LongestLease, BatchPrefix: c.names().batches(kind),
+		Longest: activities.LongestLease, BatchPrefix: c.temporalNames().batchIDPrefix(kind),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delta: related resources of %s/%s: %w", kind, objectID, schemaError(err))

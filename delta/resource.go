@@ -14,8 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Resource is what Work is given: the object and the row that Postgres keeps of it. It is a copy; changing it changes
-// nothing.
+// Resource is the argument of Work: the object, and its row in Postgres. It is a copy; changing it changes nothing.
 type Resource[T Object] struct {
 	*deltatype.ResourceRow
 
@@ -25,14 +24,15 @@ type Resource[T Object] struct {
 	completeTx activities.CompleteTx
 }
 
-// ErrSuperseded is wrapped in the error of [Resource.CompleteTx] for an attempt that is no longer the resource's: it was
-// given to another worker, or closed because it took too long.
+// ErrSuperseded is wrapped in the error of [Resource.CompleteTx] if the attempt no longer owns the resource: another worker
+// has claimed it, or the attempt was closed because it took too long.
 var ErrSuperseded = activities.ErrSuperseded
 
-// CompleteTx marks this attempt synced in the caller's transaction, so that it commits with what else the transaction
-// writes, or not at all: effects in the same database happen exactly once. Commit it, and return nil from Work. It returns
-// [ErrSuperseded] where another attempt has taken over: roll back. If the transaction is committed the resource is synced,
-// whatever Work returns afterwards; if Work returns nil but the transaction was not committed, the attempt has failed.
+// CompleteTx marks this attempt synced in the caller's transaction, so that it commits together with the transaction's
+// other writes, or not at all: effects in the same database happen exactly once. Commit the transaction, and return nil
+// from Work. CompleteTx returns [ErrSuperseded] if another attempt has taken over: roll back. If the transaction was
+// committed, the resource is synced, whatever Work returns. If Work returns nil but the transaction was not committed, the
+// attempt has failed.
 func (r *Resource[T]) CompleteTx(ctx context.Context, tx pgx.Tx) error {
 	switch {
 	case r.completeTx == nil:
@@ -49,8 +49,8 @@ func (r *Resource[T]) CompleteTx(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// IdempotencyKey is for calls upstream that take one. It is the same for all attempts of one generation, and another one
-// for each generation and resource, and for Finalize. 32 hexadecimal digits.
+// IdempotencyKey returns a key for upstream calls that take one: 32 hexadecimal digits. It is the same for all attempts of
+// a generation, and differs between generations, resources, and Work and Finalize.
 func (r *Resource[T]) IdempotencyKey() string {
 	named := fmt.Appendf(nil, "%d/%d/%d/%s/%s", r.ID, r.CreatedAt.UnixMicro(), r.Generation, r.ObjectKind, r.ObjectID)
 	if r.State == deltatype.ResourceStateDeleted {
@@ -60,42 +60,46 @@ func (r *Resource[T]) IdempotencyKey() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// ResourceSnooze is what Work returns to be called again after d, such as an upstream's Retry-After. It does not count as an
-// attempt. A d of 0 or less means at once; 100 years are the most.
-func ResourceSnooze(d time.Duration) error { return snooze(SnoozesResource, d) }
+// ResourceSnooze is returned by Work to be called again after d, for example an upstream's Retry-After. The attempt does
+// not count. A d of 0 or less means at once; 100 years are the most. [The table of outcomes] has all errors that Work may
+// return.
+//
+// [The table of outcomes]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#outcomes-of-work
+func ResourceSnooze(d time.Duration) error { return newSnooze(SnoozesResource, d) }
 
-// SnoozeKind is [ResourceSnooze] for an upstream that says "slow down" to all, as with a 429: besides the resource itself, nothing of its kind
-// begins Work for d, on any client. Work that runs already goes on. What waits comes back spread over a tenth of d, 1 second to 1 minute,
-// and loses no attempts. A shorter snooze does not cut a longer one short; [Client.ResumeKind] ends it.
-func SnoozeKind(d time.Duration) error { return snooze(SnoozesKind, d) }
+// SnoozeKind is [ResourceSnooze] for an upstream that tells all callers to slow down, as with a 429: no Work of the kind
+// begins for d, in any client. Running calls go on. The waiting resources come back spread over a tenth of d, 1 second to 1
+// minute, and lose no attempts. A shorter snooze does not shorten a longer one; [Client.ResumeKind] ends it.
+func SnoozeKind(d time.Duration) error { return newSnooze(SnoozesKind, d) }
 
-// SnoozeNamespace is [SnoozeKind] for all that is in the resource's namespace, of all kinds: for upstreams that count by account.
+// SnoozeNamespace is [SnoozeKind] for the resource's namespace, across kinds: for upstreams that count by account.
 // [Client.ResumeNamespace] ends it.
-func SnoozeNamespace(d time.Duration) error { return snooze(SnoozesNamespace, d) }
+func SnoozeNamespace(d time.Duration) error { return newSnooze(SnoozesNamespace, d) }
 
-func snooze(scope SnoozeScope, d time.Duration) error {
-	return &ResourceSnoozeError{scope: scope, duration: min(max(d, 0), longest)}
+func newSnooze(scope SnoozeScope, d time.Duration) error {
+	return &ResourceSnoozeError{scope: scope, duration: min(max(d, 0), maxDuration)}
 }
 
-// SnoozeScope is what a [ResourceSnoozeError] puts off.
+// SnoozeScope is the extent of a [ResourceSnoozeError]: the resource, its kind or its namespace.
 type SnoozeScope = activities.SnoozeScope
 
 const (
 	// SnoozesResource puts off the resource alone, as [ResourceSnooze] does.
 	SnoozesResource = activities.SnoozesResource
-	// SnoozesKind puts off all of its kind, as [SnoozeKind] does.
+	// SnoozesKind puts off all resources of the kind, as [SnoozeKind] does.
 	SnoozesKind = activities.SnoozesKind
-	// SnoozesNamespace puts off all in its namespace, as [SnoozeNamespace] does.
+	// SnoozesNamespace puts off all resources in the namespace, as [SnoozeNamespace] does.
 	SnoozesNamespace = activities.SnoozesNamespace
 )
 
-// ResourceSnoozeError is what [ResourceSnooze], [SnoozeKind] and [SnoozeNamespace] return. Match it with errors.As.
+// ResourceSnoozeError is the type of the errors of [ResourceSnooze], [SnoozeKind] and [SnoozeNamespace]. Match it with
+// errors.As.
 type ResourceSnoozeError struct {
 	scope    SnoozeScope
 	duration time.Duration
 }
 
-// Error says what is put off, and for how long.
+// Error has the scope and the duration.
 func (e *ResourceSnoozeError) Error() string {
 	what := "resource"
 	switch e.scope {
@@ -111,19 +115,21 @@ func (e *ResourceSnoozeError) Error() string {
 // Duration is how long Work is put off.
 func (e *ResourceSnoozeError) Duration() time.Duration { return e.duration }
 
-// Scope is what is put off.
+// Scope is the extent of the snooze: the resource, its kind or its namespace.
 func (e *ResourceSnoozeError) Scope() SnoozeScope { return e.scope }
 
-// ResourceDegrade wraps an error that Work returns to say that further attempts are hopeless: the resource becomes degraded
-// now. The error may be nil.
+// ResourceDegrade is returned by Work to declare that further attempts are hopeless: the resource becomes degraded now. It
+// wraps err, which may be nil. [The table of outcomes] has all errors that Work may return.
+//
+// [The table of outcomes]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#outcomes-of-work
 func ResourceDegrade(err error) error {
 	return &ResourceDegradeError{err: err}
 }
 
-// ResourceDegradeError is what [ResourceDegrade] returns. Match it with errors.As.
+// ResourceDegradeError is the type of the error of [ResourceDegrade]. Match it with errors.As.
 type ResourceDegradeError struct{ err error }
 
-// Error is the text of the wrapped error, and what it means.
+// Error has the text of the wrapped error.
 func (e *ResourceDegradeError) Error() string {
 	if e.err == nil {
 		return "resource degraded"
@@ -134,16 +140,19 @@ func (e *ResourceDegradeError) Error() string {
 // Unwrap returns the wrapped error.
 func (e *ResourceDegradeError) Unwrap() error { return e.err }
 
-// ResourceDelete wraps an error that Work returns to say that the object is gone outside: the resource becomes deleted
-// and its row is removed after the retention period of deleted resources. The error may be nil.
+// ResourceDelete is returned by Work to declare that the object is gone outside: the resource becomes deleted, and its row
+// is removed after the retention period of deleted resources. It wraps err, which may be nil. [The table of outcomes] has
+// all errors that Work may return.
+//
+// [The table of outcomes]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#outcomes-of-work
 func ResourceDelete(err error) error {
 	return &ResourceDeleteError{err: err}
 }
 
-// ResourceDeleteError is what [ResourceDelete] returns. Match it with errors.As.
+// ResourceDeleteError is the type of the error of [ResourceDelete]. Match it with errors.As.
 type ResourceDeleteError struct{ err error }
 
-// Error is the text of the wrapped error, and what it means.
+// Error has the text of the wrapped error.
 func (e *ResourceDeleteError) Error() string {
 	if e.err == nil {
 		return "resource deleted"
@@ -151,7 +160,7 @@ func (e *ResourceDeleteError) Error() string {
 	return "resource deleted: " + e.err.Error()
 }
 
-// Is tells whether the target is a ResourceDeleteError too.
+// Is reports whether the target is a ResourceDeleteError too.
 func (e *ResourceDeleteError) Is(target error) bool {
 	var other *ResourceDeleteError
 	return errors.As(target, &other)

@@ -22,28 +22,28 @@ const (
 	maxKeyBytes        = 255
 	// maxTaskQueueBytes is Temporal's bound on its ids.
 	maxTaskQueueBytes = 1000
-	// longest bounds every duration that is given: what is added to it, and to the time, does not overflow.
-	longest = 100 * 365 * 24 * time.Hour
+	// maxDuration bounds every duration of the user's, so that adding to it, or to a time, does not overflow.
+	maxDuration = 100 * 365 * 24 * time.Hour
 )
 
 var tagRule = regexp.MustCompile(`\A[\w][\w\-]+[\w]\z`)
 
 // InputError is returned for input that breaks a rule. Nothing was written.
 type InputError struct {
-	// Field says what is wrong, such as "kind" or "tags[1]".
+	// Field names the input, such as "kind" or "tags[1]".
 	Field string
-	// Value is what was given, cut if it is long.
+	// Value is the given value, cut if it is long.
 	Value string
-	// Rule says what it must be.
+	// Rule describes valid values.
 	Rule string
 }
 
-// Error names the field, the value and the rule.
+// Error has the field, the value and the rule.
 func (e *InputError) Error() string {
 	return fmt.Sprintf("%s %s: %s", e.Field, e.Value, e.Rule)
 }
 
-// setLimit checks how many are asked for, and sets the default for 0.
+// setLimit checks a limit, and sets the default for 0.
 func setLimit(field string, limit *int, byDefault, most int) error {
 	if *limit < 0 || *limit > most {
 		return inputError(field, *limit, "must be between 1 and %d (or 0, for the default of %d)", most, byDefault)
@@ -65,7 +65,7 @@ func inputError(field string, value any, rule string, args ...any) error {
 	return &InputError{Field: field, Value: shown, Rule: fmt.Sprintf(rule, args...)}
 }
 
-// isName is the rule for kinds, namespaces and prefixes: they become parts of Temporal ids, and '/' and ':' divide those.
+// isName is the rule for kinds, namespaces and prefixes: they become parts of Temporal ids, which '/' and ':' separate.
 func isName(s string) bool {
 	for i, c := range []byte(s) {
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
@@ -103,7 +103,7 @@ func checkKey(field, value string) error {
 	return nil
 }
 
-// checkText refuses what no text in Postgres can be equal to.
+// checkText refuses text that no text in Postgres can equal.
 func checkText(field, value string) error {
 	switch {
 	case !utf8.ValidString(value):
@@ -114,7 +114,7 @@ func checkText(field, value string) error {
 	return nil
 }
 
-// checkRef is checkText of what names a resource: there may be some whose names break the rules for new ones.
+// checkRef is checkText for the name of a resource, which may break the rules for new names.
 func checkRef(kind, objectID string) error {
 	if err := checkText("kind", kind); err != nil {
 		return err
@@ -129,15 +129,15 @@ func checkTaskQueue(value string) error {
 	return nil
 }
 
-// checkDuration refuses what is longer than any that makes sense.
+// checkDuration refuses durations above maxDuration.
 func checkDuration(field string, d time.Duration) error {
-	if d > longest {
-		return inputError(field, d, "must be at most %s (100 years)", longest)
+	if d > maxDuration {
+		return inputError(field, d, "must be at most %s (100 years)", maxDuration)
 	}
 	return nil
 }
 
-// checkJSON refuses what is in a JSON text, which is known to be one, and Postgres cannot store.
+// checkJSON refuses valid JSON that Postgres cannot store.
 func checkJSON(field string, encoded []byte) error {
 	if !utf8.Valid(encoded) {
 		return inputError(field, string(encoded), "must be valid UTF-8")
@@ -165,7 +165,7 @@ func checkJSON(field string, encoded []byte) error {
 	}
 }
 
-// escapedUnit is the UTF-16 unit that a JSON text begins with, as an escape.
+// escapedUnit parses an escaped UTF-16 unit at the beginning of a JSON text.
 func escapedUnit(text []byte) (unit rune, is bool) {
 	if !bytes.HasPrefix(text, []byte(`\u`)) {
 		return 0, false

@@ -19,43 +19,43 @@ import (
 
 const (
 	maxInformJitter = 30 * time.Second
-	// informCatchup is how late a run may be made up for: the next one lists the same.
+	// informCatchup is how late a missed run may still start: the next run lists the same objects.
 	informCatchup = time.Minute
 )
 
-// ErrOtherInstallation is wrapped in the error of Start when another database already uses the prefix in the Temporal
+// ErrOtherInstallation is wrapped in the error of Start if another database already uses the prefix in the Temporal
 // namespace.
 var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
 
-// claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it is another's. The
-// mark is a schedule that never runs: Temporal creates it at most once, whoever asks.
-func claimPrefix(ctx context.Context, c client.Client, n names, installation string) error {
+// claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it belongs to another.
+// The mark is a schedule that never runs: Temporal creates it at most once, even if several clients try.
+func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string) error {
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:     n.anchor(),
+		ID:     n.anchorScheduleID(),
 		Paused: true,
 		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
 			", so that no other database takes it.",
 		Action: &client.ScheduleWorkflowAction{
-			// The only field that is stored as it is, whatever data converter is in use.
+			// The only field that is stored unchanged with any data converter.
 			ID:        installation,
 			Workflow:  "delta.Installation",
 			TaskQueue: n.prefix,
 		},
 	})
 	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("creating the schedule %s: %w", n.anchor(), err)
+		return fmt.Errorf("creating the schedule %s: %w", n.anchorScheduleID(), err)
 	}
 	if err == nil {
 		return nil
 	}
-	_, err = prefixHeld(ctx, c, n, installation)
+	_, err = isPrefixOwned(ctx, c, n, installation)
 	return err
 }
 
-// prefixHeld tells whether Temporal knows the prefix as this installation's.
-func prefixHeld(ctx context.Context, c client.Client, n names, installation string) (bool, error) {
-	found, err := patientlyRead(ctx, func() (*client.ScheduleDescription, error) {
-		return c.ScheduleClient().GetHandle(ctx, n.anchor()).Describe(ctx)
+// isPrefixOwned reports whether Temporal knows the prefix as this installation's.
+func isPrefixOwned(ctx context.Context, c client.Client, n temporalNames, installation string) (bool, error) {
+	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
+		return c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Describe(ctx)
 	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return false, nil
@@ -65,49 +65,49 @@ func prefixHeld(ctx context.Context, c client.Client, n names, installation stri
 			"Config.TemporalNamespace, TEMPORAL_NAMESPACE, or the options of the client in Config.Temporal: %w", missing.Namespace, err)
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading the schedule %s: %w", n.anchor(), err)
+		return false, fmt.Errorf("reading the schedule %s: %w", n.anchorScheduleID(), err)
 	}
 	action, ok := found.Schedule.Action.(*client.ScheduleWorkflowAction)
 	if !ok {
-		return false, fmt.Errorf("the schedule %s is not Delta's", n.anchor())
+		return false, fmt.Errorf("the schedule %s is not Delta's", n.anchorScheduleID())
 	}
 	if action.ID != installation {
 		return false, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
 			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
 			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
-			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchor())
+			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchorScheduleID())
 	}
 	return true, nil
 }
 
-// informSchedule is a Temporal Schedule of a kind's informer, as it is to be.
+// informSchedule is the wanted state of a Temporal Schedule of a kind's informer.
 type informSchedule struct {
 	id string
-	// spec is when it runs; nil where there is to be no schedule.
+	// spec is when it runs; nil if there should be no schedule.
 	spec   *client.ScheduleSpec
 	action *client.ScheduleWorkflowAction
-	// atOnce has it run when it is made.
+	// atOnce makes it run when it is created.
 	atOnce bool
 	note   string
 	// installation is the one that the note names.
 	installation string
 }
 
-// informSchedules are those of a kind: of its passes, and of its full listings.
+// informSchedules returns the schedules of a kind: of its passes, and of its full listings.
 func (e *engine) informSchedules(c db.Controller) ([]informSchedule, error) {
 	spec, err := decodeSpec(c.InformSchedule)
 	if err != nil {
 		return nil, err
 	}
 	if spec == nil {
-		spec = every(c.InformInterval, c.InformJitter)
+		spec = intervalSpec(c.InformInterval, c.InformJitter)
 	}
 	passes := informSchedule{
-		id: e.names.inform(c.Name), spec: spec, atOnce: true, installation: e.installation,
+		id: e.names.informScheduleID(c.Name), spec: spec, atOnce: true, installation: e.installation,
 		note: "Lists the objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	full := informSchedule{
-		id: e.names.informFull(c.Name), spec: every(c.FullListingInterval, c.InformJitter), atOnce: passes.spec == nil, installation: e.installation,
+		id: e.names.fullListingScheduleID(c.Name), spec: intervalSpec(c.FullListingInterval, c.InformJitter), atOnce: passes.spec == nil, installation: e.installation,
 		note: "Lists all objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	if c.ListsNothing {
@@ -120,7 +120,8 @@ func (e *engine) informSchedules(c db.Controller) ([]informSchedule, error) {
 	return []informSchedule{passes, full}, nil
 }
 
-// partOfSecond is an interval that runs have to keep, since Temporal's schedules do not; 0 for others.
+// partOfSecond returns an interval that runs must keep themselves, because Temporal's schedules cannot; 0 for whole
+// seconds.
 func partOfSecond(interval time.Duration) time.Duration {
 	if interval%time.Second == 0 {
 		return 0
@@ -131,13 +132,14 @@ func partOfSecond(interval time.Duration) time.Duration {
 func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
 	in.Trigger = activities.TriggerSchedule
 	return &client.ScheduleWorkflowAction{
-		ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in},
+		ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informTaskQueue(in.Kind), Args: []any{in},
 		StaticSummary: informSummary(in), StaticDetails: informDetails,
 	}
 }
 
-// write creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.
-func (s informSchedule) write(ctx context.Context, c client.Client, paused, ours bool) error {
+// writeToTemporal creates, changes or removes the schedule. Unless ours is set, the note of the existing schedule shows
+// whether it is this installation's.
+func (s informSchedule) writeToTemporal(ctx context.Context, c client.Client, paused, ours bool) error {
 	handle := c.ScheduleClient().GetHandle(ctx, s.id)
 	if s.spec == nil {
 		var notFound *serviceerror.NotFound
@@ -162,7 +164,7 @@ func (s informSchedule) write(ctx context.Context, c client.Client, paused, ours
 	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 		return fmt.Errorf("creating the schedule %s: %w", s.id, err)
 	}
-	// Spec, action and whether it is paused are Delta's to change; its note may be an operator's.
+	// Delta changes the spec, the action and whether it is paused; the note may be an operator's.
 	err = handle.Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			there := &in.Description.Schedule
@@ -182,10 +184,10 @@ func (s informSchedule) write(ctx context.Context, c client.Client, paused, ours
 	return nil
 }
 
-// isWritten reports whether the schedule that is there is as it is to be. One that an operator paused stays so.
+// isWritten reports whether an existing schedule has the wanted state. A schedule that an operator paused stays paused.
 func (s informSchedule) isWritten(there *client.Schedule, paused, ours bool) bool {
-	// The note says whose arguments they are: those are encoded as the user's data converter likes. An operator who pauses the schedule
-	// may replace it, so it is not asked again.
+	// The arguments may be encoded by the user's data converter, so the note names the installation. An operator who pauses
+	// the schedule may replace the note, so it is checked only once.
 	queue := ""
 	if a, ok := there.Action.(*client.ScheduleWorkflowAction); ok {
 		queue = a.TaskQueue
@@ -194,8 +196,8 @@ func (s informSchedule) isWritten(there *client.Schedule, paused, ours bool) boo
 		there.State != nil && (!paused || there.State.Paused) && (ours || strings.Contains(there.State.Note, s.installation))
 }
 
-// pauseSchedule pauses a schedule or has it go on; one that is not there has nothing to pause.
-func pauseSchedule(ctx context.Context, c client.Client, id string, paused bool) error {
+// setSchedulePaused pauses or unpauses a schedule, if it exists.
+func setSchedulePaused(ctx context.Context, c client.Client, id string, paused bool) error {
 	handle := c.ScheduleClient().GetHandle(ctx, id)
 	var err error
 	if paused {

@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// maxPastDays is how far back a scheduled time is looked for: a 29th of February may be eight years ago.
+	// maxPastDays is how far back a scheduled time is looked for: the latest 29th of February may be eight years ago.
 	maxPastDays = 9 * 366
-	// maxPastRuns is how many times are looked at that the schedule skips.
+	// maxPastRuns bounds the skipped times that are looked at.
 	maxPastRuns = 10_000
 )
 
-// previousRun is the latest time, until t, at which a schedule runs, without its jitter. The spec is as [canonicalSpec] makes it. It is zero
-// where there is none, and where the time zone is not known here.
+// previousRun returns the latest time, until t, at which a schedule runs, without its jitter. The spec is one of
+// [canonicalSpec]. It is zero if there is none, and if the time zone is unknown here.
 //
-// Temporal's server has such a calculation, forward, in a package of its own module, which would come with all of the server.
+// Temporal's server has a forward calculation of this in a package of its module, which would bring in the whole server.
 func previousRun(spec *ScheduleSpec, t time.Time) time.Time {
 	zone, err := time.LoadLocation(spec.TimeZoneName)
 	if err != nil {
@@ -39,7 +39,7 @@ func previousRun(spec *ScheduleSpec, t time.Time) time.Time {
 	return time.Time{}
 }
 
-// latestRun is the latest time of all calendars and intervals of a schedule.
+// latestRun returns the latest time of all calendars and intervals of a schedule.
 func latestRun(spec *ScheduleSpec, t time.Time) (latest time.Time) {
 	for i := range spec.Calendars {
 		if at := latestOfCalendar(&spec.Calendars[i], t); at.After(latest) {
@@ -78,7 +78,7 @@ func isDayOf(c *client.ScheduleCalendarSpec, at time.Time) bool {
 		(len(c.Year) == 0 || isIn(c.Year, at.Year()))
 }
 
-// latestOfDay is the latest time of a day, until a time of its clock; zero where there is none.
+// latestOfDay returns the latest time of a day, until a time of its clock; zero if there is none.
 func latestOfDay(c *client.ScheduleCalendarSpec, day time.Time, hour, minute, second int) time.Time {
 	for h := hour; h >= 0; h-- {
 		if h < hour {
@@ -104,7 +104,8 @@ func latestOfDay(c *client.ScheduleCalendarSpec, day time.Time, hour, minute, se
 	return time.Time{}
 }
 
-// skippedSince is since when without a break, as far as one calendar says, the schedule skips what leads to a time; zero where it does not skip it.
+// skippedSince returns the beginning of the uninterrupted time, within one calendar, that the schedule skips and that leads
+// to at; zero if at is not skipped.
 func skippedSince(skip []client.ScheduleCalendarSpec, at time.Time) time.Time {
 	for i := range skip {
 		c := &skip[i]
@@ -127,7 +128,7 @@ func skippedSince(skip []client.ScheduleCalendarSpec, at time.Time) time.Time {
 	return time.Time{}
 }
 
-// isIn reports whether one of the ranges has the number.
+// isIn reports whether one of the ranges contains the number.
 func isIn(ranges []client.ScheduleRange, n int) bool {
 	for _, r := range ranges {
 		if n >= r.Start && n <= r.End && (n-r.Start)%max(r.Step, 1) == 0 {
@@ -137,7 +138,7 @@ func isIn(ranges []client.ScheduleRange, n int) bool {
 	return false
 }
 
-// isEach reports whether the ranges have each number from 0 on.
+// isEach reports whether the ranges contain every number from 0 on.
 func isEach(ranges []client.ScheduleRange, numbers int) bool {
 	for n := range numbers {
 		if !isIn(ranges, n) {

@@ -10,15 +10,16 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// ScheduleSpec says when a Temporal Schedule runs: by calendars, intervals and cron expressions, in a time zone, with times to skip.
+// ScheduleSpec is when a Temporal Schedule runs: calendars, intervals and cron expressions, in a time zone, with times to
+// skip. Its fields are those of [client.ScheduleSpec].
 type ScheduleSpec = client.ScheduleSpec
 
-// canonicalSpec is a spec as Temporal gives it back: with calendars in place of cron expressions, and nothing left to defaults. So it can be
-// compared with the schedule that is there. It refuses what Temporal would refuse.
+// canonicalSpec returns a spec as Temporal returns it: with calendars in place of cron expressions, and without defaults.
+// So it can be compared with the existing schedule. It refuses specs that Temporal would refuse.
 func canonicalSpec(field string, given ScheduleSpec) (*ScheduleSpec, error) {
 	spec := ScheduleSpec{
 		Calendars: slices.Clone(given.Calendars), Intervals: slices.Clone(given.Intervals), Skip: slices.Clone(given.Skip),
-		StartAt: utc(given.StartAt), EndAt: utc(given.EndAt), Jitter: given.Jitter, TimeZoneName: given.TimeZoneName,
+		StartAt: normalizeUTC(given.StartAt), EndAt: normalizeUTC(given.EndAt), Jitter: given.Jitter, TimeZoneName: given.TimeZoneName,
 	}
 	for i, text := range given.CronExpressions {
 		at := fmt.Sprintf("%s.CronExpressions[%d]", field, i)
@@ -63,7 +64,7 @@ func canonicalSpec(field string, given ScheduleSpec) (*ScheduleSpec, error) {
 	return &spec, checkTimeZone(field+".TimeZoneName", spec.TimeZoneName)
 }
 
-// checkScheduleInterval refuses parts of a second, which Temporal would drop without a word.
+// checkScheduleInterval refuses parts of a second, which Temporal would drop silently.
 func checkScheduleInterval(field string, i client.ScheduleIntervalSpec) error {
 	switch {
 	case i.Every < time.Second || i.Every%time.Second != 0:
@@ -74,7 +75,7 @@ func checkScheduleInterval(field string, i client.ScheduleIntervalSpec) error {
 	return checkDuration(field+".Every", i.Every)
 }
 
-// fillCalendar writes out the defaults of a calendar.
+// fillCalendar fills in the defaults of a calendar.
 func fillCalendar(field string, c *client.ScheduleCalendarSpec) error {
 	const maxComment = 200 // Temporal's
 	if len(c.Comment) > maxComment {
@@ -84,7 +85,7 @@ func fillCalendar(field string, c *client.ScheduleCalendarSpec) error {
 		name   string
 		bounds cronField
 		ranges *[]client.ScheduleRange
-		// first and last are the range of a field that is left out.
+		// first and last are the range of an omitted field.
 		first, last int
 	}{
 		{"Second", cronSecond, &c.Second, 0, 0},
@@ -119,7 +120,7 @@ func fillCalendar(field string, c *client.ScheduleCalendarSpec) error {
 	return nil
 }
 
-// checkTimeZone refuses a time zone that is not known. Where this machine knows none, it is left to Temporal.
+// checkTimeZone refuses an unknown time zone. If this machine knows no time zones, Temporal decides.
 func checkTimeZone(field, name string) error {
 	_, err := time.LoadLocation(name)
 	if err == nil {
@@ -131,17 +132,17 @@ func checkTimeZone(field, name string) error {
 	return inputError(field, name, "must be the name of a time zone, such as Europe/Berlin")
 }
 
-func utc(at time.Time) time.Time {
+func normalizeUTC(at time.Time) time.Time {
 	if at.IsZero() {
 		return time.Time{}
 	}
 	return at.UTC()
 }
 
-// isSameSpec reports whether a schedule that is there runs as it is to.
+// isSameSpec reports whether an existing schedule runs as wanted.
 func isSameSpec(there *ScheduleSpec, wanted *ScheduleSpec) bool {
 	plain := func(s ScheduleSpec) ScheduleSpec {
-		s.CronExpressions, s.StartAt, s.EndAt = nil, utc(s.StartAt), utc(s.EndAt)
+		s.CronExpressions, s.StartAt, s.EndAt = nil, normalizeUTC(s.StartAt), normalizeUTC(s.EndAt)
 		s.Calendars, s.Skip = plainCalendars(s.Calendars), plainCalendars(s.Skip)
 		s.Intervals = append([]client.ScheduleIntervalSpec{}, s.Intervals...)
 		if s.TimeZoneName == "UTC" {
@@ -164,7 +165,7 @@ func plainCalendars(all []client.ScheduleCalendarSpec) []client.ScheduleCalendar
 	return made
 }
 
-// encodeSpec is the spec as the row of its kind has it; nil for none.
+// encodeSpec encodes a spec for the row of its kind; nil for none.
 func encodeSpec(spec *ScheduleSpec) ([]byte, error) {
 	if spec == nil {
 		return nil, nil
@@ -187,14 +188,15 @@ func decodeSpec(encoded []byte) (*ScheduleSpec, error) {
 	return spec, nil
 }
 
-// intervalUnit is what an interval must be a multiple of: Temporal's schedules know whole seconds, so one with parts of a second is
+// intervalUnit is the unit of intervals. Temporal's schedules know whole seconds, so an interval with parts of a second is
 // made of up to a hundred intervals.
 const intervalUnit = 10 * time.Millisecond
 
-// every is a schedule by an interval; nil for never. A run is late by up to jitter at random, which is none where it is negative, and a tenth of the
-// interval, or 30 s, where it is nil. Temporal's schedules drop parts of a second: an interval that has them is made of
-// several longer ones, each for one place among the whole seconds, and the run waits for the rest of its second: that has no jitter.
-func every(interval time.Duration, jitter *time.Duration) *ScheduleSpec {
+// intervalSpec returns a schedule by an interval; nil for never. A run is late by a random part of jitter: negative means
+// none, nil a tenth of the interval, or 30 s if that is less. Because Temporal's schedules drop parts of a second, an
+// interval with such a part becomes several longer ones, one for each position within whole seconds, and the run waits for
+// the rest of its second; it has no jitter.
+func intervalSpec(interval time.Duration, jitter *time.Duration) *ScheduleSpec {
 	if interval <= 0 {
 		return nil
 	}

@@ -191,7 +191,7 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	passes := make(chan struct{}, 10)
 	on := h.config(with(&controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
 		passes <- struct{}{}
-		return send[hourly](ctx), nil
+		return sendListed[hourly](ctx), nil
 	}}))
 	h.start(on)
 	<-passes

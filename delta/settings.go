@@ -13,8 +13,9 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// The pool is the caller's, and perhaps a pooler's connections are behind it: Delta makes no settings there. Its statements do not depend on
-// most of them. This file refuses the few with which they could not be right, instead of overriding what somebody has set.
+// The pool is the caller's, perhaps with a pooler behind it, so Delta changes no settings there. Its statements do not
+// depend on most of them. This file refuses the few with which they would be wrong, instead of overriding settings of the
+// user's.
 
 // encodingCheck remembers that the connections of a pool carry UTF-8.
 type encodingCheck struct {
@@ -22,8 +23,8 @@ type encodingCheck struct {
 	passed atomic.Bool
 }
 
-// check looks at a connection of the pool until one was right: they are all made in the same way. It asks the server nothing.
-func (e *encodingCheck) check(ctx context.Context) error {
+// checkPool checks connections of the pool until one was right, because all are made in the same way. It sends no request.
+func (e *encodingCheck) checkPool(ctx context.Context) error {
 	if e.passed.Load() {
 		return nil
 	}
@@ -39,15 +40,16 @@ func (e *encodingCheck) check(ctx context.Context) error {
 	return nil
 }
 
-// checkEncoding refuses a connection on which text would become other text. Go's is UTF-8, and pgx tells the server so only where the
-// connection string has client_encoding. Servers report both settings when a connection is made; a pooler may leave them out.
+// checkEncoding refuses a connection that would change text. Go's text is UTF-8, and pgx declares that to the server only
+// if the connection string has client_encoding. Servers report both settings when a connection is made; a pooler may omit
+// them.
 func checkEncoding(conn *pgx.Conn) error {
 	if conn == nil {
-		return nil // a transaction of a test's own
+		return nil // a transaction that a test made
 	}
 	const utf8 = "UTF8"
 	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != utf8 {
-		return inputError("server_encoding", encoding, "must be UTF8, which objects are written in: create the database anew with "+
+		return inputError("server_encoding", encoding, "must be UTF8, which objects are written in: create the database again with "+
 			"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0")
 	}
 	if encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding != "" && encoding != utf8 {
@@ -86,15 +88,16 @@ func checkSetting(s db.Setting) error {
 	case s.Name == "default_transaction_read_only" && s.Value == "on":
 		return inputError(s.Name, s.Value, "must be off, because every step writes"+remedy, setBy(s.Source), s.Name+"=off")
 	case s.Name == "default_transaction_isolation" && s.Value != "read committed" && s.Value != "read uncommitted":
-		// Statements wait for each other's rows, and go on with what they find then. At another level each such wait ends in an
-		// error, and the functions that count the slots of limit keys under a lock would count what was there before they had it.
+		// Statements wait for each other's rows, and then continue with the new versions. At another level each such wait
+		// ends in an error, and the functions that count the slots of limit keys under a lock would count the rows of
+		// before the lock.
 		return inputError(s.Name, s.Value, "must be read committed, because statements count what others have written while they waited"+remedy,
 			setBy(s.Source), s.Name+"=read%20committed")
 	}
 	return nil
 }
 
-// setBy names who has made a setting, of the sources that pg_settings knows.
+// setBy describes the source of a setting, as in pg_settings.
 func setBy(source string) string {
 	switch source {
 	case "user":

@@ -8,12 +8,12 @@ import (
 	"slices"
 )
 
-// maxShards is how many shards a kind may have: a run's history in Temporal has all of them.
+// maxShards bounds the shards of a kind, because a run's history in Temporal has all of them.
 const maxShards = 1000
 
-// checkSharder finds what names the shards of a controller's kind; nil where the kind is listed as a whole.
+// checkSharder returns the Sharder of a controller; nil if the kind is listed as a whole.
 func checkSharder[T Object](controller Controller[T], listsNothing bool) (Sharder, error) {
-	sharder, ok := optional[Sharder](controller)
+	sharder, ok := findInterface[Sharder](controller)
 	if !ok {
 		return nil, nil //nolint:nilnil // there is none
 	}
@@ -44,7 +44,7 @@ func (a *controllerAdapter[T]) Shards(ctx context.Context) (shards []string, err
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx) // what it named may not be all
+		return nil, context.Cause(ctx) // the shards may be incomplete
 	}
 	for i, shard := range named {
 		if err := checkShard(fmt.Sprintf("Shards[%d]", i), shard); err != nil {
@@ -58,7 +58,7 @@ func (a *controllerAdapter[T]) Shards(ctx context.Context) (shards []string, err
 	return named, nil
 }
 
-// checkShard refuses what cannot be the name of a shard.
+// checkShard refuses invalid names of shards.
 func checkShard(field, shard string) error {
 	if shard == "" {
 		return inputError(field, shard, "must not be empty")
@@ -66,7 +66,8 @@ func checkShard(field, shard string) error {
 	return checkKey(field, shard)
 }
 
-// checkListedIn refuses an object that says another shard than the one that is listed: its own listing may know better whether it is there.
+// checkListedIn refuses an object that returns another shard than the listed one: only that shard's own listing can tell
+// whether the object exists.
 func (a *controllerAdapter[T]) checkListedIn(listed, said string) error {
 	if a.sharder == nil || listed == said {
 		return nil

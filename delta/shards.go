@@ -9,30 +9,31 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// ShardStatus is how a shard of a kind stands.
+// ShardStatus is the status of a shard of a kind.
 type ShardStatus struct {
-	// Shard is its name, as [Sharder] says it.
+	// Shard is its name, as [Sharder] returns it.
 	Shard string
-	// Paused tells that its passes do not run by the kind's schedule ([Client.PauseShard]).
+	// Paused reports whether its passes are kept from running by the kind's schedule ([Client.PauseShard]).
 	Paused bool
-	// GoneSince is since when the controller no longer names it; nil while it does. Then it is not listed, and what is left of it is withheld.
+	// GoneSince is since when the controller no longer names it; nil while it does. A gone shard is not listed, and the
+	// deletion of its resources is withheld.
 	GoneSince *time.Time
-	// LastInformTime is its cursor, and LastFullListing when the latest complete listing of all of it began; nil before one.
+	// LastInformTime is its cursor. LastFullListing is when its latest complete listing began. Nil before one.
 	LastInformTime, LastFullListing *time.Time
-	// LastSuccess is when a pass of it ended last without an error, LastFailure when one did with an error; nil before one.
+	// LastSuccess is when its latest successful pass ended, LastFailure when its latest failed one did; nil before one.
 	LastSuccess, LastFailure *time.Time
-	// Error is why its latest pass failed; empty where it did not.
+	// Error is why its latest pass failed; empty if it did not.
 	Error string
 	// Lag is how far its listing is behind: see [KindStatus].
 	Lag time.Duration
-	// Withheld is a deletion that is not carried out before somebody has decided; nil where there is none.
+	// Withheld is a deletion that awaits a decision; nil if there is none.
 	Withheld *Withheld
 
 	// namedSince is since when the controller names it.
 	namedSince time.Time
 }
 
-// addShards says of kinds how far their listings have come, with and without shards.
+// addShards adds the state of the listings of kinds, with and without shards.
 func (c *Client) addShards(ctx context.Context, kind func(name string) *KindStatus) error {
 	rows, err := db.New().ListShards(ctx, c.pool)
 	if err != nil {
@@ -54,13 +55,13 @@ func (c *Client) addShards(ctx context.Context, kind func(name string) *KindStat
 			live[k.Kind], k.LastInformTime, k.LastFullListing = true, s.LastInformTime, s.LastFullListing
 			continue
 		}
-		k.LastInformTime, k.LastFullListing = earlier(k.LastInformTime, s.LastInformTime), earlier(k.LastFullListing, s.LastFullListing)
+		k.LastInformTime, k.LastFullListing = earlierTime(k.LastInformTime, s.LastInformTime), earlierTime(k.LastFullListing, s.LastFullListing)
 	}
 	return nil
 }
 
-// earlier is the earlier of two times; nil is before all.
-func earlier(a, b *time.Time) *time.Time {
+// earlierTime returns the earlier of two times; nil is before all.
+func earlierTime(a, b *time.Time) *time.Time {
 	if a == nil || (b != nil && a.Before(*b)) {
 		return a
 	}
@@ -84,7 +85,7 @@ func (k *KindStatus) namesShards() bool {
 	return slices.ContainsFunc(k.Shards, func(s ShardStatus) bool { return s.GoneSince == nil })
 }
 
-// addWithheld shows what is withheld of the kind, or of one of its shards.
+// addWithheld adds a withheld deletion of the kind, or of one of its shards.
 func (k *KindStatus) addWithheld(w *Withheld) {
 	if w.Shard == "" {
 		k.Withheld = w
@@ -97,30 +98,31 @@ func (k *KindStatus) addWithheld(w *Withheld) {
 	}
 }
 
-// PauseShard keeps a shard of a kind from being listed by the kind's schedule until [Client.ResumeShard]; the others are, and runs that were asked
-// for list it all the same. A pass that runs goes on. It holds for all clients. It returns [ErrNotFound] for a shard that no run has named yet.
+// PauseShard keeps a shard of a kind from being listed by the kind's schedule until [Client.ResumeShard]. Other shards are
+// still listed, requested runs list it too, and a running pass goes on. It applies to all clients. It returns [ErrNotFound]
+// for a shard that no run has named yet.
 func (c *Client) PauseShard(ctx context.Context, kind, shard string) error {
-	return c.pauseShard(ctx, kind, shard, true)
+	return c.setShardPaused(ctx, kind, shard, true)
 }
 
-// ResumeShard has a shard listed by the schedule again, from where its cursor was.
+// ResumeShard lets the schedule list a shard again, from its cursor.
 func (c *Client) ResumeShard(ctx context.Context, kind, shard string) error {
-	return c.pauseShard(ctx, kind, shard, false)
+	return c.setShardPaused(ctx, kind, shard, false)
 }
 
-func (c *Client) pauseShard(ctx context.Context, kind, shard string, paused bool) error {
+func (c *Client) setShardPaused(ctx context.Context, kind, shard string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: %s shard: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s shard: %w", pauseVerb(paused), err)
 	}
 	if err := checkShard("shard", shard); err != nil {
-		return fmt.Errorf("delta: %s shard: %w", pausing(paused), err)
+		return fmt.Errorf("delta: %s shard: %w", pauseVerb(paused), err)
 	}
 	n, err := db.New().PauseShard(ctx, c.pool, db.PauseShardParams{Kind: kind, Shard: shard, Paused: paused})
 	if err != nil {
-		return fmt.Errorf("delta: %s shard %q of kind %s: %w", pausing(paused), shard, kind, schemaError(err))
+		return fmt.Errorf("delta: %s shard %q of kind %s: %w", pauseVerb(paused), shard, kind, schemaError(err))
 	}
 	if n == 0 {
-		return fmt.Errorf("delta: %s shard %q of kind %s: %w: no run has named it", pausing(paused), shard, kind, ErrNotFound)
+		return fmt.Errorf("delta: %s shard %q of kind %s: %w: no run has named it", pauseVerb(paused), shard, kind, ErrNotFound)
 	}
 	return nil
 }

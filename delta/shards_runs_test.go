@@ -55,7 +55,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})
+	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 4), "us": temporalNames("u", 3)})
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
 	c := h.client(h.config(add[regional](outside)))
 	require.NoError(t, c.Start(context.Background()))
@@ -81,7 +81,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	h.awaitEnd()
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.states("regional"), "half a listing finds nothing gone")
 
-	outside.change(func() { outside.all["eu"], outside.given = append(names("e", 3), "new"), nil })
+	outside.change(func() { outside.all["eu"], outside.given = append(temporalNames("e", 3), "new"), nil })
 	failures := make(chan delta.Failure, 100)
 	config := h.config(add[regional](outside))
 	config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
@@ -163,7 +163,7 @@ func latest() (reports chan delta.InformProgress, report func(delta.InformProgre
 func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"a": names("a", 5), "b": names("b", 3), "c": names("c", 2)})
+	outside := newRegions(inRegion, map[string][]string{"a": temporalNames("a", 5), "b": temporalNames("b", 3), "c": temporalNames("c", 2)})
 	release := make(chan struct{})
 	outside.hangs["b"] = release
 	c := h.start(h.config(add[regional](outside)))

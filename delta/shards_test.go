@@ -94,7 +94,7 @@ func (r *regions[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-chan
 	for _, name := range names {
 		objects = append(objects, r.of(o.Shard, name))
 	}
-	return send(ctx, objects...), nil
+	return sendListed(ctx, objects...), nil
 }
 
 func inRegion(region, name string) regional { return regional{region, name} }
@@ -120,7 +120,7 @@ func shards(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardSt
 func TestARunListsEachShardByItself(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 4), "asia pacific": names("a", 4)})
+	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 4), "us": temporalNames("u", 4), "asia pacific": temporalNames("a", 4)})
 	c := h.start(h.config(add[regional](outside)))
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
 	run, err := c.RunInform(t.Context(), params, nil)
@@ -142,7 +142,7 @@ func TestARunListsEachShardByItself(t *testing.T) {
 
 	// One that fails is named, and the others are as if it had not; one alone can be listed.
 	outside.change(func() {
-		outside.all = map[string][]string{"eu": names("e", 3), "us": names("u", 3), "asia pacific": names("a", 3)}
+		outside.all = map[string][]string{"eu": temporalNames("e", 3), "us": temporalNames("u", 3), "asia pacific": temporalNames("a", 3)}
 		outside.failed["eu"] = errors.New("eu is down")
 	})
 	before := shards(t, c, "regional")
@@ -221,7 +221,7 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
-	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 3), "us": names("u", 3)})
+	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 3), "us": temporalNames("u", 3)})
 	config := h.config(add[regional](outside))
 	config.Logger = log.logger()
 	c := h.start(config)
@@ -233,7 +233,7 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 		return run
 	}
 	run()
-	outside.change(func() { outside.all = map[string][]string{"us": names("u", 3)} })
+	outside.change(func() { outside.all = map[string][]string{"us": temporalNames("u", 3)} })
 	require.EqualValues(t, 3, run().Withheld)
 	require.True(t, log.has("the controller no longer names a shard that has resources: nothing is marked deleted") && log.has("shard=eu"))
 	eu := shards(t, c, "regional")["eu"]
@@ -252,7 +252,7 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 3, "deleted": 3}, h.states("regional"))
 	require.Equal(t, []string{"us"}, slices.Collect(maps.Keys(shards(t, c, "regional"))))
 
-	outside.change(func() { outside.all["eu"] = names("e", 3) })
+	outside.change(func() { outside.all["eu"] = temporalNames("e", 3) })
 	run()
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.states("regional"), "what is listed again is live again")
 	outside.change(func() { outside.all = map[string][]string{} })

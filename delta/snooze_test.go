@@ -44,11 +44,11 @@ func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers))
 	config.ResourceWorkTimeout = 10 * patience
 	config.Kinds = map[string]delta.ObjectSettings{s.kind: {HeartbeatTimeout: patience}} // no claim is lost by a stall, as that is another call
 	c := s.start(config)
-	s.inform(c, opts, names("r", 30)...)
+	s.inform(c, opts, temporalNames("r", 30)...)
 	for range 8 {
 		got(s.t, s.begun)
 	}
-	for _, name := range names("r", 30) {
+	for _, name := range temporalNames("r", 30) {
 		s.await(name, func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(r.CreatedAt) })
 	}
 	return c
@@ -57,7 +57,7 @@ func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers))
 // requireWithheld waits until what was dispatched when the snooze came was given back, or waits by a timer, without a call of Work.
 func (s *snoozing) requireWithheld() {
 	s.t.Helper()
-	for _, name := range names("r", 30) {
+	for _, name := range temporalNames("r", 30) {
 		s.await(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 	}
 	if s.kind == "each" { // the last one to be dispatched waits by a timer
@@ -93,7 +93,7 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 
 		// Another client begins nothing either, of what waits or what is informed now. It has looked when it has worked another kind.
 		other := s.start(s.config(s.controller(s.work), with(&controller[serial]{})))
-		g.inform(other, nil, names("late", 40)...)
+		g.inform(other, nil, temporalNames("late", 40)...)
 		_, err = other.Inform(t.Context(), serial{account{Name: "free"}}, nil)
 		require.NoError(t, err)
 		s.eventually("serial", "free", synced(1))
@@ -103,13 +103,13 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 			require.Equal(t, kind.Kind == g.kind, kind.SnoozedUntil != nil)
 		}
 		require.EqualValues(t, 8, s.calls.Load())
-		for _, name := range names("late", 40) {
+		for _, name := range temporalNames("late", 40) {
 			require.False(t, s.row(g.kind, name).DispatchAt.After(s.now()), "it is not leased")
 		}
 
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
 		snoozed := 0
-		for _, name := range append(names("r", 30), names("late", 40)...) {
+		for _, name := range append(temporalNames("r", 30), temporalNames("late", 40)...) {
 			if row := s.row(g.kind, name); row.Snoozes > 0 { // it waits for its own time
 				snoozed++
 				continue
@@ -149,7 +149,7 @@ func TestASnoozeOfANamespaceHoldsAcrossKinds(t *testing.T) {
 
 		require.NoError(t, c.ResumeNamespace(t.Context(), "slow"))
 		s.eventually("serial", "held", synced(1))
-		for _, name := range names("r", 30) {
+		for _, name := range temporalNames("r", 30) {
 			if s.row(g.kind, name).Snoozes == 0 {
 				require.Equal(t, 1, g.await(name, synced(1)).Attempt)
 			}
@@ -172,8 +172,8 @@ func TestASnoozeEndsByItself(t *testing.T) {
 		for range 7 {
 			s.says <- nil
 		}
-		g.inform(c, nil, names("late", 30)...)
-		for _, name := range append(names("r", 30), names("late", 30)...) {
+		g.inform(c, nil, temporalNames("late", 30)...)
+		for _, name := range append(temporalNames("r", 30), temporalNames("late", 30)...) {
 			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
 		}
 		var early, counted, claims int

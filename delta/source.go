@@ -18,32 +18,34 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// Source feeds the objects of a kind from where they are kept, as a table or a stream of messages: see the package bridge, which has some. One client
-// at a time runs it, of those that are started with it. Another one goes on within seconds when that client stops, dies, or does not reach
-// Postgres any longer.
+// Source feeds the objects of a kind from where they are stored, such as a table or a stream of messages: the package
+// bridge has some. Of the started clients that have it, one at a time runs it. Another one continues within seconds when
+// that client stops, dies, or loses Postgres.
 type Source interface {
-	// Name tells the sources of a kind from each other. It is 1 to 255 bytes of UTF-8 without control characters, and is shown in Temporal. Under another
-	// name it is another source, which begins without a position.
+	// Name identifies the source within its kind: 1 to 255 bytes of UTF-8 without control characters. It is shown in
+	// Temporal. A source with another name begins without a position.
 	Name() string
-	// Run feeds the kind until ctx ends. It must return then, and otherwise only when it cannot go on: the error is shown by [Client.Sources], `delta
-	// doctor`, the log and the ErrorHandler, and Run is called again after a second, or ever later, up to a minute. A panic is an error.
+	// Run feeds the kind until ctx ends. It must return then, and otherwise only if it cannot continue. [Client.Sources],
+	// `delta doctor`, the log and the ErrorHandler show its error, and Run is called again after a second, or ever later,
+	// up to a minute. A panic is an error.
 	//
-	// It is called with the position of the latest page that was written, and may be called while an earlier call of another client, which is cut off,
-	// has not returned yet: of that one, nothing is written any more.
+	// It is called with the position of the latest written page. It may be called before an earlier call, in another client
+	// that was cut off, has returned: nothing that the earlier call writes is accepted any more.
 	Run(ctx context.Context, feed *Feed) error
 }
 
-// AddSource adds a source of the kind of T, and panics where [AddSourceSafely] returns an error.
+// AddSource adds a source of the kind of T, and panics if [AddSourceSafely] returns an error.
 func AddSource[T Object](controllers *Controllers, source Source) {
 	if err := AddSourceSafely[T](controllers, source); err != nil {
 		panic(err)
 	}
 }
 
-// AddSourceSafely adds a source of the kind of T, which has to have its controller already. It returns an error if the kind has none, if that has an
-// informer (a listing and a source would undo each other's words), if the objects have shards, or if there is a source of the same name. Rows of synced
-// resources of a kind with a source are kept for ever, unless a retention is set, as those of a kind with complete listings: what is gone
-// could not be noticed otherwise.
+// AddSourceSafely adds a source of the kind of T, whose controller must have been added. It returns an error if the kind
+// has no controller, if the controller has an informer (a listing and a source would undo each other's changes), if the
+// objects have shards, or if there is a source of the same name. Rows of synced resources of a kind with a source are kept
+// for ever, unless a retention is set, as for kinds with complete listings, because deletions could not be detected without
+// them.
 func AddSourceSafely[T Object](controllers *Controllers, source Source) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -87,7 +89,7 @@ func AddSourceSafely[T Object](controllers *Controllers, source Source) (err err
 	return nil
 }
 
-// Feed is how a [Source] says what it has found. It is for one goroutine, and for one call of Run.
+// Feed writes the changes that a [Source] finds. It is for one goroutine, and for one call of Run.
 type Feed struct {
 	feed   *activities.Feed
 	client *Client
@@ -95,13 +97,15 @@ type Feed struct {
 	name   string
 }
 
-// FeedChange is what a source says of one object: one of Object, Gone and Refused is set.
+// FeedChange is a change of one object: one of Object, Gone and Refused is set.
 type FeedChange struct {
-	// Object is one that is there. Where it was deleted explicitly it comes back, as with [Client.Inform], unless it is only Listed.
+	// Object is an existing object. If it was deleted explicitly it comes back, as with [Client.Inform], unless Listed is
+	// set.
 	Object Object
-	// Listed says that a listing has found the object, or the one that is refused, rather than a change.
+	// Listed is set if a listing has found the object, or the refused one, rather than a change.
 	Listed bool
-	// Gone is the id of an object that is gone: its resource is marked deleted, whatever state it is in, and finalized if its kind has a [Finalizer].
+	// Gone is the id of an object that is gone: its resource is marked deleted, in any state, and finalized if its kind has
+	// a [Finalizer].
 	Gone string
 	// Refused is an object that the source cannot make; see [Client.Refused].
 	Refused *FeedRefusal
@@ -111,40 +115,40 @@ type FeedChange struct {
 type FeedRefusal struct {
 	// ID is that of the object, as far as it is known.
 	ID string
-	// Err says why.
+	// Err is the reason.
 	Err error
 }
 
-// FeedPage has changes that are written together.
+// FeedPage is a set of changes that are written together.
 type FeedPage struct {
-	// Changes are in their order: of an object that is there several times the last one counts.
+	// Changes are in order: if an object occurs several times, the last change counts.
 	Changes []FeedChange
-	// Position is the source's own, and what the next call of Run begins with; empty leaves it as it is.
+	// Position is the source's own: the next call of Run begins with it. Empty keeps the current one.
 	Position string
 }
 
-// Position is that of the latest page that was written, by any client; empty before one.
+// Position returns that of the latest page that any client has written; empty before one.
 func (f *Feed) Position() string { return f.feed.Position() }
 
-// Pool is the client's.
+// Pool returns the client's pool.
 func (f *Feed) Pool() *pgxpool.Pool { return f.client.pool }
 
-// Logger is the client's, with the kind and the name of the source.
+// Logger returns the client's logger, with the kind and the name of the source.
 func (f *Feed) Logger() *slog.Logger {
 	return f.client.config.Logger.With("kind", f.kind, "source", f.name)
 }
 
-// Installation identifies the database, among all that there are.
+// Installation returns the globally unique id of the database.
 func (f *Feed) Installation() string { return f.feed.Installation() }
 
-// Write writes a page in one transaction, with its position: all of it or nothing. An object that cannot be taken is refused by itself ([Client.Refused]).
-// It fails, and nothing is written, if another client runs the source by now.
+// Write writes a page with its position in one transaction, all of it or nothing. An invalid object is refused alone
+// ([Client.Refused]). If another client runs the source by now, Write fails and writes nothing.
 func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	to := activities.FeedPage{Position: page.Position}
 	last, changed := map[string]int{}, map[string]bool{}
 	ids := make([]string, len(page.Changes))
 	for i, change := range page.Changes {
-		ids[i] = change.id()
+		ids[i] = change.objectID()
 		last[ids[i]] = i
 		changed[ids[i]] = changed[ids[i]] || !change.Listed
 	}
@@ -153,7 +157,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 			continue
 		}
 		change.Listed = change.Listed && (ids[i] == "" || !changed[ids[i]])
-		if err := f.add(&to, change); err != nil {
+		if err := f.addChange(&to, change); err != nil {
 			return fmt.Errorf("delta: source %q of kind %s: %w", f.name, f.kind, err)
 		}
 	}
@@ -163,9 +167,9 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	return nil
 }
 
-// id is that of the object of a change; empty where it has none, or cannot be asked.
-func (c FeedChange) id() (id string) {
-	defer func() { _ = recover() }() // the methods of the object panic: encode says so
+// objectID returns the id of the object of a change; empty if it has none, or its methods panic.
+func (c FeedChange) objectID() (id string) {
+	defer func() { _ = recover() }() // the methods of the object panic: encodeForKind returns that as an error
 	switch {
 	case c.Refused != nil:
 		return c.Refused.ID
@@ -175,8 +179,8 @@ func (c FeedChange) id() (id string) {
 	return c.Gone
 }
 
-// add adds a change to a page. An object that breaks a rule is refused.
-func (f *Feed) add(to *activities.FeedPage, change FeedChange) error {
+// addChange adds a change to a page. An object that breaks a rule is refused.
+func (f *Feed) addChange(to *activities.FeedPage, change FeedChange) error {
 	switch {
 	case change.Refused != nil:
 		to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.Refused.ID}, Err: guardError(change.Refused.Err)})
@@ -185,10 +189,10 @@ func (f *Feed) add(to *activities.FeedPage, change FeedChange) error {
 	case change.Object == nil:
 		to.Gone = append(to.Gone, change.Gone)
 	default:
-		params, err := encodeFor(f.kind, change.Object, nil, f.client.decoderOf(change.Object))
+		params, err := encodeForKind(f.kind, change.Object, nil, f.client.decoderOf(change.Object))
 		switch {
 		case err != nil:
-			to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.id()}, Err: err})
+			to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.objectID()}, Err: err})
 		case change.Listed:
 			to.Listed = append(to.Listed, params)
 		default:
@@ -198,19 +202,20 @@ func (f *Feed) add(to *activities.FeedPage, change FeedChange) error {
 	return nil
 }
 
-// FeedReport is what a [Source] says of how it stands: [Client.Sources], `delta doctor` and metrics show it.
+// FeedReport is the status that a [Source] reports: [Client.Sources], `delta doctor` and metrics show it.
 type FeedReport struct {
-	// IsReading reports that it reads all of what there is, rather than taking changes, and Reason says why.
+	// IsReading reports whether it reads all objects, rather than following changes. Reason is why.
 	IsReading bool
 	Reason    string
-	// CaughtUpTo is until when all that had changed there was written: the time at which the oldest change was made that is not, or now. The time since then is
-	// shown as its lag, also while it does not run. Zero leaves it as it was.
+	// CaughtUpTo is the time until which all changes were written: when the oldest unwritten change was made, or now. The
+	// time since then is shown as lag, even while the source does not run. Zero keeps the current value.
 	CaughtUpTo time.Time
-	// BehindBytes and BehindMessages are how much of a log, or how many messages, are before it; nil for one that does not count them, or cannot at the moment.
+	// BehindBytes and BehindMessages are how much of a log, or how many messages, are still to be read; nil if unknown.
 	BehindBytes, BehindMessages *int64
 }
 
-// Report says how the source stands. It takes the place of the one before, costs nothing, and is shown within a few seconds. A source that reports nothing has no lag.
+// Report sets the status of the source. It replaces the previous one, costs nothing, and is shown within a few seconds. A
+// source that reports nothing has no lag.
 func (f *Feed) Report(report FeedReport) {
 	phase := activities.SourceFollowing
 	if report.IsReading {
@@ -221,7 +226,8 @@ func (f *Feed) Report(report FeedReport) {
 	})
 }
 
-// BeginListing begins a complete listing. What is there has to be written as Listed from here on, and changes that come meanwhile may be written between.
+// BeginListing begins a complete listing. Write each existing object as Listed from here on; changes may be written in
+// between.
 func (f *Feed) BeginListing(ctx context.Context) error {
 	if err := f.feed.BeginListing(ctx); err != nil {
 		return fmt.Errorf("delta: source %q of kind %s: %w", f.name, f.kind, schemaError(err))
@@ -229,9 +235,9 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	return nil
 }
 
-// EndListing ends a complete listing. Resources that nothing was written of since BeginListing are marked deleted, unless they are suspiciously many
-// ([ObjectSettings].MaxDeleted): then they are withheld until somebody has decided ([Client.Withheld]). A listing whose run ends before deletes
-// nothing. It is shown as a pass of the kind.
+// EndListing ends a complete listing. Resources that were not written since BeginListing are marked deleted, unless they
+// are suspiciously many ([ObjectSettings].MaxDeleted): then they are withheld until somebody decides ([Client.Withheld]).
+// If the run ends before EndListing, nothing is deleted. The listing is shown as a pass of the kind.
 func (f *Feed) EndListing(ctx context.Context) (*InformRun, error) {
 	progress, err := f.feed.EndListing(ctx)
 	run := &InformRun{
@@ -244,11 +250,11 @@ func (f *Feed) EndListing(ctx context.Context) (*InformRun, error) {
 	return run, nil
 }
 
-// AbortListing ends a complete listing that cannot be completed: nothing is deleted. It is shown as a pass that has failed.
+// AbortListing ends a complete listing that cannot be completed, and deletes nothing. It is shown as a failed pass.
 func (f *Feed) AbortListing(ctx context.Context, why error) { f.feed.AbortListing(ctx, why) }
 
-// IsDeletionApproved reports whether somebody has approved deletions of the kind that are withheld ([Client.ApproveWithheld]): the next complete listing
-// carries them out.
+// IsDeletionApproved reports whether somebody has approved withheld deletions of the kind ([Client.ApproveWithheld]): the
+// next complete listing carries them out.
 func (f *Feed) IsDeletionApproved(ctx context.Context) (bool, error) {
 	approved, err := f.feed.IsDeletionApproved(ctx)
 	if err != nil {
@@ -257,7 +263,7 @@ func (f *Feed) IsDeletionApproved(ctx context.Context) (bool, error) {
 	return approved, nil
 }
 
-// sourcesOf are the sources of a kind, as activities call them.
+// sourcesOf returns the sources of a kind, as activities call them.
 func (c *Client) sourcesOf(r registered) map[string]activities.Source {
 	all := map[string]activities.Source{}
 	for name, source := range r.sources {
@@ -269,24 +275,25 @@ func (c *Client) sourcesOf(r registered) map[string]activities.Source {
 	return all
 }
 
-// observeSource hands on that a run of a source has failed.
+// observeSource passes on the failure of a run of a source.
 func (c *Client) observeSource(o activities.PassObservation) {
 	f := failureOfPass(&o)
 	f.Operation = OperationSource
 	c.failures.add(f)
 }
 
-// keepSources has the workflow of each source of a kind run: whichever client starts it, all that have the source may run it.
-func (e *engine) keepSources(ctx context.Context, kind string) error {
+// startSources starts the workflow of each source of a kind, unless it runs. All clients that have the source may run it,
+// whichever starts it.
+func (e *engine) startSources(ctx context.Context, kind string) error {
 	if e.client.config.DisableInformers {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.client.config.Controllers.byKind[kind].sources)) {
 		in := activities.SourceInput{Installation: e.installation, Kind: kind, Name: name}
-		err := patiently(ctx, func() error {
+		err := retryUnanswered(ctx, func() error {
 			_, err := e.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-				ID:                       e.names.source(kind, name),
-				TaskQueue:                e.names.informQueue(kind),
+				ID:                       e.names.sourceWorkflowID(kind, name),
+				TaskQueue:                e.names.informTaskQueue(kind),
 				WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 				WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 				StaticSummary:            "source " + name + " of " + kind,

@@ -9,63 +9,67 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// sourceSilentAfter is after what time without a sign of life a source counts as not running: its client says every two seconds that it goes on, and another
-// one takes over within a heartbeat's timeout.
+// sourceSilentAfter is the time without a heartbeat after which a source counts as not running. Its client sends one every
+// two seconds, and another client takes over within a heartbeat's timeout.
 const sourceSilentAfter = time.Minute
 
-// SourcePhase is what a [Source] does.
+// SourcePhase is the current activity of a [Source].
 type SourcePhase string
 
-// The phases, of which a source is in the first that applies.
+// The phases. A source is in the first one that applies.
 const (
-	// SourceWaiting is that of one whose page waits for a lock in Postgres: SourceStatus.HeldBy holds it.
+	// SourceWaiting: its page waits for a lock in Postgres, which SourceStatus.HeldBy holds.
 	SourceWaiting SourcePhase = "waiting"
-	// SourceSilent is that of one of which nothing has been heard for a minute: no client that has it runs, or none reaches Postgres.
+	// SourceSilent: it has sent no heartbeat for a minute, because no client that has it runs, or none reaches Postgres.
 	SourceSilent SourcePhase = "silent"
-	// SourceFailed is that of one whose latest run has failed, and that is run again, or runs again since a moment ago.
+	// SourceFailed: its latest run has failed, and it waits to be run again, or runs again since a moment ago.
 	SourceFailed SourcePhase = "failed"
-	// SourceReading is that of one that reads all of what there is, such as a table at first, or after changes were lost.
+	// SourceReading: it reads all objects, such as a table at first, or after changes were lost.
 	SourceReading SourcePhase = activities.SourceReading
-	// SourceFollowing is that of one that takes changes.
+	// SourceFollowing: it follows changes.
 	SourceFollowing SourcePhase = activities.SourceFollowing
-	// SourceRunning is that of one that runs, and says no more of itself ([Feed.Report]).
+	// SourceRunning: it runs, and reports no more ([Feed.Report]).
 	SourceRunning SourcePhase = activities.SourceRunning
 )
 
-// sourcePhases are all, for metrics.
+// sourcePhases has all phases, for metrics.
 var sourcePhases = []SourcePhase{SourceWaiting, SourceSilent, SourceFailed, SourceReading, SourceFollowing, SourceRunning}
 
-// SourceStatus is how a [Source] stands.
+// SourceStatus is the status of a [Source].
 type SourceStatus struct {
 	// Kind is the kind that it feeds, Name its own.
 	Kind, Name string
-	// Phase is what it does. Since is when it began to read, or to follow, and Reason says why, where it says so itself.
+	// Phase is its current activity. Since is when it began to read, or to follow. Reason is why, if the source reports it.
 	Phase  SourcePhase
 	Since  time.Time
 	Reason string
-	// Lag is for how long changes have not been written, by the clocks of both databases and to within ten seconds: it grows while the source is behind, and
-	// while it does not run, whether anything has changed or not. Nil for a source that does not say.
+	// Lag is how long changes have not been written, by the clocks of both databases and to within ten seconds. It grows
+	// while the source is behind, and while it does not run, even if nothing has changed. Nil if the source does not report
+	// it.
 	Lag *time.Duration
-	// BehindBytes is how much of the log of a table's database, and BehindMessages how many messages, were before it when it last counted; nil where it does not.
+	// BehindBytes is how much of the log of a table's database, and BehindMessages how many messages, were still to be read
+	// at its latest count; nil if it does not count them.
 	BehindBytes, BehindMessages *int64
-	// HeldBy is the transaction that it waits for; nil where it waits for none, or this role may not see that.
+	// HeldBy is the transaction for which it waits; nil if there is none, or this role may not see it.
 	HeldBy *OpenTransaction
-	// Runner is the process that runs it, or did last, as PID@HOST; StartedAt is when that began, and SeenAt when it last said that it goes on.
+	// Runner is the process that runs it, or did last, as PID@HOST. StartedAt is when that began, SeenAt when its latest
+	// heartbeat came.
 	Runner            string
 	StartedAt, SeenAt time.Time
 	// WrittenAt is when the latest page was written; nil before one.
 	WrittenAt *time.Time
-	// Failures is how many runs in a row have failed, FailedAt when the latest did; 0 where the latest has lasted for a while, and nil where none ever did.
+	// Failures is how many runs in a row have failed; 0 once a run has lasted for a while. FailedAt is when the latest
+	// failed; nil if none ever did.
 	Failures int
 	FailedAt *time.Time
-	// Error is why the latest run failed; empty where another one has lasted for a while since.
+	// Error is why the latest run failed; empty once another run has lasted for a while.
 	Error string
-	// IsSilent reports whether nothing has been heard of it for a minute: no client that has it runs, or none reaches Postgres.
+	// IsSilent reports whether it has sent no heartbeat for a minute: no client that has it runs, or none reaches Postgres.
 	IsSilent bool
 }
 
-// Sources says how each source stands that was ever run, by kind and name. One that is no longer in any program is there until its row is removed from
-// delta_source.
+// Sources returns the status of each source that was ever run, by kind and name. A source that no program has any more
+// stays until its row is removed from delta_source.
 func (c *Client) Sources(ctx context.Context) ([]SourceStatus, error) {
 	all, err := listSources(ctx, c.pool)
 	if err != nil {
@@ -105,11 +109,11 @@ func listSources(ctx context.Context, conn db.DBTX) ([]SourceStatus, error) {
 	return all, findWaiting(ctx, conn, all)
 }
 
-// findWaiting finds out which of the sources that have not been heard of for a while wait for a lock: while one writes a page, its row is locked.
+// findWaiting finds the silent sources that wait for a lock: while a source writes a page, its row is locked.
 func findWaiting(ctx context.Context, conn db.DBTX, all []SourceStatus) error {
 	writers, err := db.New().FindSourceWriters(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("asking who sources wait for: %w", err)
+		return fmt.Errorf("finding the transactions that sources wait for: %w", err)
 	}
 	for i := range all {
 		s := &all[i]
@@ -122,7 +126,7 @@ func findWaiting(ctx context.Context, conn db.DBTX, all []SourceStatus) error {
 				held := OpenTransaction(w.Blocker)
 				s.Phase, s.HeldBy = SourceWaiting, &held
 			} else if s.Phase == SourceSilent {
-				s.Phase = SourceRunning // it writes a page for long
+				s.Phase = SourceRunning // writing its page takes long
 			}
 		}
 	}

@@ -67,11 +67,11 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
 	})
 	c := g.start(config)
-	g.inform(c, nil, append(names("before", 20), "bad")...)
+	g.inform(c, nil, append(temporalNames("before", 20), "bad")...)
 	const tries = 4
 	for n := range tries {
 		until(t, func() bool { return starts.count() > n })
-		neighbours := names(fmt.Sprintf("during-%d-", n), 10)
+		neighbours := temporalNames(fmt.Sprintf("during-%d-", n), 10)
 		g.inform(c, nil, neighbours...)
 		for _, name := range neighbours {
 			g.await(name, synced(1))
@@ -83,7 +83,7 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 		require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 		require.Zero(t, row.Attempt)
 	}
-	for _, name := range names("before", 20) {
+	for _, name := range temporalNames("before", 20) {
 		require.Empty(t, g.await(name, synced(1)).Errors)
 	}
 	starts.over.Store(true)
@@ -113,10 +113,10 @@ func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
 		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
 	})
 	c := g.start(config)
-	g.inform(c, nil, append(names("before", 20), "bad")...)
+	g.inform(c, nil, append(temporalNames("before", 20), "bad")...)
 	until(t, func() bool { return starts.count() > 0 })
-	g.inform(c, nil, names("during", 20)...)
-	for _, name := range append(names("before", 20), names("during", 20)...) {
+	g.inform(c, nil, temporalNames("during", 20)...)
+	for _, name := range append(temporalNames("before", 20), temporalNames("during", 20)...) {
 		require.Empty(t, g.await(name, synced(1)).Errors)
 	}
 	row := g.await("bad", synced(1))
@@ -165,9 +165,9 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 		log := &waitsLog{Handler: config.Logger.Handler()}
 		config.Logger = slog.New(log)
 		c := g.start(config)
-		all := append(names("few", 5), names("many", 60)...)
-		g.inform(c, nil, names("few", 5)...)
-		g.inform(c, nil, names("many", 60)...)
+		all := append(temporalNames("few", 5), temporalNames("many", 60)...)
+		g.inform(c, nil, temporalNames("few", 5)...)
+		g.inform(c, nil, temporalNames("many", 60)...)
 		until(t, func() bool { return len(log.all()) >= 2 })
 		for _, name := range all {
 			row := g.row(g.kind, name)

@@ -20,7 +20,8 @@ const (
 	maxFairnessKey = 64
 )
 
-// Details that the server keeps, so that nobody has to ask a worker for them. A resource's workflow has none: there may be millions.
+// Details that the server stores, so that showing them needs no worker. A resource's workflow has none, because there may
+// be millions.
 const (
 	informDetails = "How the run stands is in the Current Details, for which a worker is asked. What it came to, and which resources it has marked deleted or withheld, is in its result, " +
 		"or in its failure."
@@ -28,28 +29,28 @@ const (
 		"Their states are in the Current Details, for which a worker is asked, and in Postgres: `delta resources get KIND ID`."
 )
 
-// informSummary names a run of an informer.
+// informSummary is the summary of a run of an informer.
 func informSummary(in activities.InformInput) string {
 	what := "inform "
 	if in.FullListing {
 		what = "inform, a full listing: "
 	}
 	if in.Options.Shard != "" {
-		return bounded(what+in.Kind+", shard "+in.Options.Shard, maxSummary)
+		return truncateText(what+in.Kind+", shard "+in.Options.Shard, maxSummary)
 	}
-	return bounded(what+in.Kind, maxSummary)
+	return truncateText(what+in.Kind, maxSummary)
 }
 
-// startOptions are those that the workflow of a resource is started with, whoever starts it.
-func startOptions(n names, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
+// startOptions returns the options for the workflow of a resource.
+func startOptions(n temporalNames, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
 	id := cmp.Or(ref.HashedID, ref.ObjectID)
 	options := client.StartWorkflowOptions{
-		ID:                       n.workflow(ref),
+		ID:                       n.workflowID(ref),
 		TaskQueue:                n.taskQueue(ref.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		StaticSummary:            ref.Kind + " " + bounded(id, maxSummary),
+		StaticSummary:            ref.Kind + " " + truncateText(id, maxSummary),
 		Memo:                     map[string]any{"delta_installation": ref.Installation, workflows.KindMemo: ref.Kind},
-		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
+		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: truncateText(namespace, maxFairnessKey)},
 	}
 	if ref.HashedID == "" {
 		options.Memo["delta_object_id"] = ref.ObjectID // as it is: the workflow's id is escaped, and both it and the summary may be cut
@@ -64,15 +65,15 @@ func startOptions(n names, ref activities.Ref, namespace string, state deltatype
 	return options
 }
 
-// batchOptions are those that the workflow of a batch is started with.
-func batchOptions(n names, batch activities.Batch, namespace string, priority int, attributes bool) client.StartWorkflowOptions {
+// batchOptions returns the options for the workflow of a batch.
+func batchOptions(n temporalNames, batch activities.Batch, namespace string, priority int, attributes bool) client.StartWorkflowOptions {
 	options := client.StartWorkflowOptions{
 		ID:                       batch.WorkflowID,
 		TaskQueue:                n.taskQueue(batch.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		StaticSummary:            bounded(fmt.Sprintf("%s, a batch of %d", batch.Kind, batch.IDs.Len()), maxSummary),
+		StaticSummary:            truncateText(fmt.Sprintf("%s, a batch of %d", batch.Kind, batch.IDs.Len()), maxSummary),
 		StaticDetails:            batchDetails,
-		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
+		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: truncateText(namespace, maxFairnessKey)},
 	}
 	if attributes {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(workflows.KindAttribute.ValueSet(batch.Kind))
@@ -80,7 +81,7 @@ func batchOptions(n names, batch activities.Batch, namespace string, priority in
 	return options
 }
 
-func bounded(s string, limit int) string {
+func truncateText(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}

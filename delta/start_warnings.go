@@ -6,7 +6,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// warnOfKind logs what may surprise in a kind that the client starts with. settings are those that are in force by now.
+// warnOfKind logs surprising settings of a kind at start. settings are those that are in force now.
 func (e *engine) warnOfKind(kind string, r registered, settings db.Controller) {
 	c := e.client
 	if r.noticesDeletions() && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
@@ -26,8 +26,8 @@ func (e *engine) isUnlisted(r registered, settings db.Controller) bool {
 	return runsByItself && !r.handler.ListsNothing() && !isScheduled
 }
 
-// warnUnlisted logs once, for all kinds, that a client without informers has found none of other clients. Whether those still run is not known at a
-// start, and may change any time: delta doctor sees that.
+// warnUnlisted logs, once for all kinds, that a client without informers has found no other client that runs them. Whether
+// such clients still run is unknown at start, and may change at any time: delta doctor checks that.
 func (c *Client) warnUnlisted(kinds []string) {
 	if len(kinds) == 0 {
 		return

@@ -23,97 +23,104 @@ import (
 const (
 	// lateGrace is how late a step may be before somebody should look: dispatchers poll every few seconds.
 	lateGrace = time.Minute
-	// pollerGrace is how long ago a worker may have asked for tasks: its polls last a minute.
+	// pollerGrace is how long ago a worker may have polled: its polls last a minute.
 	pollerGrace = 75 * time.Second
 	// statusCalls is how many kinds Temporal is asked about at once.
 	statusCalls = 8
 )
 
-// KindStatus is how a kind stands in the database.
+// KindStatus is the status of a kind in the database.
 type KindStatus struct {
 	// Kind is its name.
 	Kind string
-	// Counts has the number of resources by state; a state that none is in is left out. Where IsEstimated is true they were estimated from some pages of the table, at
-	// random: the largest within some percent, while a state that few are in may be missing. Degraded and failed ones are counted then too, up to [MaxCounted].
-	// [Client.Count] counts all.
+	// Counts has the number of resources by state, without states that none is in. If IsEstimated is set, the counts are
+	// estimated from random pages of the table: the largest are within some percent, while a state of few resources may be
+	// missing. Degraded and failed resources are still counted, up to [MaxCounted]. [Client.Count] counts all.
 	Counts      map[deltatype.ResourceState]int64
 	IsEstimated bool
-	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
+	// Paused reports whether its resources are kept from being worked, InformerPaused whether its informer is kept from
+	// running by its schedule.
 	Paused, InformerPaused bool
-	// InformSchedule is when its informer runs, where that is no interval; nil otherwise.
+	// InformSchedule is the calendar of its informer; nil if it runs by an interval.
 	InformSchedule *ScheduleSpec
 	// Refused is how many objects of its listings cannot be taken: [Client.Refused] names them.
 	Refused int64
-	// Undecodable counts resources that wait because the latest worker did not understand their stored objects: each is offered to workers until one
-	// does, or an inform replaces its object.
+	// Undecodable counts resources that wait because the latest worker did not understand their stored objects: each is
+	// offered to workers until one does, or an inform replaces its object.
 	Undecodable int64
-	// SnoozedUntil is until when no Work of the kind begins ([SnoozeKind]); nil where it is not snoozed.
+	// SnoozedUntil is until when no Work of the kind begins ([SnoozeKind]); nil if it is not snoozed.
 	SnoozedUntil *time.Time
-	// FullListingInterval is how often everything is listed beside that; 0: never. LastFullListing is when the latest listing of everything
-	// began that was complete and deletes what it leaves out; nil before one.
+	// FullListingInterval is how often everything is listed, beside the passes of InformInterval; 0: never. LastFullListing
+	// is when the latest complete listing that detects deletions began; nil before one.
 	FullListingInterval time.Duration
 	LastFullListing     *time.Time
-	// ListsNothing reports that its controller has no informer ([NoInformer]).
+	// ListsNothing reports whether its controller has no informer ([NoInformer]).
 	ListsNothing bool
-	// InformInterval is how often its informer runs. Negative: never. 0: InformSchedule says when, or no client with the kind
-	// has started yet that runs informers.
+	// InformInterval is how often its informer runs. Negative: never. 0: by InformSchedule, or no client that runs
+	// informers has started with the kind yet.
 	InformInterval time.Duration
-	// LastInformTime is the cursor of its informer; nil before its first complete pass. Of a kind with shards, it and LastFullListing are the
-	// earliest of those that are named.
+	// LastInformTime is the cursor of its informer; nil before its first complete pass. For a kind with shards, it and
+	// LastFullListing are the earliest of the named shards.
 	LastInformTime *time.Time
-	// LastSuccess is when a pass ended last without an error, LastFailure when one did with an error; nil before one. Of a kind with shards they
-	// are the earliest success and the latest failure of those that are named.
+	// LastSuccess is when the latest successful pass ended, LastFailure when the latest failed one did; nil before one. For
+	// a kind with shards they are the earliest success and the latest failure of the named shards.
 	LastSuccess, LastFailure *time.Time
-	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed, or if none has succeeded though one was to:
-	// for longer than half an interval, and the jitter of runs, above the InformInterval, or since a time of InformSchedule that has passed by its jitter
-	// and half the time between two of them, at most a day. Before the first success it counts since the informer is to run as it does. 0 where it is not behind, also of a kind in
-	// which nothing changes or which is listed only on request, and while the informer is paused. Of a kind with shards it is that of the shard which
-	// is furthest behind.
+	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed or a run was missed.
+	// A run by InformInterval is missed after one and a half intervals and the jitter. A run of InformSchedule is missed
+	// after its time, its jitter and half the time between two runs, at most a day. Before the first success, Lag counts
+	// since the informer should run as it does now. It is 0 if the listing is not behind, also for a kind in which nothing
+	// changes or which is listed only on request, and while the informer is paused. For a kind with shards it is the
+	// largest lag of a shard.
 	Lag time.Duration
-	// InformError is why the latest pass failed, or, of a kind with shards, why they could not be named; empty otherwise.
+	// InformError is why the latest pass failed or, for a kind with shards, why they could not be named; empty otherwise.
 	InformError string
-	// Shards are those of the kind, by name, where its controller names them ([Sharder]): also those that are gone and of which something is left.
+	// Shards are those of the kind, by name, if its controller names them ([Sharder]), including gone shards with resources
+	// left.
 	Shards []ShardStatus
-	// Shardless counts, or estimates as Counts does, resources of a kind with shards that have none and are not deleted: no listing marks them deleted. They get a shard when they are listed
-	// or informed, so what is left when all shards were listed is in none of them, or gone.
+	// Shardless counts, or estimates as Counts does, resources without a shard in a kind with shards, unless they are
+	// deleted: no listing marks them deleted. They get a shard when they are listed or informed, so resources that are left
+	// after all shards were listed are in none of them, or gone.
 	Shardless int64
-	// Late counts resources whose next step is more than a minute overdue, or whose worker was lost that long ago, whatever was dispatched;
-	// OldestLate is when the first of them was due. It looks at the [MaxCounted] of each priority that dispatchers come to first.
+	// Late counts resources whose next step is more than a minute overdue, or whose worker was lost that long ago, whether
+	// dispatched or not. OldestLate is when the first of them was due. Only the first [MaxCounted] of each priority, in the
+	// dispatchers' order, are examined.
 	Late       int64
 	OldestLate *time.Time
-	// Unfinalized counts those of them that are deleted, wait for Finalize, and are taken by no client: none that runs has a [Finalizer] for the
-	// kind. OldestUnfinalized is when the first of them was due.
+	// Unfinalized counts late deleted resources that wait for Finalize and that no client takes, because no running client
+	// has a [Finalizer] for the kind. OldestUnfinalized is when the first of them was due.
 	Unfinalized       int64
 	OldestUnfinalized *time.Time
-	// Queued counts resources that wait because their limit keys are full ([ObjectWithLimitKey]), QueuedKeys these keys; OldestQueued is since when
-	// the first of them waits.
+	// Queued counts resources that wait because their limit keys are full ([ObjectWithLimitKey]), QueuedKeys these keys.
+	// OldestQueued is since when the first of them waits.
 	Queued, QueuedKeys int64
 	OldestQueued       *time.Time
-	// Awaiting counts resources that wait for a parent which was never synced ([ObjectWithParents]), AwaitedParents these parents; OldestAwaiting is
-	// when the first of them was due. They are not late.
+	// Awaiting counts resources that wait for a parent which was never synced ([ObjectWithParents]), AwaitedParents these
+	// parents. OldestAwaiting is when the first of them was due. They do not count as late.
 	Awaiting, AwaitedParents int64
 	OldestAwaiting           *time.Time
-	// Touches counts parents that have changed, and whose children of this kind are still to be touched ([ObjectSettings].TouchedBy); OldestTouch is when the first of them was
-	// synced. Of each kind, 100,000 are counted at most.
+	// Touches counts changed parents whose children of this kind are still to be touched ([ObjectSettings].TouchedBy), at
+	// most 100,000. OldestTouch is when the first of them was synced.
 	Touches     int64
 	OldestTouch *time.Time
-	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
-	// if its Decision is empty. Those of shards are in Shards.
+	// Withheld is a deletion that complete listings ask for and that is not carried out; nil if there is none. If its
+	// Decision is empty, it awaits one. Withheld deletions of shards are in Shards.
 	Withheld *Withheld
-	// Stale counts objects that the latest passes of the informer, three or more in a row, found older than what is stored. One that stays so is a
-	// wrong Compare or Revision: what is listed of it is never taken.
+	// Stale counts objects that the latest passes of the informer, three or more in a row, found older than the stored
+	// ones. If one stays stale, its Compare or Revision is wrong: its listed version is never taken.
 	Stale int64
 
 	// Sources are those of the kind, by name ([AddSource]).
 	Sources []SourceStatus
 
-	// informsSince is since when the informer is to run as it does, informJitter how late a run by an interval may be.
+	// informsSince is since when the informer should run as it does now; informJitter is the random delay of a run by an
+	// interval.
 	informsSince time.Time
 	informJitter *time.Duration
 }
 
-// Kinds says how each kind stands that a client was started with or that has resources, by name. A table of up to 16 MB is counted. Of a larger one a part is read that
-// does not grow with it, and [KindStatus].Counts are estimates for kinds of more than some thousand resources.
+// Kinds returns the status of each kind that a client was started with or that has resources, by name. A table of up to 16
+// MB is counted. Of a larger one a part of fixed size is read, and [KindStatus].Counts are estimates for kinds of more than
+// some thousand resources.
 func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	byName := map[string]*KindStatus{}
 	kind := func(name string) *KindStatus {
@@ -230,54 +237,55 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	return all, nil
 }
 
-// TemporalStatus is how an installation stands in Temporal.
+// TemporalStatus is the status of an installation in Temporal.
 type TemporalStatus struct {
-	// Namespace is Temporal's, Prefix what the ids there begin with.
+	// Namespace is Temporal's. Prefix begins the ids in it.
 	Namespace, Prefix string
-	// PrefixHeld tells that the prefix is marked as this installation's. It is not before a client has started, nor in a
-	// Temporal that was wiped, until a client looks.
+	// PrefixHeld reports whether the prefix is marked as this installation's. It is false before a client has started, and
+	// after Temporal was wiped until a client checks.
 	PrefixHeld bool
-	// MissingAttributes are the search attributes that the UI cannot filter by. AttributesError is set where they cannot be
+	// MissingAttributes are the search attributes by which the UI cannot filter. AttributesError is set if they cannot be
 	// read.
 	MissingAttributes []string
 	AttributesError   error
-	// Kinds are those that were asked about, by name.
+	// Kinds has the requested kinds, by name.
 	Kinds map[string]KindInTemporal
 }
 
-// KindInTemporal is how a kind stands in Temporal.
+// KindInTemporal is the status of a kind in Temporal.
 type KindInTemporal struct {
-	// TaskQueue is where its resources are worked, InformTaskQueue where its informer runs.
+	// TaskQueue is the task queue of its resources, InformTaskQueue that of its informer.
 	TaskQueue, InformTaskQueue string
-	// Workers and InformWorkers are the identities of those that have polled them within the last 75 seconds.
+	// Workers and InformWorkers are the identities of the workers that have polled them within the last 75 seconds.
 	Workers, InformWorkers []string
-	// Schedule is that of its informer, FullSchedule that of its full listings (FullListingInterval); nil where there is none.
+	// Schedule is that of its informer, FullSchedule that of its full listings (FullListingInterval); nil if there is none.
 	Schedule, FullSchedule *InformSchedule
-	// Error says why Temporal could not be asked about this kind, also after three tries of 10 s. What was not read is empty then.
+	// Error is why Temporal could not be asked about this kind, after three tries of 10 s. Fields that were not read are
+	// empty then.
 	Error error
 }
 
 // InformSchedule is the Temporal Schedule of an informer.
 type InformSchedule struct {
-	// ID names it.
+	// ID is its id.
 	ID string
-	// Paused tells that it is, whoever paused it.
+	// Paused reports whether it is paused, by Delta or an operator.
 	Paused bool
 	// NextRun is when it runs next, LastRun when it ran last; nil if it does not or did not.
 	NextRun, LastRun *time.Time
-	// LastRunFailed tells that the last run has ended otherwise than done. It is false while it runs.
+	// LastRunFailed reports whether the last run failed, timed out or was terminated. It is false while it runs.
 	LastRunFailed bool
 }
 
-// TemporalStatus asks Temporal how the installation and the kinds named stand there. It changes nothing. The client need not
-// be started. It returns [ErrOtherInstallation] where the prefix is another installation's.
+// TemporalStatus asks Temporal for the status of the installation and of kinds. It changes nothing. The client need not be
+// started. It returns [ErrOtherInstallation] if the prefix belongs to another installation.
 func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*TemporalStatus, error) {
-	e, err := c.reachFor(ctx, "status")
+	e, err := c.reachTemporalFor(ctx, "status")
 	if err != nil {
 		return nil, err
 	}
 	status := &TemporalStatus{Namespace: e.temporalNamespace(), Prefix: e.names.prefix, Kinds: map[string]KindInTemporal{}}
-	if status.PrefixHeld, err = prefixHeld(ctx, e.temporal, e.names, e.installation); err != nil {
+	if status.PrefixHeld, err = isPrefixOwned(ctx, e.temporal, e.names, e.installation); err != nil {
 		return nil, fmt.Errorf("delta: status: %w", err)
 	}
 	missing, err := e.missingAttributes(ctx)
@@ -310,28 +318,30 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 	return status, all.Wait()
 }
 
-// kindInTemporal is how a kind stands there. noted is the task queue of the user's that the database has for it; nil for none.
+// kindInTemporal returns the status of a kind in Temporal. noted is the user's task queue that the database has for it; nil
+// for none.
 func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string) (k KindInTemporal, err error) {
-	names := e.names.at(noted)
-	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informQueue(kind)
-	if k.Workers, err = e.pollers(ctx, k.TaskQueue); err != nil {
+	names := e.names.withTaskQueue(noted)
+	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informTaskQueue(kind)
+	if k.Workers, err = e.recentPollers(ctx, k.TaskQueue); err != nil {
 		return k, err
 	}
-	if k.InformWorkers, err = e.pollers(ctx, k.InformTaskQueue); err != nil {
+	if k.InformWorkers, err = e.recentPollers(ctx, k.InformTaskQueue); err != nil {
 		return k, err
 	}
-	if k.Schedule, err = e.informSchedule(ctx, e.names.inform(kind)); err != nil {
+	if k.Schedule, err = e.readInformSchedule(ctx, e.names.informScheduleID(kind)); err != nil {
 		return k, err
 	}
-	k.FullSchedule, err = e.informSchedule(ctx, e.names.informFull(kind))
+	k.FullSchedule, err = e.readInformSchedule(ctx, e.names.fullListingScheduleID(kind))
 	return k, err
 }
 
-// pollers are the workers of a task queue. One whose slots for attempts are all taken still polls for workflow tasks.
-func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
+// recentPollers returns the workers of a task queue. A worker whose slots for attempts are all taken still polls for
+// workflow tasks.
+func (e *engine) recentPollers(ctx context.Context, queue string) ([]string, error) {
 	there := map[string]bool{}
 	for _, sort := range []enumspb.TaskQueueType{enumspb.TASK_QUEUE_TYPE_WORKFLOW, enumspb.TASK_QUEUE_TYPE_ACTIVITY} {
-		found, err := patientlyRead(ctx, func() (*workflowservice.DescribeTaskQueueResponse, error) {
+		found, err := retryUnansweredRead(ctx, func() (*workflowservice.DescribeTaskQueueResponse, error) {
 			return e.temporal.DescribeTaskQueue(ctx, queue, sort)
 		})
 		if err != nil {
@@ -346,12 +356,12 @@ func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
 	return slices.Sorted(maps.Keys(there)), nil
 }
 
-func (e *engine) informSchedule(ctx context.Context, id string) (*InformSchedule, error) {
-	found, err := patientlyRead(ctx, func() (*client.ScheduleDescription, error) {
+func (e *engine) readInformSchedule(ctx context.Context, id string) (*InformSchedule, error) {
+	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
 		return e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
 	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
-		return nil, nil //nolint:nilnil // there is none, and that is what was asked
+		return nil, nil //nolint:nilnil // there is none, which is the answer
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the schedule %s: %w", id, err)
@@ -364,13 +374,14 @@ func (e *engine) informSchedule(ctx context.Context, id string) (*InformSchedule
 	if all := found.Info.RecentActions; len(all) > 0 {
 		last := slices.MaxFunc(all, func(a, b client.ScheduleActionResult) int { return a.ActualTime.Compare(b.ActualTime) })
 		at := last.ActualTime.UTC()
-		s.LastRun, s.LastRunFailed = &at, e.hasFailed(ctx, last.StartWorkflowResult)
+		s.LastRun, s.LastRunFailed = &at, e.hasRunFailed(ctx, last.StartWorkflowResult)
 	}
 	return s, nil
 }
 
-// hasFailed tells whether a run has ended otherwise than done. One that Temporal no longer knows is not held against it.
-func (e *engine) hasFailed(ctx context.Context, run *client.ScheduleWorkflowExecution) bool {
+// hasRunFailed reports whether a run failed, timed out or was terminated. A run that Temporal no longer knows does not
+// count as failed.
+func (e *engine) hasRunFailed(ctx context.Context, run *client.ScheduleWorkflowExecution) bool {
 	if run == nil {
 		return false
 	}

@@ -189,12 +189,12 @@ func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 		_, err := informer.Inform(t.Context(), account{Name: fmt.Sprint(i)}, nil)
 		require.NoError(t, err)
 	}
-	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 100)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 100)...), nil)
 	require.NoError(t, err)
 	for i := range 20 {
 		h.eventually("account", fmt.Sprint(i), synced(1))
 	}
-	for _, name := range names("ok", 100) {
+	for _, name := range temporalNames("ok", 100) {
 		h.eventually("batched", name, synced(1))
 	}
 	require.NoError(t, informer.Stop(context.Background()))
@@ -314,7 +314,7 @@ func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
 		var logs logBuffer
 		config.Logger = logs.logger()
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
+		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, temporalNames("ok", 20)...)
 		<-begun
 		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now()") > 1 }, "others wait")
 		ctx, cancel := context.WithCancel(t.Context())

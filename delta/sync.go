@@ -9,25 +9,29 @@ import (
 )
 
 // ErrNotSynced is wrapped in the error of [Client.Sync] for a resource that settled without being synced: the row that is
-// returned with it says how it stands, and why.
+// returned with it has the state, and the reason.
 var ErrNotSynced = errors.New("the resource was not synced")
 
-// Sync informs an object, and waits until the resource has settled: synced, degraded, deleted or paused, with its kind perhaps. An object that did
-// not change and is synced needs no wait. It returns the row, with [ErrNotSynced] for one that is not synced. One that waits for a parent
-// ([ObjectWithParents]) which is not on its way, because it was not informed or is degraded, say, counts as settled: the error says which. If ctx ends while it waits
-// for a parent that is on its way, the error says that, too.
+// Sync informs an object, and waits until the resource has settled: synced, degraded, deleted or paused, itself or with its
+// kind. An unchanged object that is synced needs no wait. Sync returns the row, with [ErrNotSynced] if it is not synced. A
+// resource that waits for a parent ([ObjectWithParents]) which will not be synced by itself, for example because it was not
+// informed or is degraded, counts as settled; the error names the parent. If ctx ends during the wait for another parent,
+// the error names that, too. [The table of states] has all states.
 //
-// Once the object is informed, the row is never nil: with any other error, such as the end of ctx, it is the row as it was informed.
+// Once the object is informed, the row is never nil: with any other error, such as the end of ctx, it is the row as it was
+// informed.
 //
-// It needs some client that has a controller for the kind and was started; it need not be this one. The object is informed in any
-// case. The resource goes on to be synced when ctx ends. Any number of callers share one statement that looks at their rows.
+// Sync needs a started client with a controller for the kind, which may be another one. The object is informed in any case.
+// The sync goes on when ctx ends. All callers share one statement that polls their rows.
+//
+// [The table of states]: https://github.com/chariot-giving/delta/blob/main/docs/concepts.md#states
 func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ResourceRow, error) {
 	result, err := c.Inform(ctx, object, opts)
 	if err != nil {
 		return nil, err
 	}
 	row, answer := result.Resource, awaitAnswer{}
-	if !isSettled(row) {
+	if !isSyncedRow(row) {
 		if answer, err = c.awaiter.await(ctx, row.ID, row.Generation); err != nil {
 			return row, fmt.Errorf("delta: sync %s/%s: it is informed; waiting for it: %w", row.ObjectKind, row.ObjectID, err)
 		}
@@ -55,6 +59,6 @@ func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*de
 	return row, nil
 }
 
-func isSettled(row *deltatype.ResourceRow) bool {
+func isSyncedRow(row *deltatype.ResourceRow) bool {
 	return row.State == deltatype.ResourceStateSynced && row.SyncedGeneration == row.Generation
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// telemetry calls a Telemetry so that it can harm nothing. It is nil where there is none.
+// telemetry calls a Telemetry so that its panics harm nothing. It is nil if there is none.
 type telemetry struct {
 	to  Telemetry
 	log *slog.Logger
@@ -20,7 +20,7 @@ type telemetry struct {
 	logged time.Time
 }
 
-// logTelemetryEvery is how often what is wrong with a Telemetry is logged, so that it does not flood the log.
+// logTelemetryEvery is how often problems of a Telemetry are logged, so that they do not flood the log.
 const logTelemetryEvery = time.Minute
 
 func newTelemetry(to Telemetry, log *slog.Logger) *telemetry {
@@ -31,11 +31,11 @@ func newTelemetry(to Telemetry, log *slog.Logger) *telemetry {
 }
 
 func (t *telemetry) record(ctx context.Context, m Measurement) {
-	defer t.recovered("Record")
+	defer t.recoverPanic("Record")
 	t.to.Record(ctx, m)
 }
 
-// startSpan returns the context of a span, and what ends it.
+// startSpan returns the context of a span, and the started span.
 func (t *telemetry) startSpan(ctx context.Context, span Span) (context.Context, startedSpan) {
 	within, end := t.callStartSpan(ctx, span)
 	if within == nil {
@@ -45,41 +45,41 @@ func (t *telemetry) startSpan(ctx context.Context, span Span) (context.Context, 
 }
 
 func (t *telemetry) callStartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd)) {
-	defer t.recovered("StartSpan")
+	defer t.recoverPanic("StartSpan")
 	return t.to.StartSpan(ctx, span)
 }
 
 // startedSpan is a span that has not ended.
 type startedSpan struct {
 	telemetry *telemetry
-	// ended is the Telemetry's own; nil for none.
+	// ended is the Telemetry's function; nil for none.
 	ended func(SpanEnd)
 }
 
-func (s startedSpan) end(e SpanEnd) {
+func (s startedSpan) endSpan(e SpanEnd) {
 	if s.ended == nil {
 		return
 	}
-	defer s.telemetry.recovered("the end of a span")
+	defer s.telemetry.recoverPanic("the end of a span")
 	s.ended(e)
 }
 
-// inject reports whether Inject has returned.
-func (t *telemetry) inject(ctx context.Context, set func(name, value string)) (returned bool) {
-	defer t.recovered("Inject")
+// callInject reports whether Inject returned without a panic.
+func (t *telemetry) callInject(ctx context.Context, set func(name, value string)) (returned bool) {
+	defer t.recoverPanic("Inject")
 	t.to.Inject(ctx, set)
 	return true
 }
 
-// recovered keeps a panic from what the Telemetry was called for.
-func (t *telemetry) recovered(method string) {
+// recoverPanic, deferred, logs a panic of the Telemetry.
+func (t *telemetry) recoverPanic(method string) {
 	if v := recover(); v != nil {
-		t.warn("Config.Telemetry panicked; it is left out", "method", method, "panic", v, "stack", string(debug.Stack()))
+		t.warnRarely("Config.Telemetry panicked; it is left out", "method", method, "panic", v, "stack", string(debug.Stack()))
 	}
 }
 
-// warn logs, from time to time.
-func (t *telemetry) warn(text string, args ...any) {
+// warnRarely logs at most once per logTelemetryEvery.
+func (t *telemetry) warnRarely(text string, args ...any) {
 	t.mu.Lock()
 	due := t.logged.IsZero() || time.Since(t.logged) >= logTelemetryEvery
 	if due {
@@ -91,33 +91,33 @@ func (t *telemetry) warn(text string, args ...any) {
 	}
 }
 
-// informWithin has objects informed within a span, and gives them what of it travels with them.
-func (c *Client) informWithin(
+// informInSpan informs objects within a span, and attaches its carrier to them.
+func (c *Client) informInSpan(
 	ctx context.Context, operation Operation, params []deltatype.ObjectInformParams,
 	do func(ctx context.Context) ([]*deltatype.ObjectInformResult, error),
 ) (results []*deltatype.ObjectInformResult, err error) {
 	if c.telemetry == nil {
-		if err := c.carry(ctx, params); err != nil {
+		if err := c.attachCarrier(ctx, params); err != nil {
 			return nil, informError(params, err)
 		}
 		return do(ctx)
 	}
-	kind, namespace := common(params)
+	kind, namespace := commonLabels(params)
 	within, span := c.telemetry.startSpan(ctx, Span{Operation: operation, Kind: kind, Namespace: namespace, Objects: len(params)})
 	began := time.Now()
 	defer func() {
 		took := time.Since(began)
 		c.recordInforms(within, operation, results)
-		span.end(SpanEnd{Err: err, Duration: took})
+		span.endSpan(SpanEnd{Err: err, Duration: took})
 	}()
-	if err := c.carry(within, params); err != nil {
+	if err := c.attachCarrier(within, params); err != nil {
 		return nil, informError(params, err)
 	}
 	return do(within)
 }
 
-// common are the kind and the namespace that all objects have; empty where they differ.
-func common(params []deltatype.ObjectInformParams) (kind, namespace string) {
+// commonLabels returns the kind and the namespace of all objects; empty if they differ.
+func commonLabels(params []deltatype.ObjectInformParams) (kind, namespace string) {
 	kind, namespace = params[0].Kind, params[0].Namespace
 	for i := range params {
 		if params[i].Kind != kind {
@@ -130,11 +130,12 @@ func common(params []deltatype.ObjectInformParams) (kind, namespace string) {
 	return kind, namespace
 }
 
-// maxCompared is with how many counts an object is compared.
+// maxCompared is the number of counts with which an object is compared.
 const maxCompared = 8
 
-// recordInforms counts what informs, or a page of a listing, came to. Neighbours mostly came to the same, so an object is compared with the latest
-// counts: to look it up in a map took longer than all else that is measured of it. What comes again later is a count of its own.
+// recordInforms counts the results of informs, or of a page of a listing. Neighbours mostly have the same result, so an
+// object is compared with the latest counts: looking it up in a map took longer than the rest of its measurement. A result
+// that comes again later gets another count.
 func (c *Client) recordInforms(ctx context.Context, operation Operation, results []*deltatype.ObjectInformResult) {
 	if len(results) == 1 && results[0] != nil {
 		m := informMeasurement(operation, results[0])
@@ -163,7 +164,7 @@ func (c *Client) recordInforms(ctx context.Context, operation Operation, results
 	}
 }
 
-// isOf reports whether two count the same.
+// isOf reports whether two measurements count the same.
 func (m *InformMeasurement) isOf(o *InformMeasurement) bool {
 	return m.Result == o.Result && m.Kind == o.Kind && m.Namespace == o.Namespace && m.Operation == o.Operation
 }
@@ -183,10 +184,10 @@ func informMeasurement(operation Operation, r *deltatype.ObjectInformResult) Inf
 	return m
 }
 
-// recordAttempt counts an attempt whose outcome was written.
+// recordAttempt records an attempt whose outcome was written.
 func (c *Client) recordAttempt(o *activities.Observation) {
 	if c.telemetry == nil || o.Attempt == 0 {
-		return // a listing has deleted it
+		return // a listing deleted the resource
 	}
 	operation := OperationWork
 	if o.IsFinalizing {
@@ -197,7 +198,7 @@ func (c *Client) recordAttempt(o *activities.Observation) {
 	})
 }
 
-// outcomeName is how an outcome is called for Telemetry.
+// outcomeName returns the Outcome of a verdict.
 func outcomeName(verdict activities.Verdict, isDegraded bool) Outcome {
 	switch verdict {
 	case activities.VerdictSynced:
@@ -218,37 +219,37 @@ func outcomeName(verdict activities.Verdict, isDegraded bool) Outcome {
 	return OutcomeFailed
 }
 
-// observeListed takes in a page of a listing that was written.
+// observeListed records a written page of a listing.
 func (c *Client) observeListed(results []*deltatype.ObjectInformResult) {
 	if c.telemetry != nil {
 		c.recordInforms(context.Background(), OperationList, results)
 	}
 }
 
-// observeLost takes in that calls were ended because their claims were lost.
+// observeLost records calls that were ended because their claims were lost.
 func (c *Client) observeLost(kind, namespace string, resources int) {
 	if c.telemetry != nil {
 		c.telemetry.record(context.Background(), ClaimsLostMeasurement{Kind: kind, Namespace: namespace, Resources: resources})
 	}
 }
 
-// recordDropped counts what a slow reader has not got.
+// recordDropped records events or failures that a slow reader missed.
 func (t *telemetry) recordDropped(what string, count int) {
 	if t != nil {
 		t.record(context.Background(), DroppedMeasurement{What: what, Count: count})
 	}
 }
 
-// callWithin has a controller called in the context that the inform of its resources carries, and within a span.
-func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Context) error) (err error) {
+// callInSpan calls a controller within a span, in the context that the informs of its resources carry.
+func (c *Client) callInSpan(ctx context.Context, call *Call, do func(context.Context) error) (err error) {
 	if c.telemetry == nil && len(c.propagators.all) == 0 {
 		return do(ctx)
 	}
-	carriers, err := c.carriers.read(call.carriers)
+	carriers, err := c.carriers.readAll(call.carriers)
 	if err != nil {
 		return err
 	}
-	if ctx, err = c.propagators.extract(ctx, carriers); err != nil {
+	if ctx, err = c.propagators.extractContext(ctx, carriers); err != nil {
 		return err
 	}
 	if c.telemetry == nil {
@@ -259,7 +260,7 @@ func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Con
 	ended := SpanEnd{Outcome: OutcomeFailed, Failed: len(call.Resources), Err: errNextExited}
 	defer func() {
 		ended.Duration = time.Since(began)
-		span.end(ended)
+		span.endSpan(ended)
 	}()
 	err = do(ctx)
 	ended = call.spanEnd(err)
@@ -285,7 +286,7 @@ func (c *Client) spanOf(call *Call, carriers []carrier) Span {
 	return span
 }
 
-// spanEnd is what a call came to that returned err.
+// spanEnd returns the result of a call that returned err.
 func (c *Call) spanEnd(err error) (end SpanEnd) {
 	if len(c.Resources) == 0 { // a listing
 		return SpanEnd{Err: err}

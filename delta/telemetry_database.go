@@ -8,13 +8,13 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// measureDatabase measures what a few statements say, each of which reads a bounded number of rows: what of each kind waits for dispatchers, how its listings and
-// sources stand, and how far readers of the log of changes have come.
+// measureDatabase measures the outbox, listings and sources of each kind, and the progress of readers of the log of
+// changes, with a few statements, each of which reads a bounded number of rows.
 func measureDatabase(ctx context.Context, conn db.DBTX) (m DatabaseMeasurement, err error) {
 	q := db.New()
 	due, err := q.MeasureDue(ctx, conn, MaxDueCounted)
 	if err != nil {
-		return m, fmt.Errorf("counting what is due: %w", err)
+		return m, fmt.Errorf("counting due resources: %w", err)
 	}
 	for _, d := range due {
 		m.Due = append(m.Due, DueMeasurement{Kind: d.Kind, Count: d.Count, Oldest: d.Oldest})

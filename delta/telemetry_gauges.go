@@ -13,31 +13,32 @@ import (
 )
 
 const (
-	// measureEvery is how often client and database are measured, and countEvery how often resources are counted where Config does not say.
+	// measureEvery is how often client and database are measured. countEvery is the default interval at which resources are
+	// counted.
 	measureEvery = 15 * time.Second
 	countEvery   = 5 * time.Minute
-	// firstMeasure is when it is done first: a listener and dispatchers that have just started are not down.
+	// firstMeasure delays the first measurement, because a listener and dispatchers that have just started are not down.
 	firstMeasure = time.Second
-	// measureLease is how long other clients wait for the one that measures the database: three intervals.
+	// measureLease is the lease of the client that measures the database: three intervals.
 	measureLease = 3 * measureEvery
 )
 
-// recordWoken counts workflows that were woken, of so many resources each, or that could not be.
+// recordWoken records workflows, of a number of resources each, that were woken, or that could not be.
 func (d *dispatcher) recordWoken(way DispatchWay, workflows, resources int, err error) {
 	if d.telemetry != nil && workflows > 0 {
 		d.telemetry.record(context.Background(), DispatchMeasurement{Kind: d.kind, Way: way, Workflows: workflows, Resources: workflows * resources, Err: err})
 	}
 }
 
-// measure tells Telemetry from time to time how the client stands, and, if no other client does, the database.
-func (e *engine) measure(ctx context.Context) {
+// runMeasuring records the state of the client at intervals, and of the database if no other client does.
+func (e *engine) runMeasuring(ctx context.Context) {
 	m := databaseMeter{client: e.client, id: uuid.NewString(), installation: e.installation}
 	every := e.client.timing.measure
 	tick := time.NewTicker(min(firstMeasure, every))
 	defer tick.Stop()
 	defer func() {
 		e.client.telemetry.record(context.Background(), ClientMeasurement{})
-		m.end()
+		m.endLease()
 	}()
 	for first := true; ; first = false {
 		select {
@@ -49,18 +50,18 @@ func (e *engine) measure(ctx context.Context) {
 			tick.Reset(every)
 		}
 		e.client.telemetry.record(ctx, e.measureClient(ctx))
-		m.measure(ctx)
+		m.measureIfLeased(ctx)
 	}
 }
 
-// measureClient says which parts of the client are as Health wants them.
+// measureClient returns which parts of the client are healthy.
 func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
 	m := ClientMeasurement{Slots: map[string]int{}}
 	up := map[PartMeasurement]bool{}
-	for _, part := range e.parts() {
+	for _, part := range e.healthParts() {
 		up[part] = true
 	}
-	for _, wrong := range e.client.examine(ctx) {
+	for _, wrong := range e.client.findProblems(ctx) {
 		up[PartMeasurement{Part: wrong.Part, Kind: wrong.Kind}] = false
 	}
 	for part, isUp := range up {
@@ -73,8 +74,8 @@ func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
 	return m
 }
 
-// parts are those that Health looks at.
-func (e *engine) parts() []PartMeasurement {
+// healthParts returns the parts that Health checks.
+func (e *engine) healthParts() []PartMeasurement {
 	all := []PartMeasurement{{Part: HealthClient}, {Part: HealthPostgres}, {Part: HealthTemporal}, {Part: HealthListener}}
 	if len(e.workers) == 0 {
 		all = append(all, PartMeasurement{Part: HealthWorker})
@@ -91,59 +92,59 @@ func (e *engine) parts() []PartMeasurement {
 // databaseMeter measures the database for all clients, while it has the lease.
 type databaseMeter struct {
 	client *Client
-	// id is that of this client's run, installation that of the database.
+	// id identifies this client's run, installation the database.
 	id, installation string
-	// until is when the lease passes; zero where another client has it.
+	// until is when the lease expires; zero if another client has it.
 	until time.Time
-	// states are the resources as they were counted last, at counted.
+	// states are the resources at their latest count, at counted.
 	states  []StateMeasurement
 	counted time.Time
 }
 
-// measure measures the database, unless another client does.
-func (m *databaseMeter) measure(ctx context.Context) {
+// measureIfLeased measures the database, unless another client does.
+func (m *databaseMeter) measureIfLeased(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
 	defer cancel()
 	began := time.Now()
 	rows, err := db.New().LeaseMeasuring(ctx, m.client.pool, db.LeaseMeasuringParams{Client: m.id, Lease: measureLease})
 	if err != nil {
-		m.warn(ctx, fmt.Errorf("leasing it: %w", err))
+		m.warnFailed(ctx, fmt.Errorf("leasing it: %w", err))
 		if time.Now().After(m.until) {
-			m.leave() // another client may measure it by now
+			m.forgetMeasured() // another client may measure it by now
 		}
 		return
 	}
 	if rows == 0 {
-		m.leave()
+		m.forgetMeasured()
 		return
 	}
 	m.until = began.Add(measureLease)
-	measured, err := m.read(ctx)
+	measured, err := m.readDatabase(ctx)
 	if err != nil {
-		m.warn(ctx, err)
+		m.warnFailed(ctx, err)
 		return
 	}
 	m.client.telemetry.record(ctx, measured)
 }
 
-func (m *databaseMeter) warn(ctx context.Context, err error) {
+func (m *databaseMeter) warnFailed(ctx context.Context, err error) {
 	if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // it is the context's own
 		m.client.config.Logger.Warn("measuring the database for telemetry failed; it is tried again", "error", err, "retry_in", m.client.timing.measure)
 	}
 }
 
-func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement, err error) {
+func (m *databaseMeter) readDatabase(ctx context.Context) (measured DatabaseMeasurement, err error) {
 	if measured, err = measureDatabase(ctx, m.client.pool); err != nil {
 		return measured, err
 	}
 	if err := m.countStates(ctx); err != nil {
-		m.warn(ctx, err) // the others are measured all the same
+		m.warnFailed(ctx, err) // the other measurements are still recorded
 	}
 	measured.Installation, measured.States = m.installation, m.states
 	return measured, nil
 }
 
-// countStates counts resources, if that was not done lately.
+// countStates counts resources, unless the latest count is recent.
 func (m *databaseMeter) countStates(ctx context.Context) error {
 	every := m.client.config.CountResourcesInterval
 	if every < 0 || (!m.counted.IsZero() && time.Since(m.counted) < every) {
@@ -161,20 +162,20 @@ func (m *databaseMeter) countStates(ctx context.Context) error {
 	return nil
 }
 
-// leave has Telemetry forget what this client measured: another one does it.
-func (m *databaseMeter) leave() {
+// forgetMeasured clears this client's measurement of the database, because another client measures it.
+func (m *databaseMeter) forgetMeasured() {
 	if !m.until.IsZero() {
 		m.until, m.states, m.counted = time.Time{}, nil, time.Time{}
 		m.client.telemetry.record(context.Background(), DatabaseMeasurement{})
 	}
 }
 
-// end lets another client measure at once.
-func (m *databaseMeter) end() {
+// endLease lets another client measure at once.
+func (m *databaseMeter) endLease() {
 	if m.until.IsZero() {
 		return
 	}
-	m.leave()
+	m.forgetMeasured()
 	ctx, cancel := context.WithTimeout(context.Background(), dispatchGrace)
 	defer cancel()
 	if err := db.New().EndMeasuring(ctx, m.client.pool, m.id); err != nil {

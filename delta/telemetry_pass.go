@@ -6,8 +6,8 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// passWithin has a step of a run of an informer be within a span, and ends that with what the step came to.
-func (c *Client) passWithin(ctx context.Context, step activities.PassStep, in activities.InformInput) (context.Context, func(activities.PassObservation)) {
+// startPassSpan begins the span of a step of a run of an informer, and returns the function that ends it.
+func (c *Client) startPassSpan(ctx context.Context, step activities.PassStep, in activities.InformInput) (context.Context, func(activities.PassObservation)) {
 	if c.telemetry == nil {
 		return ctx, func(activities.PassObservation) {}
 	}
@@ -22,11 +22,11 @@ func (c *Client) passWithin(ctx context.Context, step activities.PassStep, in ac
 			measured := passMeasurement(&o)
 			ended.Pass = &measured
 		}
-		started.end(ended)
+		started.endSpan(ended)
 	}
 }
 
-// recordPass counts a pass that has ended.
+// recordPass records a pass that has ended.
 func (c *Client) recordPass(o *activities.PassObservation) {
 	if c.telemetry != nil {
 		c.telemetry.record(context.Background(), passMeasurement(o))

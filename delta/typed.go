@@ -9,22 +9,23 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// UnreadableError says that a stored object does not decode into the type that was asked for: another version of the type wrote it. Match it with
-// errors.As.
+// UnreadableError is returned for a stored object that does not decode into the requested type, because another version of
+// the type wrote it. Match it with errors.As.
 type UnreadableError struct {
 	// Kind and ObjectID name the resource.
 	Kind, ObjectID string
 	err            error
 }
 
-// Error names the resource, and says why.
+// Error has the resource and the reason.
 func (e *UnreadableError) Error() string { return e.Kind + "/" + e.ObjectID + ": " + e.err.Error() }
 
 // Unwrap returns the reason.
 func (e *UnreadableError) Unwrap() error { return e.err }
 
-// GetAs is [Client.Get] with the object decoded into its type, which also names the kind. It decodes as the kind's controller does, if the client has
-// it. It returns [ErrNotFound] where there is no resource, and an *[UnreadableError] where its object does not decode.
+// GetAs is [Client.Get] with the object decoded into its type, which also names the kind. It decodes as the kind's
+// controller does, if the client has it. It returns [ErrNotFound] if there is no resource, and an *[UnreadableError] if its
+// object does not decode.
 func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[T], error) {
 	kind, err := kindOf[T]()
 	if err != nil {
@@ -41,8 +42,8 @@ func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[
 	return resource, nil
 }
 
-// ListAs is [Client.List] with the objects decoded into their type, which also names the kind: the filter must name no other. Objects that do not
-// decode do not hide the others: their resources are in the page, with an empty Object, and the error, which is returned beside the page,
+// ListAs is [Client.List] with the objects decoded into their type, which also names the kind: the filter must name no
+// other. Resources whose objects do not decode are in the page, too, with an empty Object, and the error beside the page
 // has an *[UnreadableError] for each.
 func ListAs[T Object](ctx context.Context, client *Client, filter Filter, page Page) ([]*Resource[T], error) {
 	kind, err := kindOf[T]()
@@ -71,23 +72,23 @@ func ListAs[T Object](ctx context.Context, client *Client, filter Filter, page P
 	return all, nil
 }
 
-// kindOf is the kind of a type of object.
+// kindOf returns the kind of a type of object.
 func kindOf[T Object]() (kind string, err error) {
 	zero, err := zeroObject[T]()
 	if err != nil {
 		return "", err
 	}
-	defer recovered(zero, &err)
+	defer recoverObjectPanic(zero, &err)
 	return zero.Kind(), nil
 }
 
-// asResource decodes a row as the controller of its kind does, or as one without an Upgrade would.
+// asResource decodes a row as the controller of its kind does, or as a controller without Upgrade would.
 func asResource[T Object](client *Client, row *deltatype.ResourceRow) (*Resource[T], error) {
 	adapter, err := adapterOf[T](client, row.ObjectKind)
 	if err != nil {
 		return nil, err
 	}
-	object, err := adapter.stored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
+	object, err := adapter.decodeStored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
 	if err != nil {
 		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
 	}

@@ -6,38 +6,39 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// unsettledPage is how much of a listing one look of a watch reads.
+// unsettledPage is how many objects of a listing one update of a watch reads.
 const unsettledPage = 5000
 
-// unsettled counts how many of the objects of a complete listing have not settled. Counting all of them at each look of a watch would
-// cost as much as the listing is large, several times a second: a look reads one page, and pages that have settled are not read again. So
-// the count of a listing of several pages is late by some looks. Objects of pages that were not read yet count as unsettled.
-type unsettled struct {
+// unsettledCount counts the unsettled objects of a complete listing. Counting all of them at each update of a watch,
+// several times a second, would be too expensive for a large listing: each update reads one page, and settled pages are not
+// read again. So the count of a listing with several pages is some updates late. Objects of pages that were not read yet
+// count as unsettled.
+type unsettledCount struct {
 	kind, pass string
 	size       int
 
-	// counted is set once the listing was counted, listed is how much it has.
+	// counted is set once the listing was counted; listed is its size.
 	counted bool
 	listed  int
-	// pages are those read so far that have not settled, after is where the last page ended that was read first, and whole is set when that
-	// was the end of the listing.
+	// pages are the pages read so far with unsettled objects. after is where the latest new page ended. whole is set when
+	// that was the end of the listing.
 	pages []listedPage
 	after string
 	whole bool
 	// settled counts the objects that had settled when their page was read.
 	settled int
-	// next is the page to be read again next.
+	// next is the index of the page to read again next.
 	next int
 }
 
-// listedPage is a page of a listing, and how many of its objects had not settled.
+// listedPage is a page of a listing, with its number of unsettled objects.
 type listedPage struct {
 	after     string
 	unsettled int
 }
 
-// look brings the count up to date.
-func (u *unsettled) look(ctx context.Context, conn db.DBTX) (listed, unsettled int, err error) {
+// refreshCount reads one page, and returns the counts.
+func (u *unsettledCount) refreshCount(ctx context.Context, conn db.DBTX) (listed, unsettled int, err error) {
 	if !u.counted {
 		count, err := db.New().CountListed(ctx, conn, u.pass)
 		if err != nil {
@@ -46,16 +47,16 @@ func (u *unsettled) look(ctx context.Context, conn db.DBTX) (listed, unsettled i
 		u.listed, u.counted = int(count), true
 	}
 	if u.whole {
-		err = u.readAgain(ctx, conn)
+		err = u.rereadPage(ctx, conn)
 	} else {
-		err = u.readOn(ctx, conn)
+		err = u.readNextPage(ctx, conn)
 	}
 	return u.listed, max(u.listed-u.settled, 0), err
 }
 
-// readOn reads the next page that was not read yet.
-func (u *unsettled) readOn(ctx context.Context, conn db.DBTX) error {
-	page, err := u.read(ctx, conn, u.after)
+// readNextPage reads the next new page.
+func (u *unsettledCount) readNextPage(ctx context.Context, conn db.DBTX) error {
+	page, err := u.readPage(ctx, conn, u.after)
 	if err != nil {
 		return err
 	}
@@ -67,13 +68,13 @@ func (u *unsettled) readOn(ctx context.Context, conn db.DBTX) error {
 	return nil
 }
 
-// readAgain reads one of the pages again that have not settled, in turn.
-func (u *unsettled) readAgain(ctx context.Context, conn db.DBTX) error {
+// rereadPage reads one of the unsettled pages again, in turn.
+func (u *unsettledCount) rereadPage(ctx context.Context, conn db.DBTX) error {
 	if len(u.pages) == 0 {
 		return nil
 	}
 	at := u.next % len(u.pages)
-	page, err := u.read(ctx, conn, u.pages[at].after)
+	page, err := u.readPage(ctx, conn, u.pages[at].after)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func (u *unsettled) readAgain(ctx context.Context, conn db.DBTX) error {
 	return nil
 }
 
-func (u *unsettled) read(ctx context.Context, conn db.DBTX, after string) (db.UnsettledOfPageRow, error) {
+func (u *unsettledCount) readPage(ctx context.Context, conn db.DBTX, after string) (db.UnsettledOfPageRow, error) {
 	return db.New().UnsettledOfPage(ctx, db.Planned(conn, u.size), db.UnsettledOfPageParams{
 		Kind: u.kind, Pass: u.pass, AfterObjectID: after, Page: int32(u.size), //nolint:gosec // it has a bound
 	})

@@ -347,7 +347,7 @@ func TestTheDetailsOfABatchNameItsFailures(t *testing.T) {
 		}
 		return nil
 	}})))
-	_, err := c.InformMany(t.Context(), manyBatched(append(names("good", 40), names("fails", 25)...)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("good", 40), temporalNames("fails", 25)...)...), nil)
 	require.NoError(t, err)
 	row := h.eventually("batched", "good00", synced(1))
 	h.waits(row.WorkflowID)
@@ -475,7 +475,7 @@ func TestTheLogHasNoIDThatIsHashed(t *testing.T) {
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), account{Name: "classified"}, nil)
 	require.NoError(t, err)
-	_, err = c.InformMany(t.Context(), manyBatched(names("classified", 40)...), nil)
+	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("classified", 40)...), nil)
 	require.NoError(t, err)
 	row := h.eventually("account", "classified", synced(1))
 	h.eventually("batched", "classified00", synced(1))

@@ -14,23 +14,24 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// watchPoll is how often a run that is watched is looked at.
+// watchPoll is how often a watched run is polled.
 const watchPoll = 250 * time.Millisecond
 
-// InformProgress is how far a run of an informer is.
+// InformProgress is the progress of a run of an informer.
 type InformProgress struct {
 	InformRun
-	// Settling tells that all is listed, and that the run, in the foreground, waits for what it informed.
+	// Settling reports whether everything is listed, and the foreground run waits for the resources that it informed.
 	Settling bool
-	// Unsettled counts what it waits for. Of a run with more than a few thousand objects the count is some seconds late.
+	// Unsettled counts the resources for which it waits. For a run with more than a few thousand objects the count is some
+	// seconds late.
 	Unsettled int
-	// LastFailure is the error of the run's latest try, if that failed and it is to be repeated; empty otherwise.
+	// LastFailure is the error of the run's latest try, if that failed and will be repeated; empty otherwise.
 	LastFailure string
 }
 
-// WatchInform is RunInform that reports how far the run is: once it is started, and several times a second as it goes on. It
-// goes on in Temporal when ctx ends. What a run that failed has come to is the latest that was seen of it. Of a run that lists shards, counts are
-// the sum of those that have begun, and Settling is never set.
+// WatchInform is RunInform that reports the progress of the run: once it is started, and several times a second. The run
+// goes on in Temporal when ctx ends. The result of a failed run is the latest reported progress. For a run that lists
+// shards, counts are the sum of the shards that have begun, and Settling is never set.
 func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions, report func(InformProgress)) (*InformRun, error) {
 	before, err := db.New().LatestInform(ctx, c.pool, params.ResourceKind)
 	if err != nil {
@@ -40,7 +41,7 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	if err != nil {
 		return nil, err
 	}
-	e, err := c.reachFor(ctx, "inform")
+	e, err := c.reachTemporalFor(ctx, "inform")
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	report(seen)
 	w := &informWatch{
 		engine: e, run: run, kind: params.ResourceKind, before: before, counts: map[string]listedCounts{},
-		waits: &unsettled{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage},
+		waits: &unsettledCount{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage},
 	}
 	tick := time.NewTicker(watchPoll)
 	defer tick.Stop()
@@ -69,36 +70,36 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 			}
 			return end.result, end.err
 		case <-tick.C:
-			w.look(ctx, &seen)
+			w.updateProgress(ctx, &seen)
 			report(seen)
 		}
 	}
 }
 
-// informWatch looks at a run of an informer.
+// informWatch polls a run of an informer.
 type informWatch struct {
 	*engine
 	run   client.WorkflowRun
 	kind  string
-	waits *unsettled
-	// before is the latest pass that began before the run. counts are those of the run's shards, by the run ids of their passes, as they were
-	// looked at last.
+	waits *unsettledCount
+	// before is the latest pass that began before the run. counts are the latest counts of the run's shards, by the run ids
+	// of their passes.
 	before   int64
 	counts   map[string]listedCounts
 	lookedAt time.Time
 }
 
-// listedCounts are how many objects a pass has listed, and how many of them are to be synced.
+// listedCounts counts the listed objects of a pass, and those of them that are to be synced.
 type listedCounts struct{ listed, scheduled int }
 
-// look brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
-func (w *informWatch) look(ctx context.Context, seen *InformProgress) {
+// updateProgress polls the run. Values that cannot be read stay as they were, because the end of the run has the result.
+func (w *informWatch) updateProgress(ctx context.Context, seen *InformProgress) {
 	found, err := w.temporal.DescribeWorkflow(ctx, w.run.GetID(), w.run.GetRunID())
 	if err != nil {
 		return
 	}
 	if shards := found.RawResponse.GetPendingChildren(); len(shards) > 0 {
-		w.lookAtShards(ctx, shards, seen)
+		w.updateFromShards(ctx, shards, seen)
 		return
 	}
 	for _, a := range found.RawResponse.GetPendingActivities() {
@@ -111,14 +112,14 @@ func (w *informWatch) look(ctx context.Context, seen *InformProgress) {
 		seen.Listed, seen.Scheduled = max(seen.Listed, beat.listed), max(seen.Scheduled, beat.scheduled)
 	}
 	if !seen.Settling {
-		return // what was listed so far is known from heartbeats, which come every few seconds
+		return // heartbeats, every few seconds, have the counts so far
 	}
-	if listed, left, err := w.waits.look(ctx, w.client.pool); err == nil && listed > 0 {
+	if listed, left, err := w.waits.refreshCount(ctx, w.client.pool); err == nil && listed > 0 {
 		seen.Listed, seen.Unsettled = max(seen.Listed, listed), left
 	}
 }
 
-// countsOf are what an activity has last reported; none where it has not.
+// countsOf returns the counts of an activity's latest heartbeat; zero if it has none.
 func countsOf(a *workflowpb.PendingActivityInfo) listedCounts {
 	var beat activities.InformProgress
 	if converter.GetDefaultDataConverter().FromPayloads(a.GetHeartbeatDetails(), &beat) != nil {
@@ -127,11 +128,11 @@ func countsOf(a *workflowpb.PendingActivityInfo) listedCounts {
 	return listedCounts{beat.Listed, beat.Scheduled}
 }
 
-// shardsPoll is how often the shards of a run are looked at: each of those that run is asked for.
+// shardsPoll is how often the shards of a run are polled, with a request for each running one.
 const shardsPoll = time.Second
 
-// lookAtShards adds up the passes of shards: those that run by their heartbeats, those that have ended by the history of passes.
-func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.PendingChildExecutionInfo, seen *InformProgress) {
+// updateFromShards sums the passes of shards: running ones by their heartbeats, ended ones by the history of passes.
+func (w *informWatch) updateFromShards(ctx context.Context, shards []*workflowpb.PendingChildExecutionInfo, seen *InformProgress) {
 	if time.Since(w.lookedAt) < shardsPoll {
 		return
 	}
@@ -144,7 +145,7 @@ func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.Pen
 		}
 		for _, a := range found.RawResponse.GetPendingActivities() {
 			seen.LastFailure = cmp.Or(seen.LastFailure, a.GetLastFailure().GetMessage())
-			w.count(shard.GetRunId(), countsOf(a))
+			w.noteCounts(shard.GetRunId(), countsOf(a))
 		}
 	}
 	ended, err := db.New().PassesOfRun(ctx, w.client.pool, db.PassesOfRunParams{Kind: w.kind, After: w.before, WorkflowID: w.run.GetID()})
@@ -152,7 +153,7 @@ func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.Pen
 		return
 	}
 	for _, pass := range ended {
-		w.count(pass.RunID, listedCounts{int(pass.Listed), int(pass.Scheduled)})
+		w.noteCounts(pass.RunID, listedCounts{int(pass.Listed), int(pass.Scheduled)})
 	}
 	sum := listedCounts{}
 	for _, one := range w.counts {
@@ -161,8 +162,8 @@ func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.Pen
 	seen.Listed, seen.Scheduled = max(seen.Listed, sum.listed), max(seen.Scheduled, sum.scheduled)
 }
 
-// count takes in how far a pass is.
-func (w *informWatch) count(runID string, now listedCounts) {
+// noteCounts records the progress of a pass.
+func (w *informWatch) noteCounts(runID string, now listedCounts) {
 	known := w.counts[runID]
 	w.counts[runID] = listedCounts{max(known.listed, now.listed), max(known.scheduled, now.scheduled)}
 }

@@ -12,39 +12,39 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// Withheld is a deletion that complete listings of a kind, or of a shard, have asked for, and that was not carried out because it is of
-// suspiciously many resources ([ObjectSettings].MaxDeleted), because the listing named nothing at all, or because the controller no longer names
-// the shard. It is there until a listing leaves out less, or it was approved and carried out.
+// Withheld is a deletion that complete listings of a kind, or of a shard, have asked for, and that was not carried out: it
+// is of suspiciously many resources ([ObjectSettings].MaxDeleted), the listing returned nothing at all, or the controller
+// no longer names the shard. It ends when a listing leaves out fewer, or when it was approved and carried out.
 type Withheld struct {
-	// Kind is the kind that was listed, Shard its shard; empty for a kind that is listed as a whole.
+	// Kind is the listed kind, Shard its shard; empty for a kind that is listed as a whole.
 	Kind, Shard string
-	// Missing is how many resources were left out at SeenAt, of Total.
+	// Missing is how many resources, of Total, were left out at SeenAt.
 	Missing, Total int64
-	// Reason says in words why the latest listing may not delete them by itself.
+	// Reason describes why the latest listing may not delete them by itself.
 	Reason string
-	// Since is when a listing first left out so many, SeenAt when that was counted last: by each complete listing, but of a shard that its controller no
-	// longer names once an hour at most.
+	// Since is when a listing first left out so many. SeenAt is when they were last counted: by each complete listing, but
+	// for a shard that its controller no longer names once an hour at most.
 	Since, SeenAt time.Time
-	// Decision is [WithheldApproved] or [WithheldDismissed]; empty where nobody has decided. It holds for listings that leave out no more
-	// than DecidedMissing.
+	// Decision is [WithheldApproved] or [WithheldDismissed]; empty before a decision. It applies to listings that leave out
+	// no more than DecidedMissing.
 	Decision string
-	// DecidedMissing is how many resources it was decided of, DecidedAt when; 0 and nil where nobody has.
+	// DecidedMissing is the number of resources of the decision, DecidedAt its time; 0 and nil before one.
 	DecidedMissing int64
 	DecidedAt      *time.Time
 }
 
-// Decisions of what was withheld.
+// Decisions about withheld deletions.
 const (
-	// WithheldApproved has the next complete listing delete what it leaves out.
+	// WithheldApproved lets the next complete listing delete the resources that it leaves out.
 	WithheldApproved = activities.Approved
 	// WithheldDismissed keeps the resources, and is no longer reported.
 	WithheldDismissed = activities.Dismissed
 )
 
-// ErrNotWithheld is wrapped in errors of calls that decide of a deletion which is not withheld, or is of more resources by now.
+// ErrNotWithheld is wrapped in errors of decisions about a deletion that is not withheld, or is of more resources by now.
 var ErrNotWithheld = errors.New("there is no such withheld deletion")
 
-// Withheld reads the deletions that are withheld, by kind and shard, decided or not.
+// Withheld returns the withheld deletions, by kind and shard, decided or not.
 func (c *Client) Withheld(ctx context.Context) ([]Withheld, error) {
 	rows, err := db.New().ListWithheld(ctx, c.pool)
 	if err != nil {
@@ -57,16 +57,17 @@ func (c *Client) Withheld(ctx context.Context) ([]Withheld, error) {
 	return all, nil
 }
 
-// ApproveWithheld allows the next complete listing of a kind, or of one of its shards (empty for a kind without), to mark deleted what it leaves out, if that is no more than missing: the
-// Missing that was looked at. Run one at once with [Client.RunInform]. What is left of a shard that is no longer
-// named is deleted by the next run. It returns [ErrNotWithheld] where nothing is withheld, or more is by
-// now.
+// ApproveWithheld allows the next complete listing of a kind, or of one of its shards, to mark deleted the resources that
+// it leaves out, if they are no more than missing: the Missing that somebody has looked at. shard is empty for a kind
+// without shards. To run a listing at once, call [Client.RunInform]. The resources of a shard that is no longer named are
+// deleted by the next run. It returns [ErrNotWithheld] if nothing is withheld, or more than missing by now.
 func (c *Client) ApproveWithheld(ctx context.Context, kind, shard string, missing int64) (*Withheld, error) {
 	return c.decideWithheld(ctx, WithheldApproved, kind, shard, missing)
 }
 
-// DismissWithheld keeps what complete listings of a kind, or of one of its shards, leave out, for as long as it is no more than missing: the Missing that was looked
-// at. Passes go on to say in their results what they withhold. It returns [ErrNotWithheld] where nothing is withheld, or more is by now.
+// DismissWithheld keeps the resources that complete listings of a kind, or of one of its shards, leave out, while they are
+// no more than missing: the Missing that somebody has looked at. Passes still report them as withheld in their results. It
+// returns [ErrNotWithheld] if nothing is withheld, or more than missing by now.
 func (c *Client) DismissWithheld(ctx context.Context, kind, shard string, missing int64) (*Withheld, error) {
 	return c.decideWithheld(ctx, WithheldDismissed, kind, shard, missing)
 }

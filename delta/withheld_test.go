@@ -31,7 +31,7 @@ func (g listedMode) withheldIn(c *delta.Client) *delta.Withheld {
 func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
-		all := names("m", 6)
+		all := temporalNames("m", 6)
 		g.lists(all...)
 		g.list(c)
 		require.Nil(t, g.withheldIn(c))
@@ -69,7 +69,7 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
-		g.lists(names("m", 6)...)
+		g.lists(temporalNames("m", 6)...)
 		g.list(c)
 		g.lists()
 		g.list(c)
@@ -92,7 +92,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 		require.Equal(t, 7, g.states(g.kind)[deltatype.ResourceStateDeleted])
 
 		// The approval was for that one.
-		g.lists(names("n", 6)...)
+		g.lists(temporalNames("n", 6)...)
 		g.list(c)
 		g.lists()
 		require.EqualValues(t, 6, g.list(c).Withheld)
@@ -102,7 +102,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
-		g.lists(names("m", 6)...)
+		g.lists(temporalNames("m", 6)...)
 		g.list(c)
 		g.lists()
 		g.list(c)

@@ -7,18 +7,18 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// WorkflowID returns the id of a resource's own workflow in Temporal, to which signals are sent and queries are put. The resource need
-// not be there, and Temporal is not asked.
+// WorkflowID returns the id of a resource's single workflow in Temporal, for signals and queries. The resource need not
+// exist, and Temporal is not asked.
 //
-// The id is the prefix, the kind and the object's id, divided by '/'. Bytes of the object's id that are not printable ASCII, spaces, '%'
-// and '~' are written as %XX. An id of more than 255 characters is cut, and ends in '~' and a hash of the whole. Where object ids are
-// kept from Temporal ([Config].HashObjectIDs), as the database says once a client has started, the object's id is replaced by
-// the resource's HashedID.
+// The id is the prefix, the kind and the object's id, separated by '/'. In the object's id, bytes that are not printable
+// ASCII, spaces, '%' and '~' are written as %XX. An id of more than 255 characters is cut, and ends in '~' and a hash of
+// the whole. If object ids are kept out of Temporal ([Config].HashObjectIDs), as the database has it once a client has
+// started, the resource's HashedID replaces the object's id.
 //
-// The resources of a kind with a BatchSize are attended to by the workflows of batches, of which [deltatype.ResourceRow] WorkflowID names
-// the latest. A signal to the id that is returned here works for them too, if it is sent with a start.
+// Resources of a kind with a BatchSize are worked by the workflows of batches: [deltatype.ResourceRow] WorkflowID names the
+// latest. A signal to the returned id works for them too, if it is sent with a start.
 //
-// It returns an *[InputError] where other clients of the database have another prefix.
+// It returns an *[InputError] if other clients of the database have another prefix.
 func (c *Client) WorkflowID(ctx context.Context, kind, objectID string) (string, error) {
 	err := checkName("kind", kind)
 	if err == nil && objectID == "" {
@@ -30,7 +30,7 @@ func (c *Client) WorkflowID(ctx context.Context, kind, objectID string) (string,
 	if err != nil {
 		return "", fmt.Errorf("delta: workflow id: %w", err)
 	}
-	e := &engine{client: c, names: c.names()}
+	e := &engine{client: c, names: c.temporalNames()}
 	if err := e.readInstallation(ctx); err != nil {
 		return "", fmt.Errorf("delta: workflow id: %w", err)
 	}
@@ -39,11 +39,11 @@ func (c *Client) WorkflowID(ctx context.Context, kind, objectID string) (string,
 		hash = *decided
 	}
 	if !hash {
-		return e.names.resource(kind, objectID), nil
+		return e.names.resourceWorkflowID(kind, objectID), nil
 	}
 	hashed, err := db.New().HashID(ctx, c.pool, db.HashIDParams{Kind: kind, ObjectID: objectID})
 	if err != nil {
 		return "", fmt.Errorf("delta: workflow id of %s/%s: %w", kind, objectID, schemaError(err))
 	}
-	return e.names.resource(kind, hashed), nil
+	return e.names.resourceWorkflowID(kind, hashed), nil
 }
