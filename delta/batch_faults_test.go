@@ -63,7 +63,7 @@ func (h *harness) count(query string, args ...any) (n int) {
 }
 
 // A worker process that is killed in the middle of a batch costs the members whose result was not written, and no others.
-func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	const resources = 600
@@ -194,7 +194,7 @@ func (h *harness) awaitOwners(temporal client.Client, kind string, names []strin
 }
 
 // Members that were lost twice together, as by one whose Work kills its process, go on by themselves.
-func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
+func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -255,7 +255,7 @@ func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch 
 }
 
 // A worker that has claimed members whose workflow is lost gives them back, and others have them at once.
-func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
+func TestMembersOfABatchWithoutAWorkflowAreDispatchedAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var gone atomic.Bool

@@ -60,7 +60,7 @@ func (slowly) Settings() delta.ObjectSettings {
 }
 
 // If many fail it is not they that failed: as many workflows would be started at each retry.
-func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
+func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var mu sync.Mutex
@@ -113,7 +113,7 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 }
 
 // What was synced together does not expire together, but as members of a batch, which are synced again as one.
-func TestWhatIsSyncedTogetherExpiresApart(t *testing.T) {
+func TestResourcesSyncedTogetherExpireApart(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))

@@ -42,7 +42,7 @@ func TestABatchThatCannotBeStartedIsNotHeldBackByItsLease(t *testing.T) {
 }
 
 // A client that stops leaves the batches to others that it has leased, and not started yet.
-func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing.T) {
+func TestAStoppingClientLeavesUnstartedBatchesToAnother(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	var temporal starts

@@ -129,7 +129,7 @@ func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
 }
 
 // A worker that dies in the middle costs the members whose result was not written, and those one attempt.
-func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+func TestADeadWorkerCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	// The first client's worker hangs on one member, and then stops reporting: its connection to the database is closed, so
@@ -192,7 +192,7 @@ func (h *harness) loseClaims() {
 }
 
 // What a client that stops has not begun goes on without having lost an attempt.
-func TestAClientThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
+func TestAStoppedClientReleasesTheMembersOfItsBatches(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	begun := make(chan struct{}, 100)
@@ -296,7 +296,7 @@ func TestABatchEndsWithItsLastMember(t *testing.T) {
 }
 
 // Work that fails after its transaction was committed has synced, and the event says so.
-func TestABatchTellsOfWhatWasSyncedInATransaction(t *testing.T) {
+func TestABatchReportsASyncByCompleteTx(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {

@@ -46,7 +46,7 @@ func (h *harness) awaitQueued() {
 }
 
 // A process in which calls of Work hang, so that batches keep their turns and others go on without, dies with all of them.
-func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t *testing.T) {
+func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

@@ -75,7 +75,7 @@ func TestInformsThatComeTogetherAreWrittenTogether(t *testing.T) {
 }
 
 // A row that somebody's transaction holds keeps back only those who inform that object.
-func TestARowThatIsHeldKeepsNobodyElseBack(t *testing.T) {
+func TestALockedRowBlocksOnlyItsOwnInforms(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(&delta.Config{})
@@ -117,7 +117,7 @@ func TestARowThatIsHeldKeepsNobodyElseBack(t *testing.T) {
 }
 
 // A caller that no longer waits gets its context's error at once, and the others their results.
-func TestACallerThatNoLongerWaitsLeavesTheOthers(t *testing.T) {
+func TestACallerThatGivesUpDoesNotCancelTheOthers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(&delta.Config{})

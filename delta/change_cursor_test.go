@@ -42,7 +42,7 @@ func (h *harness) moveConsumer(name string, position delta.ChangePosition) {
 	require.NoError(h.t, err)
 }
 
-func TestACursorReadsAheadAndGoesOnBehindWhatWasSaved(t *testing.T) {
+func TestACursorReadsAheadAndContinuesAfterItsSavedPosition(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.appendChanges("a", "b", "a", "c")
@@ -126,7 +126,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 }
 
 // Entries that are not the consumer's do not have the log kept for it; those that are given and not saved do.
-func TestACursorGetsPastWhatItDoesNotWant(t *testing.T) {
+func TestACursorSkipsEntriesOfOthers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.appendChanges("a", "b")

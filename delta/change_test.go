@@ -80,7 +80,7 @@ func (h *harness) position(name string) delta.ChangePosition {
 	return "none"
 }
 
-func TestChangesYieldsWhatIsDone(t *testing.T) {
+func TestChangesYieldsOutcomes(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {
@@ -143,7 +143,7 @@ func TestChangesYieldsWhatIsDone(t *testing.T) {
 	require.Equal(t, delta.ChangeCreated, history[0].Type)
 }
 
-func TestChangesFromTheEndYieldsWhatComes(t *testing.T) {
+func TestChangesFromTheEndYieldsNewEntries(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
@@ -167,7 +167,7 @@ func TestChangesFromTheEndYieldsWhatComes(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoPositionOrConsumerIsRefused(t *testing.T) {
+func TestInvalidPositionsAndConsumersAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
@@ -196,7 +196,7 @@ func TestWhatIsNoPositionOrConsumerIsRefused(t *testing.T) {
 	require.ErrorIs(t, c.ForgetChangeConsumer(t.Context(), "nobody"), delta.ErrNotFound)
 }
 
-func TestAConsumerGoesOnWhereItWas(t *testing.T) {
+func TestAConsumerContinuesWhereItStopped(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())

@@ -283,7 +283,7 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 
 // The process dies when the transaction of CompleteTx is committed, and before anybody was told: neither its workflow nor Temporal knows.
 // The row does, and Work is not called again for what it has synced.
-func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testing.T) {
+func TestADeathAfterTheCommitOfCompleteTxRepeatsNoWork(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")

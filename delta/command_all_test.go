@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
+func TestInvalidateAllAndDeleteAllObeyTheirFilter(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(_ context.Context, j job) error {
@@ -72,7 +72,7 @@ func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 }
 
 // What each is told after a page is what was done, and an error of it ends the command there.
-func TestCommandAllSaysWhatItDoesAndStopsBetweenPages(t *testing.T) {
+func TestCommandAllReportsItsPagesAndStopsBetweenThem(t *testing.T) {
 	soak.Long(t)
 	inModes(t, commandAllStops, modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account }))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestInvalidateSyncsAgainAtOnceAndOnlyWhatIsSynced(t *testing.T) {
+func TestInvalidateSyncsOnlySyncedResourcesAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
@@ -130,7 +130,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced })
 }
 
-func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
+func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

@@ -169,7 +169,7 @@ func TestStartSaysThatTemporalHasNoSuchNamespace(t *testing.T) {
 }
 
 // Not parallel: it has an environment of its own.
-func TestAConnectionOfItsOwnGoesToTheTemporalNamespaceOfTheConfig(t *testing.T) {
+func TestAClientDialsTheTemporalNamespaceOfItsConfig(t *testing.T) {
 	h := newHarness(t)
 	t.Setenv("TEMPORAL_ADDRESS", h.TemporalAddress)
 	t.Setenv("TEMPORAL_NAMESPACE", "of-the-environment")
@@ -246,7 +246,7 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 }
 
 // A look of a watch reads one page of the listing, and none that has settled.
-func TestAWatchCountsWhatHasNotSettledPageByPage(t *testing.T) {
+func TestAWatchCountsUnsettledResourcesPageByPage(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	const pass = "11111111-1111-1111-1111-111111111111"

@@ -23,7 +23,7 @@ func (paged) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1}
 }
 
-func TestAnInformerKeepsACursorOfItsOwn(t *testing.T) {
+func TestAnInformerKeepsItsOwnCursor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log logs

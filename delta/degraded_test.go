@@ -19,7 +19,7 @@ func briefRetentions(c *delta.Config) {
 }
 
 // An upstream that is down for longer than all attempts take: the resources are there when it is back, and are synced.
-func TestWhatDegradedInAnOutageIsSyncedAfterIt(t *testing.T) {
+func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		resources := 4
 		if g.isBatched() {
@@ -57,7 +57,7 @@ func TestWhatDegradedInAnOutageIsSyncedAfterIt(t *testing.T) {
 }
 
 // What Work says is hopeless is not tried again. Its row is removed after its retention, and the log says so.
-func TestWhatIsHopelessIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
+func TestAHopelessResourceIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		var calls atomic.Int64
 		c := g.startListed(briefRetentions, func(context.Context, job) error {
@@ -82,7 +82,7 @@ func TestWhatIsHopelessIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 }
 
 // A listing has what degraded tried again at once, with all attempts; a hopeless one is not, and is kept for as long as it is listed.
-func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
+func TestAListingRetriesDegradedResources(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		var up atomic.Bool
 		c := g.startListed(nil, func(_ context.Context, r job) error {
@@ -117,7 +117,7 @@ func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
 }
 
 // What is deleted upstream is found by its row: it is there for as long as nobody has said how long rows are kept.
-func TestAKindWithCompleteListingsKeepsSyncedRowsUnlessARetentionIsSet(t *testing.T) {
+func TestCompleteListingsKeepSyncedRowsWithoutARetention(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const explicit, inNamespace = 5 * time.Hour, 6 * time.Hour
 		start := func(configure func(*delta.Config)) *delta.Client {

@@ -14,7 +14,7 @@ import (
 )
 
 // What a listing left out is live again when it reappears, whether it changed meanwhile or not.
-func TestWhatReappearsIsLiveAgain(t *testing.T) {
+func TestAListedResourceIsLiveAgain(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.lists("ann", "bob", "eve")
@@ -35,7 +35,7 @@ func TestWhatReappearsIsLiveAgain(t *testing.T) {
 }
 
 // What Work or a person deleted stays so, whatever a listing says.
-func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
+func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(_ context.Context, r job) error {
 			if r.Object.Name == "gone" && r.Generation == 1 {
@@ -82,7 +82,7 @@ func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
 }
 
 // Its row is not removed while it is listed: the next listing would have it synced as if it were new.
-func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
+func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		var worked atomic.Int64
@@ -130,7 +130,7 @@ func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
 }
 
 // What is listed more seldom than its retention is kept all the same, until a complete listing has left it out.
-func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testing.T) {
+func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {
@@ -169,7 +169,7 @@ func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testi
 }
 
 // Without complete listings to come, nothing is waited for.
-func TestWhatWaitedForACompleteListingIsRemovedWhereThereAreNoneAnyMore(t *testing.T) {
+func TestADeletedResourceIsRemovedIfCompleteListingsAreOff(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	none := with(&controller[account]{})

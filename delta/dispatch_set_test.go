@@ -24,7 +24,7 @@ func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
 	}
 }
 
-func TestOnlyAFewGetWorkflowsOfTheirOwnInAutomaticMode(t *testing.T) {
+func TestOnlyAFewResourcesGetTheirOwnWorkflowInAutomaticMode(t *testing.T) {
 	t.Parallel()
 	d := &dispatcher{kind: "account", pace: newPace(8, false)}
 	batch, size := d.next(false)

@@ -63,7 +63,7 @@ func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 }
 
 // A new row's workflow may have the id of one that is just closing: either it hears of the row, or another one is started.
-func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T) {
+func TestAnInformWhileTheWorkflowClosesIsSynced(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

@@ -35,7 +35,7 @@ func (emptiedRegion) Settings() delta.ObjectSettings { return emptied{}.Settings
 func emptiedIn(region, name string) emptiedRegion { return emptiedRegion{regional{region, name}} }
 
 // Ten are what MaxDeleted lets a pass delete, but an upstream that says nothing at all is more often broken than empty.
-func TestAListingThatNamesNothingDeletesNoKindByItself(t *testing.T) {
+func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
@@ -117,7 +117,7 @@ func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
 	}
 }
 
-func TestAListingThatNamesNothingDeletesAllWhereEverythingMayBeDeleted(t *testing.T) {
+func TestAnEmptyListingDeletesAllIfMaxDeletedAllowsIt(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[unguarded]{}

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-func TestErrorsAreGroupedByWhatResourcesHaveInCommon(t *testing.T) {
+func TestErrorsAreGroupedByTheirCommonPattern(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())

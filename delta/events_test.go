@@ -25,7 +25,7 @@ func next(t *testing.T, events <-chan delta.Event) delta.Event {
 	}
 }
 
-func TestEventsTellWhatThisClientDid(t *testing.T) {
+func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {

@@ -84,7 +84,7 @@ func waiting(why string) func(*deltatype.ResourceRow) bool {
 	}
 }
 
-func TestAnObjectThatDoesNotDecodeWaitsForAWorkerThatUnderstandsIt(t *testing.T) {
+func TestAnUndecodableObjectWaitsForAnotherWorker(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testUndecodable[single], testUndecodable[batches])
 }
@@ -183,7 +183,7 @@ func testVersions[M batchSized](t *testing.T) {
 }
 
 // A rolling deploy: workers of both versions run, and each resource finds one that understands it.
-func TestInARollingDeployEachWorkerLeavesToTheOtherWhatItDoesNotUnderstand(t *testing.T) {
+func TestWorkersLeaveObjectsOfOtherVersionsToEachOther(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testRollingDeploy[single], testRollingDeploy[batches])
 }

@@ -54,7 +54,7 @@ func failed(kind, id string, err error) Failure {
 	return Failure{Operation: OperationWork, Kind: kind, Err: err, Resource: &deltatype.ResourceRow{ObjectKind: kind, ObjectID: id, Namespace: "tenant"}}
 }
 
-func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
+func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var logs linesBuffer

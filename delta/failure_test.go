@@ -114,7 +114,7 @@ func testFailures[M batchSized](t *testing.T) {
 }
 
 // The row has nothing of them, so nothing else would show a panic.
-func TestFailuresOfWhatWentOnAreGivenToTheErrorHandler(t *testing.T) {
+func TestFailuresOfSupersededAttemptsReachTheErrorHandler(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testSupersededFailures[single], testSupersededFailures[batches])
 }

@@ -63,7 +63,7 @@ func (h *harness) attempts(c *delta.Client, kind string) (sums map[delta.Outcome
 	return sums, len(all)
 }
 
-func TestFiguresAddUpWhatAllClientsHaveWorked(t *testing.T) {
+func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	began := h.now()
@@ -159,7 +159,7 @@ func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
 	require.EqualValues(t, 1, written.n.Load(), "a client in which nothing is worked writes nothing")
 }
 
-func TestFiguresAreWrittenWhileTheClientRunsAndAgainWhereThatFails(t *testing.T) {
+func TestFiguresAreWrittenPeriodicallyAndAfterAFailure(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log lockedBuffer

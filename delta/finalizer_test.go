@@ -14,7 +14,7 @@ import (
 )
 
 // What is deleted, in whichever way, is finalized once it has succeeded, and only then removed, by a client that has no Finalizer.
-func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
+func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const listed = 25 // more than go on in workflows of their own
 		var mu sync.Mutex
@@ -81,7 +81,7 @@ func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 }
 
 // A client without a Finalizer, as an older one during a deploy, neither finalizes nor removes what is to be finalized.
-func TestAClientWithoutAFinalizerLeavesWhatIsToBeFinalized(t *testing.T) {
+func TestAClientWithoutAFinalizerLeavesDeletedResources(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		work := func(context.Context, job) error { return nil }
 		finalize := make(chan string, 10)

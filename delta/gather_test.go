@@ -120,7 +120,7 @@ func TestAStatementIsBounded(t *testing.T) {
 	require.ElementsMatch(t, []int{maxGathered, 1}, []int{len(r.sets[maxSingles]), len(r.sets[maxSingles+1])})
 }
 
-func TestWhatFailsTogetherIsWrittenAlone(t *testing.T) {
+func TestInformsThatFailTogetherAreWrittenAlone(t *testing.T) {
 	t.Parallel()
 	r := newRecorder()
 	r.fail = errors.New("one of them is bad")
@@ -169,7 +169,7 @@ func TestAStatementEndsWhenNobodyWaitsForItAnyLonger(t *testing.T) {
 }
 
 // A client that stops waits for what it has under way, and others go on informing with it.
-func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
+func TestWaitingDoesNotIncludeLaterInforms(t *testing.T) {
 	t.Parallel()
 	answered := newRecorder()
 	close(answered.hold)

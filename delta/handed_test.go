@@ -77,7 +77,7 @@ func ends(t *testing.T, why string, do func()) {
 }
 
 // Telemetry and the Logger are user code: they may ask the client for something that needs the lock of subscriptions.
-func TestWhatIsToldOfDroppedEventsMaySubscribe(t *testing.T) {
+func TestAHandlerOfDroppedEventsMaySubscribe(t *testing.T) {
 	t.Parallel()
 	var c *delta.Client
 	var counted, subscribed atomic.Int64
@@ -115,7 +115,7 @@ func TestWhatIsToldOfDroppedEventsMaySubscribe(t *testing.T) {
 }
 
 // The ErrorHandler goes on while Telemetry is told of what it has not got.
-func TestTheErrorHandlerGoesOnWhileTelemetryIsTold(t *testing.T) {
+func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 	t.Parallel()
 	release, handled := make(chan struct{}), make(chan string, 10)
 	user := &callbacks{dropped: func(m delta.DroppedMeasurement) {

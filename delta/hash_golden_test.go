@@ -24,9 +24,9 @@ var update = flag.Bool("update", false, "write testdata/hashes.tsv, for objects 
 
 const goldenHashes = "testdata/hashes.tsv"
 
-// TestHashesStayAsTheyAre compares the canonical forms and hashes of many objects with those that earlier versions of Delta,
+// TestHashesAreStable compares the canonical forms and hashes of many objects with those that earlier versions of Delta,
 // of its libraries and of Go made. Hashes are stored with the resources: if an upgrade changed them, it would sync each again.
-func TestHashesStayAsTheyAre(t *testing.T) {
+func TestHashesAreStable(t *testing.T) {
 	t.Parallel()
 	cases := append(handwritten(), generated()...)
 	require.GreaterOrEqual(t, len(cases), 400)

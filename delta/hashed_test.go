@@ -26,7 +26,7 @@ import (
 )
 
 // The answer of the activity that waits is lost: it is asked once more, and what it has counted is still there.
-func TestARunInTheForegroundWhoseAnswerIsLostStillTellsWhatDegraded(t *testing.T) {
+func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	var lost atomic.Bool

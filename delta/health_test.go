@@ -358,7 +358,7 @@ func TestDispatchersPollAsConfigured(t *testing.T) {
 }
 
 // Start runs no worker where the caller's is named: Health says whether anybody polls.
-func TestHealthSaysThatNobodyPollsTheTaskQueueOfTheCaller(t *testing.T) {
+func TestHealthReportsATaskQueueWithoutPollers(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)

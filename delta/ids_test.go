@@ -39,12 +39,12 @@ func oddIDs() map[string]string {
 	}
 }
 
-func TestObjectsAreSyncedWhateverTheirIDs(t *testing.T) {
+func TestObjectsOfAnyIDAreSynced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) { testOddIDs(t, g, false) })
 }
 
-func TestObjectsAreSyncedWhateverTheirIDsThatAreKeptFromTemporal(t *testing.T) {
+func TestObjectsOfAnyHashedIDAreSynced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) { testOddIDs(t, g, true) })
 }

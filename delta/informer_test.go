@@ -82,7 +82,7 @@ func (h *harness) triggerSchedule(name string) {
 		Trigger(context.Background(), client.ScheduleTriggerOptions{}))
 }
 
-func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
+func TestAnInformerRunsAtTheFirstStartAndKeepsItsCursor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	latest := time.Date(2026, 3, 4, 5, 6, 7, 891_000, time.UTC)

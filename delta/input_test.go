@@ -193,7 +193,7 @@ func TestLargeIntegersThatDifferAreAChange(t *testing.T) {
 	}
 }
 
-func TestWhatNoNameCanBeIsRefusedWhereResourcesAreLookedFor(t *testing.T) {
+func TestReadsRefuseInvalidNames(t *testing.T) {
 	t.Parallel()
 	c := newHarness(t).client(&delta.Config{})
 	for name, do := range map[string]func() error{
@@ -322,7 +322,7 @@ type nameless struct{ account }
 
 func (nameless) Kind() string { return "" }
 
-func TestAddControllerRefusesWhatCannotWork(t *testing.T) {
+func TestAddControllerRefusesInvalidControllers(t *testing.T) {
 	t.Parallel()
 	controllers := delta.NewControllers()
 	require.NoError(t, delta.AddControllerSafely(controllers, &controller[account]{}))

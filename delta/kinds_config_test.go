@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
+func TestConfigKindsOverrideTheSettingsOfTheKind(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var running, most atomic.Int64
 		open := make(chan struct{})

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestSyncsWhatIsInformed(t *testing.T) {
+func TestAnInformedObjectIsSynced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	worked := make(chan delta.Resource[account], 10)
@@ -294,7 +294,7 @@ func TestPointerReceiversAndTheClientInTheContext(t *testing.T) {
 	require.Panics(t, func() { delta.ClientFromContext(t.Context()) })
 }
 
-func TestWhatWorkDoesToItsResourceReachesNoRow(t *testing.T) {
+func TestWorkCannotChangeTheRow(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {

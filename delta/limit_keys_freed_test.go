@@ -38,7 +38,7 @@ func (h *harness) hasSlot(kind, id string) bool {
 }
 
 // The process that has written the outcome is killed before it wakes what waits for the slot. Nothing is told of it: a look at the key finds it.
-func TestWhatWaitsForAKeyGoesOnIfTheProcessDiesThatWasToWakeIt(t *testing.T) {
+func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -197,7 +197,7 @@ func (o quietTenant) Kind() string                 { return "quiet_tenant" }
 func (o quietTenant) LimitKey() string             { return o.Key }
 func (quietTenant) Settings() delta.ObjectSettings { return keySettings(1) }
 
-func TestWhatAPersonDoesToAResourceThatWaitsForItsKey(t *testing.T) {
+func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	open := make(chan struct{})

@@ -180,7 +180,7 @@ func (h *harness) watchKeys(kind string) (most func() int) {
 	return most
 }
 
-func TestCallsOfAKeyAreNeverMoreThanItsConcurrencyWhateverTheModeAndTheClients(t *testing.T) {
+func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for _, mode := range tenantModes() {
@@ -234,7 +234,7 @@ func TestCallsOfAKeyAreNeverMoreThanItsConcurrencyWhateverTheModeAndTheClients(t
 }
 
 // Rows of a busy key stand in front of those of another, in each order that there is, and neither are worked nor have workflows.
-func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
+func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for _, mode := range tenantModes() {

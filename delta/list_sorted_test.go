@@ -137,7 +137,7 @@ func TestLateResourcesAreFound(t *testing.T) {
 }
 
 // A command for many late resources looks at each page again: what was worked meanwhile is left alone.
-func TestACommandForLateOnesLeavesWhatIsLateNoLonger(t *testing.T) {
+func TestACommandForLateResourcesSkipsThoseWorkedMeanwhile(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())

@@ -87,7 +87,7 @@ func (h *harness) states(kind string) map[deltatype.ResourceState]int {
 	return states
 }
 
-func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
+func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -137,7 +137,7 @@ func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
 	require.Zero(t, notes)
 }
 
-func TestObjectsThatCompareThemselvesDecideWhatIsTheSame(t *testing.T) {
+func TestCompareDecidesWhetherAnObjectHasChanged(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -343,7 +343,7 @@ func (c cursed) Settings() delta.ObjectSettings {
 }
 
 // What a pass cannot have listed is not gone: here Work makes the object outside while the pass, which began after it, goes on.
-func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
+func TestAPassDoesNotDeleteResourcesSyncedMeanwhile(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

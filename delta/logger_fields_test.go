@@ -151,7 +151,7 @@ func (p *partly) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan mir
 	return objects, nil
 }
 
-func TestAFailedPassIsOneLineWithWhatItCameTo(t *testing.T) {
+func TestAFailedPassLogsOneLineWithItsResult(t *testing.T) {
 	t.Parallel()
 	for _, hashed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hashed %t", hashed), func(t *testing.T) {

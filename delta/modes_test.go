@@ -110,7 +110,7 @@ func names(prefix string, n int) (all []string) {
 	return all
 }
 
-func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
+func TestBothModesMapEachOutcomeToItsState(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		var calls sync.Map
@@ -188,7 +188,7 @@ func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 	})
 }
 
-func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
+func TestBothModesSyncAnInformDuringWorkNext(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		started, finish := make(chan string, 4), make(chan struct{})
 		var running, most atomic.Int64
@@ -246,7 +246,7 @@ func TestBothModesExpireAndSyncAgain(t *testing.T) {
 	})
 }
 
-func TestBothModesRemoveWhatHasRested(t *testing.T) {
+func TestBothModesRemoveRowsAfterRetention(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(_ context.Context, j job) error {
@@ -265,7 +265,7 @@ func TestBothModesRemoveWhatHasRested(t *testing.T) {
 	})
 }
 
-func TestBothModesLeaveWhatIsPaused(t *testing.T) {
+func TestBothModesLeavePausedResources(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var calls atomic.Int64
 		c := g.startWorker(func(_ context.Context, j job) error {

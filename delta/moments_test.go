@@ -80,7 +80,7 @@ func TestBothModesTakeCommandsBeforeTheAttempt(t *testing.T) {
 }
 
 // A batch that was started and has not begun takes its members as they are when it begins.
-func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
+func TestABatchReadsItsMembersWhenItBegins(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	g := mode{harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} }}

@@ -135,7 +135,7 @@ func TestNamesOfResources(t *testing.T) {
 }
 
 // Names are in Temporal for as long as resources are: another one would give each of them a second workflow.
-func TestNamesStayAsTheyAre(t *testing.T) {
+func TestNamesAreStable(t *testing.T) {
 	t.Parallel()
 	n := names{prefix: "delta"}
 	long := strings.Repeat("k", maxNameBytes)
@@ -157,7 +157,7 @@ func TestNamesStayAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestNamesHaveRoomForWhatIsAppended(t *testing.T) {
+func TestNamesHaveRoomForTemporalsSuffixes(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("k", maxNameBytes)
 	kinds := []string{"u", "user", "inform", "installation", long, long[1:], long[:maxNameBytes-1] + "l", long[:maxNameBytes-1] + "m"}

@@ -62,7 +62,7 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 }
 
 // What waits for the rate of its namespace keeps no slot of its kind, and no place on the worker.
-func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
+func TestARateLimitedNamespaceDoesNotDelayOthers(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		var slow atomic.Int64

@@ -14,7 +14,7 @@ import (
 )
 
 // What rests takes a change at once: what was due in a day, or never, is due by the settings that hold now.
-func TestANamespaceThatIsSetWakesWhatRests(t *testing.T) {
+func TestSettingANamespaceWakesSettledResources(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		var calls atomic.Int64

@@ -187,7 +187,7 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 }
 
 // A workflow stays on the task queue that it was started on. If nobody polls it any more, the row gets a workflow on the new one.
-func TestAWorkflowOnATaskQueueThatNobodyPollsIsStartedAnew(t *testing.T) {
+func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
 		before, w := g.onTaskQueue("before", work)
@@ -229,7 +229,7 @@ func (h *harness) signalled(workflowID string) {
 }
 
 // Late resources are those that somebody should look at, whatever dispatchers do with them.
-func TestLateCountsWhatIsDueAndWhatWasLost(t *testing.T) {
+func TestLateCountsOverdueAndLostResources(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

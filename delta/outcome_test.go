@@ -162,7 +162,7 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 }
 
 // The resource is informed again after CompleteTx, whose transaction is rolled back: the generation before was not synced, whatever Work returns.
-func TestARolledBackCompleteTxSyncsNothingThoughTheResourceGoesOn(t *testing.T) {
+func TestARolledBackCompleteTxSyncsNothing(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testRolledBackAndGoesOn[single], testRolledBackAndGoesOn[batches])
 }
@@ -240,7 +240,7 @@ func (h *harness) completeAndFail(ctx context.Context, complete func(context.Con
 }
 
 // A row that goes on while the transaction is open: what was synced counts for the generation that was worked.
-func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
+func TestCompleteTxSyncsItsGenerationDuringAnInform(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

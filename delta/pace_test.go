@@ -33,7 +33,7 @@ func (p *paced) worked(n int) {
 	}
 }
 
-func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.T) {
+func TestAFewResourcesAreSinglesBeforeAnyMeasurement(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	require.Equal(t, 16, p.singles())
@@ -53,7 +53,7 @@ func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.
 	require.Equal(t, 16, p.singles())
 }
 
-func TestWhatCouldNotBeWokenTakesNoRoom(t *testing.T) {
+func TestFailedWakeUpsTakeNoRoom(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	for range 10 {
@@ -70,7 +70,7 @@ func TestWhatCouldNotBeWokenTakesNoRoom(t *testing.T) {
 	require.Equal(t, 16, p.singles())
 }
 
-func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
+func TestHalfASecondOfWorkBoundsTheSingles(t *testing.T) {
 	t.Parallel()
 	for worked, singles := range map[int]int{
 		0: 16, 1: 16, 159: 16, 160: 16, 169: 16, 170: 17, 1000: 100, 2550: 255, 2559: 255, 2560: 256, 2570: 256, 100_000: 256,
@@ -90,7 +90,7 @@ func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
 }
 
 // An attempt that ended on another client is not told here.
-func TestWhatWasWokenIsForgottenAfterALease(t *testing.T) {
+func TestWakeUpsAreForgottenAfterALease(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	p.woke(10)
@@ -105,7 +105,7 @@ func TestWhatWasWokenIsForgottenAfterALease(t *testing.T) {
 	require.Equal(t, 16, p.singles())
 }
 
-func TestABatchIsWhatTwoSecondsOfWorkTake(t *testing.T) {
+func TestABatchHasTwoSecondsOfWork(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, 100, newPaced(8).batch(), "nothing is known yet")
 	for _, c := range []struct {

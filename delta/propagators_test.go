@@ -68,7 +68,7 @@ func TestAPropagatorThatIsWrongIsNamedByWhereItWasGiven(t *testing.T) {
 }
 
 // A program that only informs needs no Temporal, so what is wrong with the configuration of its connection is said by what connects.
-func TestPropagatorsOfTheConnectionAreFoundWithoutTheEnvironmentConfiguration(t *testing.T) {
+func TestPropagatorsAreFoundWithoutTemporalEnvironmentConfig(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "temporal.toml")
 	require.NoError(t, os.WriteFile(broken, []byte("[profile"), 0o600))
 	h := newHarness(t)

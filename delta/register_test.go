@@ -28,7 +28,7 @@ func (c *counting) InterceptActivity(ctx context.Context, next interceptor.Activ
 	return c.WorkerInterceptorBase.InterceptActivity(ctx, next)
 }
 
-func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
+func TestControllersRunOnAUsersWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var now, most atomic.Int32
@@ -80,7 +80,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 
 type interceptorOf = interceptor.WorkerInterceptor
 
-func TestRegisterSaysWhatItLacks(t *testing.T) {
+func TestRegisterReportsMissingSettings(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
@@ -95,7 +95,7 @@ func TestRegisterSaysWhatItLacks(t *testing.T) {
 }
 
 // Batches too are worked by a worker of one's own: in sets, within Parallelism, and what fails by itself.
-func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
+func TestBatchesRunOnAUsersWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var now, most atomic.Int64
@@ -141,7 +141,7 @@ func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
 }
 
 // A worker that is stopped in the middle of a batch leaves the rest to another one.
-func TestAWorkerOfTheUsersOwnThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
+func TestAStoppedUsersWorkerReleasesTheMembersOfItsBatches(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var calls atomic.Int64

@@ -150,7 +150,7 @@ func TestTheLastClientThatStartsDecidesANamespace(t *testing.T) {
 
 // A paused resource that is due, and whose workflow Temporal has lost, is left as it is by dispatchers, as it is by a workflow. Resumed, it
 // expires, or its row is removed.
-func TestWhatIsPausedRestsUntilItIsResumed(t *testing.T) {
+func TestAPausedResourceDoesNothingUntilItIsResumed(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}

@@ -159,7 +159,7 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 
 // What a user has locked is waited for by the run that has it to write, for longer than a silence of Postgres would be borne; and a row that is found after
 // it was changed does not take the change's place.
-func TestAPageWaitsForWhatAUserHasLocked(t *testing.T) {
+func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -254,7 +254,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 }
 
 // A complete listing of a source deletes what it leaves out, also what waits for Work: no other listing comes.
-func TestAListingOfASourceDeletesWhatIsLeftOut(t *testing.T) {
+func TestAListingOfASourceDeletesOmittedResources(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	informed := make(chan struct{})
@@ -323,7 +323,7 @@ func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 }
 
 // What a source cannot make is noted up to a bound. What is beyond it is not silent: the log, the listing and the passes count it.
-func TestWhatASourceRefusesBeyondTheBoundIsCounted(t *testing.T) {
+func TestRefusedObjectsOfASourceAreCountedBeyondTheBound(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	const noted, more = 1000, 7

@@ -97,7 +97,7 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 }
 
 // A member that failed, and whose own workflow cannot be started, is tried again in a batch.
-func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
+func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	g := modeFor(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account })

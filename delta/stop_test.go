@@ -104,7 +104,7 @@ func (h *harness) startStuck(logs *logBuffer) *delta.Client {
 	return c
 }
 
-func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
+func TestStopCancelsWorkAtItsDeadlineAndAnotherClientTakesOver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var logs logBuffer
@@ -302,7 +302,7 @@ func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 }
 
 // An attempt is a call of Work: what still waits for its place in the namespace, when Stop waits no longer, has lost none.
-func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
+func TestStopCostsNoAttemptOfUnworkedResources(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		begun := make(chan struct{}, 100)
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {

@@ -110,7 +110,7 @@ func (measuredKind) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, Parallelism: 7}
 }
 
-func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
+func TestTheDatabaseIsMeasured(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[measuredKind]{}))
@@ -155,7 +155,7 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 }
 
 // What dispatchers leave on purpose does not wait for them: an alert on the age of the outbox would be false.
-func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
+func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)

@@ -159,7 +159,7 @@ func testStale[T interface {
 }
 
 // A listed object that Compare finds the same as the stored one is not written over what was informed between the look at the row and the write.
-func TestWhatIsInformedWhileAListingComparesIsNotUndone(t *testing.T) {
+func TestAListingDoesNotUndoAnInformDuringItsComparison(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testCompareRace[single], testCompareRace[batches])
 }
@@ -188,7 +188,7 @@ func testCompareRace[M batchSized](t *testing.T) {
 }
 
 // Work makes its object outside after the listing was taken, in a transaction that began before: synced_at is from before the listing.
-func TestACompleteListingDoesNotDeleteWhatCompleteTxMadeMeanwhile(t *testing.T) {
+func TestACompleteListingDoesNotDeleteANewCompleteTx(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testCompleteTxDuringAListing[single], testCompleteTxDuringAListing[batches])
 }

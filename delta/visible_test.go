@@ -306,7 +306,7 @@ func summaryOf(t *testing.T, e *historypb.HistoryEvent) (summary string) {
 }
 
 // The summary of a timer is in the history: nobody has to ask a worker for it.
-func TestTemporalSaysInWordsWhatAResourceRestsFor(t *testing.T) {
+func TestTemporalShowsTheReasonOfATimer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
@@ -369,7 +369,7 @@ func (h *harness) staticDetails(workflowID, runID string) (details string) {
 	return details
 }
 
-func TestARunOfAnInformerSaysWhatItListedAndDeleted(t *testing.T) {
+func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{all: mirrors(10)}
@@ -416,7 +416,7 @@ func (b *logBuffer) lines(message string, fields ...string) (n int) {
 	return n
 }
 
-func TestTheLogSaysWhatBecomesOfAResource(t *testing.T) {
+func TestTheLogHasTheOutcomesOfAResource(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var logs logBuffer
@@ -436,7 +436,7 @@ func TestTheLogSaysWhatBecomesOfAResource(t *testing.T) {
 	require.Equal(t, 1, logs.lines("an attempt was claimed", append(of, "attempt=1", "claim=")...))
 }
 
-func TestTheLogSaysWhatAPassCameTo(t *testing.T) {
+func TestTheLogHasTheResultOfAPass(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var logs logBuffer
