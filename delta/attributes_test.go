@@ -152,13 +152,13 @@ func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	_, err := c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
 	id := h.eventually("rated", "ann", synced(1)).WorkflowID
-	h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	refused.Store(true)
 	removeAttributes(t, temporal)
 
 	_, err = c.Inform(t.Context(), rated{account{Name: "ann", Plan: "fails"}}, nil)
 	require.NoError(t, err)
-	failed := h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
+	failed := h.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
 	require.Equal(t, enumspb.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES, failed.GetWorkflowTaskFailedEventAttributes().GetCause())
 	h.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'failed'") // time passes
 	row := h.eventually("rated", "ann", synced(2))

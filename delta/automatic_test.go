@@ -38,7 +38,7 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 			starts := &refusedStarts{}
 			starts.over.Store(!c.refused)
 			config := g.config(g.controller(func(context.Context, job) error { return nil }))
-			config.Temporal = g.refusingRequests(func(_ string, request any) error {
+			config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 				return starts.refuse(strings.HasPrefix(startedWorkflow(request), g.Prefix+"/"+g.kind), codes.PermissionDenied) // which the SDK does not repeat by itself
 			})
 			log := &waitsLog{Handler: config.Logger.Handler()}
@@ -55,7 +55,7 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 				starts.over.Store(true)
 			}
 			for _, name := range dozen {
-				require.Equal(t, g.resourceWorkflow(name), g.await(name, synced(1)).WorkflowID)
+				require.Equal(t, g.resourceWorkflow(name), g.awaitRow(name, synced(1)).WorkflowID)
 			}
 		})
 	}
@@ -70,7 +70,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	isOneBatch := func(names []string) bool {
 		batches := map[string]bool{}
 		for _, name := range names {
-			batches[g.await(name, synced(1)).WorkflowID] = true
+			batches[g.awaitRow(name, synced(1)).WorkflowID] = true
 		}
 		for batch := range batches {
 			return len(batches) == 1 && strings.Contains(batch, ":batch/")
@@ -79,7 +79,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	}
 	haveOwn := func(names []string) bool {
 		for _, name := range names {
-			if g.await(name, synced(1)).WorkflowID != g.resourceWorkflow(name) {
+			if g.awaitRow(name, synced(1)).WorkflowID != g.resourceWorkflow(name) {
 				return false
 			}
 		}
@@ -124,7 +124,7 @@ func TestASetThatFillsHalfABatchDoesNotWaitForOthers(t *testing.T) {
 		g.inform(c, nil, second...)
 		batches := map[string]bool{}
 		for _, name := range append(first, second...) {
-			batches[g.await(name, synced(1)).WorkflowID] = true
+			batches[g.awaitRow(name, synced(1)).WorkflowID] = true
 		}
 		return len(batches) == 2
 	}

@@ -48,15 +48,15 @@ func workHerd(pool *pgxpool.Pool, hangs bool) worker[herd] {
 	}
 }
 
-// many makes objects of a kind.
-func many[T delta.Object](make func(account) T, names ...string) (all []delta.Object) {
+// makeObjects makes objects of a kind.
+func makeObjects[T delta.Object](make func(account) T, names ...string) (all []delta.Object) {
 	for _, name := range names {
 		all = append(all, make(account{Name: name}))
 	}
 	return all
 }
 
-func (h *harness) count(query string, args ...any) (n int) {
+func (h *harness) countRows(query string, args ...any) (n int) {
 	h.t.Helper()
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), query, args...).Scan(&n))
 	return n
@@ -77,31 +77,31 @@ func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	// They keep the batch from being over before the process is killed.
 	objects = append(objects, "z-hangs1", "z-hangs2", "z-hangs3")
 	kill := h.startChild("herd", "started")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, objects...), nil)
 	require.NoError(t, err)
 	when := rand.IntN(resources - 50)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM calls") > when && h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") > 0
+		return h.countRows("SELECT count(*) FROM calls") > when && h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'") > 0
 	})
 	kill()
 	h.awaitEnd()
-	written := h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'")
-	pending := h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'")
-	begun := h.count("SELECT count(*) FROM calls")
+	written := h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'")
+	pending := h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'pending'")
+	begun := h.countRows("SELECT count(*) FROM calls")
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state, attempt FROM delta_resource")
 	require.NoError(t, err)
 	require.Positive(t, pending)
 
 	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") == resources
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'") == resources
 	})
-	calls := h.count("SELECT count(*) FROM calls")
+	calls := h.countRows("SELECT count(*) FROM calls")
 	t.Logf("killed after %d calls: %d results were written, %d members were claimed; %d calls of Work beyond one a resource",
 		begun, written, pending, calls-resources)
-	require.Equal(t, resources, h.count("SELECT count(DISTINCT object_id) FROM calls"), "none was left out")
+	require.Equal(t, resources, h.countRows("SELECT count(DISTINCT object_id) FROM calls"), "none was left out")
 	require.Equal(t, begun-written, calls-resources, "what was called and not written is called again, once, and nothing else is")
-	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
+	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
 		WHERE r.generation <> 1 OR r.sync_count <> 1 OR r.claimed_until IS NOT NULL
 		OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END
 		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "the lost attempts count, and no others")
@@ -113,7 +113,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	t.Parallel()
 	const kind = "brief-batched" // the attempts that are lost with Temporal are claimed for seconds only
 	all := func(names ...string) []delta.Object {
-		return many(func(a account) briefBatched { return briefBatched{a} }, names...)
+		return makeObjects(func(a account) briefBatched { return briefBatched{a} }, names...)
 	}
 	h := newHarness(t)
 	server := startTemporal(t)
@@ -169,7 +169,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	}
 	h.awaitOwners(temporal, kind, rests)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE namespace = 'default' AND state = 'synced' AND dispatch_at < due_at") == 0
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE namespace = 'default' AND state = 'synced' AND dispatch_at < due_at") == 0
 	}, "what rests is not dispatched again before it is due")
 }
 
@@ -202,11 +202,11 @@ func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	require.NoError(t, err)
 	kill := h.startChild("herd", "started")
 	objects := append(names("ok", 20), "z-hangs")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, objects...), nil)
 	require.NoError(t, err)
 	called := func(times int) {
 		until(t, func() bool {
-			return h.count("SELECT count(*) FROM calls WHERE object_id = 'z-hangs'") == times
+			return h.countRows("SELECT count(*) FROM calls WHERE object_id = 'z-hangs'") == times
 		})
 	}
 	called(1)
@@ -229,8 +229,8 @@ func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	}
 }
 
-// lease leases what is due, as a dispatcher does, for a batch or, where that is empty, for workflows of their own.
-func (h *harness) lease(kind, batch string, lease time.Duration) []db.LeaseDueRow {
+// leaseDue leases what is due, as a dispatcher does, for a batch or, where that is empty, for workflows of their own.
+func (h *harness) leaseDue(kind, batch string, lease time.Duration) []db.LeaseDueRow {
 	h.t.Helper()
 	due, err := db.New().LeaseDue(h.t.Context(), h.Pool, db.LeaseDueParams{
 		Kind: kind, Batch: 100, Lease: lease, Longest: lease, BatchPrefix: h.Prefix + "/" + kind + ":batch/", BatchID: batch, Largest: 1 << 20,
@@ -246,7 +246,7 @@ func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch 
 	batch := activities.Batch{Kind: kind, WorkflowID: h.Prefix + "/" + kind + ":batch/gone"}
 	require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), "SELECT id::text FROM delta_installation").Scan(&batch.Installation))
 	var ids []int64
-	for _, row := range h.lease(kind, batch.WorkflowID, lease) {
+	for _, row := range h.leaseDue(kind, batch.WorkflowID, lease) {
 		require.True(h.t, row.Batched)
 		ids = append(ids, row.ID)
 	}
@@ -399,7 +399,7 @@ func TestABatchWhoseStartIsRefusedOnceIsStartedAgain(t *testing.T) {
 	h := newHarness(t)
 	var refuse atomic.Bool
 	config := h.config(with(&controller[batched]{}))
-	config.Temporal = h.refusing(func(method string) error {
+	config.Temporal = h.dialRefusing(func(method string) error {
 		if strings.HasSuffix(method, "/StartWorkflowExecution") && refuse.CompareAndSwap(true, false) {
 			return status.Error(codes.PermissionDenied, "not this time")
 		}

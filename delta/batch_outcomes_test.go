@@ -75,7 +75,7 @@ func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 		return nil
 	}})))
 	all := names("m", 50)
-	_, err := c.InformMany(t.Context(), many(func(a account) slowly { return slowly{a} }, all...), nil)
+	_, err := c.InformMany(t.Context(), makeObjects(func(a account) slowly { return slowly{a} }, all...), nil)
 	require.NoError(t, err)
 	var batch string // all are leased together; some of them leave it
 	until(t, func() bool {
@@ -84,11 +84,11 @@ func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	})
 	own := func(name string) string { return h.Prefix + "/slowly/" + name }
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 || object_id", own("")) == 20
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 || object_id", own("")) == 20
 	}, "those that go on by themselves can be seen waiting")
 	// What a batch comes to is written several times a second: these may fail later.
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 AND dispatch_at = due_at", batch) == 30
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 AND dispatch_at = due_at", batch) == 30
 	}, "the others are dispatched when they are due")
 
 	// An hour later.
@@ -125,7 +125,7 @@ func TestResourcesSyncedTogetherExpireApart(t *testing.T) {
 		waits := map[time.Duration]bool{}
 		byWorkflow := map[string]time.Duration{}
 		for _, name := range append(names("m", 50), names("n", 30)...) {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			wait := row.DueAt.Sub(*row.SyncedAt)
 			require.GreaterOrEqual(t, wait, expiry*95/100)
 			require.LessOrEqual(t, wait, expiry)

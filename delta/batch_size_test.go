@@ -96,7 +96,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 		return config
 	}
 	inform := func(c *delta.Client, namespace, name string) {
-		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
+		_, err := c.InformMany(t.Context(), makeObjects(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
 		require.NoError(t, err)
 	}
 	each := func(name string, is func(*deltatype.ResourceRow) bool) {
@@ -150,7 +150,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	for _, name := range []string{"waits", "runs", "fails", "snoozes"} {
 		each(name, synced(1))
 	}
-	each("short", gone)
+	each("short", isGone)
 	each("brief", func(r *deltatype.ResourceRow) bool {
 		// Expired since, and dispatched as the kind is now.
 		return r.SyncCount > 2 && r.AttemptedAt.After(at.Add(2*time.Second)) && strings.Contains(r.WorkflowID, ":batch/") == batches
@@ -267,17 +267,17 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 		hang = append(hang, fmt.Sprintf("z-hangs%03d", i))
 	}
 	informer := h.client(&delta.Config{})
-	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, hang...), nil)
+	_, err = informer.InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, hang...), nil)
 	require.NoError(t, err)
-	until(t, func() bool { return h.count("SELECT count(*) FROM calls") > 0 })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM calls") > 0 })
 	kill()
-	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
+	_, err = informer.InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
 	require.NoError(t, err)
 
 	var now, most, ofBatch atomic.Int64
 	h.start(h.config(with(&controller[flock]{work: func(_ context.Context, r *delta.Resource[flock]) error {
 		defer now.Add(-1)
-		raise(&most, now.Add(1))
+		raiseTo(&most, now.Add(1))
 		if strings.Contains(r.WorkflowID, ":batch/") {
 			ofBatch.Add(1)
 		}

@@ -55,11 +55,11 @@ func TestAStoppingClientLeavesUnstartedBatchesToAnother(t *testing.T) {
 	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '20 seconds'") > 0
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '20 seconds'") > 0
 	})
 	require.NoError(t, c.Stop(t.Context()))
 	// Each batch is left by a statement of its own, which has a second. On a busy machine some wait for the end of their lease.
-	require.Positive(t, h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at <= now() AND workflow_id LIKE '%:batch/%'"))
+	require.Positive(t, h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at <= now() AND workflow_id LIKE '%:batch/%'"))
 	temporal.slow.Store(false)
 
 	h.start(h.config(with(&controller[batched]{})))

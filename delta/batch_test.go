@@ -284,7 +284,7 @@ func TestABatchEndsWithItsLastMember(t *testing.T) {
 		batches[h.eventually("batched", name, synced(1)).WorkflowID] = true
 	}
 	for id := range batches {
-		h.ends(id)
+		h.awaitWorkflowEnd(id)
 	}
 	until(t, func() bool {
 		count, err := h.Temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{

@@ -41,7 +41,7 @@ func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
 func (h *harness) awaitQueued() {
 	h.t.Helper()
 	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND claimed_until IS NULL") == queuedMembers
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND claimed_until IS NULL") == queuedMembers
 	})
 }
 
@@ -53,11 +53,11 @@ func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 	require.NoError(t, err)
 	kill := h.startChild("queued", "started")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(newQueued, names("member", queuedMembers)...), nil)
 	require.NoError(t, err)
 	const turns, parallelism = 4, 8
 	claimed := func() int {
-		return h.count("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
+		return h.countRows("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
 	}
 	until(t, func() bool { return claimed() > turns }, "they do not wait for ever")
 	kill()
@@ -68,7 +68,7 @@ func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 
 	h.start(h.config(with(&controller[queued]{work: workQueued(h.Pool, queuedMembers*2)})))
 	h.awaitQueued()
-	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
+	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
 		WHERE r.sync_count <> 1 OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END`))
 }
 
@@ -95,15 +95,15 @@ func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(newQueued, names("member", queuedMembers)...), nil)
 	require.NoError(t, err)
 	until(t, func() bool { return calls.Load() > 0 })
 	ended := 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		ended += h.count("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", broken)
+		ended += h.countRows("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", broken)
 	}
 	require.Positive(t, ended)
 	h.awaitQueued()
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE sync_count <> 1"))
-	t.Logf("%d connections were broken; %d members were tried again", ended, h.count("SELECT count(*) FROM delta_resource WHERE attempt > 1"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE sync_count <> 1"))
+	t.Logf("%d connections were broken; %d members were tried again", ended, h.countRows("SELECT count(*) FROM delta_resource WHERE attempt > 1"))
 }

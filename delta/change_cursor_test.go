@@ -20,8 +20,8 @@ func (h *harness) openCursor(consumer delta.ChangeConsumer) *delta.ChangeCursor 
 	return cursor
 }
 
-// read reads entries until there are n.
-func (h *harness) read(cursor *delta.ChangeCursor, n int) (names []string, positions []delta.ChangePosition) {
+// readEntries reads entries until there are n.
+func (h *harness) readEntries(cursor *delta.ChangeCursor, n int) (names []string, positions []delta.ChangePosition) {
 	h.t.Helper()
 	for len(names) < n {
 		changes, err := cursor.Next(h.t.Context())
@@ -47,21 +47,21 @@ func TestACursorReadsAheadAndContinuesAfterItsSavedPosition(t *testing.T) {
 	h := newHarness(t)
 	h.appendChanges("a", "b", "a", "c")
 	cursor := h.openCursor(delta.ChangeConsumer{Name: "sink", BatchSize: 2})
-	names, positions := h.read(cursor, 4)
+	names, positions := h.readEntries(cursor, 4)
 	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, names)
-	require.Empty(t, h.position("sink"), "nothing is saved by itself")
+	require.Empty(t, h.readPosition("sink"), "nothing is saved by itself")
 	require.NoError(t, cursor.Save(t.Context(), positions[1]))
-	require.Equal(t, positions[1], h.position("sink"))
+	require.Equal(t, positions[1], h.readPosition("sink"))
 	require.ErrorContains(t, cursor.Save(t.Context(), "x"), `position "x": must be`)
 	cursor.Close()
 	_, err := cursor.Next(t.Context())
 	require.ErrorContains(t, err, "the cursor is closed")
 
 	cursor = h.openCursor(delta.ChangeConsumer{Name: "sink"})
-	names, positions = h.read(cursor, 2)
+	names, positions = h.readEntries(cursor, 2)
 	require.Equal(t, []string{"a2", "c1"}, names)
 	require.NoError(t, cursor.Save(t.Context(), positions[1]))
-	require.Equal(t, positions[1], h.position("sink"))
+	require.Equal(t, positions[1], h.readPosition("sink"))
 
 	_, err = h.client(h.config()).OpenChanges(t.Context(), delta.ChangeConsumer{
 		Name: "sink", Handle: func(context.Context, *delta.ChangeBatch) error { return nil },
@@ -78,7 +78,7 @@ func TestACursorFindsOutWhetherItHasSaved(t *testing.T) {
 			h := newHarness(t)
 			h.appendChanges("a", "b")
 			cursor := h.openCursor(delta.ChangeConsumer{Name: "sink"})
-			_, positions := h.read(cursor, 2)
+			_, positions := h.readEntries(cursor, 2)
 			ended, cancel := context.WithCancel(t.Context())
 			cancel()
 			require.ErrorIs(t, cursor.Save(ended, positions[0]), context.Canceled)
@@ -86,7 +86,7 @@ func TestACursorFindsOutWhetherItHasSaved(t *testing.T) {
 				h.moveConsumer("sink", positions[0])
 			}
 			require.NoError(t, cursor.Save(t.Context(), positions[1]))
-			require.Equal(t, positions[1], h.position("sink"))
+			require.Equal(t, positions[1], h.readPosition("sink"))
 		})
 	}
 }
@@ -96,7 +96,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	h := newHarness(t)
 	h.appendChanges("a", "b")
 	first := h.openCursor(delta.ChangeConsumer{Name: "sink"})
-	names, positions := h.read(first, 2)
+	names, positions := h.readEntries(first, 2)
 	require.Equal(t, []string{"a1", "b1"}, names)
 	opened := make(chan *delta.ChangeCursor, 1)
 	go func() {
@@ -110,7 +110,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	first.Close()
 	second := <-opened
 	t.Cleanup(second.Close)
-	names, positions = h.read(second, 1)
+	names, positions = h.readEntries(second, 1)
 	require.Equal(t, []string{"b1"}, names)
 
 	// One that is taken over saves nothing, and says so.
@@ -121,7 +121,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	_, err = second.Next(t.Context())
 	require.ErrorIs(t, err, delta.ErrConsumerSuperseded)
 	second.Close()
-	names, _ = h.read(h.openCursor(delta.ChangeConsumer{Name: "sink"}), 1)
+	names, _ = h.readEntries(h.openCursor(delta.ChangeConsumer{Name: "sink"}), 1)
 	require.Equal(t, []string{"b1"}, names)
 }
 
@@ -138,8 +138,8 @@ func TestACursorSkipsEntriesOfOthers(t *testing.T) {
 	}
 	go read()
 	other := h.openCursor(delta.ChangeConsumer{Name: "other"})
-	_, positions := h.read(other, 2)
-	until(t, func() bool { return h.position("sink") == positions[1] })
+	_, positions := h.readEntries(other, 2)
+	until(t, func() bool { return h.readPosition("sink") == positions[1] })
 	_, err := h.Pool.Exec(t.Context(), `SELECT delta_append_change('updated', delta_order_xid(NULL), 1, 'bill', 'x', 'default', 1, 1, NULL, '{}', NULL, NULL)`)
 	require.NoError(t, err)
 	changes := <-next
@@ -149,10 +149,10 @@ func TestACursorSkipsEntriesOfOthers(t *testing.T) {
 		h.appendChanges("c")
 		time.Sleep(200 * time.Millisecond)
 	}
-	_, later := h.read(other, 9)
-	require.Equal(t, positions[1], h.position("sink"))
+	_, later := h.readEntries(other, 9)
+	require.Equal(t, positions[1], h.readPosition("sink"))
 	require.NoError(t, cursor.Save(t.Context(), changes[0].Position))
-	until(t, func() bool { return h.position("sink") == later[8] }, "it is behind what is not its own, too")
+	until(t, func() bool { return h.readPosition("sink") == later[8] }, "it is behind what is not its own, too")
 	cursor.Close()
 	<-next
 }

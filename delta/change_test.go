@@ -47,15 +47,15 @@ func (c *consumed) get() []string {
 	return slices.Clone(c.all)
 }
 
-// await waits until so many entries were handled, and returns them.
-func (c *consumed) await(t *testing.T, n int) []string {
+// awaitCount waits until so many entries were handled, and returns them.
+func (c *consumed) awaitCount(t *testing.T, n int) []string {
 	t.Helper()
 	until(t, func() bool { return len(c.get()) >= n })
 	return c.get()
 }
 
-// consume runs a consumer until the function is called, or the end of the test.
-func (h *harness) consume(c *delta.Client, consumer delta.ChangeConsumer) (stop func() error) {
+// startConsumer runs a consumer until the function is called, or the end of the test.
+func (h *harness) startConsumer(c *delta.Client, consumer delta.ChangeConsumer) (stop func() error) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -68,7 +68,7 @@ func (h *harness) consume(c *delta.Client, consumer delta.ChangeConsumer) (stop 
 	return stop
 }
 
-func (h *harness) position(name string) delta.ChangePosition {
+func (h *harness) readPosition(name string) delta.ChangePosition {
 	h.t.Helper()
 	status, err := h.client(h.config()).ChangeLog(context.Background())
 	require.NoError(h.t, err)
@@ -213,15 +213,15 @@ func TestAConsumerContinuesWhereItStopped(t *testing.T) {
 		got.add(batch)
 		return nil
 	}}
-	stop := h.consume(c, consumer)
-	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, got.await(t, 4), "after an error, and a panic, it gets the same again")
+	stop := h.startConsumer(c, consumer)
+	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, got.awaitCount(t, 4), "after an error, and a panic, it gets the same again")
 	require.NoError(t, stop())
 	h.appendChanges("d")
-	stop = h.consume(c, consumer)
-	require.Equal(t, []string{"a1", "b1", "a2", "c1", "d1"}, got.await(t, 5))
+	stop = h.startConsumer(c, consumer)
+	require.Equal(t, []string{"a1", "b1", "a2", "c1", "d1"}, got.awaitCount(t, 5))
 	require.NoError(t, stop())
 	require.NoError(t, c.ForgetChangeConsumer(t.Context(), "sink"))
-	require.EqualValues(t, "none", h.position("sink"))
+	require.EqualValues(t, "none", h.readPosition("sink"))
 }
 
 func TestAConsumerRunsInOneProcess(t *testing.T) {
@@ -235,21 +235,21 @@ func TestAConsumerRunsInOneProcess(t *testing.T) {
 			return nil
 		}}
 	}
-	stop := h.consume(h.client(h.config()), handle(&first))
-	first.await(t, 1)
-	h.consume(h.client(h.config()), handle(&second))
+	stop := h.startConsumer(h.client(h.config()), handle(&first))
+	first.awaitCount(t, 1)
+	h.startConsumer(h.client(h.config()), handle(&second))
 	h.appendChanges("b", "c")
-	require.Equal(t, []string{"a1", "b1", "c1"}, first.await(t, 3))
+	require.Equal(t, []string{"a1", "b1", "c1"}, first.awaitCount(t, 3))
 	require.ErrorIs(t, h.client(h.config()).ForgetChangeConsumer(t.Context(), "sink"), delta.ErrNotFound, "it runs")
 	require.NoError(t, stop())
 	h.appendChanges("d")
-	require.Equal(t, []string{"d1"}, second.await(t, 1), "the other goes on where the first has ended")
+	require.Equal(t, []string{"d1"}, second.awaitCount(t, 1), "the other goes on where the first has ended")
 
 	// One whose claim was taken over handles nothing more, and waits.
 	var third consumed
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '2 seconds'")
 	require.NoError(t, err)
-	h.consume(h.client(h.config()), handle(&third))
+	h.startConsumer(h.client(h.config()), handle(&third))
 	h.appendChanges("e")
 	until(t, func() bool { return len(second.get())+len(third.get()) > 1 })
 }
@@ -264,7 +264,7 @@ func TestAConsumerThatWasTakenOverSavesNothing(t *testing.T) {
 			h.appendChanges("a")
 			var got consumed
 			superseded := make(chan error, 1)
-			h.consume(h.client(h.config()), delta.ChangeConsumer{Name: "sink", Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
+			h.startConsumer(h.client(h.config()), delta.ChangeConsumer{Name: "sink", Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
 				defer got.add(batch)
 				if len(got.get()) > 0 {
 					return nil
@@ -280,7 +280,7 @@ func TestAConsumerThatWasTakenOverSavesNothing(t *testing.T) {
 				superseded <- batch.SaveTx(ctx, tx)
 				return tx.Commit(ctx)
 			}})
-			require.Equal(t, []string{"a1", "a1"}, got.await(t, 2))
+			require.Equal(t, []string{"a1", "a1"}, got.awaitCount(t, 2))
 			if inTx {
 				require.ErrorIs(t, <-superseded, delta.ErrConsumerSuperseded)
 			}
@@ -300,7 +300,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 		defer commits.Add(1)
 		return tx.Commit(ctx)
 	}
-	h.consume(h.client(h.config()), delta.ChangeConsumer{Name: "sink", BatchSize: 2, Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
+	h.startConsumer(h.client(h.config()), delta.ChangeConsumer{Name: "sink", BatchSize: 2, Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
 		tx, err := h.Pool.Begin(ctx)
 		if err != nil {
 			return err
@@ -337,7 +337,7 @@ func TestMembersOfAGroupShareTheResources(t *testing.T) {
 	ids := names("a", 12)
 	h.appendChanges(ids...)
 	run := func(members, member int, to *consumed) func() error {
-		return h.consume(h.client(h.config()), delta.ChangeConsumer{
+		return h.startConsumer(h.client(h.config()), delta.ChangeConsumer{
 			Name: "sink", Members: members, Member: member, BatchSize: 5,
 			Handle: func(_ context.Context, batch *delta.ChangeBatch) error {
 				to.add(batch)
@@ -347,7 +347,7 @@ func TestMembersOfAGroupShareTheResources(t *testing.T) {
 	}
 	var alone consumed
 	stop := run(1, 0, &alone)
-	alone.await(t, 12)
+	alone.awaitCount(t, 12)
 	require.NoError(t, stop())
 
 	// The group grows: it goes on from there.
@@ -395,8 +395,8 @@ func TestAConsumerThatCannotReadOnSaysSo(t *testing.T) {
 				got.add(batch)
 				return nil
 			}}
-			stop := h.consume(c, consumer)
-			got.await(t, 1)
+			stop := h.startConsumer(c, consumer)
+			got.awaitCount(t, 1)
 			require.NoError(t, stop())
 			h.appendChanges("b", "c")
 			_, err := h.Pool.Exec(t.Context(), damage.sql)
@@ -407,12 +407,12 @@ func TestAConsumerThatCannotReadOnSaysSo(t *testing.T) {
 			require.NotEmpty(t, lost.Position)
 
 			consumer.Restart = true
-			h.consume(c, consumer)
+			h.startConsumer(c, consumer)
 			if damage.isRewound {
-				require.Equal(t, []string{"a1", "a1", "b1", "c1"}, got.await(t, 4))
+				require.Equal(t, []string{"a1", "a1", "b1", "c1"}, got.awaitCount(t, 4))
 				return
 			}
-			require.Equal(t, []string{"a1", "a1", "c1"}, got.await(t, 3))
+			require.Equal(t, []string{"a1", "a1", "c1"}, got.awaitCount(t, 3))
 		})
 	}
 }

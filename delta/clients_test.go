@@ -155,7 +155,7 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	// What a dispatcher does before it dies: it has the lease, and the workflow was not woken.
-	due := h.lease("account", "", time.Second)
+	due := h.leaseDue("account", "", time.Second)
 	require.Len(t, due, 1)
 
 	worker := h.client(h.config(with(&controller[account]{})))
@@ -166,14 +166,14 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	require.False(t, row.AttemptedAt.Before(*due[0].DispatchAt), "not before the lease has run out")
 }
 
-// refusing dials Temporal, by a connection on which calls that the function names an error for are refused.
-func (h *harness) refusing(refuse func(method string) error) client.Client {
+// dialRefusing dials Temporal, by a connection on which calls that the function names an error for are refused.
+func (h *harness) dialRefusing(refuse func(method string) error) client.Client {
 	h.t.Helper()
-	return h.refusingRequests(func(method string, _ any) error { return refuse(method) })
+	return h.dialRefusingRequests(func(method string, _ any) error { return refuse(method) })
 }
 
-// refusingRequests is refusing for a function that looks at the requests too.
-func (h *harness) refusingRequests(refuse func(method string, request any) error) client.Client {
+// dialRefusingRequests is refusing for a function that looks at the requests too.
+func (h *harness) dialRefusingRequests(refuse func(method string, request any) error) client.Client {
 	h.t.Helper()
 	temporal, err := client.Dial(client.Options{
 		HostPort:  h.TemporalAddress,
@@ -199,7 +199,7 @@ func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
 	h := newHarness(t)
 	var refuse atomic.Bool
 	var refused atomic.Int32
-	temporal := h.refusing(func(method string) error {
+	temporal := h.dialRefusing(func(method string) error {
 		if refuse.Load() && strings.HasSuffix(method, "/StartWorkflowExecution") {
 			refused.Add(1)
 			return status.Error(codes.ResourceExhausted, "slow down")
@@ -233,7 +233,7 @@ const childMode = "DELTA_TEST_CHILD"
 
 func init() {
 	if mode := os.Getenv(childMode); mode != "" {
-		if err := child(mode); err != nil {
+		if err := runChild(mode); err != nil {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
@@ -303,11 +303,11 @@ func childOf(prefix string) string {
 func (h *harness) awaitEnd() {
 	h.t.Helper()
 	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", childOf(h.Prefix)) == 0
+		return h.countRows("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", childOf(h.Prefix)) == 0
 	})
 }
 
-func child(mode string) error {
+func runChild(mode string) error {
 	ctx := context.Background()
 	settings, err := pgxpool.ParseConfig(os.Getenv("DELTA_TEST_URL"))
 	if err != nil {
@@ -444,7 +444,7 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	kill := h.startChild("work", "working")
-	h.executes(h.Prefix + "/account/ann")
+	h.awaitExecution(h.Prefix + "/account/ann")
 	kill()
 	require.Equal(t, deltatype.ResourceStatePending, h.row("account", "ann").State)
 

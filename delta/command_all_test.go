@@ -33,11 +33,11 @@ func TestInvalidateAllAndDeleteAllObeyTheirFilter(t *testing.T) {
 		settled := func(state deltatype.ResourceState, syncs, n int) {
 			t.Helper()
 			until(t, func() bool {
-				return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = $2::text::delta_resource_state AND sync_count = $3", g.kind, string(state), syncs) == n
+				return g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = $2::text::delta_resource_state AND sync_count = $3", g.kind, string(state), syncs) == n
 			})
 		}
 		settled(deltatype.ResourceStateSynced, 1, 2*resources)
-		g.await("degrades", inState(deltatype.ResourceStateDegraded))
+		g.awaitRow("degrades", inState(deltatype.ResourceStateDegraded))
 
 		n, err := c.InvalidateAll(t.Context(), delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}})
 		require.NoError(t, err)
@@ -86,7 +86,7 @@ func commandAllStops(t *testing.T, g mode) {
 	}
 	g.inform(c, &delta.InformOpts{Tags: []string{"red"}}, names...)
 	until(t, func() bool {
-		return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = 'synced'", g.kind) == resources
+		return g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = 'synced'", g.kind) == resources
 	})
 	filter := delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}}
 	for most, want := range map[int]int{7: 7, resources: resources, 10_000: resources} {
@@ -115,7 +115,7 @@ func commandAllStops(t *testing.T, g mode) {
 	require.ErrorIs(t, err, stop)
 	require.Equal(t, 2*page, n)
 	require.Len(t, told, 2*page)
-	require.Equal(t, 2*page, g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "it has gone on after it was stopped")
+	require.Equal(t, 2*page, g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "it has gone on after it was stopped")
 
 	_, err = c.CommandAll(t.Context(), "drop", filter, nil)
 	require.ErrorContains(t, err, `command "drop"`)

@@ -49,6 +49,6 @@ func TestRecordsOfCommandsAreKeptForNinetyDays(t *testing.T) {
 	h.exec(`INSERT INTO delta_command (begun_at, actor, command, kind, object_id, shard, namespace, filter)
 		SELECT now() - i * interval '1 day', 'ann', 'retry', '', '', '', '', '' FROM generate_series(81, 99) i`)
 	h.start(config)
-	until(t, func() bool { return h.count("SELECT count(*)::int FROM delta_command") <= 9 })
-	require.Equal(t, 9, h.count("SELECT count(*)::int FROM delta_command WHERE begun_at > now() - interval '90 days'"))
+	until(t, func() bool { return h.countRows("SELECT count(*)::int FROM delta_command") <= 9 })
+	require.Equal(t, 9, h.countRows("SELECT count(*)::int FROM delta_command WHERE begun_at > now() - interval '90 days'"))
 }

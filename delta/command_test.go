@@ -115,7 +115,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State)
 	require.Equal(t, "ann", (<-events).Resource.ObjectID)
 	close(proceed)
-	h.comes(h.Prefix+"/account/ann", endsAttempt)
+	h.awaitEvent(h.Prefix+"/account/ann", endsAttempt)
 	row = h.row("account", "ann")
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the call that ran changes nothing")
 	require.NotNil(t, row.DueAt)
@@ -153,7 +153,7 @@ func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 	h.eventually("account", "bob", synced(1))
 	// One that is woken all the same, or was by the inform, finds that it is paused, and ends.
 	h.signalIfRunning("account", "ann")
-	h.workflowEnds("account", "ann")
+	h.awaitResourceEnd("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State, "the change is kept")
 	row, err = c.Resume(t.Context(), "account", "ann")
@@ -170,10 +170,10 @@ func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 	_, err = c.Invalidate(t.Context(), account{Name: "bob"})
 	require.NoError(t, err)
 	h.signalIfRunning("account", "bob")
-	h.workflowEnds("account", "bob")
+	h.awaitResourceEnd("account", "bob")
 	require.EqualValues(t, 3, calls.Load())
 	for i := range 20 {
-		require.Zero(t, h.wakeups("account", fmt.Sprint(i)))
+		require.Zero(t, h.countWakeUps("account", fmt.Sprint(i)))
 	}
 	require.NoError(t, c.ResumeKind(t.Context(), "account"))
 	for i := range 20 {
@@ -192,7 +192,7 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 	var passes atomic.Int64
 	config := h.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 		passes.Add(1)
-		return send(ctx, listed{Name: "a"}), nil
+		return sendAll(ctx, listed{Name: "a"}), nil
 	}}))
 	c := h.start(config)
 	h.eventually("listed", "a", synced(1))

@@ -25,8 +25,8 @@ func (catalogued) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: time.Hour}
 }
 
-// lister lists some objects, and fails those named bad.
-func lister(names ...string) *controller[catalogued] {
+// newLister lists some objects, and fails those named bad.
+func newLister(names ...string) *controller[catalogued] {
 	return &controller[catalogued]{
 		work: func(_ context.Context, r *delta.Resource[catalogued]) error {
 			if r.Object.Name == "bad" {
@@ -48,7 +48,7 @@ func lister(names ...string) *controller[catalogued] {
 func TestAClientThatWasNotStartedReachesTemporal(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.start(h.config(with(lister("a", "b"))))
+	h.start(h.config(with(newLister("a", "b"))))
 	idle := h.client(h.config())
 
 	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
@@ -216,7 +216,7 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	release := make(chan struct{})
-	controller := lister("a", "b", "bad")
+	controller := newLister("a", "b", "bad")
 	quick := controller.work
 	controller.work = func(ctx context.Context, r *delta.Resource[catalogued]) error {
 		if r.ObjectID == "a" {
@@ -252,7 +252,7 @@ func TestAWatchCountsUnsettledResourcesPageByPage(t *testing.T) {
 	const pass = "11111111-1111-1111-1111-111111111111"
 	c := h.client(h.config())
 	var objects []delta.Object
-	for _, o := range mirrors(10) {
+	for _, o := range newMirrors(10) {
 		objects = append(objects, o)
 	}
 	_, err := c.InformMany(t.Context(), objects, nil)

@@ -66,7 +66,7 @@ func TestTheUsersDataConverterHolds(t *testing.T) {
 			return nil
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-			return send(ctx, listed{Name: "a"}), nil
+			return sendAll(ctx, listed{Name: "a"}), nil
 		}}),
 	))
 	row, err := c.Sync(t.Context(), account{Name: "ann"}, nil)

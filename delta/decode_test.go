@@ -26,10 +26,10 @@ type (
 		Parts map[string][]int
 	}
 	// own decodes itself.
-	own struct{ Value any }
+	requireOwn struct{ Value any }
 )
 
-func (o *own) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &o.Value) }
+func (o *requireOwn) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &o.Value) }
 
 func TestNumbersKeepTheirDigitsWhereverATypeHoldsAny(t *testing.T) {
 	t.Parallel()
@@ -57,7 +57,7 @@ func TestNumbersKeepTheirDigitsWhereverATypeHoldsAny(t *testing.T) {
 	require.NoError(t, delta.DecodeJSON([]byte(`{"Next": {"Name": "n"}, "Parts": {"a": [1]}}`), &none))
 	require.Equal(t, without{Next: &without{Name: "n"}, Parts: map[string][]int{"a": {1}}}, none)
 	require.Error(t, delta.DecodeJSON([]byte(`{} {}`), &none), "more than one value")
-	var itself own
+	var itself requireOwn
 	require.NoError(t, delta.DecodeJSON([]byte(number), &itself))
 	require.InDelta(t, 1.2345678901234567e19, itself.Value, 1, "what decodes itself is left to itself")
 }

@@ -44,7 +44,7 @@ func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 		})
 		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, names("a", resources)...)
 		until(t, func() bool { return slow.Load() == int64(resources) }, shown[atomic.Int64]{&slow})
-		require.Zero(t, g.states(g.kind)[deltatype.ResourceStateSynced])
+		require.Zero(t, g.countStates(g.kind)[deltatype.ResourceStateSynced])
 		up.Store(true)
 		g.awaitAll(resources, deltatype.ResourceStateSynced)
 		row := g.row(g.kind, "a00")
@@ -67,16 +67,16 @@ func TestAHopelessResourceIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
 		defer cancel()
 		g.inform(c, nil, "ann", "bob")
-		require.Equal(t, deltatype.CauseHopeless, next(t, events).Resource.Cause)
-		g.await("ann", gone)
-		g.await("bob", gone)
+		require.Equal(t, deltatype.CauseHopeless, nextEvent(t, events).Resource.Cause)
+		g.awaitRow("ann", isGone)
+		g.awaitRow("bob", isGone)
 		require.EqualValues(t, 2, calls.Load())
 		until(t, func() bool {
-			return g.logs.has("is removed without having been synced", "object_id=bob ", "namespace=default ", "generation=1 ", "attempt=1 ", "workflow_id=")
+			return g.logs.hasLine("is removed without having been synced", "object_id=bob ", "namespace=default ", "generation=1 ", "attempt=1 ", "workflow_id=")
 		})
 		// The line is written after the row is gone, and those of two rows in any order.
 		until(t, func() bool {
-			return g.logs.has("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan")
+			return g.logs.hasLine("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan")
 		}, "%s", g.logs)
 	})
 }
@@ -94,10 +94,10 @@ func TestAListingRetriesDegradedResources(t *testing.T) {
 			}
 			return nil
 		})
-		g.lists("ann", "bob", "hopeless")
+		g.setUpstream("ann", "bob", "hopeless")
 		_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind}, nil)
 		require.NoError(t, err)
-		g.await("hopeless", inState(deltatype.ResourceStateDegraded))
+		g.awaitRow("hopeless", inState(deltatype.ResourceStateDegraded))
 		// Not by a slow retry: none is due for long.
 		_, err = g.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'degraded', cause = 'exhausted', attempt = max_attempts, errors = '{}',
 			due_at = now() + interval '1 hour', dispatch_at = now() + interval '1 hour' WHERE object_id <> 'hopeless'`)
@@ -107,7 +107,7 @@ func TestAListingRetriesDegradedResources(t *testing.T) {
 		require.ErrorContains(t, err, "1 of 3 resources degraded: hopeless")
 		require.Equal(t, 2, run.Scheduled)
 		for _, name := range []string{"ann", "bob"} {
-			g.await(name, synced(2))
+			g.awaitRow(name, synced(2))
 		}
 		hopeless := g.row(g.kind, "hopeless")
 		require.EqualValues(t, 1, hopeless.Generation)
@@ -129,20 +129,20 @@ func TestCompleteListingsKeepSyncedRowsWithoutARetention(t *testing.T) {
 		kept := func(c *delta.Client, name, namespace string) (retention time.Duration) {
 			t.Helper()
 			g.inform(c, &delta.InformOpts{Namespace: namespace}, name)
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			if row.DueAt == nil {
 				return -1
 			}
 			return row.DueAt.Sub(*row.SyncedAt)
 		}
 		c := start(func(*delta.Config) {})
-		require.False(t, g.logs.has("is not noticed"))
+		require.False(t, g.logs.hasLine("is not noticed"))
 		require.EqualValues(t, -1, kept(c, "a", "default"))
 		require.EqualValues(t, -1, kept(c, "b", "plain"))
 		require.Equal(t, inNamespace, kept(c, "c", "own"))
 		require.NoError(t, c.Stop(t.Context()))
 		c = start(func(config *delta.Config) { config.SyncedResourceRetentionPeriod = explicit })
-		require.True(t, g.logs.has("level=WARN", "is not noticed", "kind="+g.kind))
+		require.True(t, g.logs.hasLine("level=WARN", "is not noticed", "kind="+g.kind))
 		require.Equal(t, explicit, kept(c, "d", "default"))
 		require.Equal(t, explicit, kept(c, "e", "plain"))
 		require.Equal(t, inNamespace, kept(c, "f", "own"))

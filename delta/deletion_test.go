@@ -17,20 +17,20 @@ import (
 func TestAListedResourceIsLiveAgain(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
-		g.lists("ann", "bob", "eve")
-		g.list(c)
+		g.setUpstream("ann", "bob", "eve")
+		g.runInformer(c)
 		g.awaitAll(3, deltatype.ResourceStateSynced)
-		g.lists("ann")
-		require.Equal(t, 2, g.list(c).Deleted)
+		g.setUpstream("ann")
+		require.Equal(t, 2, g.runInformer(c).Deleted)
 		require.Equal(t, deltatype.CauseUnlisted, g.row(g.kind, "bob").Cause)
 
 		g.upstream.set(account{Name: "ann"}, account{Name: "bob"}, account{Name: "eve", Plan: "changed"})
-		require.Equal(t, 2, g.list(c).Scheduled)
+		require.Equal(t, 2, g.runInformer(c).Scheduled)
 		for _, name := range []string{"bob", "eve"} {
-			row := g.await(name, synced(3))
+			row := g.awaitRow(name, synced(3))
 			require.EqualValues(t, 2, row.SyncCount, "it is synced anew")
 		}
-		require.Zero(t, g.list(c).Scheduled, "once")
+		require.Zero(t, g.runInformer(c).Scheduled, "once")
 	})
 }
 
@@ -44,8 +44,8 @@ func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 			return nil
 		})
 		all := []string{"gone", "deleted", "informed", "ann"}
-		g.lists(all...)
-		g.list(c)
+		g.setUpstream(all...)
+		g.runInformer(c)
 		for _, name := range []string{"deleted", "informed"} {
 			_, err := c.Delete(t.Context(), g.kind, name)
 			require.NoError(t, err)
@@ -53,24 +53,24 @@ func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 		}
 		require.Equal(t, deltatype.CauseWork, g.row(g.kind, "gone").Cause)
 		g.upstream.set(account{Name: "gone", Plan: "changed"}, account{Name: "deleted", Plan: "changed"}, account{Name: "informed"}, account{Name: "ann"})
-		require.Zero(t, g.list(c).Scheduled)
+		require.Zero(t, g.runInformer(c).Scheduled)
 		// Left out, and listed once more: it was not the listing that deleted them.
-		g.lists("ann")
-		require.Zero(t, g.list(c).Deleted)
-		g.lists(all...)
-		require.Zero(t, g.list(c).Scheduled)
-		require.Equal(t, 3, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		g.setUpstream("ann")
+		require.Zero(t, g.runInformer(c).Deleted)
+		g.setUpstream(all...)
+		require.Zero(t, g.runInformer(c).Scheduled)
+		require.Equal(t, 3, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 
 		row, err := c.Revive(t.Context(), g.kind, "gone")
 		require.NoError(t, err)
 		require.Equal(t, deltatype.ResourceStateScheduled, row.State)
-		g.await("gone", synced(2))
+		g.awaitRow("gone", synced(2))
 		n, err := c.ReviveAll(t.Context(), delta.Filter{ObjectIDs: []string{"deleted", "ann"}})
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
-		g.await("deleted", synced(3))
+		g.awaitRow("deleted", synced(3))
 		g.inform(c, nil, "informed")
-		g.await("informed", synced(3))
+		g.awaitRow("informed", synced(3))
 
 		refused := new(delta.StateError)
 		_, err = c.Revive(t.Context(), g.kind, "ann")
@@ -93,8 +93,8 @@ func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 			}
 			return nil
 		})
-		g.lists("gone", "deleted", "ann")
-		g.list(c)
+		g.setUpstream("gone", "deleted", "ann")
+		g.runInformer(c)
 		_, err := c.Delete(t.Context(), g.kind, "deleted")
 		require.NoError(t, err)
 		passRetention := func() {
@@ -107,10 +107,10 @@ func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 		}
 		for range 2 {
 			passRetention()
-			require.Zero(t, g.list(c).Scheduled)
+			require.Zero(t, g.runInformer(c).Scheduled)
 			endRetention()
 			for _, name := range []string{"gone", "deleted"} {
-				row := g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil || (r.DueAt != nil && r.DueAt.After(g.now())) })
+				row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil || (r.DueAt != nil && r.DueAt.After(g.now())) })
 				require.NotNil(t, row, "it is removed: %s", name)
 				require.Equal(t, deltatype.ResourceStateDeleted, row.State, name)
 				require.Equal(t, retention, row.DueAt.Sub(*row.ListedAt), name)
@@ -118,14 +118,14 @@ func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 		}
 		require.EqualValues(t, 3, worked.Load())
 
-		g.lists("ann")
-		require.Zero(t, g.list(c).Deleted)
+		g.setUpstream("ann")
+		require.Zero(t, g.runInformer(c).Deleted)
 		passRetention()
 		endRetention()
-		g.await("gone", gone)
-		g.await("deleted", gone)
-		g.lists("gone", "deleted", "ann")
-		require.Equal(t, 2, g.list(c).Scheduled, "it is new")
+		g.awaitRow("gone", isGone)
+		g.awaitRow("deleted", isGone)
+		g.setUpstream("gone", "deleted", "ann")
+		require.Equal(t, 2, g.runInformer(c).Scheduled, "it is new")
 	})
 }
 
@@ -139,8 +139,8 @@ func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
 			}
 			return nil
 		})
-		g.lists("gone", "deleted", "ann")
-		g.list(c)
+		g.setUpstream("gone", "deleted", "ann")
+		g.runInformer(c)
 		_, err := c.Delete(t.Context(), g.kind, "deleted")
 		require.NoError(t, err)
 
@@ -150,21 +150,21 @@ func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
 			g.exec(`UPDATE delta_resource SET synced_at = synced_at - $1::interval, listed_at = listed_at - $1::interval, due_at = now(), dispatch_at = now()
 				WHERE state = 'deleted'`, retention)
 			for _, name := range []string{"gone", "deleted"} {
-				row := g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil || r.DueAt == nil })
+				row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil || r.DueAt == nil })
 				require.NotNil(t, row, "it is removed before a listing could leave it out: %s", name)
 				require.Equal(t, deltatype.ResourceStateDeleted, row.State, name)
 			}
 		}
 		pass()
-		g.lists("gone", "deleted", "ann")
-		require.Zero(t, g.list(c).Scheduled, "it stays deleted")
+		g.setUpstream("gone", "deleted", "ann")
+		require.Zero(t, g.runInformer(c).Scheduled, "it stays deleted")
 		g.exec("UPDATE delta_shard SET last_full_listing = last_full_listing - $1::interval", retention)
 		pass()
 
-		g.lists("ann")
-		require.Zero(t, g.list(c).Deleted)
-		g.await("gone", gone)
-		g.await("deleted", gone)
+		g.setUpstream("ann")
+		require.Zero(t, g.runInformer(c).Deleted)
+		g.awaitRow("gone", isGone)
+		g.awaitRow("deleted", isGone)
 	})
 }
 
@@ -182,5 +182,5 @@ func TestADeletedResourceIsRemovedIfCompleteListingsAreOff(t *testing.T) {
 	h.exec("UPDATE delta_resource SET synced_at = now() - interval '2 days', due_at = now(), dispatch_at = now()")
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.DueAt == nil })
 	h.start(h.config(none))
-	h.eventually("account", "ann", gone)
+	h.eventually("account", "ann", isGone)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// started is how the latest run of a resource's workflow was started.
-func (h *harness) started(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
+// startAttributes is how the latest run of a resource's workflow was started.
+func (h *harness) startAttributes(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
 	h.t.Helper()
 	events := h.history(h.Prefix + "/" + kind + "/" + id)
 	require.NotEmpty(h.t, events)
@@ -25,7 +25,7 @@ func (h *harness) started(kind, id string) *historypb.WorkflowExecutionStartedEv
 func (h *harness) beganUnsignalled(kind, id string) {
 	h.t.Helper()
 	workflowID := h.Prefix + "/" + kind + "/" + id
-	h.comes(workflowID, endsAttempt) // the row has the outcome before the history does
+	h.awaitEvent(workflowID, endsAttempt) // the row has the outcome before the history does
 	events := h.history(workflowID)
 	require.False(h.t, slices.ContainsFunc(events[:slices.IndexFunc(events, endsAttempt)], isSignal))
 }
@@ -47,15 +47,15 @@ func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
-	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 	h.beganUnsignalled("account", "ann")
-	run := h.started("account", "ann").GetOriginalExecutionRunId()
+	run := h.startAttributes("account", "ann").GetOriginalExecutionRunId()
 
 	// What is informed anew has a workflow that rests, and that is to hear of it.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(2))
-	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId())
+	require.Equal(t, run, h.startAttributes("account", "ann").GetOriginalExecutionRunId())
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
@@ -72,7 +72,7 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.Equal(t, "old", <-works)
-	run := h.started("account", "ann").GetOriginalExecutionRunId()
+	run := h.startAttributes("account", "ann").GetOriginalExecutionRunId()
 
 	_, err = h.Pool.Exec(t.Context(), "DELETE FROM delta_resource WHERE kind = 'account' AND object_id = 'ann'")
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.Equal(t, "new", <-works)
-	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId(), "it is the workflow that ran already")
+	require.Equal(t, run, h.startAttributes("account", "ann").GetOriginalExecutionRunId(), "it is the workflow that ran already")
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
@@ -98,7 +98,7 @@ func TestStopLeavesNoStartUnanswered(t *testing.T) {
 	until(t, func() bool { return temporal.begun.Load() > 0 })
 	require.NoError(t, c.Stop(t.Context()))
 	temporal.late.Store(false)
-	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isFirstTask(enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)),
 		"the task was done before Stop returned")
 	h.start(config)

@@ -25,7 +25,7 @@ func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	h.killChild("eager", "accepted")
-	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)
 
 	h.startWorker(nil)
@@ -55,7 +55,7 @@ func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 			row := h.eventually("account", "ann", synced(1))
 			require.Equal(t, c.timesOut, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isFirstTask(enumspb.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT)))
 			require.EqualValues(t, 1, temporal.begun.Load(), "an answer was lost")
-			require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+			require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 			require.Equal(t, 1, row.Attempt)
 			require.EqualValues(t, 1, row.SyncCount)
 		})

@@ -42,7 +42,7 @@ func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 	outside := &upstream[emptied]{}
 	lists := func(n int) {
 		var all []emptied
-		for _, m := range mirrors(n) {
+		for _, m := range newMirrors(n) {
 			all = append(all, emptied{m})
 		}
 		outside.set(all...)
@@ -62,7 +62,7 @@ func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 	emptiedRun := run()
 	require.Zero(t, emptiedRun.Deleted)
 	require.EqualValues(t, 10, emptiedRun.Withheld)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.states("emptied"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.countStates("emptied"))
 	require.True(t, log.has("a listing names nothing at all: nothing is marked deleted until it is approved"))
 	withheld, err := c.Withheld(t.Context())
 	require.NoError(t, err)
@@ -94,7 +94,7 @@ func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
 	for i := range 10 {
 		outside.all[fmt.Sprintf("s%d", i)] = names("o", 10)
 	}
-	c := h.start(h.config(add[emptiedRegion](outside)))
+	c := h.start(h.config(addTo[emptiedRegion](outside)))
 	run := func() *delta.InformRun {
 		t.Helper()
 		run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "emptied-region", RunForeground: true}, nil)
@@ -110,8 +110,8 @@ func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
 	emptiedRun := run()
 	require.Zero(t, emptiedRun.Deleted)
 	require.EqualValues(t, 100, emptiedRun.Withheld)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 100}, h.states("emptied-region"))
-	for name, shard := range shards(t, c, "emptied-region") {
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 100}, h.countStates("emptied-region"))
+	for name, shard := range shardsByName(t, c, "emptied-region") {
 		require.EqualValues(t, 10, shard.Withheld.Missing, name)
 		require.Equal(t, "a listing names nothing at all", shard.Withheld.Reason, name)
 	}
@@ -121,7 +121,7 @@ func TestAnEmptyListingDeletesAllIfMaxDeletedAllowsIt(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[unguarded]{}
-	for _, m := range mirrors(20) {
+	for _, m := range newMirrors(20) {
 		outside.all = append(outside.all, unguarded{m})
 	}
 	c := h.start(h.config(with(&controller[unguarded]{inform: outside.inform})))

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-func next(t *testing.T, events <-chan delta.Event) delta.Event {
+func nextEvent(t *testing.T, events <-chan delta.Event) delta.Event {
 	t.Helper()
 	select {
 	case e, open := <-events:
@@ -46,7 +46,7 @@ func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
 		require.NoError(t, err)
 	}
 	inform(account{Name: "ann"}, 0)
-	e := next(t, events)
+	e := nextEvent(t, events)
 	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
 	require.EqualValues(t, 1, e.Resource.SyncCount, "created")
 	require.WithinDuration(t, time.Now(), e.Timestamp, time.Minute)
@@ -55,23 +55,23 @@ func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
 	require.Positive(t, e.Wait)
 	require.NoError(t, e.Err)
 	inform(account{Name: "ann", Plan: "gold"}, 0)
-	require.EqualValues(t, 2, next(t, events).Resource.SyncCount, "updated")
+	require.EqualValues(t, 2, nextEvent(t, events).Resource.SyncCount, "updated")
 
 	inform(account{Name: "shaky"}, 0)
-	e = next(t, events)
+	e = nextEvent(t, events)
 	require.Equal(t, delta.EventCategoryObjectFailed, e.EventCategory)
 	require.Equal(t, deltatype.ResourceStateFailed, e.Resource.State)
 	require.EqualError(t, e.Err, "boom")
 	require.Positive(t, e.Duration)
-	e = next(t, events)
+	e = nextEvent(t, events)
 	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
 	require.Equal(t, 2, e.Resource.Attempt)
 	require.EqualValues(t, 1, e.Resource.SyncCount, "attempts are not syncs")
 
 	inform(account{Name: "bad"}, 1)
-	require.Equal(t, deltatype.ResourceStateDegraded, next(t, events).Resource.State)
+	require.Equal(t, deltatype.ResourceStateDegraded, nextEvent(t, events).Resource.State)
 	inform(account{Name: "gone"}, 0)
-	require.Equal(t, "gone", next(t, deletions).Resource.ObjectID)
+	require.Equal(t, "gone", nextEvent(t, deletions).Resource.ObjectID)
 
 	cancel()
 	cancel()
@@ -124,7 +124,7 @@ func TestSubscribersShareNothingAndSkippedInformsAreEvents(t *testing.T) {
 	_, err := c.InformMany(t.Context(), []delta.Object{account{Name: "ann"}, account{Name: "new"}}, nil)
 	require.NoError(t, err)
 	for range 2 {
-		e, other := next(t, mine), next(t, others)
+		e, other := nextEvent(t, mine), nextEvent(t, others)
 		require.Equal(t, "ann", e.Resource.ObjectID)
 		require.Equal(t, e.Resource, other.Resource)
 		e.Resource.Tags[0], e.Resource.Metadata[0], e.Resource.EncodedObject[0], e.Resource.Hash[0] = "mine", 'x', 'x', 0xFF

@@ -75,8 +75,8 @@ func (upgrading[M]) Upgrade(version int, object []byte) ([]byte, error) {
 	return fmt.Appendf(nil, `{"id": %q, "cents": %s00}`, old.Key, old.Amount), nil
 }
 
-// waiting is a row that waits for a worker which understands it, for a reason.
-func waiting(why string) func(*deltatype.ResourceRow) bool {
+// isWaitingFor is a row that waits for a worker which understands it, for a reason.
+func isWaitingFor(why string) func(*deltatype.ResourceRow) bool {
 	return func(r *deltatype.ResourceRow) bool {
 		n := len(r.Errors)
 		return r.State == deltatype.ResourceStateScheduled && r.Attempt == 0 && n > 0 && r.Errors[n-1].Attempt == 0 &&
@@ -107,15 +107,15 @@ func testUndecodable[M batchSized](t *testing.T) {
 		_, err := newer.Invalidate(t.Context(), payment2[M]{Key: key})
 		require.NoError(t, err)
 	}
-	row := h.eventually("payment", "a", waiting("does not decode into delta_test.payment2"))
+	row := h.eventually("payment", "a", isWaitingFor("does not decode into delta_test.payment2"))
 	again := row.DueAt
-	row = h.eventually("payment", "a", func(r *deltatype.ResourceRow) bool { return waiting("")(r) && r.DueAt.After(*again) })
+	row = h.eventually("payment", "a", func(r *deltatype.ResourceRow) bool { return isWaitingFor("")(r) && r.DueAt.After(*again) })
 	require.Len(t, row.Errors, 1, "the same reason is there once")
 	require.True(t, row.DueAt.After(*row.AttemptedAt), "it is offered again later")
-	h.eventually("payment", "b", waiting("does not decode"))
-	h.eventually("payment", "c", waiting("does not decode"))
+	h.eventually("payment", "b", isWaitingFor("does not decode"))
+	h.eventually("payment", "c", isWaitingFor("does not decode"))
 	// A row that is offered again is not counted while it is offered, so the three are there together at some time only.
-	until(t, func() bool { return undecodable(t, newer) == 3 }, "all three are counted")
+	until(t, func() bool { return countUndecodable(t, newer) == 3 }, "all three are counted")
 
 	// A new inform replaces it, and Delete deletes it.
 	row, err := newer.Sync(t.Context(), payment2[M]{"b", 1250}, nil)
@@ -129,11 +129,11 @@ func testUndecodable[M batchSized](t *testing.T) {
 	h.start(h.config(with(&controller[payment1[M]]{})))
 	row = h.eventually("payment", "a", inState(deltatype.ResourceStateSynced))
 	require.Equal(t, 1, row.Attempt)
-	require.Zero(t, undecodable(t, newer))
+	require.Zero(t, countUndecodable(t, newer))
 }
 
-// undecodable is how many payments wait for a worker that understands them.
-func undecodable(t *testing.T, c *delta.Client) int64 {
+// countUndecodable is how many payments wait for a worker that understands them.
+func countUndecodable(t *testing.T, c *delta.Client) int64 {
 	t.Helper()
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
@@ -163,7 +163,7 @@ func testVersions[M batchSized](t *testing.T) {
 	require.Zero(t, row.ObjectVersion, "the row keeps what was informed")
 	cents, _ := seen.Load("a")
 	require.Equal(t, 1200, cents)
-	h.eventually("payment", "unlucky", waiting("upgrading the stored object from version 0 to 3: thirteen is not upgraded"))
+	h.eventually("payment", "unlucky", isWaitingFor("upgrading the stored object from version 0 to 3: thirteen is not upgraded"))
 	row, err := c.Sync(t.Context(), payment3[M]{"a", 1300}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 3, row.ObjectVersion)
@@ -176,10 +176,10 @@ func testVersions[M batchSized](t *testing.T) {
 	}})))
 	_, err = older.Invalidate(t.Context(), payment2[M]{Key: "a"})
 	require.NoError(t, err)
-	h.eventually("payment", "a", waiting("is of version 3 of its type, and delta_test.payment2"))
+	h.eventually("payment", "a", isWaitingFor("is of version 3 of its type, and delta_test.payment2"))
 	h.eventually("payment", "unlucky", inState(deltatype.ResourceStateSynced))
 	h.exec("UPDATE delta_resource SET object_version = 0, due_at = now(), dispatch_at = now() WHERE object_id = 'a'")
-	h.eventually("payment", "a", waiting(`with the id ""`))
+	h.eventually("payment", "a", isWaitingFor(`with the id ""`))
 }
 
 // A rolling deploy: workers of both versions run, and each resource finds one that understands it.

@@ -29,8 +29,8 @@ func (b *linesBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// take returns the lines since it was called last.
-func (b *linesBuffer) take(t *testing.T) (all []map[string]any) {
+// takeLines returns the lines since it was called last.
+func (b *linesBuffer) takeLines(t *testing.T) (all []map[string]any) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,7 +72,7 @@ func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 		degraded := failed("page", "z", errors.New("the last"))
 		degraded.IsDegraded = true
 		l.add(degraded) // so has another level
-		lines := logs.take(t)
+		lines := logs.takeLines(t)
 		require.Len(t, lines, 12)
 		for i := range 10 {
 			require.Equal(t, "an attempt failed; it is tried again", lines[i]["msg"])
@@ -83,11 +83,11 @@ func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 
 		time.Sleep(failureWindow - time.Nanosecond)
 		synctest.Wait()
-		require.Empty(t, logs.take(t), "the window is open")
+		require.Empty(t, logs.takeLines(t), "the window is open")
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, 10*time.Second, time.Since(began))
-		lines = logs.take(t)
+		lines = logs.takeLines(t)
 		require.Len(t, lines, 1, "the kinds and levels that were not in masses have no summary")
 		require.Equal(t, "INFO", lines[0]["level"])
 		require.Equal(t, "more attempts of the kind have failed; they have no lines of their own", lines[0]["msg"])
@@ -100,15 +100,15 @@ func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 		for range 11 {
 			l.add(failed("page", "again", errors.New("500")))
 		}
-		require.Len(t, logs.take(t), 10)
+		require.Len(t, logs.takeLines(t), 10)
 		l.flush()
-		lines = logs.take(t)
+		lines = logs.takeLines(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, 1, lines[0]["failures"])
 		require.Equal(t, []any{"1 × 500"}, lines[0]["errors"])
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		require.Empty(t, logs.take(t), "what was flushed is not logged again")
+		require.Empty(t, logs.takeLines(t), "what was flushed is not logged again")
 	})
 }
 
@@ -123,10 +123,10 @@ func TestPassesThatFailInMassesAreNotCalledAttempts(t *testing.T) {
 			degraded.IsDegraded = true
 			l.add(degraded) // of the same level
 		}
-		require.Len(t, logs.take(t), 2*loggedFailures)
+		require.Len(t, logs.takeLines(t), 2*loggedFailures)
 		l.flush()
 		summaries := map[any]any{}
-		for _, line := range logs.take(t) {
+		for _, line := range logs.takeLines(t) {
 			require.EqualValues(t, 2, line["failures"])
 			summaries[line["msg"]] = line["errors"]
 		}
@@ -172,9 +172,9 @@ func TestMethodsOfErrorsAreCalledUnderNoLockOfTheLog(t *testing.T) {
 		known.text = "as it was when the call ended"
 		l.add(known)
 		require.Equal(t, loggedFailures+1, asked, "an error that was asked is not asked again")
-		_ = logs.take(t)
+		_ = logs.takeLines(t)
 		l.flush()
-		lines := logs.take(t)
+		lines := logs.takeLines(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, 3, lines[0]["failures"])
 		require.ElementsMatch(t, []any{
@@ -195,7 +195,7 @@ func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "gone"}, Generation: 4, Attempt: 2, IsUnwritten: true}, row))
 	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "no", Trace: "main.go"}, Generation: 4, Attempt: 2, IsUnwritten: true}, row))
 	const superseded = "an attempt failed after its resource had gone on without it; nothing follows from it"
-	lines := logs.take(t)
+	lines := logs.takeLines(t)
 	require.Len(t, lines, 4)
 	for i, want := range []struct {
 		level, msg, err     string
@@ -228,9 +228,9 @@ func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 			l.add(failed("page", "x", fmt.Errorf("odd %d", loggedFailures)))
 		}
 		require.Len(t, l.windows[failureKey{kind: "page", level: slog.LevelInfo}].byError, maxCountedErrors)
-		_ = logs.take(t)
+		_ = logs.takeLines(t)
 		l.flush()
-		lines := logs.take(t)
+		lines := logs.takeLines(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, maxCountedErrors+8, lines[0]["failures"], "all are counted")
 		require.Equal(t, "5 × odd 10", lines[0]["errors"].([]any)[0])

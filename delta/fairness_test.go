@@ -61,7 +61,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 		g.informEach(c, nil, names("free", 10)...)
 		g.inform(c, nil, names("wide", 30)...)
 		for _, name := range append(names("free", 10), names("wide", 30)...) {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 
 		// What is informed now is not dispatched before there is a slot. The dispatcher has looked when it has dispatched what came after.
@@ -72,7 +72,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 			late = append(late, result)
 		}
 		g.informEach(c, nil, "after")
-		g.await("after", synced(1))
+		g.awaitRow("after", synced(1))
 		for _, informed := range late {
 			row := g.row(g.kind, informed.Resource.ObjectID)
 			require.Equal(t, informed.Resource.DispatchAt, row.DispatchAt, "it is not leased")
@@ -83,7 +83,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 
 		release()
 		for _, name := range append(append(crowd, names("single", 20)...), names("late", 5)...) {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 	})
 }
@@ -115,11 +115,11 @@ func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 		before := g.row(g.kind, "patient").DispatchAt
 		require.NoError(t, c.Start(t.Context()))
 		t.Cleanup(func() { _ = c.Stop(context.Background()) })
-		g.await("patient", func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(*before) })
+		g.awaitRow("patient", func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(*before) })
 
 		g.exec("DELETE FROM delta_resource WHERE priority = 1")
 		swallow.Store(false)
 		g.exec("UPDATE delta_resource SET dispatch_at = now()")
-		g.await("patient", synced(1))
+		g.awaitRow("patient", synced(1))
 	})
 }

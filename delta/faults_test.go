@@ -43,15 +43,15 @@ func newSilentProxy(t *testing.T, target string) *silentProxy {
 			p.mu.Lock()
 			p.conns = append(p.conns, in, out)
 			p.mu.Unlock()
-			go p.forward(out, in)
-			go p.forward(in, out)
+			go p.pipe(out, in)
+			go p.pipe(in, out)
 		}
 	}()
 	t.Cleanup(p.end)
 	return p
 }
 
-func (p *silentProxy) forward(to, from net.Conn) {
+func (p *silentProxy) pipe(to, from net.Conn) {
 	defer to.Close() //nolint:errcheck // one of two that close it
 	buf := make([]byte, 64<<10)
 	for {
@@ -99,8 +99,8 @@ func (h *harness) poolThrough() (*pgxpool.Pool, *silentProxy) {
 	return pool, proxy
 }
 
-// details are what the Temporal UI shows of a workflow; empty where nobody answers.
-func (h *harness) details(workflowID string) string {
+// workflowDetails are what the Temporal UI shows of a workflow; empty where nobody answers.
+func (h *harness) workflowDetails(workflowID string) string {
 	h.t.Helper()
 	value, err := h.Temporal.QueryWorkflow(context.Background(), workflowID, "", "__temporal_workflow_metadata")
 	if err != nil {

@@ -42,8 +42,8 @@ func workFigured(_ context.Context, r *delta.Resource[figured]) error {
 	return nil
 }
 
-// attempts are the sums over all minutes of a kind, and how many minutes there are.
-func (h *harness) attempts(c *delta.Client, kind string) (sums map[delta.Outcome]int64, minutes int) {
+// sumAttempts are the sums over all minutes of a kind, and how many minutes there are.
+func (h *harness) sumAttempts(c *delta.Client, kind string) (sums map[delta.Outcome]int64, minutes int) {
 	h.t.Helper()
 	all, err := c.Figures(h.t.Context(), kind, time.Now().Add(-time.Hour))
 	require.NoError(h.t, err)
@@ -79,7 +79,7 @@ func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	_, err := reader.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	until(t, func() bool {
-		return h.count("SELECT count(*)::int FROM delta_resource WHERE state IN ('synced', 'degraded', 'deleted')") == len(objects)
+		return h.countRows("SELECT count(*)::int FROM delta_resource WHERE state IN ('synced', 'degraded', 'deleted')") == len(objects)
 	})
 	require.NoError(t, one.Stop(t.Context()))
 	require.NoError(t, other.Stop(t.Context()))
@@ -92,7 +92,7 @@ func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	wanted := map[delta.Outcome]int64{
 		delta.OutcomeSynced: 8 + 8 + 8 + 1, delta.OutcomeDegraded: 8, delta.OutcomeDeleted: 8, delta.OutcomeFailed: 8, delta.OutcomeSnoozed: 8,
 	}
-	sums, minutes := h.attempts(reader, "figured")
+	sums, minutes := h.sumAttempts(reader, "figured")
 	require.Equal(t, wanted, sums)
 	require.LessOrEqual(t, minutes, int(h.now().Truncate(time.Minute).Sub(began.Truncate(time.Minute))/time.Minute)+1, "clients share the row of a minute")
 	var synced, degraded int64
@@ -149,7 +149,7 @@ func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 	require.EqualValues(t, 1, written.n.Load())
 	for _, kind := range []string{"account", "figured"} {
-		sums, _ := h.attempts(c, kind)
+		sums, _ := h.sumAttempts(c, kind)
 		require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 5}, sums, kind)
 	}
 	idle, err := delta.NewClient(pool, h.config(with(&controller[account]{})))
@@ -173,7 +173,7 @@ func TestFiguresAreWrittenPeriodicallyAndAfterAFailure(t *testing.T) {
 	become := func(synced int64) {
 		t.Helper()
 		until(t, func() bool {
-			sums, _ := h.attempts(reader, "account")
+			sums, _ := h.sumAttempts(reader, "account")
 			return sums[delta.OutcomeSynced] == synced
 		})
 	}
@@ -191,7 +191,7 @@ func TestFiguresAreWrittenPeriodicallyAndAfterAFailure(t *testing.T) {
 	_, err = c.Sync(t.Context(), account{Name: "cay"}, nil)
 	require.NoError(t, err)
 	require.NoError(t, c.Stop(t.Context()))
-	sums, _ := h.attempts(reader, "account")
+	sums, _ := h.sumAttempts(reader, "account")
 	require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 3}, sums)
 }
 
@@ -205,11 +205,11 @@ func TestFiguresAreKeptForTwoDays(t *testing.T) {
 	]::timestamptz[]) AS m`)
 	require.NoError(t, err)
 	h.start(config)
-	until(t, func() bool { return h.count("SELECT count(*)::int FROM delta_figure") == 2 })
+	until(t, func() bool { return h.countRows("SELECT count(*)::int FROM delta_figure") == 2 })
 	all, err := h.client(h.config()).Figures(t.Context(), "account", time.Time{})
 	require.NoError(t, err)
 	require.Len(t, all, 1)
-	require.Equal(t, 1, h.count("SELECT count(*)::int FROM delta_figure WHERE minute = '-infinity'"), "sums stay")
+	require.Equal(t, 1, h.countRows("SELECT count(*)::int FROM delta_figure WHERE minute = '-infinity'"), "sums stay")
 }
 
 func TestDurationsAreCountedInBuckets(t *testing.T) {
@@ -287,6 +287,6 @@ func TestManyClientsWriteFiguresAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	require.Equal(t, 3*100*clients, h.count("SELECT sum(synced)::int FROM delta_figure WHERE minute = '-infinity' AND seconds = synced AND durations[11] = synced"))
-	require.Equal(t, 3*100*clients, h.count("SELECT sum(synced)::int FROM delta_figure WHERE minute > '-infinity'"))
+	require.Equal(t, 3*100*clients, h.countRows("SELECT sum(synced)::int FROM delta_figure WHERE minute = '-infinity' AND seconds = synced AND durations[11] = synced"))
+	require.Equal(t, 3*100*clients, h.countRows("SELECT sum(synced)::int FROM delta_figure WHERE minute > '-infinity'"))
 }

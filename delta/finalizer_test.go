@@ -40,15 +40,15 @@ func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 			ChanSize: 1000, Categories: []delta.EventCategory{delta.EventCategoryObjectDeleted, delta.EventCategoryObjectFinalized},
 		})
 		defer cancel()
-		g.lists(append(names("m", listed), "stays")...)
-		g.list(c)
+		g.setUpstream(append(names("m", listed), "stays")...)
+		g.runInformer(c)
 		g.inform(c, nil, "gone", "command")
-		g.await("command", synced(1))
+		g.awaitRow("command", synced(1))
 		_, err := c.Delete(t.Context(), g.kind, "command")
 		require.NoError(t, err)
-		g.await("gone", inState(deltatype.ResourceStateDeleted))
-		g.lists("stays")
-		require.Equal(t, listed, g.list(c).Deleted)
+		g.awaitRow("gone", inState(deltatype.ResourceStateDeleted))
+		g.setUpstream("stays")
+		require.Equal(t, listed, g.runInformer(c).Deleted)
 
 		// While Finalize fails, no row is removed, although their retention has passed.
 		until(t, func() bool {
@@ -62,19 +62,19 @@ func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 			}
 			return all == listed+2
 		})
-		require.Equal(t, listed+2, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		require.Equal(t, listed+2, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 		mu.Lock()
 		down = false
 		mu.Unlock()
 		// What was deleted explicitly is kept until a listing has left it out that began long enough after that.
-		until(t, func() bool { g.list(c); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		until(t, func() bool { g.runInformer(c); return g.countStates(g.kind)[deltatype.ResourceStateDeleted] == 0 })
 		mu.Lock()
 		defer mu.Unlock()
 		require.Equal(t, map[deltatype.Cause]int{deltatype.CauseUnlisted: listed, deltatype.CauseWork: 1, deltatype.CauseCommand: 1}, causes, "each once")
 		require.Zero(t, tries["stays"])
 		sent := map[delta.EventCategory]int{}
 		for range 2 * (listed + 2) {
-			sent[next(t, events).EventCategory]++
+			sent[nextEvent(t, events).EventCategory]++
 		}
 		require.Equal(t, map[delta.EventCategory]int{delta.EventCategoryObjectDeleted: listed + 2, delta.EventCategoryObjectFinalized: listed + 2}, sent)
 	})
@@ -91,25 +91,25 @@ func TestAClientWithoutAFinalizerLeavesDeletedResources(t *testing.T) {
 		}
 		require.NoError(t, g.startFinalizing(briefRetentions, work, finalizes).Stop(t.Context()))
 		older := g.startListed(briefRetentions, work)
-		require.True(t, g.logs.has("has no Finalizer", "kind="+g.kind))
+		require.True(t, g.logs.hasLine("has no Finalizer", "kind="+g.kind))
 		g.inform(older, nil, "ann", "bob")
-		g.await("bob", synced(1))
-		g.await("ann", synced(1))
+		g.awaitRow("bob", synced(1))
+		g.awaitRow("ann", synced(1))
 		n, err := older.DeleteAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
 		// Others are worked meanwhile: the dispatcher has looked, and left them.
 		g.inform(older, nil, "eve")
-		g.await("eve", synced(1))
-		require.Equal(t, 2, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		g.awaitRow("eve", synced(1))
+		require.Equal(t, 2, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 		require.NoError(t, older.Stop(t.Context()))
 
 		newer := g.startFinalizing(briefRetentions, work, finalizes)
-		g.lists("eve")
+		g.setUpstream("eve")
 		// What was deleted explicitly is kept until a listing has left it out that began long enough after that.
-		until(t, func() bool { g.list(newer); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
-		g.await("ann", gone)
-		g.await("bob", gone)
+		until(t, func() bool { g.runInformer(newer); return g.countStates(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		g.awaitRow("ann", isGone)
+		g.awaitRow("bob", isGone)
 		require.Len(t, finalize, 2, "each once")
 	})
 }
@@ -145,11 +145,11 @@ func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 			return nil
 		})
 		g.inform(c, nil, "ann")
-		g.await("ann", synced(1))
+		g.awaitRow("ann", synced(1))
 		_, err := c.Delete(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
 		require.NoError(t, <-ended)
-		g.await("ann", func(r *deltatype.ResourceRow) bool { return r != nil && *r.Finalized })
+		g.awaitRow("ann", func(r *deltatype.ResourceRow) bool { return r != nil && *r.Finalized })
 		require.Empty(t, ended, "once")
 	})
 }

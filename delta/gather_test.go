@@ -84,7 +84,7 @@ func (r *recorder) seen() (calls int) {
 	return calls + len(r.waiting)
 }
 
-func own(t *testing.T, id string) func(*deltatype.ObjectInformResult, error) {
+func requireOwn(t *testing.T, id string) func(*deltatype.ObjectInformResult, error) {
 	return func(result *deltatype.ObjectInformResult, err error) {
 		if err != nil || result.Resource.ObjectID != id {
 			t.Errorf("%s: %+v %v", id, result, err)
@@ -97,7 +97,7 @@ func TestCallsThatComeMeanwhileAreOneStatement(t *testing.T) {
 	r := newRecorder()
 	var all sync.WaitGroup
 	for _, id := range []string{"first", "second", "a", "b", "a", "c"} {
-		r.start(t.Context(), &all, id, own(t, id))
+		r.start(t.Context(), &all, id, requireOwn(t, id))
 	}
 	close(r.hold)
 	all.Wait()
@@ -112,7 +112,7 @@ func TestAStatementIsBounded(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range maxSingles + maxGathered + 1 {
 		id := fmt.Sprint(i)
-		r.start(t.Context(), &all, id, own(t, id))
+		r.start(t.Context(), &all, id, requireOwn(t, id))
 	}
 	close(r.hold)
 	all.Wait()
@@ -126,7 +126,7 @@ func TestInformsThatFailTogetherAreWrittenAlone(t *testing.T) {
 	r.fail = errors.New("one of them is bad")
 	var all sync.WaitGroup
 	for _, id := range []string{"first", "second", "a", "b"} {
-		r.start(t.Context(), &all, id, own(t, id))
+		r.start(t.Context(), &all, id, requireOwn(t, id))
 	}
 	close(r.hold)
 	all.Wait()
@@ -139,7 +139,9 @@ func TestAStatementThatIsStuckKeepsNobodyBack(t *testing.T) {
 	r.stuckAfter = 200 * time.Millisecond
 	var all sync.WaitGroup
 	for _, id := range []string{"first", "second", "a"} {
-		all.Go(func() { own(t, id)(r.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: id})) })
+		all.Go(func() {
+			requireOwn(t, id)(r.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: id}))
+		})
 	}
 	require.Eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.sets) == 3 }, 3*time.Minute, time.Millisecond)
 	close(r.hold)

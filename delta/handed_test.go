@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// unconnected makes a client that is only told what has happened.
-func unconnected(t *testing.T, config *delta.Config) *delta.Client {
+// newUnconnected makes a client that is only told what has happened.
+func newUnconnected(t *testing.T, config *delta.Config) *delta.Client {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), "postgres://localhost/nothing-connects")
 	require.NoError(t, err)
@@ -58,8 +58,8 @@ func (c *callbacks) Handle(_ context.Context, r slog.Record) error {
 func (c *callbacks) WithAttrs([]slog.Attr) slog.Handler { return c }
 func (c *callbacks) WithGroup(string) slog.Handler      { return c }
 
-// ends sees that something ends, which a lock might keep from it.
-func ends(t *testing.T, why string, do func()) {
+// requireEnds sees that something ends, which a lock might keep from it.
+func requireEnds(t *testing.T, why string, do func()) {
 	t.Helper()
 	ended := make(chan struct{})
 	go func() {
@@ -98,19 +98,19 @@ func TestAHandlerOfDroppedEventsMaySubscribe(t *testing.T) {
 			}
 		},
 	}
-	c = unconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(user)})
+	c = newUnconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(user)})
 	full := &delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{delta.EventCategoryObjectFailed}}
 	_, cancel := c.SubscribeConfig(full)
 	c.SubscribeConfig(full)
-	ends(t, "events are handed out", func() {
+	requireEnds(t, "events are handed out", func() {
 		for range 3 {
 			c.Observe(failed("ann", 1))
 		}
 	})
 	require.EqualValues(t, 2*2, counted.Load(), "both subscriptions hold one of three")
 	require.EqualValues(t, 2+2, subscribed.Load(), "Telemetry was called for two events, and the log has a line for each subscription")
-	ends(t, "a subscription is cancelled", cancel)
-	ends(t, "the client stops", func() { require.NoError(t, c.Stop(context.Background())) })
+	requireEnds(t, "a subscription is cancelled", cancel)
+	requireEnds(t, "the client stops", func() { require.NoError(t, c.Stop(context.Background())) })
 	require.EqualValues(t, 2+2+2, subscribed.Load(), "each has ended with a line in the log")
 }
 
@@ -124,7 +124,7 @@ func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 		<-handled
 		require.Equal(t, "second", <-handled, "it was called for the next one meanwhile")
 	}}
-	c := unconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(slog.DiscardHandler), ErrorHandler: func(_ context.Context, f delta.Failure) {
+	c := newUnconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(slog.DiscardHandler), ErrorHandler: func(_ context.Context, f delta.Failure) {
 		<-release
 		handled <- f.Resource.ObjectID
 	}})
@@ -132,7 +132,7 @@ func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 	c.Observe(failed("first", 1))
 	until(t, func() bool { return c.Handed() == 0 })
 	c.Observe(failed("second", 8_000))
-	ends(t, "a failure is dropped", func() { c.Observe(failed("third", 8_000)) })
+	requireEnds(t, "a failure is dropped", func() { c.Observe(failed("third", 8_000)) })
 	require.NoError(t, c.Stop(context.Background()))
 }
 
@@ -151,7 +151,7 @@ func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 			handled = append(handled, f.Resource.ObjectID)
 		},
 	}
-	c := unconnected(t, config)
+	c := newUnconnected(t, config)
 	c.SetMostHandedBytes(11_000)
 	c.Observe(failed("larger than the bound", 20_000))
 	until(t, func() bool { return c.Handed() == 0 }) // the handler has it
@@ -159,7 +159,7 @@ func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 	c.Observe(failed("b", 4_000))
 	require.Equal(t, 2*(4_000+1<<10), c.Handed())
 	c.Observe(failed("c", 4_000))
-	until(t, func() bool { return logs.has("level=WARN", "the ErrorHandler is too slow", "failures=1") })
+	until(t, func() bool { return logs.hasLine("level=WARN", "the ErrorHandler is too slow", "failures=1") })
 	c.Observe(failed("d", 4_000))
 	require.EqualValues(t, 2, dropped.Load())
 	require.Equal(t, 1, strings.Count(logs.String(), "too slow"), "not for each of them")

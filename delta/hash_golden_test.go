@@ -28,7 +28,7 @@ const goldenHashes = "testdata/hashes.tsv"
 // of its libraries and of Go made. Hashes are stored with the resources: if an upgrade changed them, it would sync each again.
 func TestHashesAreStable(t *testing.T) {
 	t.Parallel()
-	cases := append(handwritten(), generated()...)
+	cases := append(handwrittenCases(), generatedCases()...)
 	require.GreaterOrEqual(t, len(cases), 400)
 
 	// A line is a name, a canonical form and a hash; or, if Delta refuses the object, a name, Delta's error and a dash.
@@ -264,8 +264,8 @@ type (
 	myByte   byte
 )
 
-// handwritten returns the objects that are known to be hard. Their names have numbers: add to the end of a list.
-func handwritten() (cases []goldenCase) {
+// handwrittenCases returns the objects that are known to be hard. Their names have numbers: add to the end of a list.
+func handwrittenCases() (cases []goldenCase) {
 	object := func(name string, o Object) { cases = append(cases, goldenCase{name, o}) }
 	value := func(name string, v any) { object(name, hashed{v}) }
 	values := func(name string, all ...any) {
@@ -366,7 +366,7 @@ func handwritten() (cases []goldenCase) {
 			"1", nil, true,
 			[]any{},
 			map[string]any{"z": 1, "a": []any{map[string]any{"y": 0, "b": 0}}},
-		}, deep(300), struct{}{},
+		}, deepValue(300), struct{}{},
 		struct{ A, b int }{1, 2}, &struct{ B, A int }{1, 2})
 	values("pointer", nil, none, pointer, &pointer, &none, []*int{nil, pointer}, map[string]*int{"a": nil, "b": pointer},
 		any(pointer))
@@ -391,7 +391,7 @@ func handwritten() (cases []goldenCase) {
 			"a": {2},
 		}, textValue{"<text> 😀\u2028"}, &textValue{"a\xffb"}, (*textValue)(nil), []textValue{{"x"}, {""}}, both{},
 		[]any{both{}}, map[string]any{"x": byValue{1}, "w": textValue{"t"}}, wrongJSON{}, failing{}, []any{failing{}})
-	values("refused", make(chan int), func() {}, complex(1, 1), cyclic(), cyclicMap(), math.NaN(), []float64{math.Inf(1)})
+	values("refused", make(chan int), func() {}, complex(1, 1), cyclicNode(), cyclicMap(), math.NaN(), []float64{math.Inf(1)})
 	values("embedded", outer{inner{"a", "b", "c"}, nil, 1}, outer{inner{"a", "b", "c"}, &sibling{"b2", "d"}, 1}, &outer{},
 		namedInner{inner{"a", "b", "c"}, 2}, sibling{}, inner{})
 
@@ -434,7 +434,7 @@ func handwritten() (cases []goldenCase) {
 	return cases
 }
 
-func deep(n int) (v any) {
+func deepValue(n int) (v any) {
 	for i := range n {
 		if v = any([]any{v}); i%3 == 0 {
 			v = map[string]any{"d": v, "b": i}
@@ -445,7 +445,7 @@ func deep(n int) (v any) {
 
 type node struct{ Next *node }
 
-func cyclic() *node {
+func cyclicNode() *node {
 	n := &node{}
 	n.Next = n
 	return n
@@ -602,7 +602,7 @@ func (g generator) quote() string {
 	return `"` + b.String() + `"`
 }
 
-func generated() (cases []goldenCase) {
+func generatedCases() (cases []goldenCase) {
 	g := generator{rand.NewPCG(1, 2)}
 	for i := range 240 {
 		var o Object

@@ -40,7 +40,7 @@ func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 				return invoke(ctx, method, req, reply, cc, opts...)
 			}))
 	}))}
-	outside := &upstream[mirror]{all: mirrors(10)}
+	outside := &upstream[mirror]{all: newMirrors(10)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(_ context.Context, r *delta.Resource[mirror]) error {
 		if r.ObjectID == "m003" || r.ObjectID == "m007" {
 			return delta.ResourceDegrade(errors.New("hopeless"))
@@ -51,7 +51,7 @@ func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 	require.ErrorContains(t, err, "2 of 10 resources degraded: m003, m007")
 	require.True(t, lost.Load(), "an answer was lost")
 	require.Equal(t, 10, run.Listed)
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_listing") == 0 }, "what was recorded for it is removed")
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_listing") == 0 }, "what was recorded for it is removed")
 }
 
 // secretive objects have ids that Temporal must not know; there is one that Postgres cannot store.
@@ -76,8 +76,8 @@ func (n *jsonNumber) UnmarshalJSON(data []byte) error {
 
 func (secretive) Kind() string { return "secretive" }
 
-// all finds the workflows of a prefix, those that have ended too.
-func (h *harness) all() (ids map[string]string) {
+// findWorkflows finds the workflows of a prefix, those that have ended too.
+func (h *harness) findWorkflows() (ids map[string]string) {
 	h.t.Helper()
 	ids = map[string]string{} // by run
 	request := &workflowservice.ListWorkflowExecutionsRequest{Namespace: h.TemporalNamespace, Query: "WorkflowId STARTS_WITH '" + h.Prefix + "'"}
@@ -138,10 +138,10 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	r, err := run()
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Refused)
-	require.True(t, logs.has("a listing names objects that cannot be taken", "refused=3"))
+	require.True(t, logs.hasLine("a listing names objects that cannot be taken", "refused=3"))
 	require.NotContains(t, logs.String(), secret)
 	outside.set(list("-ok", "-fails", "-panics", "-degrades")...)
-	outside.breaks(errors.New("the page of " + secret + " is gone"))
+	outside.failWith(errors.New("the page of " + secret + " is gone"))
 	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "secretive"}, nil))
 	until(t, func() bool {
 		passes, err := c.InformPasses(t.Context(), "secretive", "", 1)
@@ -149,7 +149,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		runs[passes[0].RunID] = true
 		return strings.Contains(passes[0].Error, secret)
 	}, "its history has the error")
-	outside.breaks(nil)
+	outside.failWith(nil)
 	_, err = run()
 	require.ErrorContains(t, err, "1 of 4 resources degraded: #")
 	require.NotContains(t, err.Error(), secret)
@@ -179,7 +179,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 			command, says = "retry", "Refused: retry"
 		}
 		require.NoError(t, h.Temporal.SignalWorkflow(t.Context(), row.WorkflowID, "", command, nil))
-		until(t, func() bool { return strings.Contains(h.details(row.WorkflowID), says) }, "%s", row.WorkflowID)
+		until(t, func() bool { return strings.Contains(h.workflowDetails(row.WorkflowID), says) }, "%s", row.WorkflowID)
 	}
 
 	// A run that no longer lists what there is, and says which that is.
@@ -188,12 +188,12 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Deleted)
 	until(t, func() bool {
-		return strings.Contains(h.details(r.WorkflowID), "because they are not listed any more: 3. #")
+		return strings.Contains(h.workflowDetails(r.WorkflowID), "because they are not listed any more: 3. #")
 	})
 
 	var found map[string]string
 	until(t, func() bool {
-		found = h.all()
+		found = h.findWorkflows()
 		open := map[string]bool{}
 		for run, id := range found {
 			open[run], open[id] = true, true
@@ -210,7 +210,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	failures := 0
 	for runID, id := range found {
 		require.NotContains(t, id, secret)
-		require.NotContains(t, h.details(id), secret, id)
+		require.NotContains(t, h.workflowDetails(id), secret, id)
 		events := h.Temporal.GetWorkflowHistory(t.Context(), id, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 		for events.HasNext() {
 			event, err := events.Next()

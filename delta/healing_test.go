@@ -62,8 +62,8 @@ func (a *absence) end() {
 	a.gone = false
 }
 
-// enter takes in that a call begins, and reports whether the namespace is gone.
-func (a *absence) enter(cancel *context.CancelFunc) (gone bool) {
+// beginCall takes in that a call begins, and reports whether the namespace is gone.
+func (a *absence) beginCall(cancel *context.CancelFunc) (gone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.calls == nil {
@@ -73,7 +73,7 @@ func (a *absence) enter(cancel *context.CancelFunc) (gone bool) {
 	return a.gone
 }
 
-func (a *absence) leave(cancel *context.CancelFunc) (gone bool) {
+func (a *absence) endCall(cancel *context.CancelFunc) (gone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.calls, cancel)
@@ -83,12 +83,12 @@ func (a *absence) leave(cancel *context.CancelFunc) (gone bool) {
 func (a *absence) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	gone := a.enter(&cancel)
+	gone := a.beginCall(&cancel)
 	var err error
 	if !gone {
 		err = invoke(ctx, method, req, reply, cc, opts...)
 	}
-	if a.leave(&cancel) || gone {
+	if a.endCall(&cancel) || gone {
 		return serviceerror.ToStatus(cmp.Or(a.err, serviceerror.NewNamespaceNotFound("gone"))).Err()
 	}
 	return err
@@ -111,8 +111,8 @@ const (
 	pollsAgain = "a Temporal worker polls again"
 )
 
-// says waits until something was logged so many times.
-func (b *logBuffer) says(t *testing.T, text string, times int) {
+// awaitText waits until something was logged so many times.
+func (b *logBuffer) awaitText(t *testing.T, text string, times int) {
 	t.Helper()
 	until(t, func() bool { return strings.Count(b.String(), text) >= times }, text)
 }
@@ -128,10 +128,10 @@ func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	h := newHarness(t)
 	var away absence
 	var logs logBuffer
-	w := hold(t, &meter{})
+	w := newHeldWork(t, &meter{})
 	config := h.config(with(&controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
 		return w.work(ctx, job{ResourceRow: r.ResourceRow, Object: r.Object.account})
-	}}), with(lister("a")))
+	}}), with(newLister("a")))
 	config.Temporal, config.Logger = h.temporalWith(away.intercept), logs.logger()
 	c := h.start(config)
 	_, err := c.Sync(t.Context(), brief{account{Name: "before"}}, nil)
@@ -141,10 +141,10 @@ func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	receive(t, w.began)
 
 	away.begin()
-	logs.says(t, gaveUp, 4) // two kinds, each with a worker for resources and one for its informer
+	logs.awaitText(t, gaveUp, 4) // two kinds, each with a worker for resources and one for its informer
 	require.Contains(t, partsOf(c.Health(t.Context())), delta.HealthTemporal)
 	away.end()
-	logs.says(t, pollsAgain, 4)
+	logs.awaitText(t, pollsAgain, 4)
 
 	_, err = c.Inform(t.Context(), brief{account{Name: "after"}}, nil)
 	require.NoError(t, err)
@@ -179,10 +179,10 @@ func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
 		c := h.client(config)
 		require.NoError(t, c.Start(context.Background()))
 		away.begin()
-		logs.says(t, gaveUp, 2)
+		logs.awaitText(t, gaveUp, 2)
 		if isBack {
 			away.end()
-			logs.says(t, pollsAgain, 2)
+			logs.awaitText(t, pollsAgain, 2)
 		}
 		require.NoError(t, c.Stop(context.Background()))
 		temporal.Close()
@@ -235,7 +235,7 @@ func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(temporal.Close)
 	var logs logBuffer
-	config := h.config(with(&controller[account]{}), with(lister("a")))
+	config := h.config(with(&controller[account]{}), with(newLister("a")))
 	config.Temporal, config.TemporalNamespace, config.Logger, config.MaintenanceJobInterval = temporal, name, logs.logger(), 5*time.Second
 	c := h.client(config)
 	until(t, func() bool { return c.Start(context.Background()) == nil }) // the server learns of a namespace within some seconds
@@ -247,7 +247,7 @@ func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	_, err = h.Temporal.OperatorService().DeleteNamespace(t.Context(), &operatorservice.DeleteNamespaceRequest{Namespace: name})
 	require.NoError(t, err)
 	gone := time.Now()
-	logs.says(t, gaveUp, 4)
+	logs.awaitText(t, gaveUp, 4)
 	require.Error(t, c.Health(t.Context()))
 	time.Sleep(time.Until(gone.Add(4 * time.Minute)))
 	createNamespace()

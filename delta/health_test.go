@@ -40,8 +40,8 @@ func partsOf(err error) (parts []delta.HealthPart) {
 	return parts
 }
 
-// probe asks a probe, and returns its answer.
-func probe(c *delta.Client, path string) (status int, body string) {
+// askProbe asks a probe, and returns its answer.
+func askProbe(c *delta.Client, path string) (status int, body string) {
 	answer := httptest.NewRecorder()
 	delta.Probes(c).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
 	return answer.Code, answer.Body.String()
@@ -53,11 +53,11 @@ func awaitProbes(t *testing.T, c *delta.Client, live, ready int) {
 	var said [2]string
 	until(t, func() bool {
 		var alive, isReady int
-		alive, said[0] = probe(c, "/livez")
+		alive, said[0] = askProbe(c, "/livez")
 		if live == isUp {
 			require.Equal(t, isUp, alive, said[0])
 		}
-		isReady, said[1] = probe(c, "/readyz")
+		isReady, said[1] = askProbe(c, "/readyz")
 		return alive == live && isReady == ready
 	}, "%s", shown[[2]string]{&said})
 }
@@ -72,8 +72,8 @@ func healthSays(t *testing.T, c *delta.Client, text string) {
 	}, "%s", shown[error]{&err})
 }
 
-// becomes waits until exactly these parts are not well, in this order.
-func becomes(t *testing.T, c *delta.Client, parts ...delta.HealthPart) {
+// awaitParts waits until exactly these parts are not well, in this order.
+func awaitParts(t *testing.T, c *delta.Client, parts ...delta.HealthPart) {
 	t.Helper()
 	var err error
 	until(t, func() bool {
@@ -131,7 +131,7 @@ func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	<-entered
 	leave <- struct{}{}
 	require.NoError(t, receive(t, started))
-	becomes(t, c)
+	awaitParts(t, c)
 	awaitProbes(t, c, isUp, isUp)
 	require.NoError(t, c.Err())
 	select {
@@ -171,7 +171,7 @@ func TestErrIsThatOfAStopThatCutWorkOff(t *testing.T) {
 	defer cancel()
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.Stop(ctx) }()
-	becomes(t, c, delta.HealthClient) // it is stopping, or has stopped
+	awaitParts(t, c, delta.HealthClient) // it is stopping, or has stopped
 	require.ErrorIs(t, receive(t, stopped), context.DeadlineExceeded)
 	<-c.Done()
 	require.ErrorIs(t, c.Err(), context.DeadlineExceeded)
@@ -187,13 +187,13 @@ func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
 	require.NoError(t, err)
 	awaitProbes(t, c, isUp, isUp)
 	postgres.refuse()
-	becomes(t, c, delta.HealthPostgres)
+	awaitParts(t, c, delta.HealthPostgres)
 	awaitProbes(t, c, isUp, isDown)
 	postgres.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 	require.NoError(t, c.Stop(t.Context()))
 	<-c.Done()
-	becomes(t, c, delta.HealthClient)
+	awaitParts(t, c, delta.HealthClient)
 }
 
 func TestHealthWhileTemporalIsAway(t *testing.T) {
@@ -204,17 +204,17 @@ func TestHealthWhileTemporalIsAway(t *testing.T) {
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = h.temporalBy(p)
 	c := h.start(config)
-	becomes(t, c)
+	awaitParts(t, c)
 	p.refuse()
-	becomes(t, c, delta.HealthTemporal)
+	awaitParts(t, c, delta.HealthTemporal)
 	awaitProbes(t, c, isUp, isDown)
 	_, err := c.Inform(t.Context(), account{Name: "a"}, nil)
 	require.NoError(t, err)
-	becomes(t, c, delta.HealthTemporal, delta.HealthDispatcher)
+	awaitParts(t, c, delta.HealthTemporal, delta.HealthDispatcher)
 	healthSays(t, c, `dispatcher of kind "account": nothing was dispatched since`)
 	awaitProbes(t, c, isUp, isDown)
 	p.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 	awaitProbes(t, c, isUp, isUp)
 	h.eventually("account", "a", synced(1))
 }
@@ -229,12 +229,12 @@ func TestHealthWhilePostgresIsAway(t *testing.T) {
 	c.SetTiming(0, 50*time.Millisecond, 0)
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	becomes(t, c)
+	awaitParts(t, c)
 	p.refuse()
-	becomes(t, c, delta.HealthPostgres, delta.HealthDispatcher, delta.HealthListener)
+	awaitParts(t, c, delta.HealthPostgres, delta.HealthDispatcher, delta.HealthListener)
 	awaitProbes(t, c, isUp, isDown)
 	p.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 	awaitProbes(t, c, isUp, isUp)
 }
 
@@ -248,7 +248,7 @@ func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
 	healthSays(t, c, "it took longer than 200ms")
 	awaitProbes(t, c, isUp, isDown)
 	p.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 }
 
 func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
@@ -258,11 +258,11 @@ func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
 	c, p := h.startBySilence(patience, 200*time.Millisecond)
 	p.cut.Store(true)
 	until(t, func() bool { // the answer itself: a round that was only slow may be over at the next look
-		status, body := probe(c, "/livez")
+		status, body := askProbe(c, "/livez")
 		return status == isDown && strings.Contains(body, `dispatcher of kind "account": it is stuck since`)
 	})
 	p.heal()
-	until(t, func() bool { status, _ := probe(c, "/livez"); return status == isUp })
+	until(t, func() bool { status, _ := askProbe(c, "/livez"); return status == isUp })
 }
 
 // startBySilence starts a client whose way to Postgres can be cut, and that looks for due rows all the time.
@@ -279,7 +279,7 @@ func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *
 		defer cancel()
 		_ = c.Stop(ctx)
 	})
-	becomes(h.t, c)
+	awaitParts(h.t, c)
 	return c, p
 }
 
@@ -305,21 +305,21 @@ func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	becomes(t, c)
+	awaitParts(t, c)
 	until(t, func() bool { return pool.Stat().TotalConns() == 8 })
 	isFull.Store(true)
 	var ended int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity, delta_installation i
 		WHERE query = 'LISTEN "delta_' || i.id || '"'`).Scan(&ended))
 	require.Equal(t, 1, ended)
-	becomes(t, c, delta.HealthListener)
+	awaitParts(t, c, delta.HealthListener)
 	awaitProbes(t, c, isUp, isUp)
 	until(t, func() bool { // when it has tried again
-		_, body := probe(c, "/readyz")
+		_, body := askProbe(c, "/readyz")
 		return strings.HasPrefix(body, "ready\n") && strings.Contains(body, "too many connections")
 	})
 	isFull.Store(false)
-	becomes(t, c)
+	awaitParts(t, c)
 }
 
 // A worker that does not start has Start fail, which leaves nothing behind and can be tried again.
@@ -345,7 +345,7 @@ func TestAStartWhoseWorkerDoesNotStartCanBeTriedAgain(t *testing.T) {
 	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, row.SyncedGeneration)
-	becomes(t, c)
+	awaitParts(t, c)
 }
 
 func TestDispatchersPollAsConfigured(t *testing.T) {
@@ -365,12 +365,12 @@ func TestHealthReportsATaskQueueWithoutPollers(t *testing.T) {
 	config := h.config(with(&controller[account]{}))
 	config.TaskQueue = h.Prefix + "-mine"
 	c := h.start(config)
-	becomes(t, c, delta.HealthWorker)
+	awaitParts(t, c, delta.HealthWorker)
 	healthSays(t, c, "nobody has polled Config.TaskQueue")
 	awaitProbes(t, c, isUp, isDown)
 	w := sdkworker.New(h.Temporal, config.TaskQueue, ownWorker())
 	require.NoError(t, c.Register(w))
 	require.NoError(t, w.Start())
 	defer w.Stop()
-	becomes(t, c)
+	awaitParts(t, c)
 }

@@ -90,10 +90,10 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 	_, err := c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	for _, name := range neighbours {
-		g.await(name, synced(1))
+		g.awaitRow(name, synced(1))
 	}
 	for id := range workflow {
-		row := g.await(id, synced(1))
+		row := g.awaitRow(id, synced(1))
 		require.Equal(t, 2, row.Attempt, id)
 		require.Len(t, row.Errors, 1, id)
 		require.Equal(t, "once", row.Errors[0].Error, id)
@@ -105,7 +105,7 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		require.NoError(t, err)
 	}
 	for id := range workflow {
-		g.await(id, synced(2))
+		g.awaitRow(id, synced(2))
 	}
 	for id := range workflow {
 		row, err := c.Sync(t.Context(), g.object(account{Name: id, Plan: "three"}), nil)
@@ -117,13 +117,13 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		g.orderByID(workflow[id], "invalidate", ref[id])
 	}
 	for id := range workflow {
-		g.await(id, synced(4))
+		g.awaitRow(id, synced(4))
 	}
 	for id := range workflow {
 		g.orderByID(workflow[id], "delete", ref[id])
 	}
 	for id := range workflow {
-		g.await(id, inState(deltatype.ResourceStateDeleted))
+		g.awaitRow(id, inState(deltatype.ResourceStateDeleted))
 	}
 	for _, name := range neighbours {
 		row := g.row(g.kind, name)

@@ -155,7 +155,7 @@ func TestInformTxRollbackLeavesNothing(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "bob", synced(1))
 	require.Len(t, called, 1)
-	require.Zero(t, h.wakeups("account", "ann"))
+	require.Zero(t, h.countWakeUps("account", "ann"))
 }
 
 func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {

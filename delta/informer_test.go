@@ -46,7 +46,7 @@ func (undated) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: time.Second}
 }
 
-func send[T any](ctx context.Context, objects ...T) <-chan T {
+func sendAll[T any](ctx context.Context, objects ...T) <-chan T {
 	out := make(chan T)
 	go func() {
 		defer close(out)
@@ -61,7 +61,7 @@ func send[T any](ctx context.Context, objects ...T) <-chan T {
 	return out
 }
 
-func (h *harness) cursor(kind string) time.Time {
+func (h *harness) readCursor(kind string) time.Time {
 	h.t.Helper()
 	s, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -71,7 +71,7 @@ func (h *harness) cursor(kind string) time.Time {
 	return s.LastInformTime.UTC()
 }
 
-func (h *harness) trigger(kind string) {
+func (h *harness) triggerInformer(kind string) {
 	h.t.Helper()
 	h.triggerSchedule("inform:" + kind)
 }
@@ -93,20 +93,20 @@ func TestAnInformerRunsAtTheFirstStartAndKeepsItsCursor(t *testing.T) {
 		for i := range 20 {
 			objects = append(objects, listed{Name: fmt.Sprint(i), Made: latest.Add(-time.Duration(i) * time.Minute)})
 		}
-		return send(ctx, objects...), nil
+		return sendAll(ctx, objects...), nil
 	}})))
 	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass asks for everything, as Delta on River does")
 	for _, i := range []int{0, 10, 19} {
 		h.eventually("listed", fmt.Sprint(i), synced(1))
 	}
-	until(t, func() bool { return h.cursor("listed").Equal(latest) })
+	until(t, func() bool { return h.readCursor("listed").Equal(latest) })
 	require.Equal(t, latest, *h.row("listed", "0").ExternalCreatedAt)
 
 	for len(options) > 0 { // of a pass that was tried again before its cursor was moved
 		<-options
 	}
 	until(t, func() bool { // a run that has not quite ended is not overlapped
-		h.trigger("listed")
+		h.triggerInformer("listed")
 		return len(options) > 0
 	})
 	require.Equal(t, latest.Add(-5*time.Minute), *(<-options).After, "the default overlap before the cursor")
@@ -124,7 +124,7 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 		},
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan undated, error) {
 			passes <- *o.After
-			return send(ctx, undated{account{Name: "ann"}}), nil
+			return sendAll(ctx, undated{account{Name: "ann"}}), nil
 		},
 	})))
 	require.Zero(t, (<-passes).Unix())
@@ -187,7 +187,7 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 				h.eventually("listed", "some", func(r *deltatype.ResourceRow) bool { return r != nil })
 			}
 			require.NoError(t, c.Stop(t.Context()), "the pass is over")
-			require.Zero(t, h.cursor("listed").Unix())
+			require.Zero(t, h.readCursor("listed").Unix())
 		})
 	}
 }
@@ -210,7 +210,7 @@ func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
 	controller.list = func(_ context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
 		yield(mirror{Name: "a"}, nil)
 	}
-	c := h.start(h.config(add[mirror](controller)))
+	c := h.start(h.config(addTo[mirror](controller)))
 	options := &delta.InformOptions{Labels: map[string]string{"team": "blue"}, Limit: 3}
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", ProcessExisting: true, RunForeground: true}, options)
 	require.NoError(t, err)
@@ -257,11 +257,11 @@ func TestRefusedObjectsAreShownUntilTheyAreTaken(t *testing.T) {
 		return run
 	}
 	require.Zero(t, run(note("a", "tagged"), note("b", "tagged"), note("c", "tagged")).Refused)
-	before := h.cursor("named")
+	before := h.readCursor("named")
 	got := run(note("a", "no"), note("b", "tagged"), note("", "tagged"))
 	require.Equal(t, 2, got.Refused)
 	require.Equal(t, 1, got.Deleted)
-	require.True(t, h.cursor("named").After(before))
+	require.True(t, h.readCursor("named").After(before))
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("named", "a").State)
 	refused, err := c.Refused(t.Context(), "named")
 	require.NoError(t, err)
@@ -348,13 +348,13 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	passed := make(chan struct{}, 10)
 	config := other.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 		passed <- struct{}{}
-		return send(ctx, listed{Name: "a"}), nil
+		return sendAll(ctx, listed{Name: "a"}), nil
 	}}))
 	config.WorkflowIDPrefix = h.Prefix
 	other.start(config)
 	// A run that the first installation left may still be there to be ended, and runs do not overlap.
 	until(t, func() bool {
-		h.trigger("listed")
+		h.triggerInformer("listed")
 		return len(passed) > 0
 	})
 	other.eventually("listed", "a", synced(1))
@@ -368,7 +368,7 @@ func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 	var passes atomic.Int64
 	informs := &controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
 		passes.Add(1)
-		return send[hourly](ctx), nil
+		return sendAll[hourly](ctx), nil
 	}}
 	looks := &looking{}
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}
@@ -379,7 +379,7 @@ func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 		h.start(config)
 	}
 	until(t, func() bool { return passes.Load() > 0 })
-	looks.more(t, 40) // of two clients
+	looks.awaitMore(t, 40) // of two clients
 	require.EqualValues(t, 1, passes.Load())
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
@@ -400,8 +400,8 @@ func (l *looking) count(o *client.Options) {
 		}))
 }
 
-// more waits until they have looked so many times more.
-func (l *looking) more(t *testing.T, times int64) {
+// awaitMore waits until they have looked so many times more.
+func (l *looking) awaitMore(t *testing.T, times int64) {
 	t.Helper()
 	before := l.n.Load()
 	until(t, func() bool { return l.n.Load() >= before+times })
@@ -419,11 +419,11 @@ func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
 	c := h.start(config)
 	require.NoError(t, c.PauseInformer(t.Context(), "hourly"))
 	require.NoError(t, c.ResumeInformer(t.Context(), "hourly"))
-	looks.more(t, 4) // one that began while it was paused may write that
+	looks.awaitMore(t, 4) // one that began while it was paused may write that
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	before := found.Info.LastUpdateAt
-	looks.more(t, 10)
+	looks.awaitMore(t, 10)
 	found, err = h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, before, found.Info.LastUpdateAt)

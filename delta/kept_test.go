@@ -84,7 +84,7 @@ func listedModeFor[T delta.Object](object func(account) T, accountOf func(T) acc
 				for i, a := range up.all {
 					all[i] = object(a)
 				}
-				return send(ctx, all...), up.fail
+				return sendAll(ctx, all...), up.fail
 			},
 		}
 		if finalize == nil {
@@ -112,16 +112,16 @@ func (g listedMode) startFinalizing(configure func(*delta.Config), work, finaliz
 	return g.start(config)
 }
 
-// list runs the informer until all that it informed has settled.
-func (g listedMode) list(c *delta.Client) *delta.InformRun {
+// runInformer runs the informer until all that it informed has settled.
+func (g listedMode) runInformer(c *delta.Client) *delta.InformRun {
 	g.t.Helper()
 	run, err := c.RunInform(g.t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind, RunForeground: true}, nil)
 	require.NoError(g.t, err)
 	return run
 }
 
-// lists has accounts of these names upstream.
-func (g listedMode) lists(names ...string) {
+// setUpstream has accounts of these names upstream.
+func (g listedMode) setUpstream(names ...string) {
 	all := make([]account, len(names))
 	for i, name := range names {
 		all[i] = account{Name: name}
@@ -132,7 +132,7 @@ func (g listedMode) lists(names ...string) {
 // awaitAll waits until all resources of the kind are in a state.
 func (g listedMode) awaitAll(n int, state deltatype.ResourceState) {
 	g.t.Helper()
-	until(g.t, func() bool { return g.states(g.kind)[state] == n }, g.kind, state)
+	until(g.t, func() bool { return g.countStates(g.kind)[state] == n }, g.kind, state)
 }
 
 // ownWorkflows counts the resources that were given to workflows of their own last.
@@ -147,8 +147,8 @@ func (g listedMode) ownWorkflows() (n int) {
 // isBatched reports whether the mode is the one with batches.
 func (g listedMode) isBatched() bool { return slices.Contains([]string{"kept-batched"}, g.kind) }
 
-// has reports whether a line of the log has all of these texts.
-func (b *logBuffer) has(texts ...string) bool {
+// hasLine reports whether a line of the log has all of these texts.
+func (b *logBuffer) hasLine(texts ...string) bool {
 	return slices.ContainsFunc(strings.Split(b.String(), "\n"), func(line string) bool {
 		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
 	})
@@ -158,20 +158,20 @@ func (b *logBuffer) has(texts ...string) bool {
 func TestAWithheldListingIsNoProofThatADeletedResourceIsGone(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(briefRetentions, func(context.Context, job) error { return nil })
-		g.lists("a", "b", "c", "gone")
-		g.list(c)
+		g.setUpstream("a", "b", "c", "gone")
+		g.runInformer(c)
 		_, err := c.Delete(t.Context(), g.kind, "gone")
 		require.NoError(t, err)
 		kept := "SELECT count(*) FROM delta_resource WHERE object_id = 'gone' AND state = 'deleted' AND due_at IS NULL AND dispatch_at IS NULL"
-		until(t, func() bool { return g.count(kept) == 1 }, "its retention has passed")
+		until(t, func() bool { return g.countRows(kept) == 1 }, "its retention has passed")
 
-		g.lists()
-		require.EqualValues(t, 3, g.list(c).Withheld)
-		require.Equal(t, 1, g.count(kept))
-		g.lists("a", "b", "c", "gone")
-		g.list(c)
-		require.Equal(t, 1, g.count(kept), "it is still listed")
-		g.lists("a", "b", "c")
-		until(t, func() bool { g.list(c); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		g.setUpstream()
+		require.EqualValues(t, 3, g.runInformer(c).Withheld)
+		require.Equal(t, 1, g.countRows(kept))
+		g.setUpstream("a", "b", "c", "gone")
+		g.runInformer(c)
+		require.Equal(t, 1, g.countRows(kept), "it is still listed")
+		g.setUpstream("a", "b", "c")
+		until(t, func() bool { g.runInformer(c); return g.countStates(g.kind)[deltatype.ResourceStateDeleted] == 0 })
 	})
 }

@@ -18,7 +18,7 @@ func TestConfigKindsOverrideTheSettingsOfTheKind(t *testing.T) {
 		var running, most atomic.Int64
 		open := make(chan struct{})
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {
-			raise(&most, running.Add(1))
+			raiseTo(&most, running.Add(1))
 			defer running.Add(-1)
 			select {
 			case <-open:
@@ -33,15 +33,15 @@ func TestConfigKindsOverrideTheSettingsOfTheKind(t *testing.T) {
 		until(t, func() bool { return running.Load() == 2 })
 		close(open)
 		for _, name := range names("r", 20) {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, g.kind == "batched", row.WorkflowID != g.Prefix+"/"+g.kind+"/"+name, "BatchSize is the kind's own still")
 		}
 		require.EqualValues(t, 2, most.Load())
 	})
 }
 
-// raise makes a number the larger one of itself and another: calls that raise it at once lose none.
-func raise(most *atomic.Int64, n int64) {
+// raiseTo makes a number the larger one of itself and another: calls that raise it at once lose none.
+func raiseTo(most *atomic.Int64, n int64) {
 	for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 	}
 }
@@ -60,7 +60,7 @@ func TestTheRetryPolicyOfAnEnvironmentIsTakenFieldByField(t *testing.T) {
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), tuned{account{Name: "a"}}, nil)
 	require.NoError(t, err)
-	waits := h.timers(h.eventually("tuned", "a", synced(1)).WorkflowID)
+	waits := h.timerDurations(h.eventually("tuned", "a", synced(1)).WorkflowID)
 	// The kind says 20 ms at first, and the configuration how it goes on.
 	require.InDelta(t, 20, waits[0].Seconds()*1000, 3, "%s", waits)
 	require.InDelta(t, 1000, waits[1].Seconds()*1000, 101, "%s", waits)

@@ -35,7 +35,7 @@ func TestAQuietKindHasNoLag(t *testing.T) {
 	require.Nil(t, status.LastSuccess)
 	require.Zero(t, status.Lag)
 
-	_, err := h.pass(c, "listed", activities.InformInput{})
+	_, err := h.runPass(c, "listed", activities.InformInput{})
 	require.NoError(t, err)
 	status = h.kindStatus(c, "listed")
 	require.Less(t, *status.LastInformTime, h.now().Add(-27*24*time.Hour), "the cursor is the latest creation")
@@ -44,7 +44,7 @@ func TestAQuietKindHasNoLag(t *testing.T) {
 	require.Zero(t, status.Lag)
 
 	outside.fail = errBoom
-	_, err = h.pass(c, "listed", activities.InformInput{})
+	_, err = h.runPass(c, "listed", activities.InformInput{})
 	require.ErrorIs(t, err, errBoom)
 	failed := h.kindStatus(c, "listed")
 	require.Equal(t, status.LastSuccess, failed.LastSuccess)
@@ -52,7 +52,7 @@ func TestAQuietKindHasNoLag(t *testing.T) {
 	require.Positive(t, failed.Lag)
 
 	outside.fail = nil
-	_, err = h.pass(c, "listed", activities.InformInput{})
+	_, err = h.runPass(c, "listed", activities.InformInput{})
 	require.NoError(t, err)
 	require.Zero(t, h.kindStatus(c, "listed").Lag)
 }
@@ -124,9 +124,9 @@ func TestAShardIsToBeListedSinceItIsNamed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
-	c := h.client(h.config(add[regional](outside)))
+	c := h.client(h.config(addTo[regional](outside)))
 	name := func() {
-		_, err := h.pass(c, "regional", activities.InformInput{})
+		_, err := h.runPass(c, "regional", activities.InformInput{})
 		require.NoError(t, err)
 	}
 	ago := func(shard string) (d time.Duration) {

@@ -110,27 +110,27 @@ type lies[T delta.Object] struct {
 
 // ResourceTimeout and InformTimeout end what hangs, which nothing does once the liar is honest.
 func (c *lies[T]) ResourceTimeout(*delta.Resource[T]) time.Duration {
-	if c.liar.lies() {
+	if c.liar.isLying() {
 		return 300 * time.Millisecond
 	}
 	return 0
 }
 
 func (c *lies[T]) InformTimeout(*delta.InformArgs[T]) time.Duration {
-	if c.liar.lies() {
+	if c.liar.isLying() {
 		return time.Second
 	}
 	return 0
 }
 
 func (c *lies[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
-	switch c.liar.draw(24) {
+	switch c.liar.randomBelow(24) {
 	case 0, 1:
 		return errors.New("503")
 	case 2, 3:
 		return delta.ResourceSnooze(10 * time.Millisecond)
 	case 4:
-		if c.liar.lies() {
+		if c.liar.isLying() {
 			<-ctx.Done()
 			return ctx.Err()
 		}
@@ -138,13 +138,13 @@ func (c *lies[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
 	if there, _ := c.liar.get(r.ObjectID); !there.alive {
 		return delta.ResourceDelete(errors.New("404"))
 	}
-	c.liar.worked(r.ObjectID)
+	c.liar.noteWorked(r.ObjectID)
 	c.mirror.set(r.ObjectID, c.of(r.Object).Rev)
 	return nil
 }
 
 func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
-	if c.liar.draw(6) == 0 {
+	if c.liar.randomBelow(6) == 0 {
 		return errors.New("503")
 	}
 	c.mirror.remove(r.ObjectID, r.Cause != deltatype.CauseUnlisted || c.liar.mayBeGone(r.ObjectID))
@@ -152,7 +152,7 @@ func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
 }
 
 func (c *lies[T]) List(ctx context.Context, opts *delta.InformOptions) iter.Seq2[T, error] {
-	return listing(ctx, c.liar, c.isTimed, opts, c.as)
+	return listFrom(ctx, c.liar, c.isTimed, opts, c.as)
 }
 
 type shardedLies struct{ lies[liedSharded] }

@@ -60,18 +60,18 @@ func newLiar(seed uint64) *liar {
 	return l
 }
 
-// one reports true once in so many times, while it lies.
-func (l *liar) one(in int) bool { return !l.honest && l.rand.IntN(in) == 0 }
+// oneIn reports true once in so many times, while it lies.
+func (l *liar) oneIn(in int) bool { return !l.honest && l.rand.IntN(in) == 0 }
 
-// draw is a number below most, for what calls at the same time.
-func (l *liar) draw(most int) int {
+// randomBelow is a number below most, for what calls at the same time.
+func (l *liar) randomBelow(most int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.rand.IntN(most)
 }
 
-// lies reports whether it lies still.
-func (l *liar) lies() bool {
+// isLying reports whether it lies still.
+func (l *liar) isLying() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.honest
@@ -91,7 +91,7 @@ func (l *liar) change() (told lied, alive bool) {
 	l.seq++
 	r.Rev, r.seq, r.at = r.Rev+1, l.seq, time.Now().Add(-time.Duration(l.rand.Int64N(int64(liedOverlap/2))))
 	r.alive = !r.alive || l.rand.IntN(3) > 0
-	l.late[id] = l.one(4)
+	l.late[id] = l.oneIn(4)
 	return r.lied, r.alive
 }
 
@@ -112,8 +112,8 @@ func (l *liar) tellTheTruth() {
 	l.honest, l.late = true, map[string]bool{}
 }
 
-// now are all records as they are.
-func (l *liar) now() (all []truth) {
+// allRecords are all records as they are.
+func (l *liar) allRecords() (all []truth) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.all {
@@ -127,10 +127,10 @@ func (l *liar) shards() ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	named := slices.Clone(l.accounts)
-	if l.one(8) {
+	if l.oneIn(8) {
 		return nil, errors.New("the accounts cannot be listed")
 	}
-	if l.one(8) {
+	if l.oneIn(8) {
 		at := l.rand.IntN(len(named))
 		named = slices.Delete(named, at, at+1)
 	}
@@ -157,50 +157,50 @@ func (l *liar) list(account string, everything bool, isNew func(*truth) bool) pa
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := page{position: l.seq, breaks: -1}
-	if l.one(7) {
-		l.omit(account, everything, p) // it is empty, or nothing is new
+	if l.oneIn(7) {
+		l.noteOmitted(account, everything, p) // it is empty, or nothing is new
 		return p
 	}
-	forgetful := everything && l.one(4)
+	forgetful := everything && l.oneIn(4)
 	for id, r := range l.all {
 		if (account != "" && r.Account != account) || !r.alive || (!everything && !isNew(r)) {
 			continue
 		}
 		if l.late[id] {
-			l.late[id] = !l.one(3)
+			l.late[id] = !l.oneIn(3)
 			continue
 		}
-		if forgetful && l.one(8) {
+		if forgetful && l.oneIn(8) {
 			continue // it will appear again
 		}
 		told := r.lied
-		if told.Rev > 1 && l.one(6) {
+		if told.Rev > 1 && l.oneIn(6) {
 			told.Rev-- // by a replica that lags
 		}
 		p.records = append(p.records, told)
-		for l.one(5) {
+		for l.oneIn(5) {
 			p.records = append(p.records, told)
 		}
 	}
 	l.rand.Shuffle(len(p.records), func(i, j int) { p.records[i], p.records[j] = p.records[j], p.records[i] })
-	if l.one(4) {
+	if l.oneIn(4) {
 		p.breaks, p.how = l.breakOff(len(p.records)), []int{breaksFailing, breaksFailing, breaksPanicking, breaksHanging}[l.rand.IntN(4)]
 	}
-	l.omit(account, everything, p)
+	l.noteOmitted(account, everything, p)
 	return p
 }
 
 // breakOff is after how many of some records a listing breaks off. Half of them break off near the end: what those leave out is few enough to be
 // deleted without an approval, if they were taken for complete.
 func (l *liar) breakOff(records int) int {
-	if l.one(2) {
+	if l.oneIn(2) {
 		return max(records-1-l.rand.IntN(liedMaxDeleted), 0)
 	}
 	return l.rand.IntN(records + 1)
 }
 
-// omit notes what a listing of everything leaves out that does not break off.
-func (l *liar) omit(account string, everything bool, p page) {
+// noteOmitted notes what a listing of everything leaves out that does not break off.
+func (l *liar) noteOmitted(account string, everything bool, p page) {
 	if !everything || (p.breaks >= 0 && p.breaks < len(p.records)) {
 		return
 	}
@@ -215,15 +215,15 @@ func (l *liar) omit(account string, everything bool, p page) {
 	}
 }
 
-// worked notes that Work was called for a record.
-func (l *liar) worked(id string) {
+// noteWorked notes that Work was called for a record.
+func (l *liar) noteWorked(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.omitted[id] = false
 }
 
-// drop notes that a command has deleted a record.
-func (l *liar) drop(id string) {
+// noteDeleted notes that a command has deleted a record.
+func (l *liar) noteDeleted(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leftOut[id] = false
@@ -243,8 +243,8 @@ func (l *liar) mayBeGone(id string) bool {
 	return l.omitted[id]
 }
 
-// listing yields what the options ask for as objects of a kind: since a time, if it is timed, or since a position of its own.
-func listing[T delta.Object](ctx context.Context, l *liar, isTimed bool, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
+// listFrom yields what the options ask for as objects of a kind: since a time, if it is timed, or since a position of its own.
+func listFrom[T delta.Object](ctx context.Context, l *liar, isTimed bool, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
 		after, _ := strconv.ParseInt(opts.Cursor, 10, 64)

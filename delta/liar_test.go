@@ -25,7 +25,7 @@ func TestSoakOfAProviderThatLies(t *testing.T) {
 		t.Parallel()
 		d := newDeceit(t, seed, func(l lied) liedWhole { return liedWhole{l} }, func(o liedWhole) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
-		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
+		d.run(long, func() func(*delta.Controllers) { return addTo(d.controller()) })
 	})
 	// Rows of what was deleted are removed soon: only that a listing has not left it out keeps what a command has deleted.
 	t.Run("by time, with a short retention", func(t *testing.T) {
@@ -33,13 +33,13 @@ func TestSoakOfAProviderThatLies(t *testing.T) {
 		d := newDeceit(t, seed+2, func(l lied) liedTimed { return liedTimed{l} }, func(o liedTimed) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
 		d.isTimed, d.inside.forgets = true, true
-		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
+		d.run(long, func() func(*delta.Controllers) { return addTo(d.controller()) })
 	})
 	t.Run("shards", func(t *testing.T) {
 		t.Parallel()
 		d := newDeceit(t, seed+1, func(l lied) liedSharded { return liedSharded{l} }, func(o liedSharded) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * liedRecords)
-		d.run(long, func() func(*delta.Controllers) { return add(&shardedLies{*d.controller()}) })
+		d.run(long, func() func(*delta.Controllers) { return addTo(&shardedLies{*d.controller()}) })
 	})
 }
 
@@ -74,7 +74,7 @@ func newDeceit[T delta.Object](t *testing.T, seed uint64, as func(lied) T, of fu
 		harness: newHarness(t), random: rand.New(rand.NewPCG(seed, 1)), kind: as(lied{}).Kind(), as: as, of: of,
 		outside: newLiar(seed), inside: newMirrored(), dropped: map[string]bool{}, counts: map[string]int{},
 	}
-	d.approves = d.one(2)
+	d.approves = d.oneIn(2)
 	return d
 }
 
@@ -82,7 +82,7 @@ func (d *deceit[T]) controller() *lies[T] {
 	return &lies[T]{liar: d.outside, mirror: d.inside, isTimed: d.isTimed, as: d.as, of: d.of}
 }
 
-func (d *deceit[T]) one(in int) bool { return d.random.IntN(in) == 0 }
+func (d *deceit[T]) oneIn(in int) bool { return d.random.IntN(in) == 0 }
 
 func (d *deceit[T]) run(long time.Duration, controllers func() func(*delta.Controllers)) {
 	d.start = func() *delta.Client {
@@ -109,14 +109,14 @@ func (d *deceit[T]) run(long time.Duration, controllers func() func(*delta.Contr
 	for d.hooks = append(d.hooks, d.late...); len(d.hooks) > 0; {
 		d.deliver(c, 100)
 	}
-	d.hurry()
+	d.expireLeases()
 	d.bringBack(c)
-	d.hurry()
+	d.expireLeases()
 	d.requireTruth()
 }
 
-// hurry has a short run not wait for the leases that clients took which were stopped: those take a minute to pass. A long run waits for them.
-func (d *deceit[T]) hurry() {
+// expireLeases has a short run not wait for the leases that clients took which were stopped: those take a minute to pass. A long run waits for them.
+func (d *deceit[T]) expireLeases() {
 	if _, isLong := soak.Given(d.t); isLong {
 		return
 	}
@@ -141,25 +141,25 @@ func (d *deceit[T]) lie(until time.Time) {
 	for i := 0; time.Now().Before(until); i++ {
 		d.change()
 		c := d.clients[i%2]
-		if d.one(3) {
+		if d.oneIn(3) {
 			d.deliver(c, 4)
 		}
-		if d.one(15) {
-			d.drop(c)
+		if d.oneIn(15) {
+			d.deleteOne(c)
 		}
-		if d.one(30) {
+		if d.oneIn(30) {
 			d.decide(c)
 		}
-		if d.one(40) {
-			params := delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: d.one(2), ProcessExisting: d.one(2)}
+		if d.oneIn(40) {
+			params := delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: d.oneIn(2), ProcessExisting: d.oneIn(2)}
 			runs.Go(func() { _, _ = c.RunInform(ctx, params, nil) }) // it may fail, as the listing does
 		}
-		if d.one(60) {
+		if d.oneIn(60) {
 			d.counts["stops"]++
 			stopHard(c)
 			d.clients[i%2] = d.start()
 		}
-		if d.one(100) {
+		if d.oneIn(100) {
 			d.requireBounds()
 		}
 		time.Sleep(time.Duration(d.random.IntN(60)) * time.Millisecond)
@@ -170,7 +170,7 @@ func (d *deceit[T]) lie(until time.Time) {
 // deleted until it is informed explicitly. That of a record that is gone may be lost.
 func (d *deceit[T]) change() {
 	told, alive := d.outside.change()
-	if !alive && d.one(2) {
+	if !alive && d.oneIn(2) {
 		return
 	}
 	hook := func(c *delta.Client) { d.touch(c, told.Key) }
@@ -178,7 +178,7 @@ func (d *deceit[T]) change() {
 		hook = func(c *delta.Client) { d.inform(c, told) }
 	}
 	d.hooks = append(d.hooks, hook)
-	if d.one(5) {
+	if d.oneIn(5) {
 		d.late = append(d.late, hook)
 	}
 }
@@ -188,7 +188,7 @@ func (d *deceit[T]) deliver(c *delta.Client, most int) {
 	for ; len(d.hooks) > 0 && most > 0; most-- {
 		at := d.random.IntN(len(d.hooks))
 		d.hooks[at](c)
-		if !d.one(4) {
+		if !d.oneIn(4) {
 			d.hooks[at] = d.hooks[len(d.hooks)-1]
 			d.hooks = d.hooks[:len(d.hooks)-1]
 		}
@@ -205,17 +205,17 @@ func (d *deceit[T]) inform(c *delta.Client, told lied) {
 
 func (d *deceit[T]) touch(c *delta.Client, id string) {
 	_, err := c.Touch(context.Background(), d.kind, id)
-	require.NoError(d.t, allowed(err)) // it is not there, or deleted already
+	require.NoError(d.t, ignoreStateError(err)) // it is not there, or deleted already
 }
 
-// drop deletes a resource by a command, whether its record is live or not.
-func (d *deceit[T]) drop(c *delta.Client) {
-	all := d.outside.now()
+// deleteOne deletes a resource by a command, whether its record is live or not.
+func (d *deceit[T]) deleteOne(c *delta.Client) {
+	all := d.outside.allRecords()
 	id := all[d.random.IntN(len(all))].Key
 	_, err := c.Delete(context.Background(), d.kind, id)
-	require.NoError(d.t, allowed(err))
+	require.NoError(d.t, ignoreStateError(err))
 	if err == nil {
-		d.outside.drop(id)
+		d.outside.noteDeleted(id)
 		d.dropped[id] = true
 		d.counts["drops"]++
 	}
@@ -227,7 +227,7 @@ func (d *deceit[T]) decide(c *delta.Client) {
 	withheld, err := c.Withheld(context.Background())
 	require.NoError(d.t, err)
 	for _, w := range withheld {
-		if d.approves && w.Shard == "" && d.one(2) {
+		if d.approves && w.Shard == "" && d.oneIn(2) {
 			d.counts["approvals"]++
 			_, err = c.ApproveWithheld(context.Background(), w.Kind, w.Shard, w.Missing)
 		} else {
@@ -273,7 +273,7 @@ func (d *deceit[T]) decideAll(c *delta.Client) {
 
 // bringBack sees that what a command deleted has stayed so, whatever was listed since, and has some of it synced again.
 func (d *deceit[T]) bringBack(c *delta.Client) {
-	for _, r := range d.outside.now() {
+	for _, r := range d.outside.allRecords() {
 		if !d.dropped[r.Key] || d.mayComeBack(r.Key) {
 			continue
 		}
@@ -319,7 +319,7 @@ func (d *deceit[T]) isGone(r truth, row *deltatype.ResourceRow) bool {
 // requireTruth waits until each record is as it should be.
 func (d *deceit[T]) requireTruth() {
 	known, live := map[string]bool{}, 0
-	for _, r := range d.outside.now() {
+	for _, r := range d.outside.allRecords() {
 		known[r.Key] = true
 		switch {
 		case d.dropped[r.Key] && d.mayComeBack(r.Key):

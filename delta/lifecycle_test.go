@@ -68,7 +68,7 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	before := time.Now()
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	failed := next(t, events).Resource // the row itself is tried again before a busy machine has looked
+	failed := nextEvent(t, events).Resource // the row itself is tried again before a busy machine has looked
 	require.Equal(t, deltatype.ResourceStateFailed, failed.State)
 	require.True(t, failed.DueAt.After(*failed.AttemptedAt))
 
@@ -79,7 +79,7 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	require.Equal(t, 1, row.Errors[0].Attempt)
 	require.Empty(t, row.Errors[0].Trace)
 	require.WithinRange(t, row.Errors[0].At, before, time.Now())
-	require.InDelta(t, time.Second, h.timers(row.WorkflowID)[0], float64(time.Second/10), "a tenth more or less")
+	require.InDelta(t, time.Second, h.timerDurations(row.WorkflowID)[0], float64(time.Second/10), "a tenth more or less")
 	require.False(t, row.AttemptedAt.Before(*failed.DueAt), "not before it was due")
 }
 
@@ -185,7 +185,7 @@ func TestAnInformInterruptsTheBackoff(t *testing.T) {
 	require.NoError(t, err)
 	// After the first failure it waits for about an hour.
 	waiting := h.eventually("patient", "ann", inState(deltatype.ResourceStateFailed))
-	h.comes(h.Prefix+"/patient/ann", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(h.Prefix+"/patient/ann", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	_, err = c.Inform(t.Context(), patient{account{Name: "ann", Plan: "good"}}, nil)
 	require.NoError(t, err)
 	row := h.eventually("patient", "ann", synced(2))
@@ -264,7 +264,7 @@ func TestWorkThatIgnoresItsContextIsLeftBehindAndKeepsItsPlace(t *testing.T) {
 	_, err = c.Inform(t.Context(), serial{account{Name: "next"}}, nil)
 	require.NoError(t, err)
 	// The place is taken: the other one waits until Work has returned.
-	h.eventually("serial", "next", func(*deltatype.ResourceRow) bool { return h.wakeups("serial", "next") > 0 })
+	h.eventually("serial", "next", func(*deltatype.ResourceRow) bool { return h.countWakeUps("serial", "next") > 0 })
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("serial", "next").State)
 	close(release)
 	h.eventually("serial", "next", synced(1))

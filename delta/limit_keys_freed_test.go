@@ -29,12 +29,12 @@ func (h *harness) informKeyed(c *delta.Client, mode tenantMode, key string, name
 
 // waitsForKey reports whether a resource waits for a slot of its limit key.
 func (h *harness) waitsForKey(kind, id string) bool {
-	return h.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND queued_at IS NOT NULL AND dispatch_at IS NULL", kind, id) == 1
+	return h.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND queued_at IS NOT NULL AND dispatch_at IS NULL", kind, id) == 1
 }
 
 // hasSlot reports whether a resource has a slot of its limit key.
 func (h *harness) hasSlot(kind, id string) bool {
-	return h.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND slot_key IS NOT NULL", kind, id) == 1
+	return h.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND slot_key IS NOT NULL", kind, id) == 1
 }
 
 // The process that has written the outcome is killed before it wakes what waits for the slot. Nothing is told of it: a look at the key finds it.
@@ -47,7 +47,7 @@ func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	h.informKeyed(c, mode, "key", "completes0", "completes1", "waits0", "waits1")
 	kill := h.startChild("keys", "started")
 	completed := func() int {
-		return h.count("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'completes%' AND state = 'synced' AND slot_key IS NULL")
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'completes%' AND state = 'synced' AND slot_key IS NULL")
 	}
 	until(t, func() bool { return completed() > 0 })
 	h.awaitEnd()
@@ -55,7 +55,7 @@ func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	for _, name := range []string{"waits0", "waits1"} {
 		require.True(t, h.waitsForKey(mode.kind, name), "nothing has woken it")
 	}
-	require.Equal(t, 1, h.count("SELECT count(*) FROM delta_key WHERE wake_at <= now() + interval '5 seconds'"), "it is looked at")
+	require.Equal(t, 1, h.countRows("SELECT count(*) FROM delta_key WHERE wake_at <= now() + interval '5 seconds'"), "it is looked at")
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	for _, name := range []string{"waits0", "waits1", "completes0", "completes1"} {
@@ -109,7 +109,7 @@ func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 					return r.State == states[word] && r.Attempt > 0 || r.State == states[word] && word == "snoozed" && r.Snoozes > 0
 				})
 			}
-			until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
+			until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
 			require.Equal(t, keySlots, meter.most["key"])
 		})
 	}
@@ -181,9 +181,9 @@ func TestFinalizeHasASlotOfItsKey(t *testing.T) {
 	}
 	_, err := c.DeleteAll(t.Context(), delta.Filter{Kinds: []string{mode.kind}})
 	require.NoError(t, err)
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE finalized") == len(all) })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE finalized") == len(all) })
 	require.Equal(t, keySlots, meter.most["deletedkey"])
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL OR queued_at IS NOT NULL"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL OR queued_at IS NOT NULL"))
 }
 
 // quietTenant has a key that its JSON does not have: to change it alone calls no Work.
@@ -258,11 +258,11 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	for _, name := range []string{"holds0", "holds1", "waits", "touched"} {
 		h.eventually(kind, name, synced(1))
 	}
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row(kind, "paused").State)
 	_, err = c.Resume(t.Context(), kind, "paused")
 	require.NoError(t, err)
 	h.eventually(kind, "paused", synced(1))
 	require.Zero(t, queued())
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE queued_at IS NOT NULL"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE queued_at IS NOT NULL"))
 }

@@ -165,7 +165,7 @@ func (h *harness) watchKeys(kind string) (most func() int) {
 	go func() {
 		most := 0
 		for ctx.Err() == nil {
-			most = max(most, h.count(`SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM delta_resource r
+			most = max(most, h.countRows(`SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM delta_resource r
 				WHERE kind = $1 AND limit_key IS NOT NULL AND claimed_until IS NOT NULL AND (claimed_until > now()
 					OR EXISTS (SELECT FROM delta_claim c WHERE c.id = r.claim AND c.claimed_until > now()))
 				GROUP BY limit_key) m`, kind))
@@ -228,7 +228,7 @@ func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 				require.LessOrEqual(t, n, keySlots, key)
 			}
 			require.Equal(t, keySlots, meter.most["key1"], "and no fewer")
-			require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
+			require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
 		})
 	}
 }
@@ -293,9 +293,9 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 			require.NotNil(t, status.WaitsSince)
 			close(open)
 			until(t, func() bool {
-				return h.count("SELECT count(*) FROM delta_resource WHERE limit_key = 'busy' AND state = 'synced'") >= 50
+				return h.countRows("SELECT count(*) FROM delta_resource WHERE limit_key = 'busy' AND state = 'synced'") >= 50
 			})
-			require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE attempt > 1"), "to wait costs no attempt")
+			require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE attempt > 1"), "to wait costs no attempt")
 		})
 	}
 }
@@ -317,8 +317,8 @@ func workTogether(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	}
 }
 
-// together is the client of a test whose children are "together" as well, and is not started.
-func (h *harness) together(mode tenantMode) *delta.Client {
+// clientTogether is the client of a test whose children are "together" as well, and is not started.
+func (h *harness) clientTogether(mode tenantMode) *delta.Client {
 	h.t.Helper()
 	h.exec("CREATE TABLE calls (id text, pid integer)")
 	config := h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error {
@@ -349,7 +349,7 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	h := newHarness(t)
 	h.noteCounts()
 	mode := modeOf(func(o tenant) ratedTenant { return ratedTenant{o} })
-	c := h.together(mode)
+	c := h.clientTogether(mode)
 	for range 2 {
 		h.startChild("together", "started")
 	}
@@ -364,15 +364,15 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	for i := range objects {
 		h.eventually(mode.kind, fmt.Sprint(i), synced(1))
 	}
-	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
-	require.Zero(t, h.count(`SELECT count(*) FROM (
+	require.Greater(t, h.countRows("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
+	require.Zero(t, h.countRows(`SELECT count(*) FROM (
 			SELECT limit_key, attempted_at, row_number() OVER (PARTITION BY limit_key ORDER BY attempted_at) AS n FROM delta_resource) call
 		WHERE attempted_at < (SELECT min(began) FROM counted c WHERE c.limit_key = call.limit_key) + (n - 1) * interval '0.25 seconds'`),
 		"12 calls of a key, four a second")
-	require.Zero(t, h.count(`SELECT count(*) FROM (SELECT limit_key, next_call_at, sum(calls) OVER (PARTITION BY limit_key ORDER BY next_call_at) AS n FROM counted) c
+	require.Zero(t, h.countRows(`SELECT count(*) FROM (SELECT limit_key, next_call_at, sum(calls) OVER (PARTITION BY limit_key ORDER BY next_call_at) AS n FROM counted) c
 		WHERE n < (SELECT count(*) FROM delta_resource r WHERE r.limit_key = c.limit_key AND r.attempted_at < c.next_call_at)`),
 		"until the time of the next call, no more calls than were counted")
-	t.Logf("%d calls were counted for 24", h.count("SELECT sum(calls) FROM counted"))
+	t.Logf("%d calls were counted for 24", h.countRows("SELECT sum(calls) FROM counted"))
 }
 
 // Three processes take slots of a few keys, one of which dies with what it has. The oracle counts living claims in the database.
@@ -381,7 +381,7 @@ func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	mode := tenantModes()[0]
-	c := h.together(mode)
+	c := h.clientTogether(mode)
 	dies := h.startChild("together", "started")
 	h.startChild("together", "started")
 	require.NoError(t, c.Start(context.Background()))
@@ -394,14 +394,14 @@ func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
 	}
 	_, err := c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") >= 20 })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'") >= 20 })
 	dies()
 	for _, name := range all {
 		h.eventually(mode.kind, name, synced(1))
 	}
-	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
+	require.Greater(t, h.countRows("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
 	require.LessOrEqual(t, most(), keySlots)
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
 }
 
 func TestAKilledClientFreesItsKeys(t *testing.T) {

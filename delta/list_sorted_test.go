@@ -157,7 +157,7 @@ func TestACommandForLateResourcesSkipsThoseWorkedMeanwhile(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, rows-220, n)
-	require.Equal(t, map[deltatype.ResourceState]int{deltatype.ResourceStateDeleted: rows - 220, deltatype.ResourceStateSynced: 220}, h.states("account"))
+	require.Equal(t, map[deltatype.ResourceState]int{deltatype.ResourceStateDeleted: rows - 220, deltatype.ResourceStateSynced: 220}, h.countStates("account"))
 }
 
 func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {

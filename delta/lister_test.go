@@ -200,7 +200,7 @@ func (c *yields[T]) List(ctx context.Context, o *delta.InformOptions) iter.Seq2[
 
 func (c *yields[T]) InformTimeout(*delta.InformArgs[T]) time.Duration { return c.timeout }
 
-func add[T delta.Object](c delta.Controller[T]) func(*delta.Controllers) {
+func addTo[T delta.Object](c delta.Controller[T]) func(*delta.Controllers) {
 	return func(cs *delta.Controllers) { delta.AddController(cs, c) }
 }
 
@@ -230,9 +230,9 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 	down := errors.New("503 Service Unavailable")
 	half := func(broken *atomic.Bool) []mirror {
 		if broken.Load() {
-			return mirrors(8)
+			return newMirrors(8)
 		}
-		return mirrors(10)
+		return newMirrors(10)
 	}
 	for name, controllerOf := range map[string]func(broken *atomic.Bool) delta.Controller[mirror]{
 		"an iterator that yields an error": func(broken *atomic.Bool) delta.Controller[mirror] {
@@ -315,17 +315,17 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 			t.Parallel()
 			var broken atomic.Bool
 			h := newHarness(t)
-			c := h.start(h.config(add(controllerOf(&broken))))
+			c := h.start(h.config(addTo(controllerOf(&broken))))
 			params := delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}
 			run, err := c.RunInform(t.Context(), params, nil)
 			require.NoError(t, err)
 			require.Equal(t, 10, run.Listed)
-			before := h.cursor("mirror")
+			before := h.readCursor("mirror")
 
 			broken.Store(true)
 			h.failsOnce(c, params)
-			require.Equal(t, before, h.cursor("mirror"))
-			require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.states("mirror"))
+			require.Equal(t, before, h.readCursor("mirror"))
+			require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.countStates("mirror"))
 		})
 	}
 }
@@ -346,7 +346,7 @@ func (h *harness) failsOnce(c *delta.Client, params delta.ScheduleInformParams) 
 	require.NotEmpty(h.t, failed.LastFailure, "%v", err)
 	require.NoError(h.t, h.Temporal.TerminateWorkflow(h.t.Context(), failed.WorkflowID, failed.RunID, "", "the test has seen its failure"))
 	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM delta_inform WHERE run_id = $1 AND ended_at IS NULL", failed.RunID) == 0
+		return h.countRows("SELECT count(*) FROM delta_inform WHERE run_id = $1 AND ended_at IS NULL", failed.RunID) == 0
 	})
 }
 
@@ -358,7 +358,7 @@ func TestFailInformIsNeverSilent(t *testing.T) {
 	config := h.config(with(&controller[mirror]{
 		inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan mirror, error) {
 			listed = ctx
-			return send(ctx, mirrors(1)...), nil
+			return sendAll(ctx, newMirrors(1)...), nil
 		},
 		work: func(ctx context.Context, _ *delta.Resource[mirror]) error {
 			delta.FailInform(ctx, errors.New("from Work"))
@@ -424,7 +424,7 @@ func TestOptionalInterfacesAreFoundBehindDecorators(t *testing.T) {
 	once := &decorated[bundled]{Controller: inner, inner: inner}
 	twice := &decorated[bundled]{Controller: once, inner: once}
 	h := newHarness(t)
-	c := h.start(h.config(add[bundled](twice)))
+	c := h.start(h.config(addTo[bundled](twice)))
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "bundled", RunForeground: true}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 40, run.Listed)
@@ -443,7 +443,7 @@ func TestAHiddenListFailsThePass(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	inner := &yields[mirror]{}
-	c := h.start(h.config(add[mirror](struct{ delta.Controller[mirror] }{inner})))
+	c := h.start(h.config(addTo[mirror](struct{ delta.Controller[mirror] }{inner})))
 	var failure string
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -474,7 +474,7 @@ func (blindController) Work(context.Context, *delta.Resource[blind]) error { ret
 func TestAKindWithoutAnInformerHasNoScheduleAndNoRuns(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.start(h.config(add[blind](blindController{})))
+	c := h.start(h.config(addTo[blind](blindController{})))
 	_, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:blind").Describe(t.Context())
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 

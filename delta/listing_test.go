@@ -52,8 +52,8 @@ func (u *upstream[T]) set(all ...T) {
 	u.all = all
 }
 
-// breaks has listings fail with an error, until it is nil.
-func (u *upstream[T]) breaks(err error) {
+// failWith has listings fail with an error, until it is nil.
+func (u *upstream[T]) failWith(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.fail = err
@@ -66,17 +66,17 @@ func (u *upstream[T]) inform(ctx context.Context, o *delta.InformOptions) (<-cha
 	if u.fail != nil {
 		return nil, u.fail
 	}
-	return send(ctx, u.all...), nil
+	return sendAll(ctx, u.all...), nil
 }
 
-func mirrors(n int) (all []mirror) {
+func newMirrors(n int) (all []mirror) {
 	for i := range n {
 		all = append(all, mirror{Name: fmt.Sprintf("m%03d", i), Version: 1})
 	}
 	return all
 }
 
-func (h *harness) states(kind string) map[deltatype.ResourceState]int {
+func (h *harness) countStates(kind string) map[deltatype.ResourceState]int {
 	h.t.Helper()
 	counts, err := h.client(&delta.Config{}).Count(context.Background(), delta.Filter{Kinds: []string{kind}})
 	require.NoError(h.t, err)
@@ -91,7 +91,7 @@ func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(20)}
+	outside := &upstream[mirror]{all: newMirrors(20)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform})))
 	pass := func() *delta.InformRun {
 		run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
@@ -99,23 +99,23 @@ func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 		return run
 	}
 	pass()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 20}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 20}, h.countStates("mirror"))
 
 	// Three are gone: as many as may be in any case.
-	outside.set(mirrors(17)...)
+	outside.set(newMirrors(17)...)
 	require.Equal(t, 3, pass().Deleted)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 17, "deleted": 3}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 17, "deleted": 3}, h.countStates("mirror"))
 	require.NotNil(t, h.row("mirror", "m019").DueAt, "its row is removed after the retention")
 
 	// Half is gone: that is suspicious. What is listed is still taken.
-	outside.set(append(mirrors(8), mirror{Name: "new", Version: 1})...)
+	outside.set(append(newMirrors(8), mirror{Name: "new", Version: 1})...)
 	run := pass()
 	require.Zero(t, run.Deleted)
 	require.EqualValues(t, 9, run.Withheld)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 18, "deleted": 3}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 18, "deleted": 3}, h.countStates("mirror"))
 
 	// A pass that breaks off deletes nothing; neither does one that was narrowed.
-	outside.set(mirrors(16)...)
+	outside.set(newMirrors(16)...)
 	outside.fail = errors.New("upstream is down")
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, &delta.InformOptions{Limit: 16})
 	require.ErrorContains(t, err, "upstream is down")
@@ -126,7 +126,7 @@ func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 	require.Equal(t, 2, pass().Deleted)
 
 	// Listed again, it is live again.
-	outside.set(mirrors(17)...)
+	outside.set(newMirrors(17)...)
 	require.Equal(t, 1, pass().Scheduled)
 	h.eventually("mirror", "m016", inState(deltatype.ResourceStateSynced))
 	for _, o := range outside.seen {
@@ -141,7 +141,7 @@ func TestCompareDecidesWhetherAnObjectHasChanged(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(3)}
+	outside := &upstream[mirror]{all: newMirrors(3)}
 	var calls atomic.Int64
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(context.Context, *delta.Resource[mirror]) error {
 		calls.Add(1)
@@ -171,7 +171,7 @@ func TestARunInTheForegroundFailsIfSomeDegrade(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(30)}
+	outside := &upstream[mirror]{all: newMirrors(30)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(_ context.Context, r *delta.Resource[mirror]) error {
 		time.Sleep(5 * time.Millisecond)
 		if strings.HasSuffix(r.ObjectID, "7") {
@@ -182,7 +182,7 @@ func TestARunInTheForegroundFailsIfSomeDegrade(t *testing.T) {
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
 	require.ErrorContains(t, err, "3 of 30 resources degraded: m007, m017, m027")
 	require.NotEmpty(t, run.WorkflowID)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 27, "degraded": 3}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 27, "degraded": 3}, h.countStates("mirror"))
 
 	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil), "it does not wait")
 	require.ErrorContains(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{}, nil), "ResourceKind")
@@ -263,7 +263,7 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 		}
 		all = append(all, c)
 	}
-	return send(ctx, all...), nil
+	return sendAll(ctx, all...), nil
 }
 
 func (o *outside) create(round int) {
@@ -305,7 +305,7 @@ func (c *cursedIn) Shards(context.Context) ([]string, error) { return c.shards, 
 func (o *outside) run() {
 	t, config := o.h.t, o.h.config(with(&controller[cursed]{inform: o.inform}))
 	if o.shards != nil {
-		config = o.h.config(add(&cursedIn{controller[cursed]{inform: o.inform}, o.shards}))
+		config = o.h.config(addTo(&cursedIn{controller[cursed]{inform: o.inform}, o.shards}))
 	}
 	c := o.h.start(config)
 	pass := func() {

@@ -70,7 +70,7 @@ func TestShortWorkIsALocalActivity(t *testing.T) {
 		_, err := c.Inform(t.Context(), account{Name: id}, nil)
 		require.NoError(t, err)
 		row := h.eventually("account", id, synced(1))
-		h.waits(row.WorkflowID)
+		h.awaitTimer(row.WorkflowID)
 		history := h.history(row.WorkflowID)
 		return localAttempts(history) == 1 && ordinaryAttempts(history) == 0
 	})
@@ -89,7 +89,7 @@ func TestLongWorkDoesNotKeepSignalsFromItsWorkflow(t *testing.T) {
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	pending := h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.State == deltatype.ResourceStatePending })
-	h.order("account", "ann", "inform", map[string]any{"object": account{Name: "ann", Plan: "new"}})
+	h.signalCommand("account", "ann", "inform", map[string]any{"object": account{Name: "ann", Plan: "new"}})
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.Generation == 2 })
 	require.EqualValues(t, 1, calls.Load())
 	history := h.history(pending.WorkflowID)
@@ -99,7 +99,7 @@ func TestLongWorkDoesNotKeepSignalsFromItsWorkflow(t *testing.T) {
 	close(proceed)
 	h.eventually("account", "ann", synced(2))
 	require.EqualValues(t, 2, calls.Load())
-	h.comes(pending.WorkflowID, endsAttempt)
+	h.awaitEvent(pending.WorkflowID, endsAttempt)
 
 	// Work is known to be long now.
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
@@ -116,7 +116,7 @@ func TestWorkOfAKindWithARateIsNeverALocalActivity(t *testing.T) {
 	_, err := c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
 	row := h.eventually("rated", "ann", synced(1))
-	h.waits(row.WorkflowID)
+	h.awaitTimer(row.WorkflowID)
 	history := h.history(row.WorkflowID)
 	require.Zero(t, localAttempts(history))
 	require.Positive(t, ordinaryAttempts(history))

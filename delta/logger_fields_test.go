@@ -97,12 +97,12 @@ func TestTheLoggerHasTheFieldsOfTheCall(t *testing.T) {
 			_, err := c.Inform(t.Context(), told{"one"}, &delta.InformOpts{Namespace: "tenant"})
 			require.NoError(t, err)
 			row := h.eventually("told", "one", synced(1))
-			require.True(t, logs.has(append(fieldsOf(row, idOf(row)), `msg="in Work"`)...), logs.String())
+			require.True(t, logs.hasLine(append(fieldsOf(row, idOf(row)), `msg="in Work"`)...), logs.String())
 
 			_, err = c.Inform(t.Context(), told{"gone"}, &delta.InformOpts{Namespace: "tenant"})
 			require.NoError(t, err)
 			row = h.eventually("told", "gone", func(r *deltatype.ResourceRow) bool { return r.Finalized != nil && *r.Finalized })
-			require.True(t, logs.has(append(fieldsOf(row, idOf(row)), `msg="in Finalize"`)...), logs.String())
+			require.True(t, logs.hasLine(append(fieldsOf(row, idOf(row)), `msg="in Finalize"`)...), logs.String())
 
 			objects := make([]delta.Object, 300)
 			for i := range objects {
@@ -112,16 +112,16 @@ func TestTheLoggerHasTheFieldsOfTheCall(t *testing.T) {
 			require.NoError(t, err)
 			for i := range objects {
 				row := h.eventually("toldMany", fmt.Sprintf("m%03d", i), synced(1))
-				require.True(t, logs.has(append(fieldsOf(row, idOf(row)), `msg="member of WorkBatch"`)...), "of %s", row.ObjectID)
+				require.True(t, logs.hasLine(append(fieldsOf(row, idOf(row)), `msg="member of WorkBatch"`)...), "of %s", row.ObjectID)
 			}
 			row = h.row("toldMany", "m000")
-			require.True(t, logs.has(`msg="in WorkBatch"`, "kind=toldMany ", "namespace=tenant ", "resources=", "workflow_id="+row.WorkflowID))
+			require.True(t, logs.hasLine(`msg="in WorkBatch"`, "kind=toldMany ", "namespace=tenant ", "resources=", "workflow_id="+row.WorkflowID))
 
 			require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "told"}, nil))
-			until(t, func() bool { return logs.has(`msg="a pass of the informer has ended"`, "kind=told ") })
+			until(t, func() bool { return logs.hasLine(`msg="a pass of the informer has ended"`, "kind=told ") })
 			passes, err := c.InformPasses(t.Context(), "told", "", 0)
 			require.NoError(t, err)
-			require.True(t, logs.has(`msg="in Inform"`, "kind=told ", "run_id="+passes[0].RunID, "workflow_id="+passes[0].WorkflowID), logs.String())
+			require.True(t, logs.hasLine(`msg="in Inform"`, "kind=told ", "run_id="+passes[0].RunID, "workflow_id="+passes[0].WorkflowID), logs.String())
 			if hashed {
 				require.NotContains(t, logs.String(), "object_id=")
 			}
@@ -139,7 +139,7 @@ func (p *partly) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan mir
 	objects := make(chan mirror)
 	go func() {
 		defer close(objects)
-		for _, m := range append(mirrors(3), mirror{}) { // the last has no id
+		for _, m := range append(newMirrors(3), mirror{}) { // the last has no id
 			select {
 			case objects <- m:
 			case <-ctx.Done():
@@ -176,7 +176,7 @@ func testFailedPass(t *testing.T, hashed bool) {
 	require.NoError(t, err)
 	first := passes[len(passes)-1]
 	require.GreaterOrEqual(t, first.Listed, int64(3))
-	require.True(t, logs.has("level=WARN", "a pass of the informer failed", "kind=mirror ", "workflow_id="+first.WorkflowID+" ", "run_id="+first.RunID+" ",
+	require.True(t, logs.hasLine("level=WARN", "a pass of the informer failed", "kind=mirror ", "workflow_id="+first.WorkflowID+" ", "run_id="+first.RunID+" ",
 		"attempt=1 ", "trigger=request ", fmt.Sprintf("listed=%d new=%d changed=%d unchanged=%d stale=%d refused=%d unkept=0 deleted=0 withheld=0 ",
 			first.Listed, first.New, first.Changed, first.Unchanged, first.Stale, first.Refused), "took=", errBoom.Error()), logs.String())
 	// The SDK has answered Temporal, and written its own line before.

@@ -109,11 +109,11 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	return &harness{Env: pooled(t, deltatest.New(t)), t: t}
+	return &harness{Env: throughPooler(t, deltatest.New(t)), t: t}
 }
 
-// pooled is an environment whose pool goes through PgBouncer, where DELTA_TEST_PGBOUNCER is set. Its schema was migrated by the direct one.
-func pooled(t *testing.T, direct *deltatest.Env) *deltatest.Env {
+// throughPooler is an environment whose pool goes through PgBouncer, where DELTA_TEST_PGBOUNCER is set. Its schema was migrated by the direct one.
+func throughPooler(t *testing.T, direct *deltatest.Env) *deltatest.Env {
 	t.Helper()
 	if !hostile.Pooled() {
 		return direct
@@ -280,8 +280,8 @@ func (h *harness) readHistory(workflowID string) (all []*historypb.HistoryEvent,
 	return all, nil
 }
 
-// comes waits until the history of the latest run of a workflow has an event that is as the condition says, and returns it.
-func (h *harness) comes(workflowID string, is func(*historypb.HistoryEvent) bool) (found *historypb.HistoryEvent) {
+// awaitEvent waits until the history of the latest run of a workflow has an event that is as the condition says, and returns it.
+func (h *harness) awaitEvent(workflowID string, is func(*historypb.HistoryEvent) bool) (found *historypb.HistoryEvent) {
 	h.t.Helper()
 	until(h.t, func() bool {
 		all, err := h.findHistory(workflowID)
@@ -298,8 +298,8 @@ func (h *harness) comes(workflowID string, is func(*historypb.HistoryEvent) bool
 	return found
 }
 
-// timers are how long the latest run of a workflow has waited, or was to wait, each time.
-func (h *harness) timers(workflowID string) (all []time.Duration) {
+// timerDurations are how long the latest run of a workflow has waited, or was to wait, each time.
+func (h *harness) timerDurations(workflowID string) (all []time.Duration) {
 	h.t.Helper()
 	for _, event := range h.history(workflowID) {
 		if timer := event.GetTimerStartedEventAttributes(); timer != nil {
@@ -309,9 +309,9 @@ func (h *harness) timers(workflowID string) (all []time.Duration) {
 	return all
 }
 
-// wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
+// countWakeUps counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
 // 0 if there is none.
-func (h *harness) wakeups(kind, id string) (n int) {
+func (h *harness) countWakeUps(kind, id string) (n int) {
 	h.t.Helper()
 	history, err := h.findHistory(h.Prefix + "/" + kind + "/" + id)
 	if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {

@@ -197,7 +197,7 @@ func TestNoListingOutlivesItsMiddleware(t *testing.T) {
 		<-began
 		return nil
 	}}
-	_, err := h.pass(h.client(config), "mirror", activities.InformInput{})
+	_, err := h.runPass(h.client(config), "mirror", activities.InformInput{})
 	require.ErrorContains(t, err, "a Middleware returned before next had returned")
 	require.Equal(t, endedEarly, seen.seen()[0])
 	require.Len(t, seen.seen(), 2)
@@ -228,7 +228,7 @@ func TestAListingWhoseErrorPanicsFails(t *testing.T) {
 				return objects, inform(ctx)
 			}}))
 			config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
-			_, err := h.pass(h.client(config), "mirror", activities.InformInput{})
+			_, err := h.runPass(h.client(config), "mirror", activities.InformInput{})
 			require.ErrorContains(t, err, "unwrapsBadly: no luck")
 			f := <-failures
 			require.ErrorContains(t, f.Err, "unwrapsBadly: no luck")

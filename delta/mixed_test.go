@@ -229,12 +229,12 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 		batch := batches[urgent]
 		_, err := c.Inform(t.Context(), g.object(account{Name: urgent, Plan: "gold"}), &delta.InformOpts{Priority: 1})
 		require.NoError(t, err)
-		g.await(urgent, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != batch })
+		g.awaitRow(urgent, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != batch })
 
 		require.NoError(t, w.Start())
 		t.Cleanup(w.Stop)
 		for _, name := range members {
-			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced })
+			row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced })
 			require.EqualValues(t, 1, row.SyncCount, name)
 			if name != urgent {
 				if batches[name] != "" {
@@ -259,7 +259,7 @@ func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		g.inform(c, nil, names("many", 100)...)
 		for _, name := range names("many", 100) {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 		// In automatic mode, a few may have workflows of their own.
 		batches := g.inBatches(names("many", 100))
@@ -276,10 +276,10 @@ func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 				map[string]any{"kind": g.kind, "object_id": name})
 			require.NoError(t, err)
 		}
-		g.await(members[0], synced(2))
-		g.await(members[2], synced(2))
-		g.await(members[1], inState(deltatype.ResourceStateDeleted))
-		g.ends(own(members[3]))
+		g.awaitRow(members[0], synced(2))
+		g.awaitRow(members[2], synced(2))
+		g.awaitRow(members[1], inState(deltatype.ResourceStateDeleted))
+		g.awaitWorkflowEnd(own(members[3]))
 		for name, batch := range batches {
 			if signal := ordered[name]; signal == "" || signal == workflows.WakeSignal {
 				row := g.row(g.kind, name)

@@ -50,24 +50,24 @@ func (u *user) actOn(ctx context.Context, dice int, id string) error {
 	switch dice {
 	case 0:
 		_, err := u.client.Invalidate(ctx, u.object(account{Name: id}))
-		return allowed(err)
+		return ignoreStateError(err)
 	case 1:
 		_, err := u.client.Retry(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 2:
 		u.deleted[id] = true
 		_, err := u.client.Delete(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 3:
 		_, err := u.client.Pause(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 4, 5:
 		_, err := u.client.Resume(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 6:
-		return u.order(ctx, id, workflows.WakeSignal)
+		return u.sendSignal(ctx, id, workflows.WakeSignal)
 	case 7:
-		return u.order(ctx, id, string(activities.CommandInvalidate))
+		return u.sendSignal(ctx, id, string(activities.CommandInvalidate))
 	case 8:
 		// It rests no longer, and leases and graces are over.
 		_, err := u.Pool.Exec(ctx, `UPDATE delta_resource SET due_at = CASE state WHEN 'synced' THEN now() ELSE due_at END, dispatch_at = now()
@@ -82,7 +82,7 @@ func (u *user) actOn(ctx context.Context, dice int, id string) error {
 	case 10:
 		return u.endWorkflow(ctx, id)
 	case 11:
-		u.lock(id)
+		u.lockRow(id)
 	case 12:
 		return u.informMany(ctx)
 	default:
@@ -91,16 +91,16 @@ func (u *user) actOn(ctx context.Context, dice int, id string) error {
 	return nil
 }
 
-// order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
-func (u *user) order(ctx context.Context, id, signal string) error {
+// sendSignal sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
+func (u *user) sendSignal(ctx context.Context, id, signal string) error {
 	_, err := u.Temporal.SignalWithStartWorkflow(ctx, u.resourceWorkflow(id), signal, nil,
 		client.StartWorkflowOptions{ID: u.resourceWorkflow(id), TaskQueue: u.Prefix + "/" + u.kind},
 		workflows.ResourceName, map[string]any{"kind": u.kind, "object_id": id})
 	return err
 }
 
-// allowed lets pass what the state of a resource may forbid.
-func allowed(err error) error {
+// ignoreStateError lets pass what the state of a resource may forbid.
+func ignoreStateError(err error) error {
 	if errors.Is(err, delta.ErrNotFound) || errors.As(err, new(*delta.StateError)) {
 		return nil
 	}
@@ -115,16 +115,16 @@ func (u *user) plan(id string) string {
 	return u.storm.plans.next("")
 }
 
-// told notes a plan that was informed, or of which that is not known.
-func (u *user) told(id, plan string, err error) {
+// notePlan notes a plan that was informed, or of which that is not known.
+func (u *user) notePlan(id, plan string, err error) {
 	if err == nil {
 		u.plans[id], u.informed[id], u.deleted[id], u.removed[id] = nil, true, false, false
 	}
 	u.plans[id] = append(u.plans[id], plan)
 }
 
-// by is the client that informs: that of a program which only informs, or of a process of the storm.
-func (u *user) by() *delta.Client {
+// pickClient is the client that informs: that of a program which only informs, or of a process of the storm.
+func (u *user) pickClient() *delta.Client {
 	if n := u.random.IntN(12); n < len(u.processes) {
 		return u.process(n).client
 	}
@@ -132,9 +132,9 @@ func (u *user) by() *delta.Client {
 }
 
 func (u *user) inform(ctx context.Context, id string) error {
-	c, plan := u.by(), u.plan(id)
+	c, plan := u.pickClient(), u.plan(id)
 	_, err := c.Inform(ctx, u.object(account{Name: id, Plan: plan}), &delta.InformOpts{MaxAttempts: stormAttempts})
-	u.told(id, plan, err)
+	u.notePlan(id, plan, err)
 	return u.mayFail(c, err)
 }
 
@@ -146,10 +146,10 @@ func (u *user) informMany(ctx context.Context) error {
 		plans[id] = u.plan(id)
 		objects = append(objects, u.object(account{Name: id, Plan: plans[id]}))
 	}
-	c := u.by()
+	c := u.pickClient()
 	_, err := c.InformMany(ctx, objects, &delta.InformOpts{MaxAttempts: stormAttempts})
 	for id, plan := range plans {
-		u.told(id, plan, err)
+		u.notePlan(id, plan, err)
 	}
 	return u.mayFail(c, err)
 }
@@ -174,13 +174,13 @@ func (u *user) endWorkflow(ctx context.Context, id string) error {
 	case 1:
 		_ = u.Temporal.CancelWorkflow(ctx, workflowID, "")
 	case 2:
-		_ = u.reset(workflowID)
+		_ = u.resetWorkflow(workflowID)
 	}
 	return nil
 }
 
-// lock has a transaction of somebody's hold the row for a while.
-func (u *user) lock(id string) {
+// lockRow has a transaction of somebody's hold the row for a while.
+func (u *user) lockRow(id string) {
 	hold := time.Duration(u.random.IntN(1500)) * time.Millisecond
 	if u.long && u.random.IntN(10) == 0 {
 		hold += 11 * time.Second // longer than an execution waits for it

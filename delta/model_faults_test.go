@@ -164,8 +164,8 @@ func (w *weather) restart(n int) {
 // kill ends the connections of a process, as its death does. Nobody hears of what its calls of Work come to.
 func (w *weather) kill(n int) {
 	p := w.process(n)
-	p.postgres.die()
-	p.temporal.die()
+	p.postgres.end()
+	p.temporal.end()
 	w.ended.Go(func() { w.stop(p) })
 	w.replace(n)
 }

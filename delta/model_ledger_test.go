@@ -85,8 +85,8 @@ func (l *ledger) calls() int {
 	return l.begun
 }
 
-// of is the latest call for a resource, and what was done last.
-func (l *ledger) of(id string) (call, deed) {
+// latestOf is the latest call for a resource, and what was done last.
+func (l *ledger) latestOf(id string) (call, deed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last[id], l.done[id]
@@ -95,9 +95,9 @@ func (l *ledger) of(id string) (call, deed) {
 // workWith is Work, for a process with a pool: while the storm lasts, anything may come of a call.
 func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 	return func(ctx context.Context, j job) (err error) {
-		dice, pause := l.enter(j)
+		dice, pause := l.beginCall(j)
 		what := fails
-		defer func() { l.leave(ctx, j, what) }()
+		defer func() { l.endCall(ctx, j, what) }()
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -126,7 +126,7 @@ func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 			l.maySync(j)
 			if err := completeInTx(ctx, pool, j, true); err != nil {
 				// The answer to the commit may be lost: the row tells.
-				l.did(j)
+				l.noteDone(j)
 				return err
 			}
 		}
@@ -156,13 +156,13 @@ func completeInTx(ctx context.Context, pool *pgxpool.Pool, j job, commits bool) 
 	return tx.Commit(ctx)
 }
 
-// enter notes the beginning of a call, and says what is to come of it, and how long it takes.
-func (l *ledger) enter(j job) (dice int, pause time.Duration) {
+// beginCall notes the beginning of a call, and says what is to come of it, and how long it takes.
+func (l *ledger) beginCall(j job) (dice int, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begun++
 	now := call{deed: deedOf(j), number: l.begun, attempt: j.Attempt, running: true}
-	l.compare(j, l.last[j.ObjectID], now)
+	l.compareCalls(j, l.last[j.ObjectID], now)
 	l.last[j.ObjectID] = now
 	dice, pause = l.random.IntN(14), time.Duration(l.random.IntN(30))*time.Millisecond
 	switch long := l.random.IntN(16); {
@@ -179,8 +179,8 @@ func (l *ledger) enter(j job) (dice int, pause time.Duration) {
 
 func deedOf(j job) deed { return deed{j.ID, j.Generation, j.Object.Plan} }
 
-// compare fails the test if a call may not follow the one before. The lock is held.
-func (l *ledger) compare(j job, before, now call) {
+// compareCalls fails the test if a call may not follow the one before. The lock is held.
+func (l *ledger) compareCalls(j job, before, now call) {
 	switch {
 	case before.running:
 		l.t.Errorf("%s: Work runs twice at once: %+v and %+v", j.ObjectID, before, now)
@@ -207,15 +207,15 @@ func (l *ledger) compare(j job, before, now call) {
 	}
 }
 
-// did notes what a call has done outside.
-func (l *ledger) did(j job) {
+// noteDone notes what a call has done outside.
+func (l *ledger) noteDone(j job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.done[j.ObjectID] = deedOf(j)
 }
 
-// leave notes what came of a call.
-func (l *ledger) leave(ctx context.Context, j job, what verdict) {
+// endCall notes what came of a call.
+func (l *ledger) endCall(ctx context.Context, j job, what verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if cause := context.Cause(ctx); what == fails && cause != nil && strings.Contains(cause.Error(), "claim was lost") {
@@ -246,8 +246,8 @@ func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
 	}
 }
 
-// saw compares a row with how it was seen before.
-func (l *ledger) saw(row *deltatype.ResourceRow) {
+// checkRow compares a row with how it was seen before.
+func (l *ledger) checkRow(row *deltatype.ResourceRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before, ok := l.seen[row.ObjectID]

@@ -157,7 +157,7 @@ func (s *storm) rage(long time.Duration) {
 		for _, u := range s.users {
 			all.Go(func() { u.act(over) })
 		}
-		all.Go(func() { s.watch(over) })
+		all.Go(func() { s.watchRows(over) })
 		weather.change(over)
 		all.Wait()
 		s.faults.Wait()
@@ -165,7 +165,7 @@ func (s *storm) rage(long time.Duration) {
 			return
 		}
 		ended := time.Now()
-		s.settle(round%2 == 1 || !s.long)
+		s.endFaults(round%2 == 1 || !s.long)
 		s.requireModel()
 		s.requireLast(fmt.Sprint("last of round ", round))
 		s.t.Logf("round %d: %d acts, %d calls of Work, faults: %v; at rest after %s", round, s.acts.Load(), s.calls(), weather.counts,
@@ -176,21 +176,21 @@ func (s *storm) rage(long time.Duration) {
 	}
 }
 
-// watch looks at the rows all the while: what must never be is not seen for a moment either.
-func (s *storm) watch(until time.Time) {
+// watchRows looks at the rows all the while: what must never be is not seen for a moment either.
+func (s *storm) watchRows(until time.Time) {
 	for time.Now().Before(until) && !s.t.Failed() {
 		for _, id := range s.ids {
 			if row := s.row(s.kind, id); row != nil {
-				s.saw(row)
+				s.checkRow(row)
 			}
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// settle ends all faults, and waits until nothing is due any more. With help, leases, also of touches, and the graces for timers of workflows that were ended are
+// endFaults ends all faults, and waits until nothing is due any more. With help, leases, also of touches, and the graces for timers of workflows that were ended are
 // not waited for.
-func (s *storm) settle(helps bool) {
+func (s *storm) endFaults(helps bool) {
 	s.calm.Store(true)
 	for _, p := range s.processes {
 		p.heal()
@@ -199,18 +199,18 @@ func (s *storm) settle(helps bool) {
 	for _, u := range s.users {
 		for _, id := range u.ids {
 			_, err := u.client.Resume(s.t.Context(), s.kind, id)
-			require.NoError(s.t, allowed(err))
+			require.NoError(s.t, ignoreStateError(err))
 		}
 	}
 	if helps {
 		s.exec("UPDATE delta_resource SET dispatch_at = now() WHERE state IN ('scheduled', 'expired', 'failed', 'pending')")
 		s.exec("UPDATE delta_touch SET look_at = now()")
 	}
-	s.rest()
+	s.awaitRest()
 }
 
-// rest waits until nothing is due any more, and nothing is to be touched. What waits for a parent rests when that does.
-func (s *storm) rest() {
+// awaitRest waits until nothing is due any more, and nothing is to be touched. What waits for a parent rests when that does.
+func (s *storm) awaitRest() {
 	restless := ""
 	until(s.t, func() bool {
 		require.NoError(s.t, s.Pool.QueryRow(s.t.Context(), `SELECT concat((SELECT string_agg(r::text, E'\n') FROM delta_resource r
@@ -236,7 +236,7 @@ func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 		require.True(t, u.removed[id] || !u.informed[id], "%s is gone", id)
 		return
 	}
-	last, done := s.of(id)
+	last, done := s.latestOf(id)
 	require.Contains(t, u.plans[id], planOf(t, row), "%s has another object than it was told", id)
 	switch row.State {
 	case deltatype.ResourceStateSynced:
@@ -269,18 +269,18 @@ func (s *storm) requireLast(plan string) {
 		for _, id := range u.ids {
 			_, err := u.client.Inform(s.t.Context(), s.object(account{Name: id, Plan: plan}), &delta.InformOpts{MaxAttempts: 1000})
 			require.NoError(s.t, err)
-			u.told(id, plan, nil)
+			u.notePlan(id, plan, nil)
 		}
 	}
 	for _, id := range s.ids {
-		s.await(id, func(r *deltatype.ResourceRow) bool {
+		s.awaitRow(id, func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
 		})
 	}
-	s.rest() // children are touched after their parents
+	s.awaitRest() // children are touched after their parents
 	for _, id := range s.ids {
 		row := s.row(s.kind, id)
-		_, done := s.of(id)
+		_, done := s.latestOf(id)
 		require.Equal(s.t, deed{row.ID, row.Generation, plan}, done, id)
 		s.requireTouched(row)
 	}

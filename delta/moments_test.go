@@ -31,7 +31,7 @@ func (c *calls) add(name string) {
 	c.n[name]++
 }
 
-func (c *calls) of(name string) int {
+func (c *calls) countOf(name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n[name]
@@ -74,7 +74,7 @@ func TestBothModesTakeCommandsBeforeTheAttempt(t *testing.T) {
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
 		g.settlesAsAsked(c, 1)
 		for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
-			require.Equal(t, n, worked.of(name), name)
+			require.Equal(t, n, worked.countOf(name), name)
 		}
 	})
 }
@@ -102,7 +102,7 @@ func TestABatchReadsItsMembersWhenItBegins(t *testing.T) {
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
 	g.settlesAsAsked(c, 1)
 	for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
-		require.Equal(t, n, worked.of(name), name)
+		require.Equal(t, n, worked.countOf(name), name)
 	}
 }
 
@@ -128,11 +128,11 @@ func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
 		g.orderEach(c, deltatype.ResourceStatePending)
 		close(finish)
 		// What a pause meets at work goes on to its end.
-		row := g.await("pause", synced(1))
+		row := g.awaitRow("pause", synced(1))
 		require.True(t, row.Paused)
 		g.settlesAsAsked(c, 2)
 		for name, n := range map[string]int{"inform": 1, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 1, "pause": 1, "nothing": 1} {
-			require.Equal(t, n, worked.of(name), name)
+			require.Equal(t, n, worked.countOf(name), name)
 		}
 		require.EqualValues(t, 0, g.row(g.kind, "delete").SyncCount, "the result of what was deleted meanwhile is not written")
 	})
@@ -154,25 +154,25 @@ func TestBothModesTakeCommandsAtRest(t *testing.T) {
 		t.Cleanup(func() { _ = c.Stop(context.Background()) })
 		g.inform(c, nil, asks...)
 		for _, name := range asks {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 		g.orderEach(c, deltatype.ResourceStateSynced)
 		for _, name := range []string{"inform", "invalidate"} {
-			row := g.await(name, synced(2))
+			row := g.awaitRow(name, synced(2))
 			require.EqualValues(t, 2, row.SyncCount)
 			require.InDelta(t, time.Hour, row.DueAt.Sub(*row.SyncedAt), float64(3*time.Minute), "up to 5 % earlier")
 		}
 		g.comesDue(deltatype.ResourceStateSynced)
 		for name, generation := range map[string]int64{"inform": 3, "invalidate": 3, "retry": 2, "nothing": 2} {
-			require.Equal(t, generation, g.await(name, synced(generation)).SyncCount)
+			require.Equal(t, generation, g.awaitRow(name, synced(generation)).SyncCount)
 		}
 		require.EqualValues(t, 1, g.row(g.kind, "pause").SyncCount, "no dispatcher looks at what is paused")
-		require.Equal(t, 1, worked.of("pause"))
+		require.Equal(t, 1, worked.countOf("pause"))
 		_, err := c.Resume(t.Context(), g.kind, "pause")
 		require.NoError(t, err)
-		g.await("pause", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 && r.Generation == 2 })
-		g.await("delete", gone)
-		require.Equal(t, 1, worked.of("delete"))
+		g.awaitRow("pause", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 && r.Generation == 2 })
+		g.awaitRow("delete", isGone)
+		require.Equal(t, 1, worked.countOf("delete"))
 	})
 }
 
@@ -182,7 +182,7 @@ func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
 		var worked calls
 		c := g.client(g.config(g.controller(func(_ context.Context, j job) error {
 			worked.add(j.ObjectID)
-			if worked.of(j.ObjectID) == 1 {
+			if worked.countOf(j.ObjectID) == 1 {
 				return delta.ResourceSnooze(time.Hour) // until all have been asked, and the test says that they are due
 			}
 			return nil
@@ -192,21 +192,21 @@ func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
 		t.Cleanup(func() { _ = c.Stop(context.Background()) })
 		g.inform(c, nil, asks...)
 		for _, name := range asks {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
 		}
 		g.orderEach(c, deltatype.ResourceStateScheduled)
-		g.await("inform", synced(2))
+		g.awaitRow("inform", synced(2))
 		g.comesDue(deltatype.ResourceStateScheduled)
-		g.await("delete", inState(deltatype.ResourceStateDeleted))
+		g.awaitRow("delete", inState(deltatype.ResourceStateDeleted))
 		for _, name := range []string{"invalidate", "retry", "nothing"} {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.EqualValues(t, 1, row.SyncCount)
-			require.Equal(t, 2, worked.of(name))
+			require.Equal(t, 2, worked.countOf(name))
 		}
-		require.Equal(t, 1, worked.of("pause"))
+		require.Equal(t, 1, worked.countOf("pause"))
 		_, err := c.Resume(t.Context(), g.kind, "pause")
 		require.NoError(t, err)
-		g.await("pause", synced(1))
+		g.awaitRow("pause", synced(1))
 	})
 }
 
@@ -222,20 +222,20 @@ func (g mode) comesDue(state deltatype.ResourceState) {
 // meanwhile is synced, and so often.
 func (g mode) settlesAsAsked(c *delta.Client, informed int64) {
 	g.t.Helper()
-	row := g.await("inform", synced(2))
+	row := g.awaitRow("inform", synced(2))
 	require.Equal(g.t, informed, row.SyncCount)
 	for _, name := range []string{"invalidate", "retry", "nothing"} {
-		row := g.await(name, synced(1))
+		row := g.awaitRow(name, synced(1))
 		require.Equal(g.t, 1, row.Attempt)
 		require.EqualValues(g.t, 1, row.SyncCount)
 	}
-	row = g.await("delete", inState(deltatype.ResourceStateDeleted))
+	row = g.awaitRow("delete", inState(deltatype.ResourceStateDeleted))
 	require.EqualValues(g.t, 2, row.Generation)
 	_, err := c.Resume(g.t.Context(), g.kind, "pause")
 	require.NoError(g.t, err)
-	row = g.await("pause", synced(1))
+	row = g.awaitRow("pause", synced(1))
 	require.False(g.t, row.Paused)
 	for _, name := range asks {
-		g.await(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 	}
 }

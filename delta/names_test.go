@@ -64,8 +64,8 @@ func anyID(r *mathrand.Rand) string {
 	return id
 }
 
-// near are ids that might be taken for this one.
-func near(id, name string) (all []string) {
+// similarIDs are ids that might be taken for this one.
+func similarIDs(id, name string) (all []string) {
 	candidates := []string{id + " ", " " + id, strings.TrimSpace(id), id + "~", id + "/", url.PathEscape(id), workflows.EscapeID(id), id + "\u0301"}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		candidates = append(candidates, name[i+1:]) // the name is an id itself
@@ -103,7 +103,7 @@ func TestNamesOfResources(t *testing.T) {
 		of.id = anyID(r)
 		require.NoError(t, checkObjectID(of.id))
 		n := names{prefix: of.prefix}
-		for _, id := range append([]string{of.id}, near(of.id, n.resource(of.kind, of.id))...) {
+		for _, id := range append([]string{of.id}, similarIDs(of.id, n.resource(of.kind, of.id))...) {
 			of.id = id
 			name := n.resource(of.kind, id)
 			requireName(t, name)

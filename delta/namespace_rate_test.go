@@ -42,7 +42,7 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 			require.NoError(t, err)
 		}
 		for _, name := range names("r", 30) {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 		for _, name := range names("s", 10) {
 			g.eventually("serial", name, synced(1))
@@ -79,7 +79,7 @@ func TestARateLimitedNamespaceDoesNotDelayOthers(t *testing.T) {
 		g.informEach(c, nil, names("free", 10)...)
 		g.inform(c, nil, names("wide", 60)...)
 		for _, name := range append(names("free", 10), names("wide", 60)...) {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 		require.EqualValues(t, 1, slow.Load())
 	})

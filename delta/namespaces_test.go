@@ -30,7 +30,7 @@ func TestSettingANamespaceWakesSettledResources(t *testing.T) {
 		g.inform(c, &delta.InformOpts{Namespace: "kept"}, names("k", 20)...)
 		g.inform(c, nil, "other")
 		for _, name := range append(append(names("s", 20), names("k", 20)...), "other") {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 		require.Nil(t, g.row(g.kind, "k00").DueAt)
 		other := g.row(g.kind, "other")
@@ -38,16 +38,16 @@ func TestSettingANamespaceWakesSettledResources(t *testing.T) {
 		require.NoError(t, c.SetNamespace(t.Context(), "slow", delta.NamespaceConfig{ResourceExpiry: time.Second}))
 		require.NoError(t, c.SetNamespace(t.Context(), "kept", delta.NamespaceConfig{SyncedResourceRetentionPeriod: time.Second}))
 		for _, name := range names("s", 20) {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount > 1 })
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount > 1 })
 		}
 		for _, name := range names("k", 20) {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil })
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil })
 		}
 		require.Equal(t, other, g.row(g.kind, "other"), "other namespaces are left as they are")
 		// And longer again.
 		require.NoError(t, c.SetNamespace(t.Context(), "slow", delta.NamespaceConfig{ResourceExpiry: time.Hour}))
 		for _, name := range names("s", 20) {
-			g.await(name, func(r *deltatype.ResourceRow) bool {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool {
 				return r.State == deltatype.ResourceStateSynced && r.DueAt.Sub(*r.SyncedAt) > 50*time.Minute
 			})
 		}
@@ -89,7 +89,7 @@ func TestANamespaceIsSetForAllClientsAndGoesBeforeTheirConfig(t *testing.T) {
 		require.NoError(t, admin.ResetNamespace(t.Context(), "slow"))
 		close(open)
 		for _, name := range names("r", 20) {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 		g.start(config)
 		all, err = late.Namespaces(t.Context())

@@ -55,7 +55,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	// What deadlocks would wait for ever: the tests of a busy machine do not.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	objects := many(object, names("ok", 50)...)
+	objects := makeObjects(object, names("ok", 50)...)
 	kind := objects[0].Kind()
 	filter := delta.Filter{Kinds: []string{kind}}
 
@@ -91,7 +91,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	require.NoError(t, err)
 	require.Equal(t, 80, deleted)
 
-	_, err = c.InformMany(ctx, many(object, names("is busy", 50)...), nil)
+	_, err = c.InformMany(ctx, makeObjects(object, names("is busy", 50)...), nil)
 	require.NoError(t, err)
 	<-stuck
 	ended, stop := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -100,7 +100,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	h.closesAttempts(&logs)
 
 	// More than one statement takes, which is a transaction.
-	_, err = c.InformMany(ctx, many(object, names("more", 3000)...), nil)
+	_, err = c.InformMany(ctx, makeObjects(object, names("more", 3000)...), nil)
 	require.NoError(t, err)
 	until(t, func() bool { return h.Pool.Stat().AcquiredConns() == 0 }, "others are told in the background")
 }

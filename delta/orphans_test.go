@@ -17,19 +17,19 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// passes lets time pass until a dispatcher is to look at the rows of a kind that are not worked: by itself, a minute after they are due at
+// skipToDispatch lets time pass until a dispatcher is to look at the rows of a kind that are not worked: by itself, a minute after they are due at
 // the latest.
-func (h *harness) passes(kind string) {
+func (h *harness) skipToDispatch(kind string) {
 	h.t.Helper()
-	require.Zero(h.t, h.count(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
+	require.Zero(h.t, h.countRows(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
 		AND (dispatch_at IS NULL OR dispatch_at > greatest(due_at, now()) + interval '61 seconds')`, kind), "a dispatcher is to look a minute later")
 	h.exec(`UPDATE delta_resource SET due_at = due_at - (dispatch_at - now()) - interval '10 seconds', dispatch_at = now() - interval '10 seconds',
 			synced_at = synced_at - (dispatch_at - now()) - interval '10 seconds'
 		WHERE kind = $1 AND state <> 'pending' AND dispatch_at > now()`, kind)
 }
 
-// terminate ends workflows as an operator does, without a word to anybody.
-func (h *harness) terminate(workflowIDs ...string) {
+// terminateWorkflows ends workflows as an operator does, without a word to anybody.
+func (h *harness) terminateWorkflows(workflowIDs ...string) {
 	h.t.Helper()
 	done := map[string]bool{}
 	for _, id := range workflowIDs {
@@ -63,18 +63,20 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 		g.inform(c, nil, names("goes", 5)...)
 		var attended []string
 		for _, name := range append(names("expires", 5), names("goes", 5)...) {
-			attended = append(attended, g.await(name, synced(1)).WorkflowID)
+			attended = append(attended, g.awaitRow(name, synced(1)).WorkflowID)
 		}
 		for _, id := range attended {
-			g.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+			g.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 		}
-		g.terminate(attended...)
-		g.passes(g.kind)
+		g.terminateWorkflows(attended...)
+		g.skipToDispatch(g.kind)
 		for _, name := range names("expires", 5) {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
 		}
-		g.await("goes00", gone)
-		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'goes%'") == 0 }, "they are removed")
+		g.awaitRow("goes00", isGone)
+		until(t, func() bool {
+			return g.countRows("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'goes%'") == 0
+		}, "they are removed")
 	})
 }
 
@@ -111,22 +113,22 @@ func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 			}
 		})
 		g.inform(c, &delta.InformOpts{MaxAttempts: 100}, "fails", "snoozes")
-		g.await("snoozes", func(r *deltatype.ResourceRow) bool {
+		g.awaitRow("snoozes", func(r *deltatype.ResourceRow) bool {
 			return r.Snoozes == 1 && r.WorkflowID == g.Prefix+"/"+g.kind+"/snoozes"
 		})
-		row := g.await("fails", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateFailed && r.Attempt >= 3 })
+		row := g.awaitRow("fails", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateFailed && r.Attempt >= 3 })
 		require.Equal(t, g.Prefix+"/"+g.kind+"/fails", row.WorkflowID)
 		for name, long := range map[string]time.Duration{"fails": 10 * time.Minute, "snoozes": 50 * time.Minute} {
-			g.comes(g.Prefix+"/"+g.kind+"/"+name, func(e *historypb.HistoryEvent) bool {
+			g.awaitEvent(g.Prefix+"/"+g.kind+"/"+name, func(e *historypb.HistoryEvent) bool {
 				return e.GetTimerStartedEventAttributes().GetStartToFireTimeout().AsDuration() > long
 			})
 		}
-		g.terminate(g.Prefix+"/"+g.kind+"/fails", g.Prefix+"/"+g.kind+"/snoozes")
-		row = g.await("fails", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		g.terminateWorkflows(g.Prefix+"/"+g.kind+"/fails", g.Prefix+"/"+g.kind+"/snoozes")
+		row = g.awaitRow("fails", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 		mended.Store(true)
-		g.passes(g.kind)
-		require.Equal(t, row.Attempt+1, g.await("fails", synced(1)).Attempt)
-		g.await("snoozes", synced(1))
+		g.skipToDispatch(g.kind)
+		require.Equal(t, row.Attempt+1, g.awaitRow("fails", synced(1)).Attempt)
+		g.awaitRow("snoozes", synced(1))
 	},
 		modeFor(0, func(a account) slow { return slow{a} }, func(o slow) account { return o.account }),
 		modeFor(0, func(a account) slowBatched { return slowBatched{a} }, func(o slowBatched) account { return o.account }))
@@ -152,7 +154,7 @@ func (g mode) queuedFor(names ...string) (ids []string) {
 	for _, name := range names {
 		id := g.Prefix + "/" + g.kind + "/" + name
 		if g.kind == "batched" {
-			id = g.await(name, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != "" }).WorkflowID
+			id = g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != "" }).WorkflowID
 		}
 		until(g.t, func() bool {
 			_, err := g.Temporal.DescribeWorkflow(context.Background(), id, "")
@@ -172,12 +174,12 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 		g.informEach(c, nil, "one", "two")
 		all := append(names("many", 30), "one", "two")
 		terminated := g.queuedFor(all...)
-		g.terminate(terminated...)
+		g.terminateWorkflows(terminated...)
 		require.NoError(t, w.Start())
 		t.Cleanup(w.Stop)
-		g.passes(g.kind)
+		g.skipToDispatch(g.kind)
 		for i, name := range all {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, 1, row.Attempt)
 			if g.kind == "batched" {
 				require.NotEqual(t, terminated[i], row.WorkflowID)
@@ -193,7 +195,7 @@ func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 		before, w := g.onTaskQueue("before", work)
 		require.NoError(t, w.Start())
 		g.inform(before, nil, "rests")
-		g.await("rests", synced(1))
+		g.awaitRow("rests", synced(1))
 		w.Stop()
 		g.informEach(before, nil, "queued")
 		old := g.queuedFor("queued")[0]
@@ -205,11 +207,11 @@ func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 		_, err := after.Inform(t.Context(), g.object(account{Name: "rests", Plan: "new"}), nil)
 		require.NoError(t, err)
 		if g.kind == "each" {
-			g.signalled(g.Prefix + "/each/rests")
+			g.awaitSignal(g.Prefix + "/each/rests")
 		}
 		g.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'scheduled'")
-		g.await("rests", synced(2))
-		row := g.await("queued", synced(1))
+		g.awaitRow("rests", synced(2))
+		row := g.awaitRow("queued", synced(1))
 		if g.kind == "batched" {
 			require.NotEqual(t, old, row.WorkflowID)
 			return
@@ -222,10 +224,10 @@ func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 	})
 }
 
-// signalled waits until a workflow was told to look at its row.
-func (h *harness) signalled(workflowID string) {
+// awaitSignal waits until a workflow was told to look at its row.
+func (h *harness) awaitSignal(workflowID string) {
 	h.t.Helper()
-	h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowExecutionSignaledEventAttributes() != nil })
+	h.awaitEvent(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowExecutionSignaledEventAttributes() != nil })
 }
 
 // Late resources are those that somebody should look at, whatever dispatchers do with them.

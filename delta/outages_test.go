@@ -65,16 +65,16 @@ func (g mode) isBatched() bool { return strings.HasSuffix(g.kind, "batched") }
 // resourceWorkflow is the id of a resource's own workflow, for a plain object id.
 func (g mode) resourceWorkflow(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
 
-// attended waits until a resource has a workflow that attends to it, and whose Work is held, and returns its id.
-func (g mode) attended(name string) string {
+// awaitAttended waits until a resource has a workflow that attends to it, and whose Work is held, and returns its id.
+func (g mode) awaitAttended(name string) string {
 	g.t.Helper()
-	id := g.await(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
-	g.executes(id)
+	id := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
+	g.awaitExecution(id)
 	return id
 }
 
-// executes waits until a worker executes an ordinary activity of a workflow: Work that is held is long.
-func (h *harness) executes(workflowID string) {
+// awaitExecution waits until a worker executes an ordinary activity of a workflow: Work that is held is long.
+func (h *harness) awaitExecution(workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool { return h.isExecuted(workflowID) })
 }
@@ -101,14 +101,14 @@ func (g mode) orderByID(workflowID, signal string, ref map[string]any) {
 	require.NoError(g.t, err)
 }
 
-// waits waits until the latest run of a workflow has looked at its rows, and waits for a time.
-func (h *harness) waits(workflowID string) {
+// awaitTimer waits until the latest run of a workflow has looked at its rows, and waits for a time.
+func (h *harness) awaitTimer(workflowID string) {
 	h.t.Helper()
-	h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 }
 
-// triedAgain waits until Temporal has given up an execution of a workflow's activity, and tries it again.
-func (h *harness) triedAgain(workflowID string) {
+// awaitRetry waits until Temporal has given up an execution of a workflow's activity, and tries it again.
+func (h *harness) awaitRetry(workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool {
 		found, err := h.Temporal.DescribeWorkflow(h.t.Context(), workflowID, "")
@@ -122,8 +122,8 @@ func (h *harness) triedAgain(workflowID string) {
 	})
 }
 
-// reset starts the latest run of a workflow again from its first decision, as an operator can in the UI.
-func (h *harness) reset(workflowID string) error {
+// resetWorkflow starts the latest run of a workflow again from its first decision, as an operator can in the UI.
+func (h *harness) resetWorkflow(workflowID string) error {
 	history, err := h.findHistory(workflowID)
 	if err != nil {
 		return err
@@ -184,8 +184,8 @@ type heldWork struct {
 
 const held = "held"
 
-// hold makes a Work that is released at the end of the test at the latest.
-func hold(t *testing.T, m *meter) *heldWork {
+// newHeldWork makes a Work that is released at the end of the test at the latest.
+func newHeldWork(t *testing.T, m *meter) *heldWork {
 	w := &heldWork{meter: m, began: make(chan string, 100), ended: make(chan error, 100), finish: make(chan struct{})}
 	t.Cleanup(w.release)
 	return w
@@ -342,8 +342,8 @@ func (p *cutProxy) refuse() {
 	p.closeAll()
 }
 
-// die ends the proxy for good, as the end of the process behind it does.
-func (p *cutProxy) die() {
+// end ends the proxy for good, as the end of the process behind it does.
+func (p *cutProxy) end() {
 	_ = p.Close()
 	p.refuse()
 }

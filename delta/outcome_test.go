@@ -84,8 +84,8 @@ func TestAResourceThatDegradesHasNoFurtherAttempts(t *testing.T) {
 	require.Zero(t, snoozed.Duration())
 }
 
-// effects is a table of the user's, in the same database.
-func (h *harness) effects() {
+// createEffects is a table of the user's, in the same database.
+func (h *harness) createEffects() {
 	h.t.Helper()
 	_, err := h.Pool.Exec(h.t.Context(), "CREATE TABLE effects (name text, attempt integer)")
 	require.NoError(h.t, err)
@@ -101,7 +101,7 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	h.effects()
+	h.createEffects()
 	write := func(ctx context.Context, r *delta.Resource[account], commit bool) error {
 		tx, err := h.Pool.Begin(ctx)
 		if err != nil {
@@ -141,14 +141,14 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	require.Equal(t, 1, row.Attempt)
 	require.EqualValues(t, 1, row.SyncCount)
 	require.Equal(t, 1, h.countEffects())
-	require.Equal(t, "commits", next(t, events).Resource.ObjectID)
+	require.Equal(t, "commits", nextEvent(t, events).Resource.ObjectID)
 
 	_, err = c.Inform(t.Context(), account{Name: "fails-after"}, nil)
 	require.NoError(t, err)
 	row = h.eventually("account", "fails-after", synced(1))
-	require.Equal(t, "fails-after", next(t, events).Resource.ObjectID, "it is synced")
+	require.Equal(t, "fails-after", nextEvent(t, events).Resource.ObjectID, "it is synced")
 	// Temporal has heard of the attempt: the failure would be written by now.
-	h.comes(row.WorkflowID, endsAttempt)
+	h.awaitEvent(row.WorkflowID, endsAttempt)
 	require.Equal(t, row, h.row("account", "fails-after"))
 	require.Empty(t, row.Errors)
 	require.Equal(t, 2, h.countEffects())
@@ -201,7 +201,7 @@ var errRollBack = errors.New("roll back")
 func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.effects()
+	h.createEffects()
 	result := make(chan error, 1)
 	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
 		// Somebody else has taken over: another worker, because this one seemed dead.

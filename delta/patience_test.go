@@ -68,7 +68,7 @@ func (u *unanswered) isHeld(id string) bool {
 func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.start(h.config(with(lister("a", "b")), with(&controller[account]{})))
+	h.start(h.config(with(newLister("a", "b")), with(&controller[account]{})))
 	away := &unanswered{times: map[string]int{"/inform:catalogued": 2, "/inform:account": 3}}
 	idle := h.client(away.through(h, h.config()))
 	there, err := idle.TemporalStatus(t.Context(), "catalogued", "account")
@@ -83,7 +83,7 @@ func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 func TestARunWhoseStartWasNotAnsweredIsStartedOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.start(h.config(with(lister("a", "b"))))
+	h.start(h.config(with(newLister("a", "b"))))
 	away := &unanswered{times: map[string]int{workflows.InformName: 1}}
 	idle := h.client(away.through(h, h.config()))
 	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)

@@ -53,8 +53,8 @@ func (p *polls) through(h *harness, config *delta.Config) *delta.Config {
 	return config
 }
 
-// stays waits until so many polls are open of each sort.
-func (p *polls) stays(t *testing.T, workflows, activities int) {
+// awaitPolls waits until so many polls are open of each sort.
+func (p *polls) awaitPolls(t *testing.T, workflows, activities int) {
 	t.Helper()
 	until(t, func() bool {
 		w, a := p.count()
@@ -67,13 +67,13 @@ func TestAKindHasTwelvePollersAndEightWithoutAnInformer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var with2, without polls
-	controllers := func() *delta.Config { return h.config(with(&controller[account]{}), with(lister("a"))) }
+	controllers := func() *delta.Config { return h.config(with(&controller[account]{}), with(newLister("a"))) }
 	h.start(with2.through(h, controllers()))
-	with2.stays(t, 2*(4+2), 2*(4+2))
+	with2.awaitPolls(t, 2*(4+2), 2*(4+2))
 	config := without.through(h, controllers())
 	config.DisableInformers = true
 	h.start(config)
-	without.stays(t, 2*4, 2*4)
+	without.awaitPolls(t, 2*4, 2*4)
 }
 
 func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
@@ -81,11 +81,11 @@ func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	h := newHarness(t)
 	var open polls
-	config := open.through(h, h.config(with(&controller[account]{}), with(lister("a", "b")), with(&controller[batched]{})))
+	config := open.through(h, h.config(with(&controller[account]{}), with(newLister("a", "b")), with(&controller[batched]{})))
 	config.TaskQueue, config.SharedWorker = h.Prefix+"-all", true
 	c := h.start(config)
-	open.stays(t, 16, 16)
-	becomes(t, c)
+	open.awaitPolls(t, 16, 16)
+	awaitParts(t, c)
 
 	// It works what a worker for each kind does: single workflows, batches, listings.
 	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
@@ -114,7 +114,7 @@ func TestTheUserChangesTheOptionsOfTheConnection(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var open polls
-	c := h.client(open.through(h, h.config(with(lister("a")))))
+	c := h.client(open.through(h, h.config(with(newLister("a")))))
 	_, err := c.TemporalStatus(t.Context(), "catalogued") // by the connection of a client that was not started
 	require.NoError(t, err)
 	open.mu.Lock()

@@ -40,7 +40,7 @@ func inLastingModes(t *testing.T, test func(t *testing.T, g mode)) {
 // Postgres is away for everybody when Work ends. When it is back, dispatchers look for the rows as soon as the worker writes its outcome.
 func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 	inLastingModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		var logs logBuffer
 		var away []*cutProxy
 		for range 2 {
@@ -66,7 +66,7 @@ func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 			p.heal()
 		}
 		for _, name := range []string{"ann", "bob"} {
-			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
+			row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
 			require.Equal(t, deltatype.ResourceStateSynced, row.State)
 			require.Equal(t, 1, row.Attempt)
 			require.Empty(t, row.Errors)
@@ -78,13 +78,13 @@ func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 // An UPDATE by hand raises the generation, as an inform does: outcomes do not compare names, and the old one would be that of the new object.
 func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
 	inLastingModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
 		g.exec(`UPDATE delta_resource SET object_id = 'eve', object = jsonb_build_object('name', 'eve', 'plan', 'new'), state = 'scheduled',
 			generation = generation + 1, attempt = 0, due_at = now(), dispatch_at = now() WHERE object_id = 'ann'`)
 		w.release()
-		g.await("eve", synced(2))
+		g.awaitRow("eve", synced(2))
 		require.Equal(t, 1, w.callsOf(t, "eve"))
 		require.Equal(t, 1, w.callsOf(t, "ann"))
 		require.Nil(t, g.row(g.kind, "ann"))
@@ -118,7 +118,7 @@ func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
 		failed := 0
 		for _, name := range names("after", 30) {
 			g.inform(b, nil, name)
-			g.comes(g.await(name, synced(1)).WorkflowID, func(e *historypb.HistoryEvent) bool {
+			g.awaitEvent(g.awaitRow(name, synced(1)).WorkflowID, func(e *historypb.HistoryEvent) bool {
 				started := e.GetActivityTaskStartedEventAttributes()
 				if started.GetAttempt() > 1 {
 					failed++

@@ -84,7 +84,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 			passes.Add(1)
-			return send[listed](ctx), nil
+			return sendAll[listed](ctx), nil
 		}}),
 	)
 	config.Temporal, config.TemporalNamespace = temporal, ""
@@ -132,7 +132,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	}
 	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
 	}, "what rests is not woken again before it is due")
 	// Workflows and schedules are made again side by side.
 	until(t, func() bool {

@@ -39,7 +39,7 @@ func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	require.Contains(t, input.Value, shared)
 	require.Contains(t, input.Rule, `"account"`)
 	require.Contains(t, input.Rule, "UPDATE delta_controller SET task_queue = NULL WHERE name = 'account'")
-	require.Zero(t, h.count("SELECT count(*) FROM delta_controller WHERE name = 'serial'"), "what is refused leaves nothing behind")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_controller WHERE name = 'serial'"), "what is refused leaves nothing behind")
 
 	_, _, err = register(h.Prefix+"-own", with(&controller[serial]{}))
 	require.NoError(t, err, "a task queue of its own is fine")
@@ -66,7 +66,7 @@ func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 	require.ErrorContains(t, err, "older")
 	require.ErrorContains(t, err, "Update it")
 	require.NotErrorIs(t, err, delta.ErrNoSchema)
-	require.Zero(t, h.count("SELECT count(*) FROM delta_installation WHERE workflow_id_prefix IS NOT NULL"), "it has written nothing")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_installation WHERE workflow_id_prefix IS NOT NULL"), "it has written nothing")
 
 	h.exec("UPDATE delta_installation SET schema_version = 0")
 	require.ErrorIs(t, c.Start(t.Context()), delta.ErrNoSchema)
@@ -106,13 +106,13 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 	// Temporal keeps what it knows of search attributes for a while: starts are refused when it has noticed.
 	until(t, func() bool {
 		for range 20 {
-			_, err := c.InformMany(t.Context(), newcomers(), nil)
+			_, err := c.InformMany(t.Context(), newObjects(), nil)
 			require.NoError(t, err)
 		}
 		return strings.Contains(logs.String(), "Temporal refuses the search attributes of Delta")
 	})
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all that is new is synced")
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them is at fault")
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all that is new is synced")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them is at fault")
 
 	// A workflow that was started with them and writes one goes on, too, once maintenance has created them again.
 	for _, o := range []delta.Object{each{account{Name: "old", Plan: "fails"}}, batched{account{Name: "old", Plan: "new"}}} {
@@ -128,8 +128,8 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 
 var newcomer atomicCounter
 
-// newcomers are objects that were not informed before, of both kinds.
-func newcomers() []delta.Object {
+// newObjects are objects that were not informed before, of both kinds.
+func newObjects() []delta.Object {
 	name := newcomer.next("new")
 	return []delta.Object{each{account{Name: name}}, batched{account{Name: name}}}
 }

@@ -43,7 +43,7 @@ func TestControllersRunOnAUsersWorker(t *testing.T) {
 			return nil
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-			return send(ctx, listed{Name: "a"}, listed{Name: "b"}), nil
+			return sendAll(ctx, listed{Name: "a"}, listed{Name: "b"}), nil
 		}}),
 	)
 	config.TaskQueue = h.Prefix + "-mine"
@@ -68,7 +68,7 @@ func TestControllersRunOnAUsersWorker(t *testing.T) {
 		h.eventually("account", o.ID(), synced(1))
 	}
 	h.eventually("listed", "a", synced(1))
-	require.False(t, h.started("account", "A").GetEagerExecutionAccepted(), "an eager start does not heed a worker's versioning")
+	require.False(t, h.startAttributes("account", "A").GetEagerExecutionAccepted(), "an eager start does not heed a worker's versioning")
 	row, err := c.Sync(t.Context(), account{Name: "sync"}, nil)
 	require.NoError(t, err)
 	require.NotNil(t, row)

@@ -46,7 +46,7 @@ func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
 	row := h.eventually("tuned", "a", synced(1))
 	require.Equal(t, 6, row.Attempt)
 	// Each wait as it was asked of Temporal, give or take a tenth: 20 ms, 30 ms, 45 ms, and then the most there may be.
-	waits := h.timers(row.WorkflowID)
+	waits := h.timerDurations(row.WorkflowID)
 	for i, want := range []float64{20, 30, 45, 50, 50} {
 		require.InDelta(t, want, waits[i].Seconds()*1000, want/10+1, "%s", waits)
 	}

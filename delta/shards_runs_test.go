@@ -57,7 +57,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	h := newHarness(t)
 	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
-	c := h.client(h.config(add[regional](outside)))
+	c := h.client(h.config(addTo[regional](outside)))
 	require.NoError(t, c.Start(context.Background()))
 	first, err := c.RunInform(t.Context(), params, nil)
 	require.NoError(t, err)
@@ -79,21 +79,21 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.NoError(t, h.Temporal.GetWorkflow(t.Context(), us.WorkflowID, us.RunID).Get(t.Context(), nil))
 	kill()
 	h.awaitEnd()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.states("regional"), "half a listing finds nothing gone")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.countStates("regional"), "half a listing finds nothing gone")
 
 	outside.change(func() { outside.all["eu"], outside.given = append(names("e", 3), "new"), nil })
 	failures := make(chan delta.Failure, 100)
-	config := h.config(add[regional](outside))
+	config := h.config(addTo[regional](outside))
 	config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
 	h.start(config)
 	end := <-ended
 	require.NoError(t, end.err)
 	require.Equal(t, 7, end.run.Listed, "four and three")
 	require.Equal(t, 1, end.run.Deleted)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7, "deleted": 1}, h.states("regional"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7, "deleted": 1}, h.countStates("regional"))
 	require.Equal(t, deltatype.ResourceStateDeleted, h.row("regional", "eu/e03").State)
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("regional", "eu/new").State)
-	require.Equal(t, []string{"eu"}, outside.asked(), "the other shard has ended before")
+	require.Equal(t, []string{"eu"}, outside.listedRegions(), "the other shard has ended before")
 	eu := passes("eu")
 	require.Len(t, eu, 3)
 	require.Equal(t, "its worker was lost", eu[1].Error)
@@ -123,7 +123,7 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 		map[string][]string{"a": {"1"}, "b": {"1"}, "c": {"1"}})
 	release := make(chan struct{})
 	outside.hangs["b"] = release
-	config := h.config(add[regionalOften](outside))
+	config := h.config(addTo[regionalOften](outside))
 	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
 	c := h.start(config)
 	// The runs that have had b listed. A pass that hangs may be tried again, by its own run: a machine that stands still has it seem lost.
@@ -140,15 +140,15 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 		return len(outside.listed("b")) > 0 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4
 	})
 	require.Len(t, runs(), 1, "no run lists it beside itself")
-	require.Nil(t, shards(t, c, "regional-often")["b"].LastSuccess)
-	require.NotNil(t, shards(t, c, "regional-often")["a"].LastSuccess)
+	require.Nil(t, shardsByName(t, c, "regional-often")["b"].LastSuccess)
+	require.NotNil(t, shardsByName(t, c, "regional-often")["a"].LastSuccess)
 	close(release)
 	h.eventually("regional-often", "b/1", synced(1))
 	until(t, func() bool { return len(runs()) >= 2 })
 }
 
-// latest keeps the latest report of a run.
-func latest() (reports chan delta.InformProgress, report func(delta.InformProgress)) {
+// latestReport keeps the latest report of a run.
+func latestReport() (reports chan delta.InformProgress, report func(delta.InformProgress)) {
 	reports = make(chan delta.InformProgress, 1)
 	return reports, func(p delta.InformProgress) {
 		select {
@@ -166,9 +166,9 @@ func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	outside := newRegions(inRegion, map[string][]string{"a": names("a", 5), "b": names("b", 3), "c": names("c", 2)})
 	release := make(chan struct{})
 	outside.hangs["b"] = release
-	c := h.start(h.config(add[regional](outside)))
+	c := h.start(h.config(addTo[regional](outside)))
 	params := delta.ScheduleInformParams{ResourceKind: "regional"}
-	reports, report := latest()
+	reports, report := latestReport()
 	ended := runInform(c, params, report)
 	until(t, func() bool {
 		p := <-reports
@@ -184,7 +184,7 @@ func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	// Counts are those of the run alone, and a failure is that of one of its shards.
 	release = make(chan struct{})
 	outside.change(func() { outside.hangs["b"], outside.failed["c"] = release, errors.New("c is down") })
-	reports, report = latest()
+	reports, report = latestReport()
 	ended = runInform(c, params, report)
 	until(t, func() bool {
 		p := <-reports
@@ -221,5 +221,5 @@ func TestAFilterChoosesShards(t *testing.T) {
 	n, err := c.DeleteAll(t.Context(), delta.Filter{Shards: []string{"us"}})
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
-	require.Equal(t, map[deltatype.ResourceState]int{"scheduled": 3, "deleted": 1}, h.states("keyed"))
+	require.Equal(t, map[deltatype.ResourceState]int{"scheduled": 3, "deleted": 1}, h.countStates("keyed"))
 }

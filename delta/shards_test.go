@@ -94,15 +94,15 @@ func (r *regions[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-chan
 	for _, name := range names {
 		objects = append(objects, r.of(o.Shard, name))
 	}
-	return send(ctx, objects...), nil
+	return sendAll(ctx, objects...), nil
 }
 
 func inRegion(region, name string) regional { return regional{region, name} }
 
 func hourlyIn(region, name string) regionalHourly { return regionalHourly{regional{region, name}} }
 
-// shards are those of a kind, by name.
-func shards(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardStatus {
+// shardsByName are those of a kind, by name.
+func shardsByName(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardStatus {
 	t.Helper()
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
@@ -121,13 +121,13 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 4), "asia pacific": names("a", 4)})
-	c := h.start(h.config(add[regional](outside)))
+	c := h.start(h.config(addTo[regional](outside)))
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
 	run, err := c.RunInform(t.Context(), params, nil)
 	require.NoError(t, err)
 	require.Equal(t, 12, run.Listed)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 12}, h.states("regional"), "in the foreground all have settled")
-	require.ElementsMatch(t, []string{"eu", "us", "asia pacific"}, outside.asked())
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 12}, h.countStates("regional"), "in the foreground all have settled")
+	require.ElementsMatch(t, []string{"eu", "us", "asia pacific"}, outside.listedRegions())
 	require.Equal(t, "asia pacific", h.row("regional", "asia pacific/a00").Shard)
 
 	// Each is a workflow of its own, in the history too.
@@ -145,12 +145,12 @@ func TestARunListsEachShardByItself(t *testing.T) {
 		outside.all = map[string][]string{"eu": names("e", 3), "us": names("u", 3), "asia pacific": names("a", 3)}
 		outside.failed["eu"] = errors.New("eu is down")
 	})
-	before := shards(t, c, "regional")
+	before := shardsByName(t, c, "regional")
 	_, err = c.RunInform(t.Context(), params, nil)
 	require.ErrorContains(t, err, `1 of 3 shards failed: "eu": informing kind regional`)
 	require.ErrorContains(t, err, "eu is down")
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10, "deleted": 2}, h.states("regional"))
-	after := shards(t, c, "regional")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10, "deleted": 2}, h.countStates("regional"))
+	after := shardsByName(t, c, "regional")
 	require.Equal(t, before["eu"].LastInformTime, after["eu"].LastInformTime)
 	require.True(t, after["us"].LastInformTime.After(*before["us"].LastInformTime))
 	require.Contains(t, after["eu"].Error, "eu is down")
@@ -163,13 +163,13 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	run, err = c.RunInform(t.Context(), params, &delta.InformOptions{Shard: "eu"})
 	require.NoError(t, err)
 	require.Equal(t, 1, run.Deleted)
-	require.Equal(t, []string{"eu"}, outside.asked())
+	require.Equal(t, []string{"eu"}, outside.listedRegions())
 	_, err = c.RunInform(t.Context(), params, &delta.InformOptions{Shard: "mars"})
 	require.ErrorContains(t, err, `kind regional has no shard "mars"`)
 
 	outside.change(func() { outside.naming = errors.New("503") })
 	h.failsOnce(c, params)
-	require.Equal(t, after["us"].LastInformTime, shards(t, c, "regional")["us"].LastInformTime)
+	require.Equal(t, after["us"].LastInformTime, shardsByName(t, c, "regional")["us"].LastInformTime)
 }
 
 // A run that is scheduled starts the shards one after the other.
@@ -180,21 +180,21 @@ func TestScheduledShardsAreSpreadInTime(t *testing.T) {
 	release := make(chan struct{})
 	outside.hangs["a"] = release
 	outside.failed["b"] = errors.New("b is down")
-	config := h.config(add[regionalHourly](outside))
+	config := h.config(addTo[regionalHourly](outside))
 	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
 	c := h.start(config)
 	until(t, func() bool { return len(outside.listed("a")) > 0 })
 	run := h.scheduledRun("inform:regional-hourly")
-	h.comes(run, func(e *historypb.HistoryEvent) bool { return e.GetEventType() == enumspb.EVENT_TYPE_TIMER_STARTED })
-	require.Equal(t, []time.Duration{time.Minute}, h.timers(run), "three quarters of the interval, divided, and a minute at most")
+	h.awaitEvent(run, func(e *historypb.HistoryEvent) bool { return e.GetEventType() == enumspb.EVENT_TYPE_TIMER_STARTED })
+	require.Equal(t, []time.Duration{time.Minute}, h.timerDurations(run), "three quarters of the interval, divided, and a minute at most")
 	require.Empty(t, outside.listed("b"), "it is not its turn")
-	require.Equal(t, enumspb.PARENT_CLOSE_POLICY_ABANDON, h.children(run)[0].GetParentClosePolicy())
-	require.Equal(t, h.Prefix+"/inform:regional-hourly/shard:a", h.children(run)[0].GetWorkflowId())
-	require.Empty(t, shards(t, c, "regional-hourly")["a"].Error)
+	require.Equal(t, enumspb.PARENT_CLOSE_POLICY_ABANDON, h.childWorkflows(run)[0].GetParentClosePolicy())
+	require.Equal(t, h.Prefix+"/inform:regional-hourly/shard:a", h.childWorkflows(run)[0].GetWorkflowId())
+	require.Empty(t, shardsByName(t, c, "regional-hourly")["a"].Error)
 
 	close(release)
 	h.eventually("regional-hourly", "a/1", synced(1))
-	h.terminate(run)
+	h.terminateWorkflows(run)
 }
 
 func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
@@ -206,15 +206,15 @@ func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
 	require.ErrorContains(t, observer.PauseShard(t.Context(), "regional-hourly", ""), `shard "": must not be empty`)
 	h.exec("INSERT INTO delta_shard (kind, shard) VALUES ('regional-hourly', 'a'), ('regional-hourly', 'b')")
 	require.NoError(t, observer.PauseShard(t.Context(), "regional-hourly", "a"))
-	c := h.start(h.config(add[regionalHourly](outside)))
+	c := h.start(h.config(addTo[regionalHourly](outside)))
 	h.eventually("regional-hourly", "b/1", synced(1))
 	require.Empty(t, outside.listed("a"))
-	require.True(t, shards(t, c, "regional-hourly")["a"].Paused)
+	require.True(t, shardsByName(t, c, "regional-hourly")["a"].Paused)
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "regional-hourly"}, &delta.InformOptions{Shard: "a"})
 	require.NoError(t, err)
 	require.Len(t, outside.listed("a"), 1, "what is asked for is listed")
 	require.NoError(t, observer.ResumeShard(t.Context(), "regional-hourly", "a"))
-	require.False(t, shards(t, c, "regional-hourly")["a"].Paused)
+	require.False(t, shardsByName(t, c, "regional-hourly")["a"].Paused)
 }
 
 func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
@@ -222,7 +222,7 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	h := newHarness(t)
 	var log logs
 	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 3), "us": names("u", 3)})
-	config := h.config(add[regional](outside))
+	config := h.config(addTo[regional](outside))
 	config.Logger = log.logger()
 	c := h.start(config)
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
@@ -236,7 +236,7 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	outside.change(func() { outside.all = map[string][]string{"us": names("u", 3)} })
 	require.EqualValues(t, 3, run().Withheld)
 	require.True(t, log.has("the controller no longer names a shard that has resources: nothing is marked deleted") && log.has("shard=eu"))
-	eu := shards(t, c, "regional")["eu"]
+	eu := shardsByName(t, c, "regional")["eu"]
 	require.NotNil(t, eu.GoneSince)
 	require.EqualValues(t, 3, eu.Withheld.Missing)
 	withheld, err := c.Withheld(t.Context())
@@ -249,12 +249,12 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	_, err = c.ApproveWithheld(t.Context(), "regional", "eu", 3)
 	require.NoError(t, err)
 	require.Equal(t, 3, run().Deleted)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 3, "deleted": 3}, h.states("regional"))
-	require.Equal(t, []string{"us"}, slices.Collect(maps.Keys(shards(t, c, "regional"))))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 3, "deleted": 3}, h.countStates("regional"))
+	require.Equal(t, []string{"us"}, slices.Collect(maps.Keys(shardsByName(t, c, "regional"))))
 
 	outside.change(func() { outside.all["eu"] = names("e", 3) })
 	run()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.states("regional"), "what is listed again is live again")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.countStates("regional"), "what is listed again is live again")
 	outside.change(func() { outside.all = map[string][]string{} })
 	require.EqualValues(t, 6, run().Withheld, "none named is not all gone")
 	require.True(t, log.has("the controller names no shards"))
@@ -270,7 +270,7 @@ func TestAnObjectIsListedByItsOwnShardOnly(t *testing.T) {
 		}
 		return regional{said, own}
 	}, map[string][]string{"eu": {"1"}, "us": {"1", "eu:1", ":none"}})
-	c := h.start(h.config(add[regional](outside)))
+	c := h.start(h.config(addTo[regional](outside)))
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "regional"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 2, run.Refused)
@@ -285,7 +285,7 @@ func TestAnObjectIsListedByItsOwnShardOnly(t *testing.T) {
 
 // handlerOf is a controller as the activities have it.
 func handlerOf(h *harness, c delta.Controller[regional]) activities.Handler {
-	return h.client(h.config(add[regional](c))).ActivitiesOf("", "regional").Handler
+	return h.client(h.config(addTo[regional](c))).ActivitiesOf("", "regional").Handler
 }
 
 // scheduledRun is the latest run of a schedule.
@@ -303,8 +303,8 @@ func (h *harness) scheduledRun(schedule string) (workflowID string) {
 	return workflowID
 }
 
-// children are the child workflows that a workflow was to start.
-func (h *harness) children(workflowID string) (all []*historypb.StartChildWorkflowExecutionInitiatedEventAttributes) {
+// childWorkflows are the child workflows that a workflow was to start.
+func (h *harness) childWorkflows(workflowID string) (all []*historypb.StartChildWorkflowExecutionInitiatedEventAttributes) {
 	h.t.Helper()
 	for _, event := range h.history(workflowID) {
 		if child := event.GetStartChildWorkflowExecutionInitiatedEventAttributes(); child != nil {
@@ -379,13 +379,13 @@ func TestASharderWhoseObjectsSayNoShardIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "a kind that lists nothing has no shards")
 
 	h := newHarness(t)
-	c := h.client(h.config(add[mirror](&yields[mirror]{})))
+	c := h.client(h.config(addTo[mirror](&yields[mirror]{})))
 	_, err = c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, &delta.InformOptions{Shard: "a"})
 	require.ErrorContains(t, err, `Shard "a": must be empty: the controller of kind mirror names no shards`)
 }
 
-// asked are the regions that were listed, in order.
-func (r *regions[T]) asked() []string {
+// listedRegions are the regions that were listed, in order.
+func (r *regions[T]) listedRegions() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.given)

@@ -16,8 +16,8 @@ type namedMembers struct {
 	LeftOut   int      `json:"left_out"`
 }
 
-// input is what the latest run of a workflow was started with.
-func (h *harness) input(workflowID string) []*commonpb.Payload {
+// workflowInput is what the latest run of a workflow was started with.
+func (h *harness) workflowInput(workflowID string) []*commonpb.Payload {
 	h.t.Helper()
 	return h.history(workflowID)[0].GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()
 }
@@ -39,7 +39,7 @@ func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	read := func(id string) (got namedMembers, size int) {
 		row := h.eventually("batched", id, synced(1))
 		require.Contains(t, row.WorkflowID, ":batch/")
-		input := h.input(row.WorkflowID)
+		input := h.workflowInput(row.WorkflowID)
 		require.Len(t, input, 2)
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayload(input[1], &got))
 		return got, len(input[1].GetData())

@@ -21,8 +21,8 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// temporal runs the real command, as an operator does.
-func (h *harness) temporal(args ...string) (string, error) {
+// runTemporalCommand runs the real command, as an operator does.
+func (h *harness) runTemporalCommand(args ...string) (string, error) {
 	h.t.Helper()
 	command := stack.TemporalCommand()
 	require.NotEmpty(h.t, command, "`make temporal` builds it")
@@ -36,7 +36,7 @@ func (h *harness) mustTemporal(args ...string) string {
 	var out string
 	until(h.t, func() bool {
 		var err error
-		out, err = h.temporal(args...)
+		out, err = h.runTemporalCommand(args...)
 		// A busy server refuses the call, or does not answer a question in time, and the caller is to try again.
 		isQuestion := slices.Contains([]string{"query", "metadata"}, args[1])
 		if err != nil && (strings.Contains(out, "Workflow is busy") || (isQuestion && strings.Contains(out, "deadline exceeded"))) {

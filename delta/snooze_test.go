@@ -49,7 +49,7 @@ func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers))
 		got(s.t, s.begun)
 	}
 	for _, name := range names("r", 30) {
-		s.await(name, func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(r.CreatedAt) })
+		s.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(r.CreatedAt) })
 	}
 	return c
 }
@@ -58,10 +58,10 @@ func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers))
 func (s *snoozing) requireWithheld() {
 	s.t.Helper()
 	for _, name := range names("r", 30) {
-		s.await(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		s.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 	}
 	if s.kind == "each" { // the last one to be dispatched waits by a timer
-		s.comes(s.Prefix+"/each/r29", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+		s.awaitEvent(s.Prefix+"/each/r29", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	}
 	require.EqualValues(s.t, 8, s.calls.Load(), "Work that ran goes on, and no other begins")
 }
@@ -114,7 +114,7 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 				snoozed++
 				continue
 			}
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, 1, row.Attempt, "no attempt is lost")
 			require.Empty(t, row.Errors)
 		}
@@ -144,14 +144,14 @@ func TestASnoozeOfANamespaceHoldsAcrossKinds(t *testing.T) {
 		require.NoError(t, err)
 		s.eventually("serial", "free", synced(1))
 		g.informEach(c, nil, "other")
-		g.await("other", synced(1))
+		g.awaitRow("other", synced(1))
 		require.Zero(t, s.row("serial", "held").Attempt)
 
 		require.NoError(t, c.ResumeNamespace(t.Context(), "slow"))
 		s.eventually("serial", "held", synced(1))
 		for _, name := range names("r", 30) {
 			if s.row(g.kind, name).Snoozes == 0 {
-				require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+				require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 			}
 		}
 	})
@@ -167,14 +167,14 @@ func TestASnoozeEndsByItself(t *testing.T) {
 		s.says <- delta.SnoozeKind(5 * time.Second)
 		// It may be over before a busy machine has looked. Its row says that it was.
 		until(t, func() bool {
-			return g.count("SELECT count(*) FROM delta_controller WHERE name = $1 AND snoozed_until IS NOT NULL", g.kind) == 1
+			return g.countRows("SELECT count(*) FROM delta_controller WHERE name = $1 AND snoozed_until IS NOT NULL", g.kind) == 1
 		})
 		for range 7 {
 			s.says <- nil
 		}
 		g.inform(c, nil, names("late", 30)...)
 		for _, name := range append(names("r", 30), names("late", 30)...) {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 		var early, counted, claims int
 		require.NoError(t, g.Pool.QueryRow(t.Context(), `

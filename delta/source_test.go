@@ -51,7 +51,7 @@ func withSource(s source) func(*delta.Controllers) {
 	}
 }
 
-func object(name, plan string) delta.FeedChange {
+func feedChange(name, plan string) delta.FeedChange {
 	return delta.FeedChange{Object: fed{account{name, plan}}}
 }
 
@@ -80,11 +80,11 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Empty(t, <-positions)
 	// The last word on each object counts, and one that breaks a rule stops no other.
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
-		object("ann", "old"),
-		object("bob", "free"),
+		feedChange("ann", "old"),
+		feedChange("bob", "free"),
 		{Gone: "ann"},
-		object("ann", "new"),
-		object("", "none"),
+		feedChange("ann", "new"),
+		feedChange("", "none"),
 		{Gone: "nobody"},
 		{Refused: &delta.FeedRefusal{ID: "eve", Err: errors.New("she has no plan")}},
 	}}
@@ -96,7 +96,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Len(t, refused, 2)
 	require.Equal(t, "she has no plan", refused[1].Rule)
 
-	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{Gone: "ann"}, object("eve", "free")}}
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{Gone: "ann"}, feedChange("eve", "free")}}
 	h.eventually("fed", "eve", synced(1))
 	row = h.eventually("fed", "ann", inState(deltatype.ResourceStateDeleted))
 	require.Equal(t, deltatype.CauseUnlisted, row.Cause)
@@ -133,14 +133,14 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 		}
 		close(begun)
 		<-write // it does not hear that it is to end
-		written <- feed.Write(context.Background(), delta.FeedPage{Position: "stale", Changes: []delta.FeedChange{object("ann", "stale")}})
+		written <- feed.Write(context.Background(), delta.FeedPage{Position: "stale", Changes: []delta.FeedChange{feedChange("ann", "stale")}})
 		return nil
 	})))
 	<-begun
 	second := make(chan struct{})
 	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
 	h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
-		if err := feed.Write(ctx, delta.FeedPage{Position: "fresh", Changes: []delta.FeedChange{object("ann", "fresh")}}); err != nil {
+		if err := feed.Write(ctx, delta.FeedPage{Position: "fresh", Changes: []delta.FeedChange{feedChange("ann", "fresh")}}); err != nil {
 			return err
 		}
 		close(second)
@@ -175,7 +175,7 @@ func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 			}
 		}
 	})))
-	pages <- delta.FeedPage{Changes: []delta.FeedChange{object("ann", "old")}}
+	pages <- delta.FeedPage{Changes: []delta.FeedChange{feedChange("ann", "old")}}
 	require.NoError(t, <-written)
 	h.eventually("fed", "ann", synced(1))
 	_, err := c.Delete(t.Context(), "fed", "ann")
@@ -186,11 +186,11 @@ func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource WHERE object_id = 'ann' FOR UPDATE")
 	require.NoError(t, err)
-	listed := object("ann", "new")
+	listed := feedChange("ann", "new")
 	listed.Listed = true
-	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{object("ann", "new"), listed}}
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{feedChange("ann", "new"), listed}}
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		return h.countRows("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
 	})
 	select {
 	case err := <-written:
@@ -221,7 +221,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 				default:
 					return fail()
 				}
-				if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{object("ann", "free")}}); err != nil {
+				if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{feedChange("ann", "free")}}); err != nil {
 					return err
 				}
 				<-ctx.Done()
@@ -259,7 +259,7 @@ func TestAListingOfASourceDeletesOmittedResources(t *testing.T) {
 	h := newHarness(t)
 	informed := make(chan struct{})
 	c := h.client(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
-		all := []delta.FeedChange{object("listed", "1"), object("unlisted", "1"), object("waits", "1")}
+		all := []delta.FeedChange{feedChange("listed", "1"), feedChange("unlisted", "1"), feedChange("waits", "1")}
 		if err := feed.Write(ctx, delta.FeedPage{Changes: all}); err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func TestAListingOfASourceDeletesOmittedResources(t *testing.T) {
 		if err := feed.BeginListing(ctx); err != nil {
 			return err
 		}
-		listed, live := object("listed", "1"), object("live", "1")
+		listed, live := feedChange("listed", "1"), feedChange("live", "1")
 		listed.Listed = true
 		if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{listed, live}}); err != nil {
 			return err

@@ -63,7 +63,7 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 	g.harness = newHarness(t)
 	starts := &refusedStarts{}
 	config := g.config(g.controller(func(context.Context, job) error { return nil }))
-	config.Temporal = g.refusingRequests(func(_ string, request any) error {
+	config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
 	})
 	c := g.start(config)
@@ -74,9 +74,9 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 		neighbours := names(fmt.Sprintf("during-%d-", n), 10)
 		g.inform(c, nil, neighbours...)
 		for _, name := range neighbours {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
-		row := g.await("bad", func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
+		row := g.awaitRow("bad", func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
 		require.Len(t, row.Errors, 1)
 		require.Zero(t, row.Errors[0].Attempt)
 		require.Contains(t, row.Errors[0].Error, "its workflow cannot be started: not this one")
@@ -84,10 +84,10 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 		require.Zero(t, row.Attempt)
 	}
 	for _, name := range names("before", 20) {
-		require.Empty(t, g.await(name, synced(1)).Errors)
+		require.Empty(t, g.awaitRow(name, synced(1)).Errors)
 	}
 	starts.over.Store(true)
-	row := g.await("bad", synced(1))
+	row := g.awaitRow("bad", synced(1))
 	require.Equal(t, 1, row.Attempt)
 	require.Len(t, row.Errors, 1)
 	// Waits are up to a tenth shorter. A busy machine makes them longer only.
@@ -109,7 +109,7 @@ func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 		}
 		return nil
 	}))
-	config.Temporal = g.refusingRequests(func(_ string, request any) error {
+	config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
 	})
 	c := g.start(config)
@@ -117,9 +117,9 @@ func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 	until(t, func() bool { return starts.count() > 0 })
 	g.inform(c, nil, names("during", 20)...)
 	for _, name := range append(names("before", 20), names("during", 20)...) {
-		require.Empty(t, g.await(name, synced(1)).Errors)
+		require.Empty(t, g.awaitRow(name, synced(1)).Errors)
 	}
-	row := g.await("bad", synced(1))
+	row := g.awaitRow("bad", synced(1))
 	require.Equal(t, 2, row.Attempt)
 	require.Contains(t, row.WorkflowID, ":batch/")
 	require.Equal(t, "once", row.Errors[0].Error)
@@ -159,7 +159,7 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		starts := &refusedStarts{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
-		config.Temporal = g.refusingRequests(func(_ string, request any) error {
+		config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 			return starts.refuse(strings.HasPrefix(startedWorkflow(request), g.Prefix+"/"+g.kind), codes.Unavailable)
 		})
 		log := &waitsLog{Handler: config.Logger.Handler()}
@@ -182,7 +182,7 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 		}
 		starts.over.Store(true)
 		for _, name := range all {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Empty(t, row.Errors)
 			require.Equal(t, 1, row.Attempt)
 		}
@@ -195,7 +195,7 @@ func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 	h := newHarness(t)
 	var refused sync.Map
 	config := h.config(with(&controller[listed]{}))
-	config.Temporal = h.refusingRequests(func(method string, request any) error {
+	config.Temporal = h.dialRefusingRequests(func(method string, request any) error {
 		method = path.Base(method)
 		if method == "GetSystemInfo" || strings.HasPrefix(method, "Poll") || strings.HasPrefix(method, "Respond") {
 			return nil

@@ -38,7 +38,7 @@ type faulty struct {
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{harness: newHarness(t), begun: make(chan string, 100)}
-	_ = f.count("SELECT 1") // the harness's own connections are there before
+	_ = f.countRows("SELECT 1") // the harness's own connections are there before
 	f.before = goleak.IgnoreCurrent()
 	f.pool, f.postgres = f.poolThrough()
 	f.server = newSilentProxy(t, f.TemporalAddress)
@@ -68,8 +68,8 @@ func newFaulty(t *testing.T) *faulty {
 	return f
 }
 
-// stops has the client stop with a second's patience.
-func (f *faulty) stops() {
+// requireStop has the client stop with a second's patience.
+func (f *faulty) requireStop() {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -86,8 +86,8 @@ func (f *faulty) stops() {
 	require.Fail(f.t, "Stop does not return")
 }
 
-// closes closes the pool, which waits until all of its connections were given back.
-func (f *faulty) closes() <-chan struct{} {
+// closePool closes the pool, which waits until all of its connections were given back.
+func (f *faulty) closePool() <-chan struct{} {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -102,7 +102,7 @@ func (f *faulty) leavesNothing() {
 	f.postgres.heal()
 	f.server.heal()
 	var left error
-	got(f.t, f.closes(), "connections were not given back")
+	got(f.t, f.closePool(), "connections were not given back")
 	closeTemporal := sync.OnceFunc(f.temporal.Close)
 	until(f.t, func() bool {
 		left = goleak.Find(f.before)
@@ -125,7 +125,7 @@ func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
 	}
 	f := newFaulty(t)
 	f.postgres.silent.Store(true)
-	f.stops()
+	f.requireStop()
 	f.leavesNothing()
 }
 
@@ -136,9 +136,9 @@ func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
 	}
 	f := newFaulty(t)
 	f.server.silent.Store(true)
-	f.stops()
+	f.requireStop()
 	f.leavesNothing()
-	require.Zero(t, f.count("SELECT count(*) FROM delta_resource WHERE claimed_until IS NOT NULL"), "the outcomes were written")
+	require.Zero(t, f.countRows("SELECT count(*) FROM delta_resource WHERE claimed_until IS NOT NULL"), "the outcomes were written")
 }
 
 func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
@@ -147,9 +147,9 @@ func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
 		return
 	}
 	f := newFaulty(t)
-	closed := f.closes()
+	closed := f.closePool()
 	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "it gives no connection any more")
-	f.stops()
+	f.requireStop()
 	got(t, closed)
 	f.leavesNothing()
 }
@@ -169,7 +169,7 @@ func TestStopReturnsWhileInformsWaitForPostgres(t *testing.T) {
 		}()
 	}
 	until(t, func() bool { return f.pool.Stat().AcquiredConns() > 1 })
-	f.stops()
+	f.requireStop()
 	f.postgres.heal()
 	for range 20 {
 		_ = got(t, answered) // each is answered, one way or the other

@@ -78,9 +78,9 @@ func (h *harness) closesAttempts(logs *logBuffer) (written bool) {
 	h.t.Helper()
 	pending := "SELECT count(*) FROM delta_resource r WHERE state = 'pending'"
 	until(h.t, func() bool {
-		written = h.count(pending) == 0
+		written = h.countRows(pending) == 0
 		return written || strings.Contains(logs.String(), stopWaitsNoLonger) &&
-			h.count(pending+" AND greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()") == 0
+			h.countRows(pending+" AND greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()") == 0
 	}, "attempts were not closed")
 	return written
 }
@@ -269,7 +269,7 @@ func (wide) Settings() delta.ObjectSettings {
 func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(1)}
+	outside := &upstream[mirror]{all: newMirrors(1)}
 	snoozed := make(chan struct{}, 10)
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(context.Context, *delta.Resource[mirror]) error {
 		snoozed <- struct{}{}
@@ -316,19 +316,19 @@ func TestStopCostsNoAttemptOfUnworkedResources(t *testing.T) {
 		c := g.start(config)
 		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
 		<-begun
-		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now()") > 1 }, "others wait")
+		until(t, func() bool { return g.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at > now()") > 1 }, "others wait")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.Error(t, c.Stop(ctx))
 		written := g.closesAttempts(&logs)
 		calls := 1 + len(begun) // one may get the place of the first before its own context ends
 		if written {
-			require.Equal(t, calls, g.states(g.kind)[deltatype.ResourceStateDegraded])
+			require.Equal(t, calls, g.countStates(g.kind)[deltatype.ResourceStateDegraded])
 		}
 		g.startWorker(func(context.Context, job) error { return nil })
 		states := map[deltatype.ResourceState]int{}
 		until(t, func() bool {
-			states = g.states(g.kind)
+			states = g.countStates(g.kind)
 			return states[deltatype.ResourceStateSynced]+states[deltatype.ResourceStateDegraded] == 20
 		}, shown[map[deltatype.ResourceState]int]{&states})
 		if written {

@@ -46,7 +46,7 @@ func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
 		require.EqualValues(t, 1, g.row(g.kind, "hot").SyncCount)
 
 		together(func(i int) string { return fmt.Sprint(i) })
-		row = g.await("hot", func(r *deltatype.ResourceRow) bool {
+		row = g.awaitRow("hot", func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
 		})
 		require.Less(t, len(g.history(row.WorkflowID)), 12*callers)

@@ -110,7 +110,7 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
 
 	// The result is on the row before Temporal has all that the sync leaves in the history: the timer comes last.
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	for _, event := range h.history(row.WorkflowID) {
 		require.NotContains(t, event.String(), "secret")
 	}
@@ -165,7 +165,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	until(t, func() bool { return looks() > before })
 	close(proceed)
 	row := h.eventually("account", "ann", synced(2))
-	h.workflowEnds("account", "ann")
+	h.awaitResourceEnd("account", "ann")
 	require.EqualValues(t, 1, calls.Load())
 	require.Empty(t, row.Errors)
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)

@@ -34,8 +34,8 @@ func (r *recorder) Record(_ context.Context, m delta.Measurement) {
 	r.all = append(r.all, m)
 }
 
-// recorded are the measurements of a type so far.
-func recorded[M delta.Measurement](r *recorder) (all []M) {
+// recordedOf are the measurements of a type so far.
+func recordedOf[M delta.Measurement](r *recorder) (all []M) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.all {
@@ -49,9 +49,9 @@ func recorded[M delta.Measurement](r *recorder) (all []M) {
 // comesNow waits for a measurement, of those that follow, that is as wanted.
 func comesNow[M delta.Measurement](t *testing.T, r *recorder, is func(M) bool) (found M) {
 	t.Helper()
-	before := len(recorded[M](r))
+	before := len(recordedOf[M](r))
 	until(t, func() bool {
-		for _, m := range recorded[M](r)[before:] {
+		for _, m := range recordedOf[M](r)[before:] {
 			if is(m) {
 				found = m
 				return true
@@ -62,8 +62,8 @@ func comesNow[M delta.Measurement](t *testing.T, r *recorder, is func(M) bool) (
 	return found
 }
 
-// measured starts a client that measures often.
-func (h *harness) measured(config *delta.Config) (*delta.Client, *recorder) {
+// startMeasuring starts a client that measures often.
+func (h *harness) startMeasuring(config *delta.Config) (*delta.Client, *recorder) {
 	h.t.Helper()
 	telemetry := &recorder{}
 	config.Telemetry = telemetry
@@ -79,17 +79,17 @@ func isMeasured(m delta.DatabaseMeasurement) bool { return len(m.Due) > 0 }
 func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	first, ofFirst := h.measured(h.config(with(&controller[account]{})))
+	first, ofFirst := h.startMeasuring(h.config(with(&controller[account]{})))
 	comesNow(t, ofFirst, isMeasured)
-	second, ofSecond := h.measured(h.config(with(&controller[account]{})))
+	second, ofSecond := h.startMeasuring(h.config(with(&controller[account]{})))
 	for range 5 {
 		comesNow(t, ofSecond, func(delta.ClientMeasurement) bool { return true })
 	}
-	require.Empty(t, recorded[delta.DatabaseMeasurement](ofSecond), "the first one has the lease")
+	require.Empty(t, recordedOf[delta.DatabaseMeasurement](ofSecond), "the first one has the lease")
 	require.NoError(t, first.Stop(t.Context()))
-	all := recorded[delta.DatabaseMeasurement](ofFirst)
+	all := recordedOf[delta.DatabaseMeasurement](ofFirst)
 	require.Equal(t, delta.DatabaseMeasurement{}, all[len(all)-1], "what it had measured is forgotten")
-	clients := recorded[delta.ClientMeasurement](ofFirst)
+	clients := recordedOf[delta.ClientMeasurement](ofFirst)
 	require.Equal(t, delta.ClientMeasurement{}, clients[len(clients)-1])
 	comesNow(t, ofSecond, isMeasured)
 	require.NoError(t, second.Stop(t.Context()))
@@ -97,7 +97,7 @@ func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
 	// One that dies leaves the lease behind, and it passes.
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_installation SET measured_by = gen_random_uuid(), measured_until = now() + interval '300 milliseconds'")
 	require.NoError(t, err)
-	_, ofThird := h.measured(h.config(with(&controller[account]{})))
+	_, ofThird := h.startMeasuring(h.config(with(&controller[account]{})))
 	comesNow(t, ofThird, func(delta.ClientMeasurement) bool { return true })
 	comesNow(t, ofThird, isMeasured)
 }
@@ -133,7 +133,7 @@ func TestTheDatabaseIsMeasured(t *testing.T) {
 	_, err = h.Pool.Exec(t.Context(), `INSERT INTO delta_withheld (kind, missing, total, reason) VALUES ('measured', 12, 20, 'a test')`)
 	require.NoError(t, err)
 
-	_, telemetry := h.measured(config)
+	_, telemetry := h.startMeasuring(config)
 	m := comesNow(t, telemetry, isMeasured)
 	require.Len(t, m.Due, 2)
 	require.Equal(t, "account", m.Due[0].Kind)
@@ -145,7 +145,7 @@ func TestTheDatabaseIsMeasured(t *testing.T) {
 	require.GreaterOrEqual(t, *m.Passes[0].Age, 2*time.Hour)
 	require.Zero(t, m.Passes[0].Lag, "it is listed on request only")
 	require.EqualValues(t, 12, m.Passes[0].Withheld)
-	require.Equal(t, map[string]int{"measured": 7}, recorded[delta.ClientMeasurement](telemetry)[0].Slots)
+	require.Equal(t, map[string]int{"measured": 7}, recordedOf[delta.ClientMeasurement](telemetry)[0].Slots)
 
 	// Resources are counted less often than the others are measured.
 	_, err = c.Inform(t.Context(), account{Name: "c"}, &delta.InformOpts{Namespace: "tenant"})
@@ -185,7 +185,7 @@ func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours', claim = gen_random_uuid(), claimed_until = now() + interval '1 hour'
 		where object_id = 'worked'`)
 	h.exec(`update delta_resource set claim = gen_random_uuid(), claimed_until = now() - interval '1 minute' where object_id = 'ended'`)
-	found := scrapeAll(t, h.pooled(h.config(), readsOnly))
+	found := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	for kind, wanted := range map[string]struct{ due, least, most float64 }{
 		"account": {2, 3600, 5400}, "together": {0, 0, 0}, "briefly": {0, 0, 0}, "measured": {1, 60, 1800},
 	} {
@@ -245,9 +245,9 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		require.InDelta(t, wanted.Seconds(), is.Seconds(), patience.Seconds(), of)
 	}
 
-	c, telemetry := h.measured(h.config(with(&controller[measuredKind]{})))
+	c, telemetry := h.startMeasuring(h.config(with(&controller[measuredKind]{})))
 	passes := comesNow(t, telemetry, isMeasured).Passes
-	found := scrape(t, h.pooled(h.config(), readsOnly))
+	found := scrapeMetrics(t, h.clientWithPool(h.config(), readsOnly))
 	require.Len(t, passes, len(wanted), "those that are to run by themselves, or of which a pass has ended")
 	for _, p := range passes {
 		w, is := wanted[p.Kind], h.kindStatus(c, p.Kind)
@@ -275,7 +275,7 @@ func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
 	config.CountResourcesInterval = -1
-	c, telemetry := h.measured(config)
+	c, telemetry := h.startMeasuring(config)
 	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	for range 3 {
@@ -293,7 +293,7 @@ func TestPartsThatAreDownAreMeasured(t *testing.T) {
 	p := newCutProxy(t, h.TemporalAddress)
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = h.temporalBy(p)
-	_, telemetry := h.measured(config)
+	_, telemetry := h.startMeasuring(config)
 	parts := func(m delta.ClientMeasurement) map[delta.HealthPart]bool {
 		all := map[delta.HealthPart]bool{}
 		for _, part := range m.Parts {
@@ -327,9 +327,9 @@ func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
 		}
 		return invoke(ctx, method, request, reply, conn, options...)
 	})
-	c, telemetry := h.measured(config)
+	c, telemetry := h.startMeasuring(config)
 	sum := func(kind string, way delta.DispatchWay, failed bool) (workflows int) {
-		for _, m := range recorded[delta.DispatchMeasurement](telemetry) {
+		for _, m := range recordedOf[delta.DispatchMeasurement](telemetry) {
 			if m.Kind == kind && m.Way == way && (m.Err != nil) == failed {
 				workflows += m.Workflows
 			}
@@ -354,7 +354,7 @@ func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
 func TestEventsThatAreDroppedAreCounted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c, telemetry := h.measured(h.config(with(&controller[account]{})))
+	c, telemetry := h.startMeasuring(h.config(with(&controller[account]{})))
 	_, cancel := c.SubscribeConfig(&delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{delta.EventCategoryObjectSynced}})
 	defer cancel()
 	for _, name := range []string{"a", "b", "c"} {
@@ -363,7 +363,7 @@ func TestEventsThatAreDroppedAreCounted(t *testing.T) {
 	}
 	until(t, func() bool {
 		dropped := 0
-		for _, m := range recorded[delta.DroppedMeasurement](telemetry) {
+		for _, m := range recordedOf[delta.DroppedMeasurement](telemetry) {
 			require.Equal(t, "events", m.What)
 			dropped += m.Count
 		}
@@ -392,16 +392,16 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 	}}))
 	var logs logBuffer
 	config.Logger = logs.logger()
-	c, telemetry := h.measured(config)
+	c, telemetry := h.startMeasuring(config)
 	_, err := c.Inform(t.Context(), briefly{account{Name: "ann"}}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	<-began
 	// As after a failover that has lost the claim, and another client has claimed the row.
 	_, err = h.Pool.Exec(t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() + interval '1 second'")
 	require.NoError(t, err)
-	until(t, func() bool { return len(recorded[delta.ClaimsLostMeasurement](telemetry)) > 0 })
-	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recorded[delta.ClaimsLostMeasurement](telemetry))
-	require.True(t, logs.has("level=INFO", "a claim was lost", "kind=briefly ", "object_id=ann ", "namespace=tenant ", "generation=1 ", "attempt=1 ", "workflow_id="))
+	until(t, func() bool { return len(recordedOf[delta.ClaimsLostMeasurement](telemetry)) > 0 })
+	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recordedOf[delta.ClaimsLostMeasurement](telemetry))
+	require.True(t, logs.hasLine("level=INFO", "a claim was lost", "kind=briefly ", "object_id=ann ", "namespace=tenant ", "generation=1 ", "attempt=1 ", "workflow_id="))
 }
 
 // Without a bound, a program with a namespace for each customer would have as many metrics, and read as many rows every few minutes.
@@ -413,7 +413,7 @@ func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
 	h.exec(`insert into delta_resource (kind, object_id, object, hash, namespace, state, max_attempts)
 		select 'account', i || '/' || n, '{}', '\x00', 'n' || i, case when n = 0 then 'deleted' else 'synced' end::delta_resource_state, 1
 		from generate_series(1, 210) i, generate_series(0, i) n`)
-	_, telemetry := h.measured(h.config(with(&controller[account]{})))
+	_, telemetry := h.startMeasuring(h.config(with(&controller[account]{})))
 	m := comesNow(t, telemetry, isMeasured)
 	byNamespace, sum := map[string]int64{}, int64(0)
 	for _, s := range m.States {
@@ -422,13 +422,13 @@ func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
 		}
 		sum += s.Count
 	}
-	require.EqualValues(t, h.count(`select count(*) from delta_resource`), sum)
+	require.EqualValues(t, h.countRows(`select count(*) from delta_resource`), sum)
 	require.Len(t, byNamespace, delta.MaxCountedNamespaces+1)
 	require.EqualValues(t, 11, byNamespace["n11"])
 	require.NotContains(t, byNamespace, "n10")
 	require.EqualValues(t, 10*11/2, byNamespace[""], "the others together")
 	require.Contains(t, m.States, delta.StateMeasurement{Kind: "account", State: deltatype.ResourceStateDeleted, Count: 10})
 
-	found := scrapeAll(t, h.pooled(h.config(), readsOnly))
+	found := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	require.InDelta(t, 55, found[`delta_resources{kind="account",namespace="",state="synced"}`], 0)
 }

@@ -19,11 +19,11 @@ func (f *family[M]) touchedConfig(add ...func(*delta.Controllers)) *delta.Config
 	return config
 }
 
-// calmed waits until no parent has changed whose children are still to be touched, and all are synced. Then nothing changes any more.
-func (f *family[M]) calmed() {
+// awaitCalm waits until no parent has changed whose children are still to be touched, and all are synced. Then nothing changes any more.
+func (f *family[M]) awaitCalm() {
 	f.t.Helper()
 	until(f.t, func() bool {
-		return f.count(`SELECT (SELECT count(*) FROM delta_touch) + (SELECT count(*) FROM delta_resource WHERE state <> 'synced')`) == 0
+		return f.countRows(`SELECT (SELECT count(*) FROM delta_touch) + (SELECT count(*) FROM delta_resource WHERE state <> 'synced')`) == 0
 	}, "all are touched, and synced")
 }
 
@@ -42,11 +42,11 @@ func childrenAreTouched[M batchSized](t *testing.T) {
 	f.c = f.start(f.touchedConfig(f.payments(), f.accounts()))
 	f.inform(account{Name: "ann"}, account{Name: "bob"}, payment[M]{Name: "p", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}},
 		payment[M]{Name: "q", Of: []delta.Ref{accountRef("bob")}}, payment[M]{Name: "of p", Of: []delta.Ref{paymentRef("p")}})
-	f.calmed()
+	f.awaitCalm()
 	p, q, ofP := f.generation("p"), f.generation("q"), f.generation("of p")
 	f.inform(account{Name: "ann", Plan: "gold"})
-	f.syncs("payment", "p", p+1)
-	f.calmed()
+	f.awaitSynced("payment", "p", p+1)
+	f.awaitCalm()
 	require.Equal(t, p+1, f.generation("p"), "once")
 	require.Equal(t, q, f.generation("q"), "it is another's")
 	require.Equal(t, ofP, f.generation("of p"), "p is as it was: it has only been worked again")
@@ -55,11 +55,11 @@ func childrenAreTouched[M batchSized](t *testing.T) {
 
 	// Two parents at once, and a child that changes itself.
 	f.inform(account{Name: "ann", Plan: "lead"}, account{Name: "bob", Plan: "lead"})
-	f.syncs("payment", "q", q+1)
+	f.awaitSynced("payment", "q", q+1)
 	f.inform(payment[M]{Name: "p", Plan: "mine", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}})
-	f.calmed()
+	f.awaitCalm()
 	f.eventually("payment", "of p", func(r *deltatype.ResourceRow) bool { return r.Generation > ofP }) // p has changed
-	f.calmed()
+	f.awaitCalm()
 	require.Equal(t, q+1, f.generation("q"))
 }
 
@@ -84,7 +84,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 		children = append(children, payment[M]{Name: fmt.Sprintf("p%02d", n), Of: []delta.Ref{accountRef("ann")}})
 	}
 	f.inform(append(children, payment[M]{Name: "q", Of: []delta.Ref{accountRef("bob")}})...)
-	f.calmed()
+	f.awaitCalm()
 	f.exec(`UPDATE delta_resource SET generation = 5, synced_generation = 5 WHERE kind = 'payment'`)
 	stopped, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -98,7 +98,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	f.eventually("account", "bob", func(r *deltatype.ResourceRow) bool {
 		return r.SyncCount == 2 && r.State == deltatype.ResourceStateSynced
 	})
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`), "ann, once: bob was only worked again")
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "ann, once: bob was only worked again")
 	kinds, err := other.Kinds(t.Context())
 	require.NoError(t, err)
 	for _, k := range kinds {
@@ -117,13 +117,13 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	f.start(f.touchedConfig(f.payments()))
 	f.start(f.touchedConfig(f.payments())) // both touch
 	until(t, func() bool {
-		return f.count(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
+		return f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
 	}, "the others")
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`), "it is not forgotten")
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "it is not forgotten")
 	require.NoError(t, tx.Rollback(t.Context()))
-	f.syncs("payment", "p07", 6)
-	f.calmed()
-	require.Equal(t, 30, f.count(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6`), "each once")
+	f.awaitSynced("payment", "p07", 6)
+	f.awaitCalm()
+	require.Equal(t, 30, f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6`), "each once")
 	require.EqualValues(t, 5, f.generation("q"))
 }
 
@@ -134,7 +134,7 @@ func TestChildrenAreTouchedWhenTheirParentIsBack(t *testing.T) {
 
 func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 	f := newFamily[M](t)
-	parent := unguarded{mirrors(1)[0]}
+	parent := unguarded{newMirrors(1)[0]}
 	outside := &upstream[unguarded]{}
 	outside.set(parent)
 	config := f.config(f.payments(), with(&controller[unguarded]{inform: outside.inform}))
@@ -147,7 +147,7 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 	}
 	list()
 	f.inform(payment[M]{Name: "p", Of: []delta.Ref{{Kind: parent.Kind(), ID: parent.ID()}}})
-	f.calmed()
+	f.awaitCalm()
 	p := f.generation("p")
 	for i, way := range []struct {
 		name       string
@@ -159,8 +159,8 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 		way.goes()
 		f.eventually(parent.Kind(), parent.ID(), func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateDeleted })
 		way.back()
-		f.syncs("payment", "p", p+int64(i)+1)
-		f.calmed()
+		f.awaitSynced("payment", "p", p+int64(i)+1)
+		f.awaitCalm()
 		require.Equal(t, p+int64(i)+1, f.generation("p"), "%s: once", way.name)
 	}
 }
@@ -184,18 +184,18 @@ func touchedWhileWorked[M batchSized](t *testing.T) {
 			case <-ctx.Done():
 			}
 		}
-		return f.pay(ctx, r)
+		return f.workPayment(ctx, r)
 	}})))
 	f.inform(account{Name: "ann"})
-	f.syncs("account", "ann", 1)
+	f.awaitSynced("account", "ann", 1)
 	f.inform(payment[M]{Name: "slow", Of: []delta.Ref{accountRef("ann")}})
 	<-begun
 	f.inform(account{Name: "ann", Plan: "gold"})
 	f.eventually("payment", "slow", func(r *deltatype.ResourceRow) bool { return r.Generation == 2 })
 	close(goOn)
-	f.syncs("payment", "slow", 2)
-	require.Equal(t, 2, f.called("slow"))
-	f.calmed()
+	f.awaitSynced("payment", "slow", 2)
+	require.Equal(t, 2, f.callsOf("slow"))
+	f.awaitCalm()
 
 	// One that is degraded is tried again.
 	f.inform(payment[M]{Name: "hopeless", Of: []delta.Ref{accountRef("ann")}})
@@ -215,14 +215,14 @@ func cycleIsTouched[M batchSized](t *testing.T) {
 	f := newFamily[M](t)
 	f.c = f.start(f.touchedConfig(f.payments()))
 	f.inform(payment[M]{Name: "a"}, payment[M]{Name: "b"})
-	f.calmed()
+	f.awaitCalm()
 	f.exec(`UPDATE delta_resource SET parents = CASE object_id WHEN 'a' THEN '{payment/b}' ELSE '{payment/a}' END::text[]`)
 	f.exec(`UPDATE delta_resource SET hash = '\x00' WHERE object_id = 'b'`) // b has changed
 	_, err := f.c.Touch(t.Context(), "payment", "b")
 	require.NoError(t, err)
-	f.syncs("payment", "b", 2)
-	f.syncs("payment", "a", 2)
-	f.calmed()
+	f.awaitSynced("payment", "b", 2)
+	f.awaitSynced("payment", "a", 2)
+	f.awaitCalm()
 	require.EqualValues(t, 2, f.generation("a"))
 	require.EqualValues(t, 2, f.generation("b"), "a is as it was")
 }
@@ -245,5 +245,5 @@ func TestTouchedByIsChecked(t *testing.T) {
 	// A client that has none says so for all, and forgets what nobody would touch.
 	f.exec(`INSERT INTO delta_touch (kind, parent, changed_at) VALUES ('payment', 'account/ann', now()), ('other', 'account/ann', now())`)
 	f.start(f.config(f.payments()))
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`))
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`))
 }

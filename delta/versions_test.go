@@ -210,7 +210,7 @@ func testCompleteTxDuringAListing[M batchSized](t *testing.T) {
 		inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan revision[M], error) {
 			close(listing)
 			<-end
-			return send[revision[M]](ctx), nil
+			return sendAll[revision[M]](ctx), nil
 		},
 	})))
 	_, err := c.Inform(t.Context(), revision[M]{"a", 1}, nil)

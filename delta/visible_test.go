@@ -115,8 +115,8 @@ func requireFailure(t *testing.T, f *failurepb.Failure, errorType, message strin
 	require.Equal(t, errorType != activities.AttemptFailed, isBenign)
 }
 
-// trying fails and snoozes by the name of its object, and succeeds in the third attempt, whatever was counted.
-func trying(calls *sync.Map, id string) error {
+// workTrying fails and snoozes by the name of its object, and succeeds in the third attempt, whatever was counted.
+func workTrying(calls *sync.Map, id string) error {
 	n, _ := calls.LoadOrStore(id, new(int))
 	*n.(*int)++
 	switch {
@@ -135,7 +135,7 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 	var logs logBuffer
 	h, counted := newCountingHarness(t, &logs)
 	var calls sync.Map
-	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return trying(&calls, r.ObjectID) }}))
+	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return workTrying(&calls, r.ObjectID) }}))
 	var own logBuffer
 	config.Logger = slog.New(slog.NewTextHandler(&own, nil))
 	c := h.start(config)
@@ -161,7 +161,7 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 
 	inform("hopeless")
 	row = h.eventually("ordinary", "hopeless", inState(deltatype.ResourceStateDegraded))
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	failed, _ = failuresOf(h.history(row.WorkflowID))
 	require.Len(t, failed, 1)
 	requireFailure(t, failed[0], activities.AttemptFailed, "attempt 1 of 10: resource degraded: "+errBoom.Error())
@@ -175,7 +175,7 @@ func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 	t.Parallel()
 	h, counted := newCountingHarness(t, new(logBuffer))
 	var calls sync.Map
-	c := h.start(h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error { return trying(&calls, r.ObjectID) }})))
+	c := h.start(h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error { return workTrying(&calls, r.ObjectID) }})))
 	var names atomicCounter
 	local := func(name string, is func(*deltatype.ResourceRow) bool) (failures []*failurepb.Failure) {
 		until(t, func() bool {
@@ -183,7 +183,7 @@ func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 			_, err := c.Inform(t.Context(), account{Name: id}, nil)
 			require.NoError(t, err)
 			row := h.eventually("account", id, is)
-			h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+			h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 			history := h.history(row.WorkflowID)
 			_, failures = failuresOf(history)
 			return ordinaryAttempts(history) == 0
@@ -261,7 +261,7 @@ func TestAFailureThatWasSupersededIsBenign(t *testing.T) {
 	require.Len(t, failed, 1)
 	requireFailure(t, failed[0], activities.AttemptSuperseded, "attempt 1 of 10 is superseded by generation 2: "+errBoom.Error())
 	row = h.eventually("ordinary", "deleted", inState(deltatype.ResourceStateDeleted))
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	failed, _ = failuresOf(h.history(row.WorkflowID))
 	require.Len(t, failed, 1)
 	require.Equal(t, activities.AttemptSuperseded, failed[0].GetApplicationFailureInfo().GetType())
@@ -283,7 +283,7 @@ func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 			}))
 	}))}
 	var calls sync.Map
-	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return trying(&calls, r.ObjectID) }}))
+	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return workTrying(&calls, r.ObjectID) }}))
 	config.Kinds = map[string]delta.ObjectSettings{"ordinary": {HeartbeatTimeout: 4 * time.Second}} // Temporal misses the answer by it
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), ordinary{account{Name: "fails"}}, nil)
@@ -332,9 +332,9 @@ func TestTemporalShowsTheReasonOfATimer(t *testing.T) {
 		_, err := c.Inform(t.Context(), account{Name: id}, &delta.InformOpts{MaxAttempts: 1})
 		require.NoError(t, err)
 		workflowID := h.Prefix + "/account/" + id
-		timer := h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+		timer := h.awaitEvent(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 		require.Equal(t, says.timer, summaryOf(t, timer), id)
-		require.Contains(t, h.details(workflowID), says.details, id)
+		require.Contains(t, h.workflowDetails(workflowID), says.details, id)
 	}
 }
 
@@ -350,8 +350,8 @@ func TestTheDetailsOfABatchNameItsFailures(t *testing.T) {
 	_, err := c.InformMany(t.Context(), manyBatched(append(names("good", 40), names("fails", 25)...)...), nil)
 	require.NoError(t, err)
 	row := h.eventually("batched", "good00", synced(1))
-	h.waits(row.WorkflowID)
-	details := h.details(row.WorkflowID)
+	h.awaitTimer(row.WorkflowID)
+	details := h.workflowDetails(row.WorkflowID)
 	require.Contains(t, details, "failed 25")
 	require.Contains(t, details, "20 of those that failed go on in workflows of their own, the others in other batches")
 	require.Equal(t, 20, strings.Count(details, errBoom.Error()))
@@ -372,7 +372,7 @@ func (h *harness) staticDetails(workflowID, runID string) (details string) {
 func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(10)}
+	outside := &upstream[mirror]{all: newMirrors(10)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform})))
 	run := func() *delta.InformRun {
 		r, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
@@ -380,14 +380,14 @@ func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 		return r
 	}
 	listed := run()
-	require.Contains(t, h.details(listed.WorkflowID), "(started by request) has ended")
-	require.Contains(t, h.details(listed.WorkflowID), "Listed **10** in 1 pages, of all there is. New or changed 10, refused 0")
-	outside.set(mirrors(9)...)
+	require.Contains(t, h.workflowDetails(listed.WorkflowID), "(started by request) has ended")
+	require.Contains(t, h.workflowDetails(listed.WorkflowID), "Listed **10** in 1 pages, of all there is. New or changed 10, refused 0")
+	outside.set(newMirrors(9)...)
 	deleted := run()
-	require.Contains(t, h.details(deleted.WorkflowID), "Marked deleted, because they are not listed any more: 1. m009")
-	outside.set(mirrors(1)...)
+	require.Contains(t, h.workflowDetails(deleted.WorkflowID), "Marked deleted, because they are not listed any more: 1. m009")
+	outside.set(newMirrors(1)...)
 	withheld := run()
-	require.Contains(t, h.details(withheld.WorkflowID), "(delta informs approve mirror, or dismiss): 8. m001, m002")
+	require.Contains(t, h.workflowDetails(withheld.WorkflowID), "(delta informs approve mirror, or dismiss): 8. m001, m002")
 
 	// The server has it, too, where no worker answers.
 	require.NoError(t, c.Stop(context.Background()))
@@ -402,8 +402,8 @@ func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 	require.Contains(t, h.staticDetails(listed.WorkflowID, listed.RunID), "is in its result")
 }
 
-// lines are those of a log that say something and have all of some fields.
-func (b *logBuffer) lines(message string, fields ...string) (n int) {
+// countLines are those of a log that say something and have all of some fields.
+func (b *logBuffer) countLines(message string, fields ...string) (n int) {
 	for line := range strings.Lines(b.String()) {
 		has := strings.Contains(line, fmt.Sprintf("msg=%q", message))
 		for _, field := range fields {
@@ -428,19 +428,19 @@ func TestTheLogHasTheOutcomesOfAResource(t *testing.T) {
 	row := h.eventually("account", "ann", synced(1))
 	of := []string{"kind=account", "object_id=ann", "namespace=default", "generation=1", "workflow_id=" + row.WorkflowID}
 	until(t, func() bool {
-		return logs.lines("an outcome was written", append(of, "attempt=1", "state=synced")...) == 1
+		return logs.countLines("an outcome was written", append(of, "attempt=1", "state=synced")...) == 1
 	}, shown[logBuffer]{&logs})
-	require.Equal(t, 1, logs.lines("rows were leased", "level=DEBUG", "kind=account", "resources=1"))
+	require.Equal(t, 1, logs.countLines("rows were leased", "level=DEBUG", "kind=account", "resources=1"))
 	// It is logged when Temporal has answered; the workflow may have synced the resource by then.
-	until(t, func() bool { return logs.lines("a workflow was started or woken", of...) == 1 }, shown[logBuffer]{&logs})
-	require.Equal(t, 1, logs.lines("an attempt was claimed", append(of, "attempt=1", "claim=")...))
+	until(t, func() bool { return logs.countLines("a workflow was started or woken", of...) == 1 }, shown[logBuffer]{&logs})
+	require.Equal(t, 1, logs.countLines("an attempt was claimed", append(of, "attempt=1", "claim=")...))
 }
 
 func TestTheLogHasTheResultOfAPass(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var logs logBuffer
-	outside := &upstream[mirror]{all: mirrors(10)}
+	outside := &upstream[mirror]{all: newMirrors(10)}
 	config := h.config(with(&controller[mirror]{inform: outside.inform}))
 	config.Logger = logs.logger()
 	c := h.start(config)
@@ -450,11 +450,11 @@ func TestTheLogHasTheResultOfAPass(t *testing.T) {
 		return r
 	}
 	r := run()
-	require.Equal(t, 1, logs.lines("a pass of the informer has ended", "level=INFO", "kind=mirror", "workflow_id="+r.WorkflowID, "run_id="+r.RunID, "trigger=request",
+	require.Equal(t, 1, logs.countLines("a pass of the informer has ended", "level=INFO", "kind=mirror", "workflow_id="+r.WorkflowID, "run_id="+r.RunID, "trigger=request",
 		"listed=10", "new=10", "changed=0", "unchanged=0", "deleted=0", "withheld=0", "pages=1", "complete=true"), logs.String())
-	outside.set(mirrors(9)...)
+	outside.set(newMirrors(9)...)
 	run()
-	require.Equal(t, 1, logs.lines("a pass of the informer has ended", "listed=9", "new=0", "unchanged=9", "deleted=1"))
+	require.Equal(t, 1, logs.countLines("a pass of the informer has ended", "listed=9", "new=0", "unchanged=9", "deleted=1"))
 }
 
 func TestTheLogHasNoIDThatIsHashed(t *testing.T) {
@@ -480,9 +480,9 @@ func TestTheLogHasNoIDThatIsHashed(t *testing.T) {
 	row := h.eventually("account", "classified", synced(1))
 	h.eventually("batched", "classified00", synced(1))
 	until(t, func() bool {
-		return logs.lines("an outcome was written", "hashed_id="+row.HashedID, "state=synced") == 1
+		return logs.countLines("an outcome was written", "hashed_id="+row.HashedID, "state=synced") == 1
 	})
-	require.Positive(t, logs.lines("an attempt was claimed", "hashed_id="+row.HashedID))
-	require.Positive(t, logs.lines("members of a batch were claimed"))
+	require.Positive(t, logs.countLines("an attempt was claimed", "hashed_id="+row.HashedID))
+	require.Positive(t, logs.countLines("members of a batch were claimed"))
 	require.NotContains(t, logs.String(), "classified")
 }
