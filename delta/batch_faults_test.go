@@ -14,11 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/chariot-giving/delta/activities"
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
@@ -229,92 +226,6 @@ func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	}
 }
 
-// leaseDue leases what is due, as a dispatcher does, for a batch or, where that is empty, for workflows of their own.
-func (h *harness) leaseDue(kind, batch string, lease time.Duration) []db.LeaseDueRow {
-	h.t.Helper()
-	due, err := db.New().LeaseDue(h.t.Context(), h.Pool, db.LeaseDueParams{
-		Kind: kind, Batch: 100, Lease: lease, Longest: lease, BatchPrefix: h.Prefix + "/" + kind + ":batch/", BatchID: batch, Largest: 1 << 20,
-		MostLost: 2, Priorities: []int16{1, 2, 3, 4, 5}, FullNamespaces: []string{},
-	})
-	require.NoError(h.t, err)
-	return due
-}
-
-// leaseBatch does what a dispatcher does before it starts a batch, and does not start it: its workflow is gone.
-func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch {
-	h.t.Helper()
-	batch := activities.Batch{Kind: kind, WorkflowID: h.Prefix + "/" + kind + ":batch/gone"}
-	require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), "SELECT id::text FROM delta_installation").Scan(&batch.Installation))
-	var ids []int64
-	for _, row := range h.leaseDue(kind, batch.WorkflowID, lease) {
-		require.True(h.t, row.Batched)
-		ids = append(ids, row.ID)
-	}
-	batch.IDs = activities.PackNumbers(ids)
-	return batch
-}
-
-// A worker that has claimed members whose workflow is lost gives them back, and others have them at once.
-func TestMembersOfABatchWithoutAWorkflowAreDispatchedAgain(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var gone atomic.Bool
-	begun := make(chan struct{}, 100)
-	work := func(ctx context.Context, _ *delta.Resource[batched]) error {
-		if !gone.Load() {
-			begun <- struct{}{}
-			<-ctx.Done()
-		}
-		return ctx.Err()
-	}
-	c := h.client(h.config(with(&controller[batched]{work: work})))
-	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 30)...), nil)
-	require.NoError(t, err)
-	batch := h.leaseBatch("batched", time.Hour)
-	require.Equal(t, 30, batch.IDs.Len())
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		_, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(ctx, batch)
-		ended <- err
-	}()
-	for range 8 {
-		<-begun
-	}
-	gone.Store(true)
-	cancel() // as the answer to a heartbeat does
-	require.Error(t, <-ended)
-
-	h.start(h.config(with(&controller[batched]{work: work})))
-	untouched := 0
-	for _, name := range names("ok", 30) {
-		if row := h.eventually("batched", name, synced(1)); row.Attempt == 1 {
-			require.Empty(t, row.Errors)
-			untouched++
-		}
-	}
-	require.Equal(t, 30-8, untouched, "only what was begun lost an attempt")
-}
-
-// A dispatcher that dies between its lease and the start of the batch is replaced when the lease runs out.
-func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)
-	require.NoError(t, err)
-	require.Equal(t, 20, h.leaseBatch("batched", 2*time.Second).IDs.Len())
-	leased := *h.row("batched", "ok00").DispatchAt
-	c := h.client(h.config(with(&controller[batched]{})))
-	c.SetTiming(0, 50*time.Millisecond, 0)
-	require.NoError(t, c.Start(t.Context()))
-	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	for _, name := range names("ok", 20) {
-		row := h.eventually("batched", name, synced(1))
-		require.NotContains(t, row.WorkflowID, "gone")
-		require.False(t, row.AttemptedAt.Before(leased), "not before the lease has run out")
-	}
-}
-
 // A call of WorkBatch that is too slow fails as one: its members go on by themselves, and no other call is held up.
 func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	soak.Long(t)
@@ -391,29 +302,4 @@ func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 	for _, name := range names("ok", 5) {
 		h.eventually("batched", name, inState(deltatype.ResourceStateDegraded))
 	}
-}
-
-// A start that Temporal refuses once has its batch dispatched again at once.
-func TestABatchWhoseStartIsRefusedOnceIsStartedAgain(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var refuse atomic.Bool
-	config := h.config(with(&controller[batched]{}))
-	config.Temporal = h.dialRefusing(func(method string) error {
-		if strings.HasSuffix(method, "/StartWorkflowExecution") && refuse.CompareAndSwap(true, false) {
-			return status.Error(codes.PermissionDenied, "not this time")
-		}
-		return nil
-	})
-	c := h.client(config)
-	c.SetTiming(time.Hour, 0, 0)
-	require.NoError(t, c.Start(t.Context()))
-	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	refuse.Store(true)
-	_, err := c.InformMany(t.Context(), manyBatched(names("some", 50)...), nil)
-	require.NoError(t, err)
-	for _, name := range names("some", 50) {
-		require.Empty(t, h.eventually("batched", name, synced(1)).Errors)
-	}
-	require.False(t, refuse.Load())
 }

@@ -300,34 +300,6 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 	}
 }
 
-// workersTogether leaves slots of the keys to the other processes: what calls workTogether waits for them with what it has.
-var workersTogether = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}}
-
-// workTogether notes the process and waits for a call of another one, because a quick process might do everything by itself.
-func workTogether(ctx context.Context, pool *pgxpool.Pool, id string) error {
-	if err := notePID(ctx, pool, id); err != nil {
-		return err
-	}
-	for {
-		var several bool
-		if err := pool.QueryRow(ctx, "SELECT count(DISTINCT pid) > 1 FROM calls").Scan(&several); err != nil || several {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// clientTogether is the client of a test whose children are "together" as well, and is not started.
-func (h *harness) clientTogether(mode tenantMode) *delta.Client {
-	h.t.Helper()
-	h.exec("CREATE TABLE calls (id text, pid integer)")
-	config := h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error {
-		return workTogether(ctx, h.Pool, r.ObjectID)
-	}))
-	config.Namespaces = workersTogether
-	return h.client(config)
-}
-
 // noteCounts has the database note the calls of limit keys as they are counted against the rate, 0.25 seconds each: when the statement began, how many it
 // counted, and when the next call may begin after them.
 func (h *harness) noteCounts() {
@@ -373,58 +345,6 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 		WHERE n < (SELECT count(*) FROM delta_resource r WHERE r.limit_key = c.limit_key AND r.attempted_at < c.next_call_at)`),
 		"until the time of the next call, no more calls than were counted")
 	t.Logf("%d calls were counted for 24", h.countRows("SELECT sum(calls) FROM counted"))
-}
-
-// Three processes take slots of a few keys, one of which dies with what it has. The oracle counts living claims in the database.
-func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	h := newHarness(t)
-	mode := tenantModes()[0]
-	c := h.clientTogether(mode)
-	dies := h.startChild("together", "started")
-	h.startChild("together", "started")
-	require.NoError(t, c.Start(context.Background()))
-	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	most := h.watchKeys(mode.kind)
-	all := names("short", 120)
-	var objects []delta.Object
-	for i, name := range all {
-		objects = append(objects, mode.object(tenant{Name: name, Key: fmt.Sprint("key", i%3)}))
-	}
-	_, err := c.InformMany(t.Context(), objects, nil)
-	require.NoError(t, err)
-	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'") >= 20 })
-	dies()
-	for _, name := range all {
-		h.eventually(mode.kind, name, synced(1))
-	}
-	require.Greater(t, h.countRows("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
-	require.LessOrEqual(t, most(), keySlots)
-	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
-}
-
-func TestAKilledClientFreesItsKeys(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	h := newHarness(t)
-	mode := tenantModes()[0]
-	idle := mode.controller(func(context.Context, *deltatype.ResourceRow) error { return nil })
-	c := h.client(h.config(idle))
-	var objects []delta.Object
-	for _, name := range names("a", keySlots+4) {
-		objects = append(objects, mode.object(tenant{Name: name, Key: "key"}))
-	}
-	_, err := c.InformMany(t.Context(), objects, nil)
-	require.NoError(t, err)
-	kill := h.startChild("keys", "holding")
-	h.eventually(mode.kind, "a00", inState(deltatype.ResourceStatePending))
-	kill()
-	require.NoError(t, c.Start(context.Background()))
-	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	for _, name := range names("a", keySlots+4) {
-		h.eventually(mode.kind, name, synced(1))
-	}
 }
 
 func TestKeyLimitsThatBreakTheRuleAreRefused(t *testing.T) {
