@@ -28,7 +28,7 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 			}
 		}},
 		{"as a set", false, func(g mode, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
-		// Each start that is refused is tried again: it counts once.
+		// Each refused start is retried: it counts once.
 		{"while Temporal refuses starts", true, func(g mode, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -61,8 +61,8 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 	}
 }
 
-// A set of more than a few is worked in a batch as a whole, and what comes after it gets workflows of its own again. A dispatcher that looks between the
-// commit of the set and its wake-up does not know that it is one: so there are several tries.
+// A large set is worked in one batch, and later informs get their own workflows again. A dispatcher that reads between the commit of the set and its
+// wake-up does not know the set, so there are several tries.
 func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	t.Parallel()
 	g := automaticMode()
@@ -86,7 +86,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 		return true
 	}
 	try := func(round int) bool {
-		// One that knows nothing of Work has batches of 100: this is more than half of one, and less than one.
+		// Before any measurement, batches have 100 members: this set is between half a batch and a batch.
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		defer func() { require.NoError(t, c.Stop(context.Background())) }()
 		set, dozen := names(fmt.Sprintf("set-%d-", round), 60), names(fmt.Sprintf("dozen-%d-", round), 12)
@@ -100,7 +100,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	}
 }
 
-// patientlyBatched is the object of a kind whose batches wait long to be filled.
+// patientlyBatched is a kind whose batches wait long for more members.
 type patientlyBatched struct{ account }
 
 func (patientlyBatched) Kind() string { return "patient" }
@@ -111,7 +111,7 @@ func (patientlyBatched) Settings() delta.ObjectSettings {
 	return s
 }
 
-// A set that fills half a batch does not wait for others: what is informed a moment later is in another batch, although BatchWait has not passed.
+// A set that fills half a batch does not wait for more members: a later inform goes into another batch, although BatchWait has not passed.
 func TestASetThatFillsHalfABatchDoesNotWaitForOthers(t *testing.T) {
 	t.Parallel()
 	g := modeFor(0, func(a account) patientlyBatched { return patientlyBatched{a} }, func(o patientlyBatched) account { return o.account })

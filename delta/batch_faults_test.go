@@ -32,7 +32,7 @@ func (herd) Settings() delta.ObjectSettings {
 	return s
 }
 
-// workHerd notes each call, and waits for ever at those that hang in this process.
+// workHerd notes each call, and hangs for those objects that hang in this process.
 func workHerd(pool *pgxpool.Pool, hangs bool) worker[herd] {
 	return func(ctx context.Context, r *delta.Resource[herd]) error {
 		if _, err := pool.Exec(ctx, "INSERT INTO calls SELECT $1, $2 FROM pg_sleep(0.002)", r.ObjectID, os.Getpid()); err != nil {
@@ -45,7 +45,7 @@ func workHerd(pool *pgxpool.Pool, hangs bool) worker[herd] {
 	}
 }
 
-// makeObjects makes objects of a kind.
+// makeObjects returns objects of a kind with the names.
 func makeObjects[T delta.Object](make func(account) T, names ...string) (all []delta.Object) {
 	for _, name := range names {
 		all = append(all, make(account{Name: name}))
@@ -59,7 +59,7 @@ func (h *harness) countRows(query string, args ...any) (n int) {
 	return n
 }
 
-// A worker process that is killed in the middle of a batch costs the members whose result was not written, and no others.
+// If a worker process is killed in a batch, only the members without a written result lose an attempt.
 func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	for i := range resources - 3 {
 		objects = append(objects, fmt.Sprintf("ok%03d", i))
 	}
-	// They keep the batch from being over before the process is killed.
+	// Members that hang keep the batch open until the process is killed.
 	objects = append(objects, "z-hangs1", "z-hangs2", "z-hangs3")
 	kill := h.startChild("herd", "started")
 	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, objects...), nil)
@@ -104,7 +104,7 @@ func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "the lost attempts count, and no others")
 }
 
-// Wipe Temporal, and batches are rebuilt from the rows as single lifecycles are: those that run, rest, and are due.
+// After a wipe of Temporal, batches are rebuilt from the rows like singles: running, settled and due ones.
 func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -170,8 +170,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	}, "what rests is not dispatched again before it is due")
 }
 
-// awaitOwners waits until each of the resources, which rest in batches, is among those that a running batch attends to,
-// and none is twice.
+// awaitOwners waits until each settled resource of a batch is a member of exactly one running batch.
 func (h *harness) awaitOwners(temporal client.Client, kind string, names []string) {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -190,7 +189,7 @@ func (h *harness) awaitOwners(temporal client.Client, kind string, names []strin
 	})
 }
 
-// Members that were lost twice together, as by one whose Work kills its process, go on by themselves.
+// Members that were lost twice in the same batch, as by Work that kills its process, get their own workflows.
 func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -226,7 +225,7 @@ func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	}
 }
 
-// A call of WorkBatch that is too slow fails as one: its members go on by themselves, and no other call is held up.
+// A call of WorkBatch that times out fails as a whole: its members get their own workflows, and no other call is delayed.
 func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -255,7 +254,7 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 		},
 	}))
 	c := h.client(config)
-	// As long as a busy machine may need to wake those that end with their context: only what is stuck is to be left behind.
+	// A busy machine may take this long to run calls whose context has ended. Only calls that hang are abandoned.
 	c.SetTiming(0, 0, 3*time.Second)
 	require.NoError(t, c.Start(context.Background()))
 	defer func() {
@@ -287,14 +286,14 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	}
 }
 
-// A member whose last attempt was claimed, and whose batch is gone from Temporal, goes to its own workflow, which closes it.
+// If the batch of a member with a claimed last attempt is gone from Temporal, the member's own workflow records the outcome.
 func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 5)...), &delta.InformOpts{MaxAttempts: 1})
 	require.NoError(t, err)
 	h.leaseBatch("batched", time.Hour)
-	// As claimed by it, a quarter of an hour ago.
+	// The batch claimed it a quarter of an hour ago.
 	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'pending', attempt = 1, attempted_at = now(), due_at = NULL,
 		dispatch_at = now(), claimed_until = now()`)
 	require.NoError(t, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// leaseDue leases what is due, as a dispatcher does, for a batch or, where that is empty, for workflows of their own.
+// leaseDue leases due rows, as a dispatcher does, for a batch, or for singles if batch is empty.
 func (h *harness) leaseDue(kind, batch string, lease time.Duration) []db.LeaseDueRow {
 	h.t.Helper()
 	due, err := db.New().LeaseDue(h.t.Context(), h.Pool, db.LeaseDueParams{
@@ -27,7 +27,7 @@ func (h *harness) leaseDue(kind, batch string, lease time.Duration) []db.LeaseDu
 	return due
 }
 
-// leaseBatch does what a dispatcher does before it starts a batch, and does not start it: its workflow is gone.
+// leaseBatch leases a batch, as a dispatcher does, but does not start its workflow.
 func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch {
 	h.t.Helper()
 	batch := activities.Batch{Kind: kind, WorkflowID: h.Prefix + "/" + kind + ":batch/gone"}
@@ -41,7 +41,7 @@ func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch 
 	return batch
 }
 
-// A worker that has claimed members whose workflow is lost gives them back, and others have them at once.
+// A worker whose workflow is lost releases its claims, and another batch gets the members at once.
 func TestMembersOfABatchWithoutAWorkflowAreDispatchedAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -83,7 +83,7 @@ func TestMembersOfABatchWithoutAWorkflowAreDispatchedAgain(t *testing.T) {
 	require.Equal(t, 30-8, untouched, "only what was begun lost an attempt")
 }
 
-// A dispatcher that dies between its lease and the start of the batch is replaced when the lease runs out.
+// If a dispatcher dies between its lease and the start of the batch, another one starts the batch when the lease expires.
 func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -102,7 +102,7 @@ func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
 	}
 }
 
-// A start that Temporal refuses once has its batch dispatched again at once.
+// If Temporal refuses a start once, the batch is dispatched again at once.
 func TestABatchWhoseStartIsRefusedOnceIsStartedAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

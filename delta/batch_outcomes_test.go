@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// brokenError panics where it is nil, as a method of a pointer does that reads a field.
+// brokenError panics if it is nil, like a pointer method that reads a field.
 type brokenError struct{ text string }
 
 func (e *brokenError) Error() string { return e.text }
@@ -59,12 +59,12 @@ func (slowly) Settings() delta.ObjectSettings {
 	return s
 }
 
-// If many fail it is not they that failed: as many workflows would be started at each retry.
+// If many members fail, the cause is not in the members. Own workflows for all of them would be too many at each retry.
 func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var mu sync.Mutex
-	second := map[string]string{} // the workflow of the second attempt
+	second := map[string]string{} // workflow of the second attempt, by resource
 	c := h.start(h.config(with(&controller[slowly]{work: func(ctx context.Context, r *delta.Resource[slowly]) error {
 		if r.Attempt == 1 {
 			return errors.New("down for all")
@@ -86,7 +86,7 @@ func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	until(t, func() bool {
 		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 || object_id", own("")) == 20
 	}, "those that go on by themselves can be seen waiting")
-	// What a batch comes to is written several times a second: these may fail later.
+	// Outcomes of a batch are written several times a second: these resources may fail later.
 	until(t, func() bool {
 		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 AND dispatch_at = due_at", batch) == 30
 	}, "the others are dispatched when they are due")
@@ -112,7 +112,7 @@ func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	}
 }
 
-// What was synced together does not expire together, but as members of a batch, which are synced again as one.
+// Resources that were synced together expire at different times, but in batches, which sync them again together.
 func TestResourcesSyncedTogetherExpireApart(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -140,7 +140,7 @@ func TestResourcesSyncedTogetherExpireApart(t *testing.T) {
 			require.Greater(t, len(waits), 70)
 		} else {
 			require.Equal(t, byWorkflow[g.row(g.kind, "m00").WorkflowID], byWorkflow[g.row(g.kind, "m49").WorkflowID])
-			require.Len(t, waits, len(byWorkflow), "each batch has its own")
+			require.Len(t, waits, len(byWorkflow), "one per batch")
 		}
 	})
 }

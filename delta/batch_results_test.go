@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// Results that could not be written are written with those that follow them, which are not lost either.
+// Results that could not be written are written with the next ones.
 func TestABatchThatCouldNotWriteResultsWritesThemWithTheNext(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

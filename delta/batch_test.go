@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// bulk is a controller that takes many in one call.
+// bulk is a controller with a WorkBatch.
 type bulk struct {
 	controller[batched]
 	batch func(ctx context.Context, all []*delta.Resource[batched]) []error
@@ -128,12 +128,12 @@ func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
 	}
 }
 
-// A worker that dies in the middle costs the members whose result was not written, and those one attempt.
+// If a worker dies in a batch, members without a written result lose one attempt, and no others do.
 func TestADeadWorkerCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	// The first client's worker hangs on one member, and then stops reporting: its connection to the database is closed, so
-	// that nothing that it does afterwards counts.
+	// The first client's worker hangs on one member and then stops heartbeating. Its connection to the database is closed, so that nothing it does
+	// later counts.
 	var calls sync.Map
 	release := make(chan struct{})
 	defer close(release)
@@ -157,7 +157,7 @@ func TestADeadWorkerCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	require.NotNil(t, row.ClaimedUntil)
 	require.Contains(t, row.WorkflowID, ":batch/")
 
-	// What Temporal does with an activity whose heartbeat is missed: it is run again, elsewhere.
+	// After a missed heartbeat, Temporal runs the activity again on another worker.
 	installation := ""
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT id FROM delta_installation").Scan(&installation))
 	again := c.ActivitiesOf(installation, "batched")
@@ -184,14 +184,14 @@ func TestADeadWorkerCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	})
 }
 
-// loseClaims makes open claims those of an execution that is dead.
+// loseClaims gives all claims to an execution that is dead.
 func (h *harness) loseClaims() {
 	h.t.Helper()
 	_, err := h.Pool.Exec(h.t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() WHERE claimed_until IS NOT NULL")
 	require.NoError(h.t, err)
 }
 
-// What a client that stops has not begun goes on without having lost an attempt.
+// Members that a stopping client has not begun lose no attempt.
 func TestAStoppedClientReleasesTheMembersOfItsBatches(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -262,7 +262,7 @@ func TestALargeObjectIsNotPutInABatch(t *testing.T) {
 	c := h.start(h.config(with(&controller[batched]{})))
 	var large strings.Builder
 	for i := range 40_000 {
-		fmt.Fprintf(&large, "%x", i*7919%104729) // what does not compress well
+		fmt.Fprintf(&large, "%x", i*7919%104729) // text that does not compress well
 	}
 	_, err := c.InformMany(t.Context(), append(manyBatched(names("ok", 5)...), batched{account{Name: "large", Plan: large.String()}}), nil)
 	require.NoError(t, err)
@@ -270,7 +270,7 @@ func TestALargeObjectIsNotPutInABatch(t *testing.T) {
 	require.Equal(t, h.Prefix+"/batched/large", h.eventually("batched", "large", synced(1)).WorkflowID)
 }
 
-// Nothing is left running in Temporal of what does not rest.
+// A batch whose members are not settled leaves no workflow running.
 func TestABatchEndsWithItsLastMember(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -295,7 +295,7 @@ func TestABatchEndsWithItsLastMember(t *testing.T) {
 	})
 }
 
-// Work that fails after its transaction was committed has synced, and the event says so.
+// Work that fails after its CompleteTx was committed has synced, and the event says so.
 func TestABatchReportsASyncByCompleteTx(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

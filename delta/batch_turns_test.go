@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// queued is a kind of more batches than there are turns.
+// queued is a kind with more batches than slots for batches.
 type queued struct{ account }
 
 func (queued) Kind() string                   { return "queued" }
@@ -24,7 +24,7 @@ const queuedMembers = 400
 
 func newQueued(a account) queued { return queued{a} }
 
-// workQueued notes each call. After some of them all hang in this process.
+// workQueued notes each call. After hangsAfter calls, all calls in this process hang.
 func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
 	var begun atomic.Int64
 	return func(ctx context.Context, r *delta.Resource[queued]) error {
@@ -45,7 +45,7 @@ func (h *harness) awaitQueued() {
 	})
 }
 
-// A process in which calls of Work hang, so that batches keep their turns and others go on without, dies with all of them.
+// A process dies while its calls of Work hang in some batches and other batches wait.
 func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -72,7 +72,7 @@ func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 		WHERE r.sync_count <> 1 OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END`))
 }
 
-// Connections that break while batches have turns, and others wait for them, cost no resource, and no turn.
+// Connections that break while some batches run and others wait cost no resource and no slot.
 func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

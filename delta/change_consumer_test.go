@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// consumed gathers what consumers have handled, such as "a1" for the first entry of a.
+// consumed collects the entries that consumers have handled, such as "a1" for the first entry of a.
 type consumed struct {
 	mu  sync.Mutex
 	all []string
@@ -35,14 +35,14 @@ func (c *consumed) get() []string {
 	return slices.Clone(c.all)
 }
 
-// awaitCount waits until so many entries were handled, and returns them.
+// awaitCount waits until n entries were handled, and returns them.
 func (c *consumed) awaitCount(t *testing.T, n int) []string {
 	t.Helper()
 	until(t, func() bool { return len(c.get()) >= n })
 	return c.get()
 }
 
-// startConsumer runs a consumer until the function is called, or the end of the test.
+// startConsumer runs a consumer until stop is called, or the end of the test.
 func (h *harness) startConsumer(c *delta.Client, consumer delta.ChangeConsumer) (stop func() error) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -117,7 +117,7 @@ func TestAConsumerRunsInOneProcess(t *testing.T) {
 	h.appendChanges("d")
 	require.Equal(t, []string{"d1"}, second.awaitCount(t, 1), "the other goes on where the first has ended")
 
-	// One whose claim was taken over handles nothing more, and waits.
+	// A consumer whose claim was taken over handles no more entries, and waits.
 	var third consumed
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '2 seconds'")
 	require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestAConsumerRunsInOneProcess(t *testing.T) {
 	until(t, func() bool { return len(second.get())+len(third.get()) > 1 })
 }
 
-// What a process handles that another has taken over from counts as not handled.
+// Entries that a process handles after another one has taken over do not count as handled.
 func TestAConsumerThatWasTakenOverSavesNothing(t *testing.T) {
 	t.Parallel()
 	for name, inTx := range map[string]bool{"by itself": false, "in a transaction": true} {
@@ -160,7 +160,7 @@ func TestAConsumerThatWasTakenOverSavesNothing(t *testing.T) {
 	}
 }
 
-// A batch that is saved in the transaction of its effects is handled once, whatever Handle returns, and again if it was not committed.
+// A batch that is saved in the transaction of its effects is handled once, whatever Handle returns, and again if the transaction was not committed.
 func TestABatchIsSavedWithItsEffects(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -199,7 +199,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 		return n
 	}
 	until(t, func() bool { return count() == 6 })
-	// There are three batches, or more where a transaction of another test kept the reader from the last entries.
+	// There are three batches, or more if a transaction of another test delayed the last entries.
 	until(t, func() bool { return commits.Load() >= 3 && calls.Load() == commits.Load()+1 }, "one was repeated, because it was not committed")
 }
 
@@ -222,7 +222,7 @@ func TestMembersOfAGroupShareTheResources(t *testing.T) {
 	alone.awaitCount(t, 12)
 	require.NoError(t, stop())
 
-	// The group grows: it goes on from there.
+	// The group grows, and continues from the saved position.
 	h.appendChanges(ids...)
 	h.appendChanges(ids...)
 	both := []*consumed{{}, {}}

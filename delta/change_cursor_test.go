@@ -20,7 +20,7 @@ func (h *harness) openCursor(consumer delta.ChangeConsumer) *delta.ChangeCursor 
 	return cursor
 }
 
-// readEntries reads entries until there are n.
+// readEntries reads entries until it has n.
 func (h *harness) readEntries(cursor *delta.ChangeCursor, n int) (names []string, positions []delta.ChangePosition) {
 	h.t.Helper()
 	for len(names) < n {
@@ -33,7 +33,7 @@ func (h *harness) readEntries(cursor *delta.ChangeCursor, n int) (names []string
 	return names, positions
 }
 
-// moveConsumer has the row of a consumer say that it stands somewhere else.
+// moveConsumer changes the position in the row of a consumer.
 func (h *harness) moveConsumer(name string, position delta.ChangePosition) {
 	h.t.Helper()
 	parts := strings.Split(string(position), ".")
@@ -69,7 +69,7 @@ func TestACursorReadsAheadAndContinuesAfterItsSavedPosition(t *testing.T) {
 	require.ErrorContains(t, err, "must be nil")
 }
 
-// Where the answer to a save was lost, the next one goes on from where the row stands.
+// If the answer to a save is lost, the next save continues from the position in the row.
 func TestACursorFindsOutWhetherItHasSaved(t *testing.T) {
 	t.Parallel()
 	for name, isCommitted := range map[string]bool{"committed": true, "not committed": false} {
@@ -113,7 +113,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	names, positions = h.readEntries(second, 1)
 	require.Equal(t, []string{"b1"}, names)
 
-	// One that is taken over saves nothing, and says so.
+	// A cursor that was taken over saves nothing, and returns an error.
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '1 second'")
 	require.NoError(t, err)
 	require.ErrorIs(t, second.Save(t.Context(), positions[0]), delta.ErrConsumerSuperseded)
@@ -125,7 +125,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	require.Equal(t, []string{"b1"}, names)
 }
 
-// Entries that are not the consumer's do not have the log kept for it; those that are given and not saved do.
+// Entries of other kinds do not hold back the removal of the log; unsaved entries of the consumer do.
 func TestACursorSkipsEntriesOfOthers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

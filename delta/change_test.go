@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// appendChanges appends entries of accounts to the log, as outcomes do: the first of each is its generation 1, and so on.
+// appendChanges appends log entries of accounts, as outcomes do: the first entry of each is its generation 1, and so on.
 func (h *harness) appendChanges(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
@@ -92,7 +92,7 @@ func TestChangesFromTheEndYieldsNewEntries(t *testing.T) {
 	h := newHarness(t)
 	c := h.client(h.config())
 	h.appendChanges("a")
-	for _, err := range c.Changes(t.Context(), "") { // it waits for transactions of other tests on this server
+	for _, err := range c.Changes(t.Context(), "") { // blocked by transactions of other tests on this server
 		require.NoError(t, err)
 		break
 	}
@@ -140,7 +140,7 @@ func TestInvalidPositionsAndConsumersAreRefused(t *testing.T) {
 	require.ErrorIs(t, c.ForgetChangeConsumer(t.Context(), "nobody"), delta.ErrNotFound)
 }
 
-// The log of another server has transactions that have not begun here: it is taken over by the first client that starts, and not read before.
+// The log of another server names transactions that have not begun here. The first client that starts takes it over, and nobody reads it before.
 func TestARestoredLogIsTakenOver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -204,7 +204,7 @@ func TestATransactionThatStaysOpenHoldsReadersAndIsNamed(t *testing.T) {
 	})
 }
 
-// What the guide shows counts each change once.
+// The example in the guide counts each change once.
 func TestExamplesOfChangesCountEachOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -25,7 +25,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// The tests below kill a process: this test binary, run again with what it shall do in the environment.
+// These tests kill a process: this test binary again, with the child's mode in the environment.
 const childMode = "DELTA_TEST_CHILD"
 
 func init() {
@@ -38,10 +38,10 @@ func init() {
 	}
 }
 
-// childStarted is closed when a child has said that it has started.
+// childStarted is closed when a child has reported that it started.
 var childStarted = make(chan struct{})
 
-// workFatal notes its calls, and kills its process at an object of that name, or right after it has completed one of that name.
+// workFatal notes its calls, and kills its process at the object "kills", or right after it has completed the object "completes".
 func workFatal[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
 	<-childStarted
 	if err := notePID(ctx, pool, r.ObjectID); err != nil {
@@ -57,17 +57,17 @@ func workFatal[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta
 	}
 }
 
-// notePID notes which process has called Work.
+// notePID notes the process that calls Work.
 func notePID(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
 	return err
 }
 
-// killItself kills the process. It returns only if that fails.
+// killItself kills this process. It returns only if that fails.
 func killItself() error {
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {
-		err = self.Kill() // nothing is cleaned up
+		err = self.Kill() // no clean-up
 	}
 	if err == nil {
 		select {}
@@ -75,7 +75,7 @@ func killItself() error {
 	return err
 }
 
-// completeAndDie kills the process right after it has written the outcome: nothing has told its workflow, or woken what waits for the slot.
+// completeAndDie writes the outcome and kills the process at once: neither its workflow nor waiters for the slot are notified.
 func completeAndDie[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
 	<-childStarted
 	tx, err := pool.Begin(ctx)
@@ -91,12 +91,12 @@ func completeAndDie[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *
 	return killItself()
 }
 
-// childOf names the connections of a test's children.
+// childOf returns the application name of the connections of a test's children.
 func childOf(prefix string) string {
 	return fmt.Sprintf("child-%08x", crc32.ChecksumIEEE([]byte(prefix)))
 }
 
-// awaitEnd waits until the connections of this test's children are gone: what they had sent is done by then, or never is.
+// awaitEnd waits until the connections of this test's children are closed: then all statements that they sent have ended.
 func (h *harness) awaitEnd() {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -178,7 +178,7 @@ func runChild(mode string) error {
 	return nil
 }
 
-// holdEagerStarts keeps the answer to an eager start from whoever asked for it.
+// holdEagerStarts never delivers the answer to an eager start.
 func holdEagerStarts(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
 	if started, ok := reply.(*workflowservice.StartWorkflowExecutionResponse); ok && started.GetEagerWorkflowTask() != nil {
@@ -188,13 +188,13 @@ func holdEagerStarts(ctx context.Context, method string, req, reply any, cc *grp
 	return err
 }
 
-// killChild runs a child until it says a word, and kills it then.
+// killChild runs a child until it prints a word, and then kills it.
 func (h *harness) killChild(mode, word string) {
 	h.t.Helper()
 	defer h.startChild(mode, word)()
 }
 
-// startChild runs a child until it says a word, and returns what kills it.
+// startChild runs a child until it prints a word, and returns a function that kills it.
 func (h *harness) startChild(mode, word string) (kill func()) {
 	h.t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -213,7 +213,7 @@ func (h *harness) startChild(mode, word string) (kill func()) {
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), word) {
 			go func() {
-				for lines.Scan() { // so that it never waits for a reader
+				for lines.Scan() { // so that the child never blocks on its output
 					continue
 				}
 			}()
@@ -252,11 +252,11 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 	require.Equal(t, 1, row.Errors[0].Attempt)
 	require.Contains(t, row.Errors[0].Error, "the worker was lost")
 
-	// How long Temporal takes is its affair. What has it notice in seconds is that it misses heartbeats, long before any other
-	// timeout, and that it gives the same activity to another worker.
+	// Temporal's delay is not ours to assert. Missed heartbeats make it notice in seconds, long before any other timeout, and it gives the same
+	// activity to another worker.
 	lost := 0
 	until(t, func() bool {
-		// Temporal writes the start of an activity that may be retried when it has ended, some time after its result is on the row.
+		// Temporal records the start of an activity that may be retried when it has ended, some time after its result is in the row.
 		lost = 0
 		for _, event := range h.history(row.WorkflowID) {
 			require.NotEqual(t, enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT, event.GetEventType(), "the activity is tried again, not given up")
@@ -275,7 +275,7 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 	require.Equal(t, 1, lost, "the activity that was lost is the one that went on")
 }
 
-// Three processes sync hundreds of resources, and one of them is killed in the middle: all settle, none is lost.
+// Three processes sync hundreds of resources, and one is killed meanwhile: all resources settle, and none is lost.
 func TestSoakOfAFleetThatLosesAProcess(t *testing.T) {
 	resources := soak.Count(t, 160, 4000)
 	t.Parallel()

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// Whatever becomes of a workflow, a worker or a connection: Work runs for a resource by one at a time.
+// Whatever happens to a workflow, a worker or a connection: only one call of Work runs for a resource at a time.
 
 func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 	soak.Long(t)
@@ -28,7 +28,7 @@ func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 		g.informHeld(c, w, nil, "ann", "bob")
 		require.NoError(t, g.Temporal.TerminateWorkflow(t.Context(), g.awaitAttended("ann"), "", "an operator"))
 		g.informPlan(c, "ann", "new")
-		// A dispatcher leaves the row alone while its claim is alive. An operator does not.
+		// A dispatcher skips the row while its claim is alive. An operator may not.
 		g.orderByID(g.resourceWorkflow("ann"), workflows.WakeSignal, map[string]any{"object_id": "ann"})
 		g.awaitTimer(g.resourceWorkflow("ann"))
 		require.Equal(t, 1, w.callsOf(t, "ann"))
@@ -78,16 +78,16 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 		id := g.awaitAttended("ann")
 		require.NoError(t, g.Temporal.CancelWorkflow(t.Context(), id, ""))
 		require.Error(t, receive(t, w.ended))
-		failed := nextEvent(t, events).Resource // the row of a batch is tried again before a busy machine has looked
+		failed := nextEvent(t, events).Resource // a busy machine may read the row only after its retry
 		require.Equal(t, deltatype.ResourceStateFailed, failed.State)
 		require.Contains(t, failed.Errors[0].Error, "cancelled in Temporal")
 		require.NotNil(t, failed.DispatchAt)
-		if !g.isBatched() { // a batch attends to the others
+		if !g.isBatched() { // a batch still has other members
 			g.awaitCancelled(id)
 		}
 
 		w.release()
-		// The grace for its workflow's timer is not waited for.
+		// Do not wait for the grace of its workflow's timer.
 		_, err := g.Pool.Exec(t.Context(), "UPDATE delta_resource SET dispatch_at = least(dispatch_at, due_at)")
 		require.NoError(t, err)
 		require.Equal(t, 2, g.awaitRow("ann", synced(1)).Attempt)
@@ -95,7 +95,7 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 	})
 }
 
-// awaitCancelled waits until a workflow has ended as cancelled.
+// awaitCancelled waits until a workflow is cancelled.
 func (g mode) awaitCancelled(workflowID string) {
 	g.t.Helper()
 	until(g.t, func() bool {
@@ -141,7 +141,7 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 		id := g.awaitAttended("ann")
 		p.cut.Store(true)
 		b := g.startWorker(other.work)
-		g.awaitTimer(id) // the other worker has looked
+		g.awaitTimer(id) // the other worker has checked
 		require.Equal(t, 1, all.callsOf(t, "ann"))
 		w.release()
 		row := g.awaitRow("ann", synced(1))
@@ -149,7 +149,7 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 		require.Empty(t, row.Errors)
 		require.Empty(t, w.ended)
 		require.Empty(t, other.began)
-		// And the other one goes on with it.
+		// And the other worker continues with it.
 		g.informPlan(b, "ann", "new")
 		g.awaitRow("ann", synced(2))
 		require.Equal(t, 2, all.callsOf(t, "ann"))
@@ -168,10 +168,10 @@ func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 		g.informHeld(c, w, &delta.InformOpts{MaxAttempts: 1}, "ann")
 		id := g.awaitAttended("ann")
 		p.stall.Store(true)
-		g.awaitRetry(id) // so long is it silent
+		g.awaitRetry(id) // the proxy is silent until then
 		p.stall.Store(false)
 		if g.isBatched() {
-			g.awaitTimer(id) // the next execution has looked
+			g.awaitTimer(id) // the next execution has checked
 		} else {
 			g.awaitExecution(id) // the next execution waits for the same Work
 		}
@@ -196,11 +196,11 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 			}
 			return nil
 		}))
-		// It goes on to report what it executes, and takes no more, which it could not do.
+		// It still reports its running attempts, but takes no more tasks, which it could not finish.
 		config.Temporal = g.deafTemporal(&p.cut)
 		a, err := delta.NewClient(pool, config)
 		require.NoError(t, err)
-		a.SetTiming(5*time.Second, 0, 0) // the lease, after which another dispatcher looks
+		a.SetTiming(5*time.Second, 0, 0) // the lease, after which another dispatcher takes the row
 		require.NoError(t, a.Start(context.Background()))
 		stop := func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -220,7 +220,7 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 		require.Equal(t, 2, all.callsOf(t, "ann"))
 
 		p.heal()
-		stop() // it has tried to write its result by then
+		stop() // by now it has tried to write its result
 		row = g.row(g.kind, "ann")
 		require.Equal(t, deltatype.ResourceStateSynced, row.State)
 		require.EqualValues(t, 1, row.SyncCount)
@@ -239,8 +239,8 @@ func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 			g.informPlan(c, "hot", fmt.Sprint("plan ", i))
 		}
 		g.informPlan(c, "other", "")
-		g.awaitRow("other", synced(1)) // the dispatcher has looked since
-		// A signal for each inform would be hundreds. A busy dispatcher may send a few.
+		g.awaitRow("other", synced(1)) // so the dispatcher has run since
+		// One signal an inform would be hundreds. A busy dispatcher may send a few.
 		require.Less(t, len(g.history(id)), informs/10)
 		require.Equal(t, id, g.row(g.kind, "hot").WorkflowID, "it is not leased meanwhile")
 		require.Less(t, g.countWakeUps(g.kind, "hot"), informs/10)
@@ -253,7 +253,7 @@ func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 	})
 }
 
-// An object whose Work kills its process uses up its attempts, and no other's.
+// An object that kills its process in Work uses up its own attempts, and no others.
 func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 	soak.Only(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
@@ -281,8 +281,8 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 	})
 }
 
-// The process dies when the transaction of CompleteTx is committed, and before anybody was told: neither its workflow nor Temporal knows.
-// The row does, and Work is not called again for what it has synced.
+// The process dies right after the commit of CompleteTx, before it tells the workflow or Temporal. The row has the outcome, so Work is not called
+// again.
 func TestADeathAfterTheCommitOfCompleteTxRepeatsNoWork(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
@@ -313,7 +313,7 @@ func TestADeathAfterTheCommitOfCompleteTxRepeatsNoWork(t *testing.T) {
 		for _, name := range others {
 			g.awaitRow(name, synced(1))
 		}
-		g.awaitTimer(row.WorkflowID) // for the end of the retention: it has looked at what was left behind
+		g.awaitTimer(row.WorkflowID) // for the retention: so it has read the row
 		require.Zero(t, again.Load(), "calls of Work after the commit")
 		after := g.row(g.kind, "completes")
 		require.Equal(t, deltatype.ResourceStateSynced, after.State)
@@ -322,7 +322,7 @@ func TestADeathAfterTheCommitOfCompleteTxRepeatsNoWork(t *testing.T) {
 		require.Equal(t, row.Attempt, after.Attempt)
 		require.Equal(t, row.Errors, after.Errors, "no attempt was lost")
 
-		// It goes on from there.
+		// The next change is synced as usual.
 		g.informPlan(c, "completes", "new")
 		require.EqualValues(t, 2, g.awaitRow("completes", synced(2)).SyncCount)
 		require.Zero(t, again.Load(), "calls of Work after the commit")

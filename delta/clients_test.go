@@ -63,13 +63,13 @@ func TestAnotherPrefixOnTheSameDatabaseIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "two workflows")
 }
 
-// With two names a resource would have two workflows, which call Work at once.
+// With two names, a resource would have two workflows, and concurrent calls of Work.
 func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
-	// This one has connected before anybody decided.
+	// This client connected before either setting was stored.
 	early := h.client(&delta.Config{Temporal: h.Temporal, WorkflowIDPrefix: h.Prefix})
 	_, err := early.TemporalStatus(t.Context())
 	require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
 	require.Equal(t, "Config.HashObjectIDs", input.Field)
 	require.Contains(t, input.Rule, "two workflows")
 
-	// Those that are not started do as the others do.
+	// Clients that are not started use the stored setting.
 	for i, c := range []*delta.Client{early, h.client(&delta.Config{Temporal: h.Temporal, WorkflowIDPrefix: h.Prefix}), hashing} {
 		row, err := c.Sync(t.Context(), account{Name: "ann", Plan: strconv.Itoa(i)}, nil)
 		require.NoError(t, err)
@@ -103,14 +103,14 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, delta.ErrOtherInstallation)
 	require.ErrorContains(t, err, "schedule delete")
 
-	// As the error says: another prefix is taken.
+	// Follow the error's advice: use another prefix.
 	another := other.client(other.config(with(&controller[account]{})))
 	require.NoError(t, another.Start(t.Context()))
 	require.NoError(t, another.Stop(t.Context()))
 	_, err = other.Pool.Exec(t.Context(), "UPDATE delta_installation SET workflow_id_prefix = NULL")
 	require.NoError(t, err)
 
-	// Or, when the other one is gone for good, the prefix can be freed.
+	// Or free the prefix, if the other database is gone for good.
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 	require.NoError(t, other.client(config).Start(t.Context()))
 }
@@ -126,7 +126,7 @@ func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
 	require.NoError(t, old.Stop(t.Context()))
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 
-	// The other database takes the prefix, with the workflow of the first still at rest there.
+	// The other database takes the prefix while the first one's workflow still waits there.
 	config := other.config(with(&controller[account]{}))
 	config.WorkflowIDPrefix = h.Prefix
 	c := other.client(config)
@@ -145,7 +145,7 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	c := h.client(&delta.Config{})
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	// What a dispatcher does before it dies: it has the lease, and the workflow was not woken.
+	// A dispatcher leases the row, and dies before it wakes the workflow.
 	due := h.leaseDue("account", "", time.Second)
 	require.Len(t, due, 1)
 
@@ -157,13 +157,13 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	require.False(t, row.AttemptedAt.Before(*due[0].DispatchAt), "not before the lease has run out")
 }
 
-// dialRefusing dials Temporal, by a connection on which calls that the function names an error for are refused.
+// dialRefusing dials Temporal by a connection that refuses calls for which the function returns an error.
 func (h *harness) dialRefusing(refuse func(method string) error) client.Client {
 	h.t.Helper()
 	return h.dialRefusingRequests(func(method string, _ any) error { return refuse(method) })
 }
 
-// dialRefusingRequests is refusing for a function that looks at the requests too.
+// dialRefusingRequests is dialRefusing for a function that gets the requests too.
 func (h *harness) dialRefusingRequests(refuse func(method string, request any) error) client.Client {
 	h.t.Helper()
 	temporal, err := client.Dial(client.Options{

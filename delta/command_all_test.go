@@ -71,7 +71,7 @@ func TestInvalidateAllAndDeleteAllObeyTheirFilter(t *testing.T) {
 	})
 }
 
-// What each is told after a page is what was done, and an error of it ends the command there.
+// The callback gets the changed rows of each page, and its error ends the command there.
 func TestCommandAllReportsItsPagesAndStopsBetweenThem(t *testing.T) {
 	soak.Long(t)
 	inModes(t, commandAllStops, modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account }))

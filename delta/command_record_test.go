@@ -28,7 +28,7 @@ func TestRecordsOfCommandsAreChecked(t *testing.T) {
 	_, err := c.ListCommands(t.Context(), "", "", 0, 1001)
 	require.ErrorContains(t, err, "between 1 and 1000")
 
-	// What came of a command is written once, whatever it says.
+	// The outcome of a command is recorded once, whatever it is.
 	id, err := c.RecordCommand(t.Context(), &delta.CommandRecord{Actor: "ann", Command: "retry"})
 	require.NoError(t, err)
 	n := int64(3)

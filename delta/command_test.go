@@ -151,7 +151,7 @@ func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "bob", synced(1))
-	// One that is woken all the same, or was by the inform, finds that it is paused, and ends.
+	// A workflow that is woken anyway sees that the resource is paused, and ends.
 	h.signalIfRunning("account", "ann")
 	h.awaitResourceEnd("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
@@ -166,7 +166,7 @@ func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 		_, err = c.Inform(t.Context(), account{Name: fmt.Sprint(i)}, nil)
 		require.NoError(t, err)
 	}
-	// One whose workflow runs and is woken finds that it is paused, and ends.
+	// A running workflow that is woken sees that the resource is paused, and ends.
 	_, err = c.Invalidate(t.Context(), account{Name: "bob"})
 	require.NoError(t, err)
 	h.signalIfRunning("account", "bob")
@@ -203,7 +203,7 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 		return described.Schedule.State.Paused
 	}
 	require.True(t, paused())
-	// It is remembered in Postgres: a schedule that is made anew is paused too.
+	// The pause is stored in Postgres: a recreated schedule is paused too.
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Delete(t.Context()))
 	require.NoError(t, c.Stop(context.Background()))
 	c = h.start(config)

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// signalCommand sends a command as a signal, to the resource's own workflow, which is started where it does not run.
+// signalCommand sends a command as a signal to the resource's own workflow, and starts the workflow if it is not running.
 func (h *harness) signalCommand(kind, id, command string, payload any) {
 	h.t.Helper()
 	workflowID := h.Prefix + "/" + kind + "/" + id
@@ -46,7 +46,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 		c := g.start(config)
 		g.inform(c, nil, "rests")
 		g.awaitRow("rests", synced(1))
-		// As many as may work at once, and some that wait for one of them.
+		// As many as can run at once, and some that wait for a slot.
 		g.inform(c, nil, names("busy", 12)...)
 		working := map[string]bool{}
 		for range 8 {
@@ -75,7 +75,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 	})
 }
 
-// Postgres never stores such an object, so another try is of no use.
+// Postgres can never store such an object, so a retry is of no use.
 func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -90,11 +90,11 @@ func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
 	until(t, func() bool { details = h.workflowDetails(id); return strings.Contains(details, "Refused: inform: ") }, "the details say nothing of it")
 	require.Equal(t, 1, strings.Count(details, "Refused:"))
 
-	// What comes after it is carried out.
+	// Later signals are executed.
 	h.signalCommand("raw", "ann", "invalidate", nil)
 	h.eventually("raw", "ann", synced(2))
 	var failures, markers int
-	until(t, func() bool { // the row may be synced before the history says so
+	until(t, func() bool { // the row may be synced before the history shows it
 		failures, markers = 0, 0
 		for _, event := range h.history(id) {
 			if marker := event.GetMarkerRecordedEventAttributes(); namesActivity(marker, activities.CommandName) {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// catalogued has an informer of its own.
+// catalogued is a kind with its own informer.
 type catalogued struct{ account }
 
 func (catalogued) Kind() string { return "catalogued" }
@@ -25,7 +25,7 @@ func (catalogued) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: time.Hour}
 }
 
-// newLister lists some objects, and fails those named bad.
+// newLister returns a controller that lists objects by name, and fails for those named bad.
 func newLister(names ...string) *controller[catalogued] {
 	return &controller[catalogued]{
 		work: func(_ context.Context, r *delta.Resource[catalogued]) error {
@@ -106,14 +106,14 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, kinds, "nothing was written")
 
-	// Its time is up once it waits: on a busy machine, informing alone may take longer than a deadline.
+	// The context ends once Sync waits: on a busy machine, the inform alone may take longer than a deadline.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	synced := make(chan error, 1)
 	var row *deltatype.ResourceRow
 	go func() {
 		var err error
-		row, err = c.Sync(ctx, account{Name: "a"}, nil) // nobody works it
+		row, err = c.Sync(ctx, account{Name: "a"}, nil) // no client works it
 		synced <- err
 	}()
 	until(t, func() bool { return c.Awaiting() == 1 })
@@ -125,7 +125,7 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NotNil(t, h.row("account", "a"))
 }
 
-// Stop does not wait for somebody who dials: it ends that.
+// Stop cancels a dial in progress instead of waiting for it.
 func TestStopEndsTheDiallingOfAClientThatWasNotStarted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -168,7 +168,7 @@ func TestStartSaysThatTemporalHasNoSuchNamespace(t *testing.T) {
 	require.NotContains(t, log.String(), "search attributes", "that is not what is wrong")
 }
 
-// Not parallel: it has an environment of its own.
+// Not parallel: it sets environment variables.
 func TestAClientDialsTheTemporalNamespaceOfItsConfig(t *testing.T) {
 	h := newHarness(t)
 	t.Setenv("TEMPORAL_ADDRESS", h.TemporalAddress)
@@ -245,7 +245,7 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	require.True(t, reports[len(reports)-1].Settling)
 }
 
-// A look of a watch reads one page of the listing, and none that has settled.
+// Each check of a watch reads one page of the listing, and skips pages that have settled.
 func TestAWatchCountsUnsettledResourcesPageByPage(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -276,7 +276,7 @@ func TestAWatchCountsUnsettledResourcesPageByPage(t *testing.T) {
 	}
 	// m000, m000-gone, m001, m002 | m003 to m006 | m007 to m009
 	settle("m003")
-	looks(0, 10) // of the first page, the one that is gone has nothing to wait for
+	looks(0, 10) // in the first page, the deleted resource counts as settled
 	looks(0, 9)
 	looks(0, 9)
 	settle("m000 m001 m002")
@@ -285,7 +285,7 @@ func TestAWatchCountsUnsettledResourcesPageByPage(t *testing.T) {
 	h.exec("UPDATE delta_resource SET paused = TRUE WHERE object_id = 'm004'")
 	looks(1, 4)
 	h.exec("UPDATE delta_resource SET state = 'failed' WHERE object_id = 'm000'")
-	looks(5, 4) // its page is not read again
+	looks(5, 4) // the settled page is not read again
 	settle("m004 m005 m006 m007 m008")
 	looks(1, 0)
 	looks(3, 0)

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// secret is a codec of the user's: what Temporal stores cannot be read without it.
+// secret is a user's codec: Temporal stores nothing readable without it.
 type secret struct{}
 
 func (secret) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// paged is a kind whose informer keeps a position of its own.
+// paged is a kind with its own cursor.
 type paged struct{ account }
 
 func (paged) Kind() string { return "paged" }
@@ -84,7 +84,7 @@ func TestAnInformerKeepsItsOwnCursor(t *testing.T) {
 	}
 }
 
-// both is listed incrementally, and from time to time as a whole.
+// both is listed incrementally, with full listings from time to time.
 type both struct{ mirror }
 
 func (both) Kind() string { return "both" }

@@ -10,12 +10,12 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// nested are types that hold a value of any type somewhere, and some that do not.
+// nested are types that contain a value of any type somewhere, and some that do not.
 type (
 	inField  struct{ Value any }
 	embedded struct{ inField }
 	inSlice  struct{ Values []map[string][2]*inField }
-	// recursive refers to itself before it comes to the value.
+	// recursive refers to itself before its value of any type.
 	recursive struct {
 		Next  *recursive
 		Value any
@@ -25,7 +25,7 @@ type (
 		Name  string
 		Parts map[string][]int
 	}
-	// own decodes itself.
+	// own has its own UnmarshalJSON.
 	requireOwn struct{ Value any }
 )
 
@@ -62,7 +62,7 @@ func TestNumbersKeepTheirDigitsWhereverATypeHoldsAny(t *testing.T) {
 	require.InDelta(t, 1.2345678901234567e19, itself.Value, 1, "what decodes itself is left to itself")
 }
 
-// forgetful leaves its id out of its JSON for some values.
+// forgetful omits its id from its JSON for some values.
 type forgetful struct {
 	Key    string
 	Forget bool

@@ -18,15 +18,15 @@ func briefRetentions(c *delta.Config) {
 	c.DegradedResourceRetentionPeriod, c.DeletedResourceRetentionPeriod = 50*time.Millisecond, 50*time.Millisecond
 }
 
-// An upstream that is down for longer than all attempts take: the resources are there when it is back, and are synced.
+// If an upstream is down for longer than all attempts take, its resources degrade, and sync when it is back.
 func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		resources := 4
 		if g.isBatched() {
-			resources = 22 // more than go on in workflows of their own
+			resources = 22 // more failures than become singles
 		}
 		var up atomic.Bool
-		var slow atomic.Int64 // resources that were tried again after they had degraded
+		var slow atomic.Int64 // retries of degraded resources
 		var mu sync.Mutex
 		last := map[string]int{}
 		c := g.startListed(briefRetentions, func(_ context.Context, r job) error {
@@ -56,7 +56,7 @@ func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 	})
 }
 
-// What Work says is hopeless is not tried again. Its row is removed after its retention, and the log says so.
+// A resource that Work calls hopeless is not retried. Its row is removed after its retention, and the log says so.
 func TestAHopelessResourceIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		var calls atomic.Int64
@@ -74,14 +74,14 @@ func TestAHopelessResourceIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 		until(t, func() bool {
 			return g.logs.hasLine("is removed without having been synced", "object_id=bob ", "namespace=default ", "generation=1 ", "attempt=1 ", "workflow_id=")
 		})
-		// The line is written after the row is gone, and those of two rows in any order.
+		// The line is logged after the row is removed; two lines may come in any order.
 		until(t, func() bool {
 			return g.logs.hasLine("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan")
 		}, "%s", g.logs)
 	})
 }
 
-// A listing has what degraded tried again at once, with all attempts; a hopeless one is not, and is kept for as long as it is listed.
+// A listing retries exhausted resources at once, with all attempts. A hopeless one is not retried, and is kept while it is listed.
 func TestAListingRetriesDegradedResources(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		var up atomic.Bool
@@ -98,7 +98,7 @@ func TestAListingRetriesDegradedResources(t *testing.T) {
 		_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind}, nil)
 		require.NoError(t, err)
 		g.awaitRow("hopeless", inState(deltatype.ResourceStateDegraded))
-		// Not by a slow retry: none is due for long.
+		// Not by a slow retry: none is due soon.
 		_, err = g.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'degraded', cause = 'exhausted', attempt = max_attempts, errors = '{}',
 			due_at = now() + interval '1 hour', dispatch_at = now() + interval '1 hour' WHERE object_id <> 'hopeless'`)
 		require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestAListingRetriesDegradedResources(t *testing.T) {
 	})
 }
 
-// What is deleted upstream is found by its row: it is there for as long as nobody has said how long rows are kept.
+// A deletion upstream is found by comparing rows, so rows are kept unless a retention is set.
 func TestCompleteListingsKeepSyncedRowsWithoutARetention(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const explicit, inNamespace = 5 * time.Hour, 6 * time.Hour

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// What a listing left out is live again when it reappears, whether it changed meanwhile or not.
+// A resource that a listing marked deleted is live again when it reappears, changed or not.
 func TestAListedResourceIsLiveAgain(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
@@ -34,7 +34,7 @@ func TestAListedResourceIsLiveAgain(t *testing.T) {
 	})
 }
 
-// What Work or a person deleted stays so, whatever a listing says.
+// A resource that Work or a person deleted stays deleted, whatever a listing has.
 func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(_ context.Context, r job) error {
@@ -54,7 +54,7 @@ func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 		require.Equal(t, deltatype.CauseWork, g.row(g.kind, "gone").Cause)
 		g.upstream.set(account{Name: "gone", Plan: "changed"}, account{Name: "deleted", Plan: "changed"}, account{Name: "informed"}, account{Name: "ann"})
 		require.Zero(t, g.runInformer(c).Scheduled)
-		// Left out, and listed once more: it was not the listing that deleted them.
+		// Omitted, and listed again: the listing had not deleted them.
 		g.setUpstream("ann")
 		require.Zero(t, g.runInformer(c).Deleted)
 		g.setUpstream(all...)
@@ -81,7 +81,7 @@ func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 	})
 }
 
-// Its row is not removed while it is listed: the next listing would have it synced as if it were new.
+// The row is not removed while the object is listed: otherwise the next listing would sync it as a new one.
 func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
@@ -129,7 +129,7 @@ func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 	})
 }
 
-// What is listed more seldom than its retention is kept all the same, until a complete listing has left it out.
+// A row whose object is listed less often than its retention is kept anyway, until a complete listing omits it.
 func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
@@ -168,7 +168,7 @@ func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
 	})
 }
 
-// Without complete listings to come, nothing is waited for.
+// If there will be no complete listing, the row does not wait for one.
 func TestADeletedResourceIsRemovedIfCompleteListingsAreOff(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

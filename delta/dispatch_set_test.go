@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a statement has made due is a set that is leased at once if it fills half a batch, or is more than get workflows of their own.
+// Rows that one statement made due are leased to batches at once if they fill half a batch, or are more than become singles.
 func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
 	t.Parallel()
 	const never = 1 << 30

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// startAttributes is how the latest run of a resource's workflow was started.
+// startAttributes returns the attributes with which the latest run of a resource's workflow was started.
 func (h *harness) startAttributes(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
 	h.t.Helper()
 	events := h.history(h.Prefix + "/" + kind + "/" + id)
@@ -20,18 +20,17 @@ func (h *harness) startAttributes(kind, id string) *historypb.WorkflowExecutionS
 	return events[0].GetWorkflowExecutionStartedEventAttributes()
 }
 
-// beganUnsignalled asserts that the first attempt of a resource's workflow ended without a signal before it. Later ones may come: a
-// dispatcher that did not learn in time that the workflow runs wakes it.
+// beganUnsignalled asserts that the first attempt of a resource's workflow ended before any signal. Later signals may come from a dispatcher that did
+// not learn in time that the workflow runs.
 func (h *harness) beganUnsignalled(kind, id string) {
 	h.t.Helper()
 	workflowID := h.Prefix + "/" + kind + "/" + id
-	h.awaitEvent(workflowID, endsAttempt) // the row has the outcome before the history does
+	h.awaitEvent(workflowID, endsAttempt) // the row has the outcome earlier than the history
 	events := h.history(workflowID)
 	require.False(h.t, slices.ContainsFunc(events[:slices.IndexFunc(events, endsAttempt)], isSignal))
 }
 
-// isFirstTask chooses what became of the first task of a workflow. Later ones may well time out: those that a worker was to have
-// which has been stopped meanwhile.
+// isFirstTask matches an event of the first task of a workflow. Later tasks may time out if their worker was stopped.
 func isFirstTask(became enumspb.EventType) func(*historypb.HistoryEvent) bool {
 	return func(e *historypb.HistoryEvent) bool {
 		scheduled := max(e.GetWorkflowTaskCompletedEventAttributes().GetScheduledEventId(), e.GetWorkflowTaskTimedOutEventAttributes().GetScheduledEventId())
@@ -39,7 +38,7 @@ func isFirstTask(became enumspb.EventType) func(*historypb.HistoryEvent) bool {
 	}
 }
 
-// A new row's workflow takes neither a signal nor a way through Temporal's task queue to begin.
+// The workflow of a new row begins without a signal and without a task from Temporal's queue.
 func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -51,7 +50,7 @@ func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	h.beganUnsignalled("account", "ann")
 	run := h.startAttributes("account", "ann").GetOriginalExecutionRunId()
 
-	// What is informed anew has a workflow that rests, and that is to hear of it.
+	// An inform of an existing resource wakes its waiting workflow.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(2))
@@ -59,7 +58,7 @@ func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
-// A row that is new to the table may have a workflow: that of one which was removed by hand, say.
+// A new row may have a workflow, for example if the old row was removed by hand.
 func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -84,7 +83,7 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
-// An eager start has the first task in its answer: one that was lost would come again after Temporal's timeout of 10 s.
+// The answer to an eager start has the first task: a lost one would come again only after Temporal's timeout of 10 s.
 func TestStopLeavesNoStartUnanswered(t *testing.T) {
 	t.Parallel()
 	var temporal starts

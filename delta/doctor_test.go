@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// checksByName are those of a diagnosis, by name and kind.
+// checksByName returns the checks of a diagnosis, by name and kind.
 func checksByName(d *delta.Diagnosis) map[string]delta.Check {
 	found := map[string]delta.Check{}
 	for _, one := range d.Checks {
@@ -25,7 +25,7 @@ func checksByName(d *delta.Diagnosis) map[string]delta.Check {
 	return found
 }
 
-// The command's tests look at each check; this one at what a program sees of them.
+// The tests of the command cover each check; this one covers the API.
 func TestAProgramHasTheChecksOfTheDoctor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -33,7 +33,7 @@ func TestAProgramHasTheChecksOfTheDoctor(t *testing.T) {
 	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	var d *delta.Diagnosis
-	until(t, func() bool { // the schedule is made a moment after the start
+	until(t, func() bool { // the schedule is created a moment after the start
 		d = c.Doctor(t.Context())
 		return d.State() == delta.CheckOK
 	})

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// emptied is a kind that lists everything, with the default bounds of what may be deleted.
+// emptied is a kind with complete listings and the default bounds of deletions.
 type emptied struct{ mirror }
 
 func (emptied) Kind() string { return "emptied" }
@@ -18,7 +18,7 @@ func (emptied) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: -1, CompleteListing: true}
 }
 
-// unguarded is one that may lose everything.
+// unguarded is a kind without bounds of deletions.
 type unguarded struct{ mirror }
 
 func (unguarded) Kind() string { return "unguarded" }
@@ -26,7 +26,7 @@ func (unguarded) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: -1, CompleteListing: true, MaxDeletedShare: 1}
 }
 
-// emptiedRegion is one that is listed by shards, with the default bounds.
+// emptiedRegion is a kind with shards and the default bounds of deletions.
 type emptiedRegion struct{ regional }
 
 func (emptiedRegion) Kind() string                   { return "emptied-region" }
@@ -34,7 +34,7 @@ func (emptiedRegion) Settings() delta.ObjectSettings { return emptied{}.Settings
 
 func emptiedIn(region, name string) emptiedRegion { return emptiedRegion{regional{region, name}} }
 
-// Ten are what MaxDeleted lets a pass delete, but an upstream that says nothing at all is more often broken than empty.
+// MaxDeleted would let a pass delete ten resources, but an upstream that lists nothing is more often broken than empty.
 func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -71,13 +71,13 @@ func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, fmt.Sprint(why.Reasons), "the listings leave out 10 of 10 resources, of which it may be one (a listing names nothing at all)")
 
-	// One that names an object may delete as many as ever, and one resource may be the last.
+	// A listing with an object may delete as many as usual, and one resource may be the last.
 	lists(1)
 	require.Equal(t, 9, run().Deleted)
 	lists(0)
 	require.Equal(t, 1, run().Deleted)
 
-	// Everything is deleted where a person says so.
+	// A person can approve the deletion of everything.
 	lists(2)
 	run()
 	lists(0)

@@ -47,7 +47,7 @@ func TestErrorsAreGroupedByTheirCommonPattern(t *testing.T) {
 	_, _, err = c.ErrorGroups(t.Context(), "no/kind")
 	require.ErrorAs(t, err, new(*delta.InputError))
 
-	// There is a most of both.
+	// Both have a bound.
 	_, err = h.Pool.Exec(t.Context(), `
 		INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, errors)
 		SELECT 'many', i::text, 'default', 'degraded', 10, '', '{}', ARRAY[jsonb_build_object('at', now(), 'attempt', 1, 'error', repeat('x', i % 60))]
@@ -106,7 +106,7 @@ func TestFiguresAreAddedUpOverSteps(t *testing.T) {
 	require.ErrorAs(t, err, new(*delta.InputError))
 }
 
-// furnished is a kind with settings of its own.
+// furnished is a kind with many settings.
 type furnished struct{ account }
 
 func (furnished) Kind() string { return "furnished" }

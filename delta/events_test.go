@@ -78,7 +78,7 @@ func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
 	_, open := <-events
 	require.False(t, open)
 
-	// A reader that does not read loses events, and nothing waits for it.
+	// A subscriber that does not read loses events, and delays nothing.
 	for i := range 5 {
 		inform(account{Name: "gone", Plan: fmt.Sprint(i)}, 0)
 		h.eventually("account", "gone", func(r *deltatype.ResourceRow) bool {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A kind whose type changes between two deploys: amount becomes a number.
+// payment1 is a kind whose type changes between two deploys: amount becomes a number.
 type payment1[M batchSized] struct {
 	Key    string
 	Amount string
@@ -40,7 +40,7 @@ func (p payment2[M]) ID() string                     { return p.Key }
 func (p payment2[M]) Kind() string                   { return "payment" }
 func (p payment2[M]) Settings() delta.ObjectSettings { return paymentSettings[M]() }
 
-// Compare is never asked about what does not decode: the hash decides.
+// Compare is never called for an object that does not decode: the hash decides.
 func (p payment2[M]) Compare(other delta.Object) (int, bool) {
 	return -1, other.(payment2[M]) == p
 }
@@ -56,7 +56,7 @@ func (p payment3[M]) Kind() string                   { return "payment" }
 func (p payment3[M]) Version() int                   { return 3 }
 func (p payment3[M]) Settings() delta.ObjectSettings { return paymentSettings[M]() }
 
-// upgrading makes payments of version 3 of older ones.
+// upgrading upgrades older payments to version 3.
 type upgrading[M batchSized] struct {
 	controller[payment3[M]]
 }
@@ -75,7 +75,7 @@ func (upgrading[M]) Upgrade(version int, object []byte) ([]byte, error) {
 	return fmt.Appendf(nil, `{"id": %q, "cents": %s00}`, old.Key, old.Amount), nil
 }
 
-// isWaitingFor is a row that waits for a worker which understands it, for a reason.
+// isWaitingFor matches a row that waits for a worker that can decode it, with a reason.
 func isWaitingFor(why string) func(*deltatype.ResourceRow) bool {
 	return func(r *deltatype.ResourceRow) bool {
 		n := len(r.Errors)
@@ -98,7 +98,7 @@ func testUndecodable[M batchSized](t *testing.T) {
 	}
 	require.NoError(t, old.Stop(t.Context()))
 
-	// A newer worker does not understand it: that is no attempt, although there is only one.
+	// A newer worker cannot decode it, which costs no attempt, although there is only one.
 	newer := h.start(h.config(with(&controller[payment2[M]]{work: func(_ context.Context, r *delta.Resource[payment2[M]]) error {
 		assert.Equal(t, payment2[M]{"b", 1250}, r.Object)
 		return nil
@@ -114,17 +114,17 @@ func testUndecodable[M batchSized](t *testing.T) {
 	require.True(t, row.DueAt.After(*row.AttemptedAt), "it is offered again later")
 	h.eventually("payment", "b", isWaitingFor("does not decode"))
 	h.eventually("payment", "c", isWaitingFor("does not decode"))
-	// A row that is offered again is not counted while it is offered, so the three are there together at some time only.
+	// A row is not counted while it is offered to a worker, so wait until all three are counted.
 	until(t, func() bool { return countUndecodable(t, newer) == 3 }, "all three are counted")
 
-	// A new inform replaces it, and Delete deletes it.
+	// A new inform replaces an undecodable object, and Delete deletes it.
 	row, err := newer.Sync(t.Context(), payment2[M]{"b", 1250}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, row.Attempt)
 	_, err = newer.Delete(t.Context(), "payment", "c")
 	require.NoError(t, err)
 
-	// The older worker is back: it understands what is left.
+	// The older worker is back, and can decode the remaining object.
 	require.NoError(t, newer.Stop(t.Context()))
 	h.start(h.config(with(&controller[payment1[M]]{})))
 	row = h.eventually("payment", "a", inState(deltatype.ResourceStateSynced))
@@ -132,7 +132,7 @@ func testUndecodable[M batchSized](t *testing.T) {
 	require.Zero(t, countUndecodable(t, newer))
 }
 
-// countUndecodable is how many payments wait for a worker that understands them.
+// countUndecodable returns how many payments wait for a worker that can decode them.
 func countUndecodable(t *testing.T, c *delta.Client) int64 {
 	t.Helper()
 	kinds, err := c.Kinds(t.Context())
@@ -169,7 +169,7 @@ func testVersions[M batchSized](t *testing.T) {
 	require.Equal(t, 3, row.ObjectVersion)
 	require.NoError(t, c.Stop(t.Context()))
 
-	// An older worker leaves it, although it could decode the JSON: into a payment without an id.
+	// An older worker leaves it, although the JSON decodes into a payment without an id.
 	older := h.start(h.config(with(&controller[payment2[M]]{work: func(_ context.Context, r *delta.Resource[payment2[M]]) error {
 		assert.Equal(t, "unlucky", r.Object.Key)
 		return nil
@@ -182,7 +182,7 @@ func testVersions[M batchSized](t *testing.T) {
 	h.eventually("payment", "a", isWaitingFor(`with the id ""`))
 }
 
-// A rolling deploy: workers of both versions run, and each resource finds one that understands it.
+// In a rolling deploy, workers of both versions run, and each resource finds one that can decode it.
 func TestWorkersLeaveObjectsOfOtherVersionsToEachOther(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testRollingDeploy[single], testRollingDeploy[batches])

@@ -15,13 +15,13 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// These scenarios are of what is wrong outside of the resource: in Temporal, in workers, and in listings.
+// These scenarios are of faults outside the resource: in Temporal, in workers, and in listings.
 
 func explainNoTemporal(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[single](t, seen, nil)
 	x.exec(`insert into delta_controller (name, inform_interval) values ('explained', '-1 second')`)
 	x.inform("new")
-	// It takes connections, and says nothing.
+	// It accepts connections, and never answers.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
@@ -37,7 +37,7 @@ func explainNoTemporal(t *testing.T, seen *reasonsSeen) {
 		seen.add(delta.ReasonTemporalUnreachable)
 		require.Contains(t, e.Reasons[0].Remedy, "TEMPORAL_ADDRESS")
 
-		// The rest is said, and what needs no Temporal does not wait for it.
+		// The explanation has everything else, and does not wait for Temporal where it is not needed.
 		x.exec(`update delta_controller set paused = true`)
 		e = away.explain("explained", "new")
 		require.Equal(t, delta.ReasonKindPaused, e.Reasons[0].Code)
@@ -61,13 +61,13 @@ func explainNotStarted[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x.c = x.client(config)
 	x.startClient()
 	x.inform("new")
-	until(t, func() bool { return starts.count() > 3 }, "then it waits for seconds") // for a look before it is tried again
+	until(t, func() bool { return starts.count() > 3 }, "then it waits for seconds") // so that the dispatcher has read the row before the next retry
 	reason := x.awaitDeciding("new", delta.ReasonNotStarted)
 	require.Contains(t, reason.Text, "cannot be started: not this one")
 	require.NotNil(t, reason.Until)
 }
 
-// A worker of the user's polls the task queue, and was not given Delta's workflows.
+// A user's worker polls the task queue without Delta's workflows.
 func explainFailingWorkflow(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[single](t, seen, func(c *delta.Config) { c.TaskQueue = t.Name() })
 	w := sdkworker.New(x.Temporal, t.Name(), ownWorker())
@@ -79,7 +79,7 @@ func explainFailingWorkflow(t *testing.T, seen *reasonsSeen) {
 	require.Contains(t, reason.Text, "tasks of its workflow "+x.Prefix+"/explained/new fail or time out")
 }
 
-// A worker of the user's works what nobody dispatches: its client is not started.
+// A user's worker has Delta's workflows, but its client is not started, so no dispatcher runs.
 func explainDue(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[single](t, seen, func(c *delta.Config) { c.TaskQueue = t.Name() })
 	w := sdkworker.New(x.Temporal, t.Name(), ownWorker())
@@ -91,7 +91,7 @@ func explainDue(t *testing.T, seen *reasonsSeen) {
 	require.Contains(t, reason.Text, "a dispatcher takes it within seconds")
 	require.Equal(t, x.row("explained", "new").DueAt, reason.Since)
 
-	// A client that was not told of the task queue reads it in the database.
+	// A client without the task queue in its Config reads it from the database.
 	other := &explaining[single]{harness: x.harness, c: x.client(x.config()), seen: seen}
 	other.awaitDeciding("new", delta.ReasonDue)
 	status, err := other.c.TemporalStatus(t.Context(), "explained")
@@ -102,7 +102,7 @@ func explainDue(t *testing.T, seen *reasonsSeen) {
 	until(t, func() bool { return strings.Contains(x.awaitDeciding("new", delta.ReasonDue).Text, "it is late") })
 }
 
-// ruled objects of which one breaks a rule.
+// ruled is a kind of which one object is invalid.
 type ruled struct {
 	mirror
 	IsBad bool `json:"-"`
@@ -138,7 +138,7 @@ func explainListings(t *testing.T, seen *reasonsSeen) {
 	refused := x.awaitReason("ruled", "bad", delta.ReasonRefused).Text
 	require.Contains(t, refused, `namespace "no name!"`)
 	require.NotContains(t, refused, "nor kept")
-	h.exec(`update delta_refused set object = null`) // as one that is too large
+	h.exec(`update delta_refused set object = null`) // as if it were too large to keep
 	require.Contains(t, x.awaitReason("ruled", "bad", delta.ReasonRefused).Text, "nor kept, so it has to be named again")
 
 	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)

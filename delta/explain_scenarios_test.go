@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// workerIdentity is what the SDK calls a worker of this process.
+// workerIdentity returns the beginning of the SDK's identity for workers of this process.
 func workerIdentity() string { return fmt.Sprintf("client %d@", os.Getpid()) }
 
 func explainRunning[M batchSized](t *testing.T, seen *reasonsSeen) {
@@ -97,7 +97,7 @@ func explainSnoozes[M batchSized](t *testing.T, seen *reasonsSeen) {
 	require.True(t, reasons[0].Until.After(*reasons[1].Until))
 }
 
-// A claim that lasts is renewed beside the row.
+// A long claim is renewed in another table than the row.
 func explainRenewedClaim[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).startClient()
 	x.inform("held")
@@ -137,7 +137,7 @@ func explainRates[M batchSized](t *testing.T, seen *reasonsSeen) {
 	require.NotNil(t, y.awaitDeciding("second", delta.ReasonNamespaceRate).Until)
 }
 
-// Members of a batch are claimed when they wait for the rate.
+// Members of a batch are claimed while they wait for the rate.
 func explainRatesOfBatches(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[batches](t, seen, kindSettings(delta.ObjectSettings{RateLimit: 0.01})).startClient()
 	x.inform("first")
@@ -176,14 +176,14 @@ func explainNamespaceSlots(t *testing.T, seen *reasonsSeen) {
 	reason := x.awaitDeciding("next", delta.ReasonNamespaceSlots)
 	require.Contains(t, reason.Text, `1 of its namespace "default" are in work, and each client works 1 of it at once`)
 
-	// Another client does not know what this one is configured to, but what the database says.
+	// Another client does not know this one's configuration, only the database.
 	other := &explaining[single]{harness: x.harness, c: x.client(x.config()), seen: seen}
 	other.awaitDeciding("next", delta.ReasonWorkerSlots)
 	require.NoError(t, x.c.SetNamespace(t.Context(), "default", delta.NamespaceConfig{MaxWorkers: 1}))
 	other.awaitDeciding("next", delta.ReasonNamespaceSlots)
 }
 
-// A batch claims 500 of its members at once, and the others when these have been handed to Work.
+// A batch claims up to 500 members at once, and the others when these have been given to Work.
 func explainInBatch(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[batches](t, seen, kindSettings(delta.ObjectSettings{Parallelism: 1, BatchSize: 600})).startClient()
 	var objects []delta.Object
@@ -227,7 +227,7 @@ func explainUndecodable[M batchSized](t *testing.T, seen *reasonsSeen) {
 func explainLostWorker[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil)
 	x.inform("lost")
-	// What a process leaves that is killed in the middle of its first attempt.
+	// The state after a process was killed in its first attempt.
 	x.exec(`update delta_resource set state = 'pending', attempt = 1, attempted_at = now() - interval '1 minute', due_at = null, claim = gen_random_uuid(),
 		claimed_until = now() - interval '30 seconds', dispatch_at = now() + interval '1 hour'`)
 	x.startClient()
@@ -250,7 +250,7 @@ func explainNoFinalizer[M batchSized](t *testing.T, seen *reasonsSeen) {
 	require.Contains(t, x.awaitDeciding("old", delta.ReasonDeleted).Text, "a command has said so")
 }
 
-// What was worked once, and is due again, does not wait for the workflow that it had.
+// A resource that is due again does not wait for its former workflow.
 func explainNextGeneration[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).startClient()
 	x.inform("ok")
@@ -261,7 +261,7 @@ func explainNextGeneration[M batchSized](t *testing.T, seen *reasonsSeen) {
 	require.NoError(t, x.Temporal.TerminateWorkflow(t.Context(), before, "", "by the test"))
 	require.True(t, x.explain("explained", "ok").IsSynced(), "a client that was stopped explains what needs no Temporal")
 	x.c = x.client(x.config())
-	w := sdkworker.New(x.Temporal, x.Prefix+"/explained", ownWorker()) // somebody polls, and nobody dispatches
+	w := sdkworker.New(x.Temporal, x.Prefix+"/explained", ownWorker()) // a worker polls, but no dispatcher runs
 	require.NoError(t, w.Start())
 	t.Cleanup(w.Stop)
 	_, err := x.c.Inform(t.Context(), explained[M]{Name: "ok", Key: "changed"}, nil)
@@ -269,7 +269,7 @@ func explainNextGeneration[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x.exec(`update delta_resource set workflow_id = $1`, before)
 	require.Contains(t, x.awaitDeciding("ok", delta.ReasonDue).Text, "a dispatcher takes it within seconds")
 	require.Len(t, x.explain("explained", "ok").Reasons, 1)
-	// Leased to it, it does.
+	// Once leased to that workflow, it does.
 	x.exec(`update delta_resource set dispatch_at = now() + interval '1 minute'`)
 	require.Contains(t, x.awaitDeciding("ok", delta.ReasonWorkflowGone).Text, before+" was terminated")
 }
@@ -313,7 +313,7 @@ func explainParents[M batchSized](t *testing.T, seen *reasonsSeen) {
 	inform("mother", "")
 	x.awaitDeciding("grandchild", delta.ReasonSynced)
 
-	// Two transactions that do not see each other.
+	// Two concurrent transactions do not see each other.
 	var open []pgx.Tx
 	for _, o := range []explained[M]{{Name: "left", Parent: "right"}, {Name: "right", Parent: "left"}} {
 		tx, err := x.Pool.Begin(t.Context())

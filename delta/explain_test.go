@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// explained is an object that is worked in a mode, and whose name says what its Work does.
+// explained is an object of a kind in one of the modes. Its name decides the result of its Work.
 type explained[M batchSized] struct{ Name, Key, Namespace, Parent string }
 
 func (o explained[M]) ID() string       { return o.Name }
@@ -43,16 +43,16 @@ func (o explained[M]) Settings() delta.ObjectSettings {
 	}
 }
 
-// explaining is a harness with a client whose resources are explained.
+// explaining is a harness with a client for the kind explained.
 type explaining[M batchSized] struct {
 	*harness
 	c *delta.Client
-	// let has what is held go on.
+	// let releases calls of Work that are held.
 	let  func()
 	seen *reasonsSeen
 }
 
-// reasonsSeen are the reasons that some scenario came to.
+// reasonsSeen collects the reasons that the scenarios have shown.
 type reasonsSeen struct {
 	mu  sync.Mutex
 	all map[delta.ReasonCode]bool
@@ -64,7 +64,7 @@ func (s *reasonsSeen) add(code delta.ReasonCode) {
 	s.all[code] = true
 }
 
-// explaining makes a client that is not started, of settings.
+// newExplaining returns a harness with a client that is not started.
 func newExplaining[M batchSized](t *testing.T, seen *reasonsSeen, change func(*delta.Config)) *explaining[M] {
 	t.Helper()
 	x := &explaining[M]{harness: newHarness(t), seen: seen}
@@ -117,7 +117,7 @@ func kindSettings(s delta.ObjectSettings) func(*delta.Config) {
 	return func(c *delta.Config) { c.Kinds = map[string]delta.ObjectSettings{"explained": s} }
 }
 
-// inform informs objects by their names, each by itself.
+// inform informs objects by their names, one call each.
 func (x *explaining[M]) inform(names ...string) {
 	x.t.Helper()
 	for _, name := range names {
@@ -126,7 +126,7 @@ func (x *explaining[M]) inform(names ...string) {
 	}
 }
 
-// awaitClaim waits until a client has claimed what is held.
+// awaitClaim waits until a client has claimed a resource whose Work is held.
 func (x *explaining[M]) awaitClaim(id string) {
 	x.t.Helper()
 	x.eventually("explained", id, func(r *deltatype.ResourceRow) bool {
@@ -146,7 +146,7 @@ func (x *explaining[M]) explain(kind, id string) *delta.Explanation {
 	return e
 }
 
-// awaitDeciding waits until a reason is the one that decides for a resource.
+// awaitDeciding waits until a reason is the first one of a resource's explanation.
 func (x *explaining[M]) awaitDeciding(id string, code delta.ReasonCode) delta.Reason {
 	x.t.Helper()
 	return x.decidesOf("explained", id, code)
@@ -163,7 +163,7 @@ func (x *explaining[M]) decidesOf(kind, id string, code delta.ReasonCode) delta.
 	return e.Reasons[0]
 }
 
-// awaitDecidingText waits until a reason is the one that decides for a resource, with a text that comes from Temporal: a busy one may not be asked in time.
+// awaitDecidingText waits until a reason is the first one, with a text that comes from Temporal: a busy Temporal may not answer in time.
 func (x *explaining[M]) awaitDecidingText(id string, code delta.ReasonCode, text string) (reason delta.Reason) {
 	x.t.Helper()
 	until(x.t, func() bool {
@@ -173,7 +173,7 @@ func (x *explaining[M]) awaitDecidingText(id string, code delta.ReasonCode, text
 	return reason
 }
 
-// awaitReason waits until a reason is one of several for a resource.
+// awaitReason waits until a resource's explanation has a reason.
 func (x *explaining[M]) awaitReason(kind, id string, code delta.ReasonCode) (found delta.Reason) {
 	x.t.Helper()
 	var e *delta.Explanation
@@ -191,7 +191,7 @@ func (x *explaining[M]) awaitReason(kind, id string, code delta.ReasonCode) (fou
 	return found
 }
 
-// A reason without a scenario in which it comes up has a text that nobody has read.
+// A reason without a scenario has a text that nobody has read.
 func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
 	t.Parallel()
 	seen := &reasonsSeen{all: map[delta.ReasonCode]bool{}}
@@ -240,7 +240,7 @@ func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
 	}
 }
 
-// reasonCodes are the values of all constants of the type, as the source has them.
+// reasonCodes returns the values of all constants of the type, by parsing the source.
 func reasonCodes(t *testing.T) (all []delta.ReasonCode) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "explanation.go", nil, 0)

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// linesBuffer is written by the goroutine of a timer, too.
+// linesBuffer is a log that the goroutine of a timer writes too.
 type linesBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -29,7 +29,7 @@ func (b *linesBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// takeLines returns the lines since it was called last.
+// takeLines returns the lines since its last call.
 func (b *linesBuffer) takeLines(t *testing.T) (all []map[string]any) {
 	t.Helper()
 	b.mu.Lock()
@@ -43,13 +43,13 @@ func (b *linesBuffer) takeLines(t *testing.T) (all []map[string]any) {
 	return all
 }
 
-// newFailureLog is the log of failures of a client that is not started.
+// newFailureLog returns the failure log of a client that is not started.
 func newFailureLog(logs *linesBuffer) *failureLog {
 	c := &Client{config: Config{Logger: slog.New(slog.NewJSONHandler(logs, nil))}}
 	return &failureLog{client: c, window: failureWindow}
 }
 
-// failed is a failed attempt.
+// failed returns the failure of an attempt.
 func failed(kind, id string, err error) Failure {
 	return Failure{Operation: OperationWork, Kind: kind, Err: err, Resource: &deltatype.ResourceRow{ObjectKind: kind, ObjectID: id, Namespace: "tenant"}}
 }
@@ -68,10 +68,10 @@ func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 				l.add(failed("page", fmt.Sprintf("%s-%d", f.text, i), errors.New(f.text)))
 			}
 		}
-		l.add(failed("user", "a", errors.New("403"))) // another kind has lines of its own
+		l.add(failed("user", "a", errors.New("403"))) // another kind has its own lines
 		degraded := failed("page", "z", errors.New("the last"))
 		degraded.IsDegraded = true
-		l.add(degraded) // so has another level
+		l.add(degraded) // and so has another level
 		lines := logs.takeLines(t)
 		require.Len(t, lines, 12)
 		for i := range 10 {
@@ -137,7 +137,7 @@ func TestPassesThatFailInMassesAreNotCalledAttempts(t *testing.T) {
 	})
 }
 
-// askingError is an error of user code that would wait for ever if it logged while the log has its lock.
+// askingError is a user's error that logs in its Error method: it would deadlock if the log called it while holding its lock.
 type askingError struct {
 	log   *failureLog
 	asked *int
@@ -152,7 +152,7 @@ func (e askingError) Error() string {
 	return fmt.Sprintf("%d windows are open", len(e.log.windows))
 }
 
-// panickingError is one whose method panics.
+// panickingError panics in its Error method.
 type panickingError struct{}
 
 func (panickingError) Error() string { panic("no text") }
@@ -184,7 +184,7 @@ func TestMethodsOfErrorsAreCalledUnderNoLockOfTheLog(t *testing.T) {
 	})
 }
 
-// The row may have gone on when the failure is logged: to the next attempt, or to a newer generation.
+// When the failure is logged, the row may be at the next attempt or a newer generation.
 func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 	t.Parallel()
 	var logs linesBuffer
@@ -214,7 +214,7 @@ func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 	}
 }
 
-// Errors that are all different, such as with an id in their text, take no more memory than some.
+// Errors that all differ, for example by an id in their text, take bounded memory.
 func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -32,7 +32,7 @@ func workFlaky[M batchSized](_ context.Context, r *delta.Resource[loose[M]]) err
 	return nil
 }
 
-// handed are the failures that an ErrorHandler was given.
+// handed collects the failures that an ErrorHandler gets.
 type handed struct {
 	mu  sync.Mutex
 	all map[string][]delta.Failure
@@ -113,7 +113,7 @@ func testFailures[M batchSized](t *testing.T) {
 	until(t, func() bool { return logs.hasLine("level=ERROR", "the ErrorHandler panicked", "the handler panics too") })
 }
 
-// The row has nothing of them, so nothing else would show a panic.
+// The row does not record these failures, so nothing else would show a panic.
 func TestFailuresOfSupersededAttemptsReachTheErrorHandler(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testSupersededFailures[single], testSupersededFailures[batches])
@@ -176,7 +176,7 @@ func TestFailuresInMassesAreCountedRatherThanLoggedOneByOne(t *testing.T) {
 	}}))
 	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	c := h.client(config)
-	c.SetFailureWindow(time.Hour) // it ends when the client stops
+	c.SetFailureWindow(time.Hour) // so it ends when the client stops
 	var objects []delta.Object
 	for n := range 100 {
 		objects = append(objects, loose[batches]{Key: fmt.Sprintf("m%d", n)})

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// startFull starts a client with a namespace, "full", that has one worker, at which Work stays until it is released.
+// startFull starts a client with a namespace "full" with one worker, whose Work blocks until release is called.
 func (g mode) startFull() (c *delta.Client, begun chan string, release func()) {
 	g.t.Helper()
 	begun, open := make(chan string, 1000), make(chan struct{})
@@ -52,7 +52,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		c, begun, release := g.startFull()
 		full := &delta.InformOpts{Namespace: "full"}
-		// More than may wait for a slot of their namespace in a worker.
+		// More rows than a worker lets wait for a slot of their namespace.
 		crowd := names("crowd", 80)
 		g.inform(c, full, crowd...)
 		g.informEach(c, full, names("single", 20)...)
@@ -64,7 +64,8 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 			g.awaitRow(name, synced(1))
 		}
 
-		// What is informed now is not dispatched before there is a slot. The dispatcher has looked when it has dispatched what came after.
+		// New rows of a full namespace are not dispatched before it has a slot. A row informed later in another namespace shows that the dispatcher
+		// has run.
 		var late []*deltatype.ObjectInformResult
 		for _, name := range names("late", 5) {
 			result, err := c.Inform(t.Context(), g.object(account{Name: name}), full)
@@ -88,7 +89,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 	})
 }
 
-// Where there are always more urgent rows than one lease takes, the least urgent ones have their turn all the same.
+// Even if there are always more urgent rows than one lease takes, the least urgent ones are leased in time.
 func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -109,7 +110,7 @@ func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 		c := g.client(config)
 		g.inform(c, &delta.InformOpts{Priority: 1}, names("urgent", 300)...)
 		g.inform(c, &delta.InformOpts{Priority: 5}, "patient")
-		// They are due again as soon as they are leased.
+		// The urgent rows are due again as soon as they are leased.
 		g.exec(`CREATE FUNCTION refill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.dispatch_at := now() - interval '1 minute'; RETURN NEW; END $$;
 			CREATE TRIGGER refills BEFORE UPDATE ON delta_resource FOR EACH ROW WHEN (NEW.priority = 1) EXECUTE FUNCTION refill()`)
 		before := g.row(g.kind, "patient").DispatchAt

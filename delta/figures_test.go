@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// figured is a kind whose objects say what becomes of them.
+// figured is a kind whose object names decide the outcome of Work.
 type figured struct{ account }
 
 func (figured) Kind() string { return "figured" }
@@ -42,7 +42,7 @@ func workFigured(_ context.Context, r *delta.Resource[figured]) error {
 	return nil
 }
 
-// sumAttempts are the sums over all minutes of a kind, and how many minutes there are.
+// sumAttempts returns the sums over all minutes of a kind, and the number of minutes.
 func (h *harness) sumAttempts(c *delta.Client, kind string) (sums map[delta.Outcome]int64, minutes int) {
 	h.t.Helper()
 	all, err := c.Figures(h.t.Context(), kind, time.Now().Add(-time.Hour))
@@ -83,7 +83,7 @@ func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	})
 	require.NoError(t, one.Stop(t.Context()))
 	require.NoError(t, other.Stop(t.Context()))
-	// A third one adds to what is there.
+	// A third client adds to the stored figures.
 	third := h.start(h.config(with(&controller[figured]{work: workFigured})))
 	_, err = third.Sync(t.Context(), figured{account{Name: "later", Plan: "fine"}}, nil)
 	require.NoError(t, err)
@@ -110,7 +110,7 @@ func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	require.Len(t, all, minutes)
 }
 
-// statements counts those of a pool that have a text.
+// statements counts the statements of a pool that contain a text.
 type statements struct {
 	text string
 	n    atomic.Int64
@@ -137,7 +137,7 @@ func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
 	defer pool.Close()
 	c, err := delta.NewClient(pool, h.config(with(&controller[account]{}), with(&controller[figured]{})))
 	require.NoError(t, err)
-	c.SetFiguresInterval(100 * 365 * 24 * time.Hour) // the end of the minute does not come
+	c.SetFiguresInterval(100 * 365 * 24 * time.Hour) // so the end of the minute does not write them
 	require.NoError(t, c.Start(context.Background()))
 	for i := range 5 {
 		_, err := c.Sync(t.Context(), account{Name: fmt.Sprint(i)}, nil)
@@ -168,7 +168,7 @@ func TestFiguresAreWrittenPeriodicallyAndAfterAFailure(t *testing.T) {
 	c := h.client(config)
 	c.SetFiguresInterval(200 * time.Millisecond)
 	require.NoError(t, c.Start(context.Background()))
-	defer c.Stop(context.Background()) //nolint:errcheck // it is stopped below
+	defer c.Stop(context.Background()) //nolint:errcheck // stopped below
 	reader := h.client(h.config())
 	become := func(synced int64) {
 		t.Helper()
@@ -224,7 +224,7 @@ func TestDurationsAreCountedInBuckets(t *testing.T) {
 	require.Equal(t, last, delta.BucketOf(1000*time.Hour))
 }
 
-// The quantiles of what was counted are those of the durations, to a factor of 2.
+// Quantiles of counted durations are exact to a factor of 2.
 func TestQuantilesOfBuckets(t *testing.T) {
 	t.Parallel()
 	durations := make([]int64, 25)
@@ -255,7 +255,7 @@ func TestQuantilesOfBuckets(t *testing.T) {
 	}
 }
 
-// Counting is on the way of every attempt.
+// Every attempt is counted, so counting must be cheap.
 func TestCountingAnAttemptTakesNoMemory(t *testing.T) {
 	pool, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/none")
 	require.NoError(t, err)

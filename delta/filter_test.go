@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A list that was computed and came out empty must not choose everything.
+// A computed list that is empty must not choose everything.
 func TestAFilterWithAnEmptyListMatchesNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

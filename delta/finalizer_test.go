@@ -13,10 +13,10 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// What is deleted, in whichever way, is finalized once it has succeeded, and only then removed, by a client that has no Finalizer.
+// A resource that was deleted in any way is finalized until that succeeds. Only then its row is removed, even by a client without a Finalizer.
 func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
-		const listed = 25 // more than go on in workflows of their own
+		const listed = 25 // more failures than become singles
 		var mu sync.Mutex
 		tries, causes := map[string]int{}, map[deltatype.Cause]int{}
 		down := true
@@ -50,7 +50,7 @@ func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 		g.setUpstream("stays")
 		require.Equal(t, listed, g.runInformer(c).Deleted)
 
-		// While Finalize fails, no row is removed, although their retention has passed.
+		// While Finalize fails, no row is removed, even after its retention.
 		until(t, func() bool {
 			mu.Lock()
 			defer mu.Unlock()
@@ -80,7 +80,7 @@ func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 	})
 }
 
-// A client without a Finalizer, as an older one during a deploy, neither finalizes nor removes what is to be finalized.
+// A client without a Finalizer, such as an older one during a deploy, neither finalizes nor removes deleted resources.
 func TestAClientWithoutAFinalizerLeavesDeletedResources(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		work := func(context.Context, job) error { return nil }
@@ -98,7 +98,7 @@ func TestAClientWithoutAFinalizerLeavesDeletedResources(t *testing.T) {
 		n, err := older.DeleteAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
-		// Others are worked meanwhile: the dispatcher has looked, and left them.
+		// Other resources are worked meanwhile, so the dispatcher has skipped the deleted ones.
 		g.inform(older, nil, "eve")
 		g.awaitRow("eve", synced(1))
 		require.Equal(t, 2, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
@@ -123,16 +123,16 @@ func TestTheIdempotencyKeyOfFinalizeIsAnotherOne(t *testing.T) {
 	require.NotEqual(t, work, r.IdempotencyKey())
 }
 
-// A Finalize that takes long keeps its claim: what ends the context of Work, a command delete, does not end it.
+// A long Finalize keeps its claim: a delete command, which ends the context of Work, does not end that of Finalize.
 func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		ended := make(chan error, 10)
-		short := func(c *delta.Config) { // three renewals take 7 s, and a machine that stands still for 10 s loses no claim
+		short := func(c *delta.Config) { // three renewals take 7 s, and a stall of 10 s loses no claim
 			c.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 6 * time.Second}}
 		}
 		c := g.startFinalizing(short, func(context.Context, job) error { return nil }, func(ctx context.Context, _ job) error {
 			seen := map[string]bool{}
-			until(t, func() bool { // the second renewal comes after what the first one has found was acted on
+			until(t, func() bool { // by the second renewal, the result of the first has been acted on
 				var renewed *string
 				err := g.Pool.QueryRow(context.WithoutCancel(ctx), `SELECT max(c.claimed_until)::text FROM delta_claim c
 					JOIN delta_resource r ON r.claim = c.id`).Scan(&renewed)
@@ -154,7 +154,7 @@ func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 	})
 }
 
-// finalizingMany is given many resources in one call of Work, and one in each of Finalize.
+// finalizingMany has a WorkBatch, and a Finalize for single resources.
 type finalizingMany struct {
 	finalizing[keptBatched]
 	worked chan int
@@ -163,7 +163,7 @@ type finalizingMany struct {
 func (f finalizingMany) WorkBatch(_ context.Context, all []*delta.Resource[keptBatched]) []error {
 	for _, r := range all {
 		if r.State == deltatype.ResourceStateDeleted {
-			return nil // it is not for Work
+			return nil // not for Work
 		}
 	}
 	f.worked <- len(all)

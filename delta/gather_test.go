@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// recorder is a database whose answers wait for the test.
+// recorder is a database whose answers the test delays.
 type recorder struct {
 	batcher
 
@@ -61,7 +61,7 @@ func (r *recorder) write(ctx context.Context, set []deltatype.ObjectInformParams
 	}
 }
 
-// start informs in the background and returns when that is under way.
+// start informs in the background, and returns once the inform is in progress.
 func (r *recorder) start(ctx context.Context, all *sync.WaitGroup, id string, answered func(*deltatype.ObjectInformResult, error)) {
 	before := r.seen()
 	all.Go(func() {
@@ -72,7 +72,7 @@ func (r *recorder) start(ctx context.Context, all *sync.WaitGroup, id string, an
 	}
 }
 
-// seen counts the calls that are under way.
+// seen returns the number of calls in progress.
 func (r *recorder) seen() (calls int) {
 	r.mu.Lock()
 	for _, set := range r.sets {
@@ -170,7 +170,7 @@ func TestAStatementEndsWhenNobodyWaitsForItAnyLonger(t *testing.T) {
 	require.Zero(t, r.running)
 }
 
-// A client that stops waits for what it has under way, and others go on informing with it.
+// A stopping client waits for informs in progress, while other goroutines continue to inform with it.
 func TestWaitingDoesNotIncludeLaterInforms(t *testing.T) {
 	t.Parallel()
 	answered := newRecorder()
@@ -182,7 +182,7 @@ func TestWaitingDoesNotIncludeLaterInforms(t *testing.T) {
 	require.NoError(t, err)
 	settings.ConnConfig.DialFunc = func(context.Context, string, string) (net.Conn, error) {
 		if !over.Load() {
-			told.follow("k") // so that there is more to tell whenever a round ends
+			told.follow("k") // so that there is always another round
 		}
 		return nil, errors.New("nowhere")
 	}
@@ -201,7 +201,7 @@ func TestWaitingDoesNotIncludeLaterInforms(t *testing.T) {
 			_, _ = answered.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: fmt.Sprint(i)})
 		})
 	}
-	// What comes later goes on until these have waited: if they waited for it too, it would go on for ever.
+	// Later informs continue until these waits return: waiting for them too would never end.
 	var waiting sync.WaitGroup
 	for range 8 {
 		waiting.Go(func() {
@@ -223,7 +223,7 @@ func TestWaitingDoesNotIncludeLaterInforms(t *testing.T) {
 	}()
 	select {
 	case <-waited:
-	case <-time.After(3 * time.Minute): // as long as tests of a busy machine wait
+	case <-time.After(3 * time.Minute): // as long as other tests wait on a busy machine
 		t.Error("what comes later is waited for")
 	}
 	over.Store(true)

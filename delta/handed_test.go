@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// newUnconnected makes a client that is only told what has happened.
+// newUnconnected returns a client without connections, which only handles events.
 func newUnconnected(t *testing.T, config *delta.Config) *delta.Client {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), "postgres://localhost/nothing-connects")
@@ -26,7 +26,7 @@ func newUnconnected(t *testing.T, config *delta.Config) *delta.Client {
 	return c
 }
 
-// failed is an attempt that has failed, of an object of a size.
+// failed returns a failed attempt of an object of a size.
 func failed(name string, size int) activities.Observation {
 	row := &deltatype.ResourceRow{ObjectKind: "account", ObjectID: name, Namespace: "default", Attempt: 1, EncodedObject: make([]byte, size)}
 	return activities.Observation{
@@ -35,7 +35,7 @@ func failed(name string, size int) activities.Observation {
 	}
 }
 
-// callbacks is a Telemetry and a log handler that call functions for what was dropped.
+// callbacks is a Telemetry and a log handler that call functions for dropped events.
 type callbacks struct {
 	free
 	dropped func(delta.DroppedMeasurement)
@@ -58,7 +58,7 @@ func (c *callbacks) Handle(_ context.Context, r slog.Record) error {
 func (c *callbacks) WithAttrs([]slog.Attr) slog.Handler { return c }
 func (c *callbacks) WithGroup(string) slog.Handler      { return c }
 
-// requireEnds sees that something ends, which a lock might keep from it.
+// requireEnds fails the test if do does not return, for example because of a lock.
 func requireEnds(t *testing.T, why string, do func()) {
 	t.Helper()
 	ended := make(chan struct{})
@@ -76,7 +76,7 @@ func requireEnds(t *testing.T, why string, do func()) {
 	}, why)
 }
 
-// Telemetry and the Logger are user code: they may ask the client for something that needs the lock of subscriptions.
+// Telemetry and the Logger are user code: they may call the client, which needs the lock of subscriptions.
 func TestAHandlerOfDroppedEventsMaySubscribe(t *testing.T) {
 	t.Parallel()
 	var c *delta.Client
@@ -114,7 +114,7 @@ func TestAHandlerOfDroppedEventsMaySubscribe(t *testing.T) {
 	require.EqualValues(t, 2+2+2, subscribed.Load(), "each has ended with a line in the log")
 }
 
-// The ErrorHandler goes on while Telemetry is told of what it has not got.
+// The ErrorHandler continues while Telemetry is told of the failures that were dropped.
 func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 	t.Parallel()
 	release, handled := make(chan struct{}), make(chan string, 10)
@@ -136,7 +136,7 @@ func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 	require.NoError(t, c.Stop(context.Background()))
 }
 
-// What waits for the ErrorHandler is bounded by its size too, and what is dropped is counted and logged, also if the handler never returns.
+// Failures that wait for the ErrorHandler are bounded in size too. Dropped ones are counted and logged, even if the handler never returns.
 func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 	t.Parallel()
 	var logs logBuffer
@@ -154,7 +154,7 @@ func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 	c := newUnconnected(t, config)
 	c.SetMostHandedBytes(11_000)
 	c.Observe(failed("larger than the bound", 20_000))
-	until(t, func() bool { return c.Handed() == 0 }) // the handler has it
+	until(t, func() bool { return c.Handed() == 0 }) // the handler has got it
 	c.Observe(failed("a", 4_000))
 	c.Observe(failed("b", 4_000))
 	require.Equal(t, 2*(4_000+1<<10), c.Handed())

@@ -11,7 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// handwrittenCases returns the objects that are known to be hard. Their names have numbers: add to the end of a list.
+// handwrittenCases returns objects that are known to be difficult. Their names have numbers: add to the end of a list.
 func handwrittenCases() (cases []goldenCase) {
 	object := func(name string, o Object) { cases = append(cases, goldenCase{name, o}) }
 	value := func(name string, v any) { object(name, hashed{v}) }
@@ -48,7 +48,7 @@ func handwrittenCases() (cases []goldenCase) {
 		"0.1000000000000000055511151231257827", "1e-7", "1E-07", "4.9E-324", "1e-999", "01", "+1", ".5", "1.", "1e", "NaN",
 		"Infinity")
 
-	// Each control character, and what JSON, HTML, JavaScript and Unicode treat in ways of their own.
+	// Each control character, and characters that JSON, HTML, JavaScript or Unicode treat specially.
 	for c := range rune(0x20) {
 		value(fmt.Sprintf("control-%02x", c), "a"+string(c)+"z")
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// generator makes values. It uses the PCG alone, whose algorithm is specified: methods of rand.Rand might change.
+// generator makes values. It uses only the PCG, whose algorithm is specified: methods of rand.Rand might change.
 type generator struct{ source *rand.PCG }
 
 func (g generator) below(n int) int { return int(g.source.Uint64() % uint64(n)) }
@@ -21,7 +21,7 @@ func (g generator) float() float64 {
 		case math.IsNaN(f) || math.IsInf(f, 0):
 		case g.below(2) == 0:
 			return f
-		default: // one that people write
+		default: // a number as people write it
 			return float64(int64(g.source.Uint64()>>40)) / []float64{1, 10, 1000, 1e7, 3, 1e-9, 1e-15}[g.below(7)]
 		}
 	}
@@ -100,12 +100,12 @@ func (g generator) value(depth int) any {
 func (g generator) members(depth int) map[string]any {
 	m := map[string]any{}
 	for range g.below(7) {
-		m[strings.ToValidUTF8(g.text(), "?")] = g.value(depth - 1) // names that are replaced have no order among equals
+		m[strings.ToValidUTF8(g.text(), "?")] = g.value(depth - 1) // replaced names would be equal, and their order undefined
 	}
 	return m
 }
 
-// raw is a JSON text with white space, escapes, numbers in many forms, and members in any order, some twice.
+// raw returns a JSON text with white space, escapes, numbers in many forms, and members in any order, some twice.
 func (g generator) raw(depth int) string {
 	space := func() string { return strings.Repeat([]string{" ", "\n", "\t", "\r\n"}[g.below(4)], g.below(3)) }
 	kinds := 7

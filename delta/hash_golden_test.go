@@ -21,8 +21,8 @@ var update = flag.Bool("update", false, "write testdata/hashes.tsv, for objects 
 
 const goldenHashes = "testdata/hashes.tsv"
 
-// TestHashesAreStable compares the canonical forms and hashes of many objects with those that earlier versions of Delta,
-// of its libraries and of Go made. Hashes are stored with the resources: if an upgrade changed them, it would sync each again.
+// TestHashesAreStable compares the canonical forms and hashes of many objects with those of earlier versions of Delta, its libraries and Go. Hashes
+// are stored with the resources: if an upgrade changed them, it would sync every resource again.
 func TestHashesAreStable(t *testing.T) {
 	t.Parallel()
 	cases := append(handwrittenCases(), generatedCases()...)
@@ -87,7 +87,7 @@ func (c goldenCase) line(t *testing.T) string {
 	t.Helper()
 	params, err := encode(c.object, nil, nil)
 	if err != nil {
-		// The words of the libraries may change: they are not stored.
+		// Error texts of libraries may change, because they are not stored.
 		if wrong := new(InputError); errors.As(err, &wrong) {
 			return c.name + "\terror: " + wrong.Rule + "\t-"
 		}
@@ -108,7 +108,7 @@ func (c goldenCase) line(t *testing.T) string {
 	return c.name + "\t" + string(form) + "\t" + hex.EncodeToString(params.Hash)
 }
 
-// hashed is an object that holds the value.
+// hashed is an object that contains the value.
 type hashed struct {
 	Value any `json:"value"`
 }
@@ -116,7 +116,7 @@ type hashed struct {
 func (hashed) Kind() string { return "hashed" }
 func (hashed) ID() string   { return "1" }
 
-// Objects that are not structs, or that write themselves.
+// Objects that are not structs, or have their own MarshalJSON.
 type (
 	hashedText   string
 	hashedNumber int64
@@ -154,7 +154,7 @@ type hashedAll struct {
 	unexported string
 
 	Skipped string `json:"-"`
-	Dash    string `json:"-,"` //nolint:staticcheck // a field whose name is a dash
+	Dash    string `json:"-,"` //nolint:staticcheck // a field named "-"
 	Escaped string `json:"<&>"`
 	Umlaut  string `json:"größe"`
 
@@ -183,7 +183,7 @@ type hashedAll struct {
 	StringBool   bool    `json:"s_bool,string"`
 	StringString string  `json:"s_string,string"`
 	StringPtr    *int    `json:"s_ptr,string"`
-	StringSlice  []int   `json:"s_slice,string"` //nolint:staticcheck // the tag does nothing, and users may have it
+	StringSlice  []int   `json:"s_slice,string"` //nolint:staticcheck // users may have this tag, which has no effect
 
 	Raw     json.RawMessage `json:"raw"`
 	Text    jsontext.Value  `json:"text"`
@@ -228,7 +228,7 @@ func (both) MarshalText() ([]byte, error)         { return []byte("text"), nil }
 func (wrongJSON) MarshalJSON() ([]byte, error)    { return []byte(`{"a":`), nil }
 func (failing) MarshalJSON() ([]byte, error)      { return nil, errors.New("it fails") }
 
-// Embedded structs: fields of the outer one win, and those of two of the same depth hide each other.
+// Embedded structs: outer fields win, and two fields of the same depth hide each other.
 type (
 	inner struct {
 		A, B string

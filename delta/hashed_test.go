@@ -25,7 +25,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// The answer of the activity that waits is lost: it is asked once more, and what it has counted is still there.
+// The answer of the waiting activity is lost: it runs again, and still has its count.
 func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -54,7 +54,7 @@ func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_listing") == 0 }, "what was recorded for it is removed")
 }
 
-// secretive objects have ids that Temporal must not know; there is one that Postgres cannot store.
+// secretive is a kind whose ids Temporal must not have. One of its objects cannot be stored by Postgres.
 type secretive struct {
 	mirror
 	Amount jsonNumber `json:"amount"`
@@ -76,7 +76,7 @@ func (n *jsonNumber) UnmarshalJSON(data []byte) error {
 
 func (secretive) Kind() string { return "secretive" }
 
-// findWorkflows finds the workflows of a prefix, those that have ended too.
+// findWorkflows returns the workflows of a prefix, closed ones too, by run.
 func (h *harness) findWorkflows() (ids map[string]string) {
 	h.t.Helper()
 	ids = map[string]string{} // by run
@@ -119,7 +119,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	config.Logger = logs.logger()
 	c := h.start(config)
 
-	// Runs of the informer: one with objects that are refused, one that fails, and one some of whose resources degrade.
+	// Runs of the informer: one with refused objects, one that fails, and one with resources that degrade.
 	list := func(names ...string) (all []secretive) {
 		for _, name := range names {
 			all = append(all, secretive{mirror: mirror{Name: secret + name}})
@@ -168,10 +168,10 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		})
 		workflowIDs[row.WorkflowID] = true
 	}
-	for _, name := range []string{"-fails", "-panics", "-degrades"} { // whose failures are counted below
+	for _, name := range []string{"-fails", "-panics", "-degrades"} { // their failures are counted below
 		workflowIDs[h.row("secretive", secret+name).WorkflowID] = true
 	}
-	// Signals that are refused.
+	// Refused signals.
 	for kind, id := range map[string]string{"secretive": secret + "-degrades", "batched": secret + "-fails"} {
 		row := h.row(kind, id)
 		command, says := "invalidate", "Refused: invalidate"
@@ -182,7 +182,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		until(t, func() bool { return strings.Contains(h.workflowDetails(row.WorkflowID), says) }, "%s", row.WorkflowID)
 	}
 
-	// A run that no longer lists what there is, and says which that is.
+	// A run whose listing omits a resource, and names it.
 	outside.set(list("-ok")...)
 	r, err = run()
 	require.NoError(t, err)

@@ -24,29 +24,27 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// setPollPatience sets how long the SDK's pollers bear an error that they take for final, before their worker gives up. The SDK has it for
-// tests, in a package that others cannot import.
-//
-//go:linkname setPollPatience go.temporal.io/sdk/internal.SetRetryLongPollGracePeriod
+// setPollPatience sets how long the SDK's pollers retry an error that they consider final, before their worker gives up. The SDK has it for tests, in
+// a package that others cannot import.
 func setPollPatience(patience time.Duration)
 
-// It holds for the process, and may not be changed while a worker runs. Soaks have the SDK's own, two minutes.
+// It applies to the process, and must not change while a worker runs. Soaks keep the SDK's value, two minutes.
 func init() {
 	if os.Getenv("DELTA_SOAK") == "" {
 		setPollPatience(time.Second)
 	}
 }
 
-// absence makes all calls of Temporal by one client fail from some time on.
+// absence makes all calls to Temporal by one client fail from some time on.
 type absence struct {
-	// err is what they fail with: a namespace that is gone, by default.
+	// err is the error of these calls: by default, a namespace that does not exist.
 	err   error
 	mu    sync.Mutex
 	gone  bool
 	calls map[*context.CancelFunc]struct{}
 }
 
-// begin ends what is under way, and refuses what follows.
+// begin ends calls in progress, and refuses later ones.
 func (a *absence) begin() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -62,7 +60,7 @@ func (a *absence) end() {
 	a.gone = false
 }
 
-// beginCall takes in that a call begins, and reports whether the namespace is gone.
+// beginCall notes the beginning of a call, and reports whether the namespace is gone.
 func (a *absence) beginCall(cancel *context.CancelFunc) (gone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -111,14 +109,14 @@ const (
 	pollsAgain = "a Temporal worker polls again"
 )
 
-// awaitText waits until something was logged so many times.
+// awaitText waits until a text was logged a number of times.
 func (b *logBuffer) awaitText(t *testing.T, text string, times int) {
 	t.Helper()
 	until(t, func() bool { return strings.Count(b.String(), text) >= times }, text)
 }
 
-// The namespace of Temporal is gone for longer than the SDK's workers bear, while Work runs. Others take their place; Work that runs on the old
-// one goes on, and is not called twice.
+// Temporal's namespace is gone for longer than the SDK's workers retry, while Work runs. New workers replace them. Work on the old ones continues,
+// and is not called twice.
 func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -168,7 +166,7 @@ func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
 		return
 	}
 	h := newHarness(t)
-	_ = h.row("account", "nobody") // the harness's own connections are there before
+	_ = h.row("account", "nobody") // opens the harness's own connections before
 	before := goleak.IgnoreCurrent()
 	for _, isBack := range []bool{false, true} {
 		var away absence
@@ -192,7 +190,7 @@ func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
 	until(t, func() bool { left = goleak.Find(before); return left == nil }, "%s", shown[error]{&left})
 }
 
-// What a right that was taken away costs: polls fail, no worker gives up, and all is well when it is given back.
+// If a permission is revoked, polls fail, but no worker gives up, and everything works when it is granted again.
 func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -207,7 +205,7 @@ func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
 		err := c.Health(t.Context())
 		return err != nil && strings.Contains(err.Error(), "the key was revoked")
 	})
-	time.Sleep(3 * time.Second) // longer than pollers bear what they take for final
+	time.Sleep(3 * time.Second) // longer than pollers retry final errors
 	denied.end()
 	_, err := c.Inform(t.Context(), account{Name: "after"}, nil)
 	require.NoError(t, err)
@@ -216,7 +214,7 @@ func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
 	until(t, func() bool { return c.Health(t.Context()) == nil })
 }
 
-// The real thing: the namespace is deleted, and made again after four minutes.
+// A real deletion of the namespace, which is created again after four minutes.
 func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	soak.Only(t)
 	t.Parallel()
@@ -238,7 +236,7 @@ func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	config := h.config(with(&controller[account]{}), with(newLister("a")))
 	config.Temporal, config.TemporalNamespace, config.Logger, config.MaintenanceJobInterval = temporal, name, logs.logger(), 5*time.Second
 	c := h.client(config)
-	until(t, func() bool { return c.Start(context.Background()) == nil }) // the server learns of a namespace within some seconds
+	until(t, func() bool { return c.Start(context.Background()) == nil }) // the server notices a new namespace within some seconds
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	row, err := c.Sync(t.Context(), account{Name: "before"}, nil)
 	require.NoError(t, err)

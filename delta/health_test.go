@@ -23,7 +23,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// partsOf are the parts that are not well.
+// partsOf returns the unhealthy parts of an error.
 func partsOf(err error) (parts []delta.HealthPart) {
 	if err == nil {
 		return nil
@@ -40,14 +40,15 @@ func partsOf(err error) (parts []delta.HealthPart) {
 	return parts
 }
 
-// askProbe asks a probe, and returns its answer.
+// askProbe returns the answer of a probe.
 func askProbe(c *delta.Client, path string) (status int, body string) {
 	answer := httptest.NewRecorder()
 	delta.Probes(c).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
 	return answer.Code, answer.Body.String()
 }
 
-// awaitProbes waits until both probes answer so: a busy Postgres or Temporal may answer one look too late. What is to be alive is so at each look.
+// awaitProbes waits until both probes have these answers. A busy Postgres or Temporal may answer one check too late. A client that must be alive is
+// so at each check.
 func awaitProbes(t *testing.T, c *delta.Client, live, ready int) {
 	t.Helper()
 	var said [2]string
@@ -72,7 +73,7 @@ func healthSays(t *testing.T, c *delta.Client, text string) {
 	}, "%s", shown[error]{&err})
 }
 
-// awaitParts waits until exactly these parts are not well, in this order.
+// awaitParts waits until exactly these parts are unhealthy, in this order.
 func awaitParts(t *testing.T, c *delta.Client, parts ...delta.HealthPart) {
 	t.Helper()
 	var err error
@@ -96,7 +97,7 @@ const (
 	isDown = http.StatusServiceUnavailable
 )
 
-// From its beginning to its end, with a Start that fails and one that takes long.
+// From NewClient to Stop, with a Start that fails and a slow one.
 func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -105,7 +106,7 @@ func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	address := "127.0.0.1:1"
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = nil
-	config.ContextPropagators = []workflow.ContextPropagator{} // so that NewClient does not ask TemporalOptions for any
+	config.ContextPropagators = []workflow.ContextPropagator{} // so that NewClient does not call TemporalOptions
 	config.TemporalOptions = func(o *client.Options) {
 		o.HostPort, o.Logger = address, quiet{}
 		entered <- struct{}{}
@@ -171,14 +172,14 @@ func TestErrIsThatOfAStopThatCutWorkOff(t *testing.T) {
 	defer cancel()
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.Stop(ctx) }()
-	awaitParts(t, c, delta.HealthClient) // it is stopping, or has stopped
+	awaitParts(t, c, delta.HealthClient) // stopping or stopped
 	require.ErrorIs(t, receive(t, stopped), context.DeadlineExceeded)
 	<-c.Done()
 	require.ErrorIs(t, c.Err(), context.DeadlineExceeded)
 	awaitProbes(t, c, isUp, isDown)
 }
 
-// A client that only informs is never started, and needs Postgres alone.
+// A client that only informs is never started, and needs only Postgres.
 func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -238,7 +239,7 @@ func TestHealthWhilePostgresIsAway(t *testing.T) {
 	awaitProbes(t, c, isUp, isUp)
 }
 
-// A Postgres that swallows everything makes rounds of a dispatcher fail, not get stuck.
+// If Postgres does not answer, rounds of a dispatcher fail, but are not stuck.
 func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -257,7 +258,7 @@ func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
 	h := newHarness(t)
 	c, p := h.startBySilence(patience, 200*time.Millisecond)
 	p.cut.Store(true)
-	until(t, func() bool { // the answer itself: a round that was only slow may be over at the next look
+	until(t, func() bool { // check the answer itself: a slow round may have ended by the next check
 		status, body := askProbe(c, "/livez")
 		return status == isDown && strings.Contains(body, `dispatcher of kind "account": it is stuck since`)
 	})
@@ -265,7 +266,7 @@ func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
 	until(t, func() bool { status, _ := askProbe(c, "/livez"); return status == isUp })
 }
 
-// startBySilence starts a client whose way to Postgres can be cut, and that looks for due rows all the time.
+// startBySilence starts a client with a proxy to Postgres that can be cut, and with frequent polls for due rows.
 func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *cutProxy) {
 	h.t.Helper()
 	pool, p := h.poolByProxy()
@@ -283,7 +284,7 @@ func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *
 	return c, p
 }
 
-// Without the listener the client is slower, and ready.
+// Without its listener, the client is slower but ready.
 func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -314,7 +315,7 @@ func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	require.Equal(t, 1, ended)
 	awaitParts(t, c, delta.HealthListener)
 	awaitProbes(t, c, isUp, isUp)
-	until(t, func() bool { // when it has tried again
+	until(t, func() bool { // after its retry
 		_, body := askProbe(c, "/readyz")
 		return strings.HasPrefix(body, "ready\n") && strings.Contains(body, "too many connections")
 	})
@@ -322,7 +323,7 @@ func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	awaitParts(t, c)
 }
 
-// A worker that does not start has Start fail, which leaves nothing behind and can be tried again.
+// If a worker does not start, Start fails, leaves nothing behind, and can be repeated.
 func TestAStartWhoseWorkerDoesNotStartCanBeTriedAgain(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -357,7 +358,7 @@ func TestDispatchersPollAsConfigured(t *testing.T) {
 	require.Equal(t, time.Minute, h.client(config).Poll())
 }
 
-// Start runs no worker where the caller's is named: Health says whether anybody polls.
+// With a task queue of the caller, Start runs no worker: Health reports whether any worker polls.
 func TestHealthReportsATaskQueueWithoutPollers(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// runPass makes a pass of a kind's informer, as its activity does.
+// runPass runs a pass of a kind's informer, as its activity does.
 func (h *harness) runPass(c *delta.Client, kind string, in activities.InformInput) (activities.InformProgress, error) {
 	h.t.Helper()
 	installation, err := db.New().GetInstallation(h.t.Context(), h.Pool)
@@ -56,7 +56,7 @@ func TestMiddlewareIsAroundListings(t *testing.T) {
 	require.Equal(t, "after: "+errBoom.Error(), seen.seen()[5])
 }
 
-// A listing that counts as complete deletes what it leaves out: no Middleware makes one complete that is not.
+// A complete listing deletes omitted resources. Middleware cannot make an incomplete listing count as complete.
 func TestMiddlewareMakesNoListingComplete(t *testing.T) {
 	t.Parallel()
 	type next = func(context.Context) error
@@ -118,7 +118,7 @@ func TestMiddlewareThatMisbehavesAroundAListingHarmsNothing(t *testing.T) {
 			<-began
 			return nil
 		},
-		"has it listed after its return": func(ctx context.Context, _ *delta.Call, next next) error {
+		"lists after its return": func(ctx context.Context, _ *delta.Call, next next) error {
 			over := context.WithoutCancel(ctx)
 			late.Go(func() {
 				<-ctx.Done()
@@ -140,7 +140,7 @@ func TestMiddlewareThatMisbehavesAroundAListingHarmsNothing(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, 3, progress.Listed)
 				require.True(t, logs.hasLine("level=ERROR", "a Middleware panicked", "operation=list", "kind=mirror"))
-			case "has it listed after its return":
+			case "lists after its return":
 				require.ErrorIs(t, err, errBoom)
 			}
 		})
@@ -184,7 +184,7 @@ func TestFailedListingsAreGivenToTheErrorHandler(t *testing.T) {
 	outside.change(func() { outside.naming = errors.New("no names") })
 	_, err = h.runPass(c, "regional", activities.InformInput{})
 	require.ErrorContains(t, err, "no names")
-	for f = <-failures; f.Shard != ""; f = <-failures { // the run is tried again
+	for f = <-failures; f.Shard != ""; f = <-failures { // the run is retried
 	}
 	require.Equal(t, delta.OperationList, f.Operation)
 	require.ErrorContains(t, f.Err, "naming the shards of kind regional: no names")

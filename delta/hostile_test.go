@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// visitor is an installation in a database of its own, as a role of its own. Temporal and the prefix are the harness'.
+// visitor is an installation in its own database, with its own role. Temporal and the prefix are the harness's.
 type visitor struct {
 	*harness
 	config *pgx.ConnConfig
@@ -36,7 +36,7 @@ func newVisitor(t *testing.T, make func(admin *pgx.ConnConfig) *pgx.ConnConfig) 
 	return o
 }
 
-// openPool makes a pool with other parameters of the connection.
+// openPool opens a pool with other parameters of its connections.
 func (o *visitor) openPool(params map[string]string) *pgxpool.Pool {
 	o.t.Helper()
 	settings, err := pgxpool.ParseConfig("")
@@ -46,7 +46,7 @@ func (o *visitor) openPool(params map[string]string) *pgxpool.Pool {
 		settings.ConnConfig.RuntimeParams[name] = value
 	}
 	settings.ConnConfig.DefaultQueryExecMode = o.mode
-	// By default the pool looks only at connections that were idle for a second, which is longer than the server lets them be.
+	// By default, the pool checks only connections that were idle for a second, which is longer than the server lets them be.
 	settings.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	pool, err := pgxpool.NewWithConfig(o.t.Context(), settings)
 	require.NoError(o.t, err)
@@ -76,7 +76,7 @@ func (o *visitor) awaitSettled(kind string, n int) {
 	}, kind)
 }
 
-// controllers are of kinds that are worked in different ways: single with CompleteTx, in batches with limit keys, and listed.
+// controllers returns a Config with kinds of different sorts: singles with CompleteTx, batches with limit keys, and a listed kind.
 func (o *visitor) controllers(listed int) *delta.Config {
 	return o.harness.config(
 		with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {
@@ -98,7 +98,7 @@ func (o *visitor) controllers(listed int) *delta.Config {
 		}}))
 }
 
-// useAll informs, works, completes, lists and reads, and sees that all is as on any database.
+// useAll informs, works, completes, lists and reads, and checks that everything works as on any database.
 func (o *visitor) useAll() {
 	o.t.Helper()
 	ctx := o.t.Context()
@@ -177,7 +177,7 @@ func TestSettingsOfARoleOrADatabaseChangeNothingOrAreNamed(t *testing.T) {
 	}
 }
 
-// requireRefusal sees that a client says which setting keeps it from starting, and who has made it, and that it starts where its pool has another.
+// requireRefusal checks that a client does not start with a hostile setting, names the setting and its origin, and starts if its pool overrides it.
 func (o *visitor) requireRefusal(place, name string) {
 	o.t.Helper()
 	err := o.clientOn(o.pool, o.controllers(0)).Start(context.Background())
@@ -189,7 +189,7 @@ func (o *visitor) requireRefusal(place, name string) {
 	o.useAll()
 }
 
-// requireEncodingRefusal sees that nothing is written by connections that take text for something else.
+// requireEncodingRefusal checks that nothing is written by connections with another client encoding.
 func (o *visitor) requireEncodingRefusal() {
 	o.t.Helper()
 	ctx := o.t.Context()
@@ -250,7 +250,7 @@ func TestATableThatAPolicyHidesIsNamed(t *testing.T) {
 	require.NoError(t, o.clientOn(o.pool, o.controllers(0)).Start(context.Background()))
 }
 
-// A listener is idle for as long as nothing is informed.
+// A listener is idle while nothing is informed.
 func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	t.Parallel()
 	family := hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "1s"}}}
@@ -270,7 +270,7 @@ func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	require.Equal(t, first, listener())
 }
 
-// LISTEN succeeds behind a pooler in transaction mode, and nothing is heard.
+// Behind a pooler in transaction mode, LISTEN succeeds, but no notification arrives.
 func TestAClientBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
 	t.Parallel()
 	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.MakeEncoded(t, admin, "UTF8") })
@@ -306,7 +306,7 @@ func TestThroughPgBouncer(t *testing.T) {
 	}
 }
 
-// Statements that were prepared on another connection of the server are an error, which says what to do.
+// If a pooler switches the server connection, prepared statements fail, with an error that names the remedy.
 func TestAPoolerWithoutPreparedStatementsIsNamed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

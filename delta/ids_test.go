@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// oddIDs are ids that are not plain, and how the ids of their workflows end; empty where that is a hash.
+// oddIDs maps ids with special characters to the end of their workflow ids; empty if that is a hash.
 func oddIDs() map[string]string {
 	return map[string]string{
 		"🙂":                                 "%F0%9F%99%82",
@@ -21,7 +21,7 @@ func oddIDs() map[string]string {
 		"e\u0301":                           "e%CC%81", // looks like the one above
 		"50%":                               "50%25",
 		"%41":                               "%2541",
-		"A":                                 "A", // what the one above would be, read back
+		"A":                                 "A", // a naive decoding of the one above
 		"a~b":                               "a%7Eb",
 		" both ends ":                       "%20both%20ends%20",
 		"both ends":                         "both%20ends",
@@ -86,7 +86,7 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		objects = append(objects, g.object(account{Name: name}))
 	}
 
-	// Together, and those that fail go on in workflows of their own.
+	// In a batch, and failed members as singles.
 	_, err := c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	for _, name := range neighbours {

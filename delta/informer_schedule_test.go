@@ -40,7 +40,7 @@ func TestTheScheduleFollowsTheSettings(t *testing.T) {
 		require.NoError(t, c.Stop(t.Context()))
 		require.Equal(t, interval, every())
 		require.Equal(t, 30*time.Second, jitter(), "a tenth of the interval, but not more")
-		// An operator's pause holds.
+		// A pause by an operator stays.
 		if interval == time.Hour {
 			require.NoError(t, handle.Pause(t.Context(), client.SchedulePauseOptions{Note: "maintenance"}))
 		}
@@ -67,7 +67,7 @@ func TestTheScheduleFollowsTheSettings(t *testing.T) {
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 }
 
-// hourly leaves its interval to the client.
+// hourly is a kind whose interval comes from the client's Config.
 type hourly struct{ account }
 
 func (hourly) Kind() string                   { return "hourly" }
@@ -88,7 +88,7 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	}}))
 	config.WorkflowIDPrefix = h.Prefix
 	other.start(config)
-	// A run that the first installation left may still be there to be ended, and runs do not overlap.
+	// Runs do not overlap, so a leftover run of the first installation has to end first.
 	until(t, func() bool {
 		h.triggerInformer("listed")
 		return len(passed) > 0
@@ -97,7 +97,7 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	require.Nil(t, h.row("listed", "a"))
 }
 
-// Clients that differ, as while they are replaced, do not undo each other's schedules: one that is made anew runs at once.
+// Clients with different settings, as during a deploy, do not undo each other's schedules. A recreated schedule would run at once.
 func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -115,14 +115,14 @@ func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 		h.start(config)
 	}
 	until(t, func() bool { return passes.Load() > 0 })
-	looks.awaitMore(t, 40) // of two clients
+	looks.awaitMore(t, 40) // checks of two clients
 	require.EqualValues(t, 1, passes.Load())
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, time.Hour, found.Schedule.Spec.Intervals[0].Every)
 }
 
-// looking counts how often clients look after their schedules: each time they begin with the mark of their installation.
+// looking counts how often clients check their schedules: each check begins with the mark of their installation.
 type looking struct{ n atomic.Int64 }
 
 func (l *looking) count(o *client.Options) {
@@ -136,14 +136,14 @@ func (l *looking) count(o *client.Options) {
 		}))
 }
 
-// awaitMore waits until they have looked so many times more.
+// awaitMore waits for a number of further checks.
 func (l *looking) awaitMore(t *testing.T, times int64) {
 	t.Helper()
 	before := l.n.Load()
 	until(t, func() bool { return l.n.Load() >= before+times })
 }
 
-// Who pauses a schedule leaves a note of his own on it.
+// An operator who pauses a schedule leaves a note on it.
 func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -155,7 +155,7 @@ func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
 	c := h.start(config)
 	require.NoError(t, c.PauseInformer(t.Context(), "hourly"))
 	require.NoError(t, c.ResumeInformer(t.Context(), "hourly"))
-	looks.awaitMore(t, 4) // one that began while it was paused may write that
+	looks.awaitMore(t, 4) // a check that began before the pause may still write
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	before := found.Info.LastUpdateAt

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// listed is a kind with an informer, and objects that know when they were created.
+// listed is a kind with an informer, whose objects have a creation time.
 type listed struct {
 	Name string
 	Made time.Time
@@ -32,7 +32,7 @@ func (l listed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: time.Hour}
 }
 
-// undated is listed, without a time of creation.
+// undated is a listed kind without creation times.
 type undated struct{ account }
 
 func (undated) Kind() string { return "undated" }
@@ -96,10 +96,10 @@ func TestAnInformerRunsAtTheFirstStartAndKeepsItsCursor(t *testing.T) {
 	until(t, func() bool { return h.readCursor("listed").Equal(latest) })
 	require.Equal(t, latest, *h.row("listed", "0").ExternalCreatedAt)
 
-	for len(options) > 0 { // of a pass that was tried again before its cursor was moved
+	for len(options) > 0 { // of a pass that was retried before its cursor was moved
 		<-options
 	}
-	until(t, func() bool { // a run that has not quite ended is not overlapped
+	until(t, func() bool { // a run is not started while the last one is ending
 		h.triggerInformer("listed")
 		return len(options) > 0
 	})
@@ -156,7 +156,7 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 				select {
 				case out <- listed{Name: "some", Made: time.Now()}:
 					tried()
-				case <-ctx.Done(): // before it was listed: the pass is repeated
+				case <-ctx.Done(): // canceled before it was listed: the pass is repeated
 				}
 				<-ctx.Done()
 			}()
@@ -177,7 +177,7 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 			c := h.start(config)
 			<-tried
 			if name == "closed because the time is up" {
-				// What was listed is taken all the same, a while after it was listed. A busy machine may list it too late for that: the pass is repeated.
+				// Objects listed before an error are informed anyway, a while later. On a busy machine that may be too late: the pass is repeated.
 				h.eventually("listed", "some", func(r *deltatype.ResourceRow) bool { return r != nil })
 			}
 			require.NoError(t, c.Stop(t.Context()), "the pass is over")
@@ -186,7 +186,7 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 	}
 }
 
-// timing is a controller whose timeout depends on the run.
+// timing is a controller whose InformTimeout depends on the run.
 type timing struct {
 	yields[mirror]
 	asked chan delta.InformArgs[mirror]
@@ -231,7 +231,7 @@ func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
 	require.ErrorAs(t, err, new(*delta.InputError))
 }
 
-// named is listed with tags, which have rules.
+// named is a listed kind with tags, which may be invalid.
 type named struct{ mirror }
 
 func (named) Kind() string                       { return "named" }

@@ -40,7 +40,7 @@ func TestConfigKindsOverrideTheSettingsOfTheKind(t *testing.T) {
 	})
 }
 
-// raiseTo makes a number the larger one of itself and another: calls that raise it at once lose none.
+// raiseTo sets a number to the larger of itself and n. Concurrent calls lose none.
 func raiseTo(most *atomic.Int64, n int64) {
 	for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 	}
@@ -61,7 +61,7 @@ func TestTheRetryPolicyOfAnEnvironmentIsTakenFieldByField(t *testing.T) {
 	_, err := c.Inform(t.Context(), tuned{account{Name: "a"}}, nil)
 	require.NoError(t, err)
 	waits := h.timerDurations(h.eventually("tuned", "a", synced(1)).WorkflowID)
-	// The kind says 20 ms at first, and the configuration how it goes on.
+	// The kind sets 20 ms for the first interval, and Config.Kinds the growth.
 	require.InDelta(t, 20, waits[0].Seconds()*1000, 3, "%s", waits)
 	require.InDelta(t, 1000, waits[1].Seconds()*1000, 101, "%s", waits)
 }

@@ -234,7 +234,7 @@ func receive[T any](t *testing.T, from <-chan T) (value T) {
 	select {
 	case value = <-from:
 	case <-time.After(patience):
-		require.Fail(t, "what must come did not come")
+		require.Fail(t, "nothing came through the channel")
 	}
 	return value
 }

@@ -38,7 +38,7 @@ type faulty struct {
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{harness: newHarness(t), begun: make(chan string, 100)}
-	_ = f.countRows("SELECT 1") // the harness's own connections are there before
+	_ = f.countRows("SELECT 1") // opens the harness's own connections before
 	f.before = goleak.IgnoreCurrent()
 	f.pool, f.postgres = f.poolThrough()
 	f.server = newSilentProxy(t, f.TemporalAddress)
