@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// decorated is a controller around another one.
+// decorated is a controller that wraps another one.
 type decorated[T delta.Object] struct {
 	delta.Controller[T]
 	inner any
@@ -25,7 +25,7 @@ func (d *decorated[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
 	return d.Controller.Work(ctx, r)
 }
 
-// bundled is synced in batches.
+// bundled is a kind with batches.
 type bundled struct{ account }
 
 func (bundled) Kind() string { return "bundled" }
@@ -33,7 +33,7 @@ func (bundled) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 100}
 }
 
-// batching is a lister that takes many in one call.
+// batching is a lister with a WorkBatch.
 type batching struct {
 	yields[bundled]
 	batched   atomic.Int64

@@ -99,7 +99,7 @@ func TestAfterMaxAttemptsTheResourceIsDegradedAndStaysSo(t *testing.T) {
 	require.Zero(t, row.SyncedGeneration)
 	require.Nil(t, row.SyncedAt)
 
-	// A wake-up does not try it again.
+	// A wake-up does not retry a degraded resource.
 	h.wake("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
 	require.Equal(t, deltatype.ResourceStateDegraded, h.row("account", "ann").State)
@@ -146,7 +146,7 @@ func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "one", <-started)
 
-	// Work ends when the test says so: if it held a lock, this would wait for ever.
+	// Work blocks until the test ends it: if Work held a lock, this inform would wait for ever.
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err = c.Inform(ctx, account{Name: "ann", Plan: "two"}, nil)
@@ -164,7 +164,7 @@ func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
 	require.JSONEq(t, `{"name": "ann", "plan": "two"}`, string(h.row("account", "ann").EncodedObject))
 }
 
-// patient is a kind that is tried again after an hour.
+// patient is a kind with a retry after an hour.
 type patient struct{ account }
 
 func (patient) Kind() string { return "patient" }
@@ -183,7 +183,7 @@ func TestAnInformInterruptsTheBackoff(t *testing.T) {
 	}})))
 	_, err := c.Inform(t.Context(), patient{account{Name: "ann", Plan: "bad"}}, nil)
 	require.NoError(t, err)
-	// After the first failure it waits for about an hour.
+	// After the first failure, it waits for about an hour.
 	waiting := h.eventually("patient", "ann", inState(deltatype.ResourceStateFailed))
 	h.awaitEvent(h.Prefix+"/patient/ann", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	_, err = c.Inform(t.Context(), patient{account{Name: "ann", Plan: "good"}}, nil)
@@ -212,7 +212,7 @@ func TestTheSameWakeUpTwiceWorksOnce(t *testing.T) {
 	close(finish)
 	h.eventually("account", "ann", synced(1))
 	h.signal("account", "ann")
-	// What comes after shows that the wake-ups are over.
+	// A later sync shows that the wake-ups have been handled.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(2))
@@ -263,7 +263,7 @@ func TestWorkThatIgnoresItsContextIsLeftBehindAndKeepsItsPlace(t *testing.T) {
 
 	_, err = c.Inform(t.Context(), serial{account{Name: "next"}}, nil)
 	require.NoError(t, err)
-	// The place is taken: the other one waits until Work has returned.
+	// The slot is taken: the other resource waits until Work has returned.
 	h.eventually("serial", "next", func(*deltatype.ResourceRow) bool { return h.countWakeUps("serial", "next") > 0 })
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("serial", "next").State)
 	close(release)
@@ -280,7 +280,7 @@ func TestPointerReceiversAndTheClientInTheContext(t *testing.T) {
 		if r.Object.Name != "first" {
 			return nil
 		}
-		// Work can inform: what it finds becomes a resource.
+		// Work can inform objects that it finds.
 		_, err := delta.ClientFromContext(ctx).Inform(ctx, &pointed{Name: "second"}, nil)
 		return err
 	}})))

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// informKeyed informs objects of a key.
+// informKeyed informs objects with a limit key.
 func (h *harness) informKeyed(c *delta.Client, mode tenantMode, key string, names ...string) {
 	h.t.Helper()
 	var objects []delta.Object
@@ -37,7 +37,8 @@ func (h *harness) hasSlot(kind, id string) bool {
 	return h.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND slot_key IS NOT NULL", kind, id) == 1
 }
 
-// The process that has written the outcome is killed before it wakes what waits for the slot. Nothing is told of it: a look at the key finds it.
+// The process that has written the outcome is killed before it wakes the next waiter for the slot. No notification says so: a check of the key finds
+// it.
 func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -64,7 +65,7 @@ func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	require.Equal(t, 1, h.row(mode.kind, "waits0").Attempt)
 }
 
-// However a call ends, what waits for its key goes on.
+// However a call ends, the next waiter for its key continues.
 func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -87,7 +88,7 @@ func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 					return delta.ResourceDelete(errors.New("410"))
 				case name == "failed" && !again:
 					return errors.New("503")
-				case name == "panics" && !again && mode.kind != "many_tenant": // whose calls have goroutines of their own
+				case name == "panics" && !again && mode.kind != "many_tenant": // whose calls run in their own goroutines
 					panic("nil map")
 				}
 				return nil
@@ -115,7 +116,7 @@ func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 	}
 }
 
-// CompleteTx keeps the slot until its transaction has committed, and frees it then. What is rolled back frees nothing.
+// CompleteTx keeps the slot until its transaction has committed, and frees it then. A rolled back transaction frees nothing.
 func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -128,7 +129,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback(context.Background()) //nolint:errcheck // it has committed, or is to be rolled back
+		defer tx.Rollback(context.Background()) //nolint:errcheck // committed, or to be rolled back
 		if err := r.CompleteTx(ctx, tx); err != nil {
 			return err
 		}
@@ -155,7 +156,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	require.LessOrEqual(t, meter.most["key"], keySlots)
 }
 
-// Calls of Finalize have slots too.
+// Calls of Finalize need slots too.
 func TestFinalizeHasASlotOfItsKey(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -186,7 +187,7 @@ func TestFinalizeHasASlotOfItsKey(t *testing.T) {
 	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL OR queued_at IS NOT NULL"))
 }
 
-// quietTenant has a key that its JSON does not have: to change it alone calls no Work.
+// quietTenant has a key that is not in its JSON: a change of the key alone calls no Work.
 type quietTenant struct {
 	Name string
 	Key  string `json:"-"`
@@ -234,7 +235,7 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	}
 	require.EqualValues(t, len(waiting), queued())
 
-	// Another key, or none: it waits there, where a slot is free.
+	// With another key, or none, it waits for that one, where a slot is free.
 	inform("other", "changes")
 	inform("", "clears")
 	for _, name := range []string{"changes", "clears"} {
@@ -250,7 +251,7 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	require.NoError(t, err)
 	until(t, func() bool { return h.waitsForKey(kind, "touched") })
 
-	// A resource that is paused in its call keeps its slot until the call ends, as it keeps its claim.
+	// A resource that is paused during its call keeps its slot until the call ends, like its claim.
 	_, err = c.Pause(t.Context(), kind, "holds0")
 	require.NoError(t, err)
 	require.True(t, h.hasSlot(kind, "holds0"))

@@ -14,10 +14,10 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// workersTogether leaves slots of the keys to the other processes: what calls workTogether waits for them with what it has.
+// workersTogether leaves slots of the keys to the other processes: calls of workTogether wait for these while holding theirs.
 var workersTogether = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}}
 
-// workTogether notes the process and waits for a call of another one, because a quick process might do everything by itself.
+// workTogether notes the process and waits for a call of another one, because a quick process might do all the work.
 func workTogether(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	if err := notePID(ctx, pool, id); err != nil {
 		return err
@@ -31,7 +31,7 @@ func workTogether(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	}
 }
 
-// clientTogether is the client of a test whose children are "together" as well, and is not started.
+// clientTogether returns a client that is not started, for a test whose children have the mode "together".
 func (h *harness) clientTogether(mode tenantMode) *delta.Client {
 	h.t.Helper()
 	h.exec("CREATE TABLE calls (id text, pid integer)")
@@ -42,7 +42,7 @@ func (h *harness) clientTogether(mode tenantMode) *delta.Client {
 	return h.client(config)
 }
 
-// Three processes take slots of a few keys, one of which dies with what it has. The oracle counts living claims in the database.
+// Three processes take slots of a few keys, and one dies with its slots. The oracle counts living claims in the database.
 func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// tenant is an object whose calls are limited by a key. Its kinds are worked in the different modes.
+// tenant is an object with a limit key. Its kinds are worked in different modes.
 type tenant struct{ Name, Key string }
 
 func (o tenant) ID() string       { return o.Name }
@@ -46,13 +46,13 @@ type batchedTenant struct{ tenant }
 func (batchedTenant) Kind() string                   { return "batched_tenant" }
 func (batchedTenant) Settings() delta.ObjectSettings { return keySettings(50) }
 
-// manyTenant is given to WorkBatch.
+// manyTenant is a kind with a WorkBatch.
 type manyTenant struct{ tenant }
 
 func (manyTenant) Kind() string                   { return "many_tenant" }
 func (manyTenant) Settings() delta.ObjectSettings { return keySettings(50) }
 
-// ratedTenant has a rate.
+// ratedTenant is a kind with a rate.
 type ratedTenant struct{ tenant }
 
 func (ratedTenant) Kind() string { return "rated_tenant" }
@@ -77,7 +77,7 @@ func modeOf[T delta.Object](object func(tenant) T) tenantMode {
 	}
 }
 
-// manyTenants is a controller that takes many in one call, which works them side by side.
+// manyTenants is a controller with a WorkBatch that works its resources in parallel.
 type manyTenants struct {
 	controller[manyTenant]
 	one func(context.Context, *deltatype.ResourceRow) error
@@ -108,7 +108,7 @@ func tenantModes() []tenantMode {
 	}
 }
 
-// startWithPool starts a client with connections of its own.
+// startWithPool starts a client with its own pool.
 func (h *harness) startWithPool(config *delta.Config) *delta.Client {
 	h.t.Helper()
 	pool, err := pgxpool.New(context.Background(), h.DatabaseURL)
@@ -125,7 +125,7 @@ func (h *harness) startWithPool(config *delta.Config) *delta.Client {
 	return c
 }
 
-// keyMeter counts calls by key, and notes the most that there were at once.
+// keyMeter counts concurrent calls by key, and notes the maximum.
 type keyMeter struct {
 	mu            sync.Mutex
 	running, most map[string]int
@@ -145,7 +145,7 @@ func (m *keyMeter) enter(key string) (leave func()) {
 	}
 }
 
-// awaitMost waits until so many calls of a key have run at once, at some time.
+// awaitMost waits until n calls of a key have run at once, at some time.
 func (m *keyMeter) awaitMost(ctx context.Context, key string, n int) {
 	for ctx.Err() == nil {
 		m.mu.Lock()
@@ -158,7 +158,7 @@ func (m *keyMeter) awaitMost(ctx context.Context, key string, n int) {
 	}
 }
 
-// watchKeys looks until the function is called at how many claims of a key are alive, and returns the most.
+// watchKeys counts the living claims of each key until most is called, which returns the maximum.
 func (h *harness) watchKeys(kind string) (most func() int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	found := make(chan int, 1)
@@ -176,7 +176,7 @@ func (h *harness) watchKeys(kind string) (most func() int) {
 		cancel()
 		return <-found
 	})
-	h.t.Cleanup(func() { most() }) // before its pool is closed, also where the test ends early
+	h.t.Cleanup(func() { most() }) // before the pool is closed, even if the test ends early
 	return most
 }
 
@@ -194,7 +194,7 @@ func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 					defer meter.enter(r.LimitKey)()
 				}
 				if r.LimitKey == "key1" {
-					meter.awaitMost(ctx, r.LimitKey, keySlots) // or a busy machine might never have two of them at once
+					meter.awaitMost(ctx, r.LimitKey, keySlots) // otherwise a busy machine might never run two at once
 				}
 				time.Sleep(rand.N(20 * time.Millisecond))
 				if _, again := failed.LoadOrStore(r.ObjectID, true); !again && rand.N(20) == 0 {
@@ -233,7 +233,7 @@ func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 	}
 }
 
-// Rows of a busy key stand in front of those of another, in each order that there is, and neither are worked nor have workflows.
+// Waiting rows of a busy key precede those of another key in every order. They are not worked, and have no workflows.
 func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -300,8 +300,8 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 	}
 }
 
-// noteCounts has the database note the calls of limit keys as they are counted against the rate, 0.25 seconds each: when the statement began, how many it
-// counted, and when the next call may begin after them.
+// noteCounts records calls of limit keys in the database as they are counted against the rate, 0.25 seconds each: when the statement began, how many
+// it counted, and when the next call may begin.
 func (h *harness) noteCounts() {
 	h.t.Helper()
 	h.exec(`CREATE TABLE counted (limit_key text, began timestamptz, calls integer, next_call_at timestamptz);
@@ -314,7 +314,7 @@ func (h *harness) noteCounts() {
 			WHEN (NEW.next_call_at IS DISTINCT FROM OLD.next_call_at) EXECUTE FUNCTION note_count()`)
 }
 
-// A busy machine makes a claim some time after its call was counted, so calls may be closer together than the rate says. None comes before its time.
+// On a busy machine, a claim may come some time after its call was counted, so calls may be closer together than the rate says. None comes early.
 func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

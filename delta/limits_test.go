@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A row that cannot be started, or a Temporal that refuses all of them, takes no room from others of its namespace.
+// Rows that cannot be started, or a Temporal that refuses all starts, take no room from other rows of the namespace.
 func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	t.Parallel()
 	woken := 0
@@ -31,7 +31,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	limits.forget([]string{"narrow", "wide"})
 	require.Equal(t, 1, woken, "dispatchers that had left rows look again")
 	require.Equal(t, 1, room())
-	for range 100 { // as often as it is tried again
+	for range 100 { // retries
 		limits.lease([]string{"narrow"})
 		limits.forget([]string{"narrow"})
 	}

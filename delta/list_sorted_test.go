@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// insertFailing adds resources that are degraded or failed, in the order of their ids, each with an earlier error and its latest, and ones that are not.
+// insertFailing inserts degraded and failed resources in the order of their ids, each with an earlier and a latest error, and some healthy ones.
 func insertFailing(t *testing.T, h *harness) {
 	t.Helper()
 	_, err := h.Pool.Exec(t.Context(), `
@@ -78,7 +78,7 @@ func TestResourcesAreFoundByTheirLatestError(t *testing.T) {
 	}
 }
 
-// Late is what KindStatus.Late counts, and nothing else.
+// Filter.Late matches exactly the resources that KindStatus.Late counts.
 func TestLateResourcesAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -136,7 +136,7 @@ func TestLateResourcesAreFound(t *testing.T) {
 	require.Equal(t, "d", list(delta.Filter{}, delta.SortedPage{}), "what was touched is due now")
 }
 
-// A command for many late resources looks at each page again: what was worked meanwhile is left alone.
+// A command for late resources checks each page again: resources worked meanwhile are left alone.
 func TestACommandForLateResourcesSkipsThoseWorkedMeanwhile(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -213,7 +213,7 @@ func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {
 		}
 	}
 
-	// A page goes on where the last one ended, whatever became of the rows before it.
+	// A page continues where the last one ended, even if earlier rows have changed.
 	page := delta.SortedPage{Sort: delta.SortError, Limit: 2}
 	first, err := c.ListSorted(t.Context(), failing, page)
 	require.NoError(t, err)

@@ -17,26 +17,26 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// works is the part of a controller that does not list.
+// works is a controller without a listing.
 type works struct{}
 
 func (works) Work(context.Context, *delta.Resource[mirror]) error { return nil }
 
-// lists is a List that is right.
+// lists has a valid List.
 type lists struct{}
 
 func (lists) List(context.Context, *delta.InformOptions) iter.Seq2[mirror, error] {
 	return func(func(mirror, error) bool) {}
 }
 
-// informs is an Inform of the controller's own.
+// informs has its own Inform.
 type informs struct{}
 
 func (informs) Inform(context.Context, *delta.InformOptions) (<-chan mirror, error) {
 	return nil, errors.New("not called")
 }
 
-// Each set of what a controller may embed is a controller, without a method that is ambiguous.
+// Each combination of embedded defaults is a controller without ambiguous methods.
 type (
 	withWorker   = delta.WorkerDefaults[mirror]
 	withInformer = delta.InformerDefaults[mirror]
@@ -127,7 +127,7 @@ func TestDefaultsCanBeEmbeddedInAnyCombination(t *testing.T) {
 	}
 }
 
-// Some that look like a List.
+// Methods that look like a List.
 type (
 	listOfAnother  struct{ listless }
 	listOfChannel  struct{ listless }
@@ -175,7 +175,7 @@ func TestAControllerWithListerDefaultsAndNoRightListIsRefused(t *testing.T) {
 	}
 }
 
-// yields is a controller with a List made of a function.
+// yields is a controller with a function as its List.
 type yields[T delta.Object] struct {
 	delta.WorkerDefaults[T]
 	delta.ListerDefaults[T]
@@ -221,7 +221,7 @@ func (l *logs) has(text string) bool {
 
 func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// A listing that breaks off half way is not one that leaves out the rest.
+// A listing that breaks off does not count as one that omits the rest.
 func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 	t.Parallel()
 	down := errors.New("503 Service Unavailable")
@@ -279,7 +279,7 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 				}
 				if broken.Load() {
 					context.AfterFunc(ctx, cancel)
-					go delta.FailInform(derived, down) // and nobody closes the channel
+					go delta.FailInform(derived, down) // and the channel stays open
 					return out, nil
 				}
 				cancel()
@@ -327,7 +327,8 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 	}
 }
 
-// failsOnce asks for a pass, waits until its first try has failed, and ends its run: later tries would list what the test has upstream by then.
+// failsOnce requests a pass, waits until its first attempt has failed, and ends its run: later attempts would see changes that the test makes
+// upstream.
 func (h *harness) failsOnce(c *delta.Client, params delta.ScheduleInformParams) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(h.t.Context())

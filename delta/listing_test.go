@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// mirror is a kind whose informer always lists all there is. It has no schedule: tests run it, and nobody else between.
+// mirror is a kind whose informer always lists everything. It has no schedule, so that only the test runs it.
 type mirror struct {
 	Name    string `json:"name"`
 	Version int    `json:"version"`
@@ -32,13 +32,13 @@ func (m mirror) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: -1, CompleteListing: true, MaxDeleted: 3, MaxDeletedShare: 0.2}
 }
 
-// Compare says that the note does not matter.
+// Compare ignores the note.
 func (m mirror) Compare(other delta.Object) (int, bool) {
 	o, ok := other.(mirror)
 	return m.Version - o.Version, ok
 }
 
-// upstream is what exists outside, under the test's control.
+// upstream is the system outside, controlled by the test.
 type upstream[T any] struct {
 	mu   sync.Mutex
 	all  []T
@@ -52,7 +52,7 @@ func (u *upstream[T]) set(all ...T) {
 	u.all = all
 }
 
-// failWith has listings fail with an error, until it is nil.
+// failWith makes listings fail with an error; nil ends that.
 func (u *upstream[T]) failWith(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -101,20 +101,20 @@ func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 	pass()
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 20}, h.countStates("mirror"))
 
-	// Three are gone: as many as may be in any case.
+	// Three are gone, as many as MaxDeleted always allows.
 	outside.set(newMirrors(17)...)
 	require.Equal(t, 3, pass().Deleted)
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 17, "deleted": 3}, h.countStates("mirror"))
 	require.NotNil(t, h.row("mirror", "m019").DueAt, "its row is removed after the retention")
 
-	// Half is gone: that is suspicious. What is listed is still taken.
+	// Half is gone, so the deletion is withheld. Listed objects are informed anyway.
 	outside.set(append(newMirrors(8), mirror{Name: "new", Version: 1})...)
 	run := pass()
 	require.Zero(t, run.Deleted)
 	require.EqualValues(t, 9, run.Withheld)
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 18, "deleted": 3}, h.countStates("mirror"))
 
-	// A pass that breaks off deletes nothing; neither does one that was narrowed.
+	// A pass that breaks off deletes nothing, nor does a narrowed one.
 	outside.set(newMirrors(16)...)
 	outside.fail = errors.New("upstream is down")
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, &delta.InformOptions{Limit: 16})
@@ -125,7 +125,7 @@ func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 	require.Zero(t, run.Deleted)
 	require.Equal(t, 2, pass().Deleted)
 
-	// Listed again, it is live again.
+	// A deleted resource that is listed again is live again.
 	outside.set(newMirrors(17)...)
 	require.Equal(t, 1, pass().Scheduled)
 	h.eventually("mirror", "m016", inState(deltatype.ResourceStateSynced))
@@ -202,7 +202,7 @@ func TestOptionsReachTheInformer(t *testing.T) {
 	require.Contains(t, outside.seen, given)
 }
 
-// Over random schedules of creations, clock skews, late appearances, failures and restarts, no object is ever missed.
+// No object is missed over random schedules of creations, clock skews, late appearances, failures and restarts.
 func TestTheCursorMissesNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -219,15 +219,15 @@ func TestTheCursorMissesNothing(t *testing.T) {
 	}
 }
 
-// cursedOverlap is how much earlier than its cursor a pass begins, and so bounds skew and lateness together.
+// cursedOverlap is how much earlier than its cursor a pass begins. It bounds the sum of skew and lateness.
 const cursedOverlap = 400 * time.Millisecond
 
-// outside is where objects are created by a clock that is off, and show up a while after.
+// outside creates objects by a skewed clock, and shows them with a delay.
 type outside struct {
 	h      *harness
 	random *rand.Rand
 	dated  bool
-	// shards are those that it is listed by; nil for as a whole.
+	// shards are the shards of listings; nil for complete listings.
 	shards []string
 
 	mu      sync.Mutex
@@ -269,8 +269,8 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 func (o *outside) create(round int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	// The clock by which objects are created jumps, back and forth: back by what the overlap allows for, since of more than that no cursor by time can know,
-	// and ahead by hours. Jumps of the database's clock are in TestTheCursorMissesNothingWhenClocksJumpByHours.
+	// The clock of creations jumps back by less than the overlap, because no time cursor can tolerate more, and ahead by hours. For jumps of the
+	// database's clock see TestTheCursorMissesNothingWhenClocksJumpByHours.
 	skew := time.Duration(o.random.Int64N(int64(cursedOverlap/4))) - cursedOverlap/8
 	if o.random.IntN(4) == 0 {
 		skew = time.Duration(o.random.Int64N(int64(48 * time.Hour)))
@@ -328,7 +328,7 @@ func (o *outside) run() {
 	}
 }
 
-// cursed is listed by hand, with a small overlap.
+// cursed is a kind without a schedule and with a small overlap.
 type cursed struct {
 	Name, Region string
 	Made         time.Time
@@ -342,13 +342,13 @@ func (c cursed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: 24 * time.Hour, InformOverlap: cursedOverlap}
 }
 
-// What a pass cannot have listed is not gone: here Work makes the object outside while the pass, which began after it, goes on.
+// An object that a pass cannot have listed is not gone: here Work creates the object outside while an earlier pass is still running.
 func TestAPassDoesNotDeleteResourcesSyncedMeanwhile(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	made, working, listing, finish := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
-	works, lists := sync.OnceFunc(func() { close(working) }), sync.OnceFunc(func() { close(listing) }) // each may be called again, as activities are
+	works, lists := sync.OnceFunc(func() { close(working) }), sync.OnceFunc(func() { close(listing) }) // each may be called again, because activities may
 	c := h.start(h.config(with(&controller[mirror]{
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan mirror, error) {
 			out := make(chan mirror)
@@ -384,7 +384,7 @@ func TestAPassDoesNotDeleteResourcesSyncedMeanwhile(t *testing.T) {
 	require.Zero(t, (<-ended).Deleted)
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("mirror", "m").State)
 
-	// The next one can tell.
+	// The next pass can tell.
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, run.Deleted)

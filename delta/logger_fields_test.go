@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// told is a kind whose methods write a line with the logger of their context.
+// told is a kind whose methods log a line with the logger of their context.
 type told struct{ Name string }
 
 func (o told) ID() string { return o.Name }
@@ -23,7 +23,7 @@ func (told) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1}
 }
 
-// toldMany is told, worked in batches.
+// toldMany is told with batches.
 type toldMany struct{ told }
 
 func (toldMany) Kind() string { return "toldMany" }
@@ -31,7 +31,7 @@ func (toldMany) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 500}
 }
 
-// telling writes a line in each method of a controller.
+// telling logs a line in each method of a controller.
 type telling[T delta.Object] struct{ controller[T] }
 
 func (*telling[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
@@ -54,7 +54,7 @@ func (*telling[T]) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan T
 	return none, nil
 }
 
-// tellingMany writes a line for the batch, and one for each of its resources.
+// tellingMany logs a line for the batch, and one for each of its resources.
 type tellingMany struct{ telling[toldMany] }
 
 func (*tellingMany) WorkBatch(ctx context.Context, all []*delta.Resource[toldMany]) []error {
@@ -65,7 +65,7 @@ func (*tellingMany) WorkBatch(ctx context.Context, all []*delta.Resource[toldMan
 	return make([]error, len(all))
 }
 
-// fieldsOf are the fields that a row's lines have.
+// fieldsOf returns the fields of a row's log lines.
 func fieldsOf(row *deltatype.ResourceRow, id string) []string {
 	return []string{
 		"kind=" + row.ObjectKind + " ", id, "namespace=" + row.Namespace + " ", fmt.Sprintf("generation=%d ", row.Generation), "attempt=1 ",
@@ -129,7 +129,7 @@ func TestTheLoggerHasTheFieldsOfTheCall(t *testing.T) {
 	}
 }
 
-// partly lists some objects, and fails then.
+// partly lists some objects, and then fails.
 type partly struct {
 	controller[mirror]
 	failure error
@@ -179,7 +179,7 @@ func testFailedPass(t *testing.T, hashed bool) {
 	require.True(t, logs.hasLine("level=WARN", "a pass of the informer failed", "kind=mirror ", "workflow_id="+first.WorkflowID+" ", "run_id="+first.RunID+" ",
 		"attempt=1 ", "trigger=request ", fmt.Sprintf("listed=%d new=%d changed=%d unchanged=%d stale=%d refused=%d unkept=0 deleted=0 withheld=0 ",
 			first.Listed, first.New, first.Changed, first.Unchanged, first.Stale, first.Refused), "took=", errBoom.Error()), logs.String())
-	// The SDK has answered Temporal, and written its own line before.
+	// The SDK has answered Temporal and logged its own line before.
 	<-failures
 	of := func(text string) (lines []string) {
 		for line := range strings.Lines(logs.String()) {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Not parallel: it exchanges the standard output.
+// Not parallel: it replaces the standard output.
 func TestTheDefaultLoggerWritesWarningsToStandardOutput(t *testing.T) {
 	read, write, err := os.Pipe()
 	require.NoError(t, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// scrapeMetrics asks the handler of a client, and returns the samples by name and labels.
+// scrapeMetrics calls a client's metrics handler, and returns the samples by name and labels.
 func scrapeMetrics(t *testing.T, c *delta.Client) map[string]float64 {
 	t.Helper()
 	answer := httptest.NewRecorder()
@@ -31,8 +31,7 @@ func scrapeMetrics(t *testing.T, c *delta.Client) map[string]float64 {
 	return parseSamples(t, answer.Body.String())
 }
 
-// scrapeAll is scrape that asks again while a busy machine has not answered in the seconds that the handler waits for the database, or has not
-// counted resources in them.
+// scrapeAll repeats scrapeMetrics while a busy machine has not answered within the handler's timeout, or has not counted resources in it.
 func scrapeAll(t *testing.T, c *delta.Client) (found map[string]float64) {
 	t.Helper()
 	until(t, func() bool {
@@ -66,7 +65,7 @@ func parseSamples(t *testing.T, text string) map[string]float64 {
 	return all
 }
 
-// clientWithPool is a client that is not started, on a pool of its own whose settings are changed.
+// clientWithPool returns a client that is not started, with its own pool and changed settings.
 func (h *harness) clientWithPool(config *delta.Config, change func(*pgxpool.Config)) *delta.Client {
 	h.t.Helper()
 	settings, err := pgxpool.ParseConfig(h.DatabaseURL)
@@ -80,7 +79,7 @@ func (h *harness) clientWithPool(config *delta.Config, change func(*pgxpool.Conf
 	return c
 }
 
-// awaitListeners waits until so many clients listen: a started one does a moment later, and the session of a stopped one takes a moment to end.
+// awaitListeners waits until n clients listen: a client begins a moment after its start, and the session of a stopped one ends a moment later.
 func (h *harness) awaitListeners(n int) {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -214,7 +213,7 @@ func TestMetricsAreReadOnceForManyScrapes(t *testing.T) {
 	for range 20 {
 		scrapeAll(t, c)
 	}
-	// Those of a failure, for which scrapeAll asks again, are kept for a second.
+	// A failed scrape, which scrapeAll repeats, is cached for a second.
 	took := time.Since(began)
 	require.LessOrEqual(t, read.n.Load()-before, int64(took/(10*time.Second))+1, "they are kept for 10 seconds; it took %s", took)
 
@@ -248,7 +247,7 @@ func TestMetricsDoNotWaitForALongCount(t *testing.T) {
 	until(t, func() bool { return scrapeMetrics(t, c)[counted] == 1 })
 }
 
-// heldUp is a tracer that has a statement take as long as a test likes.
+// heldUp is a tracer that delays a statement for as long as the test wants.
 type heldUp struct {
 	statement string
 	until     chan struct{}

@@ -16,7 +16,7 @@ import (
 
 type traceKey struct{}
 
-// seenCalls are what Middleware has seen.
+// seenCalls collects the calls that Middleware has seen.
 type seenCalls struct {
 	mu  sync.Mutex
 	all []string

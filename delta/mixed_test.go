@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// automatic is the kind of sized and bulky, and its BatchSize is left to Delta.
+// automatic is the kind of sized and bulky with an automatic BatchSize.
 type automatic struct{ account }
 
 func (automatic) Kind() string                   { return "sized" }
@@ -37,7 +37,7 @@ func bulkyMode() mode {
 	return modeFor(0, func(a account) bulky { return bulky{a} }, func(o bulky) account { return o.account })
 }
 
-// inBatchingModes runs a test with a BatchSize that is left to Delta, and with one that is given.
+// inBatchingModes runs a test with an automatic and with a fixed BatchSize.
 func inBatchingModes(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
 	t.Parallel()
@@ -50,7 +50,7 @@ func inBatchingModes(t *testing.T, test func(t *testing.T, g mode)) {
 	}
 }
 
-// inBatches are the batches of those of some resources whose rows name one.
+// inBatches returns the batches of resources whose rows name one, by id.
 func (g mode) inBatches(names []string) map[string]string {
 	g.t.Helper()
 	batches := map[string]string{}
@@ -62,7 +62,7 @@ func (g mode) inBatches(names []string) map[string]string {
 	return batches
 }
 
-// callCounter counts the calls of Work for each object, and those that came while another went on for the same object.
+// callCounter counts the calls of Work for each object, and those that overlap for the same object.
 type callCounter struct {
 	mu         sync.Mutex
 	calls, now map[string]int
@@ -88,7 +88,7 @@ func (c *callCounter) add(id string, n int) {
 	c.calls[id] += max(n, 0)
 }
 
-// startedBy is which client started the latest run of a workflow, and of how many resources; 0 for one with a workflow of its own.
+// startedBy returns the client that started the latest run of a workflow, and its number of resources; 0 for a single.
 func (h *harness) startedBy(workflowID string) (identity string, members int) {
 	h.t.Helper()
 	started := h.history(workflowID)[0].GetWorkflowExecutionStartedEventAttributes()
@@ -100,8 +100,8 @@ func (h *harness) startedBy(workflowID string) (identity string, members int) {
 	return started.GetIdentity(), batch.IDs.Len()
 }
 
-// Clients with different BatchSizes work one kind on one database. What a client leases has the workflow that its own setting says,
-// whichever of them works it then.
+// Clients with different BatchSizes share one kind and database. The setting of the client that leases a resource decides its workflow, whichever
+// client works it.
 func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -124,7 +124,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 		_, err := clients[identity].InformMany(t.Context(), objects, nil)
 		require.NoError(t, err)
 	}
-	// One of them alone, so that it is sure to lease something.
+	// One client alone, so that it certainly leases a resource.
 	clients["one"] = start("one", singles.controller)
 	inform("one", "first", 10)
 	for _, name := range all {
@@ -153,7 +153,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 			require.LessOrEqual(t, members, 1000)
 		}
 	}
-	// An inform wakes the dispatcher of its own client, but any of them may come first.
+	// An inform wakes its own client's dispatcher, but any client may come first.
 	for round, looked := 0, 0; len(leased) < len(clients); round++ {
 		require.Less(t, round, 20, "leased: %v", leased)
 		for identity := range clients {
@@ -178,8 +178,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	}
 }
 
-// What is informed with a higher priority while a batch is under way has a workflow of its own, or another batch, and the next slot that is
-// free: it does not wait for the end of the batch.
+// An urgent inform during a batch gets its own workflow, or another batch, and the next free slot: it does not wait for the end of the batch.
 func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		begun, slots := make(chan string, 200), make(chan struct{})
@@ -199,11 +198,11 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 		}
 		_, err := c.Inform(t.Context(), g.object(account{Name: "urgent"}), &delta.InformOpts{Priority: 1})
 		require.NoError(t, err)
-		// However long its way to the worker is: by then its activity runs, which waits for a slot.
+		// By then its activity runs on the worker, and waits for a slot.
 		until(t, func() bool {
 			return g.isExecuted(cmp.Or(g.row(g.kind, "urgent").WorkflowID, g.resourceWorkflow("urgent")))
 		})
-		// Each end of a call is the beginning of another one. The urgent one has its turn once it has come to wait for one.
+		// When a call ends, another one begins. The urgent resource is next once it waits for a slot.
 		worked := 8
 		for next := ""; next != "urgent"; worked++ {
 			require.Less(t, worked, len(members), "it waited for the end of the batch")
@@ -214,14 +213,14 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 	})
 }
 
-// What is informed with a higher priority while it waits in a batch that has not begun is taken out of it: the batch leaves it alone.
+// An urgent inform of a member of a batch that has not begun takes the member out of it: the batch skips it.
 func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		var counted callCounter
 		c, w := g.onTaskQueue("own", counted.work)
 		members := names("many", 100)
 		g.inform(c, nil, members...)
-		until(t, func() bool { return len(g.inBatches(members)) > 0 }) // in automatic mode, a few may have workflows of their own
+		until(t, func() bool { return len(g.inBatches(members)) > 0 }) // in automatic mode, a few may be singles
 		batches, urgent := g.inBatches(members), ""
 		for urgent = range batches {
 			break
@@ -252,8 +251,8 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 	})
 }
 
-// A resource in a batch has no workflow of its own that a plain signal would reach. Sent with a start, a signal does what it orders, and a
-// wake-up that orders nothing leaves the resource with its batch.
+// A resource in a batch has no own workflow that a plain signal would reach. A signal with start executes its command, and an empty wake-up leaves
+// the resource in its batch.
 func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
@@ -261,7 +260,7 @@ func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 		for _, name := range names("many", 100) {
 			g.awaitRow(name, synced(1))
 		}
-		// In automatic mode, a few may have workflows of their own.
+		// In automatic mode, a few may be singles.
 		batches := g.inBatches(names("many", 100))
 		members := slices.Sorted(maps.Keys(batches))
 		require.GreaterOrEqual(t, len(members), 4)

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// ledger is the outside world of a storm: it has Work done, notes each call, and compares it with those before.
+// ledger is the outside world of a storm: it executes Work, records each call, and compares it with earlier ones.
 type ledger struct {
 	t *testing.T
 	// long is true for a soak: then some faults and calls of Work last longer than a claim.
@@ -28,13 +28,13 @@ type ledger struct {
 	mu     sync.Mutex
 	random *rand.Rand
 	begun  int
-	// last are the latest calls of Work, done what was done last, and seen the rows as they were seen last, by object id.
+	// last has the latest call of Work, done the latest deed, and seen the latest row that was read, by object id.
 	last map[string]call
 	done map[string]deed
 	seen map[string]deltatype.ResourceRow
 	// synced are resources that may have been synced once, by object id: their children may be worked.
 	synced map[string]bool
-	// changed says after how many calls the latest plan of a resource was done for the first time.
+	// changed is the number of calls after which the latest plan of a resource was first done.
 	changed map[string]change
 }
 
@@ -43,7 +43,7 @@ type change struct {
 	after int
 }
 
-// deed is what a call of Work does outside.
+// deed is the effect of a call of Work outside.
 type deed struct {
 	row, generation int64
 	plan            string
@@ -52,13 +52,13 @@ type deed struct {
 // call is a call of Work.
 type call struct {
 	deed
-	number  int // of all calls
+	number  int // among all calls
 	attempt int
 	running bool
 	verdict verdict
 }
 
-// verdict is what came of a call of Work.
+// verdict is the result of a call of Work.
 type verdict string
 
 const (
@@ -67,7 +67,7 @@ const (
 	snoozes  verdict = "snoozes"
 	degrades verdict = "degrades"
 	deletes  verdict = "deletes"
-	// released is a failure whose claim was lost meanwhile: the attempt does not count.
+	// released is a failure after the claim was lost: the attempt does not count.
 	released verdict = "released"
 )
 
@@ -85,14 +85,14 @@ func (l *ledger) calls() int {
 	return l.begun
 }
 
-// latestOf is the latest call for a resource, and what was done last.
+// latestOf returns the latest call for a resource, and its latest deed.
 func (l *ledger) latestOf(id string) (call, deed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last[id], l.done[id]
 }
 
-// workWith is Work, for a process with a pool: while the storm lasts, anything may come of a call.
+// workWith returns the Work of a process with a pool. During a storm, a call may have any result.
 func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 	return func(ctx context.Context, j job) (err error) {
 		dice, pause := l.beginCall(j)
@@ -125,7 +125,7 @@ func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 		case 7:
 			l.maySync(j)
 			if err := completeInTx(ctx, pool, j, true); err != nil {
-				// The answer to the commit may be lost: the row tells.
+				// The answer to the commit may be lost: the row shows the result.
 				l.noteDone(j)
 				return err
 			}
@@ -143,7 +143,7 @@ func (l *ledger) maySync(j job) {
 	l.synced[j.ObjectID] = true
 }
 
-// completeInTx completes a resource in a transaction of the user's, and commits it or not.
+// completeInTx completes a resource in a user's transaction, and commits it or not.
 func completeInTx(ctx context.Context, pool *pgxpool.Pool, j job, commits bool) error {
 	tx, err := pool.Begin(ctx)
 	if err != nil {
@@ -156,7 +156,7 @@ func completeInTx(ctx context.Context, pool *pgxpool.Pool, j job, commits bool) 
 	return tx.Commit(ctx)
 }
 
-// beginCall notes the beginning of a call, and says what is to come of it, and how long it takes.
+// beginCall notes the beginning of a call, and draws its result and duration.
 func (l *ledger) beginCall(j job) (dice int, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -179,7 +179,7 @@ func (l *ledger) beginCall(j job) (dice int, pause time.Duration) {
 
 func deedOf(j job) deed { return deed{j.ID, j.Generation, j.Object.Plan} }
 
-// compareCalls fails the test if a call may not follow the one before. The lock is held.
+// compareCalls fails the test if a call must not follow the one before. The lock is held.
 func (l *ledger) compareCalls(j job, before, now call) {
 	switch {
 	case before.running:
@@ -207,14 +207,14 @@ func (l *ledger) compareCalls(j job, before, now call) {
 	}
 }
 
-// noteDone notes what a call has done outside.
+// noteDone notes the deed of a call.
 func (l *ledger) noteDone(j job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.done[j.ObjectID] = deedOf(j)
 }
 
-// endCall notes what came of a call.
+// endCall notes the result of a call.
 func (l *ledger) endCall(ctx context.Context, j job, what verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,13 +229,13 @@ func (l *ledger) endCall(ctx context.Context, j job, what verdict) {
 	}
 	last := l.last[j.ObjectID]
 	if last.deed != deedOf(j) || last.attempt != j.Attempt {
-		return // it has been told of: another one runs
+		return // the overlap is noted already: another call is running
 	}
 	last.running, last.verdict = false, what
 	l.last[j.ObjectID] = last
 }
 
-// requireTouched fails the test where a resource was not worked after its parents had changed for the last time.
+// requireTouched fails the test if a resource was not worked after the last change of its parents.
 func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -246,7 +246,7 @@ func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
 	}
 }
 
-// checkRow compares a row with how it was seen before.
+// checkRow compares a row with its previous read.
 func (l *ledger) checkRow(row *deltatype.ResourceRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,7 +20,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stormEach, stormBatched and stormAuto are a kind in each mode, with claims as short as a busy machine allows. Some of their resources have others as parents.
+// stormEach, stormBatched and stormAuto are a kind in each mode, with the shortest claims that a busy machine allows. Some of their resources have
+// others as parents.
 type stormEach struct{ account }
 
 func (stormEach) Kind() string                     { return "storm-each" }
@@ -46,7 +47,7 @@ func stormSettings(size int, kind string) delta.ObjectSettings {
 	return s
 }
 
-// stormParents are those of a resource: r05 has r04, and r07 has r05, so that r07 waits for both.
+// stormParents returns the parents of a resource: r05 has r04, and r07 has r05, so that r07 waits for both.
 func stormParents(kind, name string) []delta.Ref {
 	n, err := strconv.Atoi(strings.TrimPrefix(name, "r"))
 	switch {
@@ -62,12 +63,12 @@ func stormParents(kind, name string) []delta.Ref {
 const (
 	stormUsers    = 3
 	stormAttempts = 3
-	// stormRound is how long a storm of a long soak lasts, before it is looked at what became of the resources.
+	// stormRound is how long a storm of a long soak lasts before the resources are checked.
 	stormRound = 20 * time.Second
 )
 
-// Whatever happens to resources, processes, Postgres and Temporal, and in whatever order: Work runs for a resource by one at a time, each
-// attempt leaves a trace, no older write comes after a newer one, and when the storm is over each resource comes to rest as its model says.
+// Whatever happens to resources, processes, Postgres and Temporal, and in whatever order: only one call of Work runs for a resource at a time, each
+// attempt leaves a trace, no older write follows a newer one, and after the storm each resource settles as its model says.
 func TestSoakOfResources(t *testing.T) {
 	long := soak.Time(t, 4*time.Second)
 	t.Parallel()
@@ -78,7 +79,7 @@ func TestSoakOfResources(t *testing.T) {
 	}{
 		{24, modeFor(-1, func(a account) stormEach { return stormEach{a} }, func(o stormEach) account { return o.account })},
 		{24, modeFor(-1, func(a account) stormBatched { return stormBatched{a} }, func(o stormBatched) account { return o.account })},
-		// More than may have workflows of their own at once.
+		// More than become singles at once.
 		{40, modeFor(-1, func(a account) stormAuto { return stormAuto{a} }, func(o stormAuto) account { return o.account })},
 	} {
 		t.Run(c.kind, func(t *testing.T) {
@@ -90,8 +91,8 @@ func TestSoakOfResources(t *testing.T) {
 	}
 }
 
-// soakSeed is what a soak draws its faults from: DELTA_TEST_SEED, or another one each time. Log it: it repeats what the test does, not how
-// processes and servers interleave.
+// soakSeed returns the seed of a soak's faults: DELTA_TEST_SEED, or a new one. Log it: it reproduces the test's actions, but not the interleaving of
+// processes and servers.
 func soakSeed(t *testing.T) uint64 {
 	t.Helper()
 	given := os.Getenv("DELTA_TEST_SEED")
@@ -103,7 +104,7 @@ func soakSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// storm is what happens to resources, and the model of them.
+// storm has the faults and actions on resources, and their model.
 type storm struct {
 	mode
 	seed uint64
@@ -113,7 +114,7 @@ type storm struct {
 
 	processesMu sync.Mutex
 	processes   [2]*process
-	// faults are those that last for a while; ended are processes that are stopping.
+	// faults are faults that last for a while; ended are processes that are stopping.
 	faults, ended sync.WaitGroup
 	acts          atomic.Int64
 	plans         atomicCounter
@@ -133,7 +134,7 @@ func newStorm(g mode, seed uint64, resources int) *storm {
 	return s
 }
 
-// rage lets storms pass one after the other, and sees each time that all is well afterwards.
+// rage runs one storm after another, and checks after each that the model holds.
 func (s *storm) rage(long time.Duration) {
 	for i := range s.processes {
 		s.processes[i] = s.startProcess()
@@ -176,7 +177,7 @@ func (s *storm) rage(long time.Duration) {
 	}
 }
 
-// watchRows looks at the rows all the while: what must never be is not seen for a moment either.
+// watchRows reads the rows continuously: forbidden states must not be visible even for a moment.
 func (s *storm) watchRows(until time.Time) {
 	for time.Now().Before(until) && !s.t.Failed() {
 		for _, id := range s.ids {
@@ -188,8 +189,8 @@ func (s *storm) watchRows(until time.Time) {
 	}
 }
 
-// endFaults ends all faults, and waits until nothing is due any more. With help, leases, also of touches, and the graces for timers of workflows that were ended are
-// not waited for.
+// endFaults ends all faults, and waits until nothing is due. If helps is set, it skips leases, also of touches, and the graces for timers of
+// terminated workflows.
 func (s *storm) endFaults(helps bool) {
 	s.calm.Store(true)
 	for _, p := range s.processes {
@@ -209,7 +210,7 @@ func (s *storm) endFaults(helps bool) {
 	s.awaitRest()
 }
 
-// awaitRest waits until nothing is due any more, and nothing is to be touched. What waits for a parent rests when that does.
+// awaitRest waits until nothing is due and nothing is to be touched. Resources that wait for a parent are done when the parent is.
 func (s *storm) awaitRest() {
 	restless := ""
 	until(s.t, func() bool {
@@ -262,8 +263,8 @@ func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 	}
 }
 
-// requireLast informs all resources once more, and waits until they are synced. A machine with much to do loses claims that are as short as theirs, and
-// each costs an attempt, so there are as many as it takes.
+// requireLast informs all resources once more, and waits until they are synced. A busy machine loses claims as short as theirs, and each costs an
+// attempt, so MaxAttempts is high.
 func (s *storm) requireLast(plan string) {
 	for _, u := range s.users {
 		for _, id := range u.ids {
@@ -294,7 +295,7 @@ func planOf(t *testing.T, row *deltatype.ResourceRow) string {
 	return object.Plan
 }
 
-// lastAttempts are those of the latest errors of a row, without those of starts that failed.
+// lastAttempts returns the attempts of the latest errors of a row, without those of failed starts.
 func lastAttempts(row *deltatype.ResourceRow, n int) (all []int) {
 	for _, e := range row.Errors {
 		if e.Attempt > 0 {

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// each and batched are the same kind in the two modes.
+// each and batched are the same kind in the two modes: singles and batches.
 type each struct{ account }
 
 func (each) Kind() string                   { return "each" }
@@ -42,7 +42,7 @@ type job struct {
 	CompleteTx func(context.Context, pgx.Tx) error
 }
 
-// mode is what a test needs of one.
+// mode has what a test needs of a mode.
 type mode struct {
 	*harness
 	kind       string
@@ -50,7 +50,7 @@ type mode struct {
 	controller func(work func(context.Context, job) error) func(*delta.Controllers)
 }
 
-// inEachMode runs a test of what holds in either.
+// inEachMode runs a test in both modes.
 func inEachMode(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
 	inModes(t, test,
@@ -165,7 +165,7 @@ func TestBothModesMapEachOutcomeToItsState(t *testing.T) {
 		row = g.awaitRow("gone", inState(deltatype.ResourceStateDeleted))
 		require.Equal(t, "resource deleted: 404", row.Errors[0].Error)
 
-		// What degraded is seen by itself.
+		// Degraded resources are checked separately.
 		g.awaitRow("degrades", func(r *deltatype.ResourceRow) bool { return r.WorkflowID == g.Prefix+"/"+g.kind+"/degrades" })
 
 		seen := map[delta.EventCategory]int{}
@@ -211,7 +211,7 @@ func TestBothModesSyncAnInformDuringWorkNext(t *testing.T) {
 		require.NoError(t, err)
 		g.inform(c, nil, names("more", 10)...)
 		for _, name := range names("more", 10) {
-			g.awaitRow(name, synced(1)) // others do not wait for it
+			g.awaitRow(name, synced(1)) // other resources do not wait
 		}
 		require.Empty(t, started, "Work is called for a resource by one at a time")
 		finish <- struct{}{}
@@ -315,7 +315,7 @@ func TestBothModesTakeCommands(t *testing.T) {
 		_, err = c.Invalidate(t.Context(), g.object(account{Name: "ok00"}))
 		require.NoError(t, err)
 		g.awaitRow("ok00", synced(2))
-		// A signal to a member: its own workflow takes it.
+		// A signal to a member goes to its own workflow.
 		_, err = g.Temporal.SignalWithStartWorkflow(t.Context(), g.Prefix+"/"+g.kind+"/ok01", "invalidate", nil,
 			client.StartWorkflowOptions{ID: g.Prefix + "/" + g.kind + "/ok01", TaskQueue: g.Prefix + "/" + g.kind},
 			workflows.ResourceName, map[string]any{"kind": g.kind, "object_id": "ok01"})
@@ -365,7 +365,7 @@ func TestBothModesCompleteInTheUsersTransaction(t *testing.T) {
 		row = g.awaitRow("fails-after", synced(1))
 		require.Empty(t, row.Errors)
 		require.Equal(t, 3, g.countEffects())
-		// They go on from there.
+		// They continue as usual.
 		g.awaitRow("commits", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 		_, err := c.Inform(t.Context(), g.object(account{Name: "commits", Plan: "new"}), nil)
 		require.NoError(t, err)

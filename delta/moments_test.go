@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// asks are what can be asked of a resource, each of one that is named for it.
+// asks are the commands for a resource. Each is given to the resource of that name.
 var asks = []string{"inform", "invalidate", "delete", "retry", "pause", "nothing"}
 
 // calls counts calls of Work, by resource.
@@ -37,7 +37,7 @@ func (c *calls) countOf(name string) int {
 	return c.n[name]
 }
 
-// orderEach gives each resource the command that it is named for, all of which are in one state.
+// orderEach gives each resource the command of its name. All of them are in one state.
 func (g mode) orderEach(c *delta.Client, state deltatype.ResourceState) {
 	g.t.Helper()
 	refused := func(err error, allowed bool) {
@@ -79,7 +79,7 @@ func TestBothModesTakeCommandsBeforeTheAttempt(t *testing.T) {
 	})
 }
 
-// A batch that was started and has not begun takes its members as they are when it begins.
+// A batch that was started but has not begun reads its members when it begins.
 func TestABatchReadsItsMembersWhenItBegins(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -96,7 +96,7 @@ func TestABatchReadsItsMembersWhenItBegins(t *testing.T) {
 	g.orderEach(c, deltatype.ResourceStateScheduled)
 	step, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
-	require.Equal(t, 4, step.Synced, "invalidate and retry were refused, and what was informed anew is still the batch's")
+	require.Equal(t, 4, step.Synced, "invalidate and retry were refused, and a new inform leaves the resource in its batch")
 	require.Equal(t, 5, step.Resting, "and what was deleted rests")
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
@@ -127,7 +127,7 @@ func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
 		}
 		g.orderEach(c, deltatype.ResourceStatePending)
 		close(finish)
-		// What a pause meets at work goes on to its end.
+		// Work that is running when its resource is paused continues to its end.
 		row := g.awaitRow("pause", synced(1))
 		require.True(t, row.Paused)
 		g.settlesAsAsked(c, 2)
@@ -138,8 +138,8 @@ func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
 	})
 }
 
-// Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked. They rest
-// for an hour until all have been asked, however long that takes, and are due when the test says so.
+// Synced resources get commands before they expire. The others expire when they are due, and so do those with a command. The test sets an expiry of
+// an hour until all commands are given, however long that takes, and then makes the resources due.
 func TestBothModesTakeCommandsAtRest(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -176,14 +176,14 @@ func TestBothModesTakeCommandsAtRest(t *testing.T) {
 	})
 }
 
-// What waits for another attempt is asked: by then it is with its own workflow, in either mode.
+// Resources that wait for a retry get commands: in both modes, they are singles by then.
 func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		c := g.client(g.config(g.controller(func(_ context.Context, j job) error {
 			worked.add(j.ObjectID)
 			if worked.countOf(j.ObjectID) == 1 {
-				return delta.ResourceSnooze(time.Hour) // until all have been asked, and the test says that they are due
+				return delta.ResourceSnooze(time.Hour) // until all commands are given, and the test makes them due
 			}
 			return nil
 		})))
@@ -210,16 +210,14 @@ func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
 	})
 }
 
-// comesDue has all resources in a state be due at once, whatever they wait for: a dispatcher steps in, as it does where Temporal has
-// lost their timers.
+// comesDue makes all resources in a state due at once. A dispatcher wakes them, as it does if Temporal has lost their timers.
 func (g mode) comesDue(state deltatype.ResourceState) {
 	g.t.Helper()
 	_, err := g.Pool.Exec(g.t.Context(), "UPDATE delta_resource SET due_at = now(), dispatch_at = now() WHERE state = $1", state)
 	require.NoError(g.t, err)
 }
 
-// settlesAsAsked sees what becomes of those that were asked before they were synced, or while they were: what was informed
-// meanwhile is synced, and so often.
+// settlesAsAsked checks the resources that got commands before or during their attempt: an inform during Work is synced, once each.
 func (g mode) settlesAsAsked(c *delta.Client, informed int64) {
 	g.t.Helper()
 	row := g.awaitRow("inform", synced(2))

@@ -16,19 +16,19 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// The server starts the workflow of a schedule under its id and the time, and its own workflow of the schedule under a prefix.
+// Temporal starts a schedule's workflow under the schedule's id and the time, and its own workflow of the schedule under a prefix.
 const (
 	scheduledAt    = "-2006-01-02T15:04:05Z"
 	schedulePrefix = "temporal-sys-scheduler:"
 )
 
-// idPieces are what ids of the property test are made of.
+// idPieces are the parts of ids in the property test.
 var idPieces = []string{
 	"a", "Z", "0", "/", ":", "+", "%", "%2", "%20", "%25", "~", "~~", " ", "  ", ".", "-", "&", `"`, `\`, "é", "ß", "日本", "👩‍👩‍👧‍👦", "😀", "e\u0301",
 	"\u0301", "שלום", "مرحبا", "\u202e", "\u00a0", "\u2028", "\ufeff", "\U0010ffff", "batch/", "inform:", "installation",
 }
 
-// anyID is a valid object id.
+// anyID returns a valid object id.
 func anyID(r *mathrand.Rand) string {
 	most := 1 + r.IntN(db.MaxObjectIDBytes)
 	if r.IntN(4) == 0 {
@@ -44,7 +44,7 @@ func anyID(r *mathrand.Rand) string {
 			piece = string(rune(0x20 + r.IntN(0xd7ff-0x20)))
 		}
 		if r.IntN(8) == 0 {
-			piece = strings.Repeat(piece, 1+r.IntN(64)) // whole ids of one sort of characters
+			piece = strings.Repeat(piece, 1+r.IntN(64)) // so that some ids have one sort of characters only
 		}
 		if checkObjectID(piece) != nil {
 			continue
@@ -64,11 +64,11 @@ func anyID(r *mathrand.Rand) string {
 	return id
 }
 
-// similarIDs are ids that might be taken for this one.
+// similarIDs returns ids that might be confused with this one.
 func similarIDs(id, name string) (all []string) {
 	candidates := []string{id + " ", " " + id, strings.TrimSpace(id), id + "~", id + "/", url.PathEscape(id), workflows.EscapeID(id), id + "\u0301"}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		candidates = append(candidates, name[i+1:]) // the name is an id itself
+		candidates = append(candidates, name[i+1:]) // the end of the name may be an id itself
 	}
 	_, size := utf8.DecodeLastRuneInString(id)
 	candidates = append(candidates, id[:len(id)-size], id[:len(id)-size]+"x", "x"+id[1:])
@@ -82,7 +82,7 @@ func similarIDs(id, name string) (all []string) {
 
 var notPrintable = regexp.MustCompile(`[^!-~]`)
 
-// requireName checks what is the same for all names: a gRPC header holds them, and a Temporal with SQL persistence keeps them whole.
+// requireName checks the rules for all names: a gRPC header can hold them, and a Temporal with SQL persistence does not cut them.
 func requireName(t *testing.T, name string) {
 	t.Helper()
 	require.LessOrEqual(t, len(name), workflows.MaxID, name)
@@ -134,7 +134,7 @@ func TestNamesOfResources(t *testing.T) {
 	require.Greater(t, shortenedNames, 200)
 }
 
-// Names are in Temporal for as long as resources are: another one would give each of them a second workflow.
+// Temporal keeps names as long as resources exist: a changed name would give each of them a second workflow.
 func TestNamesAreStable(t *testing.T) {
 	t.Parallel()
 	n := names{prefix: "delta"}
@@ -184,7 +184,7 @@ func TestNamesHaveRoomForTemporalsSuffixes(t *testing.T) {
 			unique("batches of "+of, n.batches(kind))
 			unique("informs of "+of, n.inform(kind))
 			unique("informs' task queue of "+of, "task queue "+n.informQueue(kind))
-			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are no workflows
+			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are not workflows
 			for _, id := range []string{"x", "batch/x", "~", strings.Repeat("x", db.MaxObjectIDBytes)} {
 				resource := n.resource(kind, id)
 				unique(id+" of "+of, resource)

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// What rests takes a change at once: what was due in a day, or never, is due by the settings that hold now.
+// A change applies to settled resources at once: a timer of a day, or none, is replaced by the new settings.
 func TestSettingANamespaceWakesSettledResources(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -54,7 +54,7 @@ func TestSettingANamespaceWakesSettledResources(t *testing.T) {
 	})
 }
 
-// What is set while clients run holds on each of them at once, and for those that start later, until it is reset.
+// Settings changed while clients are running apply to all of them at once, and to clients that start later, until they are reset.
 func TestANamespaceIsSetForAllClientsAndGoesBeforeTheirConfig(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// Nobody asks for a connection while he holds one: a pool of a single one, which Work uses too, is slow and suffices.
+// No code asks for a connection while holding one: a pool of a single connection, which Work uses too, is slow but sufficient.
 func TestOneConnectionSuffices(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -52,7 +52,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	var logs logBuffer
 	config.Logger = logs.logger()
 	c := h.start(config)
-	// What deadlocks would wait for ever: the tests of a busy machine do not.
+	// A deadlock would wait for ever, so this bound may be long.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	objects := makeObjects(object, names("ok", 50)...)
@@ -99,7 +99,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	require.ErrorIs(t, c.Stop(ended), context.DeadlineExceeded)
 	h.closesAttempts(&logs)
 
-	// More than one statement takes, which is a transaction.
+	// More than one statement takes, so that there is a transaction.
 	_, err = c.InformMany(ctx, makeObjects(object, names("more", 3000)...), nil)
 	require.NoError(t, err)
 	until(t, func() bool { return h.Pool.Stat().AcquiredConns() == 0 }, "others are told in the background")

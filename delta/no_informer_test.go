@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// blind is a kind that lists nothing.
+// blind is a kind without a listing.
 type blind struct{ account }
 
 func (blind) Kind() string { return "blind" }

@@ -17,8 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// skipToDispatch lets time pass until a dispatcher is to look at the rows of a kind that are not worked: by itself, a minute after they are due at
-// the latest.
+// skipToDispatch ages the rows until a dispatcher reads those of a kind that are not worked: without it, a minute after they are due.
 func (h *harness) skipToDispatch(kind string) {
 	h.t.Helper()
 	require.Zero(h.t, h.countRows(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
@@ -28,7 +27,7 @@ func (h *harness) skipToDispatch(kind string) {
 		WHERE kind = $1 AND state <> 'pending' AND dispatch_at > now()`, kind)
 }
 
-// terminateWorkflows ends workflows as an operator does, without a word to anybody.
+// terminateWorkflows terminates workflows, as an operator does.
 func (h *harness) terminateWorkflows(workflowIDs ...string) {
 	h.t.Helper()
 	done := map[string]bool{}
@@ -37,7 +36,7 @@ func (h *harness) terminateWorkflows(workflowIDs ...string) {
 			continue
 		}
 		done[id] = true
-		// A busy machine may be late with the answer. That of the next call is that it is over then.
+		// The answer may be late on a busy machine. Then the next call answers that the workflow has ended.
 		isAsked := false
 		until(h.t, func() bool {
 			err := h.Temporal.TerminateWorkflow(context.Background(), id, "", "the test terminates it")
@@ -80,7 +79,7 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 	})
 }
 
-// slow and slowBatched are a kind in the two modes that waits for a quarter of an hour after its third attempt.
+// slow and slowBatched are a kind in the two modes that waits a quarter of an hour after its third attempt.
 type slow struct{ account }
 
 func (slow) Kind() string                   { return "slow" }
@@ -97,7 +96,7 @@ func slowSettings(size int) delta.ObjectSettings {
 	return s
 }
 
-// Workflows are ended while they wait for their timers. One that was at an attempt could make another one before the test goes on.
+// Workflows are terminated while they wait for their timers. During an attempt, another attempt might follow before the test continues.
 func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 	soak.Long(t)
 	inModes(t, func(t *testing.T, g mode) {
@@ -134,7 +133,7 @@ func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 		modeFor(0, func(a account) slowBatched { return slowBatched{a} }, func(o slowBatched) account { return o.account }))
 }
 
-// onTaskQueue starts a client whose workflows are queued on a task queue of the user's, and the worker that works them once it is started.
+// onTaskQueue starts a client whose workflows wait on a user's task queue, and returns the worker that will run them once started.
 func (g mode) onTaskQueue(name string, work func(context.Context, job) error) (*delta.Client, sdkworker.Worker) {
 	g.t.Helper()
 	config := g.config(g.controller(work))
@@ -165,7 +164,7 @@ func (g mode) queuedFor(names ...string) (ids []string) {
 	return ids
 }
 
-// Also a batch, before its attempt.
+// Batches too, before their attempt.
 func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -188,7 +187,7 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 	})
 }
 
-// A workflow stays on the task queue that it was started on. If nobody polls it any more, the row gets a workflow on the new one.
+// A workflow stays on its task queue. If nobody polls that any more, the row gets a workflow on the new task queue.
 func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
@@ -224,13 +223,13 @@ func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 	})
 }
 
-// awaitSignal waits until a workflow was told to look at its row.
+// awaitSignal waits until a workflow has received a wake-up.
 func (h *harness) awaitSignal(workflowID string) {
 	h.t.Helper()
 	h.awaitEvent(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowExecutionSignaledEventAttributes() != nil })
 }
 
-// Late resources are those that somebody should look at, whatever dispatchers do with them.
+// Late resources need attention, whatever dispatchers do with them.
 func TestLateCountsOverdueAndLostResources(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

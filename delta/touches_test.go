@@ -111,7 +111,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	// One of them is locked for a while, and delays no other.
 	tx, err := f.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it has only locked
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it only holds locks
 	_, err = tx.Exec(t.Context(), `SELECT FROM delta_resource WHERE object_id = 'p07' FOR UPDATE`)
 	require.NoError(t, err)
 	f.start(f.touchedConfig(f.payments()))
