@@ -92,7 +92,7 @@ func (h *harness) isExecuted(workflowID string) bool {
 	})
 }
 
-// order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
+// orderByID sends a signal to a resource's own workflow, and starts the workflow if it is not running, like the guide's command.
 func (g mode) orderByID(workflowID, signal string, ref map[string]any) {
 	g.t.Helper()
 	ref["kind"] = g.kind

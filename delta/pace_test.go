@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// paced is the pace of a kind in automatic mode, on a clock of the test's own.
+// paced is the pace of a kind in automatic mode, with a clock of the test.
 type paced struct {
 	*pace
 	clock time.Time
@@ -22,10 +22,10 @@ func newPaced(parallelism int) *paced {
 	return p
 }
 
-// pass lets time pass.
+// pass advances the clock.
 func (p *paced) pass(d time.Duration) { p.clock = p.clock.Add(d) }
 
-// worked has so many single workflows woken, whose attempts end at once.
+// worked wakes n singles, whose attempts end at once.
 func (p *paced) worked(n int) {
 	p.woke(n)
 	for range n {
@@ -41,7 +41,7 @@ func TestAFewResourcesAreSinglesBeforeAnyMeasurement(t *testing.T) {
 	require.Equal(t, 4, p.singles())
 	p.woke(4)
 	require.Zero(t, p.singles())
-	p.woke(10) // which another lease was under way for
+	p.woke(10) // by a lease in progress
 	require.Zero(t, p.singles())
 	p.Attempted()
 	require.Zero(t, p.singles())
@@ -49,7 +49,7 @@ func TestAFewResourcesAreSinglesBeforeAnyMeasurement(t *testing.T) {
 		p.Attempted()
 	}
 	require.Equal(t, 16, p.singles())
-	p.Attempted() // of what another client has woken
+	p.Attempted() // of a resource that another client has woken
 	require.Equal(t, 16, p.singles())
 }
 
@@ -65,7 +65,7 @@ func TestFailedWakeUpsTakeNoRoom(t *testing.T) {
 		require.Equal(t, 16, p.singles())
 	}
 	p.woke(3)
-	p.Attempted() // its start had an effect, although the call had failed
+	p.Attempted() // the start had an effect, although the call failed
 	p.forget(3)
 	require.Equal(t, 16, p.singles())
 }
@@ -89,7 +89,7 @@ func TestHalfASecondOfWorkBoundsTheSingles(t *testing.T) {
 	}
 }
 
-// An attempt that ended on another client is not told here.
+// The pace does not learn of an attempt that ended on another client.
 func TestWakeUpsAreForgottenAfterALease(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
@@ -153,7 +153,7 @@ func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 		{1000, 100, 1000, false},
 		{0, 16, 32, true},
 		{0, 15, 32, false},
-		{0, 1, 1, true}, // half full: Work takes long, and as much is due as it can take
+		{0, 1, 1, true}, // half full: Work is slow, and the due rows fill its capacity
 	} {
 		p := newPaced(8)
 		p.worked(c.ended)
@@ -168,7 +168,7 @@ func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order, both sizes are within their bounds, and what is under way in single workflows is too.
+// Whatever happens in whatever order, both sizes stay within their bounds, and so does the number of singles in progress.
 func TestPaceStaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -207,14 +207,14 @@ func TestPaceStaysWithinItsBounds(t *testing.T) {
 			}
 			require.LessOrEqual(t, len(p.ended), 5120)
 		}
-		// However it has been used: after a pause it is as it was at first, but for what it knows of Work.
+		// After a pause, the pace is as at first, except for the duration of Work.
 		p.pass(time.Hour)
 		p.batched(0, 100)
 		require.Equal(t, 16, p.singles())
 	}
 }
 
-// One call in twenty that is too long for a local activity has attempts made by ordinary ones, and a kind with a rate never has others.
+// If one call in twenty is too long for a local activity, attempts become ordinary activities. A kind with a rate always uses those.
 func TestAttemptsAreLocalWhileCallsAreShort(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)

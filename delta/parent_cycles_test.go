@@ -44,12 +44,12 @@ func TestACycleOfParentsIsRefused(t *testing.T) {
 	_, err = f.c.Inform(t.Context(), child("c", "y", "a"), nil)
 	refused(err, "c", "a", "b", "c")
 	require.Nil(t, f.row("payment", "c"))
-	// What is given replaces what is stored.
+	// The informed parents replace the stored ones.
 	f.inform(child("c", "a"), child("b"))
 	_, err = f.c.Inform(t.Context(), child("b", "c"), nil)
 	refused(err, "b", "c", "a", "b")
 
-	// In a transaction, which goes on.
+	// In a transaction, which stays usable.
 	tx, err := f.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) //nolint:errcheck // it was committed
@@ -61,7 +61,7 @@ func TestACycleOfParentsIsRefused(t *testing.T) {
 	require.NotNil(t, f.row("payment", "d"))
 	require.Nil(t, f.row("payment", "e"))
 
-	// Rows that come together are told apart.
+	// In a set, the error names the right object.
 	var calls sync.WaitGroup
 	errs := make([]error, 20)
 	for n := range errs {

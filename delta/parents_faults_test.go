@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// What waits for a parent, and what is to be touched, is in no workflow: it outlives Temporal.
+// No workflow stores waiting children and pending touches, so they survive a wipe of Temporal.
 func TestWaitingChildrenOutliveAWipedTemporal(t *testing.T) {
 	soak.Long(t)
 	inFamilies(t, childrenOfAWipedTemporal[single], childrenOfAWipedTemporal[batches])

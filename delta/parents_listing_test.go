@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// listedPayment is listed completely, children first.
+// listedPayment has complete listings, children first.
 type listedPayment struct{ payment[single] }
 
 func (listedPayment) Kind() string { return "listed_payment" }

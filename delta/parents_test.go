@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// payment is of no use before its parents exist: accounts, or other payments of its kind.
+// payment is of no use before its parents exist: accounts, or other payments.
 type payment[M batchSized] struct {
 	Name   string
 	Plan   string
@@ -49,9 +49,9 @@ type family[M batchSized] struct {
 
 	mu    sync.Mutex
 	calls map[string]int
-	// refuse has what Work of accounts returns, by name.
+	// refuse has the errors that Work of accounts returns, by name.
 	refuse map[string]error
-	// held are accounts whose Work waits.
+	// held are accounts whose Work blocks.
 	held map[string]chan struct{}
 }
 
@@ -119,7 +119,7 @@ func (f *family[M]) inform(objects ...delta.Object) {
 	require.NoError(f.t, err)
 }
 
-// awaitWaiting waits until a payment waits for a parent, and sees that it is in no dispatcher's index.
+// awaitWaiting waits until a payment waits for a parent, and checks that it is in no dispatcher's index.
 func (f *family[M]) awaitWaiting(name string, parent delta.Ref) {
 	f.t.Helper()
 	row := f.eventually("payment", name, func(r *deltatype.ResourceRow) bool {
@@ -165,7 +165,7 @@ func childWaits[M batchSized](t *testing.T) {
 			require.Zero(t, k.Late)
 		}
 	}
-	// A workflow that looks at it finds nothing to do.
+	// A workflow that reads its row finds nothing to do.
 	_, err = f.Temporal.SignalWithStartWorkflow(t.Context(), f.Prefix+"/payment/p", workflows.WakeSignal, nil,
 		client.StartWorkflowOptions{ID: f.Prefix + "/payment/p", TaskQueue: f.Prefix + "/payment"}, workflows.ResourceName, map[string]any{"kind": "payment", "object_id": "p"})
 	require.NoError(t, err)
@@ -182,14 +182,14 @@ func childWaits[M batchSized](t *testing.T) {
 	f.awaitSynced("payment", "p", 1)
 	require.Nil(t, f.row("payment", "p").AwaitedParents)
 
-	// From then on they count as synced, whatever becomes of them.
+	// From then on the parents count as synced, whatever happens to them.
 	for _, name := range []string{"ann", "bob"} {
 		f.removed.Store(accountRef(name), true)
 	}
 	f.exec(`DELETE FROM delta_resource WHERE kind = 'account'`)
 	f.inform(payment[M]{Name: "p", Plan: "gold", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}})
 	f.awaitSynced("payment", "p", 2)
-	// For another one they do not.
+	// For another child they do not.
 	f.inform(payment[M]{Name: "q", Of: []delta.Ref{accountRef("ann")}})
 	f.awaitWaiting("q", accountRef("ann"))
 	f.inform(account{Name: "ann"})
@@ -207,12 +207,12 @@ func childGetsOtherParents[M batchSized](t *testing.T) {
 	f.inform(payment[M]{Name: "p", Of: []delta.Ref{accountRef("ann"), accountRef("bob")}})
 	f.awaitWaiting("p", accountRef("bob"))
 	require.Equal(t, 1, f.callsOf("p"))
-	// Others again, while it waits.
+	// Other parents again, while it waits.
 	f.inform(payment[M]{Name: "p", Of: []delta.Ref{accountRef("cid")}})
 	f.awaitWaiting("p", accountRef("cid"))
 	f.inform(account{Name: "bob"}, account{Name: "cid"})
 	f.awaitSynced("payment", "p", 3)
-	// None any more.
+	// No parents any more.
 	f.inform(payment[M]{Name: "p", Of: []delta.Ref{accountRef("dan")}})
 	f.awaitWaiting("p", accountRef("dan"))
 	f.inform(payment[M]{Name: "p"})
@@ -220,7 +220,7 @@ func childGetsOtherParents[M batchSized](t *testing.T) {
 	require.Nil(t, f.row("payment", "p").Parents)
 }
 
-// A parent that is degraded, paused or deleted before it was synced is waited for; commands on the child change nothing.
+// A child waits for a parent that is degraded, paused or deleted before its first sync. Commands on the child do not change that.
 func TestAChildWaitsForAParentThatIsNotSynced(t *testing.T) {
 	inFamilies(t, parentIsNotSynced[single], parentIsNotSynced[batches])
 }
@@ -243,13 +243,13 @@ func parentIsNotSynced[M batchSized](t *testing.T) {
 	_, err = f.c.Sync(t.Context(), payment[M]{Name: "p", Plan: "gold", Of: []delta.Ref{accountRef("bad")}}, nil)
 	require.ErrorContains(t, err, "which is deleted and was never synced")
 
-	// A child that is deleted, and revived, still waits.
+	// A child that is deleted and revived still waits.
 	_, err = f.c.Delete(t.Context(), "payment", "p")
 	require.NoError(t, err)
 	_, err = f.c.Revive(t.Context(), "payment", "p")
 	require.NoError(t, err)
 	f.awaitWaiting("p", accountRef("bad"))
-	// So does one that is paused meanwhile.
+	// So does one that is paused and resumed.
 	_, err = f.c.Pause(t.Context(), "payment", "p")
 	require.NoError(t, err)
 	_, err = f.c.Resume(t.Context(), "payment", "p")
@@ -276,7 +276,7 @@ func syncWaits[M batchSized](t *testing.T) {
 	child := payment[M]{Name: "p", Of: []delta.Ref{accountRef("slow")}}
 	f.inform(child)
 	f.awaitWaiting("p", accountRef("slow"))
-	until(t, func() bool { // a busy machine may not have looked at the row before ctx ends
+	until(t, func() bool { // a busy machine may not read the row before ctx ends
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := f.c.Sync(ctx, child, nil)
@@ -289,7 +289,7 @@ func syncWaits[M batchSized](t *testing.T) {
 	require.EqualValues(t, 1, row.SyncCount)
 }
 
-// A set is leased to batches as it is informed, children among their parents, also in the same batch.
+// A set is leased to batches when it is informed, with children and their parents in the same batch.
 func TestParentsAndChildrenOfOneSet(t *testing.T) {
 	inFamilies(t, familyOfOneSet[single], familyOfOneSet[batches])
 }
@@ -320,7 +320,7 @@ func familyOfOneSet[M batchSized](t *testing.T) {
 	}
 }
 
-// The client that syncs the parent has no children, and another one is asked; or the process dies after the outcome, and wakes nobody.
+// The client that syncs the parent does not work the children, so another client wakes them, even if the first process dies right after the outcome.
 func TestChildrenAreWokenByTheirOwnClients(t *testing.T) {
 	inFamilies(t, wokenElsewhere[single], wokenElsewhere[batches])
 }
@@ -340,7 +340,7 @@ func wokenElsewhere[M batchSized](t *testing.T) {
 	f.awaitSynced("payment", "q", 1)
 }
 
-// There are more of them than one statement wakes.
+// More children than one statement wakes.
 func TestManyChildrenOfOneParent(t *testing.T) {
 	inFamilies(t, manyChildren[single], manyChildren[batches])
 }
@@ -365,13 +365,13 @@ func manyChildren[M batchSized](t *testing.T) {
 	require.Zero(t, f.countRows(waiting))
 }
 
-// Parents that only the program says otherwise, while the object is the same.
+// The program's parents of an object change, while the object stays the same.
 func TestOtherParentsOfTheSameObject(t *testing.T) {
 	t.Parallel()
 	f := newFamily[single](t).startFamily()
 	f.inform(payment[single]{Name: "p", Of: []delta.Ref{accountRef("ann")}})
 	f.awaitWaiting("p", accountRef("ann"))
-	// As an earlier version of the program had named them.
+	// The parents of an earlier version of the program.
 	f.exec(`UPDATE delta_resource SET parents = '{account/old}', awaited_parents = '{account/old}'`)
 	f.inform(payment[single]{Name: "p", Of: []delta.Ref{accountRef("ann")}})
 	f.awaitWaiting("p", accountRef("ann"))

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// withOwnConnection has a client make its own connection, with the propagators of a program whose activities have them.
+// withOwnConnection makes a client dial its own connection, with the propagators of a program that uses them in its activities.
 func (h *harness) withOwnConnection(config *delta.Config) *delta.Config {
 	config.Temporal = nil
 	config.TemporalOptions = func(o *client.Options) {
@@ -24,7 +24,7 @@ func (h *harness) withOwnConnection(config *delta.Config) *delta.Config {
 	return config
 }
 
-// What reaches activities of the program by its connection to Temporal reaches Work from Inform too.
+// Values that reach the program's activities through its connection to Temporal also reach Work from Inform.
 func TestThePropagatorsOfTheConnectionReachWorkFromInform(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -35,12 +35,12 @@ func TestThePropagatorsOfTheConnectionReachWorkFromInform(t *testing.T) {
 		return nil
 	}}
 	h.start(h.withOwnConnection(h.config(with(work))))
-	// A client that only informs has no connection, and reads them off all the same.
+	// A client that only informs has no connection, and takes them from TemporalOptions.
 	_, err := h.client(h.withOwnConnection(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, "acme", receive(t, found))
 
-	// Those of Config.ContextPropagators take their place, also if there are none.
+	// Config.ContextPropagators replaces them, even if it is empty.
 	none := h.withOwnConnection(h.config())
 	none.ContextPropagators = []workflow.ContextPropagator{}
 	_, err = h.client(none).Inform(ofTenant("acme"), account{Name: "bob"}, nil)
@@ -67,7 +67,7 @@ func TestAPropagatorThatIsWrongIsNamedByWhereItWasGiven(t *testing.T) {
 	}
 }
 
-// A program that only informs needs no Temporal, so what is wrong with the configuration of its connection is said by what connects.
+// A program that only informs needs no Temporal, so an invalid connection configuration is reported only when connecting.
 func TestPropagatorsAreFoundWithoutTemporalEnvironmentConfig(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "temporal.toml")
 	require.NoError(t, os.WriteFile(broken, []byte("[profile"), 0o600))

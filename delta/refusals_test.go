@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// Temporal gives the tasks of a queue to any worker that polls it, so each must have all the kinds of its queue.
+// Temporal gives the tasks of a queue to any worker that polls it, so each worker must have all kinds of its queue.
 func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -55,7 +55,7 @@ func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	h.eventually("serial", "ann", synced(1))
 }
 
-// A client must not write to a schema that it does not know.
+// A client must not write to a schema of an unknown version.
 func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -75,7 +75,7 @@ func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 }
 
-// An operator may remove Delta's search attributes from the Temporal namespace: workflows go on without them.
+// An operator may remove Delta's search attributes from the Temporal namespace: workflows continue without them.
 func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -103,7 +103,7 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 		Namespace: "default", SearchAttributes: keys,
 	})
 	require.NoError(t, err)
-	// Temporal keeps what it knows of search attributes for a while: starts are refused when it has noticed.
+	// Temporal caches search attributes for a while: starts are refused once it has noticed.
 	until(t, func() bool {
 		for range 20 {
 			_, err := c.InformMany(t.Context(), newObjects(), nil)
@@ -114,7 +114,7 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all that is new is synced")
 	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them is at fault")
 
-	// A workflow that was started with them and writes one goes on, too, once maintenance has created them again.
+	// A workflow that was started with them and writes one continues too, once maintenance has created them again.
 	for _, o := range []delta.Object{each{account{Name: "old", Plan: "fails"}}, batched{account{Name: "old", Plan: "new"}}} {
 		_, err := c.Inform(t.Context(), o, nil)
 		require.NoError(t, err)
@@ -128,7 +128,7 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 
 var newcomer atomicCounter
 
-// newObjects are objects that were not informed before, of both kinds.
+// newObjects returns objects of both kinds that were not informed before.
 func newObjects() []delta.Object {
 	name := newcomer.next("new")
 	return []delta.Object{each{account{Name: name}}, batched{account{Name: name}}}

@@ -94,7 +94,7 @@ func TestRegisterReportsMissingSettings(t *testing.T) {
 	require.ErrorIs(t, h.client(config).Register(w), delta.ErrNoSchema)
 }
 
-// Batches too are worked by a worker of one's own: in sets, within Parallelism, and what fails by itself.
+// A user's worker works batches too: in sets, within Parallelism, and failed members as singles.
 func TestBatchesRunOnAUsersWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -128,11 +128,11 @@ func TestBatchesRunOnAUsersWorker(t *testing.T) {
 	for _, name := range names("ok", 200) {
 		require.Contains(t, h.eventually("batched", name, synced(1)).WorkflowID, ":batch/")
 	}
-	require.Equal(t, 2, h.eventually("batched", "fails", synced(1)).Attempt) // in a workflow of its own, unless the machine is busy
+	require.Equal(t, 2, h.eventually("batched", "fails", synced(1)).Attempt) // as a single, unless the machine is busy
 	require.LessOrEqual(t, most.Load(), int64(8), "Parallelism holds for all batches together")
 	require.Less(t, interceptor.activities.Load(), int64(50), "members have no activities of their own")
 
-	// The timer of a batch, and its local activity, are the worker's too.
+	// The timer of a batch, and its local activity, run on the worker too.
 	_, err = c.InformMany(t.Context(), manyBatched(names("brief", 20)...), &delta.InformOpts{Namespace: "brief"})
 	require.NoError(t, err)
 	for _, name := range names("brief", 20) {
@@ -140,7 +140,7 @@ func TestBatchesRunOnAUsersWorker(t *testing.T) {
 	}
 }
 
-// A worker that is stopped in the middle of a batch leaves the rest to another one.
+// A worker that is stopped in a batch leaves the remaining members to another one.
 func TestAStoppedUsersWorkerReleasesTheMembersOfItsBatches(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// awaitResourceEnd waits until a resource's workflow has completed: a resource at rest for good costs Temporal nothing.
+// awaitResourceEnd waits until a resource's workflow has completed: a settled resource without a timer costs Temporal nothing.
 func (h *harness) awaitResourceEnd(kind, id string) {
 	h.t.Helper()
 	h.awaitWorkflowEnd(h.Prefix + "/" + kind + "/" + id)
@@ -93,7 +93,7 @@ func TestRowsAreRemovedAfterTheirRetention(t *testing.T) {
 	} {
 		_, err := c.Inform(t.Context(), account{Name: id, Plan: id}, opts)
 		require.NoError(t, err)
-		row := nextEvent(t, events).Resource // the row itself may be gone before a busy machine has looked
+		row := nextEvent(t, events).Resource // a busy machine may read the row only after its removal
 		require.Equal(t, id, row.ObjectID)
 		require.Equal(t, state, row.State)
 	}
@@ -102,7 +102,7 @@ func TestRowsAreRemovedAfterTheirRetention(t *testing.T) {
 		h.awaitResourceEnd("account", id)
 	}
 
-	// The object can come back.
+	// The object can be informed again.
 	result, err := c.Inform(t.Context(), account{Name: "sync", Plan: "sync"}, nil)
 	require.NoError(t, err)
 	require.False(t, result.AlreadyExists)
@@ -148,8 +148,8 @@ func TestTheLastClientThatStartsDecidesANamespace(t *testing.T) {
 	require.Equal(t, 2*time.Hour, row.DueAt.Sub(*row.SyncedAt))
 }
 
-// A paused resource that is due, and whose workflow Temporal has lost, is left as it is by dispatchers, as it is by a workflow. Resumed, it
-// expires, or its row is removed.
+// Dispatchers and workflows leave a due, paused resource alone, even if Temporal has lost its workflow. When resumed, it expires, or its row is
+// removed.
 func TestAPausedResourceDoesNothingUntilItIsResumed(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
@@ -175,7 +175,7 @@ func TestAPausedResourceDoesNothingUntilItIsResumed(t *testing.T) {
 		g.skipToDispatch(g.kind)
 		before := map[string]*deltatype.ResourceRow{"expires": g.row(g.kind, "expires"), "goes": g.row(g.kind, "goes")}
 		g.awaitRow("goes-on", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
-		g.awaitRow("goes-too", isGone) // the dispatcher has looked
+		g.awaitRow("goes-too", isGone) // so the dispatcher has run
 		for name, row := range before {
 			require.Equal(t, row, g.row(g.kind, name))
 			_, err := c.Resume(t.Context(), g.kind, name)

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// timed is a kind whose settings a test chooses: they are asked of a zero object, so each has a type of its own.
+// timed is a kind whose settings a test chooses. Settings are read from a zero object, so each test needs its own type.
 type timed struct{ account }
 
 func (timed) Kind() string { return "timed" }
@@ -49,7 +49,7 @@ func (h *harness) describeSchedule(name string) (found *client.ScheduleDescripti
 		var err error
 		found, err = h.Temporal.ScheduleClient().GetHandle(h.t.Context(), h.Prefix+"/"+name).Describe(h.t.Context())
 		if errors.Is(err, context.DeadlineExceeded) {
-			return false // the machine is busy
+			return false // a busy machine
 		}
 		require.NoError(h.t, err)
 		return true
@@ -57,7 +57,7 @@ func (h *harness) describeSchedule(name string) (found *client.ScheduleDescripti
 	return found
 }
 
-// What Temporal gives back of a schedule differs from what it was given. A client must not take that for a change.
+// Temporal returns a schedule's spec in another form than it was given. A client must not take that for a change.
 func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
 	t.Parallel()
 	looks := &looking{}
@@ -106,7 +106,7 @@ func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
 	quiet()
 }
 
-// Temporal's schedules drop parts of a second: without more, 2.9 s would be 2 s.
+// Temporal's schedules drop fractions of a second: without a correction, 2.9 s would be 2 s.
 func TestPartsOfASecondOfAnIntervalCount(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -115,7 +115,7 @@ func TestPartsOfASecondOfAnIntervalCount(t *testing.T) {
 	next := found.Info.NextActionTimes
 	require.GreaterOrEqual(t, len(next), 10)
 	const every = 2900 * time.Millisecond
-	first := next[0].UnixNano()/int64(every) + 1 // its number, as the run takes place within the second that begins then
+	first := next[0].UnixNano()/int64(every) + 1 // its number, because the run happens within the second that begins then
 	for i, at := range next {
 		exact := time.Unix(0, (first+int64(i))*int64(every))
 		if next[0].UnixNano()%int64(every) == 0 {
@@ -196,7 +196,7 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	h.start(on)
 	<-passes
 	off.Logger = beside.logger()
-	h.start(off) // it starts last, and its interval does not count
+	h.start(off) // starts last, but its interval must not count
 	require.Equal(t, time.Hour, h.describeSchedule("inform:hourly").Schedule.Spec.Intervals[0].Every)
 	_, err = c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "hourly"}, nil)
 	require.NoError(t, err, "another client runs it")
@@ -207,7 +207,7 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	require.NotContains(t, beside.String(), "no other has started")
 }
 
-// What a client without informers would not list anyway is not missed.
+// A client without informers does not warn of kinds that list nothing anyway.
 func TestAClientWithoutInformersMissesNoneThatDoNotRun(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -219,7 +219,7 @@ func TestAClientWithoutInformersMissesNoneThatDoNotRun(t *testing.T) {
 	require.NotContains(t, logged.String(), "no other has started")
 }
 
-// A client without informers says, as others do, that it cannot finalize what others could.
+// A client without informers warns, like others, that it cannot finalize resources that other clients could.
 func TestAClientWithoutInformersSaysThatItHasNoFinalizer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

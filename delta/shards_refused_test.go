@@ -44,7 +44,7 @@ func TestShardsThatBreakARuleFailTheRun(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// shardlessSharder names shards of objects that say none.
+// shardlessSharder names shards, but its objects have no Shard method.
 type shardlessSharder struct{ yields[mirror] }
 
 func (*shardlessSharder) Shards(context.Context) ([]string, error) { return nil, nil }
@@ -57,7 +57,7 @@ type nothingSharder struct {
 func (nothingSharder) Work(context.Context, *delta.Resource[regional]) error { return nil }
 func (nothingSharder) Shards(context.Context) ([]string, error)              { return nil, nil }
 
-// pointerShard says its shard with a pointer receiver.
+// pointerShard has a Shard method with a pointer receiver.
 type pointerShard struct{ mirror }
 
 func (*pointerShard) Shard() string { return "" }

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stuckRegions hang in the listing of "eu" when half of it is listed. They are a child's, which is killed then.
+// stuckRegions hangs halfway through the listing of "eu". It is the controller of a child process, which is killed then.
 type stuckRegions struct{ *regions[regional] }
 
 func (r *stuckRegions) Inform(ctx context.Context, o *delta.InformOptions) (<-chan regional, error) {
@@ -37,7 +37,7 @@ type informEnd struct {
 	err error
 }
 
-// runInform has a run made meanwhile.
+// runInform runs the informer in the background.
 func runInform(c *delta.Client, params delta.ScheduleInformParams, report func(delta.InformProgress)) <-chan informEnd {
 	ended := make(chan informEnd, 1)
 	go func() {
@@ -49,8 +49,8 @@ func runInform(c *delta.Client, params delta.ScheduleInformParams, report func(d
 
 func quietly(delta.InformProgress) {}
 
-// The pass of a shard is made again by another worker. What the first one had not come to is neither lost nor deleted, and the other shards are
-// not listed again.
+// Another worker repeats the pass of a shard. Objects that the first one had not listed are neither lost nor deleted, and the other shards are not
+// listed again.
 func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -74,7 +74,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 		return all
 	}
 	until(t, func() bool { return len(passes("us")) == 2 && passes("us")[0].EndedAt != nil && len(passes("eu")) == 2 })
-	// The row has ended before Temporal knows of it; a worker that dies between the two has the pass made again.
+	// The pass's row ends before Temporal knows: if a worker dies in between, the pass is repeated.
 	us := passes("us")[0]
 	require.NoError(t, h.Temporal.GetWorkflow(t.Context(), us.WorkflowID, us.RunID).Get(t.Context(), nil))
 	kill()
@@ -106,7 +106,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.ErrorContains(t, lost.Err, "its worker was lost")
 }
 
-// regionalOften is listed by its schedule every few seconds.
+// regionalOften has a schedule of a few seconds.
 type regionalOften struct{ regional }
 
 func (r regionalOften) Kind() string { return "regional-often" }
@@ -114,7 +114,7 @@ func (r regionalOften) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: 2 * time.Second, CompleteListing: true}
 }
 
-// A shard that hangs is left to its pass by the runs that follow, which list the others.
+// While the pass of a shard hangs, later runs skip the shard and list the others.
 func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -124,9 +124,9 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	release := make(chan struct{})
 	outside.hangs["b"] = release
 	config := h.config(addTo[regionalOften](outside))
-	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
+	config.ControllerInformTimeout = -1 // a hanging pass hangs until the test releases it
 	c := h.start(config)
-	// The runs that have had b listed. A pass that hangs may be tried again, by its own run: a machine that stands still has it seem lost.
+	// The runs that have listed b. A hanging pass may be retried by its own run, because a stalled machine looks like a lost one.
 	runs := func() map[string]bool {
 		passes, err := c.InformPasses(t.Context(), "regional-often", "b", 0)
 		require.NoError(t, err)
@@ -147,7 +147,7 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	until(t, func() bool { return len(runs()) >= 2 })
 }
 
-// latestReport keeps the latest report of a run.
+// latestReport returns a channel with the latest report of a run.
 func latestReport() (reports chan delta.InformProgress, report func(delta.InformProgress)) {
 	reports = make(chan delta.InformProgress, 1)
 	return reports, func(p delta.InformProgress) {
@@ -159,7 +159,7 @@ func latestReport() (reports chan delta.InformProgress, report func(delta.Inform
 	}
 }
 
-// What is reported of a run is the sum of its shards, those that have ended and those that go on.
+// A report of a run is the sum of its shards, ended and running ones.
 func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -181,7 +181,7 @@ func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	require.Equal(t, 10, end.run.Listed)
 	require.Equal(t, 10, end.run.Scheduled)
 
-	// Counts are those of the run alone, and a failure is that of one of its shards.
+	// Counts are of this run alone, and the failure is that of one of its shards.
 	release = make(chan struct{})
 	outside.change(func() { outside.hangs["b"], outside.failed["c"] = release, errors.New("c is down") })
 	reports, report = latestReport()

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// regional is an object of one region of an upstream.
+// regional is an object in a region of an upstream.
 type regional struct {
 	Region string `json:"region"`
 	Name   string `json:"name"`
@@ -32,7 +32,7 @@ func (r regional) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, CompleteListing: true, MaxDeleted: 1, MaxDeletedShare: 0.5}
 }
 
-// regionalHourly has a schedule.
+// regionalHourly is regional with a schedule.
 type regionalHourly struct{ regional }
 
 func (r regionalHourly) Kind() string { return "regional-hourly" }
@@ -40,7 +40,7 @@ func (r regionalHourly) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: time.Hour, CompleteListing: true}
 }
 
-// regions is an upstream of several regions, and the controller that lists it.
+// regions is an upstream with regions, and the controller that lists it.
 type regions[T delta.Object] struct {
 	delta.WorkerDefaults[T]
 	delta.InformerDefaults[T]
@@ -50,7 +50,7 @@ type regions[T delta.Object] struct {
 	all    map[string][]string
 	naming error
 	failed map[string]error
-	// hangs are regions whose listing ends when the channel is closed.
+	// hangs are regions whose listing ends when their channel is closed.
 	hangs map[string]chan struct{}
 	given []string
 }
@@ -100,7 +100,7 @@ func inRegion(region, name string) regional { return regional{region, name} }
 
 func hourlyIn(region, name string) regionalHourly { return regionalHourly{regional{region, name}} }
 
-// shardsByName are those of a kind, by name.
+// shardsByName returns the shards of a kind, by name.
 func shardsByName(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardStatus {
 	t.Helper()
 	kinds, err := c.Kinds(t.Context())
@@ -129,7 +129,7 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	require.ElementsMatch(t, []string{"eu", "us", "asia pacific"}, outside.listedRegions())
 	require.Equal(t, "asia pacific", h.row("regional", "asia pacific/a00").Shard)
 
-	// Each is a workflow of its own, in the history too.
+	// Each shard is a child workflow in the history.
 	passes, err := c.InformPasses(t.Context(), "regional", "asia pacific", 0)
 	require.NoError(t, err)
 	require.Len(t, passes, 1)
@@ -139,7 +139,7 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 3)
 
-	// One that fails is named, and the others are as if it had not; one alone can be listed.
+	// The error names a failed shard, and the others are unaffected. One shard can be listed alone.
 	outside.change(func() {
 		outside.all = map[string][]string{"eu": names("e", 3), "us": names("u", 3), "asia pacific": names("a", 3)}
 		outside.failed["eu"] = errors.New("eu is down")
@@ -171,7 +171,7 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	require.Equal(t, after["us"].LastInformTime, shardsByName(t, c, "regional")["us"].LastInformTime)
 }
 
-// A run that is scheduled starts the shards one after the other.
+// A scheduled run starts the shards one after another.
 func TestScheduledShardsAreSpreadInTime(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -180,7 +180,7 @@ func TestScheduledShardsAreSpreadInTime(t *testing.T) {
 	outside.hangs["a"] = release
 	outside.failed["b"] = errors.New("b is down")
 	config := h.config(addTo[regionalHourly](outside))
-	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
+	config.ControllerInformTimeout = -1 // a hanging pass hangs until the test releases it
 	c := h.start(config)
 	until(t, func() bool { return len(outside.listed("a")) > 0 })
 	run := h.scheduledRun("inform:regional-hourly")
@@ -282,12 +282,12 @@ func TestAnObjectIsListedByItsOwnShardOnly(t *testing.T) {
 	require.Contains(t, refused[1].Rule, `Shard "eu": must be that of the listing that names the object, "us"`)
 }
 
-// handlerOf is a controller as the activities have it.
+// handlerOf returns a controller as the activities have it.
 func handlerOf(h *harness, c delta.Controller[regional]) activities.Handler {
 	return h.client(h.config(addTo[regional](c))).ActivitiesOf("", "regional").Handler
 }
 
-// scheduledRun is the latest run of a schedule.
+// scheduledRun returns the workflow of the latest run of a schedule.
 func (h *harness) scheduledRun(schedule string) (workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -302,7 +302,7 @@ func (h *harness) scheduledRun(schedule string) (workflowID string) {
 	return workflowID
 }
 
-// childWorkflows are the child workflows that a workflow was to start.
+// childWorkflows returns the child workflows that a workflow was to start.
 func (h *harness) childWorkflows(workflowID string) (all []*historypb.StartChildWorkflowExecutionInitiatedEventAttributes) {
 	h.t.Helper()
 	for _, event := range h.history(workflowID) {
@@ -313,7 +313,7 @@ func (h *harness) childWorkflows(workflowID string) (all []*historypb.StartChild
 	return all
 }
 
-// listedRegions are the regions that were listed, in order.
+// listedRegions returns the listed regions, in order.
 func (r *regions[T]) listedRegions() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

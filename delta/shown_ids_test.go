@@ -10,19 +10,19 @@ import (
 	"go.temporal.io/sdk/converter"
 )
 
-// namedMembers is what the input of a batch's workflow says of its members.
+// namedMembers has the members in the input of a batch's workflow.
 type namedMembers struct {
 	ObjectIDs []string `json:"object_ids"`
 	LeftOut   int      `json:"left_out"`
 }
 
-// workflowInput is what the latest run of a workflow was started with.
+// workflowInput returns the input of a workflow's latest run.
 func (h *harness) workflowInput(workflowID string) []*commonpb.Payload {
 	h.t.Helper()
 	return h.history(workflowID)[0].GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()
 }
 
-// A person who looks for an object in Temporal finds it by its id in the input of its batch, up to 64 KiB of ids.
+// A person can find an object in Temporal by its id in the input of its batch, up to 64 KiB of ids.
 func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -55,7 +55,7 @@ func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	require.LessOrEqual(t, size, 64<<10+len(`{"object_ids":,"left_out":29}`))
 }
 
-// What is started for itself says whose it is in its memo, where the id of its workflow is escaped or cut.
+// A single has the object's id in its memo, because its workflow id may be escaped or cut.
 func TestTheMemoOfAWorkflowHasTheObjectsID(t *testing.T) {
 	t.Parallel()
 	for _, hashed := range []bool{false, true} {

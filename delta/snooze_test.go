@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// snoozing is what a test of snoozes does: the first calls of Work wait until it says what they return.
+// snoozing holds the first calls of Work until the test says what they return.
 type snoozing struct {
 	mode
 	calls atomic.Int64
@@ -22,9 +22,9 @@ type snoozing struct {
 	says  chan error
 }
 
-// work answers the first calls as it is told, and later ones with nil.
+// work returns the test's result for the first calls, and nil for later ones.
 func (s *snoozing) work(ctx context.Context, j job) error {
-	if s.calls.Add(1) > 8 { // the parallelism of the kinds
+	if s.calls.Add(1) > 8 { // the Parallelism of the kinds
 		return nil
 	}
 	s.begun <- j.ObjectID
@@ -36,13 +36,13 @@ func (s *snoozing) work(ctx context.Context, j job) error {
 	}
 }
 
-// fill starts a client and informs so much that eight calls of Work run, and what else is due was dispatched and waits.
+// fill starts a client, and informs enough resources that eight calls of Work run, and other due rows are dispatched and wait.
 func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers)) *delta.Client {
 	s.t.Helper()
 	s.begun, s.says = make(chan string, 100), make(chan error)
 	config := s.config(append(add, s.controller(s.work))...)
 	config.ResourceWorkTimeout = 10 * patience
-	config.Kinds = map[string]delta.ObjectSettings{s.kind: {HeartbeatTimeout: patience}} // no claim is lost by a stall, as that is another call
+	config.Kinds = map[string]delta.ObjectSettings{s.kind: {HeartbeatTimeout: patience}} // so that a stall loses no claim, which would cost another call
 	c := s.start(config)
 	s.inform(c, opts, names("r", 30)...)
 	for range 8 {
@@ -54,13 +54,13 @@ func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers))
 	return c
 }
 
-// requireWithheld waits until what was dispatched when the snooze came was given back, or waits by a timer, without a call of Work.
+// requireWithheld waits until the rows that were dispatched when the snooze came are released, or wait for a timer, without a call of Work.
 func (s *snoozing) requireWithheld() {
 	s.t.Helper()
 	for _, name := range names("r", 30) {
 		s.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 	}
-	if s.kind == "each" { // the last one to be dispatched waits by a timer
+	if s.kind == "each" { // the last dispatched single waits for a timer
 		s.awaitEvent(s.Prefix+"/each/r29", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	}
 	require.EqualValues(s.t, 8, s.calls.Load(), "Work that ran goes on, and no other begins")
@@ -91,7 +91,7 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []delta.Snooze{{Kind: g.kind, Until: long}}, all, "a shorter one does not cut it short")
 
-		// Another client begins nothing either, of what waits or what is informed now. It has looked when it has worked another kind.
+		// Another client works no waiting or new resources of the kind either. It has tried once it has worked another kind.
 		other := s.start(s.config(s.controller(s.work), with(&controller[serial]{})))
 		g.inform(other, nil, names("late", 40)...)
 		_, err = other.Inform(t.Context(), serial{account{Name: "free"}}, nil)
@@ -110,7 +110,7 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
 		snoozed := 0
 		for _, name := range append(names("r", 30), names("late", 40)...) {
-			if row := s.row(g.kind, name); row.Snoozes > 0 { // it waits for its own time
+			if row := s.row(g.kind, name); row.Snoozes > 0 { // it snoozed itself
 				snoozed++
 				continue
 			}
@@ -157,7 +157,7 @@ func TestASnoozeOfANamespaceHoldsAcrossKinds(t *testing.T) {
 	})
 }
 
-// At the end, nothing is claimed before it may be, on two clients, and what waits comes back spread.
+// When the snooze ends, no client of two claims too early, and the waiting rows come back spread over time.
 func TestASnoozeEndsByItself(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -165,7 +165,7 @@ func TestASnoozeEndsByItself(t *testing.T) {
 		c := s.fill(nil)
 		s.start(s.config(s.controller(s.work)))
 		s.says <- delta.SnoozeKind(5 * time.Second)
-		// It may be over before a busy machine has looked. Its row says that it was.
+		// The snooze may have ended before a busy machine reads it. The row shows that it happened.
 		until(t, func() bool {
 			return g.countRows("SELECT count(*) FROM delta_controller WHERE name = $1 AND snoozed_until IS NOT NULL", g.kind) == 1
 		})

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// What a source says of itself is shown, also when it does not run any longer. One that says nothing has no lag.
+// The status that a source reports is shown, even when it no longer runs. Without a report there is no lag.
 func TestASourceSaysHowItStands(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -36,7 +36,7 @@ type fedController struct {
 
 func (fedController) Work(context.Context, *delta.Resource[fed]) error { return nil }
 
-// source is a source made of a function.
+// source is a delta.Source with a function as its Run.
 type source func(ctx context.Context, feed *delta.Feed) error
 
 func (source) Name() string { return "test" }
@@ -77,7 +77,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	config.Kinds = map[string]delta.ObjectSettings{"fed": {Log: true}}
 	c := h.start(config)
 	require.Empty(t, <-positions)
-	// The last word on each object counts, and one that breaks a rule stops no other.
+	// The last change of each object counts, and an invalid one does not stop the others.
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
 		feedChange("ann", "old"),
 		feedChange("bob", "free"),
@@ -108,7 +108,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Equal(t, delta.ChangeDeleted, changes[0].Type)
 	require.Contains(t, string(changes[0].Before), "new")
 
-	// Temporal was wiped: another run begins, with the position.
+	// After a wipe of Temporal, another run begins at the saved position.
 	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
 	h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
 		positions <- feed.Position()
@@ -118,7 +118,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Equal(t, "2", <-positions)
 }
 
-// What a run still has to write when another one has begun is refused: it may be older.
+// Writes of a run after a newer one has begun are refused: they may be older.
 func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -131,7 +131,7 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 			return nil
 		}
 		close(begun)
-		<-write // it does not hear that it is to end
+		<-write // it does not notice that it should end
 		written <- feed.Write(context.Background(), delta.FeedPage{Position: "stale", Changes: []delta.FeedChange{feedChange("ann", "stale")}})
 		return nil
 	})))
@@ -156,8 +156,8 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 	require.Equal(t, "fresh", position)
 }
 
-// What a user has locked is waited for by the run that has it to write, for longer than a silence of Postgres would be borne; and a row that is found after
-// it was changed does not take the change's place.
+// A run waits for a row that a user has locked, for longer than a silence of Postgres may last. A row that a listing found after its change does not
+// replace the change.
 func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -232,7 +232,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 			require.Equal(t, delta.OperationSource, failure.Operation)
 			require.Equal(t, "fed", failure.Kind)
 			require.Equal(t, name == "a panic", failure.IsPanic)
-			<-failures // it is run again
+			<-failures // the source is run again
 			status := func() delta.SourceStatus {
 				kinds, err := c.Kinds(t.Context())
 				require.NoError(t, err)
@@ -252,7 +252,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 	}
 }
 
-// A complete listing of a source deletes what it leaves out, also what waits for Work: no other listing comes.
+// A complete listing of a source deletes omitted resources, even those that wait for Work, because no other listing comes.
 func TestAListingOfASourceDeletesOmittedResources(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -301,7 +301,7 @@ func TestASourceIsRefusedWhereItCannotBe(t *testing.T) {
 	require.ErrorContains(t, delta.AddSourceSafely[account](controllers, s), "its controller has an informer")
 }
 
-// A terminated workflow of a source is started again by the clients that run.
+// Running clients restart a terminated workflow of a source.
 func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -321,7 +321,7 @@ func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 	require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, found.Status)
 }
 
-// What a source cannot make is noted up to a bound. What is beyond it is not silent: the log, the listing and the passes count it.
+// Refused objects of a source are stored up to a bound. Beyond it, the log, the listing and the passes count them.
 func TestRefusedObjectsOfASourceAreCountedBeyondTheBound(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

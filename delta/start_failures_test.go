@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// startedWorkflow is the workflow that a request to Temporal starts; empty for any other request.
+// startedWorkflow returns the workflow that a request to Temporal starts; empty for other requests.
 func startedWorkflow(request any) string {
 	switch r := request.(type) {
 	case *workflowservice.StartWorkflowExecutionRequest:
@@ -33,7 +33,7 @@ func startedWorkflow(request any) string {
 	}
 }
 
-// refusedStarts refuses starts of a workflow, for as long as it is to, and notes when.
+// refusedStarts refuses starts of a workflow while the test wants, and notes the times.
 type refusedStarts struct {
 	over atomic.Bool
 	mu   sync.Mutex
@@ -90,13 +90,13 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 	row := g.awaitRow("bad", synced(1))
 	require.Equal(t, 1, row.Attempt)
 	require.Len(t, row.Errors, 1)
-	// Waits are up to a tenth shorter. A busy machine makes them longer only.
+	// Waits are up to a tenth shorter. A busy machine can only make them longer.
 	for n := range tries - 1 {
 		require.Greater(t, starts.at[n+1].Sub(starts.at[n]), time.Second<<n*8/10)
 	}
 }
 
-// A member that failed, and whose own workflow cannot be started, is tried again in a batch.
+// A failed member whose own workflow cannot be started is retried in a batch.
 func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -127,7 +127,7 @@ func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 	require.Zero(t, row.Errors[1].Attempt)
 }
 
-// waitsLog notes the waits that a dispatcher announces.
+// waitsLog collects the waits that a dispatcher logs.
 type waitsLog struct {
 	slog.Handler
 	mu    sync.Mutex
@@ -176,7 +176,7 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 			require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 		}
 		waits := log.all()
-		for i, most := range []time.Duration{time.Second, 2 * time.Second} { // they double, and are spread over their upper half
+		for i, most := range []time.Duration{time.Second, 2 * time.Second} { // doubled each time, and spread over the upper half
 			require.GreaterOrEqual(t, waits[i], most/2)
 			require.LessOrEqual(t, waits[i], most)
 		}
@@ -189,7 +189,7 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 	})
 }
 
-// Temporal may be starting, or busy: a call that it does not answer in time is repeated, whichever of them it is.
+// Temporal may be starting, or busy: Start repeats any call that is not answered in time.
 func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -208,7 +208,7 @@ func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 		}
 		return status.Error(codes.DeadlineExceeded, "context deadline exceeded")
 	})
-	for range 2 { // the second finds the schedules there
+	for range 2 { // the second start finds the schedules
 		h.start(config)
 	}
 	for _, call := range []string{"CreateSchedule", "DescribeSchedule"} {

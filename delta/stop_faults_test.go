@@ -16,14 +16,14 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stopTicks are far more than Stop takes after the end of its context, some 5 seconds, and less than it took when it waited for what is down. They
-// are counted: while the machine stands still, none passes.
+// stopTicks is far more than Stop takes after the end of its context, about 5 seconds, and less than it would take to wait for servers that are down.
+// Ticks are counted, because none passes while the machine stalls.
 const (
 	stopTick  = 100 * time.Millisecond
 	stopTicks = 300
 )
 
-// faulty is a client whose ways to Postgres and Temporal can be cut.
+// faulty is a client with proxies to Postgres and Temporal that can be cut.
 type faulty struct {
 	*harness
 	pool             *pgxpool.Pool
@@ -34,7 +34,7 @@ type faulty struct {
 	begun            chan string
 }
 
-// newFaulty starts one, with a Work that returns when its context ends, and is at a resource of each kind.
+// newFaulty starts a client whose Work returns when its context ends, and waits until Work runs for a resource of each kind.
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{harness: newHarness(t), begun: make(chan string, 100)}
@@ -68,7 +68,7 @@ func newFaulty(t *testing.T) *faulty {
 	return f
 }
 
-// requireStop has the client stop with a second's patience.
+// requireStop stops the client with a context of a second.
 func (f *faulty) requireStop() {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -86,7 +86,7 @@ func (f *faulty) requireStop() {
 	require.Fail(f.t, "Stop does not return")
 }
 
-// closePool closes the pool, which waits until all of its connections were given back.
+// closePool closes the pool, which waits until all of its connections are released.
 func (f *faulty) closePool() <-chan struct{} {
 	closed := make(chan struct{})
 	go func() {
@@ -96,7 +96,7 @@ func (f *faulty) closePool() <-chan struct{} {
 	return closed
 }
 
-// leavesNothing waits until no goroutine is left, with what was down up again.
+// leavesNothing restores both servers and waits until no goroutine is left.
 func (f *faulty) leavesNothing() {
 	f.t.Helper()
 	f.postgres.heal()
@@ -106,7 +106,7 @@ func (f *faulty) leavesNothing() {
 	closeTemporal := sync.OnceFunc(f.temporal.Close)
 	until(f.t, func() bool {
 		left = goleak.Find(f.before)
-		// What still reports to Temporal needs its connection: then it has ended, but for the proxy's and the connection's own.
+		// Activities that still report to Temporal need its connection. After that, only goroutines of the proxy and the connection remain.
 		if left != nil {
 			time.Sleep(time.Second)
 			closeTemporal()
@@ -172,7 +172,7 @@ func TestStopReturnsWhileInformsWaitForPostgres(t *testing.T) {
 	f.requireStop()
 	f.postgres.heal()
 	for range 20 {
-		_ = got(t, answered) // each is answered, one way or the other
+		_ = got(t, answered) // each gets an answer or an error
 	}
 	_, err := f.client.Inform(t.Context(), account{Name: "afterwards"}, nil)
 	require.NoError(t, err, "a stopped client still informs")

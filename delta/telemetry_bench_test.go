@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// free is a Telemetry that costs nothing, but for what it sets.
+// free is a Telemetry that does nothing but set a value.
 type free struct{}
 
 func (free) StartSpan(ctx context.Context, _ delta.Span) (context.Context, func(delta.SpanEnd)) {
@@ -34,7 +34,7 @@ func newBenchClient(b *testing.B) *delta.Client {
 	return c
 }
 
-// What an Inform costs beside the calls of Telemetry and the statement.
+// The cost of an Inform without the calls of Telemetry and the statement.
 func BenchmarkTelemetryOfAnInform(b *testing.B) {
 	c := newBenchClient(b)
 	params := []deltatype.ObjectInformParams{{Kind: "account", ResourceID: "ann"}}
@@ -47,7 +47,7 @@ func BenchmarkTelemetryOfAnInform(b *testing.B) {
 	}
 }
 
-// What a call of Work costs beside the calls of Telemetry and the statements.
+// The cost of a call of Work without the calls of Telemetry and the statements.
 func BenchmarkTelemetryOfACallOfWork(b *testing.B) {
 	c := newBenchClient(b)
 	row := &deltatype.ResourceRow{ObjectKind: "account", Namespace: "default", ObjectID: "ann", Attempt: 1, Generation: 1}

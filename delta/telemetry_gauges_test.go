@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// recorder is a Telemetry that keeps what was measured.
+// recorder is a Telemetry that keeps its measurements.
 type recorder struct {
 	mu  sync.Mutex
 	all []delta.Measurement
@@ -34,7 +34,7 @@ func (r *recorder) Record(_ context.Context, m delta.Measurement) {
 	r.all = append(r.all, m)
 }
 
-// recordedOf are the measurements of a type so far.
+// recordedOf returns the measurements of a type so far.
 func recordedOf[M delta.Measurement](r *recorder) (all []M) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func recordedOf[M delta.Measurement](r *recorder) (all []M) {
 	return all
 }
 
-// comesNow waits for a measurement, of those that follow, that is as wanted.
+// comesNow waits for a later measurement that matches.
 func comesNow[M delta.Measurement](t *testing.T, r *recorder, is func(M) bool) (found M) {
 	t.Helper()
 	before := len(recordedOf[M](r))
@@ -94,7 +94,7 @@ func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
 	comesNow(t, ofSecond, isMeasured)
 	require.NoError(t, second.Stop(t.Context()))
 
-	// One that dies leaves the lease behind, and it passes.
+	// A client that dies leaves its lease, which expires.
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_installation SET measured_by = gen_random_uuid(), measured_until = now() + interval '300 milliseconds'")
 	require.NoError(t, err)
 	_, ofThird := h.startMeasuring(h.config(with(&controller[account]{})))
@@ -102,7 +102,7 @@ func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
 	comesNow(t, ofThird, isMeasured)
 }
 
-// measuredKind has settings of its own.
+// measuredKind is a kind with its own settings.
 type measuredKind struct{ account }
 
 func (measuredKind) Kind() string { return "measured" }
@@ -118,11 +118,11 @@ func TestTheDatabaseIsMeasured(t *testing.T) {
 	c := h.client(h.config())
 	starter, err := delta.NewClient(h.Pool, h.config(with(&controller[measuredKind]{}), with(&controller[account]{})))
 	require.NoError(t, err)
-	require.NoError(t, starter.Start(context.Background())) // the kind is known
+	require.NoError(t, starter.Start(context.Background())) // so that the kind is known
 	_, err = starter.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "measured"}, nil)
 	require.NoError(t, err)
 	require.NoError(t, starter.Stop(t.Context()))
-	for _, name := range []string{"a", "b"} { // of a kind that the client which measures does not have
+	for _, name := range []string{"a", "b"} { // of a kind that the measuring client does not have
 		_, err := c.Inform(t.Context(), account{Name: name}, &delta.InformOpts{Namespace: "tenant"})
 		require.NoError(t, err)
 	}
@@ -147,7 +147,7 @@ func TestTheDatabaseIsMeasured(t *testing.T) {
 	require.EqualValues(t, 12, m.Passes[0].Withheld)
 	require.Equal(t, map[string]int{"measured": 7}, recordedOf[delta.ClientMeasurement](telemetry)[0].Slots)
 
-	// Resources are counted less often than the others are measured.
+	// Resources are counted less often than other measurements are made.
 	_, err = c.Inform(t.Context(), account{Name: "c"}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	m = comesNow(t, telemetry, func(m delta.DatabaseMeasurement) bool { return m.Due[0].Count == 3 })
@@ -224,7 +224,7 @@ func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.Sync(t.Context(), together{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
-	// The dispatcher counts when Temporal has answered; what it has started may have synced the resource by then.
+	// The dispatcher counts after Temporal's answer; by then, the started workflow may have synced the resource.
 	until(t, func() bool {
 		return sum("account", delta.DispatchSingle, false) > 0 && sum("together", delta.DispatchBatch, false) > 0
 	})
@@ -259,7 +259,7 @@ type briefly struct{ account }
 
 func (briefly) Kind() string { return "briefly" }
 func (briefly) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: 5 * time.Second} // a claim that lasts a busy machine
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: 5 * time.Second} // a claim that lasts on a busy machine
 }
 
 func TestClaimsThatAreLostAreCounted(t *testing.T) {
@@ -280,7 +280,7 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 	_, err := c.Inform(t.Context(), briefly{account{Name: "ann"}}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	<-began
-	// As after a failover that has lost the claim, and another client has claimed the row.
+	// As after a failover that has lost the claim, when another client has claimed the row.
 	_, err = h.Pool.Exec(t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() + interval '1 second'")
 	require.NoError(t, err)
 	until(t, func() bool { return len(recordedOf[delta.ClaimsLostMeasurement](telemetry)) > 0 })
@@ -293,7 +293,7 @@ func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
-	// In namespace i are i resources of one kind, and one that is deleted.
+	// Namespace i has i resources of one kind, and a deleted one.
 	h.exec(`insert into delta_resource (kind, object_id, object, hash, namespace, state, max_attempts)
 		select 'account', i || '/' || n, '{}', '\x00', 'n' || i, case when n = 0 then 'deleted' else 'synced' end::delta_resource_state, 1
 		from generate_series(1, 210) i, generate_series(0, i) n`)

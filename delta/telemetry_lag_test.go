@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// What dispatchers leave on purpose does not wait for them: an alert on the age of the outbox would be false.
+// Rows that dispatchers skip on purpose do not count as waiting: otherwise an alert on the age of the outbox would be false.
 func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
@@ -51,7 +51,7 @@ func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 	}
 }
 
-// What a client measures, what `delta metrics` serves and what Client.Kinds says is one lag. What was stopped on purpose has none.
+// Measurements, `delta metrics` and Client.Kinds have the same lag. Informers that were paused have none.
 func TestTheLagOfListingsIsMeasured(t *testing.T) {
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
@@ -84,7 +84,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		('first', '', now(), null, '', false, null), ('first', 'a', null, null, '', false, null)`)
 	h.exec(`update delta_shard set named_at = now() - interval '2 hours' where kind = 'parted'`)
 	type measured struct {
-		age, lag time.Duration // age is negative where there is none
+		age, lag time.Duration // age is negative if there is none
 		failing  int64
 	}
 	const day = 24 * time.Hour
@@ -94,7 +94,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		"sharded": {90 * day, 10 * time.Minute, 2}, "parted": {-1, 2 * time.Hour, 0}, "first": {-1, 0, 0},
 		"calendar": {3 * time.Hour, 3 * time.Hour, 0}, "punctual": {20 * time.Minute, 0, 0}, "uncalled": {-1, 4 * time.Hour, 0},
 		"full": {3 * time.Hour, 3 * time.Hour, 0}, "fresh": {-1, 0, 0}, "changed": {90 * day, 0, 0},
-		"jittered": {4 * time.Hour, 0, 0}, // two hours, their half, and its jitter
+		"jittered": {4 * time.Hour, 0, 0}, // two hours, half of that, and its jitter
 	}
 	near := func(wanted, is time.Duration, of string) {
 		t.Helper()

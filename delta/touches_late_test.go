@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// What is still to be touched is a metric, and a finding of the doctor when it waits for long.
+// Pending touches are a metric, and a finding of the doctor if they wait for long.
 func TestTouchesThatNoClientMakesAreSeen(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

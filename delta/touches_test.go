@@ -12,14 +12,14 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// touchedConfig has payments touched when their parents change.
+// touchedConfig touches payments when their parents change.
 func (f *family[M]) touchedConfig(add ...func(*delta.Controllers)) *delta.Config {
 	config := f.config(add...)
 	config.Kinds = map[string]delta.ObjectSettings{"payment": {TouchedBy: []string{"account", "payment"}}}
 	return config
 }
 
-// awaitCalm waits until no parent has changed whose children are still to be touched, and all are synced. Then nothing changes any more.
+// awaitCalm waits until no touches are pending, and all resources are synced. Then nothing changes any more.
 func (f *family[M]) awaitCalm() {
 	f.t.Helper()
 	until(f.t, func() bool {
@@ -27,7 +27,7 @@ func (f *family[M]) awaitCalm() {
 	}, "all are touched, and synced")
 }
 
-// generation is that of a payment: it rises when that is touched.
+// generation returns the generation of a payment, which rises with each touch.
 func (f *family[M]) generation(name string) int64 {
 	f.t.Helper()
 	return f.row("payment", name).Generation
@@ -63,7 +63,8 @@ func childrenAreTouched[M batchSized](t *testing.T) {
 	require.Equal(t, q+1, f.generation("q"))
 }
 
-// A parent changes while nobody is there to touch its children, as when the process dies after its outcome: each child is touched once, however often that was.
+// A parent changes while no client can touch its children, as when the process dies after its outcome. Later each child is touched once, however
+// often the parent changed.
 func TestChildrenAreTouchedOnceWhenTheirClientIsBack(t *testing.T) {
 	inFamilies(t, childrenAreTouchedLater[single], childrenAreTouchedLater[batches])
 }
@@ -108,14 +109,14 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 		}
 	}
 
-	// One of them is locked for a while, and delays no other.
+	// One child is locked for a while, and delays no other.
 	tx, err := f.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) //nolint:errcheck // it only holds locks
 	_, err = tx.Exec(t.Context(), `SELECT FROM delta_resource WHERE object_id = 'p07' FOR UPDATE`)
 	require.NoError(t, err)
 	f.start(f.touchedConfig(f.payments()))
-	f.start(f.touchedConfig(f.payments())) // both touch
+	f.start(f.touchedConfig(f.payments())) // both clients touch children
 	until(t, func() bool {
 		return f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
 	}, "the others")
@@ -127,7 +128,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	require.EqualValues(t, 5, f.generation("q"))
 }
 
-// One that is back as it was has gone meanwhile, which its children may have seen.
+// A parent that comes back unchanged was gone meanwhile, and its children may have seen that.
 func TestChildrenAreTouchedWhenTheirParentIsBack(t *testing.T) {
 	inFamilies(t, childrenOfOneThatIsBack[single], childrenOfOneThatIsBack[batches])
 }
@@ -165,7 +166,7 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 	}
 }
 
-// What Work has read of the parent may be older than the change.
+// Work may have read the parent before the change.
 func TestAChildThatIsWorkedWhileItsParentChangesIsWorkedAgain(t *testing.T) {
 	inFamilies(t, touchedWhileWorked[single], touchedWhileWorked[batches])
 }
@@ -197,7 +198,7 @@ func touchedWhileWorked[M batchSized](t *testing.T) {
 	require.Equal(t, 2, f.callsOf("slow"))
 	f.awaitCalm()
 
-	// One that is degraded is tried again.
+	// A degraded child is retried.
 	f.inform(payment[M]{Name: "hopeless", Of: []delta.Ref{accountRef("ann")}})
 	f.eventually("payment", "hopeless", inState(deltatype.ResourceStateDegraded))
 	f.inform(account{Name: "ann", Plan: "lead"})
@@ -206,7 +207,7 @@ func touchedWhileWorked[M batchSized](t *testing.T) {
 	})
 }
 
-// Two informs at the same moment can make a cycle of resources that were synced before. It does not touch itself for ever.
+// Two concurrent informs can make a cycle of synced resources. Touches must not circulate for ever.
 func TestACycleOfParentsIsTouchedOnce(t *testing.T) {
 	inFamilies(t, cycleIsTouched[single], cycleIsTouched[batches])
 }
@@ -242,7 +243,7 @@ func TestTouchedByIsChecked(t *testing.T) {
 		require.ErrorAs(t, err, &input, name)
 		require.Contains(t, input.Field, "TouchedBy", name)
 	}
-	// A client that has none says so for all, and forgets what nobody would touch.
+	// A client without TouchedBy clears the setting for all clients, and drops pending touches that nobody would execute.
 	f.exec(`INSERT INTO delta_touch (kind, parent, changed_at) VALUES ('payment', 'account/ann', now()), ('other', 'account/ann', now())`)
 	f.start(f.config(f.payments()))
 	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`))

@@ -15,14 +15,14 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// summaryOf is what the UI shows of an event.
+// summaryOf returns the summary of an event in the UI.
 func summaryOf(t *testing.T, e *historypb.HistoryEvent) (summary string) {
 	t.Helper()
 	require.NoError(t, converter.GetDefaultDataConverter().FromPayload(e.GetUserMetadata().GetSummary(), &summary))
 	return summary
 }
 
-// The summary of a timer is in the history: nobody has to ask a worker for it.
+// The history has the summary of a timer, so no worker is needed to read it.
 func TestTemporalShowsTheReasonOfATimer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -76,7 +76,7 @@ func TestTheDetailsOfABatchNameItsFailures(t *testing.T) {
 	require.Contains(t, h.staticDetails(row.WorkflowID, ""), "second argument of the input")
 }
 
-// staticDetails are what Temporal's server keeps for people who look at a workflow.
+// staticDetails returns the details of a workflow in Temporal's database, which the UI shows.
 func (h *harness) staticDetails(workflowID, runID string) (details string) {
 	h.t.Helper()
 	described, err := h.Temporal.DescribeWorkflow(context.Background(), workflowID, runID)
@@ -106,7 +106,7 @@ func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 	withheld := run()
 	require.Contains(t, h.workflowDetails(withheld.WorkflowID), "(delta informs approve mirror, or dismiss): 8. m001, m002")
 
-	// The server has it, too, where no worker answers.
+	// The server has the details too, if no worker answers.
 	require.NoError(t, c.Stop(context.Background()))
 	result := func(r *delta.InformRun) *activities.PassReport {
 		var progress activities.InformProgress

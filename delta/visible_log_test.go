@@ -41,7 +41,7 @@ func TestTheLogHasTheOutcomesOfAResource(t *testing.T) {
 		return logs.countLines("an outcome was written", append(of, "attempt=1", "state=synced")...) == 1
 	}, shown[logBuffer]{&logs})
 	require.Equal(t, 1, logs.countLines("rows were leased", "level=DEBUG", "kind=account", "resources=1"))
-	// It is logged when Temporal has answered; the workflow may have synced the resource by then.
+	// The line is logged after Temporal's answer; by then, the workflow may have synced the resource.
 	until(t, func() bool { return logs.countLines("a workflow was started or woken", of...) == 1 }, shown[logBuffer]{&logs})
 	require.Equal(t, 1, logs.countLines("an attempt was claimed", append(of, "attempt=1", "claim=")...))
 }

@@ -29,12 +29,12 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// counters are a metrics handler of the SDK that adds up counters by their name, and by their name and the type of the activity.
+// counters is a metrics handler of the SDK that sums counters by name, and by name and type of the activity.
 type counters struct {
 	client.MetricsHandler
 	mu   *sync.Mutex
 	sums map[string]int64
-	// activityType is the tag of what is counted; empty without one.
+	// activityType is the tag of the counted activity; empty without one.
 	activityType string
 }
 
@@ -70,7 +70,7 @@ func (c counter) Inc(n int64) {
 	}
 }
 
-// newCountingHarness is newHarness with a connection to Temporal that counts, and logs as that of a client does.
+// newCountingHarness is newHarness with a connection to Temporal that counts metrics, and logs like a client's own.
 func newCountingHarness(t *testing.T, logs *logBuffer) (*harness, *counters) {
 	t.Helper()
 	counted := newCounters()
@@ -80,7 +80,7 @@ func newCountingHarness(t *testing.T, logs *logBuffer) (*harness, *counters) {
 	}))}, counted
 }
 
-// ordinary has a limit of calls, so its attempts are ordinary activities. A machine that stands still has none repeated.
+// ordinary is a kind with a rate limit, so that its attempts are ordinary activities. Its long claims survive a stalled machine.
 type ordinary struct{ account }
 
 func (ordinary) Kind() string { return "ordinary" }
@@ -91,7 +91,7 @@ func (ordinary) Settings() delta.ObjectSettings {
 	}
 }
 
-// failuresOf are the failures of attempts in a history: of ordinary activities, and of local ones.
+// failuresOf returns the failures of attempts in a history: of ordinary activities, and of local ones.
 func failuresOf(history []*historypb.HistoryEvent) (failed, local []*failurepb.Failure) {
 	for _, e := range history {
 		if f := e.GetActivityTaskFailedEventAttributes().GetFailure(); f != nil {
@@ -113,7 +113,7 @@ func requireFailure(t *testing.T, f *failurepb.Failure, errorType, message strin
 	require.Equal(t, errorType != activities.AttemptFailed, isBenign)
 }
 
-// workTrying fails and snoozes by the name of its object, and succeeds in the third attempt, whatever was counted.
+// workTrying fails and snoozes by the name of its object, and succeeds in the third call.
 func workTrying(calls *sync.Map, id string) error {
 	n, _ := calls.LoadOrStore(id, new(int))
 	*n.(*int)++
@@ -168,7 +168,7 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 	require.Contains(t, own.String(), "the resource is degraded")
 }
 
-// An attempt is not local as a whole where the machine is busy, so some of them are tried.
+// On a busy machine, an attempt may not be entirely local, so the test tries several.
 func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 	t.Parallel()
 	h, counted := newCountingHarness(t, new(logBuffer))
@@ -197,7 +197,7 @@ func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 	requireFailure(t, failures[0], activities.AttemptSnoozed, "attempt 1 of 10 was snoozed: resource snoozed for 10ms")
 }
 
-// What docs say of the metrics of Temporal's SDK is true of the SDK that is linked.
+// The docs' claims about metrics of Temporal's SDK are true for the linked SDK.
 func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 	t.Parallel()
 	named := map[string]bool{}
@@ -216,7 +216,7 @@ func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 		with(&controller[ordinary]{work: func(context.Context, *delta.Resource[ordinary]) error { return fails() }}),
 	))
 	var names atomicCounter
-	until(t, func() bool { // an attempt is not local as a whole where the machine is busy
+	until(t, func() bool { // on a busy machine, an attempt may not be entirely local
 		id := names.next("fails")
 		for kind, object := range map[string]delta.Object{"account": account{Name: id}, "ordinary": ordinary{account{Name: id}}} {
 			_, err := c.Inform(t.Context(), object, nil)
@@ -232,7 +232,7 @@ func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 	}, shown[map[string]bool]{&named})
 }
 
-// A command while Work runs makes its failure one of the past.
+// A command during Work makes its failure a benign one of the past.
 func TestAFailureThatWasSupersededIsBenign(t *testing.T) {
 	t.Parallel()
 	h, counted := newCountingHarness(t, new(logBuffer))
@@ -266,7 +266,7 @@ func TestAFailureThatWasSupersededIsBenign(t *testing.T) {
 	require.Zero(t, counted.sum("temporal_activity_execution_failed"))
 }
 
-// Temporal does not learn that an attempt has failed, and gives it to a worker again: the outcome is in the row.
+// Temporal does not learn that an attempt failed, and gives it to a worker again: the row has the outcome.
 func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	var lost atomic.Bool
@@ -282,7 +282,7 @@ func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 	}))}
 	var calls sync.Map
 	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return workTrying(&calls, r.ObjectID) }}))
-	config.Kinds = map[string]delta.ObjectSettings{"ordinary": {HeartbeatTimeout: 4 * time.Second}} // Temporal misses the answer by it
+	config.Kinds = map[string]delta.ObjectSettings{"ordinary": {HeartbeatTimeout: 4 * time.Second}} // by which Temporal misses the answer
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), ordinary{account{Name: "fails"}}, nil)
 	require.NoError(t, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// withheldIn is what is withheld of the mode's kind, as Kinds shows it too; nil if nothing is.
+// withheldIn returns the withheld deletion of the mode's kind, which Kinds must show too; nil if there is none.
 func (g listedMode) withheldIn(c *delta.Client) *delta.Withheld {
 	g.t.Helper()
 	all, err := c.Withheld(g.t.Context())
@@ -27,7 +27,7 @@ func (g listedMode) withheldIn(c *delta.Client) *delta.Withheld {
 	return &all[0]
 }
 
-// A deletion that is withheld is there until somebody has decided of it, or listings are complete again.
+// A withheld deletion stays until a person decides, or listings are complete again.
 func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
@@ -52,13 +52,13 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 		require.Equal(t, w.Since, again.Since)
 		require.True(t, again.SeenAt.After(w.SeenAt))
 
-		// A decision is of what was looked at.
+		// A decision must name the number that the person saw.
 		_, err = c.ApproveWithheld(t.Context(), g.kind, "", 5)
 		require.ErrorIs(t, err, delta.ErrNotWithheld)
 		_, err = c.DismissWithheld(t.Context(), g.kind, "", 0)
 		require.ErrorContains(t, err, "missing 0: must be the number")
 
-		// What is complete again needs none.
+		// A complete listing ends the need for a decision.
 		g.setUpstream(all...)
 		require.Zero(t, g.runInformer(c).Withheld)
 		require.Nil(t, g.withheldIn(c))
@@ -78,7 +78,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 		require.Equal(t, delta.WithheldApproved, decided.Decision)
 		require.NotNil(t, decided.DecidedAt)
 
-		// More than was approved is withheld anew.
+		// More than was approved is withheld again.
 		g.inform(c, nil, "later")
 		g.awaitRow("later", synced(1))
 		require.EqualValues(t, 7, g.runInformer(c).Withheld)
@@ -91,7 +91,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 		require.Nil(t, g.withheldIn(c))
 		require.Equal(t, 7, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 
-		// The approval was for that one.
+		// The approval was only for that deletion.
 		g.setUpstream(names("n", 6)...)
 		g.runInformer(c)
 		g.setUpstream()
@@ -112,7 +112,7 @@ func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
 		require.Equal(t, delta.WithheldDismissed, g.withheldIn(c).Decision)
 		require.Equal(t, 6, g.countStates(g.kind)[deltatype.ResourceStateSynced])
 
-		// More than that is another question.
+		// A larger deletion needs another decision.
 		g.inform(c, nil, "later")
 		g.awaitRow("later", synced(1))
 		require.EqualValues(t, 7, g.runInformer(c).Withheld)
