@@ -96,12 +96,12 @@ func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	calls := h.countRows("SELECT count(*) FROM calls")
 	t.Logf("killed after %d calls: %d results were written, %d members were claimed; %d calls of Work beyond one a resource",
 		begun, written, pending, calls-resources)
-	require.Equal(t, resources, h.countRows("SELECT count(DISTINCT object_id) FROM calls"), "none was left out")
-	require.Equal(t, begun-written, calls-resources, "what was called and not written is called again, once, and nothing else is")
+	require.Equal(t, resources, h.countRows("SELECT count(DISTINCT object_id) FROM calls"), "no member was left out")
+	require.Equal(t, begun-written, calls-resources, "only members without a written result are called again, once")
 	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
 		WHERE r.generation <> 1 OR r.sync_count <> 1 OR r.claimed_until IS NOT NULL
 		OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END
-		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "the lost attempts count, and no others")
+		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "only the lost attempts count")
 }
 
 // After a wipe of Temporal, batches are rebuilt from the rows like singles: running, settled and due ones.
@@ -162,12 +162,12 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 		h.eventually(kind, name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 2 && r.SyncedAt.After(again) })
 	}
 	for _, name := range rests {
-		require.EqualValues(t, 1, h.row(kind, name).SyncCount, "what was not due is not synced")
+		require.EqualValues(t, 1, h.row(kind, name).SyncCount, "resources that are not due are not synced")
 	}
 	h.awaitOwners(temporal, kind, rests)
 	until(t, func() bool {
 		return h.countRows("SELECT count(*) FROM delta_resource WHERE namespace = 'default' AND state = 'synced' AND dispatch_at < due_at") == 0
-	}, "what rests is not dispatched again before it is due")
+	}, "settled resources are not dispatched before they are due")
 }
 
 // awaitOwners waits until each settled resource of a batch is a member of exactly one running batch.
@@ -209,7 +209,7 @@ func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	kill()
 	kill = h.startChild("herd", "started")
 	called(2)
-	require.Contains(t, h.row("herd", "z-hangs").WorkflowID, ":batch/", "a worker that dies once costs no workflow each")
+	require.Contains(t, h.row("herd", "z-hangs").WorkflowID, ":batch/", "one death of a worker makes no singles")
 	kill()
 
 	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))

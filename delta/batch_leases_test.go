@@ -80,7 +80,7 @@ func TestMembersOfABatchWithoutAWorkflowAreDispatchedAgain(t *testing.T) {
 			untouched++
 		}
 	}
-	require.Equal(t, 30-8, untouched, "only what was begun lost an attempt")
+	require.Equal(t, 30-8, untouched, "only members that had begun lost an attempt")
 }
 
 // If a dispatcher dies between its lease and the start of the batch, another one starts the batch when the lease expires.

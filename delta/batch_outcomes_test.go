@@ -40,7 +40,7 @@ func TestAResultWhoseMethodsPanicFailsItsResourceOnly(t *testing.T) {
 		row := h.eventually("batched", name, synced(1))
 		if name != "ok07" {
 			require.Equal(t, 1, row.Attempt)
-			require.Empty(t, row.Errors, "the others have nothing to do with it")
+			require.Empty(t, row.Errors, "other members are unaffected")
 			continue
 		}
 		require.Equal(t, 2, row.Attempt)
@@ -85,7 +85,7 @@ func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	own := func(name string) string { return h.Prefix + "/slowly/" + name }
 	until(t, func() bool {
 		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 || object_id", own("")) == 20
-	}, "those that go on by themselves can be seen waiting")
+	}, "singles can be seen waiting")
 	// Outcomes of a batch are written several times a second: these resources may fail later.
 	until(t, func() bool {
 		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 AND dispatch_at = due_at", batch) == 30

@@ -84,14 +84,14 @@ func TestABatchWorkerGivesAResultForEach(t *testing.T) {
 	}
 	row := h.eventually("batched", "fails", synced(1))
 	require.Equal(t, "not this one", row.Errors[0].Error)
-	require.Equal(t, "fails", <-single, "what failed is worked by itself")
+	require.Equal(t, "fails", <-single, "a failed member becomes a single")
 	h.eventually("batched", "gone", inState(deltatype.ResourceStateDeleted))
 	h.eventually("batched", "degrades", inState(deltatype.ResourceStateDegraded))
 	mu.Lock()
 	defer mu.Unlock()
-	require.Contains(t, sizes, 50, "what was informed together, and fills a batch, is one call")
+	require.Contains(t, sizes, 50, "a set that fills a batch is one call")
 	for call, times := range calls {
-		require.Equal(t, 1, times, "what a batch has of a namespace is one call: %s", call)
+		require.Equal(t, 1, times, "a batch makes one call for each namespace: %s", call)
 	}
 }
 

@@ -59,7 +59,7 @@ func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 	claimed := func() int {
 		return h.countRows("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
 	}
-	until(t, func() bool { return claimed() > turns }, "they do not wait for ever")
+	until(t, func() bool { return claimed() > turns }, "waiting batches run in time")
 	kill()
 	h.awaitEnd()
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state FROM delta_resource")

@@ -86,7 +86,7 @@ func TestAConsumerContinuesWhereItStopped(t *testing.T) {
 		return nil
 	}}
 	stop := h.startConsumer(c, consumer)
-	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, got.awaitCount(t, 4), "after an error, and a panic, it gets the same again")
+	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, got.awaitCount(t, 4), "after an error or a panic, the consumer gets the same entries again")
 	require.NoError(t, stop())
 	h.appendChanges("d")
 	stop = h.startConsumer(c, consumer)
@@ -115,7 +115,7 @@ func TestAConsumerRunsInOneProcess(t *testing.T) {
 	require.ErrorIs(t, h.client(h.config()).ForgetChangeConsumer(t.Context(), "sink"), delta.ErrNotFound, "it runs")
 	require.NoError(t, stop())
 	h.appendChanges("d")
-	require.Equal(t, []string{"d1"}, second.awaitCount(t, 1), "the other goes on where the first has ended")
+	require.Equal(t, []string{"d1"}, second.awaitCount(t, 1), "the second continues where the first ended")
 
 	// A consumer whose claim was taken over handles no more entries, and waits.
 	var third consumed
@@ -200,7 +200,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 	}
 	until(t, func() bool { return count() == 6 })
 	// There are three batches, or more if a transaction of another test delayed the last entries.
-	until(t, func() bool { return commits.Load() >= 3 && calls.Load() == commits.Load()+1 }, "one was repeated, because it was not committed")
+	until(t, func() bool { return commits.Load() >= 3 && calls.Load() == commits.Load()+1 }, "one batch was repeated, because it was not committed")
 }
 
 func TestMembersOfAGroupShareTheResources(t *testing.T) {
@@ -236,7 +236,7 @@ func TestMembersOfAGroupShareTheResources(t *testing.T) {
 		require.NotEmpty(t, got, "member %d has a share", i)
 		for _, id := range ids {
 			of := slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s != id+"2" && s != id+"3" })
-			require.Contains(t, []string{"[]", fmt.Sprintf("[%s2 %s3]", id, id)}, fmt.Sprint(of), "all of a resource, in their order, or none")
+			require.Contains(t, []string{"[]", fmt.Sprintf("[%s2 %s3]", id, id)}, fmt.Sprint(of), "a member has all entries of a resource in order, or none")
 		}
 		all = append(all, got...)
 	}

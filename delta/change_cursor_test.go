@@ -49,7 +49,7 @@ func TestACursorReadsAheadAndContinuesAfterItsSavedPosition(t *testing.T) {
 	cursor := h.openCursor(delta.ChangeConsumer{Name: "sink", BatchSize: 2})
 	names, positions := h.readEntries(cursor, 4)
 	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, names)
-	require.Empty(t, h.readPosition("sink"), "nothing is saved by itself")
+	require.Empty(t, h.readPosition("sink"), "nothing is saved without Save")
 	require.NoError(t, cursor.Save(t.Context(), positions[1]))
 	require.Equal(t, positions[1], h.readPosition("sink"))
 	require.ErrorContains(t, cursor.Save(t.Context(), "x"), `position "x": must be`)
@@ -152,7 +152,7 @@ func TestACursorSkipsEntriesOfOthers(t *testing.T) {
 	_, later := h.readEntries(other, 9)
 	require.Equal(t, positions[1], h.readPosition("sink"))
 	require.NoError(t, cursor.Save(t.Context(), changes[0].Position))
-	until(t, func() bool { return h.readPosition("sink") == later[8] }, "it is behind what is not its own, too")
+	until(t, func() bool { return h.readPosition("sink") == later[8] }, "the position is also after entries of others")
 	cursor.Close()
 	<-next
 }

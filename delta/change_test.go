@@ -64,7 +64,7 @@ func TestChangesYieldsOutcomes(t *testing.T) {
 
 	for change, err := range c.Changes(ctx, positions[1], "account") {
 		require.NoError(t, err)
-		require.Equal(t, positions[2], change.Position, "it goes on behind the position")
+		require.Equal(t, positions[2], change.Position, "entries after the position follow")
 		break
 	}
 	latest, err := c.LatestChanges(t.Context(), 2)
@@ -107,7 +107,7 @@ func TestChangesFromTheEndYieldsNewEntries(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for change, err := range c.Changes(ctx, end) {
-		require.Fail(t, "it ends with its context, in silence", "%v, %v", change, err)
+		require.Fail(t, "the iterator ends with its context, without an error", "%v, %v", change, err)
 	}
 }
 
@@ -172,7 +172,7 @@ func TestARestoredLogIsTakenOver(t *testing.T) {
 	config.Kinds = map[string]delta.ObjectSettings{"account": {Log: true}}
 	h.start(config)
 	_, _, err = read(history[0].Position)
-	require.ErrorAs(t, err, &lost, "a position of before says nothing of what is there")
+	require.ErrorAs(t, err, &lost, "a position from before the restore is useless")
 	all, position, err := read("")
 	require.NoError(t, err)
 	require.Equal(t, []string{"a1", "b1", "a2"}, all)
@@ -193,7 +193,7 @@ func TestATransactionThatStaysOpenHoldsReadersAndIsNamed(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 2, status.Held)
 	require.Positive(t, status.Lag)
-	require.NotNil(t, status.HeldBy, "others of this server may be older")
+	require.NotNil(t, status.HeldBy, "other transactions of this server may be older")
 	require.NotZero(t, status.HeldBy.PID)
 	require.Contains(t, status.HeldBy.String(), fmt.Sprint(status.HeldBy.PID))
 	require.NoError(t, tx.Commit(t.Context()))

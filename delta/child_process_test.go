@@ -259,7 +259,7 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 		// Temporal records the start of an activity that may be retried when it has ended, some time after its result is in the row.
 		lost = 0
 		for _, event := range h.history(row.WorkflowID) {
-			require.NotEqual(t, enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT, event.GetEventType(), "the activity is tried again, not given up")
+			require.NotEqual(t, enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT, event.GetEventType(), "the activity is retried")
 			if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
 				require.Equal(t, 10*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())
 				require.LessOrEqual(t, scheduled.GetRetryPolicy().GetInitialInterval().AsDuration(), time.Second)
@@ -272,7 +272,7 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 		}
 		return lost > 0
 	})
-	require.Equal(t, 1, lost, "the activity that was lost is the one that went on")
+	require.Equal(t, 1, lost, "the lost activity is the retried one")
 }
 
 // Three processes sync hundreds of resources, and one is killed meanwhile: all resources settle, and none is lost.

@@ -242,7 +242,7 @@ func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 		g.awaitRow("other", synced(1)) // so the dispatcher has run since
 		// One signal an inform would be hundreds. A busy dispatcher may send a few.
 		require.Less(t, len(g.history(id)), informs/10)
-		require.Equal(t, id, g.row(g.kind, "hot").WorkflowID, "it is not leased meanwhile")
+		require.Equal(t, id, g.row(g.kind, "hot").WorkflowID, "the row is not leased during Work")
 		require.Less(t, g.countWakeUps(g.kind, "hot"), informs/10)
 		require.Equal(t, 1, w.callsOf(t, "hot"))
 		w.release()
@@ -294,10 +294,10 @@ func TestADeathAfterTheCommitOfCompleteTxRepeatsNoWork(t *testing.T) {
 		g.awaitRow("completes", synced(1))
 		g.awaitEnd()
 		row := g.row(g.kind, "completes")
-		require.Nil(t, row.ClaimedUntil, "the transaction has closed the claim, too")
+		require.Nil(t, row.ClaimedUntil, "the transaction has closed the claim too")
 		calls := g.countRows("SELECT count(*) FROM calls WHERE object_id = 'completes'")
 		require.Positive(t, calls)
-		require.LessOrEqual(t, calls, row.Attempt, "one, unless the machine was so busy that the child lost its claim")
+		require.LessOrEqual(t, calls, row.Attempt, "one attempt, unless the child lost its claim on a busy machine")
 		require.Equal(t, g.isBatched(), strings.Contains(row.WorkflowID, ":batch/"), row.WorkflowID)
 
 		var again, next atomic.Int64

@@ -41,7 +41,7 @@ func TestInvalidateAllAndDeleteAllObeyTheirFilter(t *testing.T) {
 
 		n, err := c.InvalidateAll(t.Context(), delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}})
 		require.NoError(t, err)
-		require.Equal(t, resources, n, "what degraded is not synced")
+		require.Equal(t, resources, n, "a degraded resource is not synced")
 		settled(deltatype.ResourceStateSynced, 2, resources)
 		settled(deltatype.ResourceStateSynced, 1, resources)
 		n, err = c.InvalidateAll(t.Context(), delta.Filter{States: []deltatype.ResourceState{deltatype.ResourceStateDegraded}})
@@ -60,7 +60,7 @@ func TestInvalidateAllAndDeleteAllObeyTheirFilter(t *testing.T) {
 		require.NotNil(t, row.DueAt, "it is removed after its retention")
 		n, err = c.DeleteAll(t.Context(), delta.Filter{Tags: []string{"red"}})
 		require.NoError(t, err)
-		require.Equal(t, 1, n, "those that are deleted are not deleted again")
+		require.Equal(t, 1, n, "deleted resources are not deleted again")
 
 		_, err = c.DeleteAll(t.Context(), delta.Filter{})
 		require.ErrorContains(t, err, "would choose everything")
@@ -115,7 +115,7 @@ func commandAllStops(t *testing.T, g mode) {
 	require.ErrorIs(t, err, stop)
 	require.Equal(t, 2*page, n)
 	require.Len(t, told, 2*page)
-	require.Equal(t, 2*page, g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "it has gone on after it was stopped")
+	require.Equal(t, 2*page, g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "the command continued after it was stopped")
 
 	_, err = c.CommandAll(t.Context(), "drop", filter, nil)
 	require.ErrorContains(t, err, `command "drop"`)

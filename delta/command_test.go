@@ -91,7 +91,7 @@ func TestRetryGivesAllAttemptsAgain(t *testing.T) {
 	require.Zero(t, n)
 	n, err = c.RetryAll(t.Context(), delta.Filter{})
 	require.NoError(t, err)
-	require.Equal(t, 2, n, "failed ones are left to their backoff unless the filter names them")
+	require.Equal(t, 2, n, "without a state, failed resources keep their backoff")
 	_, err = c.RetryAll(t.Context(), delta.Filter{States: []deltatype.ResourceState{"strange"}})
 	require.ErrorContains(t, err, `States "strange"`)
 }
@@ -117,7 +117,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	close(proceed)
 	h.awaitEvent(h.Prefix+"/account/ann", endsAttempt)
 	row = h.row("account", "ann")
-	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the call that ran changes nothing")
+	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the running call changes nothing")
 	require.NotNil(t, row.DueAt)
 
 	_, err = c.Delete(t.Context(), "account", "ann")

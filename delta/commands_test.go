@@ -63,7 +63,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 		g.signalCommand(g.kind, deleted, "delete", nil)
 		require.Equal(t, deleted+": the resource was deleted", got(t, ended))
 		require.Equal(t, deltatype.ResourceStateDeleted, g.row(g.kind, deleted).State)
-		require.Empty(t, ended, "the others go on")
+		require.Empty(t, ended, "the others continue")
 		close(release)
 		for _, name := range names("busy", 12) {
 			if name != deleted {
@@ -87,7 +87,7 @@ func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
 	id := h.Prefix + "/raw/ann"
 	h.signalCommand("raw", "ann", "inform", map[string]any{"object": raw{Name: "ann", Body: json.RawMessage("1e200000")}})
 	var details string
-	until(t, func() bool { details = h.workflowDetails(id); return strings.Contains(details, "Refused: inform: ") }, "the details say nothing of it")
+	until(t, func() bool { details = h.workflowDetails(id); return strings.Contains(details, "Refused: inform: ") }, "the details do not mention it")
 	require.Equal(t, 1, strings.Count(details, "Refused:"))
 
 	// Later signals are executed.

@@ -124,7 +124,7 @@ func TestFullListingsRunBesideIncrementalOnes(t *testing.T) {
 	found, err := schedule.Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 48*time.Hour, found.Schedule.Spec.Intervals[0].Every)
-	require.EqualValues(t, 1, full.Load(), "it does not begin with one: the first pass has no cursor")
+	require.EqualValues(t, 1, full.Load(), "the first pass has no cursor")
 	h.triggerSchedule("inform-full:both")
 	until(t, func() bool { return h.countStates("both")["deleted"] == 2 })
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 8, "deleted": 2}, h.countStates("both"))

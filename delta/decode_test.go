@@ -59,7 +59,7 @@ func TestNumbersKeepTheirDigitsWhereverATypeHoldsAny(t *testing.T) {
 	require.Error(t, delta.DecodeJSON([]byte(`{} {}`), &none), "more than one value")
 	var itself requireOwn
 	require.NoError(t, delta.DecodeJSON([]byte(number), &itself))
-	require.InDelta(t, 1.2345678901234567e19, itself.Value, 1, "what decodes itself is left to itself")
+	require.InDelta(t, 1.2345678901234567e19, itself.Value, 1, "a type with its own decoder uses it")
 }
 
 // forgetful omits its id from its JSON for some values.

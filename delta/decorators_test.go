@@ -72,7 +72,7 @@ func TestOptionalInterfacesAreFoundBehindDecorators(t *testing.T) {
 
 	loop := &decorated[mirror]{Controller: &controller[mirror]{}}
 	loop.inner = loop
-	require.NoError(t, delta.AddControllerSafely(delta.NewControllers(), loop), "one that returns itself ends")
+	require.NoError(t, delta.AddControllerSafely(delta.NewControllers(), loop), "a decorator that returns itself ends the search")
 }
 
 func TestAHiddenListFailsThePass(t *testing.T) {

@@ -51,7 +51,7 @@ func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 		require.EqualValues(t, 1, row.Generation, "slow retries are attempts of the same generation")
 		require.Equal(t, 2, row.Attempt)
 		if g.isBatched() {
-			require.Zero(t, g.ownWorkflows(), "what is retried slowly is batched")
+			require.Zero(t, g.ownWorkflows(), "slow retries are batched")
 		}
 	})
 }

@@ -28,7 +28,7 @@ func TestAListedResourceIsLiveAgain(t *testing.T) {
 		require.Equal(t, 2, g.runInformer(c).Scheduled)
 		for _, name := range []string{"bob", "eve"} {
 			row := g.awaitRow(name, synced(3))
-			require.EqualValues(t, 2, row.SyncCount, "it is synced anew")
+			require.EqualValues(t, 2, row.SyncCount, "it is synced again")
 		}
 		require.Zero(t, g.runInformer(c).Scheduled, "once")
 	})

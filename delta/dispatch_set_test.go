@@ -20,7 +20,7 @@ func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
 		d.wake(fewest)
 		require.Equal(t, fewest != never, d.many.Load(), "%d of a BatchSize of %d", fewest, batchSize)
 		d.wake(1)
-		require.Equal(t, fewest != never, d.many.Load(), "a few more do not change that")
+		require.Equal(t, fewest != never, d.many.Load(), "a few more rows do not change that")
 	}
 }
 

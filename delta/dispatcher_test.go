@@ -79,7 +79,7 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.Equal(t, "new", <-works)
-	require.Equal(t, run, h.startAttributes("account", "ann").GetOriginalExecutionRunId(), "it is the workflow that ran already")
+	require.Equal(t, run, h.startAttributes("account", "ann").GetOriginalExecutionRunId(), "the running workflow is used")
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 

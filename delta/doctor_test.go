@@ -76,5 +76,5 @@ func TestTheDoctorAsksTemporalWithoutADatabase(t *testing.T) {
 
 	ended, end := context.WithCancel(t.Context())
 	end()
-	require.Equal(t, delta.CheckFailure, c.Doctor(ended).State(), "it returns what it could not look at")
+	require.Equal(t, delta.CheckFailure, c.Doctor(ended).State(), "the diagnosis has the error")
 }

@@ -86,7 +86,7 @@ func TestFiguresAreAddedUpOverSteps(t *testing.T) {
 	require.Equal(t, []time.Time{since, since.Add(10 * time.Minute), since.Add(time.Hour)}, []time.Time{steps[0].Minute, steps[1].Minute, steps[2].Minute})
 	require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 18, delta.OutcomeFailed: 2}, steps[0].Attempts)
 	require.Less(t, steps[0].P50, time.Millisecond)
-	require.Greater(t, steps[0].P95, 512*time.Millisecond, "of 20 calls two took that long: a mean of the minutes' would be another")
+	require.Greater(t, steps[0].P95, 512*time.Millisecond, "two of 20 calls took that long; a mean over minutes would differ")
 	require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 5}, steps[1].Attempts)
 
 	all, err := c.FigureSteps(t.Context(), "", since, 4*time.Hour)

@@ -90,7 +90,7 @@ func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
 	for range deletions {
 		left++
 	}
-	require.Equal(t, 1, left, "what the channel held; then it is closed")
+	require.Equal(t, 1, left, "the buffered events, and then the channel is closed")
 	late, _ := c.Subscribe(delta.EventCategoryObjectSynced)
 	_, open = <-late
 	require.False(t, open)

@@ -110,8 +110,8 @@ func testUndecodable[M batchSized](t *testing.T) {
 	row := h.eventually("payment", "a", isWaitingFor("does not decode into delta_test.payment2"))
 	again := row.DueAt
 	row = h.eventually("payment", "a", func(r *deltatype.ResourceRow) bool { return isWaitingFor("")(r) && r.DueAt.After(*again) })
-	require.Len(t, row.Errors, 1, "the same reason is there once")
-	require.True(t, row.DueAt.After(*row.AttemptedAt), "it is offered again later")
+	require.Len(t, row.Errors, 1, "the same error is stored once")
+	require.True(t, row.DueAt.After(*row.AttemptedAt), "the object is offered to workers again later")
 	h.eventually("payment", "b", isWaitingFor("does not decode"))
 	h.eventually("payment", "c", isWaitingFor("does not decode"))
 	// A row is not counted while it is offered to a worker, so wait until all three are counted.
@@ -160,7 +160,7 @@ func testVersions[M batchSized](t *testing.T) {
 		require.NoError(t, err)
 	}
 	row := h.eventually("payment", "a", inState(deltatype.ResourceStateSynced))
-	require.Zero(t, row.ObjectVersion, "the row keeps what was informed")
+	require.Zero(t, row.ObjectVersion, "the row keeps the informed object")
 	cents, _ := seen.Load("a")
 	require.Equal(t, 1200, cents)
 	h.eventually("payment", "unlucky", isWaitingFor("upgrading the stored object from version 0 to 3: thirteen is not upgraded"))

@@ -61,7 +61,7 @@ func explainNotStarted[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x.c = x.client(config)
 	x.startClient()
 	x.inform("new")
-	until(t, func() bool { return starts.count() > 3 }, "then it waits for seconds") // so that the dispatcher has read the row before the next retry
+	until(t, func() bool { return starts.count() > 3 }, "then the retry waits for seconds") // so that the dispatcher has read the row before the next retry
 	reason := x.awaitDeciding("new", delta.ReasonNotStarted)
 	require.Contains(t, reason.Text, "cannot be started: not this one")
 	require.NotNil(t, reason.Until)
@@ -175,7 +175,7 @@ func explainShards(t *testing.T, seen *reasonsSeen) {
 	require.Len(t, progress.Shards.Passes, 2)
 	gone := x.awaitReason("regional", "us/u00", delta.ReasonShardGone)
 	require.NotNil(t, gone.Since)
-	require.Empty(t, gone.Remedy, "there is nothing to decide yet")
+	require.Empty(t, gone.Remedy, "nothing can be decided yet")
 	_, err = h.runPass(c, "regional", activities.InformInput{Pass: uuidOf(1), Named: true, Gone: true, Options: deltatype.InformOptions{Shard: "us"}})
 	require.NoError(t, err)
 	require.Contains(t, x.awaitReason("regional", "us/u00", delta.ReasonShardGone).Remedy, "delta informs approve regional --shard us")

@@ -141,7 +141,7 @@ func (x *explaining[M]) explain(kind, id string) *delta.Explanation {
 	require.NotEmpty(x.t, e.Reasons)
 	for _, reason := range e.Reasons {
 		require.NotEmpty(x.t, reason.Text, reason.Code)
-		require.False(x.t, reason.Until != nil && reason.Until.Before(e.At), "%s: what has passed keeps nothing", reason.Code)
+		require.False(x.t, reason.Until != nil && reason.Until.Before(e.At), "%s: a time in the past delays nothing", reason.Code)
 	}
 	return e
 }
@@ -236,7 +236,7 @@ func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
 		return // some scenarios were left out
 	}
 	for _, code := range reasonCodes(t) {
-		require.True(t, seen.all[code], "no scenario comes to %q", code)
+		require.True(t, seen.all[code], "no scenario has the reason %q", code)
 	}
 }
 

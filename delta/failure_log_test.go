@@ -88,7 +88,7 @@ func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 10*time.Second, time.Since(began))
 		lines = logs.takeLines(t)
-		require.Len(t, lines, 1, "the kinds and levels that were not in masses have no summary")
+		require.Len(t, lines, 1, "only masses of failures have a summary")
 		require.Equal(t, "INFO", lines[0]["level"])
 		require.Equal(t, "more attempts of the kind have failed; they have no lines of their own", lines[0]["msg"])
 		require.Equal(t, "page", lines[0]["kind"])
@@ -108,7 +108,7 @@ func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 		require.Equal(t, []any{"1 × 500"}, lines[0]["errors"])
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		require.Empty(t, logs.takeLines(t), "what was flushed is not logged again")
+		require.Empty(t, logs.takeLines(t), "flushed failures are not logged again")
 	})
 }
 
@@ -171,7 +171,7 @@ func TestMethodsOfErrorsAreCalledUnderNoLockOfTheLog(t *testing.T) {
 		known := failed("page", "x", askingError{l, &asked})
 		known.text = "as it was when the call ended"
 		l.add(known)
-		require.Equal(t, loggedFailures+1, asked, "an error that was asked is not asked again")
+		require.Equal(t, loggedFailures+1, asked, "Error is called once")
 		_ = logs.takeLines(t)
 		l.flush()
 		lines := logs.takeLines(t)

@@ -86,7 +86,7 @@ func testFailures[M batchSized](t *testing.T) {
 	f := failures.failuresOf("fails")[0]
 	require.Equal(t, delta.OperationWork, f.Operation)
 	require.Equal(t, "loose", f.Kind)
-	require.ErrorIs(t, f.Err, errBoom, "it is the error itself, not its text")
+	require.ErrorIs(t, f.Err, errBoom, "the error itself, not its text")
 	require.Equal(t, 1, f.Attempt)
 	require.False(t, f.IsPanic || f.IsDegraded)
 	require.Equal(t, deltatype.ResourceStateFailed, f.Resource.State)

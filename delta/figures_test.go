@@ -97,7 +97,7 @@ func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	require.LessOrEqual(t, minutes, int(h.now().Truncate(time.Minute).Sub(began.Truncate(time.Minute))/time.Minute)+1, "clients share the row of a minute")
 	var synced, degraded int64
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT synced, degraded FROM delta_figure WHERE minute = '-infinity'").Scan(&synced, &degraded))
-	require.Equal(t, [2]int64{25, 8}, [2]int64{synced, degraded}, "what counters are made of")
+	require.Equal(t, [2]int64{25, 8}, [2]int64{synced, degraded}, "the counters of figures")
 
 	later, err := reader.Figures(t.Context(), "", h.now().Add(time.Minute))
 	require.NoError(t, err)
@@ -156,7 +156,7 @@ func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, idle.Start(context.Background()))
 	require.NoError(t, idle.Stop(t.Context()))
-	require.EqualValues(t, 1, written.n.Load(), "a client in which nothing is worked writes nothing")
+	require.EqualValues(t, 1, written.n.Load(), "an idle client writes nothing")
 }
 
 func TestFiguresAreWrittenPeriodicallyAndAfterAFailure(t *testing.T) {
@@ -209,7 +209,7 @@ func TestFiguresAreKeptForTwoDays(t *testing.T) {
 	all, err := h.client(h.config()).Figures(t.Context(), "account", time.Time{})
 	require.NoError(t, err)
 	require.Len(t, all, 1)
-	require.Equal(t, 1, h.countRows("SELECT count(*)::int FROM delta_figure WHERE minute = '-infinity'"), "sums stay")
+	require.Equal(t, 1, h.countRows("SELECT count(*)::int FROM delta_figure WHERE minute = '-infinity'"), "the sums are unchanged")
 }
 
 func TestDurationsAreCountedInBuckets(t *testing.T) {

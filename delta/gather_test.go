@@ -103,7 +103,7 @@ func TestCallsThatComeMeanwhileAreOneStatement(t *testing.T) {
 	all.Wait()
 	r.wait()
 	require.ElementsMatch(t, [][]string{{"first"}, {"second"}}, r.sets[:2])
-	require.ElementsMatch(t, [][]string{{"a", "b", "c"}, {"a"}}, r.sets[2:], "an object is in a statement once")
+	require.ElementsMatch(t, [][]string{{"a", "b", "c"}, {"a"}}, r.sets[2:], "a statement has an object once")
 }
 
 func TestAStatementIsBounded(t *testing.T) {

@@ -111,7 +111,7 @@ func TestAHandlerOfDroppedEventsMaySubscribe(t *testing.T) {
 	require.EqualValues(t, 2+2, subscribed.Load(), "Telemetry was called for two events, and the log has a line for each subscription")
 	requireEnds(t, "a subscription is cancelled", cancel)
 	requireEnds(t, "the client stops", func() { require.NoError(t, c.Stop(context.Background())) })
-	require.EqualValues(t, 2+2+2, subscribed.Load(), "each has ended with a line in the log")
+	require.EqualValues(t, 2+2+2, subscribed.Load(), "each drop is logged")
 }
 
 // The ErrorHandler continues while Telemetry is told of the failures that were dropped.
@@ -122,7 +122,7 @@ func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 		require.Equal(t, delta.DroppedMeasurement{What: "failures", Count: 1}, m)
 		close(release)
 		<-handled
-		require.Equal(t, "second", <-handled, "it was called for the next one meanwhile")
+		require.Equal(t, "second", <-handled, "the ErrorHandler got the next failure meanwhile")
 	}}
 	c := newUnconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(slog.DiscardHandler), ErrorHandler: func(_ context.Context, f delta.Failure) {
 		<-release
@@ -167,5 +167,5 @@ func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 	require.NoError(t, c.Stop(context.Background()))
 	require.Equal(t, []string{"larger than the bound", "a", "b"}, handled)
 	require.Zero(t, c.Handed())
-	require.Equal(t, 2, strings.Count(logs.String(), "too slow"), "what was not logged yet is logged by Stop")
+	require.Equal(t, 2, strings.Count(logs.String(), "too slow"), "Stop logs the remaining drops")
 }

@@ -25,6 +25,15 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
+// The harness of Delta's tests, which run on the real Postgres and Temporal of deltatest:
+//
+//   - newHarness makes an isolated schema and Temporal prefix; start and startWorker start clients on it.
+//   - until and eventually wait for a condition, awaitEvent for an event in a workflow's history. Assert rows, histories and their order, not
+//     durations: Temporal, Postgres and a busy machine may take any time.
+//   - account is the object of most tests. A test that needs other settings declares its own kind.
+//   - modes_test.go runs a test with singles and with batches (inEachMode), outages_test.go has proxies that can be cut and Work that can be held,
+//     child_process_test.go kills processes, and model_test.go and liar_test.go are soaks with an oracle.
+
 // account is the object of most tests.
 type account struct {
 	Name string `json:"name"`

@@ -51,7 +51,7 @@ func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 	require.ErrorContains(t, err, "2 of 10 resources degraded: m003, m007")
 	require.True(t, lost.Load(), "an answer was lost")
 	require.Equal(t, 10, run.Listed)
-	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_listing") == 0 }, "what was recorded for it is removed")
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_listing") == 0 }, "the run's record is removed")
 }
 
 // secretive is a kind whose ids Temporal must not have. One of its objects cannot be stored by Postgres.
@@ -206,7 +206,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 			}
 		}
 		return true
-	}, "visibility has them all")
+	}, "visibility lists all workflows")
 	failures := 0
 	for runID, id := range found {
 		require.NotContains(t, id, secret)

@@ -149,7 +149,7 @@ func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	h.eventually("brief", "after", synced(1))
 	w.release()
 	row := h.eventually("brief", "long", synced(1))
-	require.Empty(t, row.Errors, "the old worker has ended what it began")
+	require.Empty(t, row.Errors, "the old worker has finished its Work")
 	require.Equal(t, 1, w.callsOf(t, "long"))
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
 	require.NoError(t, err, "the informer's worker has been replaced too")

@@ -80,7 +80,7 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 	for _, one := range workflow {
 		ids[one] = true
 	}
-	require.Len(t, ids, len(workflow), "no two have the same")
+	require.Len(t, ids, len(workflow), "all workflow ids differ")
 	neighbours := names("ok", 20)
 	for _, name := range neighbours {
 		objects = append(objects, g.object(account{Name: name}))

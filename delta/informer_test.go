@@ -89,7 +89,7 @@ func TestAnInformerRunsAtTheFirstStartAndKeepsItsCursor(t *testing.T) {
 		}
 		return sendAll(ctx, objects...), nil
 	}})))
-	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass asks for everything, as Delta on River does")
+	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass lists everything, as in Delta on River")
 	for _, i := range []int{0, 10, 19} {
 		h.eventually("listed", fmt.Sprint(i), synced(1))
 	}
@@ -123,7 +123,7 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 	})))
 	require.Zero(t, (<-passes).Unix())
 	second, third := <-passes, <-passes
-	require.NotZero(t, second.Unix(), "without times of creation the start of a pass counts")
+	require.NotZero(t, second.Unix(), "without creation times, the start of the pass counts")
 	require.True(t, third.After(second))
 	h.eventually("undated", "ann", synced(1))
 	require.EqualValues(t, 1, calls.Load())

@@ -125,7 +125,7 @@ func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 	}
 	var rows int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource").Scan(&rows))
-	require.Zero(t, rows, "nothing is half-written")
+	require.Zero(t, rows, "nothing is partly written")
 }
 
 // However objects come in, one without an id, or whose id is lost in its JSON, is refused together with its set. For listings see
@@ -158,7 +158,7 @@ func TestAnObjectWithoutAnIDIsRefusedWhereverObjectsComeIn(t *testing.T) {
 			require.ErrorAs(t, err, new(*delta.InputError), "%s, %s", door, without)
 		}
 	}
-	require.NoError(t, tx.Commit(ctx), "the transaction of the user goes on")
+	require.NoError(t, tx.Commit(ctx), "the user's transaction is still usable")
 	var rows int
 	require.NoError(t, h.Pool.QueryRow(ctx, "SELECT count(*) FROM delta_resource").Scan(&rows))
 	require.Zero(t, rows)

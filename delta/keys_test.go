@@ -54,7 +54,7 @@ func TestShardsAndLimitKeysAreColumnsThatAnInformWrites(t *testing.T) {
 	}
 	var none int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT count(*) FROM delta_resource WHERE shard IS NULL AND limit_key IS NULL`).Scan(&none))
-	require.Equal(t, 3, none, "an empty key is none")
+	require.Equal(t, 3, none, "an empty key means no key")
 
 	for rule, bad := range map[string]keyed{
 		`Shard "a\x00": must have no control characters`: {"bad", "", "a\x00", ""},

@@ -91,7 +91,7 @@ func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
 	require.Zero(t, status.Shards[0].Lag)
 	require.Zero(t, status.Shards[2].Lag)
 	h.exec(`update delta_shard set succeeded_at = null where shard = 'a'`)
-	require.Nil(t, h.kindStatus(c, "sharded").LastSuccess, "one has never succeeded")
+	require.Nil(t, h.kindStatus(c, "sharded").LastSuccess, "one shard has never succeeded")
 }
 
 // A changed schedule has missed no runs from before the change.

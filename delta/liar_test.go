@@ -248,7 +248,7 @@ func (d *deceit[T]) requireBounds() {
 	passes, err := d.clients[0].InformPasses(context.Background(), d.kind, "", 1000)
 	require.NoError(d.t, err)
 	for _, p := range passes {
-		require.LessOrEqual(d.t, p.Deleted, d.most, "a pass deleted suspiciously much, and nobody approved it: %+v", p)
+		require.LessOrEqual(d.t, p.Deleted, d.most, "a pass deleted more than the bounds without an approval: %+v", p)
 	}
 }
 

@@ -79,7 +79,7 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	require.Equal(t, 1, row.Errors[0].Attempt)
 	require.Empty(t, row.Errors[0].Trace)
 	require.WithinRange(t, row.Errors[0].At, before, time.Now())
-	require.InDelta(t, time.Second, h.timerDurations(row.WorkflowID)[0], float64(time.Second/10), "a tenth more or less")
+	require.InDelta(t, time.Second, h.timerDurations(row.WorkflowID)[0], float64(time.Second/10), "within a tenth")
 	require.False(t, row.AttemptedAt.Before(*failed.DueAt), "not before it was due")
 }
 

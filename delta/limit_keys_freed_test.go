@@ -54,9 +54,9 @@ func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	h.awaitEnd()
 	kill()
 	for _, name := range []string{"waits0", "waits1"} {
-		require.True(t, h.waitsForKey(mode.kind, name), "nothing has woken it")
+		require.True(t, h.waitsForKey(mode.kind, name), "no notification has woken it")
 	}
-	require.Equal(t, 1, h.countRows("SELECT count(*) FROM delta_key WHERE wake_at <= now() + interval '5 seconds'"), "it is looked at")
+	require.Equal(t, 1, h.countRows("SELECT count(*) FROM delta_key WHERE wake_at <= now() + interval '5 seconds'"), "the key is checked")
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	for _, name := range []string{"waits0", "waits1", "completes0", "completes1"} {
@@ -143,7 +143,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	for range keySlots {
-		require.True(t, h.hasSlot(mode.kind, <-written), "as long as it may be rolled back")
+		require.True(t, h.hasSlot(mode.kind, <-written), "while the transaction may be rolled back")
 	}
 	for i := range 3 {
 		require.True(t, h.waitsForKey(mode.kind, fmt.Sprint("then", i)))
@@ -243,7 +243,7 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	}
 	_, err := c.Delete(t.Context(), kind, "deleted")
 	require.NoError(t, err)
-	require.EqualValues(t, 3, queued(), "what is deleted waits for nothing")
+	require.EqualValues(t, 3, queued(), "a deleted resource does not wait")
 	_, err = c.Pause(t.Context(), kind, "paused")
 	require.NoError(t, err)
 	require.EqualValues(t, 2, queued())

@@ -295,7 +295,7 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 			until(t, func() bool {
 				return h.countRows("SELECT count(*) FROM delta_resource WHERE limit_key = 'busy' AND state = 'synced'") >= 50
 			})
-			require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE attempt > 1"), "to wait costs no attempt")
+			require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE attempt > 1"), "waiting costs no attempt")
 		})
 	}
 }

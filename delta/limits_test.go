@@ -21,7 +21,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 		require.Equal(t, []string{"narrow"}, limited)
 		return int(rooms[0])
 	}
-	require.Equal(t, 4, room(), "as many as have slots, and as many again to wait for them")
+	require.Equal(t, 4, room(), "as many as there are slots, and the same number waiting")
 	require.False(t, limits.lease([]string{"narrow", "wide", "narrow"}))
 	require.Equal(t, 2, room())
 	require.True(t, limits.lease([]string{"narrow", "narrow"}))
@@ -29,7 +29,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	require.Zero(t, woken)
 
 	limits.forget([]string{"narrow", "wide"})
-	require.Equal(t, 1, woken, "dispatchers that had left rows look again")
+	require.Equal(t, 1, woken, "dispatchers read skipped rows again")
 	require.Equal(t, 1, room())
 	for range 100 { // retries
 		limits.lease([]string{"narrow"})

@@ -61,7 +61,7 @@ func TestResourcesAreFoundByTheirLatestError(t *testing.T) {
 	require.Equal(t, 2, n)
 	n, err = c.RetryAll(t.Context(), delta.Filter{Error: "%"})
 	require.NoError(t, err)
-	require.Equal(t, 1, n, "what is deleted is not retried")
+	require.Equal(t, 1, n, "deleted resources are not retried")
 	row, err := c.Get(t.Context(), "account", "a")
 	require.NoError(t, err)
 	require.Equal(t, deltatype.ResourceStateScheduled, row.State)
@@ -133,7 +133,7 @@ func TestLateResourcesAreFound(t *testing.T) {
 	n, err = c.TouchAll(t.Context(), delta.Filter{Late: true, Kinds: []string{"account"}})
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
-	require.Equal(t, "d", list(delta.Filter{}, delta.SortedPage{}), "what was touched is due now")
+	require.Equal(t, "d", list(delta.Filter{}, delta.SortedPage{}), "touched resources are due now")
 }
 
 // A command for late resources checks each page again: resources worked meanwhile are left alone.

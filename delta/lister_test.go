@@ -171,7 +171,7 @@ func TestAControllerWithListerDefaultsAndNoRightListIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, c.says)
 		require.ErrorContains(t, err, `controller for kind "mirror"`)
 		require.ErrorContains(t, err, "must have a method List(context.Context, *delta.InformOptions) iter.Seq2[")
-		require.NoError(t, delta.AddControllerSafely(controllers, &listByPointer{}), "the kind is free still")
+		require.NoError(t, delta.AddControllerSafely(controllers, &listByPointer{}), "the kind is still free")
 	}
 }
 

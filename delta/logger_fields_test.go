@@ -190,6 +190,6 @@ func testFailedPass(t *testing.T, hashed bool) {
 		return lines
 	}
 	require.Len(t, of(errBoom.Error()), 1)
-	require.NotContains(t, logs.String(), "Activity error.", "the SDK's line of it is at debug")
+	require.NotContains(t, logs.String(), "Activity error.", "the SDK logs the same at debug level")
 	require.NotContains(t, logs.String(), "an activity failed", "it has a line of its own")
 }

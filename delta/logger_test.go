@@ -36,5 +36,5 @@ func TestTheDefaultLoggerWritesWarningsToStandardOutput(t *testing.T) {
 	require.NoError(t, json.Unmarshal(lines.Bytes(), &line))
 	require.Equal(t, "bad", line["msg"])
 	require.NotContains(t, line, "stacktrace")
-	require.False(t, lines.Scan(), "nothing below warn")
+	require.False(t, lines.Scan(), "nothing below the level warn")
 }

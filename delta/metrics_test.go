@@ -115,7 +115,7 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 	h.awaitListeners(1)
 	first := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	require.InDelta(t, 1, first["delta_clients"], 0)
-	require.Contains(t, first, `delta_work_attempts_total{kind="measured",outcome="synced"}`, "what was not counted yet is 0")
+	require.Contains(t, first, `delta_work_attempts_total{kind="measured",outcome="synced"}`, "uncounted values are 0")
 	require.NoError(t, worker.Stop(t.Context()))
 
 	h.awaitListeners(0)
@@ -194,7 +194,7 @@ func TestMetricsNeedNoRightToWrite(t *testing.T) {
 	}
 	found := scrapeAll(t, h.clientWithPool(h.config(), asReader))
 	require.Contains(t, found, `delta_late{kind="account"}`, "resources are counted")
-	require.NotContains(t, found, "delta_clients", "it does not see the sessions of others")
+	require.NotContains(t, found, "delta_clients", "the role cannot see the sessions of others")
 	_, err = h.Pool.Exec(t.Context(), "GRANT pg_read_all_stats TO "+role)
 	require.NoError(t, err)
 	require.InDelta(t, 1, scrapeAll(t, h.clientWithPool(h.config(), asReader))["delta_clients"], 0)

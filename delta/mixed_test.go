@@ -171,7 +171,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	t.Logf("leased: %v", leased)
 	counted.mu.Lock()
 	defer counted.mu.Unlock()
-	require.Zero(t, counted.overlaps, "calls for one object at once")
+	require.Zero(t, counted.overlaps, "concurrent calls for one object")
 	require.Len(t, counted.calls, len(all))
 	for name, calls := range counted.calls {
 		require.Equal(t, 1, calls, name)
@@ -247,7 +247,7 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 		}
 		counted.mu.Lock()
 		defer counted.mu.Unlock()
-		require.Equal(t, 1, counted.calls[urgent], "what it was before is not worked")
+		require.Equal(t, 1, counted.calls[urgent], "the older generation is not worked")
 	})
 }
 

@@ -238,26 +238,26 @@ func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 		return
 	}
 	last, done := s.latestOf(id)
-	require.Contains(t, u.plans[id], planOf(t, row), "%s has another object than it was told", id)
+	require.Contains(t, u.plans[id], planOf(t, row), "%s has another object than was informed", id)
 	switch row.State {
 	case deltatype.ResourceStateSynced:
 		require.Equal(t, row.Generation, row.SyncedGeneration, id)
-		require.Equal(t, deed{row.ID, row.Generation, planOf(t, row)}, done, "%s: synced is what Work has done last", id)
+		require.Equal(t, deed{row.ID, row.Generation, planOf(t, row)}, done, "%s: the synced object is the latest deed of Work", id)
 		require.Equal(t, done, last.deed, "%s: an older generation was worked after the newest was synced", id)
 	case deltatype.ResourceStateDegraded:
 		if last.row == row.ID && last.generation == row.Generation && last.verdict == degrades {
 			return
 		}
 		require.Equal(t, stormAttempts, row.Attempt, "%s is degraded although it has attempts left: %+v", id, row)
-		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each attempt has left its error: %+v", id, row)
+		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each failed attempt has an error: %+v", id, row)
 	case deltatype.ResourceStateScheduled:
-		require.NotEmpty(t, row.AwaitedParents, "%s does not rest: %+v", id, row)
+		require.NotEmpty(t, row.AwaitedParents, "%s is not settled: %+v", id, row)
 		parent := s.row(row.AwaitedParents[0].Kind, row.AwaitedParents[0].ID)
 		require.True(t, parent == nil || parent.SyncCount == 0, "%s waits for %+v", id, parent)
 		require.Zero(t, row.SyncCount, "%s was worked before its parent", id)
 	case deltatype.ResourceStateDeleted:
 		isWorks := last.row == row.ID && last.generation == row.Generation && last.verdict == deletes
-		require.True(t, isWorks || u.deleted[id], "%s was deleted by nobody", id)
+		require.True(t, isWorks || u.deleted[id], "%s was deleted without a command", id)
 	default:
 		require.Fail(t, "it does not rest", "%s: %+v", id, row)
 	}

@@ -97,7 +97,7 @@ func TestABatchReadsItsMembersWhenItBegins(t *testing.T) {
 	step, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
 	require.Equal(t, 4, step.Synced, "invalidate and retry were refused, and a new inform leaves the resource in its batch")
-	require.Equal(t, 5, step.Resting, "and what was deleted rests")
+	require.Equal(t, 5, step.Resting, "and deleted resources stay settled")
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
 	g.settlesAsAsked(c, 1)
@@ -134,7 +134,7 @@ func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
 		for name, n := range map[string]int{"inform": 1, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 1, "pause": 1, "nothing": 1} {
 			require.Equal(t, n, worked.countOf(name), name)
 		}
-		require.EqualValues(t, 0, g.row(g.kind, "delete").SyncCount, "the result of what was deleted meanwhile is not written")
+		require.EqualValues(t, 0, g.row(g.kind, "delete").SyncCount, "the result for a deleted resource is not written")
 	})
 }
 
@@ -166,7 +166,7 @@ func TestBothModesTakeCommandsAtRest(t *testing.T) {
 		for name, generation := range map[string]int64{"inform": 3, "invalidate": 3, "retry": 2, "nothing": 2} {
 			require.Equal(t, generation, g.awaitRow(name, synced(generation)).SyncCount)
 		}
-		require.EqualValues(t, 1, g.row(g.kind, "pause").SyncCount, "no dispatcher looks at what is paused")
+		require.EqualValues(t, 1, g.row(g.kind, "pause").SyncCount, "dispatchers skip paused resources")
 		require.Equal(t, 1, worked.countOf("pause"))
 		_, err := c.Resume(t.Context(), g.kind, "pause")
 		require.NoError(t, err)

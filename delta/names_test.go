@@ -123,9 +123,9 @@ func TestNamesOfResources(t *testing.T) {
 			require.Len(t, hash, 26)
 			require.NotContains(t, hash, "~")
 			whole := of.prefix + "/" + of.kind + "/" + workflows.EscapeID(id)
-			require.Greater(t, len(whole), workflows.MaxID, "only what is too long is cut")
+			require.Greater(t, len(whole), workflows.MaxID, "only names that are too long are cut")
 			require.True(t, strings.HasPrefix(whole, readable), "%s begins %s", readable, whole)
-			require.Greater(t, len(readable), workflows.MaxID-1-26-len("%XX"), "no more is cut than has to be")
+			require.Greater(t, len(readable), workflows.MaxID-1-26-len("%XX"), "a name is cut no more than necessary")
 			_, err := url.PathUnescape(readable)
 			require.NoError(t, err, "it is not cut within a %%XX: %s", readable)
 		}

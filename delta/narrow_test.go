@@ -102,5 +102,5 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	// More than one statement takes, so that there is a transaction.
 	_, err = c.InformMany(ctx, makeObjects(object, names("more", 3000)...), nil)
 	require.NoError(t, err)
-	until(t, func() bool { return h.Pool.Stat().AcquiredConns() == 0 }, "others are told in the background")
+	until(t, func() bool { return h.Pool.Stat().AcquiredConns() == 0 }, "other clients are notified in the background")
 }

@@ -21,7 +21,7 @@ import (
 func (h *harness) skipToDispatch(kind string) {
 	h.t.Helper()
 	require.Zero(h.t, h.countRows(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
-		AND (dispatch_at IS NULL OR dispatch_at > greatest(due_at, now()) + interval '61 seconds')`, kind), "a dispatcher is to look a minute later")
+		AND (dispatch_at IS NULL OR dispatch_at > greatest(due_at, now()) + interval '61 seconds')`, kind), "a dispatcher reads the row a minute later")
 	h.exec(`UPDATE delta_resource SET due_at = due_at - (dispatch_at - now()) - interval '10 seconds', dispatch_at = now() - interval '10 seconds',
 			synced_at = synced_at - (dispatch_at - now()) - interval '10 seconds'
 		WHERE kind = $1 AND state <> 'pending' AND dispatch_at > now()`, kind)

@@ -168,7 +168,7 @@ func (m *meter) callsOf(t *testing.T, id string) int {
 	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	require.LessOrEqual(t, m.most[id], 1, "calls of Work for one resource at once")
+	require.LessOrEqual(t, m.most[id], 1, "concurrent calls of Work for one resource")
 	return m.calls[id]
 }
 

@@ -158,7 +158,7 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	row = h.eventually("account", "rolls-back", synced(1))
 	require.Equal(t, 2, row.Attempt)
 	require.Contains(t, row.Errors[0].Error, "the transaction was not committed")
-	require.Equal(t, 3, h.countEffects(), "the effects of the first attempt are not there")
+	require.Equal(t, 3, h.countEffects(), "the effects of the first attempt are rolled back")
 }
 
 // The resource is informed again after CompleteTx, and the transaction is rolled back: the earlier generation was not synced, whatever Work returns.

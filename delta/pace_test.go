@@ -79,13 +79,13 @@ func TestHalfASecondOfWorkBoundsTheSingles(t *testing.T) {
 		p.worked(worked)
 		require.Equal(t, singles, p.singles(), "%d within five seconds", worked)
 		p.woke(10)
-		require.Equal(t, singles-10, p.singles(), "those under way are of them")
-		require.LessOrEqual(t, len(p.ended), 5120, "what is kept has a bound")
+		require.Equal(t, singles-10, p.singles(), "calls in progress are among them")
+		require.LessOrEqual(t, len(p.ended), 5120, "the stored wake-ups have a bound")
 
 		p.pass(paceOver)
 		require.Equal(t, singles-10, p.singles(), "%d five seconds ago", worked)
 		p.pass(1)
-		require.Equal(t, 16-10, p.singles(), "what is longer ago does not count")
+		require.Equal(t, 16-10, p.singles(), "older attempts do not count")
 	}
 }
 

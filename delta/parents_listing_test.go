@@ -45,7 +45,7 @@ func TestAListingThatHoldsChildrenFirst(t *testing.T) {
 		},
 	})))
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "listed_payment", RunForeground: true}, nil)
-	require.NoError(t, err, "it does not wait for what waits for nobody")
+	require.NoError(t, err, "a child of a cycle does not wait for ever")
 	f.awaitSynced("listed_payment", "z", 1)
 	f.awaitSynced("listed_payment", "a child", 1)
 	refused, err := c.Refused(t.Context(), "listed_payment")

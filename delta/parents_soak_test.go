@@ -49,7 +49,7 @@ func TestSoakOfAParentWithManyChildren(t *testing.T) {
 			return f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND object_id <> 'neighbour' AND synced_at > $1`, at)
 		}
 		if n := after(row.GenerationAt); n > 20_000 { // so it did not wait for the others
-			require.Positive(t, after(*row.SyncedAt), "it came after all %d that were left", n)
+			require.Positive(t, after(*row.SyncedAt), "it was synced after all %d remaining children", n)
 		}
 		f.awaitCalm()
 		require.Equal(t, children, f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND object_id <> 'neighbour' AND generation = $1 AND sync_count = $1`, generation), "each once")

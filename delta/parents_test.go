@@ -171,7 +171,7 @@ func childWaits[M batchSized](t *testing.T) {
 	require.NoError(t, err)
 	patient, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	require.NoError(t, f.Temporal.GetWorkflow(patient, f.Prefix+"/payment/p", "").Get(patient, nil), "it ends: a dispatcher starts another one")
+	require.NoError(t, f.Temporal.GetWorkflow(patient, f.Prefix+"/payment/p", "").Get(patient, nil), "the workflow ends, and a dispatcher starts another one")
 	f.awaitWaiting("p", accountRef("ann"))
 	require.Zero(t, f.callsOf("p"))
 

@@ -76,7 +76,7 @@ func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 	require.NoError(t, there.Kinds["catalogued"].Error)
 	require.NotNil(t, there.Kinds["catalogued"].Schedule, "the third try was answered")
 	require.ErrorContains(t, there.Kinds["account"].Error, "reading the schedule "+h.Prefix+"/inform:account: ")
-	require.NotEmpty(t, there.Kinds["account"].InformWorkers, "what was read before")
+	require.NotEmpty(t, there.Kinds["account"].InformWorkers, "the earlier value")
 }
 
 // A run whose start was answered late, or not at all, is started once.

@@ -102,7 +102,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	}
 	until(t, func() bool { return open() == 0 })
 	require.EqualValues(t, resources, calls.Load())
-	until(t, func() bool { return passes.Load() >= 1 }, "the first pass, which counts beside that of the schedule made again")
+	until(t, func() bool { return passes.Load() >= 1 }, "the first pass, besides that of the recreated schedule")
 
 	server.end()
 	_, err = c.Inform(t.Context(), wide{account{Name: "meanwhile"}}, nil)
@@ -130,16 +130,16 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 			return err == nil && value.Get(&step) == nil && step.Next == "retention"
 		}, "%s", id)
 	}
-	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
+	require.EqualValues(t, resources+1, calls.Load(), "resources that were not due were not synced")
 	until(t, func() bool {
 		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
-	}, "what rests is not woken again before it is due")
+	}, "settled resources are not woken before they are due")
 	// Workflows and schedules are recreated concurrently.
 	until(t, func() bool {
 		_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
 		return err == nil
 	}, shown[error]{&err})
-	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule is there, and runs")
+	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule exists, and runs")
 }
 
 // quiet is a logger for a client whose server goes away.

@@ -39,10 +39,10 @@ func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	require.Contains(t, input.Value, shared)
 	require.Contains(t, input.Rule, `"account"`)
 	require.Contains(t, input.Rule, "UPDATE delta_controller SET task_queue = NULL WHERE name = 'account'")
-	require.Zero(t, h.countRows("SELECT count(*) FROM delta_controller WHERE name = 'serial'"), "what is refused leaves nothing behind")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_controller WHERE name = 'serial'"), "a refused start leaves nothing behind")
 
 	_, _, err = register(h.Prefix+"-own", with(&controller[serial]{}))
-	require.NoError(t, err, "a task queue of its own is fine")
+	require.NoError(t, err, "another task queue is allowed")
 
 	both, w, err := register(shared, with(&controller[account]{}), with(&controller[serial]{}))
 	require.NoError(t, err, "one client may have both kinds")
@@ -111,8 +111,8 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 		}
 		return strings.Contains(logs.String(), "Temporal refuses the search attributes of Delta")
 	})
-	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all that is new is synced")
-	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them is at fault")
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all new resources are synced")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them has an error")
 
 	// A workflow that was started with them and writes one continues too, once maintenance has created them again.
 	for _, o := range []delta.Object{each{account{Name: "old", Plan: "fails"}}, batched{account{Name: "old", Plan: "new"}}} {

@@ -130,7 +130,7 @@ func TestBatchesRunOnAUsersWorker(t *testing.T) {
 	}
 	require.Equal(t, 2, h.eventually("batched", "fails", synced(1)).Attempt) // as a single, unless the machine is busy
 	require.LessOrEqual(t, most.Load(), int64(8), "Parallelism holds for all batches together")
-	require.Less(t, interceptor.activities.Load(), int64(50), "members have no activities of their own")
+	require.Less(t, interceptor.activities.Load(), int64(50), "members have no separate activities")
 
 	// The timer of a batch, and its local activity, run on the worker too.
 	_, err = c.InformMany(t.Context(), manyBatched(names("brief", 20)...), &delta.InformOpts{Namespace: "brief"})

@@ -161,6 +161,6 @@ func TestSettingsThatBreakARuleAreRefused(t *testing.T) {
 		input := new(delta.InputError)
 		require.ErrorAs(t, err, &input, field)
 		require.Equal(t, field, input.Field)
-		require.NotContains(t, input.Rule, "documentation", "the rule is said")
+		require.NotContains(t, input.Rule, "documentation", "the error has the rule")
 	}
 }

@@ -79,7 +79,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.NoError(t, h.Temporal.GetWorkflow(t.Context(), us.WorkflowID, us.RunID).Get(t.Context(), nil))
 	kill()
 	h.awaitEnd()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.countStates("regional"), "half a listing finds nothing gone")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.countStates("regional"), "half a listing deletes nothing")
 
 	outside.change(func() { outside.all["eu"], outside.given = append(names("e", 3), "new"), nil })
 	failures := make(chan delta.Failure, 100)
@@ -98,7 +98,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.Len(t, eu, 3)
 	require.Equal(t, "its worker was lost", eu[1].Error)
 	require.Empty(t, eu[0].Error)
-	require.Equal(t, eu[1].RunID, eu[0].RunID, "another try of the same run")
+	require.Equal(t, eu[1].RunID, eu[0].RunID, "another attempt of the same run")
 	lost := receive(t, failures)
 	require.Equal(t, delta.OperationList, lost.Operation)
 	require.Equal(t, "eu", lost.Shard)
@@ -139,7 +139,7 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	until(t, func() bool {
 		return len(outside.listed("b")) > 0 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4
 	})
-	require.Len(t, runs(), 1, "no run lists it beside itself")
+	require.Len(t, runs(), 1, "no run lists the shard twice at once")
 	require.Nil(t, shardsByName(t, c, "regional-often")["b"].LastSuccess)
 	require.NotNil(t, shardsByName(t, c, "regional-often")["a"].LastSuccess)
 	close(release)

@@ -156,7 +156,7 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	require.Empty(t, after["us"].Error)
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, after["eu"].LastInformTime, kinds[0].LastInformTime, "the kind is as far as the shard that lags most")
+	require.Equal(t, after["eu"].LastInformTime, kinds[0].LastInformTime, "the kind has the cursor of its slowest shard")
 
 	outside.change(func() { outside.failed, outside.given = map[string]error{}, nil })
 	run, err = c.RunInform(t.Context(), params, &delta.InformOptions{Shard: "eu"})
@@ -211,7 +211,7 @@ func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
 	require.True(t, shardsByName(t, c, "regional-hourly")["a"].Paused)
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "regional-hourly"}, &delta.InformOptions{Shard: "a"})
 	require.NoError(t, err)
-	require.Len(t, outside.listed("a"), 1, "what is asked for is listed")
+	require.Len(t, outside.listed("a"), 1, "the requested shard is listed")
 	require.NoError(t, observer.ResumeShard(t.Context(), "regional-hourly", "a"))
 	require.False(t, shardsByName(t, c, "regional-hourly")["a"].Paused)
 }
@@ -253,9 +253,9 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 
 	outside.change(func() { outside.all["eu"] = names("e", 3) })
 	run()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.countStates("regional"), "what is listed again is live again")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.countStates("regional"), "a relisted object is live again")
 	outside.change(func() { outside.all = map[string][]string{} })
-	require.EqualValues(t, 6, run().Withheld, "none named is not all gone")
+	require.EqualValues(t, 6, run().Withheld, "naming no shard does not remove all shards")
 	require.True(t, log.has("the controller names no shards"))
 }
 

@@ -51,7 +51,7 @@ func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	got, size := read(many[7])
 	require.Equal(t, many[:len(got.ObjectIDs)], got.ObjectIDs)
 	require.Equal(t, 50, len(got.ObjectIDs)+got.LeftOut)
-	require.Len(t, got.ObjectIDs, 21, "as many as there is room for")
+	require.Len(t, got.ObjectIDs, 21, "as many names as fit")
 	require.LessOrEqual(t, size, 64<<10+len(`{"object_ids":,"left_out":29}`))
 }
 

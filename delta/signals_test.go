@@ -129,7 +129,7 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 		`{"object": {"name": "ann"}, "options": {"namespace": "a/b", "x": 1}}`: "unknown field",
 	} {
 		h.signalWithStart("ann", "inform", payload)
-		until(t, func() bool { return strings.Contains(details(), says) }, "%s: nothing says %s", payload, says)
+		until(t, func() bool { return strings.Contains(details(), says) }, "%s: no line has %s", payload, says)
 	}
 	h.signalWithStart("ann", "retry", "")
 	until(t, func() bool { return strings.Contains(details(), "its state is synced") })

@@ -89,7 +89,7 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 		s.requireWithheld()
 		all, err := c.Snoozes(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []delta.Snooze{{Kind: g.kind, Until: long}}, all, "a shorter one does not cut it short")
+		require.Equal(t, []delta.Snooze{{Kind: g.kind, Until: long}}, all, "a shorter snooze does not end a longer one")
 
 		// Another client works no waiting or new resources of the kind either. It has tried once it has worked another kind.
 		other := s.start(s.config(s.controller(s.work), with(&controller[serial]{})))
@@ -184,6 +184,6 @@ func TestASnoozeEndsByItself(t *testing.T) {
 			WHERE r.kind = $1 AND (r.snoozes > 0 OR r.attempted_at > c.snoozed_until - interval '4 s')`, g.kind).Scan(&early, &counted, &claims))
 		require.Zero(t, early)
 		require.GreaterOrEqual(t, counted, 30+30-7)
-		require.Greater(t, claims, 1, "they do not come back together")
+		require.Greater(t, claims, 1, "the rows are spread over time")
 	})
 }

@@ -57,7 +57,7 @@ func TestASourceSaysHowItStands(t *testing.T) {
 	latest.Store(&delta.FeedReport{IsReading: true, Reason: "it is new", BehindBytes: &bytes, BehindMessages: &messages})
 	s := await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceReading })
 	require.Equal(t, "it is new", s.Reason)
-	require.NotNil(t, s.Lag, "it is behind since it said something")
+	require.NotNil(t, s.Lag, "the lag counts from its report")
 	require.Equal(t, &bytes, s.BehindBytes)
 	require.Equal(t, &messages, s.BehindMessages)
 	shows(`delta_source_phase{kind="fed",source="test",phase="reading"} 1`, `delta_source_phase{kind="fed",source="test",phase="following"} 0`,

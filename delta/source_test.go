@@ -247,7 +247,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 			require.Contains(t, metrics.String(), `delta_sources_failing{kind="fed"} 1`)
 			close(allow)
 			h.eventually("fed", "ann", synced(1))
-			until(t, func() bool { s := status(); return s.Error == "" && s.Failures == 0 }, "a source that goes on is shown as failing")
+			until(t, func() bool { s := status(); return s.Error == "" && s.Failures == 0 }, "a running source is shown as failing")
 		})
 	}
 }
@@ -356,7 +356,7 @@ func TestRefusedObjectsOfASourceAreCountedBeyondTheBound(t *testing.T) {
 	c := h.start(config)
 	run := <-ended
 	require.Equal(t, noted+more, run.Refused)
-	require.Equal(t, noted+more, run.Unkept, "a row that does not map has no JSON to keep")
+	require.Equal(t, noted+more, run.Unkept, "an unmappable row has no JSON to store")
 	require.Contains(t, logs.String(), "not_noted=7")
 	passes, err := c.InformPasses(t.Context(), "fed", "", 0)
 	require.NoError(t, err)

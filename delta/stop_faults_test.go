@@ -148,7 +148,7 @@ func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
 	}
 	f := newFaulty(t)
 	closed := f.closePool()
-	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "it gives no connection any more")
+	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "the pool is closed")
 	f.requireStop()
 	got(t, closed)
 	f.leavesNothing()

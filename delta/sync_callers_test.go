@@ -42,7 +42,7 @@ func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
 			_, err := c.Sync(t.Context(), g.object(account{Name: "hot", Plan: "same"}), nil)
 			require.NoError(t, err)
 		}
-		require.Less(t, len(g.history(row.WorkflowID)), 60, "what is synced has no workflow woken")
+		require.Less(t, len(g.history(row.WorkflowID)), 60, "synced resources are not woken")
 		require.EqualValues(t, 1, g.row(g.kind, "hot").SyncCount)
 
 		together(func(i int) string { return fmt.Sprint(i) })
@@ -91,7 +91,7 @@ func TestSyncEndsWhenItsResourceIsPausedOrItsContextEnds(t *testing.T) {
 	answered = start(ctx, "given-up")
 	select {
 	case early := <-answered:
-		require.Fail(t, "nobody has worked it", "%+v", early)
+		require.Fail(t, "no client has worked it", "%+v", early)
 	default:
 	}
 	cancel(context.DeadlineExceeded)

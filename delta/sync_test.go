@@ -54,7 +54,7 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			require.EqualValues(t, 2, row.SyncedGeneration)
 
 			row, err = c.Sync(t.Context(), account{Name: "shaky"}, nil)
-			require.NoError(t, err, "a failure that is tried again is not the end")
+			require.NoError(t, err, "a failure with a retry does not end Sync")
 			require.Equal(t, 2, row.Attempt)
 
 			row, err = c.Sync(t.Context(), account{Name: "bad"}, nil)
@@ -85,7 +85,7 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			})
 			require.ErrorContains(t, err, "sync account/paused")
 			require.NotNil(t, row)
-			require.NotNil(t, h.row("account", id), "it is informed in any case")
+			require.NotNil(t, h.row("account", id), "the object is informed in any case")
 		})
 	}
 }

@@ -88,7 +88,7 @@ func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
 	require.Empty(t, recordedOf[delta.DatabaseMeasurement](ofSecond), "the first one has the lease")
 	require.NoError(t, first.Stop(t.Context()))
 	all := recordedOf[delta.DatabaseMeasurement](ofFirst)
-	require.Equal(t, delta.DatabaseMeasurement{}, all[len(all)-1], "what it had measured is forgotten")
+	require.Equal(t, delta.DatabaseMeasurement{}, all[len(all)-1], "its measurements are dropped")
 	clients := recordedOf[delta.ClientMeasurement](ofFirst)
 	require.Equal(t, delta.ClientMeasurement{}, clients[len(clients)-1])
 	comesNow(t, ofSecond, isMeasured)
@@ -143,7 +143,7 @@ func TestTheDatabaseIsMeasured(t *testing.T) {
 	require.Equal(t, []delta.StateMeasurement{{Kind: "account", Namespace: "tenant", State: deltatype.ResourceStateScheduled, Count: 2}}, m.States)
 	require.Len(t, m.Passes, 1)
 	require.GreaterOrEqual(t, *m.Passes[0].Age, 2*time.Hour)
-	require.Zero(t, m.Passes[0].Lag, "it is listed on request only")
+	require.Zero(t, m.Passes[0].Lag, "the kind is listed on request only")
 	require.EqualValues(t, 12, m.Passes[0].Withheld)
 	require.Equal(t, map[string]int{"measured": 7}, recordedOf[delta.ClientMeasurement](telemetry)[0].Slots)
 

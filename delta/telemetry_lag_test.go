@@ -104,7 +104,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 	c, telemetry := h.startMeasuring(h.config(with(&controller[measuredKind]{})))
 	passes := comesNow(t, telemetry, isMeasured).Passes
 	found := scrapeMetrics(t, h.clientWithPool(h.config(), readsOnly))
-	require.Len(t, passes, len(wanted), "those that are to run by themselves, or of which a pass has ended")
+	require.Len(t, passes, len(wanted), "informers with a schedule, or with an ended pass")
 	for _, p := range passes {
 		w, is := wanted[p.Kind], h.kindStatus(c, p.Kind)
 		of := `{kind="` + p.Kind + `"}`

@@ -49,9 +49,9 @@ func childrenAreTouched[M batchSized](t *testing.T) {
 	f.awaitCalm()
 	require.Equal(t, p+1, f.generation("p"), "once")
 	require.Equal(t, q, f.generation("q"), "it is another's")
-	require.Equal(t, ofP, f.generation("of p"), "p is as it was: it has only been worked again")
+	require.Equal(t, ofP, f.generation("of p"), "p is unchanged: it was only worked again")
 	row := f.row("payment", "p")
-	require.Equal(t, delta.PriorityBackfill, row.Priority, "it comes after what is informed")
+	require.Equal(t, delta.PriorityBackfill, row.Priority, "touched children come after informed ones")
 
 	// Two parents at once, and a child that changes itself.
 	f.inform(account{Name: "ann", Plan: "lead"}, account{Name: "bob", Plan: "lead"})
@@ -99,7 +99,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	f.eventually("account", "bob", func(r *deltatype.ResourceRow) bool {
 		return r.SyncCount == 2 && r.State == deltatype.ResourceStateSynced
 	})
-	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "ann, once: bob was only worked again")
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "once for ann: bob was only worked again")
 	kinds, err := other.Kinds(t.Context())
 	require.NoError(t, err)
 	for _, k := range kinds {
@@ -120,7 +120,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	until(t, func() bool {
 		return f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
 	}, "the others")
-	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "it is not forgotten")
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "the pending touch is kept")
 	require.NoError(t, tx.Rollback(t.Context()))
 	f.awaitSynced("payment", "p07", 6)
 	f.awaitCalm()
@@ -225,7 +225,7 @@ func cycleIsTouched[M batchSized](t *testing.T) {
 	f.awaitSynced("payment", "a", 2)
 	f.awaitCalm()
 	require.EqualValues(t, 2, f.generation("a"))
-	require.EqualValues(t, 2, f.generation("b"), "a is as it was")
+	require.EqualValues(t, 2, f.generation("b"), "a is unchanged")
 }
 
 func TestTouchedByIsChecked(t *testing.T) {

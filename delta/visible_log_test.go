@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// countLines are those of a log that say something and have all of some fields.
+// countLines counts lines of a log with a message and all of some fields.
 func (b *logBuffer) countLines(message string, fields ...string) (n int) {
 	for line := range strings.Lines(b.String()) {
 		has := strings.Contains(line, fmt.Sprintf("msg=%q", message))

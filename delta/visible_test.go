@@ -163,7 +163,7 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 	failed, _ = failuresOf(h.history(row.WorkflowID))
 	require.Len(t, failed, 1)
 	requireFailure(t, failed[0], activities.AttemptFailed, "attempt 1 of 10: resource degraded: "+errBoom.Error())
-	require.NotContains(t, logs.String(), errBoom.Error(), "the SDK's line is one more for the same failure")
+	require.NotContains(t, logs.String(), errBoom.Error(), "the SDK logs another line for the same failure")
 	require.Equal(t, 2, strings.Count(own.String(), "an attempt failed; it is tried again"))
 	require.Contains(t, own.String(), "the resource is degraded")
 }

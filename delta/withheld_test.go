@@ -108,7 +108,7 @@ func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
 		g.runInformer(c)
 		_, err := c.DismissWithheld(t.Context(), g.kind, "", 6)
 		require.NoError(t, err)
-		require.EqualValues(t, 6, g.runInformer(c).Withheld, "the run says so")
+		require.EqualValues(t, 6, g.runInformer(c).Withheld, "the run reports it")
 		require.Equal(t, delta.WithheldDismissed, g.withheldIn(c).Decision)
 		require.Equal(t, 6, g.countStates(g.kind)[deltatype.ResourceStateSynced])
 

@@ -27,6 +27,9 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
+// The harness of the console's tests: newClientFor makes a client on a real Postgres and Temporal, serveConsole serves a console of it under a path, and
+// internal/browsertest opens its pages in a real browser. Tests assert what a person reads and presses, and the addresses without a page by sendRequest.
+
 var screenshots = flag.Bool("screenshots", false, "write screenshots into the folder of temporary files")
 
 const (
