@@ -25,7 +25,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// Where search attributes may not be created, a warning says so, and all else works.
+// If search attributes may not be created, a warning says so, and everything else works.
 func TestWithoutSearchAttributesAllElseWorks(t *testing.T) {
 	t.Parallel()
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
@@ -52,10 +52,10 @@ func TestWithoutSearchAttributesAllElseWorks(t *testing.T) {
 
 	h.startBySignal("bob", map[string]any{"kind": "account", "object_id": "bob", "search_attributes": true})
 	h.eventually("account", "bob", synced(1))
-	require.Empty(t, h.attributesOf("bob"), "the input of a workflow is the caller's, who cannot know")
+	require.Empty(t, h.attributesOf("bob"), "the input of a workflow comes from the caller, which cannot know")
 }
 
-// startBySignal has the workflow of an account started by others than Delta, with a signal that informs it.
+// startBySignal starts the workflow of an account by a signal with an inform, as a program other than Delta does.
 func (h *harness) startBySignal(name string, input map[string]any) {
 	h.t.Helper()
 	_, err := h.Temporal.SignalWithStartWorkflow(h.t.Context(), h.Prefix+"/account/"+name, "inform",
@@ -64,7 +64,7 @@ func (h *harness) startBySignal(name string, input map[string]any) {
 	require.NoError(h.t, err)
 }
 
-// attributesOf are Delta's search attributes of the workflow of an account.
+// attributesOf returns Delta's search attributes of the workflow of an account.
 func (h *harness) attributesOf(name string) map[string]string {
 	h.t.Helper()
 	described, err := h.Temporal.DescribeWorkflow(h.t.Context(), h.Prefix+"/account/"+name, "")
@@ -78,8 +78,8 @@ func (h *harness) attributesOf(name string) map[string]string {
 	return found
 }
 
-// A workflow that a signal starts is found by kind, namespace and state like any other, whatever its caller says of search attributes, and
-// also in the run that follows it.
+// A workflow that a signal starts is found by kind, namespace and state like any other, whatever search attributes its caller has set, and also in
+// its next run.
 func TestAWorkflowThatASignalStartsHasAllSearchAttributes(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -107,8 +107,7 @@ func TestAWorkflowThatASignalStartsHasAllSearchAttributes(t *testing.T) {
 	until(t, func() bool { return maps.Equal(h.attributesOf("ann"), wanted("failed")) }, "the attributes follow the state")
 }
 
-// removeAttributes removes Delta's search attributes from a Temporal namespace, and waits until Temporal has noticed: it keeps what it knows of
-// them for a while.
+// removeAttributes removes Delta's search attributes from a Temporal namespace, and waits until Temporal's cache has noticed.
 func removeAttributes(t *testing.T, temporal client.Client) {
 	t.Helper()
 	keys := []string{workflows.KindAttribute.GetName(), workflows.NamespaceAttribute.GetName(), workflows.StateAttribute.GetName()}
@@ -124,8 +123,8 @@ func removeAttributes(t *testing.T, temporal client.Client) {
 	})
 }
 
-// A workflow that was started with search attributes writes them when the state changes. Where they were removed, and may not be created again,
-// Temporal refuses that for ever: then it is replaced by one without. An attempt in a local activity would be repeated with the task that fails.
+// A workflow that was started with search attributes writes them when the state changes. If they were removed, and may not be created again, Temporal
+// refuses that for ever: then the workflow is replaced by one without. An attempt in a local activity would be repeated with the failing task.
 func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -152,13 +151,13 @@ func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	_, err := c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
 	id := h.eventually("rated", "ann", synced(1)).WorkflowID
-	h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	refused.Store(true)
 	removeAttributes(t, temporal)
 
 	_, err = c.Inform(t.Context(), rated{account{Name: "ann", Plan: "fails"}}, nil)
 	require.NoError(t, err)
-	failed := h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
+	failed := h.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
 	require.Equal(t, enumspb.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES, failed.GetWorkflowTaskFailedEventAttributes().GetCause())
 	h.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'failed'") // time passes
 	row := h.eventually("rated", "ann", synced(2))
@@ -166,7 +165,7 @@ func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	started := h.history(id)[0].GetWorkflowExecutionStartedEventAttributes()
 	require.Empty(t, started.GetSearchAttributes().GetIndexedFields())
 
-	// The new one gets on by itself.
+	// The new workflow needs no help.
 	_, err = c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
 	h.eventually("rated", "ann", synced(3))

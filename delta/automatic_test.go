@@ -28,7 +28,7 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 			}
 		}},
 		{"as a set", false, func(g mode, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
-		// Each start that is refused is tried again: it counts once.
+		// Each refused start is retried: it counts once.
 		{"while Temporal refuses starts", true, func(g mode, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 			starts := &refusedStarts{}
 			starts.over.Store(!c.refused)
 			config := g.config(g.controller(func(context.Context, job) error { return nil }))
-			config.Temporal = g.refusingRequests(func(_ string, request any) error {
+			config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 				return starts.refuse(strings.HasPrefix(startedWorkflow(request), g.Prefix+"/"+g.kind), codes.PermissionDenied) // which the SDK does not repeat by itself
 			})
 			log := &waitsLog{Handler: config.Logger.Handler()}
@@ -48,21 +48,21 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 			require.NoError(t, client.Start(context.Background()))
 			t.Cleanup(func() { _ = client.Stop(context.Background()) })
 
-			dozen := temporalNames("one", 12)
+			dozen := names("one", 12)
 			c.inform(g, client, dozen)
 			if c.refused {
 				until(t, func() bool { return len(log.all()) >= 3 })
 				starts.over.Store(true)
 			}
 			for _, name := range dozen {
-				require.Equal(t, g.resourceWorkflow(name), g.await(name, synced(1)).WorkflowID)
+				require.Equal(t, g.resourceWorkflow(name), g.awaitRow(name, synced(1)).WorkflowID)
 			}
 		})
 	}
 }
 
-// A set of more than a few is worked in a batch as a whole, and what comes after it gets workflows of its own again. A dispatcher that looks between the
-// commit of the set and its wake-up does not know that it is one: so there are several tries.
+// A large set is worked in one batch, and later informs get their own workflows again. A dispatcher that reads between the commit of the set and its
+// wake-up does not know the set, so there are several tries.
 func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	t.Parallel()
 	g := automaticMode()
@@ -70,7 +70,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	isOneBatch := func(names []string) bool {
 		batches := map[string]bool{}
 		for _, name := range names {
-			batches[g.await(name, synced(1)).WorkflowID] = true
+			batches[g.awaitRow(name, synced(1)).WorkflowID] = true
 		}
 		for batch := range batches {
 			return len(batches) == 1 && strings.Contains(batch, ":batch/")
@@ -79,17 +79,17 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	}
 	haveOwn := func(names []string) bool {
 		for _, name := range names {
-			if g.await(name, synced(1)).WorkflowID != g.resourceWorkflow(name) {
+			if g.awaitRow(name, synced(1)).WorkflowID != g.resourceWorkflow(name) {
 				return false
 			}
 		}
 		return true
 	}
 	try := func(round int) bool {
-		// One that knows nothing of Work has batches of 100: this is more than half of one, and less than one.
+		// Before any measurement, batches have 100 members: this set is between half a batch and a batch.
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		defer func() { require.NoError(t, c.Stop(context.Background())) }()
-		set, dozen := temporalNames(fmt.Sprintf("set-%d-", round), 60), temporalNames(fmt.Sprintf("dozen-%d-", round), 12)
+		set, dozen := names(fmt.Sprintf("set-%d-", round), 60), names(fmt.Sprintf("dozen-%d-", round), 12)
 		g.inform(c, nil, set...)
 		together := isOneBatch(set)
 		g.inform(c, nil, dozen...)
@@ -100,7 +100,7 @@ func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
 	}
 }
 
-// patientlyBatched is the object of a kind whose batches wait long to be filled.
+// patientlyBatched is a kind whose batches wait long for more members.
 type patientlyBatched struct{ account }
 
 func (patientlyBatched) Kind() string { return "patient" }
@@ -111,20 +111,20 @@ func (patientlyBatched) Settings() delta.ObjectSettings {
 	return s
 }
 
-// A set that fills half a batch does not wait for others: what is informed a moment later is in another batch, although BatchWait has not passed.
+// A set that fills half a batch does not wait for more members: a later inform goes into another batch, although BatchWait has not passed.
 func TestASetThatFillsHalfABatchDoesNotWaitForOthers(t *testing.T) {
 	t.Parallel()
 	g := modeFor(0, func(a account) patientlyBatched { return patientlyBatched{a} }, func(o patientlyBatched) account { return o.account })
 	g.harness = newHarness(t)
 	c := g.startWorker(func(context.Context, job) error { return nil })
 	try := func(round int) bool {
-		first, second := temporalNames(fmt.Sprintf("first-%d-", round), 25), temporalNames(fmt.Sprintf("second-%d-", round), 25)
+		first, second := names(fmt.Sprintf("first-%d-", round), 25), names(fmt.Sprintf("second-%d-", round), 25)
 		g.inform(c, nil, first...)
 		time.Sleep(patientlyBatched{}.Settings().BatchWait / 5) // longer than a lease takes, and shorter than one that waits
 		g.inform(c, nil, second...)
 		batches := map[string]bool{}
 		for _, name := range append(first, second...) {
-			batches[g.await(name, synced(1)).WorkflowID] = true
+			batches[g.awaitRow(name, synced(1)).WorkflowID] = true
 		}
 		return len(batches) == 2
 	}

@@ -14,11 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/chariot-giving/delta/activities"
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
@@ -35,7 +32,7 @@ func (herd) Settings() delta.ObjectSettings {
 	return s
 }
 
-// workHerd notes each call, and waits for ever at those that hang in this process.
+// workHerd notes each call, and hangs for those objects that hang in this process.
 func workHerd(pool *pgxpool.Pool, hangs bool) worker[herd] {
 	return func(ctx context.Context, r *delta.Resource[herd]) error {
 		if _, err := pool.Exec(ctx, "INSERT INTO calls SELECT $1, $2 FROM pg_sleep(0.002)", r.ObjectID, os.Getpid()); err != nil {
@@ -48,22 +45,22 @@ func workHerd(pool *pgxpool.Pool, hangs bool) worker[herd] {
 	}
 }
 
-// many makes objects of a kind.
-func many[T delta.Object](make func(account) T, names ...string) (all []delta.Object) {
+// makeObjects returns objects of a kind with the names.
+func makeObjects[T delta.Object](make func(account) T, names ...string) (all []delta.Object) {
 	for _, name := range names {
 		all = append(all, make(account{Name: name}))
 	}
 	return all
 }
 
-func (h *harness) count(query string, args ...any) (n int) {
+func (h *harness) countRows(query string, args ...any) (n int) {
 	h.t.Helper()
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), query, args...).Scan(&n))
 	return n
 }
 
-// A worker process that is killed in the middle of a batch costs the members whose result was not written, and no others.
-func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+// If a worker process is killed in a batch, only the members without a written result lose an attempt.
+func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	const resources = 600
@@ -74,46 +71,46 @@ func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T)
 	for i := range resources - 3 {
 		objects = append(objects, fmt.Sprintf("ok%03d", i))
 	}
-	// They keep the batch from being over before the process is killed.
+	// Members that hang keep the batch open until the process is killed.
 	objects = append(objects, "z-hangs1", "z-hangs2", "z-hangs3")
 	kill := h.startChild("herd", "started")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, objects...), nil)
 	require.NoError(t, err)
 	when := rand.IntN(resources - 50)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM calls") > when && h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") > 0
+		return h.countRows("SELECT count(*) FROM calls") > when && h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'") > 0
 	})
 	kill()
 	h.awaitEnd()
-	written := h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'")
-	pending := h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'")
-	begun := h.count("SELECT count(*) FROM calls")
+	written := h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'")
+	pending := h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'pending'")
+	begun := h.countRows("SELECT count(*) FROM calls")
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state, attempt FROM delta_resource")
 	require.NoError(t, err)
 	require.Positive(t, pending)
 
 	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") == resources
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced'") == resources
 	})
-	calls := h.count("SELECT count(*) FROM calls")
+	calls := h.countRows("SELECT count(*) FROM calls")
 	t.Logf("killed after %d calls: %d results were written, %d members were claimed; %d calls of Work beyond one a resource",
 		begun, written, pending, calls-resources)
-	require.Equal(t, resources, h.count("SELECT count(DISTINCT object_id) FROM calls"), "none was left out")
-	require.Equal(t, begun-written, calls-resources, "what was called and not written is called again, once, and nothing else is")
-	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
+	require.Equal(t, resources, h.countRows("SELECT count(DISTINCT object_id) FROM calls"), "no member was left out")
+	require.Equal(t, begun-written, calls-resources, "only members without a written result are called again, once")
+	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
 		WHERE r.generation <> 1 OR r.sync_count <> 1 OR r.claimed_until IS NOT NULL
 		OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END
-		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "the lost attempts count, and no others")
+		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "only the lost attempts count")
 }
 
-// Wipe Temporal, and batches are rebuilt from the rows as single lifecycles are: those that run, rest, and are due.
+// After a wipe of Temporal, batches are rebuilt from the rows like singles: running, settled and due ones.
 func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	const kind = "brief-batched" // the attempts that are lost with Temporal are claimed for seconds only
 	all := func(names ...string) []delta.Object {
-		return many(func(a account) briefBatched { return briefBatched{a} }, names...)
+		return makeObjects(func(a account) briefBatched { return briefBatched{a} }, names...)
 	}
 	h := newHarness(t)
 	server := startTemporal(t)
@@ -136,7 +133,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 		"default": {MaxWorkers: 100}, "brief": {MaxWorkers: 100, ResourceExpiry: 10 * time.Second},
 	}
 	c := h.start(config)
-	rests, expires, runs := temporalNames("rests", 120), temporalNames("expires", 20), temporalNames("runs", 50)
+	rests, expires, runs := names("rests", 120), names("expires", 20), names("runs", 50)
 	_, err := c.InformMany(t.Context(), all(rests...), nil)
 	require.NoError(t, err)
 	_, err = c.InformMany(t.Context(), all(expires...), &delta.InformOpts{Namespace: "brief"})
@@ -153,28 +150,27 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 
 	server.end()
 	wiped.Store(true)
-	_, err = c.InformMany(t.Context(), all(temporalNames("due", 20)...), nil)
+	_, err = c.InformMany(t.Context(), all(names("due", 20)...), nil)
 	require.NoError(t, err, "informing needs no Temporal")
 	again := h.now()
 	server.again()
 
-	for _, name := range append(runs, temporalNames("due", 20)...) {
+	for _, name := range append(runs, names("due", 20)...) {
 		h.eventually(kind, name, synced(1))
 	}
 	for _, name := range expires {
 		h.eventually(kind, name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 2 && r.SyncedAt.After(again) })
 	}
 	for _, name := range rests {
-		require.EqualValues(t, 1, h.row(kind, name).SyncCount, "what was not due is not synced")
+		require.EqualValues(t, 1, h.row(kind, name).SyncCount, "resources that are not due are not synced")
 	}
 	h.awaitOwners(temporal, kind, rests)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE namespace = 'default' AND state = 'synced' AND dispatch_at < due_at") == 0
-	}, "what rests is not dispatched again before it is due")
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE namespace = 'default' AND state = 'synced' AND dispatch_at < due_at") == 0
+	}, "settled resources are not dispatched before they are due")
 }
 
-// awaitOwners waits until each of the resources, which rest in batches, is among those that a running batch attends to,
-// and none is twice.
+// awaitOwners waits until each settled resource of a batch is a member of exactly one running batch.
 func (h *harness) awaitOwners(temporal client.Client, kind string, names []string) {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -193,27 +189,27 @@ func (h *harness) awaitOwners(temporal client.Client, kind string, names []strin
 	})
 }
 
-// Members that were lost twice together, as by one whose Work kills its process, go on by themselves.
-func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
+// Members that were lost twice in the same batch, as by Work that kills its process, get their own workflows.
+func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 	require.NoError(t, err)
 	kill := h.startChild("herd", "started")
-	objects := append(temporalNames("ok", 20), "z-hangs")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
+	objects := append(names("ok", 20), "z-hangs")
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, objects...), nil)
 	require.NoError(t, err)
 	called := func(times int) {
 		until(t, func() bool {
-			return h.count("SELECT count(*) FROM calls WHERE object_id = 'z-hangs'") == times
+			return h.countRows("SELECT count(*) FROM calls WHERE object_id = 'z-hangs'") == times
 		})
 	}
 	called(1)
 	kill()
 	kill = h.startChild("herd", "started")
 	called(2)
-	require.Contains(t, h.row("herd", "z-hangs").WorkflowID, ":batch/", "a worker that dies once costs no workflow each")
+	require.Contains(t, h.row("herd", "z-hangs").WorkflowID, ":batch/", "one death of a worker makes no singles")
 	kill()
 
 	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
@@ -224,98 +220,12 @@ func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
 	for _, e := range row.Errors {
 		require.Contains(t, e.Error, "the worker was lost")
 	}
-	for _, name := range temporalNames("ok", 20) {
+	for _, name := range names("ok", 20) {
 		h.eventually("herd", name, synced(1))
 	}
 }
 
-// lease leases what is due, as a dispatcher does, for a batch or, where that is empty, for workflows of their own.
-func (h *harness) lease(kind, batch string, lease time.Duration) []db.LeaseDueRow {
-	h.t.Helper()
-	due, err := db.New().LeaseDue(h.t.Context(), h.Pool, db.LeaseDueParams{
-		Kind: kind, Batch: 100, Lease: lease, Longest: lease, BatchPrefix: h.Prefix + "/" + kind + ":batch/", BatchID: batch, Largest: 1 << 20,
-		MostLost: 2, Priorities: []int16{1, 2, 3, 4, 5}, FullNamespaces: []string{},
-	})
-	require.NoError(h.t, err)
-	return due
-}
-
-// leaseBatch does what a dispatcher does before it starts a batch, and does not start it: its workflow is gone.
-func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch {
-	h.t.Helper()
-	batch := activities.Batch{Kind: kind, WorkflowID: h.Prefix + "/" + kind + ":batch/gone"}
-	require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), "SELECT id::text FROM delta_installation").Scan(&batch.Installation))
-	var ids []int64
-	for _, row := range h.lease(kind, batch.WorkflowID, lease) {
-		require.True(h.t, row.Batched)
-		ids = append(ids, row.ID)
-	}
-	batch.IDs = activities.PackNumbers(ids)
-	return batch
-}
-
-// A worker that has claimed members whose workflow is lost gives them back, and others have them at once.
-func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var gone atomic.Bool
-	begun := make(chan struct{}, 100)
-	work := func(ctx context.Context, _ *delta.Resource[batched]) error {
-		if !gone.Load() {
-			begun <- struct{}{}
-			<-ctx.Done()
-		}
-		return ctx.Err()
-	}
-	c := h.client(h.config(with(&controller[batched]{work: work})))
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 30)...), nil)
-	require.NoError(t, err)
-	batch := h.leaseBatch("batched", time.Hour)
-	require.Equal(t, 30, batch.IDs.Len())
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		_, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(ctx, batch)
-		ended <- err
-	}()
-	for range 8 {
-		<-begun
-	}
-	gone.Store(true)
-	cancel() // as the answer to a heartbeat does
-	require.Error(t, <-ended)
-
-	h.start(h.config(with(&controller[batched]{work: work})))
-	untouched := 0
-	for _, name := range temporalNames("ok", 30) {
-		if row := h.eventually("batched", name, synced(1)); row.Attempt == 1 {
-			require.Empty(t, row.Errors)
-			untouched++
-		}
-	}
-	require.Equal(t, 30-8, untouched, "only what was begun lost an attempt")
-}
-
-// A dispatcher that dies between its lease and the start of the batch is replaced when the lease runs out.
-func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(temporalNames("ok", 20)...), nil)
-	require.NoError(t, err)
-	require.Equal(t, 20, h.leaseBatch("batched", 2*time.Second).IDs.Len())
-	leased := *h.row("batched", "ok00").DispatchAt
-	c := h.client(h.config(with(&controller[batched]{})))
-	c.SetTiming(0, 50*time.Millisecond, 0)
-	require.NoError(t, c.Start(t.Context()))
-	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	for _, name := range temporalNames("ok", 20) {
-		row := h.eventually("batched", name, synced(1))
-		require.NotContains(t, row.WorkflowID, "gone")
-		require.False(t, row.AttemptedAt.Before(leased), "not before the lease has run out")
-	}
-}
-
-// A call of WorkBatch that is too slow fails as one: its members go on by themselves, and no other call is held up.
+// A call of WorkBatch that times out fails as a whole: its members get their own workflows, and no other call is delayed.
 func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -323,7 +233,7 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	stuck := make(chan struct{})
 	release := sync.OnceFunc(func() { close(stuck) })
 	defer release()
-	config := h.config(withBulk(&bulkPlan{
+	config := h.config(withBulk(&bulk{
 		controller: controller[batched]{timeout: 300 * time.Millisecond},
 		batch: func(ctx context.Context, all []*delta.Resource[batched]) []error {
 			switch all[0].Namespace {
@@ -344,7 +254,7 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 		},
 	}))
 	c := h.client(config)
-	// As long as a busy machine may need to wake those that end with their context: only what is stuck is to be left behind.
+	// A busy machine may take this long to run calls whose context has ended. Only calls that hang are abandoned.
 	c.SetTiming(0, 0, 3*time.Second)
 	require.NoError(t, c.Start(context.Background()))
 	defer func() {
@@ -354,16 +264,16 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	}()
 	reasons := map[string]string{"slow": "", "late": "timed out after 300ms", "stuck": "WorkBatch did not return within", "fine": ""}
 	for namespace := range reasons {
-		_, err := c.InformMany(t.Context(), manyBatched(temporalNames(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
+		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
 		require.NoError(t, err)
 	}
-	for _, name := range temporalNames("stuck", 5) {
+	for _, name := range names("stuck", 5) {
 		row := h.eventually("batched", name, inState(deltatype.ResourceStateFailed))
 		require.NotNil(t, row.ClaimedUntil, "no other call begins before this one returns")
 	}
 	release()
 	for namespace, reason := range reasons {
-		for _, name := range temporalNames(namespace, 5) {
+		for _, name := range names(namespace, 5) {
 			row := h.eventually("batched", name, synced(1))
 			if reason == "" {
 				require.Empty(t, row.Errors)
@@ -376,44 +286,19 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	}
 }
 
-// A member whose last attempt was claimed, and whose batch is gone from Temporal, goes to its own workflow, which closes it.
+// If the batch of a member with a claimed last attempt is gone from Temporal, the member's own workflow records the outcome.
 func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(temporalNames("ok", 5)...), &delta.InformOpts{MaxAttempts: 1})
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 5)...), &delta.InformOpts{MaxAttempts: 1})
 	require.NoError(t, err)
 	h.leaseBatch("batched", time.Hour)
-	// As claimed by it, a quarter of an hour ago.
+	// The batch claimed it a quarter of an hour ago.
 	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'pending', attempt = 1, attempted_at = now(), due_at = NULL,
 		dispatch_at = now(), claimed_until = now()`)
 	require.NoError(t, err)
 	h.start(h.config(with(&controller[batched]{})))
-	for _, name := range temporalNames("ok", 5) {
+	for _, name := range names("ok", 5) {
 		h.eventually("batched", name, inState(deltatype.ResourceStateDegraded))
 	}
-}
-
-// A start that Temporal refuses once has its batch dispatched again at once.
-func TestABatchWhoseStartIsRefusedOnceIsStartedAgain(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var refuse atomic.Bool
-	config := h.config(with(&controller[batched]{}))
-	config.Temporal = h.refusing(func(method string) error {
-		if strings.HasSuffix(method, "/StartWorkflowExecution") && refuse.CompareAndSwap(true, false) {
-			return status.Error(codes.PermissionDenied, "not this time")
-		}
-		return nil
-	})
-	c := h.client(config)
-	c.SetTiming(time.Hour, 0, 0)
-	require.NoError(t, c.Start(t.Context()))
-	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	refuse.Store(true)
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("some", 50)...), nil)
-	require.NoError(t, err)
-	for _, name := range temporalNames("some", 50) {
-		require.Empty(t, h.eventually("batched", name, synced(1)).Errors)
-	}
-	require.False(t, refuse.Load())
 }

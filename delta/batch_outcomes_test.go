@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// brokenError panics where it is nil, as a method of a pointer does that reads a field.
+// brokenError panics if it is nil, like a pointer method that reads a field.
 type brokenError struct{ text string }
 
 func (e *brokenError) Error() string { return e.text }
@@ -24,7 +24,7 @@ func (e *brokenError) Error() string { return e.text }
 func TestAResultWhoseMethodsPanicFailsItsResourceOnly(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.start(h.config(withBulk(&bulkPlan{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
+	c := h.start(h.config(withBulk(&bulk{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
 		results := make([]error, len(all))
 		for i, r := range all {
 			if r.ObjectID == "ok07" {
@@ -34,13 +34,13 @@ func TestAResultWhoseMethodsPanicFailsItsResourceOnly(t *testing.T) {
 		}
 		return results
 	}})))
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 40)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 40)...), nil)
 	require.NoError(t, err)
-	for _, name := range temporalNames("ok", 40) {
+	for _, name := range names("ok", 40) {
 		row := h.eventually("batched", name, synced(1))
 		if name != "ok07" {
 			require.Equal(t, 1, row.Attempt)
-			require.Empty(t, row.Errors, "the others have nothing to do with it")
+			require.Empty(t, row.Errors, "other members are unaffected")
 			continue
 		}
 		require.Equal(t, 2, row.Attempt)
@@ -59,12 +59,12 @@ func (slowly) Settings() delta.ObjectSettings {
 	return s
 }
 
-// If many fail it is not they that failed: as many workflows would be started at each retry.
-func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
+// If many members fail, the cause is not in the members. Own workflows for all of them would be too many at each retry.
+func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var mu sync.Mutex
-	second := map[string]string{} // the workflow of the second attempt
+	second := map[string]string{} // workflow of the second attempt, by resource
 	c := h.start(h.config(with(&controller[slowly]{work: func(ctx context.Context, r *delta.Resource[slowly]) error {
 		if r.Attempt == 1 {
 			return errors.New("down for all")
@@ -74,8 +74,8 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 		second[r.ObjectID] = activity.GetInfo(ctx).WorkflowExecution.ID
 		return nil
 	}})))
-	all := temporalNames("m", 50)
-	_, err := c.InformMany(t.Context(), many(func(a account) slowly { return slowly{a} }, all...), nil)
+	all := names("m", 50)
+	_, err := c.InformMany(t.Context(), makeObjects(func(a account) slowly { return slowly{a} }, all...), nil)
 	require.NoError(t, err)
 	var batch string // all are leased together; some of them leave it
 	until(t, func() bool {
@@ -84,11 +84,11 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 	})
 	own := func(name string) string { return h.Prefix + "/slowly/" + name }
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 || object_id", own("")) == 20
-	}, "those that go on by themselves can be seen waiting")
-	// What a batch comes to is written several times a second: these may fail later.
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 || object_id", own("")) == 20
+	}, "singles can be seen waiting")
+	// Outcomes of a batch are written several times a second: these resources may fail later.
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 AND dispatch_at = due_at", batch) == 30
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'failed' AND workflow_id = $1 AND dispatch_at = due_at", batch) == 30
 	}, "the others are dispatched when they are due")
 
 	// An hour later.
@@ -112,20 +112,20 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 	}
 }
 
-// What was synced together does not expire together, but as members of a batch, which are synced again as one.
-func TestWhatIsSyncedTogetherExpiresApart(t *testing.T) {
+// Resources that were synced together expire at different times, but in batches, which sync them again together.
+func TestResourcesSyncedTogetherExpireApart(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		const expiry = 100 * time.Minute
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 20, ResourceExpiry: expiry}}
 		c := g.start(config)
-		g.inform(c, nil, temporalNames("m", 50)...)
-		g.informEach(c, nil, temporalNames("n", 30)...)
+		g.inform(c, nil, names("m", 50)...)
+		g.informEach(c, nil, names("n", 30)...)
 		waits := map[time.Duration]bool{}
 		byWorkflow := map[string]time.Duration{}
-		for _, name := range append(temporalNames("m", 50), temporalNames("n", 30)...) {
-			row := g.await(name, synced(1))
+		for _, name := range append(names("m", 50), names("n", 30)...) {
+			row := g.awaitRow(name, synced(1))
 			wait := row.DueAt.Sub(*row.SyncedAt)
 			require.GreaterOrEqual(t, wait, expiry*95/100)
 			require.LessOrEqual(t, wait, expiry)
@@ -140,7 +140,7 @@ func TestWhatIsSyncedTogetherExpiresApart(t *testing.T) {
 			require.Greater(t, len(waits), 70)
 		} else {
 			require.Equal(t, byWorkflow[g.row(g.kind, "m00").WorkflowID], byWorkflow[g.row(g.kind, "m49").WorkflowID])
-			require.Len(t, waits, len(byWorkflow), "each batch has its own")
+			require.Len(t, waits, len(byWorkflow), "one per batch")
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// Results that could not be written are written with those that follow them, which are not lost either.
+// Results that could not be written are written with the next ones.
 func TestABatchThatCouldNotWriteResultsWritesThemWithTheNext(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -29,14 +29,14 @@ func TestABatchThatCouldNotWriteResultsWritesThemWithTheNext(t *testing.T) {
 		}
 		return nil
 	}})))
-	all := append(temporalNames("early", 40), temporalNames("later", 40)...)
-	_, err = c.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, all...), nil)
+	all := append(names("early", 40), names("later", 40)...)
+	_, err = c.InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, all...), nil)
 	require.NoError(t, err)
 	batch := h.leaseBatch("herd", time.Hour)
 	require.Equal(t, 80, batch.IDs.Len())
 	go func() {
 		defer close(mended)
-		for h.count("SELECT last_value FROM failures WHERE is_called UNION ALL SELECT 0 LIMIT 1") == 0 {
+		for h.countRows("SELECT last_value FROM failures WHERE is_called UNION ALL SELECT 0 LIMIT 1") == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		_, err := h.Pool.Exec(context.Background(), "DROP TRIGGER fails ON delta_resource")

@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// sized and bulky are one kind, before and after its BatchSize was changed.
+// sized and bulky are the same kind, before and after a change of its BatchSize.
 type sized struct{ account }
 
 func (sized) Kind() string                   { return "sized" }
@@ -33,7 +33,7 @@ type bulky struct{ account }
 func (bulky) Kind() string                   { return "sized" }
 func (bulky) Settings() delta.ObjectSettings { return sizedSettings(100) }
 
-// sizedSettings bound the backoff: a slow machine fails many attempts before the test goes on, and would then wait for minutes.
+// sizedSettings bound the backoff: on a slow machine many attempts fail early in the test, and later ones would wait for minutes.
 func sizedSettings(size int) delta.ObjectSettings {
 	s := batchSettings(size)
 	s.RetryPolicy.MaximumInterval = 2 * time.Second
@@ -48,7 +48,7 @@ func withSize(batches bool, work func(ctx context.Context, row *deltatype.Resour
 	return with(&controller[sized]{work: func(ctx context.Context, r *delta.Resource[sized]) error { return work(ctx, r.ResourceRow) }})
 }
 
-// Whatever state they are in, resources go on when the BatchSize of their kind changes, at once or client by client.
+// Resources in any state survive a change of their kind's BatchSize, on all clients at once or client by client.
 func TestABatchSizeCanBeChanged(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -96,12 +96,12 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 		return config
 	}
 	inform := func(c *delta.Client, namespace, name string) {
-		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, temporalNames(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
+		_, err := c.InformMany(t.Context(), makeObjects(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
 		require.NoError(t, err)
 	}
 	each := func(name string, is func(*deltatype.ResourceRow) bool) {
 		t.Helper()
-		for _, id := range temporalNames(name, 10) {
+		for _, id := range names(name, 10) {
 			h.eventually("sized", id, is)
 		}
 	}
@@ -117,7 +117,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	for name, is := range map[string]func(*deltatype.ResourceRow) bool{
 		"rests": synced(1), "degraded": inState(deltatype.ResourceStateDegraded),
 		"gone":    inState(deltatype.ResourceStateDeleted),
-		"short":   func(r *deltatype.ResourceRow) bool { return r == nil || r.SyncCount > 0 }, // it may be over by now
+		"short":   func(r *deltatype.ResourceRow) bool { return r == nil || r.SyncCount > 0 }, // the snooze may have ended
 		"brief":   func(r *deltatype.ResourceRow) bool { return r.SyncCount > 0 },
 		"fails":   func(r *deltatype.ResourceRow) bool { return r.Attempt > 1 },
 		"snoozes": func(r *deltatype.ResourceRow) bool { return r.Snoozes > 0 },
@@ -150,9 +150,9 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	for _, name := range []string{"waits", "runs", "fails", "snoozes"} {
 		each(name, synced(1))
 	}
-	each("short", gone)
+	each("short", isGone)
 	each("brief", func(r *deltatype.ResourceRow) bool {
-		// Expired since, and dispatched as the kind is now.
+		// Expired resources are dispatched by the new setting.
 		return r.SyncCount > 2 && r.AttemptedAt.After(at.Add(2*time.Second)) && strings.Contains(r.WorkflowID, ":batch/") == batches
 	})
 	each("rests", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 1 && r.Generation == 1 })
@@ -160,7 +160,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	each("gone", inState(deltatype.ResourceStateDeleted))
 	h.becomesAttendedOnce("sized")
 
-	// A wake-up does not make one that a batch attends to another's.
+	// A wake-up does not move a member from its batch to another workflow.
 	own := h.Prefix + "/sized/rests05"
 	started, err := h.Temporal.SignalWithStartWorkflow(t.Context(), own, workflows.WakeSignal, nil,
 		client.StartWorkflowOptions{ID: own, TaskQueue: h.Prefix + "/sized"}, workflows.ResourceName,
@@ -180,15 +180,15 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	}
 }
 
-// becomesAttendedOnce waits until attendedOnce finds nothing wrong.
+// becomesAttendedOnce waits until attendedOnce finds no fault.
 func (h *harness) becomesAttendedOnce(kind string) {
 	h.t.Helper()
 	var wrong string
 	until(h.t, func() bool { wrong = h.attendedOnce(kind); return wrong == "" }, "%s", shown[string]{&wrong})
 }
 
-// attendedOnce says what is wrong, if anything, with who attends to the resources of a kind that rest: for each it is the
-// workflow that its row names, which runs, and no other. It asks the workflows themselves: Temporal's list of them is late.
+// attendedOnce checks that each settled resource of a kind is attended by the running workflow that its row names, and by no other, and returns a
+// description of the fault. It asks the workflows themselves, because Temporal's list of them lags.
 func (h *harness) attendedOnce(kind string) string {
 	h.t.Helper()
 	rows, err := h.Pool.Query(h.t.Context(), `SELECT object_id, workflow_id FROM delta_resource
@@ -254,7 +254,7 @@ type flock struct{ account }
 func (flock) Kind() string                   { return "herd" }
 func (flock) Settings() delta.ObjectSettings { return batchSettings(1) }
 
-// A batch that was left over, and resources by themselves, are together within the kind's Parallelism.
+// A leftover batch and singles together obey the kind's Parallelism.
 func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -267,24 +267,24 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 		hang = append(hang, fmt.Sprintf("z-hangs%03d", i))
 	}
 	informer := h.client(&delta.Config{})
-	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, hang...), nil)
+	_, err = informer.InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, hang...), nil)
 	require.NoError(t, err)
-	until(t, func() bool { return h.count("SELECT count(*) FROM calls") > 0 })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM calls") > 0 })
 	kill()
-	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, temporalNames("single", 90)...), nil)
+	_, err = informer.InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
 	require.NoError(t, err)
 
 	var now, most, ofBatch atomic.Int64
 	h.start(h.config(with(&controller[flock]{work: func(_ context.Context, r *delta.Resource[flock]) error {
 		defer now.Add(-1)
-		raise(&most, now.Add(1))
+		raiseTo(&most, now.Add(1))
 		if strings.Contains(r.WorkflowID, ":batch/") {
 			ofBatch.Add(1)
 		}
 		time.Sleep(20 * time.Millisecond)
 		return nil
 	}})))
-	for _, name := range append(temporalNames("single", 90), hang...) {
+	for _, name := range append(names("single", 90), hang...) {
 		h.eventually("herd", name, synced(1))
 	}
 	require.EqualValues(t, 200, ofBatch.Load())

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// A batch that cannot be started leaves its members to the next one: they do not wait for the end of the lease.
+// Members of a batch that cannot be started go to the next batch, and do not wait for the end of the lease.
 func TestABatchThatCannotBeStartedIsNotHeldBackByItsLease(t *testing.T) {
 	t.Parallel()
 	var temporal starts
@@ -30,7 +30,7 @@ func TestABatchThatCannotBeStartedIsNotHeldBackByItsLease(t *testing.T) {
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 
 	temporal.away.Store(true)
-	all := temporalNames("some", 30)
+	all := names("some", 30)
 	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
 	row := h.eventually("batched", all[0], func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
@@ -41,8 +41,8 @@ func TestABatchThatCannotBeStartedIsNotHeldBackByItsLease(t *testing.T) {
 	}
 }
 
-// A client that stops leaves the batches to others that it has leased, and not started yet.
-func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing.T) {
+// A stopping client leaves batches that it has leased but not started to other clients.
+func TestAStoppingClientLeavesUnstartedBatchesToAnother(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	var temporal starts
@@ -51,15 +51,15 @@ func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing
 	c := h.client(h.config(with(&controller[batched]{})))
 	c.SetTiming(time.Minute, 0, 0)
 	require.NoError(t, c.Start(t.Context()))
-	all := temporalNames("some", 600) // more batches than are started at once
+	all := names("some", 600) // more batches than are started at once
 	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '20 seconds'") > 0
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '20 seconds'") > 0
 	})
 	require.NoError(t, c.Stop(t.Context()))
-	// Each batch is left by a statement of its own, which has a second. On a busy machine some wait for the end of their lease.
-	require.Positive(t, h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at <= now() AND workflow_id LIKE '%:batch/%'"))
+	// Each batch is released by one statement, which has a second. On a busy machine some wait for the end of their lease.
+	require.Positive(t, h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at <= now() AND workflow_id LIKE '%:batch/%'"))
 	temporal.slow.Store(false)
 
 	h.start(h.config(with(&controller[batched]{})))
@@ -68,16 +68,16 @@ func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing
 	}
 }
 
-// starts is what a test does to the starting of workflows.
+// starts controls the starts of workflows in a test.
 type starts struct {
 	away, slow, late atomic.Bool
-	// lose is what the next one fails with, although Temporal has answered; 0 for nothing.
+	// lose is the error of the next start, although Temporal has accepted it; 0 for none.
 	lose atomic.Uint32
-	// begun counts those that Temporal has answered, and whose answer is late or lost.
+	// begun counts starts that Temporal has accepted, and whose answer is late or lost.
 	begun atomic.Int32
 }
 
-// harness is one whose Temporal client goes through it.
+// harness returns a harness whose Temporal client goes through the starts.
 func (s *starts) harness(t *testing.T) *harness {
 	t.Helper()
 	intercept := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {

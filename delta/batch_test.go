@@ -20,17 +20,17 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// bulk is a controller that takes many in one call.
-type bulkPlan struct {
+// bulk is a controller with a WorkBatch.
+type bulk struct {
 	controller[batched]
 	batch func(ctx context.Context, all []*delta.Resource[batched]) []error
 }
 
-func (b *bulkPlan) WorkBatch(ctx context.Context, all []*delta.Resource[batched]) []error {
+func (b *bulk) WorkBatch(ctx context.Context, all []*delta.Resource[batched]) []error {
 	return b.batch(ctx, all)
 }
 
-func withBulk(b *bulkPlan) func(*delta.Controllers) {
+func withBulk(b *bulk) func(*delta.Controllers) {
 	return func(cs *delta.Controllers) { delta.AddController(cs, b) }
 }
 
@@ -48,7 +48,7 @@ func TestABatchWorkerGivesAResultForEach(t *testing.T) {
 	var sizes []int
 	calls := map[string]int{} // by batch and namespace
 	single := make(chan string, 10)
-	c := h.start(h.config(withBulk(&bulkPlan{
+	c := h.start(h.config(withBulk(&bulk{
 		controller: controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
 			single <- r.ObjectID
 			return nil
@@ -75,30 +75,30 @@ func TestABatchWorkerGivesAResultForEach(t *testing.T) {
 			return results
 		},
 	})))
-	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("ok", 47), "fails", "gone", "degrades")...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 47), "fails", "gone", "degrades")...), nil)
 	require.NoError(t, err)
-	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("other", 10)...), &delta.InformOpts{Namespace: "other"})
+	_, err = c.InformMany(t.Context(), manyBatched(names("other", 10)...), &delta.InformOpts{Namespace: "other"})
 	require.NoError(t, err)
-	for _, name := range append(temporalNames("ok", 47), temporalNames("other", 10)...) {
+	for _, name := range append(names("ok", 47), names("other", 10)...) {
 		h.eventually("batched", name, synced(1))
 	}
 	row := h.eventually("batched", "fails", synced(1))
 	require.Equal(t, "not this one", row.Errors[0].Error)
-	require.Equal(t, "fails", <-single, "what failed is worked by itself")
+	require.Equal(t, "fails", <-single, "a failed member becomes a single")
 	h.eventually("batched", "gone", inState(deltatype.ResourceStateDeleted))
 	h.eventually("batched", "degrades", inState(deltatype.ResourceStateDegraded))
 	mu.Lock()
 	defer mu.Unlock()
-	require.Contains(t, sizes, 50, "what was informed together, and fills a batch, is one call")
+	require.Contains(t, sizes, 50, "a set that fills a batch is one call")
 	for call, times := range calls {
-		require.Equal(t, 1, times, "what a batch has of a namespace is one call: %s", call)
+		require.Equal(t, 1, times, "a batch makes one call for each namespace: %s", call)
 	}
 }
 
 func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.start(h.config(withBulk(&bulkPlan{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
+	c := h.start(h.config(withBulk(&bulk{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
 		switch all[0].Namespace {
 		case "panics":
 			panic("at the disco")
@@ -110,13 +110,13 @@ func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
 		return make([]error, len(all))
 	}})))
 	for _, namespace := range []string{"panics", "short", "none", "fine"} {
-		_, err := c.InformMany(t.Context(), manyBatched(temporalNames(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
+		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
 		require.NoError(t, err)
 	}
 	for namespace, reason := range map[string]string{
 		"panics": "panic: at the disco", "short": "WorkBatch was given 5 resources and returned 4 results", "none": "returned 0 results", "fine": "",
 	} {
-		for _, name := range temporalNames(namespace, 5) {
+		for _, name := range names(namespace, 5) {
 			row := h.eventually("batched", name, synced(1)) // Work, by itself, syncs it
 			if reason == "" {
 				require.Empty(t, row.Errors)
@@ -128,12 +128,12 @@ func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
 	}
 }
 
-// A worker that dies in the middle costs the members whose result was not written, and those one attempt.
-func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+// If a worker dies in a batch, members without a written result lose one attempt, and no others do.
+func TestADeadWorkerCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	// The first client's worker hangs on one member, and then stops reporting: its connection to the database is closed, so
-	// that nothing that it does afterwards counts.
+	// The first client's worker hangs on one member and then stops heartbeating. Its connection to the database is closed, so that nothing it does
+	// later counts.
 	var calls sync.Map
 	release := make(chan struct{})
 	defer close(release)
@@ -148,16 +148,16 @@ func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T
 		return nil
 	}
 	c := h.start(h.config(with(&controller[batched]{work: work})))
-	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("ok", 30), "slow")...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 30), "slow")...), nil)
 	require.NoError(t, err)
-	for _, name := range temporalNames("ok", 30) {
+	for _, name := range names("ok", 30) {
 		h.eventually("batched", name, synced(1))
 	}
 	row := h.eventually("batched", "slow", inState(deltatype.ResourceStatePending))
 	require.NotNil(t, row.ClaimedUntil)
 	require.Contains(t, row.WorkflowID, ":batch/")
 
-	// What Temporal does with an activity whose heartbeat is missed: it is run again, elsewhere.
+	// After a missed heartbeat, Temporal runs the activity again on another worker.
 	installation := ""
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT id FROM delta_installation").Scan(&installation))
 	again := c.ActivitiesOf(installation, "batched")
@@ -184,15 +184,15 @@ func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T
 	})
 }
 
-// loseClaims makes open claims those of an execution that is dead.
+// loseClaims gives all claims to an execution that is dead.
 func (h *harness) loseClaims() {
 	h.t.Helper()
 	_, err := h.Pool.Exec(h.t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() WHERE claimed_until IS NOT NULL")
 	require.NoError(h.t, err)
 }
 
-// What a client that stops has not begun goes on without having lost an attempt.
-func TestAClientThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
+// Members that a stopping client has not begun lose no attempt.
+func TestAStoppedClientReleasesTheMembersOfItsBatches(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	begun := make(chan struct{}, 100)
@@ -203,14 +203,14 @@ func TestAClientThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
 	}
 	c := h.client(h.config(with(&controller[batched]{work: work})))
 	require.NoError(t, c.Start(context.Background()))
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 50)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 50)...), nil)
 	require.NoError(t, err)
 	<-begun
 	require.NoError(t, c.Stop(context.Background()))
 	require.LessOrEqual(t, len(begun)+1, 8, "it has called Work for no more than its Parallelism")
 
 	h.start(h.config(with(&controller[batched]{})))
-	for _, name := range temporalNames("ok", 50) {
+	for _, name := range names("ok", 50) {
 		row := h.eventually("batched", name, synced(1))
 		require.Empty(t, row.Errors)
 		require.Equal(t, 1, row.Attempt)
@@ -228,7 +228,7 @@ func TestBatchesAreShownAndKeepObjectIDsFromTemporalIfAsked(t *testing.T) {
 	}}))
 	config.HashObjectIDs = true
 	c := h.start(config)
-	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("ok", 20), "secretive")...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 20), "secretive")...), nil)
 	require.NoError(t, err)
 	row := h.eventually("batched", "ok00", synced(1))
 	bad := h.eventually("batched", "secretive", func(r *deltatype.ResourceRow) bool {
@@ -262,29 +262,29 @@ func TestALargeObjectIsNotPutInABatch(t *testing.T) {
 	c := h.start(h.config(with(&controller[batched]{})))
 	var large strings.Builder
 	for i := range 40_000 {
-		fmt.Fprintf(&large, "%x", i*7919%104729) // what does not compress well
+		fmt.Fprintf(&large, "%x", i*7919%104729) // text that does not compress well
 	}
-	_, err := c.InformMany(t.Context(), append(manyBatched(temporalNames("ok", 5)...), batched{account{Name: "large", Plan: large.String()}}), nil)
+	_, err := c.InformMany(t.Context(), append(manyBatched(names("ok", 5)...), batched{account{Name: "large", Plan: large.String()}}), nil)
 	require.NoError(t, err)
 	require.Contains(t, h.eventually("batched", "ok00", synced(1)).WorkflowID, ":batch/")
 	require.Equal(t, h.Prefix+"/batched/large", h.eventually("batched", "large", synced(1)).WorkflowID)
 }
 
-// Nothing is left running in Temporal of what does not rest.
+// A batch whose members are not settled leaves no workflow running.
 func TestABatchEndsWithItsLastMember(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[batched]{}))
 	config.SyncedResourceRetentionPeriod = -1
 	c := h.start(config)
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 20)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)
 	require.NoError(t, err)
 	batches := map[string]bool{}
-	for _, name := range temporalNames("ok", 20) {
+	for _, name := range names("ok", 20) {
 		batches[h.eventually("batched", name, synced(1)).WorkflowID] = true
 	}
 	for id := range batches {
-		h.ends(id)
+		h.awaitWorkflowEnd(id)
 	}
 	until(t, func() bool {
 		count, err := h.Temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
@@ -295,8 +295,8 @@ func TestABatchEndsWithItsLastMember(t *testing.T) {
 	})
 }
 
-// Work that fails after its transaction was committed has synced, and the event says so.
-func TestABatchTellsOfWhatWasSyncedInATransaction(t *testing.T) {
+// Work that fails after its CompleteTx was committed has synced, and the event says so.
+func TestABatchReportsASyncByCompleteTx(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {
@@ -304,7 +304,7 @@ func TestABatchTellsOfWhatWasSyncedInATransaction(t *testing.T) {
 	}})))
 	events, cancel := c.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed)
 	defer cancel()
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 5)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 5)...), nil)
 	require.NoError(t, err)
 	for range 5 {
 		require.Equal(t, delta.EventCategoryObjectSynced, (<-events).EventCategory)

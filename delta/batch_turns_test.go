@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// queued is a kind of more batches than there are turns.
+// queued is a kind with more batches than slots for batches.
 type queued struct{ account }
 
 func (queued) Kind() string                   { return "queued" }
@@ -24,7 +24,7 @@ const queuedMembers = 400
 
 func newQueued(a account) queued { return queued{a} }
 
-// workQueued notes each call. After some of them all hang in this process.
+// workQueued notes each call. After hangsAfter calls, all calls in this process hang.
 func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
 	var begun atomic.Int64
 	return func(ctx context.Context, r *delta.Resource[queued]) error {
@@ -41,25 +41,25 @@ func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
 func (h *harness) awaitQueued() {
 	h.t.Helper()
 	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND claimed_until IS NULL") == queuedMembers
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND claimed_until IS NULL") == queuedMembers
 	})
 }
 
-// A process in which calls of Work hang, so that batches keep their turns and others go on without, dies with all of them.
-func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t *testing.T) {
+// A process dies while its calls of Work hang in some batches and other batches wait.
+func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 	require.NoError(t, err)
 	kill := h.startChild("queued", "started")
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, temporalNames("member", queuedMembers)...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(newQueued, names("member", queuedMembers)...), nil)
 	require.NoError(t, err)
 	const turns, parallelism = 4, 8
 	claimed := func() int {
-		return h.count("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
+		return h.countRows("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
 	}
-	until(t, func() bool { return claimed() > turns }, "they do not wait for ever")
+	until(t, func() bool { return claimed() > turns }, "waiting batches run in time")
 	kill()
 	h.awaitEnd()
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state FROM delta_resource")
@@ -68,11 +68,11 @@ func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t
 
 	h.start(h.config(with(&controller[queued]{work: workQueued(h.Pool, queuedMembers*2)})))
 	h.awaitQueued()
-	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
+	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
 		WHERE r.sync_count <> 1 OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END`))
 }
 
-// Connections that break while batches have turns, and others wait for them, cost no resource, and no turn.
+// Connections that break while some batches run and others wait cost no resource and no slot.
 func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -95,15 +95,15 @@ func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, temporalNames("member", queuedMembers)...), nil)
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), makeObjects(newQueued, names("member", queuedMembers)...), nil)
 	require.NoError(t, err)
 	until(t, func() bool { return calls.Load() > 0 })
 	ended := 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		ended += h.count("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", broken)
+		ended += h.countRows("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", broken)
 	}
 	require.Positive(t, ended)
 	h.awaitQueued()
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE sync_count <> 1"))
-	t.Logf("%d connections were broken; %d members were tried again", ended, h.count("SELECT count(*) FROM delta_resource WHERE attempt > 1"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE sync_count <> 1"))
+	t.Logf("%d connections were broken; %d members were tried again", ended, h.countRows("SELECT count(*) FROM delta_resource WHERE attempt > 1"))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// raw is an object whose JSON is given as it is.
+// raw is an object with arbitrary JSON.
 type raw struct {
 	Name string          `json:"name"`
 	Body json.RawMessage `json:"body"`
@@ -24,8 +24,8 @@ type raw struct {
 func (r raw) ID() string   { return r.Name }
 func (r raw) Kind() string { return "raw" }
 
-// Informs that come together are written together: each caller still gets the row of its own object, each change counts
-// once, and the one whose object Postgres refuses is the only one that fails.
+// Concurrent informs share a statement: each caller still gets the row of its own object, each change counts once, and only the object that Postgres
+// refuses fails.
 func TestInformsThatComeTogetherAreWrittenTogether(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -60,7 +60,7 @@ func TestInformsThatComeTogetherAreWrittenTogether(t *testing.T) {
 				if call%10 != 0 {
 					continue
 				}
-				// JSON, but no Unicode: encoding/json lets it pass, jsonb does not.
+				// JSON with invalid Unicode: encoding/json accepts it, jsonb does not.
 				_, err = c.Inform(t.Context(), raw{fmt.Sprintf("bad-%d-%d", caller, call), json.RawMessage(`"\ud800"`)}, nil)
 				if err == nil {
 					t.Error("a lone surrogate was accepted")
@@ -74,8 +74,8 @@ func TestInformsThatComeTogetherAreWrittenTogether(t *testing.T) {
 	}
 }
 
-// A row that somebody's transaction holds keeps back only those who inform that object.
-func TestARowThatIsHeldKeepsNobodyElseBack(t *testing.T) {
+// A row that another transaction has locked blocks only informs of the same object.
+func TestALockedRowBlocksOnlyItsOwnInforms(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(&delta.Config{})
@@ -109,15 +109,15 @@ func TestARowThatIsHeldKeepsNobodyElseBack(t *testing.T) {
 		})
 	}
 	others.Wait()
-	require.Zero(t, done.Load(), "who informs a held object waits")
+	require.Zero(t, done.Load(), "an inform of a locked object waits")
 	require.NoError(t, tx.Commit(t.Context()))
 	held.Wait()
 	require.EqualValues(t, 3, h.row("account", "held").Generation)
 	require.EqualValues(t, 2, h.row("account", "held-new").Generation)
 }
 
-// A caller that no longer waits gets its context's error at once, and the others their results.
-func TestACallerThatNoLongerWaitsLeavesTheOthers(t *testing.T) {
+// A caller whose context ends gets the context's error at once, and other callers get their results.
+func TestACallerThatGivesUpDoesNotCancelTheOthers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(&delta.Config{})

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// injectedLines are what a Telemetry sets, as it is stored.
+// injectedLines returns the values that a Telemetry sets, as they are stored.
 func injectedLines(values ...string) string {
 	var set injection
 	for i := 0; i < len(values); i += 2 {
@@ -27,7 +27,7 @@ func TestATraceparentIsStoredShortAndReadAsItWas(t *testing.T) {
 	require.Equal(t, map[string][]byte{"tenant": []byte("acme")}, read.headers)
 }
 
-// What does not come out of base64 as it was is stored as it is.
+// A value that does not survive base64 is stored as it is.
 func TestATraceparentOfAnotherFormIsStoredAsItIs(t *testing.T) {
 	t.Parallel()
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -41,7 +41,7 @@ func TestATraceparentOfAnotherFormIsStoredAsItIs(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, map[string]string{"traceparent": value}, read.span)
 	}
-	// Another name, such as that of B3, is none of W3C's.
+	// The name of another format, such as B3, is not a W3C name.
 	require.Equal(t, "b3: "+parent, injectedLines("b3", parent))
 }
 

@@ -20,8 +20,8 @@ func (h *harness) openCursor(consumer delta.ChangeConsumer) *delta.ChangeCursor 
 	return cursor
 }
 
-// read reads entries until there are n.
-func (h *harness) read(cursor *delta.ChangeCursor, n int) (names []string, positions []delta.ChangePosition) {
+// readEntries reads entries until it has n.
+func (h *harness) readEntries(cursor *delta.ChangeCursor, n int) (names []string, positions []delta.ChangePosition) {
 	h.t.Helper()
 	for len(names) < n {
 		changes, err := cursor.Next(h.t.Context())
@@ -33,7 +33,7 @@ func (h *harness) read(cursor *delta.ChangeCursor, n int) (names []string, posit
 	return names, positions
 }
 
-// moveConsumer has the row of a consumer say that it stands somewhere else.
+// moveConsumer changes the position in the row of a consumer.
 func (h *harness) moveConsumer(name string, position delta.ChangePosition) {
 	h.t.Helper()
 	parts := strings.Split(string(position), ".")
@@ -42,26 +42,26 @@ func (h *harness) moveConsumer(name string, position delta.ChangePosition) {
 	require.NoError(h.t, err)
 }
 
-func TestACursorReadsAheadAndGoesOnBehindWhatWasSaved(t *testing.T) {
+func TestACursorReadsAheadAndContinuesAfterItsSavedPosition(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.appendChanges("a", "b", "a", "c")
 	cursor := h.openCursor(delta.ChangeConsumer{Name: "sink", BatchSize: 2})
-	names, positions := h.read(cursor, 4)
+	names, positions := h.readEntries(cursor, 4)
 	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, names)
-	require.Empty(t, h.position("sink"), "nothing is saved by itself")
+	require.Empty(t, h.readPosition("sink"), "nothing is saved without Save")
 	require.NoError(t, cursor.Save(t.Context(), positions[1]))
-	require.Equal(t, positions[1], h.position("sink"))
+	require.Equal(t, positions[1], h.readPosition("sink"))
 	require.ErrorContains(t, cursor.Save(t.Context(), "x"), `position "x": must be`)
 	cursor.Close()
 	_, err := cursor.Next(t.Context())
 	require.ErrorContains(t, err, "the cursor is closed")
 
 	cursor = h.openCursor(delta.ChangeConsumer{Name: "sink"})
-	names, positions = h.read(cursor, 2)
+	names, positions = h.readEntries(cursor, 2)
 	require.Equal(t, []string{"a2", "c1"}, names)
 	require.NoError(t, cursor.Save(t.Context(), positions[1]))
-	require.Equal(t, positions[1], h.position("sink"))
+	require.Equal(t, positions[1], h.readPosition("sink"))
 
 	_, err = h.client(h.config()).OpenChanges(t.Context(), delta.ChangeConsumer{
 		Name: "sink", Handle: func(context.Context, *delta.ChangeBatch) error { return nil },
@@ -69,7 +69,7 @@ func TestACursorReadsAheadAndGoesOnBehindWhatWasSaved(t *testing.T) {
 	require.ErrorContains(t, err, "must be nil")
 }
 
-// Where the answer to a save was lost, the next one goes on from where the row stands.
+// If the answer to a save is lost, the next save continues from the position in the row.
 func TestACursorFindsOutWhetherItHasSaved(t *testing.T) {
 	t.Parallel()
 	for name, isCommitted := range map[string]bool{"committed": true, "not committed": false} {
@@ -78,7 +78,7 @@ func TestACursorFindsOutWhetherItHasSaved(t *testing.T) {
 			h := newHarness(t)
 			h.appendChanges("a", "b")
 			cursor := h.openCursor(delta.ChangeConsumer{Name: "sink"})
-			_, positions := h.read(cursor, 2)
+			_, positions := h.readEntries(cursor, 2)
 			ended, cancel := context.WithCancel(t.Context())
 			cancel()
 			require.ErrorIs(t, cursor.Save(ended, positions[0]), context.Canceled)
@@ -86,7 +86,7 @@ func TestACursorFindsOutWhetherItHasSaved(t *testing.T) {
 				h.moveConsumer("sink", positions[0])
 			}
 			require.NoError(t, cursor.Save(t.Context(), positions[1]))
-			require.Equal(t, positions[1], h.position("sink"))
+			require.Equal(t, positions[1], h.readPosition("sink"))
 		})
 	}
 }
@@ -96,7 +96,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	h := newHarness(t)
 	h.appendChanges("a", "b")
 	first := h.openCursor(delta.ChangeConsumer{Name: "sink"})
-	names, positions := h.read(first, 2)
+	names, positions := h.readEntries(first, 2)
 	require.Equal(t, []string{"a1", "b1"}, names)
 	opened := make(chan *delta.ChangeCursor, 1)
 	go func() {
@@ -110,10 +110,10 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	first.Close()
 	second := <-opened
 	t.Cleanup(second.Close)
-	names, positions = h.read(second, 1)
+	names, positions = h.readEntries(second, 1)
 	require.Equal(t, []string{"b1"}, names)
 
-	// One that is taken over saves nothing, and says so.
+	// A cursor that was taken over saves nothing, and returns an error.
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '1 second'")
 	require.NoError(t, err)
 	require.ErrorIs(t, second.Save(t.Context(), positions[0]), delta.ErrConsumerSuperseded)
@@ -121,12 +121,12 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 	_, err = second.Next(t.Context())
 	require.ErrorIs(t, err, delta.ErrConsumerSuperseded)
 	second.Close()
-	names, _ = h.read(h.openCursor(delta.ChangeConsumer{Name: "sink"}), 1)
+	names, _ = h.readEntries(h.openCursor(delta.ChangeConsumer{Name: "sink"}), 1)
 	require.Equal(t, []string{"b1"}, names)
 }
 
-// Entries that are not the consumer's do not have the log kept for it; those that are given and not saved do.
-func TestACursorGetsPastWhatItDoesNotWant(t *testing.T) {
+// Entries of other kinds do not hold back the removal of the log; unsaved entries of the consumer do.
+func TestACursorSkipsEntriesOfOthers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.appendChanges("a", "b")
@@ -138,8 +138,8 @@ func TestACursorGetsPastWhatItDoesNotWant(t *testing.T) {
 	}
 	go read()
 	other := h.openCursor(delta.ChangeConsumer{Name: "other"})
-	_, positions := h.read(other, 2)
-	until(t, func() bool { return h.position("sink") == positions[1] })
+	_, positions := h.readEntries(other, 2)
+	until(t, func() bool { return h.readPosition("sink") == positions[1] })
 	_, err := h.Pool.Exec(t.Context(), `SELECT delta_append_change('updated', delta_order_xid(NULL), 1, 'bill', 'x', 'default', 1, 1, NULL, '{}', NULL, NULL)`)
 	require.NoError(t, err)
 	changes := <-next
@@ -149,10 +149,10 @@ func TestACursorGetsPastWhatItDoesNotWant(t *testing.T) {
 		h.appendChanges("c")
 		time.Sleep(200 * time.Millisecond)
 	}
-	_, later := h.read(other, 9)
-	require.Equal(t, positions[1], h.position("sink"))
+	_, later := h.readEntries(other, 9)
+	require.Equal(t, positions[1], h.readPosition("sink"))
 	require.NoError(t, cursor.Save(t.Context(), changes[0].Position))
-	until(t, func() bool { return h.position("sink") == later[8] }, "it is behind what is not its own, too")
+	until(t, func() bool { return h.readPosition("sink") == later[8] }, "the position is also after entries of others")
 	cursor.Close()
 	<-next
 }

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// appendChanges appends entries of accounts to the log, as outcomes do: the first of each is its generation 1, and so on.
+// appendChanges appends log entries of accounts, as outcomes do: the first entry of each is its generation 1, and so on.
 func (h *harness) appendChanges(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
@@ -27,60 +24,7 @@ func (h *harness) appendChanges(ids ...string) {
 	}
 }
 
-// consumed gathers what consumers have handled, such as "a1" for the first entry of a.
-type consumed struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (c *consumed) add(batch *delta.ChangeBatch) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, change := range batch.Changes {
-		c.all = append(c.all, fmt.Sprint(change.ObjectID, change.Generation))
-	}
-}
-
-func (c *consumed) get() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.all)
-}
-
-// await waits until so many entries were handled, and returns them.
-func (c *consumed) await(t *testing.T, n int) []string {
-	t.Helper()
-	until(t, func() bool { return len(c.get()) >= n })
-	return c.get()
-}
-
-// consume runs a consumer until the function is called, or the end of the test.
-func (h *harness) consume(c *delta.Client, consumer delta.ChangeConsumer) (stop func() error) {
-	h.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.ConsumeChanges(ctx, consumer) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		return <-ended
-	})
-	h.t.Cleanup(func() { _ = stop() })
-	return stop
-}
-
-func (h *harness) position(name string) delta.ChangePosition {
-	h.t.Helper()
-	status, err := h.client(h.config()).ChangeLog(context.Background())
-	require.NoError(h.t, err)
-	for _, one := range status.Consumers {
-		if one.Name == name {
-			return one.Position
-		}
-	}
-	return "none"
-}
-
-func TestChangesYieldsWhatIsDone(t *testing.T) {
+func TestChangesYieldsOutcomes(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {
@@ -120,7 +64,7 @@ func TestChangesYieldsWhatIsDone(t *testing.T) {
 
 	for change, err := range c.Changes(ctx, positions[1], "account") {
 		require.NoError(t, err)
-		require.Equal(t, positions[2], change.Position, "it goes on behind the position")
+		require.Equal(t, positions[2], change.Position, "entries after the position follow")
 		break
 	}
 	latest, err := c.LatestChanges(t.Context(), 2)
@@ -143,12 +87,12 @@ func TestChangesYieldsWhatIsDone(t *testing.T) {
 	require.Equal(t, delta.ChangeCreated, history[0].Type)
 }
 
-func TestChangesFromTheEndYieldsWhatComes(t *testing.T) {
+func TestChangesFromTheEndYieldsNewEntries(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
 	h.appendChanges("a")
-	for _, err := range c.Changes(t.Context(), "") { // it waits for transactions of other tests on this server
+	for _, err := range c.Changes(t.Context(), "") { // blocked by transactions of other tests on this server
 		require.NoError(t, err)
 		break
 	}
@@ -163,11 +107,11 @@ func TestChangesFromTheEndYieldsWhatComes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for change, err := range c.Changes(ctx, end) {
-		require.Fail(t, "it ends with its context, in silence", "%v, %v", change, err)
+		require.Fail(t, "the iterator ends with its context, without an error", "%v, %v", change, err)
 	}
 }
 
-func TestWhatIsNoPositionOrConsumerIsRefused(t *testing.T) {
+func TestInvalidPositionsAndConsumersAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
@@ -196,228 +140,7 @@ func TestWhatIsNoPositionOrConsumerIsRefused(t *testing.T) {
 	require.ErrorIs(t, c.ForgetChangeConsumer(t.Context(), "nobody"), delta.ErrNotFound)
 }
 
-func TestAConsumerGoesOnWhereItWas(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	c := h.client(h.config())
-	h.appendChanges("a", "b", "a", "c")
-	var got consumed
-	calls := 0
-	consumer := delta.ChangeConsumer{Name: "sink", BatchSize: 3, Handle: func(_ context.Context, batch *delta.ChangeBatch) error {
-		switch calls++; calls {
-		case 1:
-			return errors.New("not yet")
-		case 2:
-			panic("nor now")
-		}
-		got.add(batch)
-		return nil
-	}}
-	stop := h.consume(c, consumer)
-	require.Equal(t, []string{"a1", "b1", "a2", "c1"}, got.await(t, 4), "after an error, and a panic, it gets the same again")
-	require.NoError(t, stop())
-	h.appendChanges("d")
-	stop = h.consume(c, consumer)
-	require.Equal(t, []string{"a1", "b1", "a2", "c1", "d1"}, got.await(t, 5))
-	require.NoError(t, stop())
-	require.NoError(t, c.ForgetChangeConsumer(t.Context(), "sink"))
-	require.EqualValues(t, "none", h.position("sink"))
-}
-
-func TestAConsumerRunsInOneProcess(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	h.appendChanges("a")
-	var first, second consumed
-	handle := func(to *consumed) delta.ChangeConsumer {
-		return delta.ChangeConsumer{Name: "sink", Handle: func(_ context.Context, batch *delta.ChangeBatch) error {
-			to.add(batch)
-			return nil
-		}}
-	}
-	stop := h.consume(h.client(h.config()), handle(&first))
-	first.await(t, 1)
-	h.consume(h.client(h.config()), handle(&second))
-	h.appendChanges("b", "c")
-	require.Equal(t, []string{"a1", "b1", "c1"}, first.await(t, 3))
-	require.ErrorIs(t, h.client(h.config()).ForgetChangeConsumer(t.Context(), "sink"), delta.ErrNotFound, "it runs")
-	require.NoError(t, stop())
-	h.appendChanges("d")
-	require.Equal(t, []string{"d1"}, second.await(t, 1), "the other goes on where the first has ended")
-
-	// One whose claim was taken over handles nothing more, and waits.
-	var third consumed
-	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '2 seconds'")
-	require.NoError(t, err)
-	h.consume(h.client(h.config()), handle(&third))
-	h.appendChanges("e")
-	until(t, func() bool { return len(second.get())+len(third.get()) > 1 })
-}
-
-// What a process handles that another has taken over from counts as not handled.
-func TestAConsumerThatWasTakenOverSavesNothing(t *testing.T) {
-	t.Parallel()
-	for name, inTx := range map[string]bool{"by itself": false, "in a transaction": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newHarness(t)
-			h.appendChanges("a")
-			var got consumed
-			superseded := make(chan error, 1)
-			h.consume(h.client(h.config()), delta.ChangeConsumer{Name: "sink", Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
-				defer got.add(batch)
-				if len(got.get()) > 0 {
-					return nil
-				}
-				_, err := h.Pool.Exec(ctx, "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '1 second'")
-				if err != nil || !inTx {
-					return err
-				}
-				tx, err := h.Pool.Begin(ctx)
-				if err != nil {
-					return err
-				}
-				superseded <- batch.SaveTx(ctx, tx)
-				return tx.Commit(ctx)
-			}})
-			require.Equal(t, []string{"a1", "a1"}, got.await(t, 2))
-			if inTx {
-				require.ErrorIs(t, <-superseded, delta.ErrConsumerSuperseded)
-			}
-		})
-	}
-}
-
-// A batch that is saved in the transaction of its effects is handled once, whatever Handle returns, and again if it was not committed.
-func TestABatchIsSavedWithItsEffects(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE effect (id bigint PRIMARY KEY)")
-	require.NoError(t, err)
-	h.appendChanges(temporalNames("a", 6)...)
-	var calls, commits atomic.Int64
-	commit := func(ctx context.Context, tx pgx.Tx) error {
-		defer commits.Add(1)
-		return tx.Commit(ctx)
-	}
-	h.consume(h.client(h.config()), delta.ChangeConsumer{Name: "sink", BatchSize: 2, Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
-		tx, err := h.Pool.Begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
-		for _, change := range batch.Changes {
-			if _, err := tx.Exec(ctx, "INSERT INTO effect VALUES ($1)", change.ID); err != nil {
-				return err
-			}
-		}
-		if err := batch.SaveTx(ctx, tx); err != nil {
-			return err
-		}
-		switch calls.Add(1) {
-		case 1:
-			return nil // it forgets to commit
-		case 3:
-			return errors.Join(commit(ctx, tx), errors.New("too late"))
-		}
-		return commit(ctx, tx)
-	}})
-	count := func() (n int) {
-		require.NoError(t, h.Pool.QueryRow(context.Background(), "SELECT count(*) FROM effect").Scan(&n))
-		return n
-	}
-	until(t, func() bool { return count() == 6 })
-	// There are three batches, or more where a transaction of another test kept the reader from the last entries.
-	until(t, func() bool { return commits.Load() >= 3 && calls.Load() == commits.Load()+1 }, "one was repeated, because it was not committed")
-}
-
-func TestMembersOfAGroupShareTheResources(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	ids := temporalNames("a", 12)
-	h.appendChanges(ids...)
-	run := func(members, member int, to *consumed) func() error {
-		return h.consume(h.client(h.config()), delta.ChangeConsumer{
-			Name: "sink", Members: members, Member: member, BatchSize: 5,
-			Handle: func(_ context.Context, batch *delta.ChangeBatch) error {
-				to.add(batch)
-				return nil
-			},
-		})
-	}
-	var alone consumed
-	stop := run(1, 0, &alone)
-	alone.await(t, 12)
-	require.NoError(t, stop())
-
-	// The group grows: it goes on from there.
-	h.appendChanges(ids...)
-	h.appendChanges(ids...)
-	both := []*consumed{{}, {}}
-	for i, to := range both {
-		run(2, i, to)
-	}
-	until(t, func() bool { return len(both[0].get())+len(both[1].get()) >= 24 })
-	var all []string
-	for i, to := range both {
-		got := to.get()
-		require.NotEmpty(t, got, "member %d has a share", i)
-		for _, id := range ids {
-			of := slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s != id+"2" && s != id+"3" })
-			require.Contains(t, []string{"[]", fmt.Sprintf("[%s2 %s3]", id, id)}, fmt.Sprint(of), "all of a resource, in their order, or none")
-		}
-		all = append(all, got...)
-	}
-	require.Len(t, all, 24)
-	status, err := h.client(h.config()).ChangeLog(t.Context())
-	require.NoError(t, err)
-	require.Len(t, status.Consumers, 2, "the position of the group of one is gone")
-}
-
-func TestAConsumerThatCannotReadOnSaysSo(t *testing.T) {
-	t.Parallel()
-	for name, damage := range map[string]struct {
-		sql       string
-		isRewound bool
-	}{
-		"removed": {`WITH gone AS (DELETE FROM delta_change WHERE object_id = 'b' RETURNING order_xid, id)
-			SELECT delta_note_removed_changes(order_xid, id) FROM gone`, false},
-		"restored": {"UPDATE delta_installation SET change_epoch = 2", true},
-		"ahead":    {"UPDATE delta_change_consumer SET order_xid = '9000000000000000000'", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newHarness(t)
-			c := h.client(h.config())
-			h.appendChanges("a")
-			var got consumed
-			consumer := delta.ChangeConsumer{Name: "sink", Handle: func(_ context.Context, batch *delta.ChangeBatch) error {
-				got.add(batch)
-				return nil
-			}}
-			stop := h.consume(c, consumer)
-			got.await(t, 1)
-			require.NoError(t, stop())
-			h.appendChanges("b", "c")
-			_, err := h.Pool.Exec(t.Context(), damage.sql)
-			require.NoError(t, err)
-			lost := new(delta.ChangePositionError)
-			require.ErrorAs(t, c.ConsumeChanges(t.Context(), consumer), &lost)
-			require.Equal(t, damage.isRewound, lost.IsRewound)
-			require.NotEmpty(t, lost.Position)
-
-			consumer.Restart = true
-			h.consume(c, consumer)
-			if damage.isRewound {
-				require.Equal(t, []string{"a1", "a1", "b1", "c1"}, got.await(t, 4))
-				return
-			}
-			require.Equal(t, []string{"a1", "a1", "c1"}, got.await(t, 3))
-		})
-	}
-}
-
-// The log of another server has transactions that have not begun here: it is taken over by the first client that starts, and not read before.
+// The log of another server names transactions that have not begun here. The first client that starts takes it over, and nobody reads it before.
 func TestARestoredLogIsTakenOver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -449,7 +172,7 @@ func TestARestoredLogIsTakenOver(t *testing.T) {
 	config.Kinds = map[string]delta.ObjectSettings{"account": {Log: true}}
 	h.start(config)
 	_, _, err = read(history[0].Position)
-	require.ErrorAs(t, err, &lost, "a position of before says nothing of what is there")
+	require.ErrorAs(t, err, &lost, "a position from before the restore is useless")
 	all, position, err := read("")
 	require.NoError(t, err)
 	require.Equal(t, []string{"a1", "b1", "a2"}, all)
@@ -470,7 +193,7 @@ func TestATransactionThatStaysOpenHoldsReadersAndIsNamed(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 2, status.Held)
 	require.Positive(t, status.Lag)
-	require.NotNil(t, status.HeldBy, "others of this server may be older")
+	require.NotNil(t, status.HeldBy, "other transactions of this server may be older")
 	require.NotZero(t, status.HeldBy.PID)
 	require.Contains(t, status.HeldBy.String(), fmt.Sprint(status.HeldBy.PID))
 	require.NoError(t, tx.Commit(t.Context()))
@@ -481,7 +204,7 @@ func TestATransactionThatStaysOpenHoldsReadersAndIsNamed(t *testing.T) {
 	})
 }
 
-// What the guide shows counts each change once.
+// The example in the guide counts each change once.
 func TestExamplesOfChangesCountEachOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

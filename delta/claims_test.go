@@ -18,30 +18,30 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// Whatever becomes of a workflow, a worker or a connection: Work runs for a resource by one at a time.
+// Whatever happens to a workflow, a worker or a connection: only one call of Work runs for a resource at a time.
 
 func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann", "bob")
-		require.NoError(t, g.Temporal.TerminateWorkflow(t.Context(), g.attended("ann"), "", "an operator"))
+		require.NoError(t, g.Temporal.TerminateWorkflow(t.Context(), g.awaitAttended("ann"), "", "an operator"))
 		g.informPlan(c, "ann", "new")
-		// A dispatcher leaves the row alone while its claim is alive. An operator does not.
+		// A dispatcher skips the row while its claim is alive. An operator may not.
 		g.orderByID(g.resourceWorkflow("ann"), workflows.WakeSignal, map[string]any{"object_id": "ann"})
-		g.waits(g.resourceWorkflow("ann"))
+		g.awaitTimer(g.resourceWorkflow("ann"))
 		require.Equal(t, 1, w.callsOf(t, "ann"))
 		require.EqualValues(t, 0, g.row(g.kind, "ann").SyncedGeneration)
 
 		w.release()
-		row := g.await("ann", synced(2))
+		row := g.awaitRow("ann", synced(2))
 		require.Equal(t, 2, w.callsOf(t, "ann"))
 		require.EqualValues(t, 2, row.SyncCount, "the result of the first was written too")
 		require.Equal(t, 1, row.Attempt)
 		require.Empty(t, row.Errors)
 		if g.isBatched() {
-			require.Equal(t, 1, g.await("bob", synced(1)).Attempt)
+			require.Equal(t, 1, g.awaitRow("bob", synced(1)).Attempt)
 		}
 		require.Empty(t, w.ended)
 	})
@@ -49,19 +49,19 @@ func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 
 func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 	inBriefModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
-		id := g.attended("ann")
-		require.NoError(t, g.reset(id))
-		g.waits(id)
+		id := g.awaitAttended("ann")
+		require.NoError(t, g.resetWorkflow(id))
+		g.awaitTimer(id)
 		w.release()
-		row := g.await("ann", synced(1))
+		row := g.awaitRow("ann", synced(1))
 		require.Equal(t, 1, row.Attempt)
 		require.Empty(t, row.Errors)
 		require.Equal(t, 1, w.callsOf(t, "ann"))
 		g.informPlan(c, "ann", "new")
-		g.await("ann", synced(2))
+		g.awaitRow("ann", synced(2))
 		require.Equal(t, 2, w.callsOf(t, "ann"))
 		require.Empty(t, w.ended)
 	})
@@ -70,33 +70,33 @@ func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
 		defer cancel()
 		g.informHeld(c, w, nil, "ann")
-		id := g.attended("ann")
+		id := g.awaitAttended("ann")
 		require.NoError(t, g.Temporal.CancelWorkflow(t.Context(), id, ""))
 		require.Error(t, receive(t, w.ended))
-		failed := next(t, events).Resource // the row of a batch is tried again before a busy machine has looked
+		failed := nextEvent(t, events).Resource // a busy machine may read the row only after its retry
 		require.Equal(t, deltatype.ResourceStateFailed, failed.State)
 		require.Contains(t, failed.Errors[0].Error, "cancelled in Temporal")
 		require.NotNil(t, failed.DispatchAt)
-		if !g.isBatched() { // a batch attends to the others
-			g.cancelled(id)
+		if !g.isBatched() { // a batch still has other members
+			g.awaitCancelled(id)
 		}
 
 		w.release()
-		// The grace for its workflow's timer is not waited for.
+		// Do not wait for the grace of its workflow's timer.
 		_, err := g.Pool.Exec(t.Context(), "UPDATE delta_resource SET dispatch_at = least(dispatch_at, due_at)")
 		require.NoError(t, err)
-		require.Equal(t, 2, g.await("ann", synced(1)).Attempt)
+		require.Equal(t, 2, g.awaitRow("ann", synced(1)).Attempt)
 		require.Equal(t, 2, w.callsOf(t, "ann"))
 	})
 }
 
-// cancelled waits until a workflow has ended as cancelled.
-func (g mode) cancelled(workflowID string) {
+// awaitCancelled waits until a workflow is cancelled.
+func (g mode) awaitCancelled(workflowID string) {
 	g.t.Helper()
 	until(g.t, func() bool {
 		described, err := g.Temporal.DescribeWorkflow(context.Background(), workflowID, "")
@@ -107,13 +107,13 @@ func (g mode) cancelled(workflowID string) {
 func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann", "bob", "cid")
 		_, err := c.Delete(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
 		require.EqualError(t, receive(t, w.ended), "the resource was deleted")
-		g.await("ann", func(r *deltatype.ResourceRow) bool {
+		g.awaitRow("ann", func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateDeleted && r.ClaimedUntil == nil
 		})
 		for _, name := range []string{"bob", "cid"} {
@@ -122,7 +122,7 @@ func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 		require.Empty(t, w.ended)
 		w.release()
 		for _, name := range []string{"bob", "cid"} {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 		require.Equal(t, 1, w.callsOf(t, "ann"))
 	})
@@ -132,26 +132,26 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 	soak.Only(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		all := &meter{}
-		w, other := hold(t, all), hold(t, all)
+		w, other := newHeldWork(t, all), newHeldWork(t, all)
 		p := newCutProxy(t, g.TemporalAddress)
 		config := g.config(g.controller(w.work))
 		config.Temporal = g.temporalBy(p)
 		a := g.start(config)
 		g.informHeld(a, w, nil, "ann")
-		id := g.attended("ann")
+		id := g.awaitAttended("ann")
 		p.cut.Store(true)
 		b := g.startWorker(other.work)
-		g.waits(id) // the other worker has looked
+		g.awaitTimer(id) // the other worker has checked
 		require.Equal(t, 1, all.callsOf(t, "ann"))
 		w.release()
-		row := g.await("ann", synced(1))
+		row := g.awaitRow("ann", synced(1))
 		require.Equal(t, 1, row.Attempt)
 		require.Empty(t, row.Errors)
 		require.Empty(t, w.ended)
 		require.Empty(t, other.began)
-		// And the other one goes on with it.
+		// And the other worker continues with it.
 		g.informPlan(b, "ann", "new")
-		g.await("ann", synced(2))
+		g.awaitRow("ann", synced(2))
 		require.Equal(t, 2, all.callsOf(t, "ann"))
 		p.heal()
 	})
@@ -160,24 +160,24 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		p := newCutProxy(t, g.TemporalAddress)
 		config := g.config(g.controller(w.work))
 		config.Temporal = g.temporalBy(p)
 		c := g.start(config)
 		g.informHeld(c, w, &delta.InformOpts{MaxAttempts: 1}, "ann")
-		id := g.attended("ann")
+		id := g.awaitAttended("ann")
 		p.stall.Store(true)
-		g.triedAgain(id) // so long is it silent
+		g.awaitRetry(id) // the proxy is silent until then
 		p.stall.Store(false)
 		if g.isBatched() {
-			g.waits(id) // the next execution has looked
+			g.awaitTimer(id) // the next execution has checked
 		} else {
-			g.executes(id) // the next execution waits for the same Work
+			g.awaitExecution(id) // the next execution waits for the same Work
 		}
 		require.Empty(t, w.ended)
 		w.release()
-		row := g.await("ann", synced(1))
+		row := g.awaitRow("ann", synced(1))
 		require.Equal(t, 1, row.Attempt)
 		require.Empty(t, row.Errors)
 		require.Equal(t, 1, w.callsOf(t, "ann"))
@@ -188,7 +188,7 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 	soak.Only(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		all := &meter{}
-		first, other := hold(t, all), hold(t, all)
+		first, other := newHeldWork(t, all), newHeldWork(t, all)
 		pool, p := g.poolByProxy()
 		config := g.config(g.controller(func(ctx context.Context, j job) error {
 			if err := first.work(ctx, j); err != nil {
@@ -196,11 +196,11 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 			}
 			return nil
 		}))
-		// It goes on to report what it executes, and takes no more, which it could not do.
+		// It still reports its running attempts, but takes no more tasks, which it could not finish.
 		config.Temporal = g.deafTemporal(&p.cut)
 		a, err := delta.NewClient(pool, config)
 		require.NoError(t, err)
-		a.SetTiming(5*time.Second, 0, 0) // the lease, after which another dispatcher looks
+		a.SetTiming(5*time.Second, 0, 0) // the lease, after which another dispatcher takes the row
 		require.NoError(t, a.Start(context.Background()))
 		stop := func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -213,14 +213,14 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 		p.cut.Store(true)
 		g.startWorker(other.work)
 		require.ErrorContains(t, receive(t, first.ended), "the claim was lost")
-		row := g.await("ann", synced(1))
+		row := g.awaitRow("ann", synced(1))
 		require.Equal(t, 2, row.Attempt)
 		require.Len(t, row.Errors, 1)
 		require.Contains(t, row.Errors[0].Error, "the worker was lost")
 		require.Equal(t, 2, all.callsOf(t, "ann"))
 
 		p.heal()
-		stop() // it has tried to write its result by then
+		stop() // by now it has tried to write its result
 		row = g.row(g.kind, "ann")
 		require.Equal(t, deltatype.ResourceStateSynced, row.State)
 		require.EqualValues(t, 1, row.SyncCount)
@@ -231,73 +231,73 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 	inBriefModes(t, func(t *testing.T, g mode) {
 		const informs = 300
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "hot")
-		id := g.attended("hot")
+		id := g.awaitAttended("hot")
 		for i := range informs {
 			g.informPlan(c, "hot", fmt.Sprint("plan ", i))
 		}
 		g.informPlan(c, "other", "")
-		g.await("other", synced(1)) // the dispatcher has looked since
-		// A signal for each inform would be hundreds. A busy dispatcher may send a few.
+		g.awaitRow("other", synced(1)) // so the dispatcher has run since
+		// One signal an inform would be hundreds. A busy dispatcher may send a few.
 		require.Less(t, len(g.history(id)), informs/10)
-		require.Equal(t, id, g.row(g.kind, "hot").WorkflowID, "it is not leased meanwhile")
-		require.Less(t, g.wakeups(g.kind, "hot"), informs/10)
+		require.Equal(t, id, g.row(g.kind, "hot").WorkflowID, "the row is not leased during Work")
+		require.Less(t, g.countWakeUps(g.kind, "hot"), informs/10)
 		require.Equal(t, 1, w.callsOf(t, "hot"))
 		w.release()
-		row := g.await("hot", synced(1+informs))
+		row := g.awaitRow("hot", synced(1+informs))
 		require.JSONEq(t, fmt.Sprintf(`{"name": "hot", "plan": "plan %d"}`, informs-1), string(row.EncodedObject))
 		require.Equal(t, 2, w.callsOf(t, "hot"))
-		require.Less(t, g.wakeups(g.kind, "hot"), informs/10)
+		require.Less(t, g.countWakeUps(g.kind, "hot"), informs/10)
 	})
 }
 
-// An object whose Work kills its process uses up its attempts, and no other's.
+// An object that kills its process in Work uses up its own attempts, and no others.
 func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 	soak.Only(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		const attempts = 3
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
-		g.inform(g.client(&delta.Config{}), &delta.InformOpts{MaxAttempts: attempts}, append(temporalNames("ok", 10), "kills")...)
-		killed := func() int { return g.count("SELECT count(*) FROM calls WHERE object_id = 'kills'") }
+		g.inform(g.client(&delta.Config{}), &delta.InformOpts{MaxAttempts: attempts}, append(names("ok", 10), "kills")...)
+		killed := func() int { return g.countRows("SELECT count(*) FROM calls WHERE object_id = 'kills'") }
 		for n := range attempts {
 			g.startChild("fatal", "started")
 			until(t, func() bool { return killed() == n+1 })
 			g.awaitEnd()
 		}
 		g.startChild("fatal", "started")
-		row := g.await("kills", inState(deltatype.ResourceStateDegraded))
+		row := g.awaitRow("kills", inState(deltatype.ResourceStateDegraded))
 		require.Equal(t, attempts, row.Attempt)
 		require.Len(t, row.Errors, attempts)
 		for _, e := range row.Errors {
 			require.Contains(t, e.Error, "the worker was lost")
 		}
 		require.Equal(t, attempts, killed())
-		for _, name := range temporalNames("ok", 10) {
-			require.LessOrEqual(t, g.await(name, synced(1)).Attempt, attempts)
+		for _, name := range names("ok", 10) {
+			require.LessOrEqual(t, g.awaitRow(name, synced(1)).Attempt, attempts)
 		}
 	})
 }
 
-// The process dies when the transaction of CompleteTx is committed, and before anybody was told: neither its workflow nor Temporal knows.
-// The row does, and Work is not called again for what it has synced.
-func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testing.T) {
+// The process dies right after the commit of CompleteTx, before it tells the workflow or Temporal. The row has the outcome, so Work is not called
+// again.
+func TestADeathAfterTheCommitOfCompleteTxRepeatsNoWork(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
-		others := temporalNames("other", 5)
+		others := names("other", 5)
 		g.inform(g.client(&delta.Config{}), nil, append(others, "completes")...)
 		g.startChild("fatal", "started")
-		g.await("completes", synced(1))
+		g.awaitRow("completes", synced(1))
 		g.awaitEnd()
 		row := g.row(g.kind, "completes")
-		require.Nil(t, row.ClaimedUntil, "the transaction has closed the claim, too")
-		calls := g.count("SELECT count(*) FROM calls WHERE object_id = 'completes'")
+		require.Nil(t, row.ClaimedUntil, "the transaction has closed the claim too")
+		calls := g.countRows("SELECT count(*) FROM calls WHERE object_id = 'completes'")
 		require.Positive(t, calls)
-		require.LessOrEqual(t, calls, row.Attempt, "one, unless the machine was so busy that the child lost its claim")
+		require.LessOrEqual(t, calls, row.Attempt, "one attempt, unless the child lost its claim on a busy machine")
 		require.Equal(t, g.isBatched(), strings.Contains(row.WorkflowID, ":batch/"), row.WorkflowID)
 
 		var again, next atomic.Int64
@@ -311,9 +311,9 @@ func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testi
 			return nil
 		})
 		for _, name := range others {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
-		g.waits(row.WorkflowID) // for the end of the retention: it has looked at what was left behind
+		g.awaitTimer(row.WorkflowID) // for the retention: so it has read the row
 		require.Zero(t, again.Load(), "calls of Work after the commit")
 		after := g.row(g.kind, "completes")
 		require.Equal(t, deltatype.ResourceStateSynced, after.State)
@@ -322,11 +322,11 @@ func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testi
 		require.Equal(t, row.Attempt, after.Attempt)
 		require.Equal(t, row.Errors, after.Errors, "no attempt was lost")
 
-		// It goes on from there.
+		// The next change is synced as usual.
 		g.informPlan(c, "completes", "new")
-		require.EqualValues(t, 2, g.await("completes", synced(2)).SyncCount)
+		require.EqualValues(t, 2, g.awaitRow("completes", synced(2)).SyncCount)
 		require.Zero(t, again.Load(), "calls of Work after the commit")
 		require.Positive(t, next.Load())
-		require.Equal(t, calls, g.count("SELECT count(*) FROM calls WHERE object_id = 'completes'"))
+		require.Equal(t, calls, g.countRows("SELECT count(*) FROM calls WHERE object_id = 'completes'"))
 	})
 }

@@ -1,26 +1,17 @@
 package delta_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
-	"math/rand/v2"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"google.golang.org/grpc"
@@ -72,13 +63,13 @@ func TestAnotherPrefixOnTheSameDatabaseIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "two workflows")
 }
 
-// With two names a resource would have two workflows, which call Work at once.
+// With two names, a resource would have two workflows, and concurrent calls of Work.
 func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
-	// This one has connected before anybody decided.
+	// This client connected before either setting was stored.
 	early := h.client(&delta.Config{Temporal: h.Temporal, WorkflowIDPrefix: h.Prefix})
 	_, err := early.TemporalStatus(t.Context())
 	require.NoError(t, err)
@@ -91,7 +82,7 @@ func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
 	require.Equal(t, "Config.HashObjectIDs", input.Field)
 	require.Contains(t, input.Rule, "two workflows")
 
-	// Those that are not started do as the others do.
+	// Clients that are not started use the stored setting.
 	for i, c := range []*delta.Client{early, h.client(&delta.Config{Temporal: h.Temporal, WorkflowIDPrefix: h.Prefix}), hashing} {
 		row, err := c.Sync(t.Context(), account{Name: "ann", Plan: strconv.Itoa(i)}, nil)
 		require.NoError(t, err)
@@ -112,14 +103,14 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, delta.ErrOtherInstallation)
 	require.ErrorContains(t, err, "schedule delete")
 
-	// As the error says: another prefix is taken.
+	// Follow the error's advice: use another prefix.
 	another := other.client(other.config(with(&controller[account]{})))
 	require.NoError(t, another.Start(t.Context()))
 	require.NoError(t, another.Stop(t.Context()))
 	_, err = other.Pool.Exec(t.Context(), "UPDATE delta_installation SET workflow_id_prefix = NULL")
 	require.NoError(t, err)
 
-	// Or, when the other one is gone for good, the prefix can be freed.
+	// Or free the prefix, if the other database is gone for good.
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 	require.NoError(t, other.client(config).Start(t.Context()))
 }
@@ -135,7 +126,7 @@ func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
 	require.NoError(t, old.Stop(t.Context()))
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 
-	// The other database takes the prefix, with the workflow of the first still at rest there.
+	// The other database takes the prefix while the first one's workflow still waits there.
 	config := other.config(with(&controller[account]{}))
 	config.WorkflowIDPrefix = h.Prefix
 	c := other.client(config)
@@ -154,8 +145,8 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	c := h.client(&delta.Config{})
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	// What a dispatcher does before it dies: it has the lease, and the workflow was not woken.
-	due := h.lease("account", "", time.Second)
+	// A dispatcher leases the row, and dies before it wakes the workflow.
+	due := h.leaseDue("account", "", time.Second)
 	require.Len(t, due, 1)
 
 	worker := h.client(h.config(with(&controller[account]{})))
@@ -166,14 +157,14 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	require.False(t, row.AttemptedAt.Before(*due[0].DispatchAt), "not before the lease has run out")
 }
 
-// refusing dials Temporal, by a connection on which calls that the function names an error for are refused.
-func (h *harness) refusing(refuse func(method string) error) client.Client {
+// dialRefusing dials Temporal by a connection that refuses calls for which the function returns an error.
+func (h *harness) dialRefusing(refuse func(method string) error) client.Client {
 	h.t.Helper()
-	return h.refusingRequests(func(method string, _ any) error { return refuse(method) })
+	return h.dialRefusingRequests(func(method string, _ any) error { return refuse(method) })
 }
 
-// refusingRequests is refusing for a function that looks at the requests too.
-func (h *harness) refusingRequests(refuse func(method string, request any) error) client.Client {
+// dialRefusingRequests is dialRefusing for a function that gets the requests too.
+func (h *harness) dialRefusingRequests(refuse func(method string, request any) error) client.Client {
 	h.t.Helper()
 	temporal, err := client.Dial(client.Options{
 		HostPort:  h.TemporalAddress,
@@ -199,7 +190,7 @@ func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
 	h := newHarness(t)
 	var refuse atomic.Bool
 	var refused atomic.Int32
-	temporal := h.refusing(func(method string) error {
+	temporal := h.dialRefusing(func(method string) error {
 		if refuse.Load() && strings.HasSuffix(method, "/StartWorkflowExecution") {
 			refused.Add(1)
 			return status.Error(codes.ResourceExhausted, "slow down")
@@ -226,285 +217,4 @@ func TestAWrappedTemporalClientIsAnErrorAndNoPanic(t *testing.T) {
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = struct{ client.Client }{h.Temporal}
 	require.ErrorContains(t, h.client(config).Start(t.Context()), "Config.Temporal")
-}
-
-// The tests below kill a process: this test binary, run again with what it shall do in the environment.
-const childMode = "DELTA_TEST_CHILD"
-
-func init() {
-	if mode := os.Getenv(childMode); mode != "" {
-		if err := child(mode); err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
-		select {} // until it is killed
-	}
-}
-
-// childStarted is closed when a child has said that it has started.
-var childStarted = make(chan struct{})
-
-// workFatal notes its calls, and kills its process at an object of that name, or right after it has completed one of that name.
-func workFatal[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
-	<-childStarted
-	if err := notePID(ctx, pool, r.ObjectID); err != nil {
-		return err
-	}
-	switch r.ObjectID {
-	case "kills":
-		return killItself()
-	case "completes":
-		return completeAndDie(ctx, pool, r)
-	default:
-		return nil
-	}
-}
-
-// notePID notes which process has called Work.
-func notePID(ctx context.Context, pool *pgxpool.Pool, id string) error {
-	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
-	return err
-}
-
-// killItself kills the process. It returns only if that fails.
-func killItself() error {
-	self, err := os.FindProcess(os.Getpid())
-	if err == nil {
-		err = self.Kill() // nothing is cleaned up
-	}
-	if err == nil {
-		select {}
-	}
-	return err
-}
-
-// completeAndDie kills the process right after it has written the outcome: nothing has told its workflow, or woken what waits for the slot.
-func completeAndDie[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
-	<-childStarted
-	tx, err := pool.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	if err := r.CompleteTx(ctx, tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return err
-	}
-	return killItself()
-}
-
-// childOf names the connections of a test's children.
-func childOf(prefix string) string {
-	return fmt.Sprintf("child-%08x", crc32.ChecksumIEEE([]byte(prefix)))
-}
-
-// awaitEnd waits until the connections of this test's children are gone: what they had sent is done by then, or never is.
-func (h *harness) awaitEnd() {
-	h.t.Helper()
-	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", childOf(h.Prefix)) == 0
-	})
-}
-
-func child(mode string) error {
-	ctx := context.Background()
-	settings, err := pgxpool.ParseConfig(os.Getenv("DELTA_TEST_URL"))
-	if err != nil {
-		return err
-	}
-	settings.ConnConfig.RuntimeParams["application_name"] = childOf(os.Getenv("DELTA_TEST_PREFIX"))
-	pool, err := pgxpool.NewWithConfig(ctx, settings)
-	if err != nil {
-		return err
-	}
-	config := &delta.Config{}
-	if mode != "inform" {
-		options := client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}}
-		if mode == "eager" {
-			options.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(holdEagerStarts)}
-		}
-		temporal, err := client.Dial(options)
-		if err != nil {
-			return err
-		}
-		config.Temporal, config.WorkflowIDPrefix = temporal, os.Getenv("DELTA_TEST_PREFIX")
-		if mode == "together" {
-			config.Namespaces = workersTogether
-		}
-		config.Controllers = delta.NewControllers()
-		delta.AddController(config.Controllers, &controller[account]{work: func(context.Context, *delta.Resource[account]) error {
-			fmt.Println("working")
-			select {}
-		}})
-		delta.AddController(config.Controllers, &controller[singleTenant]{work: func(ctx context.Context, r *delta.Resource[singleTenant]) error {
-			if strings.HasPrefix(r.ObjectID, "completes") {
-				return completeAndDie(ctx, pool, r)
-			}
-			if strings.HasPrefix(r.ObjectID, "short") {
-				return workTogether(ctx, pool, r.ObjectID)
-			}
-			fmt.Println("holding")
-			select {}
-		}})
-		delta.AddController(config.Controllers, &controller[ratedTenant]{work: func(ctx context.Context, r *delta.Resource[ratedTenant]) error {
-			return workTogether(ctx, pool, r.ObjectID)
-		}})
-		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 4), "us": temporalNames("u", 3)})})
-		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
-			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
-			return err
-		}})
-		delta.AddController(config.Controllers, &controller[herd]{work: workHerd(pool, true)})
-		delta.AddController(config.Controllers, &controller[queued]{work: workQueued(pool, 50)})
-		delta.AddController(config.Controllers, &controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
-			return workFatal(ctx, pool, r)
-		}})
-		delta.AddController(config.Controllers, &controller[briefBatched]{work: func(ctx context.Context, r *delta.Resource[briefBatched]) error {
-			return workFatal(ctx, pool, r)
-		}})
-	}
-	c, err := delta.NewClient(pool, config)
-	if err != nil {
-		return err
-	}
-	if mode != "inform" {
-		err := c.Start(ctx)
-		fmt.Println("started")
-		close(childStarted)
-		return err
-	}
-	if _, err := c.Inform(ctx, account{Name: "ann"}, nil); err != nil {
-		return err
-	}
-	fmt.Println("informed")
-	return nil
-}
-
-// holdEagerStarts keeps the answer to an eager start from whoever asked for it.
-func holdEagerStarts(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	err := invoke(ctx, method, req, reply, cc, opts...)
-	if started, ok := reply.(*workflowservice.StartWorkflowExecutionResponse); ok && started.GetEagerWorkflowTask() != nil {
-		fmt.Println("accepted")
-		select {}
-	}
-	return err
-}
-
-// killChild runs a child until it says a word, and kills it then.
-func (h *harness) killChild(mode, word string) {
-	h.t.Helper()
-	defer h.startChild(mode, word)()
-}
-
-// startChild runs a child until it says a word, and returns what kills it.
-func (h *harness) startChild(mode, word string) (kill func()) {
-	h.t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childMode+"="+mode, "DELTA_TEST_URL="+h.DatabaseURL, "DELTA_TEST_PREFIX="+h.Prefix,
-		"DELTA_TEST_TEMPORAL="+h.TemporalAddress, "DELTA_TEST_NAMESPACE="+h.TemporalNamespace)
-	out, err := cmd.StdoutPipe()
-	require.NoError(h.t, err)
-	cmd.Stderr = os.Stderr
-	require.NoError(h.t, cmd.Start())
-	kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill() // SIGKILL: nothing is cleaned up
-		_ = cmd.Wait()
-	})
-	h.t.Cleanup(kill)
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), word) {
-			go func() {
-				for lines.Scan() { // so that it never waits for a reader
-					continue
-				}
-			}()
-			return kill
-		}
-		h.t.Log("child:", lines.Text())
-	}
-	h.t.Fatalf("the child ended without saying %q", word)
-	return kill
-}
-
-func TestAnInformOutlivesItsProcess(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	h.killChild("inform", "informed")
-	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)
-	h.startWorker(nil)
-	h.eventually("account", "ann", synced(1))
-}
-
-func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	h := newHarness(t)
-	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
-	require.NoError(t, err)
-	kill := h.startChild("work", "working")
-	h.executes(h.Prefix + "/account/ann")
-	kill()
-	require.Equal(t, deltatype.ResourceStatePending, h.row("account", "ann").State)
-
-	h.startWorker(nil)
-	row := h.eventually("account", "ann", synced(1))
-	require.Equal(t, 2, row.Attempt, "the lost attempt counts")
-	require.Len(t, row.Errors, 1)
-	require.Equal(t, 1, row.Errors[0].Attempt)
-	require.Contains(t, row.Errors[0].Error, "the worker was lost")
-
-	// How long Temporal takes is its affair. What has it notice in seconds is that it misses heartbeats, long before any other
-	// timeout, and that it gives the same activity to another worker.
-	lost := 0
-	until(t, func() bool {
-		// Temporal writes the start of an activity that may be retried when it has ended, some time after its result is on the row.
-		lost = 0
-		for _, event := range h.history(row.WorkflowID) {
-			require.NotEqual(t, enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT, event.GetEventType(), "the activity is tried again, not given up")
-			if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
-				require.Equal(t, 10*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())
-				require.LessOrEqual(t, scheduled.GetRetryPolicy().GetInitialInterval().AsDuration(), time.Second)
-				require.Zero(t, scheduled.GetRetryPolicy().GetMaximumAttempts())
-			}
-			if started := event.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 {
-				lost++
-				require.Equal(t, enumspb.TIMEOUT_TYPE_HEARTBEAT, started.GetLastFailure().GetTimeoutFailureInfo().GetTimeoutType())
-			}
-		}
-		return lost > 0
-	})
-	require.Equal(t, 1, lost, "the activity that was lost is the one that went on")
-}
-
-// Three processes sync hundreds of resources, and one of them is killed in the middle: all settle, none is lost.
-func TestSoakOfAFleetThatLosesAProcess(t *testing.T) {
-	resources := soak.Count(t, 160, 4000)
-	t.Parallel()
-	h := newHarness(t)
-	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
-	require.NoError(t, err)
-	var kills []func()
-	for range 3 {
-		kills = append(kills, h.startChild("fleet", "started"))
-	}
-	var objects []delta.Object
-	for i := range resources {
-		objects = append(objects, wide{account{Name: fmt.Sprint(i)}})
-	}
-	_, err = h.client(&delta.Config{}).InformMany(t.Context(), objects, nil)
-	require.NoError(t, err)
-	count := func(query string) (n int) {
-		require.NoError(t, h.Pool.QueryRow(t.Context(), query).Scan(&n))
-		return n
-	}
-	const syncedRows = "SELECT count(*) FROM delta_resource WHERE state = 'synced'"
-	when := resources/4 + rand.IntN(resources/4)
-	until(t, func() bool { return count(syncedRows) >= when })
-	kills[rand.IntN(3)]()
-	until(t, func() bool { return count(syncedRows) == resources })
-	require.Equal(t, resources, count("SELECT count(DISTINCT object_id) FROM calls"))
-	t.Logf("%d processes worked; killed after %d were synced; %d calls of Work beyond one a resource",
-		count("SELECT count(DISTINCT pid) FROM calls"), when, count("SELECT count(*) FROM calls")-resources)
 }

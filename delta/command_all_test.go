@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
+func TestInvalidateAllAndDeleteAllObeyTheirFilter(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(_ context.Context, j job) error {
@@ -33,15 +33,15 @@ func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 		settled := func(state deltatype.ResourceState, syncs, n int) {
 			t.Helper()
 			until(t, func() bool {
-				return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = $2::text::delta_resource_state AND sync_count = $3", g.kind, string(state), syncs) == n
+				return g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = $2::text::delta_resource_state AND sync_count = $3", g.kind, string(state), syncs) == n
 			})
 		}
 		settled(deltatype.ResourceStateSynced, 1, 2*resources)
-		g.await("degrades", inState(deltatype.ResourceStateDegraded))
+		g.awaitRow("degrades", inState(deltatype.ResourceStateDegraded))
 
 		n, err := c.InvalidateAll(t.Context(), delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}})
 		require.NoError(t, err)
-		require.Equal(t, resources, n, "what degraded is not synced")
+		require.Equal(t, resources, n, "a degraded resource is not synced")
 		settled(deltatype.ResourceStateSynced, 2, resources)
 		settled(deltatype.ResourceStateSynced, 1, resources)
 		n, err = c.InvalidateAll(t.Context(), delta.Filter{States: []deltatype.ResourceState{deltatype.ResourceStateDegraded}})
@@ -60,7 +60,7 @@ func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 		require.NotNil(t, row.DueAt, "it is removed after its retention")
 		n, err = c.DeleteAll(t.Context(), delta.Filter{Tags: []string{"red"}})
 		require.NoError(t, err)
-		require.Equal(t, 1, n, "those that are deleted are not deleted again")
+		require.Equal(t, 1, n, "deleted resources are not deleted again")
 
 		_, err = c.DeleteAll(t.Context(), delta.Filter{})
 		require.ErrorContains(t, err, "would choose everything")
@@ -71,8 +71,8 @@ func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 	})
 }
 
-// What each is told after a page is what was done, and an error of it ends the command there.
-func TestCommandAllSaysWhatItDoesAndStopsBetweenPages(t *testing.T) {
+// The callback gets the changed rows of each page, and its error ends the command there.
+func TestCommandAllReportsItsPagesAndStopsBetweenThem(t *testing.T) {
 	soak.Long(t)
 	inModes(t, commandAllStops, modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account }))
 }
@@ -86,7 +86,7 @@ func commandAllStops(t *testing.T, g mode) {
 	}
 	g.inform(c, &delta.InformOpts{Tags: []string{"red"}}, names...)
 	until(t, func() bool {
-		return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = 'synced'", g.kind) == resources
+		return g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = 'synced'", g.kind) == resources
 	})
 	filter := delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}}
 	for most, want := range map[int]int{7: 7, resources: resources, 10_000: resources} {
@@ -115,7 +115,7 @@ func commandAllStops(t *testing.T, g mode) {
 	require.ErrorIs(t, err, stop)
 	require.Equal(t, 2*page, n)
 	require.Len(t, told, 2*page)
-	require.Equal(t, 2*page, g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "it has gone on after it was stopped")
+	require.Equal(t, 2*page, g.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "the command continued after it was stopped")
 
 	_, err = c.CommandAll(t.Context(), "drop", filter, nil)
 	require.ErrorContains(t, err, `command "drop"`)

@@ -28,7 +28,7 @@ func TestRecordsOfCommandsAreChecked(t *testing.T) {
 	_, err := c.ListCommands(t.Context(), "", "", 0, 1001)
 	require.ErrorContains(t, err, "between 1 and 1000")
 
-	// What came of a command is written once, whatever it says.
+	// The outcome of a command is recorded once, whatever it is.
 	id, err := c.RecordCommand(t.Context(), &delta.CommandRecord{Actor: "ann", Command: "retry"})
 	require.NoError(t, err)
 	n := int64(3)
@@ -49,6 +49,6 @@ func TestRecordsOfCommandsAreKeptForNinetyDays(t *testing.T) {
 	h.exec(`INSERT INTO delta_command (begun_at, actor, command, kind, object_id, shard, namespace, filter)
 		SELECT now() - i * interval '1 day', 'ann', 'retry', '', '', '', '', '' FROM generate_series(81, 99) i`)
 	h.start(config)
-	until(t, func() bool { return h.count("SELECT count(*)::int FROM delta_command") <= 9 })
-	require.Equal(t, 9, h.count("SELECT count(*)::int FROM delta_command WHERE begun_at > now() - interval '90 days'"))
+	until(t, func() bool { return h.countRows("SELECT count(*)::int FROM delta_command") <= 9 })
+	require.Equal(t, 9, h.countRows("SELECT count(*)::int FROM delta_command WHERE begun_at > now() - interval '90 days'"))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestInvalidateSyncsAgainAtOnceAndOnlyWhatIsSynced(t *testing.T) {
+func TestInvalidateSyncsOnlySyncedResourcesAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
@@ -91,7 +91,7 @@ func TestRetryGivesAllAttemptsAgain(t *testing.T) {
 	require.Zero(t, n)
 	n, err = c.RetryAll(t.Context(), delta.Filter{})
 	require.NoError(t, err)
-	require.Equal(t, 2, n, "failed ones are left to their backoff unless the filter names them")
+	require.Equal(t, 2, n, "without a state, failed resources keep their backoff")
 	_, err = c.RetryAll(t.Context(), delta.Filter{States: []deltatype.ResourceState{"strange"}})
 	require.ErrorContains(t, err, `States "strange"`)
 }
@@ -115,9 +115,9 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State)
 	require.Equal(t, "ann", (<-events).Resource.ObjectID)
 	close(proceed)
-	h.comes(h.Prefix+"/account/ann", endsAttempt)
+	h.awaitEvent(h.Prefix+"/account/ann", endsAttempt)
 	row = h.row("account", "ann")
-	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the call that ran changes nothing")
+	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the running call changes nothing")
 	require.NotNil(t, row.DueAt)
 
 	_, err = c.Delete(t.Context(), "account", "ann")
@@ -130,7 +130,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced })
 }
 
-func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
+func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -151,9 +151,9 @@ func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "bob", synced(1))
-	// One that is woken all the same, or was by the inform, finds that it is paused, and ends.
+	// A workflow that is woken anyway sees that the resource is paused, and ends.
 	h.signalIfRunning("account", "ann")
-	h.workflowEnds("account", "ann")
+	h.awaitResourceEnd("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State, "the change is kept")
 	row, err = c.Resume(t.Context(), "account", "ann")
@@ -166,14 +166,14 @@ func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
 		_, err = c.Inform(t.Context(), account{Name: fmt.Sprint(i)}, nil)
 		require.NoError(t, err)
 	}
-	// One whose workflow runs and is woken finds that it is paused, and ends.
+	// A running workflow that is woken sees that the resource is paused, and ends.
 	_, err = c.Invalidate(t.Context(), account{Name: "bob"})
 	require.NoError(t, err)
 	h.signalIfRunning("account", "bob")
-	h.workflowEnds("account", "bob")
+	h.awaitResourceEnd("account", "bob")
 	require.EqualValues(t, 3, calls.Load())
 	for i := range 20 {
-		require.Zero(t, h.wakeups("account", fmt.Sprint(i)))
+		require.Zero(t, h.countWakeUps("account", fmt.Sprint(i)))
 	}
 	require.NoError(t, c.ResumeKind(t.Context(), "account"))
 	for i := range 20 {
@@ -192,7 +192,7 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 	var passes atomic.Int64
 	config := h.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 		passes.Add(1)
-		return sendListed(ctx, listed{Name: "a"}), nil
+		return sendAll(ctx, listed{Name: "a"}), nil
 	}}))
 	c := h.start(config)
 	h.eventually("listed", "a", synced(1))
@@ -203,7 +203,7 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 		return described.Schedule.State.Paused
 	}
 	require.True(t, paused())
-	// It is remembered in Postgres: a schedule that is made anew is paused too.
+	// The pause is stored in Postgres: a recreated schedule is paused too.
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Delete(t.Context()))
 	require.NoError(t, c.Stop(context.Background()))
 	c = h.start(config)

@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// order sends a command as a signal, to the resource's own workflow, which is started where it does not run.
-func (h *harness) order(kind, id, command string, payload any) {
+// signalCommand sends a command as a signal to the resource's own workflow, and starts the workflow if it is not running.
+func (h *harness) signalCommand(kind, id, command string, payload any) {
 	h.t.Helper()
 	workflowID := h.Prefix + "/" + kind + "/" + id
 	_, err := h.Temporal.SignalWithStartWorkflow(h.t.Context(), workflowID, command, payload,
@@ -45,37 +45,37 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 		config.ResourceWorkTimeout = 10 * patience
 		c := g.start(config)
 		g.inform(c, nil, "rests")
-		g.await("rests", synced(1))
-		// As many as may work at once, and some that wait for one of them.
-		g.inform(c, nil, temporalNames("busy", 12)...)
+		g.awaitRow("rests", synced(1))
+		// As many as can run at once, and some that wait for a slot.
+		g.inform(c, nil, names("busy", 12)...)
 		working := map[string]bool{}
 		for range 8 {
 			working[got(t, begun)] = true
 		}
-		g.order(g.kind, "rests", "delete", nil)
-		g.await("rests", inState(deltatype.ResourceStateDeleted))
+		g.signalCommand(g.kind, "rests", "delete", nil)
+		g.awaitRow("rests", inState(deltatype.ResourceStateDeleted))
 		require.Empty(t, ended)
 
 		var deleted string
 		for deleted = range working {
 			break
 		}
-		g.order(g.kind, deleted, "delete", nil)
+		g.signalCommand(g.kind, deleted, "delete", nil)
 		require.Equal(t, deleted+": the resource was deleted", got(t, ended))
 		require.Equal(t, deltatype.ResourceStateDeleted, g.row(g.kind, deleted).State)
-		require.Empty(t, ended, "the others go on")
+		require.Empty(t, ended, "the others continue")
 		close(release)
-		for _, name := range temporalNames("busy", 12) {
+		for _, name := range names("busy", 12) {
 			if name != deleted {
-				require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+				require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 			}
 		}
-		row := g.await(deleted, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		row := g.awaitRow(deleted, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 		require.Equal(t, deltatype.ResourceStateDeleted, row.State)
 	})
 }
 
-// Postgres never stores such an object, so another try is of no use.
+// Postgres can never store such an object, so a retry is of no use.
 func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -85,16 +85,16 @@ func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
 	before := h.eventually("raw", "ann", synced(1))
 
 	id := h.Prefix + "/raw/ann"
-	h.order("raw", "ann", "inform", map[string]any{"object": raw{Name: "ann", Body: json.RawMessage("1e200000")}})
+	h.signalCommand("raw", "ann", "inform", map[string]any{"object": raw{Name: "ann", Body: json.RawMessage("1e200000")}})
 	var details string
-	until(t, func() bool { details = h.details(id); return strings.Contains(details, "Refused: inform: ") }, "the details say nothing of it")
+	until(t, func() bool { details = h.workflowDetails(id); return strings.Contains(details, "Refused: inform: ") }, "the details do not mention it")
 	require.Equal(t, 1, strings.Count(details, "Refused:"))
 
-	// What comes after it is carried out.
-	h.order("raw", "ann", "invalidate", nil)
+	// Later signals are executed.
+	h.signalCommand("raw", "ann", "invalidate", nil)
 	h.eventually("raw", "ann", synced(2))
 	var failures, markers int
-	until(t, func() bool { // the row may be synced before the history says so
+	until(t, func() bool { // the row may be synced before the history shows it
 		failures, markers = 0, 0
 		for _, event := range h.history(id) {
 			if marker := event.GetMarkerRecordedEventAttributes(); namesActivity(marker, activities.CommandName) {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// catalogued has an informer of its own.
+// catalogued is a kind with its own informer.
 type catalogued struct{ account }
 
 func (catalogued) Kind() string { return "catalogued" }
@@ -25,8 +25,8 @@ func (catalogued) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: time.Hour}
 }
 
-// lister lists some objects, and fails those named bad.
-func lister(names ...string) *controller[catalogued] {
+// newLister returns a controller that lists objects by name, and fails for those named bad.
+func newLister(names ...string) *controller[catalogued] {
 	return &controller[catalogued]{
 		work: func(_ context.Context, r *delta.Resource[catalogued]) error {
 			if r.Object.Name == "bad" {
@@ -48,7 +48,7 @@ func lister(names ...string) *controller[catalogued] {
 func TestAClientThatWasNotStartedReachesTemporal(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.start(h.config(with(lister("a", "b"))))
+	h.start(h.config(with(newLister("a", "b"))))
 	idle := h.client(h.config())
 
 	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
@@ -106,14 +106,14 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, kinds, "nothing was written")
 
-	// Its time is up once it waits: on a busy machine, informing alone may take longer than a deadline.
+	// The context ends once Sync waits: on a busy machine, the inform alone may take longer than a deadline.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	synced := make(chan error, 1)
 	var row *deltatype.ResourceRow
 	go func() {
 		var err error
-		row, err = c.Sync(ctx, account{Name: "a"}, nil) // nobody works it
+		row, err = c.Sync(ctx, account{Name: "a"}, nil) // no client works it
 		synced <- err
 	}()
 	until(t, func() bool { return c.Awaiting() == 1 })
@@ -125,7 +125,7 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NotNil(t, h.row("account", "a"))
 }
 
-// Stop does not wait for somebody who dials: it ends that.
+// Stop cancels a dial in progress instead of waiting for it.
 func TestStopEndsTheDiallingOfAClientThatWasNotStarted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -168,8 +168,8 @@ func TestStartSaysThatTemporalHasNoSuchNamespace(t *testing.T) {
 	require.NotContains(t, log.String(), "search attributes", "that is not what is wrong")
 }
 
-// Not parallel: it has an environment of its own.
-func TestAConnectionOfItsOwnGoesToTheTemporalNamespaceOfTheConfig(t *testing.T) {
+// Not parallel: it sets environment variables.
+func TestAClientDialsTheTemporalNamespaceOfItsConfig(t *testing.T) {
 	h := newHarness(t)
 	t.Setenv("TEMPORAL_ADDRESS", h.TemporalAddress)
 	t.Setenv("TEMPORAL_NAMESPACE", "of-the-environment")
@@ -216,7 +216,7 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	release := make(chan struct{})
-	controller := lister("a", "b", "bad")
+	controller := newLister("a", "b", "bad")
 	quick := controller.work
 	controller.work = func(ctx context.Context, r *delta.Resource[catalogued]) error {
 		if r.ObjectID == "a" {
@@ -245,14 +245,14 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	require.True(t, reports[len(reports)-1].Settling)
 }
 
-// A look of a watch reads one page of the listing, and none that has settled.
-func TestAWatchCountsWhatHasNotSettledPageByPage(t *testing.T) {
+// Each check of a watch reads one page of the listing, and skips pages that have settled.
+func TestAWatchCountsUnsettledResourcesPageByPage(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	const pass = "11111111-1111-1111-1111-111111111111"
 	c := h.client(h.config())
 	var objects []delta.Object
-	for _, o := range mirrors(10) {
+	for _, o := range newMirrors(10) {
 		objects = append(objects, o)
 	}
 	_, err := c.InformMany(t.Context(), objects, nil)
@@ -276,7 +276,7 @@ func TestAWatchCountsWhatHasNotSettledPageByPage(t *testing.T) {
 	}
 	// m000, m000-gone, m001, m002 | m003 to m006 | m007 to m009
 	settle("m003")
-	looks(0, 10) // of the first page, the one that is gone has nothing to wait for
+	looks(0, 10) // in the first page, the deleted resource counts as settled
 	looks(0, 9)
 	looks(0, 9)
 	settle("m000 m001 m002")
@@ -285,7 +285,7 @@ func TestAWatchCountsWhatHasNotSettledPageByPage(t *testing.T) {
 	h.exec("UPDATE delta_resource SET paused = TRUE WHERE object_id = 'm004'")
 	looks(1, 4)
 	h.exec("UPDATE delta_resource SET state = 'failed' WHERE object_id = 'm000'")
-	looks(5, 4) // its page is not read again
+	looks(5, 4) // the settled page is not read again
 	settle("m004 m005 m006 m007 m008")
 	looks(1, 0)
 	looks(3, 0)

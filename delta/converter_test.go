@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// secret is a codec of the user's: what Temporal stores cannot be read without it.
+// secret is a user's codec: Temporal stores nothing readable without it.
 type secret struct{}
 
 func (secret) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error) {
@@ -66,7 +66,7 @@ func TestTheUsersDataConverterHolds(t *testing.T) {
 			return nil
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-			return sendListed(ctx, listed{Name: "a"}), nil
+			return sendAll(ctx, listed{Name: "a"}), nil
 		}}),
 	))
 	row, err := c.Sync(t.Context(), account{Name: "ann"}, nil)

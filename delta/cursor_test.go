@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// paged is a kind whose informer keeps a position of its own.
+// paged is a kind with its own cursor.
 type paged struct{ account }
 
 func (paged) Kind() string { return "paged" }
@@ -23,13 +23,13 @@ func (paged) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1}
 }
 
-func TestAnInformerKeepsACursorOfItsOwn(t *testing.T) {
+func TestAnInformerKeepsItsOwnCursor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
 	var given, next, failure string
 	var pass context.Context
-	config := h.config(add[paged](&yields[paged]{list: func(ctx context.Context, o *delta.InformOptions, yield func(paged, error) bool) {
+	config := h.config(addTo[paged](&yields[paged]{list: func(ctx context.Context, o *delta.InformOptions, yield func(paged, error) bool) {
 		given, pass = o.Cursor, ctx
 		delta.SetCursor(ctx, "overwritten")
 		delta.SetCursor(ctx, next)
@@ -84,7 +84,7 @@ func TestAnInformerKeepsACursorOfItsOwn(t *testing.T) {
 	}
 }
 
-// both is listed incrementally, and from time to time as a whole.
+// both is listed incrementally, with full listings from time to time.
 type both struct{ mirror }
 
 func (both) Kind() string { return "both" }
@@ -104,13 +104,13 @@ func TestFullListingsRunBesideIncrementalOnes(t *testing.T) {
 			return
 		}
 		full.Add(1)
-		for _, m := range mirrors(10 - int(gone.Load())) {
+		for _, m := range newMirrors(10 - int(gone.Load())) {
 			yield(both{m}, nil)
 		}
 	}}
-	c := h.start(h.config(add[both](controller)))
-	until(t, func() bool { return h.cursor("both").Unix() > 0 })
-	for _, m := range mirrors(10) {
+	c := h.start(h.config(addTo[both](controller)))
+	until(t, func() bool { return h.readCursor("both").Unix() > 0 })
+	for _, m := range newMirrors(10) {
 		h.eventually("both", m.Name, synced(1))
 	}
 	gone.Store(2)
@@ -118,16 +118,16 @@ func TestFullListingsRunBesideIncrementalOnes(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, run.Deleted)
 	require.Positive(t, incremental.Load())
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.states("both"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.countStates("both"))
 
 	schedule := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform-full:both")
 	found, err := schedule.Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 48*time.Hour, found.Schedule.Spec.Intervals[0].Every)
-	require.EqualValues(t, 1, full.Load(), "it does not begin with one: the first pass has no cursor")
+	require.EqualValues(t, 1, full.Load(), "the first pass has no cursor")
 	h.triggerSchedule("inform-full:both")
-	until(t, func() bool { return h.states("both")["deleted"] == 2 })
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 8, "deleted": 2}, h.states("both"))
+	until(t, func() bool { return h.countStates("both")["deleted"] == 2 })
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 8, "deleted": 2}, h.countStates("both"))
 	until(t, func() bool {
 		kinds, err := c.Kinds(t.Context())
 		require.NoError(t, err)
@@ -145,7 +145,7 @@ func TestFullListingsRunBesideIncrementalOnes(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 
 	// Without the setting there is no such schedule.
-	h.start(h.config(add[bothOff](&yields[bothOff]{list: func(context.Context, *delta.InformOptions, func(bothOff, error) bool) {}})))
+	h.start(h.config(addTo[bothOff](&yields[bothOff]{list: func(context.Context, *delta.InformOptions, func(bothOff, error) bool) {}})))
 	_, err = schedule.Describe(t.Context())
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 }

@@ -10,12 +10,12 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// nested are types that hold a value of any type somewhere, and some that do not.
+// nested are types that contain a value of any type somewhere, and some that do not.
 type (
 	inField  struct{ Value any }
 	embedded struct{ inField }
 	inSlice  struct{ Values []map[string][2]*inField }
-	// recursive refers to itself before it comes to the value.
+	// recursive refers to itself before its value of any type.
 	recursive struct {
 		Next  *recursive
 		Value any
@@ -25,11 +25,11 @@ type (
 		Name  string
 		Parts map[string][]int
 	}
-	// own decodes itself.
-	own struct{ Value any }
+	// own has its own UnmarshalJSON.
+	requireOwn struct{ Value any }
 )
 
-func (o *own) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &o.Value) }
+func (o *requireOwn) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &o.Value) }
 
 func TestNumbersKeepTheirDigitsWhereverATypeHoldsAny(t *testing.T) {
 	t.Parallel()
@@ -57,12 +57,12 @@ func TestNumbersKeepTheirDigitsWhereverATypeHoldsAny(t *testing.T) {
 	require.NoError(t, delta.DecodeJSON([]byte(`{"Next": {"Name": "n"}, "Parts": {"a": [1]}}`), &none))
 	require.Equal(t, without{Next: &without{Name: "n"}, Parts: map[string][]int{"a": {1}}}, none)
 	require.Error(t, delta.DecodeJSON([]byte(`{} {}`), &none), "more than one value")
-	var itself own
+	var itself requireOwn
 	require.NoError(t, delta.DecodeJSON([]byte(number), &itself))
-	require.InDelta(t, 1.2345678901234567e19, itself.Value, 1, "what decodes itself is left to itself")
+	require.InDelta(t, 1.2345678901234567e19, itself.Value, 1, "a type with its own decoder uses it")
 }
 
-// forgetful leaves its id out of its JSON for some values.
+// forgetful omits its id from its JSON for some values.
 type forgetful struct {
 	Key    string
 	Forget bool

@@ -18,15 +18,15 @@ func briefRetentions(c *delta.Config) {
 	c.DegradedResourceRetentionPeriod, c.DeletedResourceRetentionPeriod = 50*time.Millisecond, 50*time.Millisecond
 }
 
-// An upstream that is down for longer than all attempts take: the resources are there when it is back, and are synced.
-func TestWhatDegradedInAnOutageIsSyncedAfterIt(t *testing.T) {
+// If an upstream is down for longer than all attempts take, its resources degrade, and sync when it is back.
+func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		resources := 4
 		if g.isBatched() {
-			resources = 22 // more than go on in workflows of their own
+			resources = 22 // more failures than become singles
 		}
 		var up atomic.Bool
-		var slow atomic.Int64 // resources that were tried again after they had degraded
+		var slow atomic.Int64 // retries of degraded resources
 		var mu sync.Mutex
 		last := map[string]int{}
 		c := g.startListed(briefRetentions, func(_ context.Context, r job) error {
@@ -42,22 +42,22 @@ func TestWhatDegradedInAnOutageIsSyncedAfterIt(t *testing.T) {
 			}
 			return errors.New("503 Service Unavailable")
 		})
-		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, temporalNames("a", resources)...)
+		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, names("a", resources)...)
 		until(t, func() bool { return slow.Load() == int64(resources) }, shown[atomic.Int64]{&slow})
-		require.Zero(t, g.states(g.kind)[deltatype.ResourceStateSynced])
+		require.Zero(t, g.countStates(g.kind)[deltatype.ResourceStateSynced])
 		up.Store(true)
 		g.awaitAll(resources, deltatype.ResourceStateSynced)
 		row := g.row(g.kind, "a00")
 		require.EqualValues(t, 1, row.Generation, "slow retries are attempts of the same generation")
 		require.Equal(t, 2, row.Attempt)
 		if g.isBatched() {
-			require.Zero(t, g.ownWorkflows(), "what is retried slowly is batched")
+			require.Zero(t, g.ownWorkflows(), "slow retries are batched")
 		}
 	})
 }
 
-// What Work says is hopeless is not tried again. Its row is removed after its retention, and the log says so.
-func TestWhatIsHopelessIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
+// A resource that Work calls hopeless is not retried. Its row is removed after its retention, and the log says so.
+func TestAHopelessResourceIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		var calls atomic.Int64
 		c := g.startListed(briefRetentions, func(context.Context, job) error {
@@ -67,22 +67,22 @@ func TestWhatIsHopelessIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
 		defer cancel()
 		g.inform(c, nil, "ann", "bob")
-		require.Equal(t, deltatype.CauseHopeless, next(t, events).Resource.Cause)
-		g.await("ann", gone)
-		g.await("bob", gone)
+		require.Equal(t, deltatype.CauseHopeless, nextEvent(t, events).Resource.Cause)
+		g.awaitRow("ann", isGone)
+		g.awaitRow("bob", isGone)
 		require.EqualValues(t, 2, calls.Load())
 		until(t, func() bool {
-			return g.logs.has("is removed without having been synced", "object_id=bob ", "namespace=default ", "generation=1 ", "attempt=1 ", "workflow_id=")
+			return g.logs.hasLine("is removed without having been synced", "object_id=bob ", "namespace=default ", "generation=1 ", "attempt=1 ", "workflow_id=")
 		})
-		// The line is written after the row is gone, and those of two rows in any order.
+		// The line is logged after the row is removed; two lines may come in any order.
 		until(t, func() bool {
-			return g.logs.has("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan")
+			return g.logs.hasLine("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan")
 		}, "%s", g.logs)
 	})
 }
 
-// A listing has what degraded tried again at once, with all attempts; a hopeless one is not, and is kept for as long as it is listed.
-func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
+// A listing retries exhausted resources at once, with all attempts. A hopeless one is not retried, and is kept while it is listed.
+func TestAListingRetriesDegradedResources(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		var up atomic.Bool
 		c := g.startListed(nil, func(_ context.Context, r job) error {
@@ -94,11 +94,11 @@ func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
 			}
 			return nil
 		})
-		g.lists("ann", "bob", "hopeless")
+		g.setUpstream("ann", "bob", "hopeless")
 		_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind}, nil)
 		require.NoError(t, err)
-		g.await("hopeless", inState(deltatype.ResourceStateDegraded))
-		// Not by a slow retry: none is due for long.
+		g.awaitRow("hopeless", inState(deltatype.ResourceStateDegraded))
+		// Not by a slow retry: none is due soon.
 		_, err = g.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'degraded', cause = 'exhausted', attempt = max_attempts, errors = '{}',
 			due_at = now() + interval '1 hour', dispatch_at = now() + interval '1 hour' WHERE object_id <> 'hopeless'`)
 		require.NoError(t, err)
@@ -107,7 +107,7 @@ func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
 		require.ErrorContains(t, err, "1 of 3 resources degraded: hopeless")
 		require.Equal(t, 2, run.Scheduled)
 		for _, name := range []string{"ann", "bob"} {
-			g.await(name, synced(2))
+			g.awaitRow(name, synced(2))
 		}
 		hopeless := g.row(g.kind, "hopeless")
 		require.EqualValues(t, 1, hopeless.Generation)
@@ -116,8 +116,8 @@ func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
 	})
 }
 
-// What is deleted upstream is found by its row: it is there for as long as nobody has said how long rows are kept.
-func TestAKindWithCompleteListingsKeepsSyncedRowsUnlessARetentionIsSet(t *testing.T) {
+// A deletion upstream is found by comparing rows, so rows are kept unless a retention is set.
+func TestCompleteListingsKeepSyncedRowsWithoutARetention(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const explicit, inNamespace = 5 * time.Hour, 6 * time.Hour
 		start := func(configure func(*delta.Config)) *delta.Client {
@@ -129,20 +129,20 @@ func TestAKindWithCompleteListingsKeepsSyncedRowsUnlessARetentionIsSet(t *testin
 		kept := func(c *delta.Client, name, namespace string) (retention time.Duration) {
 			t.Helper()
 			g.inform(c, &delta.InformOpts{Namespace: namespace}, name)
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			if row.DueAt == nil {
 				return -1
 			}
 			return row.DueAt.Sub(*row.SyncedAt)
 		}
 		c := start(func(*delta.Config) {})
-		require.False(t, g.logs.has("is not noticed"))
+		require.False(t, g.logs.hasLine("is not noticed"))
 		require.EqualValues(t, -1, kept(c, "a", "default"))
 		require.EqualValues(t, -1, kept(c, "b", "plain"))
 		require.Equal(t, inNamespace, kept(c, "c", "own"))
 		require.NoError(t, c.Stop(t.Context()))
 		c = start(func(config *delta.Config) { config.SyncedResourceRetentionPeriod = explicit })
-		require.True(t, g.logs.has("level=WARN", "is not noticed", "kind="+g.kind))
+		require.True(t, g.logs.hasLine("level=WARN", "is not noticed", "kind="+g.kind))
 		require.Equal(t, explicit, kept(c, "d", "default"))
 		require.Equal(t, explicit, kept(c, "e", "plain"))
 		require.Equal(t, inNamespace, kept(c, "f", "own"))

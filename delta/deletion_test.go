@@ -13,29 +13,29 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// What a listing left out is live again when it reappears, whether it changed meanwhile or not.
-func TestWhatReappearsIsLiveAgain(t *testing.T) {
+// A resource that a listing marked deleted is live again when it reappears, changed or not.
+func TestAListedResourceIsLiveAgain(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
-		g.lists("ann", "bob", "eve")
-		g.list(c)
+		g.setUpstream("ann", "bob", "eve")
+		g.runInformer(c)
 		g.awaitAll(3, deltatype.ResourceStateSynced)
-		g.lists("ann")
-		require.Equal(t, 2, g.list(c).Deleted)
+		g.setUpstream("ann")
+		require.Equal(t, 2, g.runInformer(c).Deleted)
 		require.Equal(t, deltatype.CauseUnlisted, g.row(g.kind, "bob").Cause)
 
 		g.upstream.set(account{Name: "ann"}, account{Name: "bob"}, account{Name: "eve", Plan: "changed"})
-		require.Equal(t, 2, g.list(c).Scheduled)
+		require.Equal(t, 2, g.runInformer(c).Scheduled)
 		for _, name := range []string{"bob", "eve"} {
-			row := g.await(name, synced(3))
-			require.EqualValues(t, 2, row.SyncCount, "it is synced anew")
+			row := g.awaitRow(name, synced(3))
+			require.EqualValues(t, 2, row.SyncCount, "it is synced again")
 		}
-		require.Zero(t, g.list(c).Scheduled, "once")
+		require.Zero(t, g.runInformer(c).Scheduled, "once")
 	})
 }
 
-// What Work or a person deleted stays so, whatever a listing says.
-func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
+// A resource that Work or a person deleted stays deleted, whatever a listing has.
+func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(_ context.Context, r job) error {
 			if r.Object.Name == "gone" && r.Generation == 1 {
@@ -44,8 +44,8 @@ func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
 			return nil
 		})
 		all := []string{"gone", "deleted", "informed", "ann"}
-		g.lists(all...)
-		g.list(c)
+		g.setUpstream(all...)
+		g.runInformer(c)
 		for _, name := range []string{"deleted", "informed"} {
 			_, err := c.Delete(t.Context(), g.kind, name)
 			require.NoError(t, err)
@@ -53,24 +53,24 @@ func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
 		}
 		require.Equal(t, deltatype.CauseWork, g.row(g.kind, "gone").Cause)
 		g.upstream.set(account{Name: "gone", Plan: "changed"}, account{Name: "deleted", Plan: "changed"}, account{Name: "informed"}, account{Name: "ann"})
-		require.Zero(t, g.list(c).Scheduled)
-		// Left out, and listed once more: it was not the listing that deleted them.
-		g.lists("ann")
-		require.Zero(t, g.list(c).Deleted)
-		g.lists(all...)
-		require.Zero(t, g.list(c).Scheduled)
-		require.Equal(t, 3, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		require.Zero(t, g.runInformer(c).Scheduled)
+		// Omitted, and listed again: the listing had not deleted them.
+		g.setUpstream("ann")
+		require.Zero(t, g.runInformer(c).Deleted)
+		g.setUpstream(all...)
+		require.Zero(t, g.runInformer(c).Scheduled)
+		require.Equal(t, 3, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 
 		row, err := c.Revive(t.Context(), g.kind, "gone")
 		require.NoError(t, err)
 		require.Equal(t, deltatype.ResourceStateScheduled, row.State)
-		g.await("gone", synced(2))
+		g.awaitRow("gone", synced(2))
 		n, err := c.ReviveAll(t.Context(), delta.Filter{ObjectIDs: []string{"deleted", "ann"}})
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
-		g.await("deleted", synced(3))
+		g.awaitRow("deleted", synced(3))
 		g.inform(c, nil, "informed")
-		g.await("informed", synced(3))
+		g.awaitRow("informed", synced(3))
 
 		refused := new(delta.StateError)
 		_, err = c.Revive(t.Context(), g.kind, "ann")
@@ -81,8 +81,8 @@ func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
 	})
 }
 
-// Its row is not removed while it is listed: the next listing would have it synced as if it were new.
-func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
+// The row is not removed while the object is listed: otherwise the next listing would sync it as a new one.
+func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		var worked atomic.Int64
@@ -93,8 +93,8 @@ func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
 			}
 			return nil
 		})
-		g.lists("gone", "deleted", "ann")
-		g.list(c)
+		g.setUpstream("gone", "deleted", "ann")
+		g.runInformer(c)
 		_, err := c.Delete(t.Context(), g.kind, "deleted")
 		require.NoError(t, err)
 		passRetention := func() {
@@ -107,10 +107,10 @@ func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
 		}
 		for range 2 {
 			passRetention()
-			require.Zero(t, g.list(c).Scheduled)
+			require.Zero(t, g.runInformer(c).Scheduled)
 			endRetention()
 			for _, name := range []string{"gone", "deleted"} {
-				row := g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil || (r.DueAt != nil && r.DueAt.After(g.now())) })
+				row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil || (r.DueAt != nil && r.DueAt.After(g.now())) })
 				require.NotNil(t, row, "it is removed: %s", name)
 				require.Equal(t, deltatype.ResourceStateDeleted, row.State, name)
 				require.Equal(t, retention, row.DueAt.Sub(*row.ListedAt), name)
@@ -118,19 +118,19 @@ func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
 		}
 		require.EqualValues(t, 3, worked.Load())
 
-		g.lists("ann")
-		require.Zero(t, g.list(c).Deleted)
+		g.setUpstream("ann")
+		require.Zero(t, g.runInformer(c).Deleted)
 		passRetention()
 		endRetention()
-		g.await("gone", gone)
-		g.await("deleted", gone)
-		g.lists("gone", "deleted", "ann")
-		require.Equal(t, 2, g.list(c).Scheduled, "it is new")
+		g.awaitRow("gone", isGone)
+		g.awaitRow("deleted", isGone)
+		g.setUpstream("gone", "deleted", "ann")
+		require.Equal(t, 2, g.runInformer(c).Scheduled, "it is new")
 	})
 }
 
-// What is listed more seldom than its retention is kept all the same, until a complete listing has left it out.
-func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testing.T) {
+// A row whose object is listed less often than its retention is kept anyway, until a complete listing omits it.
+func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {
@@ -139,8 +139,8 @@ func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testi
 			}
 			return nil
 		})
-		g.lists("gone", "deleted", "ann")
-		g.list(c)
+		g.setUpstream("gone", "deleted", "ann")
+		g.runInformer(c)
 		_, err := c.Delete(t.Context(), g.kind, "deleted")
 		require.NoError(t, err)
 
@@ -150,26 +150,26 @@ func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testi
 			g.exec(`UPDATE delta_resource SET synced_at = synced_at - $1::interval, listed_at = listed_at - $1::interval, due_at = now(), dispatch_at = now()
 				WHERE state = 'deleted'`, retention)
 			for _, name := range []string{"gone", "deleted"} {
-				row := g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil || r.DueAt == nil })
+				row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil || r.DueAt == nil })
 				require.NotNil(t, row, "it is removed before a listing could leave it out: %s", name)
 				require.Equal(t, deltatype.ResourceStateDeleted, row.State, name)
 			}
 		}
 		pass()
-		g.lists("gone", "deleted", "ann")
-		require.Zero(t, g.list(c).Scheduled, "it stays deleted")
+		g.setUpstream("gone", "deleted", "ann")
+		require.Zero(t, g.runInformer(c).Scheduled, "it stays deleted")
 		g.exec("UPDATE delta_shard SET last_full_listing = last_full_listing - $1::interval", retention)
 		pass()
 
-		g.lists("ann")
-		require.Zero(t, g.list(c).Deleted)
-		g.await("gone", gone)
-		g.await("deleted", gone)
+		g.setUpstream("ann")
+		require.Zero(t, g.runInformer(c).Deleted)
+		g.awaitRow("gone", isGone)
+		g.awaitRow("deleted", isGone)
 	})
 }
 
-// Without complete listings to come, nothing is waited for.
-func TestWhatWaitedForACompleteListingIsRemovedWhereThereAreNoneAnyMore(t *testing.T) {
+// If there will be no complete listing, the row does not wait for one.
+func TestADeletedResourceIsRemovedIfCompleteListingsAreOff(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	none := with(&controller[account]{})
@@ -182,5 +182,5 @@ func TestWhatWaitedForACompleteListingIsRemovedWhereThereAreNoneAnyMore(t *testi
 	h.exec("UPDATE delta_resource SET synced_at = now() - interval '2 days', due_at = now(), dispatch_at = now()")
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.DueAt == nil })
 	h.start(h.config(none))
-	h.eventually("account", "ann", gone)
+	h.eventually("account", "ann", isGone)
 }

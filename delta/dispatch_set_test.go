@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a statement has made due is a set that is leased at once if it fills half a batch, or is more than get workflows of their own.
+// Rows that one statement made due are leased to batches at once if they fill half a batch, or are more than become singles.
 func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
 	t.Parallel()
 	const never = 1 << 30
@@ -20,11 +20,11 @@ func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
 		d.wake(fewest)
 		require.Equal(t, fewest != never, d.hasMany.Load(), "%d of a BatchSize of %d", fewest, batchSize)
 		d.wake(1)
-		require.Equal(t, fewest != never, d.hasMany.Load(), "a few more do not change that")
+		require.Equal(t, fewest != never, d.hasMany.Load(), "a few more rows do not change that")
 	}
 }
 
-func TestOnlyAFewGetWorkflowsOfTheirOwnInAutomaticMode(t *testing.T) {
+func TestOnlyAFewResourcesGetTheirOwnWorkflowInAutomaticMode(t *testing.T) {
 	t.Parallel()
 	d := &dispatcher{kind: "account", pace: newPace(8, false)}
 	batch, size := d.planLease(false)

@@ -12,26 +12,25 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// started is how the latest run of a resource's workflow was started.
-func (h *harness) started(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
+// startAttributes returns the attributes with which the latest run of a resource's workflow was started.
+func (h *harness) startAttributes(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
 	h.t.Helper()
 	events := h.history(h.Prefix + "/" + kind + "/" + id)
 	require.NotEmpty(h.t, events)
 	return events[0].GetWorkflowExecutionStartedEventAttributes()
 }
 
-// beganUnsignalled asserts that the first attempt of a resource's workflow ended without a signal before it. Later ones may come: a
-// dispatcher that did not learn in time that the workflow runs wakes it.
+// beganUnsignalled asserts that the first attempt of a resource's workflow ended before any signal. Later signals may come from a dispatcher that did
+// not learn in time that the workflow runs.
 func (h *harness) beganUnsignalled(kind, id string) {
 	h.t.Helper()
 	workflowID := h.Prefix + "/" + kind + "/" + id
-	h.comes(workflowID, endsAttempt) // the row has the outcome before the history does
+	h.awaitEvent(workflowID, endsAttempt) // the row has the outcome earlier than the history
 	events := h.history(workflowID)
 	require.False(h.t, slices.ContainsFunc(events[:slices.IndexFunc(events, endsAttempt)], isSignal))
 }
 
-// isFirstTask chooses what became of the first task of a workflow. Later ones may well time out: those that a worker was to have
-// which has been stopped meanwhile.
+// isFirstTask matches an event of the first task of a workflow. Later tasks may time out if their worker was stopped.
 func isFirstTask(became enumspb.EventType) func(*historypb.HistoryEvent) bool {
 	return func(e *historypb.HistoryEvent) bool {
 		scheduled := max(e.GetWorkflowTaskCompletedEventAttributes().GetScheduledEventId(), e.GetWorkflowTaskTimedOutEventAttributes().GetScheduledEventId())
@@ -39,7 +38,7 @@ func isFirstTask(became enumspb.EventType) func(*historypb.HistoryEvent) bool {
 	}
 }
 
-// A new row's workflow takes neither a signal nor a way through Temporal's task queue to begin.
+// The workflow of a new row begins without a signal and without a task from Temporal's queue.
 func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -47,19 +46,19 @@ func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
-	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 	h.beganUnsignalled("account", "ann")
-	run := h.started("account", "ann").GetOriginalExecutionRunId()
+	run := h.startAttributes("account", "ann").GetOriginalExecutionRunId()
 
-	// What is informed anew has a workflow that rests, and that is to hear of it.
+	// An inform of an existing resource wakes its waiting workflow.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(2))
-	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId())
+	require.Equal(t, run, h.startAttributes("account", "ann").GetOriginalExecutionRunId())
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
-// A row that is new to the table may have a workflow: that of one which was removed by hand, say.
+// A new row may have a workflow, for example if the old row was removed by hand.
 func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -72,7 +71,7 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.Equal(t, "old", <-works)
-	run := h.started("account", "ann").GetOriginalExecutionRunId()
+	run := h.startAttributes("account", "ann").GetOriginalExecutionRunId()
 
 	_, err = h.Pool.Exec(t.Context(), "DELETE FROM delta_resource WHERE kind = 'account' AND object_id = 'ann'")
 	require.NoError(t, err)
@@ -80,11 +79,11 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.Equal(t, "new", <-works)
-	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId(), "it is the workflow that ran already")
+	require.Equal(t, run, h.startAttributes("account", "ann").GetOriginalExecutionRunId(), "the running workflow is used")
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
-// An eager start has the first task in its answer: one that was lost would come again after Temporal's timeout of 10 s.
+// The answer to an eager start has the first task: a lost one would come again only after Temporal's timeout of 10 s.
 func TestStopLeavesNoStartUnanswered(t *testing.T) {
 	t.Parallel()
 	var temporal starts
@@ -98,7 +97,7 @@ func TestStopLeavesNoStartUnanswered(t *testing.T) {
 	until(t, func() bool { return temporal.begun.Load() > 0 })
 	require.NoError(t, c.Stop(t.Context()))
 	temporal.late.Store(false)
-	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isFirstTask(enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)),
 		"the task was done before Stop returned")
 	h.start(config)

@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// checks are those of a diagnosis, by name and kind.
-func checks(d *delta.Diagnosis) map[string]delta.Check {
+// checksByName returns the checks of a diagnosis, by name and kind.
+func checksByName(d *delta.Diagnosis) map[string]delta.Check {
 	found := map[string]delta.Check{}
 	for _, one := range d.Checks {
 		name := one.Name
@@ -25,7 +25,7 @@ func checks(d *delta.Diagnosis) map[string]delta.Check {
 	return found
 }
 
-// The command's tests look at each check; this one at what a program sees of them.
+// The tests of the command cover each check; this one covers the API.
 func TestAProgramHasTheChecksOfTheDoctor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -33,11 +33,11 @@ func TestAProgramHasTheChecksOfTheDoctor(t *testing.T) {
 	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	var d *delta.Diagnosis
-	until(t, func() bool { // the schedule is made a moment after the start
+	until(t, func() bool { // the schedule is created a moment after the start
 		d = c.Doctor(t.Context())
 		return d.State() == delta.CheckOK
 	})
-	found := checks(d)
+	found := checksByName(d)
 	require.Contains(t, found["temporal"].Detail, " at "+h.TemporalAddress+", namespace "+h.TemporalNamespace, "a connection of the caller's names none")
 	require.Equal(t, delta.CheckOK, found["workers account"].State)
 	require.Len(t, d.Kinds, 1)
@@ -51,7 +51,7 @@ func TestAProgramHasTheChecksOfTheDoctor(t *testing.T) {
 	require.Equal(t, delta.Check{
 		Name: "kind", Kind: "account", State: delta.CheckWarning, Detail: "paused: its resources are not worked on",
 		Remedy: "when it is time: delta resume kind account",
-	}, checks(d)["kind account"])
+	}, checksByName(d)["kind account"])
 }
 
 func TestTheDoctorAsksTemporalWithoutADatabase(t *testing.T) {
@@ -63,7 +63,7 @@ func TestTheDoctorAsksTemporalWithoutADatabase(t *testing.T) {
 	c, err := delta.NewClient(pool, h.config())
 	require.NoError(t, err)
 	d := c.Doctor(t.Context())
-	found := checks(d)
+	found := checksByName(d)
 	require.Equal(t, delta.CheckFailure, d.State())
 	require.Equal(t, delta.CheckFailure, found["database"].State)
 	require.Contains(t, found["database"].Detail, "Postgres at 127.0.0.1:1 cannot be reached")
@@ -76,5 +76,5 @@ func TestTheDoctorAsksTemporalWithoutADatabase(t *testing.T) {
 
 	ended, end := context.WithCancel(t.Context())
 	end()
-	require.Equal(t, delta.CheckFailure, c.Doctor(ended).State(), "it returns what it could not look at")
+	require.Equal(t, delta.CheckFailure, c.Doctor(ended).State(), "the diagnosis has the error")
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// The first task of a workflow is in the answer to its start. One that dies with its process comes again, to others.
+// The answer to an eager start has the first task of the workflow. If it is lost with its process, another worker gets it.
 func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -25,17 +25,17 @@ func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	h.killChild("eager", "accepted")
-	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)
 
 	h.startWorker(nil)
-	// After Temporal's timeout of 10 s; a development server under load takes its time to hand out what comes again.
+	// This takes Temporal's timeout of 10 s, and longer on a loaded development server.
 	row := h.eventually("account", "ann", synced(1))
 	require.Equal(t, 1, row.Attempt)
 	require.Empty(t, row.Errors, "no attempt was lost")
 }
 
-// An answer that is lost costs nothing where the SDK asks again, and where the dispatcher does, Temporal's timeout.
+// A lost answer costs nothing if the SDK repeats the start, and Temporal's timeout if the dispatcher does.
 func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -55,15 +55,15 @@ func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 			row := h.eventually("account", "ann", synced(1))
 			require.Equal(t, c.timesOut, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isFirstTask(enumspb.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT)))
 			require.EqualValues(t, 1, temporal.begun.Load(), "an answer was lost")
-			require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+			require.True(t, h.startAttributes("account", "ann").GetEagerExecutionAccepted())
 			require.Equal(t, 1, row.Attempt)
 			require.EqualValues(t, 1, row.SyncCount)
 		})
 	}
 }
 
-// A new row's workflow may have the id of one that is just closing: either it hears of the row, or another one is started.
-func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T) {
+// A new row may find a closing workflow of the same id: either it hears of the row, or another one is started.
+func TestAnInformWhileTheWorkflowClosesIsSynced(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -72,10 +72,10 @@ func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T
 		MaxWorkers: 100, DeletedResourceRetentionPeriod: time.Millisecond,
 	}}
 	c := h.client(config)
-	c.SetTiming(time.Hour, 0, 0) // it is not the end of a lease that helps
+	c.SetTiming(time.Hour, 0, 0) // so that the end of a lease does not help
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	for _, name := range temporalNames("closing", 8) {
+	for _, name := range names("closing", 8) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := harness{t: t, Env: h.Env}
@@ -85,11 +85,11 @@ func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T
 				h.eventually("account", name, synced(informed.Resource.Generation))
 				_, err = c.Delete(t.Context(), "account", name)
 				require.NoError(t, err)
-				if round%2 == 0 { // before its workflow has heard, or after
+				if round%2 == 0 { // before its workflow has noticed, or after
 					time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
 					continue
 				}
-				until(t, func() bool { return h.row("account", name) == nil }) // as soon as the row is gone
+				until(t, func() bool { return h.row("account", name) == nil }) // as soon as the row is removed
 				time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
 			}
 		})

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// emptied is a kind that lists everything, with the default bounds of what may be deleted.
+// emptied is a kind with complete listings and the default bounds of deletions.
 type emptied struct{ mirror }
 
 func (emptied) Kind() string { return "emptied" }
@@ -18,7 +18,7 @@ func (emptied) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: -1, CompleteListing: true}
 }
 
-// unguarded is one that may lose everything.
+// unguarded is a kind without bounds of deletions.
 type unguarded struct{ mirror }
 
 func (unguarded) Kind() string { return "unguarded" }
@@ -26,7 +26,7 @@ func (unguarded) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: -1, CompleteListing: true, MaxDeletedShare: 1}
 }
 
-// emptiedRegion is one that is listed by shards, with the default bounds.
+// emptiedRegion is a kind with shards and the default bounds of deletions.
 type emptiedRegion struct{ regional }
 
 func (emptiedRegion) Kind() string                   { return "emptied-region" }
@@ -34,15 +34,15 @@ func (emptiedRegion) Settings() delta.ObjectSettings { return emptied{}.Settings
 
 func emptiedIn(region, name string) emptiedRegion { return emptiedRegion{regional{region, name}} }
 
-// Ten are what MaxDeleted lets a pass delete, but an upstream that says nothing at all is more often broken than empty.
-func TestAListingThatNamesNothingDeletesNoKindByItself(t *testing.T) {
+// MaxDeleted would let a pass delete ten resources, but an upstream that lists nothing is more often broken than empty.
+func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
 	outside := &upstream[emptied]{}
 	lists := func(n int) {
 		var all []emptied
-		for _, m := range mirrors(n) {
+		for _, m := range newMirrors(n) {
 			all = append(all, emptied{m})
 		}
 		outside.set(all...)
@@ -62,7 +62,7 @@ func TestAListingThatNamesNothingDeletesNoKindByItself(t *testing.T) {
 	emptiedRun := run()
 	require.Zero(t, emptiedRun.Deleted)
 	require.EqualValues(t, 10, emptiedRun.Withheld)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.states("emptied"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.countStates("emptied"))
 	require.True(t, log.has("a listing names nothing at all: nothing is marked deleted until it is approved"))
 	withheld, err := c.Withheld(t.Context())
 	require.NoError(t, err)
@@ -71,13 +71,13 @@ func TestAListingThatNamesNothingDeletesNoKindByItself(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, fmt.Sprint(why.Reasons), "the listings leave out 10 of 10 resources, of which it may be one (a listing names nothing at all)")
 
-	// One that names an object may delete as many as ever, and one resource may be the last.
+	// A listing with an object may delete as many as usual, and one resource may be the last.
 	lists(1)
 	require.Equal(t, 9, run().Deleted)
 	lists(0)
 	require.Equal(t, 1, run().Deleted)
 
-	// Everything is deleted where a person says so.
+	// A person can approve the deletion of everything.
 	lists(2)
 	run()
 	lists(0)
@@ -92,9 +92,9 @@ func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
 	h := newHarness(t)
 	outside := newRegions(emptiedIn, map[string][]string{})
 	for i := range 10 {
-		outside.all[fmt.Sprintf("s%d", i)] = temporalNames("o", 10)
+		outside.all[fmt.Sprintf("s%d", i)] = names("o", 10)
 	}
-	c := h.start(h.config(add[emptiedRegion](outside)))
+	c := h.start(h.config(addTo[emptiedRegion](outside)))
 	run := func() *delta.InformRun {
 		t.Helper()
 		run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "emptied-region", RunForeground: true}, nil)
@@ -110,18 +110,18 @@ func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
 	emptiedRun := run()
 	require.Zero(t, emptiedRun.Deleted)
 	require.EqualValues(t, 100, emptiedRun.Withheld)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 100}, h.states("emptied-region"))
-	for name, shard := range shards(t, c, "emptied-region") {
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 100}, h.countStates("emptied-region"))
+	for name, shard := range shardsByName(t, c, "emptied-region") {
 		require.EqualValues(t, 10, shard.Withheld.Missing, name)
 		require.Equal(t, "a listing names nothing at all", shard.Withheld.Reason, name)
 	}
 }
 
-func TestAListingThatNamesNothingDeletesAllWhereEverythingMayBeDeleted(t *testing.T) {
+func TestAnEmptyListingDeletesAllIfMaxDeletedAllowsIt(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[unguarded]{}
-	for _, m := range mirrors(20) {
+	for _, m := range newMirrors(20) {
 		outside.all = append(outside.all, unguarded{m})
 	}
 	c := h.start(h.config(with(&controller[unguarded]{inform: outside.inform})))

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-func TestErrorsAreGroupedByWhatResourcesHaveInCommon(t *testing.T) {
+func TestErrorsAreGroupedByTheirCommonPattern(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
@@ -47,7 +47,7 @@ func TestErrorsAreGroupedByWhatResourcesHaveInCommon(t *testing.T) {
 	_, _, err = c.ErrorGroups(t.Context(), "no/kind")
 	require.ErrorAs(t, err, new(*delta.InputError))
 
-	// There is a most of both.
+	// Both have a bound.
 	_, err = h.Pool.Exec(t.Context(), `
 		INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, errors)
 		SELECT 'many', i::text, 'default', 'degraded', 10, '', '{}', ARRAY[jsonb_build_object('at', now(), 'attempt', 1, 'error', repeat('x', i % 60))]
@@ -86,7 +86,7 @@ func TestFiguresAreAddedUpOverSteps(t *testing.T) {
 	require.Equal(t, []time.Time{since, since.Add(10 * time.Minute), since.Add(time.Hour)}, []time.Time{steps[0].Minute, steps[1].Minute, steps[2].Minute})
 	require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 18, delta.OutcomeFailed: 2}, steps[0].Attempts)
 	require.Less(t, steps[0].P50, time.Millisecond)
-	require.Greater(t, steps[0].P95, 512*time.Millisecond, "of 20 calls two took that long: a mean of the minutes' would be another")
+	require.Greater(t, steps[0].P95, 512*time.Millisecond, "two of 20 calls took that long; a mean over minutes would differ")
 	require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 5}, steps[1].Attempts)
 
 	all, err := c.FigureSteps(t.Context(), "", since, 4*time.Hour)
@@ -106,7 +106,7 @@ func TestFiguresAreAddedUpOverSteps(t *testing.T) {
 	require.ErrorAs(t, err, new(*delta.InputError))
 }
 
-// furnished is a kind with settings of its own.
+// furnished is a kind with many settings.
 type furnished struct{ account }
 
 func (furnished) Kind() string { return "furnished" }

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A few are counted, also among many. Of many, the planner says about how many there are.
+// A few matches are counted, even among many rows. For many, the planner estimates.
 func TestAnEstimateCountsAFewAndAsksThePlannerOfMany(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-func next(t *testing.T, events <-chan delta.Event) delta.Event {
+func nextEvent(t *testing.T, events <-chan delta.Event) delta.Event {
 	t.Helper()
 	select {
 	case e, open := <-events:
@@ -25,7 +25,7 @@ func next(t *testing.T, events <-chan delta.Event) delta.Event {
 	}
 }
 
-func TestEventsTellWhatThisClientDid(t *testing.T) {
+func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
@@ -46,7 +46,7 @@ func TestEventsTellWhatThisClientDid(t *testing.T) {
 		require.NoError(t, err)
 	}
 	inform(account{Name: "ann"}, 0)
-	e := next(t, events)
+	e := nextEvent(t, events)
 	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
 	require.EqualValues(t, 1, e.Resource.SyncCount, "created")
 	require.WithinDuration(t, time.Now(), e.Timestamp, time.Minute)
@@ -55,30 +55,30 @@ func TestEventsTellWhatThisClientDid(t *testing.T) {
 	require.Positive(t, e.Wait)
 	require.NoError(t, e.Err)
 	inform(account{Name: "ann", Plan: "gold"}, 0)
-	require.EqualValues(t, 2, next(t, events).Resource.SyncCount, "updated")
+	require.EqualValues(t, 2, nextEvent(t, events).Resource.SyncCount, "updated")
 
 	inform(account{Name: "shaky"}, 0)
-	e = next(t, events)
+	e = nextEvent(t, events)
 	require.Equal(t, delta.EventCategoryObjectFailed, e.EventCategory)
 	require.Equal(t, deltatype.ResourceStateFailed, e.Resource.State)
 	require.EqualError(t, e.Err, "boom")
 	require.Positive(t, e.Duration)
-	e = next(t, events)
+	e = nextEvent(t, events)
 	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
 	require.Equal(t, 2, e.Resource.Attempt)
 	require.EqualValues(t, 1, e.Resource.SyncCount, "attempts are not syncs")
 
 	inform(account{Name: "bad"}, 1)
-	require.Equal(t, deltatype.ResourceStateDegraded, next(t, events).Resource.State)
+	require.Equal(t, deltatype.ResourceStateDegraded, nextEvent(t, events).Resource.State)
 	inform(account{Name: "gone"}, 0)
-	require.Equal(t, "gone", next(t, deletions).Resource.ObjectID)
+	require.Equal(t, "gone", nextEvent(t, deletions).Resource.ObjectID)
 
 	cancel()
 	cancel()
 	_, open := <-events
 	require.False(t, open)
 
-	// A reader that does not read loses events, and nothing waits for it.
+	// A subscriber that does not read loses events, and delays nothing.
 	for i := range 5 {
 		inform(account{Name: "gone", Plan: fmt.Sprint(i)}, 0)
 		h.eventually("account", "gone", func(r *deltatype.ResourceRow) bool {
@@ -90,7 +90,7 @@ func TestEventsTellWhatThisClientDid(t *testing.T) {
 	for range deletions {
 		left++
 	}
-	require.Equal(t, 1, left, "what the channel held; then it is closed")
+	require.Equal(t, 1, left, "the buffered events, and then the channel is closed")
 	late, _ := c.Subscribe(delta.EventCategoryObjectSynced)
 	_, open = <-late
 	require.False(t, open)
@@ -124,7 +124,7 @@ func TestSubscribersShareNothingAndSkippedInformsAreEvents(t *testing.T) {
 	_, err := c.InformMany(t.Context(), []delta.Object{account{Name: "ann"}, account{Name: "new"}}, nil)
 	require.NoError(t, err)
 	for range 2 {
-		e, other := next(t, mine), next(t, others)
+		e, other := nextEvent(t, mine), nextEvent(t, others)
 		require.Equal(t, "ann", e.Resource.ObjectID)
 		require.Equal(t, e.Resource, other.Resource)
 		e.Resource.Tags[0], e.Resource.Metadata[0], e.Resource.EncodedObject[0], e.Resource.Hash[0] = "mine", 'x', 'x', 0xFF

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A kind whose type changes between two deploys: amount becomes a number.
+// payment1 is a kind whose type changes between two deploys: amount becomes a number.
 type payment1[M batchSized] struct {
 	Key    string
 	Amount string
@@ -40,7 +40,7 @@ func (p payment2[M]) ID() string                     { return p.Key }
 func (p payment2[M]) Kind() string                   { return "payment" }
 func (p payment2[M]) Settings() delta.ObjectSettings { return paymentSettings[M]() }
 
-// Compare is never asked about what does not decode: the hash decides.
+// Compare is never called for an object that does not decode: the hash decides.
 func (p payment2[M]) Compare(other delta.Object) (int, bool) {
 	return -1, other.(payment2[M]) == p
 }
@@ -56,7 +56,7 @@ func (p payment3[M]) Kind() string                   { return "payment" }
 func (p payment3[M]) Version() int                   { return 3 }
 func (p payment3[M]) Settings() delta.ObjectSettings { return paymentSettings[M]() }
 
-// upgrading makes payments of version 3 of older ones.
+// upgrading upgrades older payments to version 3.
 type upgrading[M batchSized] struct {
 	controller[payment3[M]]
 }
@@ -75,8 +75,8 @@ func (upgrading[M]) Upgrade(version int, object []byte) ([]byte, error) {
 	return fmt.Appendf(nil, `{"id": %q, "cents": %s00}`, old.Key, old.Amount), nil
 }
 
-// waiting is a row that waits for a worker which understands it, for a reason.
-func waiting(why string) func(*deltatype.ResourceRow) bool {
+// isWaitingFor matches a row that waits for a worker that can decode it, with a reason.
+func isWaitingFor(why string) func(*deltatype.ResourceRow) bool {
 	return func(r *deltatype.ResourceRow) bool {
 		n := len(r.Errors)
 		return r.State == deltatype.ResourceStateScheduled && r.Attempt == 0 && n > 0 && r.Errors[n-1].Attempt == 0 &&
@@ -84,7 +84,7 @@ func waiting(why string) func(*deltatype.ResourceRow) bool {
 	}
 }
 
-func TestAnObjectThatDoesNotDecodeWaitsForAWorkerThatUnderstandsIt(t *testing.T) {
+func TestAnUndecodableObjectWaitsForAnotherWorker(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testUndecodable[single], testUndecodable[batches])
 }
@@ -98,7 +98,7 @@ func testUndecodable[M batchSized](t *testing.T) {
 	}
 	require.NoError(t, old.Stop(t.Context()))
 
-	// A newer worker does not understand it: that is no attempt, although there is only one.
+	// A newer worker cannot decode it, which costs no attempt, although there is only one.
 	newer := h.start(h.config(with(&controller[payment2[M]]{work: func(_ context.Context, r *delta.Resource[payment2[M]]) error {
 		assert.Equal(t, payment2[M]{"b", 1250}, r.Object)
 		return nil
@@ -107,33 +107,33 @@ func testUndecodable[M batchSized](t *testing.T) {
 		_, err := newer.Invalidate(t.Context(), payment2[M]{Key: key})
 		require.NoError(t, err)
 	}
-	row := h.eventually("payment", "a", waiting("does not decode into delta_test.payment2"))
+	row := h.eventually("payment", "a", isWaitingFor("does not decode into delta_test.payment2"))
 	again := row.DueAt
-	row = h.eventually("payment", "a", func(r *deltatype.ResourceRow) bool { return waiting("")(r) && r.DueAt.After(*again) })
-	require.Len(t, row.Errors, 1, "the same reason is there once")
-	require.True(t, row.DueAt.After(*row.AttemptedAt), "it is offered again later")
-	h.eventually("payment", "b", waiting("does not decode"))
-	h.eventually("payment", "c", waiting("does not decode"))
-	// A row that is offered again is not counted while it is offered, so the three are there together at some time only.
-	until(t, func() bool { return undecodable(t, newer) == 3 }, "all three are counted")
+	row = h.eventually("payment", "a", func(r *deltatype.ResourceRow) bool { return isWaitingFor("")(r) && r.DueAt.After(*again) })
+	require.Len(t, row.Errors, 1, "the same error is stored once")
+	require.True(t, row.DueAt.After(*row.AttemptedAt), "the object is offered to workers again later")
+	h.eventually("payment", "b", isWaitingFor("does not decode"))
+	h.eventually("payment", "c", isWaitingFor("does not decode"))
+	// A row is not counted while it is offered to a worker, so wait until all three are counted.
+	until(t, func() bool { return countUndecodable(t, newer) == 3 }, "all three are counted")
 
-	// A new inform replaces it, and Delete deletes it.
+	// A new inform replaces an undecodable object, and Delete deletes it.
 	row, err := newer.Sync(t.Context(), payment2[M]{"b", 1250}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, row.Attempt)
 	_, err = newer.Delete(t.Context(), "payment", "c")
 	require.NoError(t, err)
 
-	// The older worker is back: it understands what is left.
+	// The older worker is back, and can decode the remaining object.
 	require.NoError(t, newer.Stop(t.Context()))
 	h.start(h.config(with(&controller[payment1[M]]{})))
 	row = h.eventually("payment", "a", inState(deltatype.ResourceStateSynced))
 	require.Equal(t, 1, row.Attempt)
-	require.Zero(t, undecodable(t, newer))
+	require.Zero(t, countUndecodable(t, newer))
 }
 
-// undecodable is how many payments wait for a worker that understands them.
-func undecodable(t *testing.T, c *delta.Client) int64 {
+// countUndecodable returns how many payments wait for a worker that can decode them.
+func countUndecodable(t *testing.T, c *delta.Client) int64 {
 	t.Helper()
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
@@ -160,30 +160,30 @@ func testVersions[M batchSized](t *testing.T) {
 		require.NoError(t, err)
 	}
 	row := h.eventually("payment", "a", inState(deltatype.ResourceStateSynced))
-	require.Zero(t, row.ObjectVersion, "the row keeps what was informed")
+	require.Zero(t, row.ObjectVersion, "the row keeps the informed object")
 	cents, _ := seen.Load("a")
 	require.Equal(t, 1200, cents)
-	h.eventually("payment", "unlucky", waiting("upgrading the stored object from version 0 to 3: thirteen is not upgraded"))
+	h.eventually("payment", "unlucky", isWaitingFor("upgrading the stored object from version 0 to 3: thirteen is not upgraded"))
 	row, err := c.Sync(t.Context(), payment3[M]{"a", 1300}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 3, row.ObjectVersion)
 	require.NoError(t, c.Stop(t.Context()))
 
-	// An older worker leaves it, although it could decode the JSON: into a payment without an id.
+	// An older worker leaves it, although the JSON decodes into a payment without an id.
 	older := h.start(h.config(with(&controller[payment2[M]]{work: func(_ context.Context, r *delta.Resource[payment2[M]]) error {
 		assert.Equal(t, "unlucky", r.Object.Key)
 		return nil
 	}})))
 	_, err = older.Invalidate(t.Context(), payment2[M]{Key: "a"})
 	require.NoError(t, err)
-	h.eventually("payment", "a", waiting("is of version 3 of its type, and delta_test.payment2"))
+	h.eventually("payment", "a", isWaitingFor("is of version 3 of its type, and delta_test.payment2"))
 	h.eventually("payment", "unlucky", inState(deltatype.ResourceStateSynced))
 	h.exec("UPDATE delta_resource SET object_version = 0, due_at = now(), dispatch_at = now() WHERE object_id = 'a'")
-	h.eventually("payment", "a", waiting(`with the id ""`))
+	h.eventually("payment", "a", isWaitingFor(`with the id ""`))
 }
 
-// A rolling deploy: workers of both versions run, and each resource finds one that understands it.
-func TestInARollingDeployEachWorkerLeavesToTheOtherWhatItDoesNotUnderstand(t *testing.T) {
+// In a rolling deploy, workers of both versions run, and each resource finds one that can decode it.
+func TestWorkersLeaveObjectsOfOtherVersionsToEachOther(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testRollingDeploy[single], testRollingDeploy[batches])
 }

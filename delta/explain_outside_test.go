@@ -15,13 +15,13 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// These scenarios are of what is wrong outside of the resource: in Temporal, in workers, and in listings.
+// These scenarios are of faults outside the resource: in Temporal, in workers, and in listings.
 
 func explainNoTemporal(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[single](t, seen, nil)
 	x.exec(`insert into delta_controller (name, inform_interval) values ('explained', '-1 second')`)
 	x.inform("new")
-	// It takes connections, and says nothing.
+	// It accepts connections, and never answers.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
@@ -37,7 +37,7 @@ func explainNoTemporal(t *testing.T, seen *reasonsSeen) {
 		seen.add(delta.ReasonTemporalUnreachable)
 		require.Contains(t, e.Reasons[0].Remedy, "TEMPORAL_ADDRESS")
 
-		// The rest is said, and what needs no Temporal does not wait for it.
+		// The explanation has everything else, and does not wait for Temporal where it is not needed.
 		x.exec(`update delta_controller set paused = true`)
 		e = away.explain("explained", "new")
 		require.Equal(t, delta.ReasonKindPaused, e.Reasons[0].Code)
@@ -55,31 +55,31 @@ func explainNotStarted[M batchSized](t *testing.T, seen *reasonsSeen) {
 	starts := &refusedStarts{}
 	x := newExplaining[M](t, seen, nil)
 	config := x.config(with(&controller[explained[M]]{}))
-	config.Temporal = x.refusingRequests(func(_ string, request any) error {
+	config.Temporal = x.dialRefusingRequests(func(_ string, request any) error {
 		return starts.refuse(strings.Contains(startedWorkflow(request), "/explained"), codes.InvalidArgument)
 	})
 	x.c = x.client(config)
-	x.starts()
+	x.startClient()
 	x.inform("new")
-	until(t, func() bool { return starts.count() > 3 }, "then it waits for seconds") // for a look before it is tried again
-	reason := x.decides("new", delta.ReasonNotStarted)
+	until(t, func() bool { return starts.count() > 3 }, "then the retry waits for seconds") // so that the dispatcher has read the row before the next retry
+	reason := x.awaitDeciding("new", delta.ReasonNotStarted)
 	require.Contains(t, reason.Text, "cannot be started: not this one")
 	require.NotNil(t, reason.Until)
 }
 
-// A worker of the user's polls the task queue, and was not given Delta's workflows.
+// A user's worker polls the task queue without Delta's workflows.
 func explainFailingWorkflow(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[single](t, seen, func(c *delta.Config) { c.TaskQueue = t.Name() })
 	w := sdkworker.New(x.Temporal, t.Name(), ownWorker())
 	require.NoError(t, w.Start())
 	t.Cleanup(w.Stop)
-	x.starts()
+	x.startClient()
 	x.inform("new")
-	reason := x.decides("new", delta.ReasonWorkflowFailing)
+	reason := x.awaitDeciding("new", delta.ReasonWorkflowFailing)
 	require.Contains(t, reason.Text, "tasks of its workflow "+x.Prefix+"/explained/new fail or time out")
 }
 
-// A worker of the user's works what nobody dispatches: its client is not started.
+// A user's worker has Delta's workflows, but its client is not started, so no dispatcher runs.
 func explainDue(t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[single](t, seen, func(c *delta.Config) { c.TaskQueue = t.Name() })
 	w := sdkworker.New(x.Temporal, t.Name(), ownWorker())
@@ -87,22 +87,22 @@ func explainDue(t *testing.T, seen *reasonsSeen) {
 	require.NoError(t, w.Start())
 	t.Cleanup(w.Stop)
 	x.inform("new")
-	reason := x.decides("new", delta.ReasonDue)
+	reason := x.awaitDeciding("new", delta.ReasonDue)
 	require.Contains(t, reason.Text, "a dispatcher takes it within seconds")
 	require.Equal(t, x.row("explained", "new").DueAt, reason.Since)
 
-	// A client that was not told of the task queue reads it in the database.
+	// A client without the task queue in its Config reads it from the database.
 	other := &explaining[single]{harness: x.harness, c: x.client(x.config()), seen: seen}
-	other.decides("new", delta.ReasonDue)
+	other.awaitDeciding("new", delta.ReasonDue)
 	status, err := other.c.TemporalStatus(t.Context(), "explained")
 	require.NoError(t, err)
 	require.Equal(t, t.Name(), status.Kinds["explained"].TaskQueue)
 	require.NotEmpty(t, status.Kinds["explained"].Workers)
 	x.exec(`update delta_resource set due_at = now() - interval '5 minutes'`)
-	until(t, func() bool { return strings.Contains(x.decides("new", delta.ReasonDue).Text, "it is late") })
+	until(t, func() bool { return strings.Contains(x.awaitDeciding("new", delta.ReasonDue).Text, "it is late") })
 }
 
-// ruled objects of which one breaks a rule.
+// ruled is a kind of which one object is invalid.
 type ruled struct {
 	mirror
 	IsBad bool `json:"-"`
@@ -129,17 +129,17 @@ func explainListings(t *testing.T, seen *reasonsSeen) {
 	_, err := c.InformMany(t.Context(), []delta.Object{ruled{mirror: mirror{Name: "old", Version: 2}}, ruled{mirror: mirror{Name: "bad"}}}, nil)
 	require.NoError(t, err)
 	for n := range activities.MinStalePasses {
-		_, err := h.pass(c, "ruled", activities.InformInput{Pass: uuidOf(n)})
+		_, err := h.runPass(c, "ruled", activities.InformInput{Pass: uuidOf(n)})
 		require.NoError(t, err)
 	}
-	stale := x.says("ruled", "old", delta.ReasonStale)
+	stale := x.awaitReason("ruled", "old", delta.ReasonStale)
 	require.Contains(t, stale.Text, "the latest 3 passes listed an older version")
 	require.NotNil(t, stale.Since)
-	refused := x.says("ruled", "bad", delta.ReasonRefused).Text
+	refused := x.awaitReason("ruled", "bad", delta.ReasonRefused).Text
 	require.Contains(t, refused, `namespace "no name!"`)
 	require.NotContains(t, refused, "nor kept")
-	h.exec(`update delta_refused set object = null`) // as one that is too large
-	require.Contains(t, x.says("ruled", "bad", delta.ReasonRefused).Text, "nor kept, so it has to be named again")
+	h.exec(`update delta_refused set object = null`) // as if it were too large to keep
+	require.Contains(t, x.awaitReason("ruled", "bad", delta.ReasonRefused).Text, "nor kept, so it has to be named again")
 
 	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
 	outside.set(ruled{mirror: mirror{Name: "another"}})
@@ -148,10 +148,10 @@ func explainListings(t *testing.T, seen *reasonsSeen) {
 		require.NoError(t, err)
 	}
 	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
-	progress, err := h.pass(c, "ruled", activities.InformInput{Pass: uuidOf(9)})
+	progress, err := h.runPass(c, "ruled", activities.InformInput{Pass: uuidOf(9)})
 	require.NoError(t, err)
 	require.Positive(t, progress.Withheld)
-	require.Contains(t, x.says("ruled", "m0", delta.ReasonWithheld).Remedy, "delta informs approve ruled")
+	require.Contains(t, x.awaitReason("ruled", "m0", delta.ReasonWithheld).Remedy, "delta informs approve ruled")
 	_, err = c.DismissWithheld(t.Context(), "ruled", "", progress.Withheld)
 	require.NoError(t, err)
 	for _, reason := range x.explain("ruled", "m0").Reasons {
@@ -163,21 +163,21 @@ func uuidOf(n int) string { return "00000000-0000-0000-0000-00000000000" + strin
 
 func explainShards(t *testing.T, seen *reasonsSeen) {
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 2), "us": temporalNames("u", 2)})
-	c := h.client(h.config(add[regional](outside)))
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	c := h.client(h.config(addTo[regional](outside)))
 	x := &explaining[single]{harness: h, c: c, seen: seen}
 	_, err := c.InformMany(t.Context(), []delta.Object{inRegion("eu", "e00"), inRegion("us", "u00")}, nil)
 	require.NoError(t, err)
 	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
 	outside.change(func() { delete(outside.all, "us") })
-	progress, err := h.pass(c, "regional", activities.InformInput{})
+	progress, err := h.runPass(c, "regional", activities.InformInput{})
 	require.NoError(t, err)
 	require.Len(t, progress.Shards.Passes, 2)
-	gone := x.says("regional", "us/u00", delta.ReasonShardGone)
+	gone := x.awaitReason("regional", "us/u00", delta.ReasonShardGone)
 	require.NotNil(t, gone.Since)
-	require.Empty(t, gone.Remedy, "there is nothing to decide yet")
-	_, err = h.pass(c, "regional", activities.InformInput{Pass: uuidOf(1), Named: true, Gone: true, Options: deltatype.InformOptions{Shard: "us"}})
+	require.Empty(t, gone.Remedy, "nothing can be decided yet")
+	_, err = h.runPass(c, "regional", activities.InformInput{Pass: uuidOf(1), Named: true, Gone: true, Options: deltatype.InformOptions{Shard: "us"}})
 	require.NoError(t, err)
-	require.Contains(t, x.says("regional", "us/u00", delta.ReasonShardGone).Remedy, "delta informs approve regional --shard us")
+	require.Contains(t, x.awaitReason("regional", "us/u00", delta.ReasonShardGone).Remedy, "delta informs approve regional --shard us")
 	require.Len(t, x.explain("regional", "eu/e00").Reasons, 1)
 }

@@ -2,7 +2,7 @@ package delta
 
 import "time"
 
-// PreviousRun is the latest time, until t, at which a schedule runs.
+// PreviousRun returns the latest run of a schedule up to t.
 func PreviousRun(spec ScheduleSpec, t time.Time) (time.Time, error) {
 	canonical, err := canonicalSpec("spec", spec)
 	if err != nil {
@@ -11,7 +11,7 @@ func PreviousRun(spec ScheduleSpec, t time.Time) (time.Time, error) {
 	return previousRun(canonical, t), nil
 }
 
-// DueRun is the latest time by which there must have been a success since, of a kind with a calendar.
+// DueRun returns the latest run after which a kind with a calendar must have had a success by now.
 func DueRun(spec ScheduleSpec, now time.Time) (time.Time, error) {
 	canonical, err := canonicalSpec("spec", spec)
 	if err != nil {
@@ -20,7 +20,7 @@ func DueRun(spec ScheduleSpec, now time.Time) (time.Time, error) {
 	return runTimes{spec: canonical}.latestDue(now), nil
 }
 
-// EncodedSpec is a spec as the row of its kind has it.
+// EncodedSpec returns a spec as it is stored in the row of its kind.
 func EncodedSpec(spec ScheduleSpec) ([]byte, error) {
 	canonical, err := canonicalSpec("spec", spec)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// linesBuffer is written by the goroutine of a timer, too.
+// linesBuffer is a log that the goroutine of a timer writes too.
 type linesBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -29,8 +29,8 @@ func (b *linesBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// take returns the lines since it was called last.
-func (b *linesBuffer) take(t *testing.T) (all []map[string]any) {
+// takeLines returns the lines since its last call.
+func (b *linesBuffer) takeLines(t *testing.T) (all []map[string]any) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -43,18 +43,18 @@ func (b *linesBuffer) take(t *testing.T) (all []map[string]any) {
 	return all
 }
 
-// newFailureLog is the log of failures of a client that is not started.
+// newFailureLog returns the failure log of a client that is not started.
 func newFailureLog(logs *linesBuffer) *failureLog {
 	c := &Client{config: Config{Logger: slog.New(slog.NewJSONHandler(logs, nil))}}
 	return &failureLog{client: c, window: failureWindow}
 }
 
-// failed is a failed attempt.
+// failed returns the failure of an attempt.
 func failed(kind, id string, err error) Failure {
 	return Failure{Operation: OperationWork, Kind: kind, Err: err, Resource: &deltatype.ResourceRow{ObjectKind: kind, ObjectID: id, Namespace: "tenant"}}
 }
 
-func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
+func TestMassesOfFailuresAreCountedForTenSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var logs linesBuffer
@@ -68,11 +68,11 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 				l.add(failed("page", fmt.Sprintf("%s-%d", f.text, i), errors.New(f.text)))
 			}
 		}
-		l.add(failed("user", "a", errors.New("403"))) // another kind has lines of its own
+		l.add(failed("user", "a", errors.New("403"))) // another kind has its own lines
 		degraded := failed("page", "z", errors.New("the last"))
 		degraded.IsDegraded = true
-		l.add(degraded) // so has another level
-		lines := logs.take(t)
+		l.add(degraded) // and so has another level
+		lines := logs.takeLines(t)
 		require.Len(t, lines, 12)
 		for i := range 10 {
 			require.Equal(t, "an attempt failed; it is tried again", lines[i]["msg"])
@@ -83,12 +83,12 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 
 		time.Sleep(failureWindow - time.Nanosecond)
 		synctest.Wait()
-		require.Empty(t, logs.take(t), "the window is open")
+		require.Empty(t, logs.takeLines(t), "the window is open")
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, 10*time.Second, time.Since(began))
-		lines = logs.take(t)
-		require.Len(t, lines, 1, "the kinds and levels that were not in masses have no summary")
+		lines = logs.takeLines(t)
+		require.Len(t, lines, 1, "only masses of failures have a summary")
 		require.Equal(t, "INFO", lines[0]["level"])
 		require.Equal(t, "more attempts of the kind have failed; they have no lines of their own", lines[0]["msg"])
 		require.Equal(t, "page", lines[0]["kind"])
@@ -100,15 +100,15 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 		for range 11 {
 			l.add(failed("page", "again", errors.New("500")))
 		}
-		require.Len(t, logs.take(t), 10)
+		require.Len(t, logs.takeLines(t), 10)
 		l.flush()
-		lines = logs.take(t)
+		lines = logs.takeLines(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, 1, lines[0]["failures"])
 		require.Equal(t, []any{"1 × 500"}, lines[0]["errors"])
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		require.Empty(t, logs.take(t), "what was flushed is not logged again")
+		require.Empty(t, logs.takeLines(t), "flushed failures are not logged again")
 	})
 }
 
@@ -123,10 +123,10 @@ func TestPassesThatFailInMassesAreNotCalledAttempts(t *testing.T) {
 			degraded.IsDegraded = true
 			l.add(degraded) // of the same level
 		}
-		require.Len(t, logs.take(t), 2*loggedFailures)
+		require.Len(t, logs.takeLines(t), 2*loggedFailures)
 		l.flush()
 		summaries := map[any]any{}
-		for _, line := range logs.take(t) {
+		for _, line := range logs.takeLines(t) {
 			require.EqualValues(t, 2, line["failures"])
 			summaries[line["msg"]] = line["errors"]
 		}
@@ -137,7 +137,7 @@ func TestPassesThatFailInMassesAreNotCalledAttempts(t *testing.T) {
 	})
 }
 
-// askingError is an error of user code that would wait for ever if it logged while the log has its lock.
+// askingError is a user's error that logs in its Error method: it would deadlock if the log called it while holding its lock.
 type askingError struct {
 	log   *failureLog
 	asked *int
@@ -152,7 +152,7 @@ func (e askingError) Error() string {
 	return fmt.Sprintf("%d windows are open", len(e.log.windows))
 }
 
-// panickingError is one whose method panics.
+// panickingError panics in its Error method.
 type panickingError struct{}
 
 func (panickingError) Error() string { panic("no text") }
@@ -171,10 +171,10 @@ func TestMethodsOfErrorsAreCalledUnderNoLockOfTheLog(t *testing.T) {
 		known := failed("page", "x", askingError{l, &asked})
 		known.text = "as it was when the call ended"
 		l.add(known)
-		require.Equal(t, loggedFailures+1, asked, "an error that was asked is not asked again")
-		_ = logs.take(t)
+		require.Equal(t, loggedFailures+1, asked, "Error is called once")
+		_ = logs.takeLines(t)
 		l.flush()
-		lines := logs.take(t)
+		lines := logs.takeLines(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, 3, lines[0]["failures"])
 		require.ElementsMatch(t, []any{
@@ -184,7 +184,7 @@ func TestMethodsOfErrorsAreCalledUnderNoLockOfTheLog(t *testing.T) {
 	})
 }
 
-// The row may have gone on when the failure is logged: to the next attempt, or to a newer generation.
+// When the failure is logged, the row may be at the next attempt or a newer generation.
 func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 	t.Parallel()
 	var logs linesBuffer
@@ -195,7 +195,7 @@ func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "gone"}, Generation: 4, Attempt: 2, IsUnwritten: true}, row))
 	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "no", Trace: "main.go"}, Generation: 4, Attempt: 2, IsUnwritten: true}, row))
 	const superseded = "an attempt failed after its resource had gone on without it; nothing follows from it"
-	lines := logs.take(t)
+	lines := logs.takeLines(t)
 	require.Len(t, lines, 4)
 	for i, want := range []struct {
 		level, msg, err     string
@@ -214,7 +214,7 @@ func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 	}
 }
 
-// Errors that are all different, such as with an id in their text, take no more memory than some.
+// Errors that all differ, for example by an id in their text, take bounded memory.
 func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -228,9 +228,9 @@ func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 			l.add(failed("page", "x", fmt.Errorf("odd %d", loggedFailures)))
 		}
 		require.Len(t, l.windows[failureKey{kind: "page", level: slog.LevelInfo}].byError, maxCountedErrors)
-		_ = logs.take(t)
+		_ = logs.takeLines(t)
 		l.flush()
-		lines := logs.take(t)
+		lines := logs.takeLines(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, maxCountedErrors+8, lines[0]["failures"], "all are counted")
 		require.Equal(t, "5 × odd 10", lines[0]["errors"].([]any)[0])

@@ -19,8 +19,8 @@ import (
 
 var errBoom = errors.New("503 of the upstream")
 
-// flaky fails, panics or degrades by the name of its object.
-func flaky[M batchSized](_ context.Context, r *delta.Resource[loose[M]]) error {
+// workFlaky fails, panics or degrades by the name of its object.
+func workFlaky[M batchSized](_ context.Context, r *delta.Resource[loose[M]]) error {
 	switch {
 	case strings.HasPrefix(r.ObjectID, "panics"):
 		panic("index out of luck")
@@ -32,13 +32,13 @@ func flaky[M batchSized](_ context.Context, r *delta.Resource[loose[M]]) error {
 	return nil
 }
 
-// handed are the failures that an ErrorHandler was given.
+// handed collects the failures that an ErrorHandler gets.
 type handed struct {
 	mu  sync.Mutex
 	all map[string][]delta.Failure
 }
 
-func (h *handed) take(_ context.Context, f delta.Failure) {
+func (h *handed) noteFailure(_ context.Context, f delta.Failure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.all == nil {
@@ -47,7 +47,7 @@ func (h *handed) take(_ context.Context, f delta.Failure) {
 	h.all[f.Resource.ObjectID] = append(h.all[f.Resource.ObjectID], f)
 }
 
-func (h *handed) of(id string) []delta.Failure {
+func (h *handed) failuresOf(id string) []delta.Failure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.all[id]
@@ -62,10 +62,10 @@ func testFailures[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var logs logBuffer
 	var failures handed
-	config := h.config(with(&controller[loose[M]]{work: flaky[M]}))
+	config := h.config(with(&controller[loose[M]]{work: workFlaky[M]}))
 	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	config.ErrorHandler = func(ctx context.Context, f delta.Failure) {
-		failures.take(ctx, f)
+		failures.noteFailure(ctx, f)
 		delta.Logger(ctx).Info("handled")
 		if f.IsPanic {
 			panic("the handler panics too")
@@ -80,41 +80,41 @@ func testFailures[M batchSized](t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("loose", "good", synced(1))
 	for _, id := range []string{"fails", "fails-last", "panics", "hopeless"} {
-		until(t, func() bool { return len(failures.of(id)) > 0 }, id)
+		until(t, func() bool { return len(failures.failuresOf(id)) > 0 }, id)
 	}
 
-	f := failures.of("fails")[0]
+	f := failures.failuresOf("fails")[0]
 	require.Equal(t, delta.OperationWork, f.Operation)
 	require.Equal(t, "loose", f.Kind)
-	require.ErrorIs(t, f.Err, errBoom, "it is the error itself, not its text")
+	require.ErrorIs(t, f.Err, errBoom, "the error itself, not its text")
 	require.Equal(t, 1, f.Attempt)
 	require.False(t, f.IsPanic || f.IsDegraded)
 	require.Equal(t, deltatype.ResourceStateFailed, f.Resource.State)
 	require.Equal(t, "calling: 503 of the upstream", f.Resource.Errors[0].Error)
 	require.Positive(t, f.Duration)
 
-	f = failures.of("panics")[0]
+	f = failures.failuresOf("panics")[0]
 	require.True(t, f.IsPanic)
 	require.Contains(t, f.Stack, "failure_test.go")
 	panicked := new(delta.PanicError)
 	require.ErrorAs(t, f.Err, &panicked)
 	require.Equal(t, "index out of luck", panicked.Value)
 
-	require.True(t, failures.of("hopeless")[0].IsDegraded)
-	until(t, func() bool { return logs.has("the last attempt failed", "object_id=fails-last") })
+	require.True(t, failures.failuresOf("hopeless")[0].IsDegraded)
+	until(t, func() bool { return logs.hasLine("the last attempt failed", "object_id=fails-last") })
 
 	fields := []string{"kind=loose", "namespace=default", "generation=1", "attempt=1", "workflow_id="}
 	until(t, func() bool {
-		return logs.has(append(fields, "level=INFO", `msg="an attempt failed; it is tried again"`, "object_id=fails ", "503 of the upstream")...)
+		return logs.hasLine(append(fields, "level=INFO", `msg="an attempt failed; it is tried again"`, "object_id=fails ", "503 of the upstream")...)
 	})
-	require.True(t, logs.has(append(fields, "level=ERROR", "Work panicked", "object_id=panics", "failure_test.go")...))
-	require.True(t, logs.has(append(fields, "level=WARN", "degraded", "object_id=hopeless")...))
-	until(t, func() bool { return logs.has("msg=handled", "object_id=fails ") }, "the handler's context has a logger")
-	until(t, func() bool { return logs.has("level=ERROR", "the ErrorHandler panicked", "the handler panics too") })
+	require.True(t, logs.hasLine(append(fields, "level=ERROR", "Work panicked", "object_id=panics", "failure_test.go")...))
+	require.True(t, logs.hasLine(append(fields, "level=WARN", "degraded", "object_id=hopeless")...))
+	until(t, func() bool { return logs.hasLine("msg=handled", "object_id=fails ") }, "the handler's context has a logger")
+	until(t, func() bool { return logs.hasLine("level=ERROR", "the ErrorHandler panicked", "the handler panics too") })
 }
 
-// The row has nothing of them, so nothing else would show a panic.
-func TestFailuresOfWhatWentOnAreGivenToTheErrorHandler(t *testing.T) {
+// The row does not record these failures, so nothing else would show a panic.
+func TestFailuresOfSupersededAttemptsReachTheErrorHandler(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testSupersededFailures[single], testSupersededFailures[batches])
 }
@@ -139,24 +139,24 @@ func testSupersededFailures[M batchSized](t *testing.T) {
 	}
 	config := h.config(with(&controller[loose[M]]{work: work}))
 	config.Logger = logs.logger()
-	config.ErrorHandler = func(ctx context.Context, f delta.Failure) { failures.take(ctx, f) }
+	config.ErrorHandler = func(ctx context.Context, f delta.Failure) { failures.noteFailure(ctx, f) }
 	c := h.start(config)
 	for _, id := range []string{"completed", "removed"} {
 		_, err := c.Inform(t.Context(), loose[M]{Key: id}, nil)
 		require.NoError(t, err)
-		until(t, func() bool { return len(failures.of(id)) > 0 }, id)
-		f := failures.of(id)[0]
+		until(t, func() bool { return len(failures.failuresOf(id)) > 0 }, id)
+		f := failures.failuresOf(id)[0]
 		require.True(t, f.IsSuperseded, id)
 		require.True(t, f.IsPanic, id)
 		require.Contains(t, f.Stack, "failure_test.go", id)
 		require.EqualValues(t, 1, f.Generation, id)
 		require.Equal(t, 1, f.Attempt, id)
-		require.True(t, logs.has("level=ERROR", "after its resource had gone on without it", "object_id="+id+" ", "generation=1 ", "attempt=1 ", "failure_test.go"), id)
+		require.True(t, logs.hasLine("level=ERROR", "after its resource had gone on without it", "object_id="+id+" ", "generation=1 ", "attempt=1 ", "failure_test.go"), id)
 	}
 	row := h.row("loose", "completed")
 	require.Equal(t, deltatype.ResourceStateSynced, row.State)
 	require.Empty(t, row.Errors)
-	require.Len(t, failures.of("completed"), 1)
+	require.Len(t, failures.failuresOf("completed"), 1)
 }
 
 func TestFailuresInMassesAreCountedRatherThanLoggedOneByOne(t *testing.T) {
@@ -176,7 +176,7 @@ func TestFailuresInMassesAreCountedRatherThanLoggedOneByOne(t *testing.T) {
 	}}))
 	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	c := h.client(config)
-	c.SetFailureWindow(time.Hour) // it ends when the client stops
+	c.SetFailureWindow(time.Hour) // so it ends when the client stops
 	var objects []delta.Object
 	for n := range 100 {
 		objects = append(objects, loose[batches]{Key: fmt.Sprintf("m%d", n)})
@@ -188,7 +188,7 @@ func TestFailuresInMassesAreCountedRatherThanLoggedOneByOne(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 10, strings.Count(logs.String(), "an attempt failed"))
 	require.NoError(t, c.Stop(t.Context()))
-	require.True(t, logs.has("level=INFO", "more attempts of the kind have failed", "kind=loose", "failures=90", "× connection refused", "× 429"), logs.String())
+	require.True(t, logs.hasLine("level=INFO", "more attempts of the kind have failed", "kind=loose", "failures=90", "× connection refused", "× 429"), logs.String())
 	require.Equal(t, 1, strings.Count(logs.String(), "more attempts"))
 }
 
@@ -206,5 +206,5 @@ func TestAnErrorHandlerThatHangsHoldsNothingUp(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("loose", "a", inState(deltatype.ResourceStateDegraded))
 	require.NoError(t, c.Stop(t.Context()))
-	require.True(t, logs.has("the ErrorHandler has not returned"))
+	require.True(t, logs.hasLine("the ErrorHandler has not returned"))
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// startFull starts a client with a namespace, "full", that has one worker, at which Work stays until it is released.
+// startFull starts a client with a namespace "full" with one worker, whose Work blocks until release is called.
 func (g mode) startFull() (c *delta.Client, begun chan string, release func()) {
 	g.t.Helper()
 	begun, open := make(chan string, 1000), make(chan struct{})
@@ -52,27 +52,28 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		c, begun, release := g.startFull()
 		full := &delta.InformOpts{Namespace: "full"}
-		// More than may wait for a slot of their namespace in a worker.
-		crowd := temporalNames("crowd", 80)
+		// More rows than a worker lets wait for a slot of their namespace.
+		crowd := names("crowd", 80)
 		g.inform(c, full, crowd...)
-		g.informEach(c, full, temporalNames("single", 20)...)
+		g.informEach(c, full, names("single", 20)...)
 		got(t, begun)
 
-		g.informEach(c, nil, temporalNames("free", 10)...)
-		g.inform(c, nil, temporalNames("wide", 30)...)
-		for _, name := range append(temporalNames("free", 10), temporalNames("wide", 30)...) {
-			g.await(name, synced(1))
+		g.informEach(c, nil, names("free", 10)...)
+		g.inform(c, nil, names("wide", 30)...)
+		for _, name := range append(names("free", 10), names("wide", 30)...) {
+			g.awaitRow(name, synced(1))
 		}
 
-		// What is informed now is not dispatched before there is a slot. The dispatcher has looked when it has dispatched what came after.
+		// New rows of a full namespace are not dispatched before it has a slot. A row informed later in another namespace shows that the dispatcher
+		// has run.
 		var late []*deltatype.ObjectInformResult
-		for _, name := range temporalNames("late", 5) {
+		for _, name := range names("late", 5) {
 			result, err := c.Inform(t.Context(), g.object(account{Name: name}), full)
 			require.NoError(t, err)
 			late = append(late, result)
 		}
 		g.informEach(c, nil, "after")
-		g.await("after", synced(1))
+		g.awaitRow("after", synced(1))
 		for _, informed := range late {
 			row := g.row(g.kind, informed.Resource.ObjectID)
 			require.Equal(t, informed.Resource.DispatchAt, row.DispatchAt, "it is not leased")
@@ -82,13 +83,13 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 		require.Empty(t, begun, "MaxWorkers holds")
 
 		release()
-		for _, name := range append(append(crowd, temporalNames("single", 20)...), temporalNames("late", 5)...) {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+		for _, name := range append(append(crowd, names("single", 20)...), names("late", 5)...) {
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 	})
 }
 
-// Where there are always more urgent rows than one lease takes, the least urgent ones have their turn all the same.
+// Even if there are always more urgent rows than one lease takes, the least urgent ones are leased in time.
 func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -107,19 +108,19 @@ func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 		}))
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		c := g.client(config)
-		g.inform(c, &delta.InformOpts{Priority: 1}, temporalNames("urgent", 300)...)
+		g.inform(c, &delta.InformOpts{Priority: 1}, names("urgent", 300)...)
 		g.inform(c, &delta.InformOpts{Priority: 5}, "patient")
-		// They are due again as soon as they are leased.
+		// The urgent rows are due again as soon as they are leased.
 		g.exec(`CREATE FUNCTION refill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.dispatch_at := now() - interval '1 minute'; RETURN NEW; END $$;
 			CREATE TRIGGER refills BEFORE UPDATE ON delta_resource FOR EACH ROW WHEN (NEW.priority = 1) EXECUTE FUNCTION refill()`)
 		before := g.row(g.kind, "patient").DispatchAt
 		require.NoError(t, c.Start(t.Context()))
 		t.Cleanup(func() { _ = c.Stop(context.Background()) })
-		g.await("patient", func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(*before) })
+		g.awaitRow("patient", func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(*before) })
 
 		g.exec("DELETE FROM delta_resource WHERE priority = 1")
 		swallow.Store(false)
 		g.exec("UPDATE delta_resource SET dispatch_at = now()")
-		g.await("patient", synced(1))
+		g.awaitRow("patient", synced(1))
 	})
 }

@@ -15,7 +15,7 @@ import (
 	sdkpb "go.temporal.io/api/sdk/v1"
 )
 
-// silentProxy forwards connections. While it is silent it takes everything and delivers nothing, as a network that is cut does.
+// silentProxy forwards connections. While it is silent, it accepts data and delivers none, like a cut network.
 type silentProxy struct {
 	net.Listener
 	silent atomic.Bool
@@ -43,16 +43,16 @@ func newSilentProxy(t *testing.T, target string) *silentProxy {
 			p.mu.Lock()
 			p.conns = append(p.conns, in, out)
 			p.mu.Unlock()
-			go p.forward(out, in)
-			go p.forward(in, out)
+			go p.pipe(out, in)
+			go p.pipe(in, out)
 		}
 	}()
 	t.Cleanup(p.end)
 	return p
 }
 
-func (p *silentProxy) forward(to, from net.Conn) {
-	defer to.Close() //nolint:errcheck // one of two that close it
+func (p *silentProxy) pipe(to, from net.Conn) {
+	defer to.Close() //nolint:errcheck // two goroutines close it
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
@@ -68,7 +68,7 @@ func (p *silentProxy) forward(to, from net.Conn) {
 	}
 }
 
-// heal ends the silence: the connections that have lost something break, and new ones work.
+// heal ends the silence: connections that have lost data break, and new ones work.
 func (p *silentProxy) heal() {
 	p.silent.Store(false)
 	p.mu.Lock()
@@ -84,7 +84,7 @@ func (p *silentProxy) end() {
 	p.heal()
 }
 
-// poolThrough opens a pool whose connections go through a proxy.
+// poolThrough opens a pool through a proxy.
 func (h *harness) poolThrough() (*pgxpool.Pool, *silentProxy) {
 	h.t.Helper()
 	settings, err := pgxpool.ParseConfig(h.DatabaseURL)
@@ -99,8 +99,8 @@ func (h *harness) poolThrough() (*pgxpool.Pool, *silentProxy) {
 	return pool, proxy
 }
 
-// details are what the Temporal UI shows of a workflow; empty where nobody answers.
-func (h *harness) details(workflowID string) string {
+// workflowDetails returns the details that the Temporal UI shows of a workflow; empty if no worker answers.
+func (h *harness) workflowDetails(workflowID string) string {
 	h.t.Helper()
 	value, err := h.Temporal.QueryWorkflow(context.Background(), workflowID, "", "__temporal_workflow_metadata")
 	if err != nil {
@@ -111,27 +111,27 @@ func (h *harness) details(workflowID string) string {
 	return metadata.GetCurrentDetails()
 }
 
-// exec changes rows behind the engine's back.
+// exec changes rows without Delta's knowledge.
 func (h *harness) exec(statement string, args ...any) {
 	h.t.Helper()
 	_, err := h.Pool.Exec(context.Background(), statement, args...)
 	require.NoError(h.t, err)
 }
 
-// atomicCounter makes names that are not used twice.
+// atomicCounter makes unique names.
 type atomicCounter struct{ n atomic.Int64 }
 
 func (c *atomicCounter) next(prefix string) string { return prefix + strconv.FormatInt(c.n.Add(1), 10) }
 
 func stringOf(v any) string { return fmt.Sprint(v) }
 
-// got takes what must come through a channel.
+// got receives a value that must come.
 func got[T any](t *testing.T, from <-chan T, why ...any) (value T) {
 	t.Helper()
 	select {
 	case value = <-from:
 	case <-time.After(patience):
-		require.Fail(t, "what must come did not come", why...)
+		require.Fail(t, "nothing came through the channel", why...)
 	}
 	return value
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// figured is a kind whose objects say what becomes of them.
+// figured is a kind whose object names decide the outcome of Work.
 type figured struct{ account }
 
 func (figured) Kind() string { return "figured" }
@@ -42,8 +42,8 @@ func workFigured(_ context.Context, r *delta.Resource[figured]) error {
 	return nil
 }
 
-// attempts are the sums over all minutes of a kind, and how many minutes there are.
-func (h *harness) attempts(c *delta.Client, kind string) (sums map[delta.Outcome]int64, minutes int) {
+// sumAttempts returns the sums over all minutes of a kind, and the number of minutes.
+func (h *harness) sumAttempts(c *delta.Client, kind string) (sums map[delta.Outcome]int64, minutes int) {
 	h.t.Helper()
 	all, err := c.Figures(h.t.Context(), kind, time.Now().Add(-time.Hour))
 	require.NoError(h.t, err)
@@ -63,7 +63,7 @@ func (h *harness) attempts(c *delta.Client, kind string) (sums map[delta.Outcome
 	return sums, len(all)
 }
 
-func TestFiguresAddUpWhatAllClientsHaveWorked(t *testing.T) {
+func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	began := h.now()
@@ -79,11 +79,11 @@ func TestFiguresAddUpWhatAllClientsHaveWorked(t *testing.T) {
 	_, err := reader.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	until(t, func() bool {
-		return h.count("SELECT count(*)::int FROM delta_resource WHERE state IN ('synced', 'degraded', 'deleted')") == len(objects)
+		return h.countRows("SELECT count(*)::int FROM delta_resource WHERE state IN ('synced', 'degraded', 'deleted')") == len(objects)
 	})
 	require.NoError(t, one.Stop(t.Context()))
 	require.NoError(t, other.Stop(t.Context()))
-	// A third one adds to what is there.
+	// A third client adds to the stored figures.
 	third := h.start(h.config(with(&controller[figured]{work: workFigured})))
 	_, err = third.Sync(t.Context(), figured{account{Name: "later", Plan: "fine"}}, nil)
 	require.NoError(t, err)
@@ -92,12 +92,12 @@ func TestFiguresAddUpWhatAllClientsHaveWorked(t *testing.T) {
 	wanted := map[delta.Outcome]int64{
 		delta.OutcomeSynced: 8 + 8 + 8 + 1, delta.OutcomeDegraded: 8, delta.OutcomeDeleted: 8, delta.OutcomeFailed: 8, delta.OutcomeSnoozed: 8,
 	}
-	sums, minutes := h.attempts(reader, "figured")
+	sums, minutes := h.sumAttempts(reader, "figured")
 	require.Equal(t, wanted, sums)
 	require.LessOrEqual(t, minutes, int(h.now().Truncate(time.Minute).Sub(began.Truncate(time.Minute))/time.Minute)+1, "clients share the row of a minute")
 	var synced, degraded int64
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT synced, degraded FROM delta_figure WHERE minute = '-infinity'").Scan(&synced, &degraded))
-	require.Equal(t, [2]int64{25, 8}, [2]int64{synced, degraded}, "what counters are made of")
+	require.Equal(t, [2]int64{25, 8}, [2]int64{synced, degraded}, "the counters of figures")
 
 	later, err := reader.Figures(t.Context(), "", h.now().Add(time.Minute))
 	require.NoError(t, err)
@@ -110,7 +110,7 @@ func TestFiguresAddUpWhatAllClientsHaveWorked(t *testing.T) {
 	require.Len(t, all, minutes)
 }
 
-// statements counts those of a pool that have a text.
+// statements counts the statements of a pool that contain a text.
 type statements struct {
 	text string
 	n    atomic.Int64
@@ -137,7 +137,7 @@ func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
 	defer pool.Close()
 	c, err := delta.NewClient(pool, h.config(with(&controller[account]{}), with(&controller[figured]{})))
 	require.NoError(t, err)
-	c.SetFiguresInterval(100 * 365 * 24 * time.Hour) // the end of the minute does not come
+	c.SetFiguresInterval(100 * 365 * 24 * time.Hour) // so the end of the minute does not write them
 	require.NoError(t, c.Start(context.Background()))
 	for i := range 5 {
 		_, err := c.Sync(t.Context(), account{Name: fmt.Sprint(i)}, nil)
@@ -149,17 +149,17 @@ func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 	require.EqualValues(t, 1, written.n.Load())
 	for _, kind := range []string{"account", "figured"} {
-		sums, _ := h.attempts(c, kind)
+		sums, _ := h.sumAttempts(c, kind)
 		require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 5}, sums, kind)
 	}
 	idle, err := delta.NewClient(pool, h.config(with(&controller[account]{})))
 	require.NoError(t, err)
 	require.NoError(t, idle.Start(context.Background()))
 	require.NoError(t, idle.Stop(t.Context()))
-	require.EqualValues(t, 1, written.n.Load(), "a client in which nothing is worked writes nothing")
+	require.EqualValues(t, 1, written.n.Load(), "an idle client writes nothing")
 }
 
-func TestFiguresAreWrittenWhileTheClientRunsAndAgainWhereThatFails(t *testing.T) {
+func TestFiguresAreWrittenPeriodicallyAndAfterAFailure(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log lockedBuffer
@@ -168,12 +168,12 @@ func TestFiguresAreWrittenWhileTheClientRunsAndAgainWhereThatFails(t *testing.T)
 	c := h.client(config)
 	c.SetFiguresInterval(200 * time.Millisecond)
 	require.NoError(t, c.Start(context.Background()))
-	defer c.Stop(context.Background()) //nolint:errcheck // it is stopped below
+	defer c.Stop(context.Background()) //nolint:errcheck // stopped below
 	reader := h.client(h.config())
 	become := func(synced int64) {
 		t.Helper()
 		until(t, func() bool {
-			sums, _ := h.attempts(reader, "account")
+			sums, _ := h.sumAttempts(reader, "account")
 			return sums[delta.OutcomeSynced] == synced
 		})
 	}
@@ -191,7 +191,7 @@ func TestFiguresAreWrittenWhileTheClientRunsAndAgainWhereThatFails(t *testing.T)
 	_, err = c.Sync(t.Context(), account{Name: "cay"}, nil)
 	require.NoError(t, err)
 	require.NoError(t, c.Stop(t.Context()))
-	sums, _ := h.attempts(reader, "account")
+	sums, _ := h.sumAttempts(reader, "account")
 	require.Equal(t, map[delta.Outcome]int64{delta.OutcomeSynced: 3}, sums)
 }
 
@@ -205,11 +205,11 @@ func TestFiguresAreKeptForTwoDays(t *testing.T) {
 	]::timestamptz[]) AS m`)
 	require.NoError(t, err)
 	h.start(config)
-	until(t, func() bool { return h.count("SELECT count(*)::int FROM delta_figure") == 2 })
+	until(t, func() bool { return h.countRows("SELECT count(*)::int FROM delta_figure") == 2 })
 	all, err := h.client(h.config()).Figures(t.Context(), "account", time.Time{})
 	require.NoError(t, err)
 	require.Len(t, all, 1)
-	require.Equal(t, 1, h.count("SELECT count(*)::int FROM delta_figure WHERE minute = '-infinity'"), "sums stay")
+	require.Equal(t, 1, h.countRows("SELECT count(*)::int FROM delta_figure WHERE minute = '-infinity'"), "the sums are unchanged")
 }
 
 func TestDurationsAreCountedInBuckets(t *testing.T) {
@@ -224,7 +224,7 @@ func TestDurationsAreCountedInBuckets(t *testing.T) {
 	require.Equal(t, last, delta.BucketOf(1000*time.Hour))
 }
 
-// The quantiles of what was counted are those of the durations, to a factor of 2.
+// Quantiles of counted durations are exact to a factor of 2.
 func TestQuantilesOfBuckets(t *testing.T) {
 	t.Parallel()
 	durations := make([]int64, 25)
@@ -255,7 +255,7 @@ func TestQuantilesOfBuckets(t *testing.T) {
 	}
 }
 
-// Counting is on the way of every attempt.
+// Every attempt is counted, so counting must be cheap.
 func TestCountingAnAttemptTakesNoMemory(t *testing.T) {
 	pool, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/none")
 	require.NoError(t, err)
@@ -287,6 +287,6 @@ func TestManyClientsWriteFiguresAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	require.Equal(t, 3*100*clients, h.count("SELECT sum(synced)::int FROM delta_figure WHERE minute = '-infinity' AND seconds = synced AND durations[11] = synced"))
-	require.Equal(t, 3*100*clients, h.count("SELECT sum(synced)::int FROM delta_figure WHERE minute > '-infinity'"))
+	require.Equal(t, 3*100*clients, h.countRows("SELECT sum(synced)::int FROM delta_figure WHERE minute = '-infinity' AND seconds = synced AND durations[11] = synced"))
+	require.Equal(t, 3*100*clients, h.countRows("SELECT sum(synced)::int FROM delta_figure WHERE minute > '-infinity'"))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A list that was computed and came out empty must not choose everything.
+// A computed list that is empty must not choose everything.
 func TestAFilterWithAnEmptyListMatchesNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -43,7 +43,7 @@ func TestAFilterWithAnEmptyListMatchesNothing(t *testing.T) {
 	counts, err := c.Count(t.Context(), delta.Filter{Kinds: []string{}})
 	require.NoError(t, err)
 	require.Empty(t, counts)
-	require.Equal(t, 2, h.states("account")[deltatype.ResourceStateSynced])
+	require.Equal(t, 2, h.countStates("account")[deltatype.ResourceStateSynced])
 }
 
 func TestDeleteAllOfEverythingHasToBeMeant(t *testing.T) {
@@ -70,7 +70,7 @@ func TestDeleteAllOfEverythingHasToBeMeant(t *testing.T) {
 		_, err := c.DeleteAll(t.Context(), filter)
 		require.ErrorContains(t, err, "All true: must not be set together", name)
 	}
-	require.Equal(t, 2, h.states("account")[deltatype.ResourceStateScheduled])
+	require.Equal(t, 2, h.countStates("account")[deltatype.ResourceStateScheduled])
 	n, err := c.DeleteAll(t.Context(), delta.Filter{All: true, States: []deltatype.ResourceState{deltatype.ResourceStateSynced}})
 	require.NoError(t, err)
 	require.Zero(t, n)

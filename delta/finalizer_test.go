@@ -13,10 +13,10 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// What is deleted, in whichever way, is finalized once it has succeeded, and only then removed, by a client that has no Finalizer.
-func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
+// A resource that was deleted in any way is finalized until that succeeds. Only then its row is removed, even by a client without a Finalizer.
+func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
-		const listed = 25 // more than go on in workflows of their own
+		const listed = 25 // more failures than become singles
 		var mu sync.Mutex
 		tries, causes := map[string]int{}, map[deltatype.Cause]int{}
 		down := true
@@ -40,17 +40,17 @@ func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 			ChanSize: 1000, Categories: []delta.EventCategory{delta.EventCategoryObjectDeleted, delta.EventCategoryObjectFinalized},
 		})
 		defer cancel()
-		g.lists(append(temporalNames("m", listed), "stays")...)
-		g.list(c)
+		g.setUpstream(append(names("m", listed), "stays")...)
+		g.runInformer(c)
 		g.inform(c, nil, "gone", "command")
-		g.await("command", synced(1))
+		g.awaitRow("command", synced(1))
 		_, err := c.Delete(t.Context(), g.kind, "command")
 		require.NoError(t, err)
-		g.await("gone", inState(deltatype.ResourceStateDeleted))
-		g.lists("stays")
-		require.Equal(t, listed, g.list(c).Deleted)
+		g.awaitRow("gone", inState(deltatype.ResourceStateDeleted))
+		g.setUpstream("stays")
+		require.Equal(t, listed, g.runInformer(c).Deleted)
 
-		// While Finalize fails, no row is removed, although their retention has passed.
+		// While Finalize fails, no row is removed, even after its retention.
 		until(t, func() bool {
 			mu.Lock()
 			defer mu.Unlock()
@@ -62,26 +62,26 @@ func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 			}
 			return all == listed+2
 		})
-		require.Equal(t, listed+2, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		require.Equal(t, listed+2, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 		mu.Lock()
 		down = false
 		mu.Unlock()
 		// What was deleted explicitly is kept until a listing has left it out that began long enough after that.
-		until(t, func() bool { g.list(c); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		until(t, func() bool { g.runInformer(c); return g.countStates(g.kind)[deltatype.ResourceStateDeleted] == 0 })
 		mu.Lock()
 		defer mu.Unlock()
 		require.Equal(t, map[deltatype.Cause]int{deltatype.CauseUnlisted: listed, deltatype.CauseWork: 1, deltatype.CauseCommand: 1}, causes, "each once")
 		require.Zero(t, tries["stays"])
 		sent := map[delta.EventCategory]int{}
 		for range 2 * (listed + 2) {
-			sent[next(t, events).EventCategory]++
+			sent[nextEvent(t, events).EventCategory]++
 		}
 		require.Equal(t, map[delta.EventCategory]int{delta.EventCategoryObjectDeleted: listed + 2, delta.EventCategoryObjectFinalized: listed + 2}, sent)
 	})
 }
 
-// A client without a Finalizer, as an older one during a deploy, neither finalizes nor removes what is to be finalized.
-func TestAClientWithoutAFinalizerLeavesWhatIsToBeFinalized(t *testing.T) {
+// A client without a Finalizer, such as an older one during a deploy, neither finalizes nor removes deleted resources.
+func TestAClientWithoutAFinalizerLeavesDeletedResources(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		work := func(context.Context, job) error { return nil }
 		finalize := make(chan string, 10)
@@ -91,25 +91,25 @@ func TestAClientWithoutAFinalizerLeavesWhatIsToBeFinalized(t *testing.T) {
 		}
 		require.NoError(t, g.startFinalizing(briefRetentions, work, finalizes).Stop(t.Context()))
 		older := g.startListed(briefRetentions, work)
-		require.True(t, g.logs.has("has no Finalizer", "kind="+g.kind))
+		require.True(t, g.logs.hasLine("has no Finalizer", "kind="+g.kind))
 		g.inform(older, nil, "ann", "bob")
-		g.await("bob", synced(1))
-		g.await("ann", synced(1))
+		g.awaitRow("bob", synced(1))
+		g.awaitRow("ann", synced(1))
 		n, err := older.DeleteAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
-		// Others are worked meanwhile: the dispatcher has looked, and left them.
+		// Other resources are worked meanwhile, so the dispatcher has skipped the deleted ones.
 		g.inform(older, nil, "eve")
-		g.await("eve", synced(1))
-		require.Equal(t, 2, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		g.awaitRow("eve", synced(1))
+		require.Equal(t, 2, g.countStates(g.kind)[deltatype.ResourceStateDeleted])
 		require.NoError(t, older.Stop(t.Context()))
 
 		newer := g.startFinalizing(briefRetentions, work, finalizes)
-		g.lists("eve")
+		g.setUpstream("eve")
 		// What was deleted explicitly is kept until a listing has left it out that began long enough after that.
-		until(t, func() bool { g.list(newer); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
-		g.await("ann", gone)
-		g.await("bob", gone)
+		until(t, func() bool { g.runInformer(newer); return g.countStates(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		g.awaitRow("ann", isGone)
+		g.awaitRow("bob", isGone)
 		require.Len(t, finalize, 2, "each once")
 	})
 }
@@ -123,16 +123,16 @@ func TestTheIdempotencyKeyOfFinalizeIsAnotherOne(t *testing.T) {
 	require.NotEqual(t, work, r.IdempotencyKey())
 }
 
-// A Finalize that takes long keeps its claim: what ends the context of Work, a command delete, does not end it.
+// A long Finalize keeps its claim: a delete command, which ends the context of Work, does not end that of Finalize.
 func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		ended := make(chan error, 10)
-		short := func(c *delta.Config) { // three renewals take 7 s, and a machine that stands still for 10 s loses no claim
+		short := func(c *delta.Config) { // three renewals take 7 s, and a stall of 10 s loses no claim
 			c.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 6 * time.Second}}
 		}
 		c := g.startFinalizing(short, func(context.Context, job) error { return nil }, func(ctx context.Context, _ job) error {
 			seen := map[string]bool{}
-			until(t, func() bool { // the second renewal comes after what the first one has found was acted on
+			until(t, func() bool { // by the second renewal, the result of the first has been acted on
 				var renewed *string
 				err := g.Pool.QueryRow(context.WithoutCancel(ctx), `SELECT max(c.claimed_until)::text FROM delta_claim c
 					JOIN delta_resource r ON r.claim = c.id`).Scan(&renewed)
@@ -145,16 +145,16 @@ func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 			return nil
 		})
 		g.inform(c, nil, "ann")
-		g.await("ann", synced(1))
+		g.awaitRow("ann", synced(1))
 		_, err := c.Delete(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
 		require.NoError(t, <-ended)
-		g.await("ann", func(r *deltatype.ResourceRow) bool { return r != nil && *r.Finalized })
+		g.awaitRow("ann", func(r *deltatype.ResourceRow) bool { return r != nil && *r.Finalized })
 		require.Empty(t, ended, "once")
 	})
 }
 
-// finalizingMany is given many resources in one call of Work, and one in each of Finalize.
+// finalizingMany has a WorkBatch, and a Finalize for single resources.
 type finalizingMany struct {
 	finalizing[keptBatched]
 	worked chan int
@@ -163,7 +163,7 @@ type finalizingMany struct {
 func (f finalizingMany) WorkBatch(_ context.Context, all []*delta.Resource[keptBatched]) []error {
 	for _, r := range all {
 		if r.State == deltatype.ResourceStateDeleted {
-			return nil // it is not for Work
+			return nil // not for Work
 		}
 	}
 	f.worked <- len(all)
@@ -182,7 +182,7 @@ func TestABatchOfAKindWithWorkBatchFinalizesEachByItself(t *testing.T) {
 	})
 	c := h.start(config)
 	object := func(name string) delta.Object { return keptBatched{account{Name: name}} }
-	old, fresh := temporalNames("old", 5), temporalNames("new", 5)
+	old, fresh := names("old", 5), names("new", 5)
 	inform := func(names []string) {
 		var objects []delta.Object
 		for _, name := range names {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// recorder is a database whose answers wait for the test.
+// recorder is a database whose answers the test delays.
 type recorder struct {
 	groupCommit
 
@@ -61,7 +61,7 @@ func (r *recorder) write(ctx context.Context, set []deltatype.ObjectInformParams
 	}
 }
 
-// start informs in the background and returns when that is under way.
+// start informs in the background, and returns once the inform is in progress.
 func (r *recorder) start(ctx context.Context, all *sync.WaitGroup, id string, answered func(*deltatype.ObjectInformResult, error)) {
 	before := r.seen()
 	all.Go(func() {
@@ -72,7 +72,7 @@ func (r *recorder) start(ctx context.Context, all *sync.WaitGroup, id string, an
 	}
 }
 
-// seen counts the calls that are under way.
+// seen returns the number of calls in progress.
 func (r *recorder) seen() (calls int) {
 	r.mu.Lock()
 	for _, set := range r.sets {
@@ -84,7 +84,7 @@ func (r *recorder) seen() (calls int) {
 	return calls + len(r.waiting)
 }
 
-func own(t *testing.T, id string) func(*deltatype.ObjectInformResult, error) {
+func requireOwn(t *testing.T, id string) func(*deltatype.ObjectInformResult, error) {
 	return func(result *deltatype.ObjectInformResult, err error) {
 		if err != nil || result.Resource.ObjectID != id {
 			t.Errorf("%s: %+v %v", id, result, err)
@@ -97,13 +97,13 @@ func TestCallsThatComeMeanwhileAreOneStatement(t *testing.T) {
 	r := newRecorder()
 	var all sync.WaitGroup
 	for _, id := range []string{"first", "second", "a", "b", "a", "c"} {
-		r.start(t.Context(), &all, id, own(t, id))
+		r.start(t.Context(), &all, id, requireOwn(t, id))
 	}
 	close(r.hold)
 	all.Wait()
 	r.wait()
 	require.ElementsMatch(t, [][]string{{"first"}, {"second"}}, r.sets[:2])
-	require.ElementsMatch(t, [][]string{{"a", "b", "c"}, {"a"}}, r.sets[2:], "an object is in a statement once")
+	require.ElementsMatch(t, [][]string{{"a", "b", "c"}, {"a"}}, r.sets[2:], "a statement has an object once")
 }
 
 func TestAStatementIsBounded(t *testing.T) {
@@ -112,7 +112,7 @@ func TestAStatementIsBounded(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range maxUngrouped + maxGroupSize + 1 {
 		id := fmt.Sprint(i)
-		r.start(t.Context(), &all, id, own(t, id))
+		r.start(t.Context(), &all, id, requireOwn(t, id))
 	}
 	close(r.hold)
 	all.Wait()
@@ -120,13 +120,13 @@ func TestAStatementIsBounded(t *testing.T) {
 	require.ElementsMatch(t, []int{maxGroupSize, 1}, []int{len(r.sets[maxUngrouped]), len(r.sets[maxUngrouped+1])})
 }
 
-func TestWhatFailsTogetherIsWrittenAlone(t *testing.T) {
+func TestInformsThatFailTogetherAreWrittenAlone(t *testing.T) {
 	t.Parallel()
 	r := newRecorder()
 	r.fail = errors.New("one of them is bad")
 	var all sync.WaitGroup
 	for _, id := range []string{"first", "second", "a", "b"} {
-		r.start(t.Context(), &all, id, own(t, id))
+		r.start(t.Context(), &all, id, requireOwn(t, id))
 	}
 	close(r.hold)
 	all.Wait()
@@ -139,7 +139,9 @@ func TestAStatementThatIsStuckKeepsNobodyBack(t *testing.T) {
 	r.stuckAfter = 200 * time.Millisecond
 	var all sync.WaitGroup
 	for _, id := range []string{"first", "second", "a"} {
-		all.Go(func() { own(t, id)(r.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: id})) })
+		all.Go(func() {
+			requireOwn(t, id)(r.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: id}))
+		})
 	}
 	require.Eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.sets) == 3 }, 3*time.Minute, time.Millisecond)
 	close(r.hold)
@@ -168,8 +170,8 @@ func TestAStatementEndsWhenNobodyWaitsForItAnyLonger(t *testing.T) {
 	require.Zero(t, r.running)
 }
 
-// A client that stops waits for what it has under way, and others go on informing with it.
-func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
+// A stopping client waits for informs in progress, while other goroutines continue to inform with it.
+func TestWaitingDoesNotIncludeLaterInforms(t *testing.T) {
 	t.Parallel()
 	answered := newRecorder()
 	close(answered.hold)
@@ -180,7 +182,7 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 	require.NoError(t, err)
 	settings.ConnConfig.DialFunc = func(context.Context, string, string) (net.Conn, error) {
 		if !over.Load() {
-			told.notifySoon("k") // so that there is more to tell whenever a round ends
+			told.notifySoon("k") // so that there is always another round
 		}
 		return nil, errors.New("nowhere")
 	}
@@ -199,7 +201,7 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 			_, _ = answered.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: fmt.Sprint(i)})
 		})
 	}
-	// What comes later goes on until these have waited: if they waited for it too, it would go on for ever.
+	// Later informs continue until these waits return: waiting for them too would never end.
 	var waiting sync.WaitGroup
 	for range 8 {
 		waiting.Go(func() {
@@ -221,7 +223,7 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 	}()
 	select {
 	case <-waited:
-	case <-time.After(3 * time.Minute): // as long as tests of a busy machine wait
+	case <-time.After(3 * time.Minute): // as long as other tests wait on a busy machine
 		t.Error("what comes later is waited for")
 	}
 	over.Store(true)

@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// unconnected makes a client that is only told what has happened.
-func unconnected(t *testing.T, config *delta.Config) *delta.Client {
+// newUnconnected returns a client without connections, which only handles events.
+func newUnconnected(t *testing.T, config *delta.Config) *delta.Client {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), "postgres://localhost/nothing-connects")
 	require.NoError(t, err)
@@ -26,7 +26,7 @@ func unconnected(t *testing.T, config *delta.Config) *delta.Client {
 	return c
 }
 
-// failed is an attempt that has failed, of an object of a size.
+// failed returns a failed attempt of an object of a size.
 func failed(name string, size int) activities.Observation {
 	row := &deltatype.ResourceRow{ObjectKind: "account", ObjectID: name, Namespace: "default", Attempt: 1, EncodedObject: make([]byte, size)}
 	return activities.Observation{
@@ -35,7 +35,7 @@ func failed(name string, size int) activities.Observation {
 	}
 }
 
-// callbacks is a Telemetry and a log handler that call functions for what was dropped.
+// callbacks is a Telemetry and a log handler that call functions for dropped events.
 type callbacks struct {
 	free
 	dropped func(delta.DroppedMeasurement)
@@ -58,8 +58,8 @@ func (c *callbacks) Handle(_ context.Context, r slog.Record) error {
 func (c *callbacks) WithAttrs([]slog.Attr) slog.Handler { return c }
 func (c *callbacks) WithGroup(string) slog.Handler      { return c }
 
-// ends sees that something ends, which a lock might keep from it.
-func ends(t *testing.T, why string, do func()) {
+// requireEnds fails the test if do does not return, for example because of a lock.
+func requireEnds(t *testing.T, why string, do func()) {
 	t.Helper()
 	ended := make(chan struct{})
 	go func() {
@@ -76,8 +76,8 @@ func ends(t *testing.T, why string, do func()) {
 	}, why)
 }
 
-// Telemetry and the Logger are user code: they may ask the client for something that needs the lock of subscriptions.
-func TestWhatIsToldOfDroppedEventsMaySubscribe(t *testing.T) {
+// Telemetry and the Logger are user code: they may call the client, which needs the lock of subscriptions.
+func TestAHandlerOfDroppedEventsMaySubscribe(t *testing.T) {
 	t.Parallel()
 	var c *delta.Client
 	var counted, subscribed atomic.Int64
@@ -98,33 +98,33 @@ func TestWhatIsToldOfDroppedEventsMaySubscribe(t *testing.T) {
 			}
 		},
 	}
-	c = unconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(user)})
+	c = newUnconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(user)})
 	full := &delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{delta.EventCategoryObjectFailed}}
 	_, cancel := c.SubscribeConfig(full)
 	c.SubscribeConfig(full)
-	ends(t, "events are handed out", func() {
+	requireEnds(t, "events are handed out", func() {
 		for range 3 {
 			c.Observe(failed("ann", 1))
 		}
 	})
 	require.EqualValues(t, 2*2, counted.Load(), "both subscriptions hold one of three")
 	require.EqualValues(t, 2+2, subscribed.Load(), "Telemetry was called for two events, and the log has a line for each subscription")
-	ends(t, "a subscription is cancelled", cancel)
-	ends(t, "the client stops", func() { require.NoError(t, c.Stop(context.Background())) })
-	require.EqualValues(t, 2+2+2, subscribed.Load(), "each has ended with a line in the log")
+	requireEnds(t, "a subscription is cancelled", cancel)
+	requireEnds(t, "the client stops", func() { require.NoError(t, c.Stop(context.Background())) })
+	require.EqualValues(t, 2+2+2, subscribed.Load(), "each drop is logged")
 }
 
-// The ErrorHandler goes on while Telemetry is told of what it has not got.
-func TestTheErrorHandlerGoesOnWhileTelemetryIsTold(t *testing.T) {
+// The ErrorHandler continues while Telemetry is told of the failures that were dropped.
+func TestTheErrorHandlerRunsBesideTelemetry(t *testing.T) {
 	t.Parallel()
 	release, handled := make(chan struct{}), make(chan string, 10)
 	user := &callbacks{dropped: func(m delta.DroppedMeasurement) {
 		require.Equal(t, delta.DroppedMeasurement{What: "failures", Count: 1}, m)
 		close(release)
 		<-handled
-		require.Equal(t, "second", <-handled, "it was called for the next one meanwhile")
+		require.Equal(t, "second", <-handled, "the ErrorHandler got the next failure meanwhile")
 	}}
-	c := unconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(slog.DiscardHandler), ErrorHandler: func(_ context.Context, f delta.Failure) {
+	c := newUnconnected(t, &delta.Config{Telemetry: user, Logger: slog.New(slog.DiscardHandler), ErrorHandler: func(_ context.Context, f delta.Failure) {
 		<-release
 		handled <- f.Resource.ObjectID
 	}})
@@ -132,11 +132,11 @@ func TestTheErrorHandlerGoesOnWhileTelemetryIsTold(t *testing.T) {
 	c.Observe(failed("first", 1))
 	until(t, func() bool { return c.Handed() == 0 })
 	c.Observe(failed("second", 8_000))
-	ends(t, "a failure is dropped", func() { c.Observe(failed("third", 8_000)) })
+	requireEnds(t, "a failure is dropped", func() { c.Observe(failed("third", 8_000)) })
 	require.NoError(t, c.Stop(context.Background()))
 }
 
-// What waits for the ErrorHandler is bounded by its size too, and what is dropped is counted and logged, also if the handler never returns.
+// Failures that wait for the ErrorHandler are bounded in size too. Dropped ones are counted and logged, even if the handler never returns.
 func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 	t.Parallel()
 	var logs logBuffer
@@ -151,15 +151,15 @@ func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 			handled = append(handled, f.Resource.ObjectID)
 		},
 	}
-	c := unconnected(t, config)
+	c := newUnconnected(t, config)
 	c.SetMostHandedBytes(11_000)
 	c.Observe(failed("larger than the bound", 20_000))
-	until(t, func() bool { return c.Handed() == 0 }) // the handler has it
+	until(t, func() bool { return c.Handed() == 0 }) // the handler has got it
 	c.Observe(failed("a", 4_000))
 	c.Observe(failed("b", 4_000))
 	require.Equal(t, 2*(4_000+1<<10), c.Handed())
 	c.Observe(failed("c", 4_000))
-	until(t, func() bool { return logs.has("level=WARN", "the ErrorHandler is too slow", "failures=1") })
+	until(t, func() bool { return logs.hasLine("level=WARN", "the ErrorHandler is too slow", "failures=1") })
 	c.Observe(failed("d", 4_000))
 	require.EqualValues(t, 2, dropped.Load())
 	require.Equal(t, 1, strings.Count(logs.String(), "too slow"), "not for each of them")
@@ -167,5 +167,5 @@ func TestFailuresThatWaitForTheErrorHandlerHaveABoundInBytes(t *testing.T) {
 	require.NoError(t, c.Stop(context.Background()))
 	require.Equal(t, []string{"larger than the bound", "a", "b"}, handled)
 	require.Zero(t, c.Handed())
-	require.Equal(t, 2, strings.Count(logs.String(), "too slow"), "what was not logged yet is logged by Stop")
+	require.Equal(t, 2, strings.Count(logs.String(), "too slow"), "Stop logs the remaining drops")
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// The answer of the activity that waits is lost: it is asked once more, and what it has counted is still there.
-func TestARunInTheForegroundWhoseAnswerIsLostStillTellsWhatDegraded(t *testing.T) {
+// The answer of the waiting activity is lost: it runs again, and still has its count.
+func TestALostAnswerDoesNotHideDegradedResourcesOfARun(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	var lost atomic.Bool
@@ -40,7 +40,7 @@ func TestARunInTheForegroundWhoseAnswerIsLostStillTellsWhatDegraded(t *testing.T
 				return invoke(ctx, method, req, reply, cc, opts...)
 			}))
 	}))}
-	outside := &upstream[mirror]{all: mirrors(10)}
+	outside := &upstream[mirror]{all: newMirrors(10)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(_ context.Context, r *delta.Resource[mirror]) error {
 		if r.ObjectID == "m003" || r.ObjectID == "m007" {
 			return delta.ResourceDegrade(errors.New("hopeless"))
@@ -51,10 +51,10 @@ func TestARunInTheForegroundWhoseAnswerIsLostStillTellsWhatDegraded(t *testing.T
 	require.ErrorContains(t, err, "2 of 10 resources degraded: m003, m007")
 	require.True(t, lost.Load(), "an answer was lost")
 	require.Equal(t, 10, run.Listed)
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_listing") == 0 }, "what was recorded for it is removed")
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_listing") == 0 }, "the run's record is removed")
 }
 
-// secretive objects have ids that Temporal must not know; there is one that Postgres cannot store.
+// secretive is a kind whose ids Temporal must not have. One of its objects cannot be stored by Postgres.
 type secretive struct {
 	mirror
 	Amount jsonNumber `json:"amount"`
@@ -76,8 +76,8 @@ func (n *jsonNumber) UnmarshalJSON(data []byte) error {
 
 func (secretive) Kind() string { return "secretive" }
 
-// all finds the workflows of a prefix, those that have ended too.
-func (h *harness) all() (ids map[string]string) {
+// findWorkflows returns the workflows of a prefix, closed ones too, by run.
+func (h *harness) findWorkflows() (ids map[string]string) {
 	h.t.Helper()
 	ids = map[string]string{} // by run
 	request := &workflowservice.ListWorkflowExecutionsRequest{Namespace: h.TemporalNamespace, Query: "WorkflowId STARTS_WITH '" + h.Prefix + "'"}
@@ -119,7 +119,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	config.Logger = logs.logger()
 	c := h.start(config)
 
-	// Runs of the informer: one with objects that are refused, one that fails, and one some of whose resources degrade.
+	// Runs of the informer: one with refused objects, one that fails, and one with resources that degrade.
 	list := func(names ...string) (all []secretive) {
 		for _, name := range names {
 			all = append(all, secretive{mirror: mirror{Name: secret + name}})
@@ -138,10 +138,10 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	r, err := run()
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Refused)
-	require.True(t, logs.has("a listing names objects that cannot be taken", "refused=3"))
+	require.True(t, logs.hasLine("a listing names objects that cannot be taken", "refused=3"))
 	require.NotContains(t, logs.String(), secret)
 	outside.set(list("-ok", "-fails", "-panics", "-degrades")...)
-	outside.breaks(errors.New("the page of " + secret + " is gone"))
+	outside.failWith(errors.New("the page of " + secret + " is gone"))
 	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "secretive"}, nil))
 	until(t, func() bool {
 		passes, err := c.InformPasses(t.Context(), "secretive", "", 1)
@@ -149,14 +149,14 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		runs[passes[0].RunID] = true
 		return strings.Contains(passes[0].Error, secret)
 	}, "its history has the error")
-	outside.breaks(nil)
+	outside.failWith(nil)
 	_, err = run()
 	require.ErrorContains(t, err, "1 of 4 resources degraded: #")
 	require.NotContains(t, err.Error(), secret)
 
 	// Singles and batches.
 	var members []string
-	for _, name := range append(temporalNames("-ok", 30), "-fails", "-panics", "-degrades") {
+	for _, name := range append(names("-ok", 30), "-fails", "-panics", "-degrades") {
 		members = append(members, secret+name)
 	}
 	_, err = c.InformMany(t.Context(), manyBatched(members...), nil)
@@ -168,10 +168,10 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		})
 		workflowIDs[row.WorkflowID] = true
 	}
-	for _, name := range []string{"-fails", "-panics", "-degrades"} { // whose failures are counted below
+	for _, name := range []string{"-fails", "-panics", "-degrades"} { // their failures are counted below
 		workflowIDs[h.row("secretive", secret+name).WorkflowID] = true
 	}
-	// Signals that are refused.
+	// Refused signals.
 	for kind, id := range map[string]string{"secretive": secret + "-degrades", "batched": secret + "-fails"} {
 		row := h.row(kind, id)
 		command, says := "invalidate", "Refused: invalidate"
@@ -179,21 +179,21 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 			command, says = "retry", "Refused: retry"
 		}
 		require.NoError(t, h.Temporal.SignalWorkflow(t.Context(), row.WorkflowID, "", command, nil))
-		until(t, func() bool { return strings.Contains(h.details(row.WorkflowID), says) }, "%s", row.WorkflowID)
+		until(t, func() bool { return strings.Contains(h.workflowDetails(row.WorkflowID), says) }, "%s", row.WorkflowID)
 	}
 
-	// A run that no longer lists what there is, and says which that is.
+	// A run whose listing omits a resource, and names it.
 	outside.set(list("-ok")...)
 	r, err = run()
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Deleted)
 	until(t, func() bool {
-		return strings.Contains(h.details(r.WorkflowID), "because they are not listed any more: 3. #")
+		return strings.Contains(h.workflowDetails(r.WorkflowID), "because they are not listed any more: 3. #")
 	})
 
 	var found map[string]string
 	until(t, func() bool {
-		found = h.all()
+		found = h.findWorkflows()
 		open := map[string]bool{}
 		for run, id := range found {
 			open[run], open[id] = true, true
@@ -206,11 +206,11 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 			}
 		}
 		return true
-	}, "visibility has them all")
+	}, "visibility lists all workflows")
 	failures := 0
 	for runID, id := range found {
 		require.NotContains(t, id, secret)
-		require.NotContains(t, h.details(id), secret, id)
+		require.NotContains(t, h.workflowDetails(id), secret, id)
 		events := h.Temporal.GetWorkflowHistory(t.Context(), id, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 		for events.HasNext() {
 			event, err := events.Next()

@@ -24,29 +24,27 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// setPollPatience sets how long the SDK's pollers bear an error that they take for final, before their worker gives up. The SDK has it for
-// tests, in a package that others cannot import.
-//
-//go:linkname setPollPatience go.temporal.io/sdk/internal.SetRetryLongPollGracePeriod
+// setPollPatience sets how long the SDK's pollers retry an error that they consider final, before their worker gives up. The SDK has it for tests, in
+// a package that others cannot import.
 func setPollPatience(patience time.Duration)
 
-// It holds for the process, and may not be changed while a worker runs. Soaks have the SDK's own, two minutes.
+// It applies to the process, and must not change while a worker runs. Soaks keep the SDK's value, two minutes.
 func init() {
 	if os.Getenv("DELTA_SOAK") == "" {
 		setPollPatience(time.Second)
 	}
 }
 
-// absence makes all calls of Temporal by one client fail from some time on.
+// absence makes all calls to Temporal by one client fail from some time on.
 type absence struct {
-	// err is what they fail with: a namespace that is gone, by default.
+	// err is the error of these calls: by default, a namespace that does not exist.
 	err   error
 	mu    sync.Mutex
 	gone  bool
 	calls map[*context.CancelFunc]struct{}
 }
 
-// begin ends what is under way, and refuses what follows.
+// begin ends calls in progress, and refuses later ones.
 func (a *absence) begin() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -62,8 +60,8 @@ func (a *absence) end() {
 	a.gone = false
 }
 
-// enter takes in that a call begins, and reports whether the namespace is gone.
-func (a *absence) enter(cancel *context.CancelFunc) (gone bool) {
+// beginCall notes the beginning of a call, and reports whether the namespace is gone.
+func (a *absence) beginCall(cancel *context.CancelFunc) (gone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.calls == nil {
@@ -73,7 +71,7 @@ func (a *absence) enter(cancel *context.CancelFunc) (gone bool) {
 	return a.gone
 }
 
-func (a *absence) leave(cancel *context.CancelFunc) (gone bool) {
+func (a *absence) endCall(cancel *context.CancelFunc) (gone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.calls, cancel)
@@ -83,12 +81,12 @@ func (a *absence) leave(cancel *context.CancelFunc) (gone bool) {
 func (a *absence) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	gone := a.enter(&cancel)
+	gone := a.beginCall(&cancel)
 	var err error
 	if !gone {
 		err = invoke(ctx, method, req, reply, cc, opts...)
 	}
-	if a.leave(&cancel) || gone {
+	if a.endCall(&cancel) || gone {
 		return serviceerror.ToStatus(cmp.Or(a.err, serviceerror.NewNamespaceNotFound("gone"))).Err()
 	}
 	return err
@@ -111,14 +109,14 @@ const (
 	pollsAgain = "a Temporal worker polls again"
 )
 
-// says waits until something was logged so many times.
-func (b *logBuffer) says(t *testing.T, text string, times int) {
+// awaitText waits until a text was logged a number of times.
+func (b *logBuffer) awaitText(t *testing.T, text string, times int) {
 	t.Helper()
 	until(t, func() bool { return strings.Count(b.String(), text) >= times }, text)
 }
 
-// The namespace of Temporal is gone for longer than the SDK's workers bear, while Work runs. Others take their place; Work that runs on the old
-// one goes on, and is not called twice.
+// Temporal's namespace is gone for longer than the SDK's workers retry, while Work runs. New workers replace them. Work on the old ones continues,
+// and is not called twice.
 func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -128,10 +126,10 @@ func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	h := newHarness(t)
 	var away absence
 	var logs logBuffer
-	w := hold(t, &meter{})
+	w := newHeldWork(t, &meter{})
 	config := h.config(with(&controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
 		return w.work(ctx, job{ResourceRow: r.ResourceRow, Object: r.Object.account})
-	}}), with(lister("a")))
+	}}), with(newLister("a")))
 	config.Temporal, config.Logger = h.temporalWith(away.intercept), logs.logger()
 	c := h.start(config)
 	_, err := c.Sync(t.Context(), brief{account{Name: "before"}}, nil)
@@ -141,17 +139,17 @@ func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	receive(t, w.began)
 
 	away.begin()
-	logs.says(t, gaveUp, 4) // two kinds, each with a worker for resources and one for its informer
+	logs.awaitText(t, gaveUp, 4) // two kinds, each with a worker for resources and one for its informer
 	require.Contains(t, partsOf(c.Health(t.Context())), delta.HealthTemporal)
 	away.end()
-	logs.says(t, pollsAgain, 4)
+	logs.awaitText(t, pollsAgain, 4)
 
 	_, err = c.Inform(t.Context(), brief{account{Name: "after"}}, nil)
 	require.NoError(t, err)
 	h.eventually("brief", "after", synced(1))
 	w.release()
 	row := h.eventually("brief", "long", synced(1))
-	require.Empty(t, row.Errors, "the old worker has ended what it began")
+	require.Empty(t, row.Errors, "the old worker has finished its Work")
 	require.Equal(t, 1, w.callsOf(t, "long"))
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
 	require.NoError(t, err, "the informer's worker has been replaced too")
@@ -168,7 +166,7 @@ func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
 		return
 	}
 	h := newHarness(t)
-	_ = h.row("account", "nobody") // the harness's own connections are there before
+	_ = h.row("account", "nobody") // opens the harness's own connections before
 	before := goleak.IgnoreCurrent()
 	for _, isBack := range []bool{false, true} {
 		var away absence
@@ -179,10 +177,10 @@ func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
 		c := h.client(config)
 		require.NoError(t, c.Start(context.Background()))
 		away.begin()
-		logs.says(t, gaveUp, 2)
+		logs.awaitText(t, gaveUp, 2)
 		if isBack {
 			away.end()
-			logs.says(t, pollsAgain, 2)
+			logs.awaitText(t, pollsAgain, 2)
 		}
 		require.NoError(t, c.Stop(context.Background()))
 		temporal.Close()
@@ -192,7 +190,7 @@ func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
 	until(t, func() bool { left = goleak.Find(before); return left == nil }, "%s", shown[error]{&left})
 }
 
-// What a right that was taken away costs: polls fail, no worker gives up, and all is well when it is given back.
+// If a permission is revoked, polls fail, but no worker gives up, and everything works when it is granted again.
 func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -207,7 +205,7 @@ func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
 		err := c.Health(t.Context())
 		return err != nil && strings.Contains(err.Error(), "the key was revoked")
 	})
-	time.Sleep(3 * time.Second) // longer than pollers bear what they take for final
+	time.Sleep(3 * time.Second) // longer than pollers retry final errors
 	denied.end()
 	_, err := c.Inform(t.Context(), account{Name: "after"}, nil)
 	require.NoError(t, err)
@@ -216,7 +214,7 @@ func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
 	until(t, func() bool { return c.Health(t.Context()) == nil })
 }
 
-// The real thing: the namespace is deleted, and made again after four minutes.
+// A real deletion of the namespace, which is created again after four minutes.
 func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	soak.Only(t)
 	t.Parallel()
@@ -235,10 +233,10 @@ func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(temporal.Close)
 	var logs logBuffer
-	config := h.config(with(&controller[account]{}), with(lister("a")))
+	config := h.config(with(&controller[account]{}), with(newLister("a")))
 	config.Temporal, config.TemporalNamespace, config.Logger, config.MaintenanceJobInterval = temporal, name, logs.logger(), 5*time.Second
 	c := h.client(config)
-	until(t, func() bool { return c.Start(context.Background()) == nil }) // the server learns of a namespace within some seconds
+	until(t, func() bool { return c.Start(context.Background()) == nil }) // the server notices a new namespace within some seconds
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	row, err := c.Sync(t.Context(), account{Name: "before"}, nil)
 	require.NoError(t, err)
@@ -247,7 +245,7 @@ func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 	_, err = h.Temporal.OperatorService().DeleteNamespace(t.Context(), &operatorservice.DeleteNamespaceRequest{Namespace: name})
 	require.NoError(t, err)
 	gone := time.Now()
-	logs.says(t, gaveUp, 4)
+	logs.awaitText(t, gaveUp, 4)
 	require.Error(t, c.Health(t.Context()))
 	time.Sleep(time.Until(gone.Add(4 * time.Minute)))
 	createNamespace()

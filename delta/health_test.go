@@ -23,7 +23,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// partsOf are the parts that are not well.
+// partsOf returns the unhealthy parts of an error.
 func partsOf(err error) (parts []delta.HealthPart) {
 	if err == nil {
 		return nil
@@ -40,24 +40,25 @@ func partsOf(err error) (parts []delta.HealthPart) {
 	return parts
 }
 
-// probe asks a probe, and returns its answer.
-func probe(c *delta.Client, path string) (status int, body string) {
+// askProbe returns the answer of a probe.
+func askProbe(c *delta.Client, path string) (status int, body string) {
 	answer := httptest.NewRecorder()
 	delta.Probes(c).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
 	return answer.Code, answer.Body.String()
 }
 
-// awaitProbes waits until both probes answer so: a busy Postgres or Temporal may answer one look too late. What is to be alive is so at each look.
+// awaitProbes waits until both probes have these answers. A busy Postgres or Temporal may answer one check too late. A client that must be alive is
+// so at each check.
 func awaitProbes(t *testing.T, c *delta.Client, live, ready int) {
 	t.Helper()
 	var said [2]string
 	until(t, func() bool {
 		var alive, isReady int
-		alive, said[0] = probe(c, "/livez")
+		alive, said[0] = askProbe(c, "/livez")
 		if live == isUp {
 			require.Equal(t, isUp, alive, said[0])
 		}
-		isReady, said[1] = probe(c, "/readyz")
+		isReady, said[1] = askProbe(c, "/readyz")
 		return alive == live && isReady == ready
 	}, "%s", shown[[2]string]{&said})
 }
@@ -72,8 +73,8 @@ func healthSays(t *testing.T, c *delta.Client, text string) {
 	}, "%s", shown[error]{&err})
 }
 
-// becomes waits until exactly these parts are not well, in this order.
-func becomes(t *testing.T, c *delta.Client, parts ...delta.HealthPart) {
+// awaitParts waits until exactly these parts are unhealthy, in this order.
+func awaitParts(t *testing.T, c *delta.Client, parts ...delta.HealthPart) {
 	t.Helper()
 	var err error
 	until(t, func() bool {
@@ -96,7 +97,7 @@ const (
 	isDown = http.StatusServiceUnavailable
 )
 
-// From its beginning to its end, with a Start that fails and one that takes long.
+// From NewClient to Stop, with a Start that fails and a slow one.
 func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -105,7 +106,7 @@ func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	address := "127.0.0.1:1"
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = nil
-	config.ContextPropagators = []workflow.ContextPropagator{} // so that NewClient does not ask TemporalOptions for any
+	config.ContextPropagators = []workflow.ContextPropagator{} // so that NewClient does not call TemporalOptions
 	config.TemporalOptions = func(o *client.Options) {
 		o.HostPort, o.Logger = address, quiet{}
 		entered <- struct{}{}
@@ -131,7 +132,7 @@ func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	<-entered
 	leave <- struct{}{}
 	require.NoError(t, receive(t, started))
-	becomes(t, c)
+	awaitParts(t, c)
 	awaitProbes(t, c, isUp, isUp)
 	require.NoError(t, c.Err())
 	select {
@@ -171,14 +172,14 @@ func TestErrIsThatOfAStopThatCutWorkOff(t *testing.T) {
 	defer cancel()
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.Stop(ctx) }()
-	becomes(t, c, delta.HealthClient) // it is stopping, or has stopped
+	awaitParts(t, c, delta.HealthClient) // stopping or stopped
 	require.ErrorIs(t, receive(t, stopped), context.DeadlineExceeded)
 	<-c.Done()
 	require.ErrorIs(t, c.Err(), context.DeadlineExceeded)
 	awaitProbes(t, c, isUp, isDown)
 }
 
-// A client that only informs is never started, and needs Postgres alone.
+// A client that only informs is never started, and needs only Postgres.
 func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -187,13 +188,13 @@ func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
 	require.NoError(t, err)
 	awaitProbes(t, c, isUp, isUp)
 	postgres.refuse()
-	becomes(t, c, delta.HealthPostgres)
+	awaitParts(t, c, delta.HealthPostgres)
 	awaitProbes(t, c, isUp, isDown)
 	postgres.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 	require.NoError(t, c.Stop(t.Context()))
 	<-c.Done()
-	becomes(t, c, delta.HealthClient)
+	awaitParts(t, c, delta.HealthClient)
 }
 
 func TestHealthWhileTemporalIsAway(t *testing.T) {
@@ -204,17 +205,17 @@ func TestHealthWhileTemporalIsAway(t *testing.T) {
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = h.temporalBy(p)
 	c := h.start(config)
-	becomes(t, c)
+	awaitParts(t, c)
 	p.refuse()
-	becomes(t, c, delta.HealthTemporal)
+	awaitParts(t, c, delta.HealthTemporal)
 	awaitProbes(t, c, isUp, isDown)
 	_, err := c.Inform(t.Context(), account{Name: "a"}, nil)
 	require.NoError(t, err)
-	becomes(t, c, delta.HealthTemporal, delta.HealthDispatcher)
+	awaitParts(t, c, delta.HealthTemporal, delta.HealthDispatcher)
 	healthSays(t, c, `dispatcher of kind "account": nothing was dispatched since`)
 	awaitProbes(t, c, isUp, isDown)
 	p.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 	awaitProbes(t, c, isUp, isUp)
 	h.eventually("account", "a", synced(1))
 }
@@ -229,16 +230,16 @@ func TestHealthWhilePostgresIsAway(t *testing.T) {
 	c.SetTiming(0, 50*time.Millisecond, 0)
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	becomes(t, c)
+	awaitParts(t, c)
 	p.refuse()
-	becomes(t, c, delta.HealthPostgres, delta.HealthDispatcher, delta.HealthListener)
+	awaitParts(t, c, delta.HealthPostgres, delta.HealthDispatcher, delta.HealthListener)
 	awaitProbes(t, c, isUp, isDown)
 	p.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 	awaitProbes(t, c, isUp, isUp)
 }
 
-// A Postgres that swallows everything makes rounds of a dispatcher fail, not get stuck.
+// If Postgres does not answer, rounds of a dispatcher fail, but are not stuck.
 func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -248,7 +249,7 @@ func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
 	healthSays(t, c, "it took longer than 200ms")
 	awaitProbes(t, c, isUp, isDown)
 	p.heal()
-	becomes(t, c)
+	awaitParts(t, c)
 }
 
 func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
@@ -257,15 +258,15 @@ func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
 	h := newHarness(t)
 	c, p := h.startBySilence(patience, 200*time.Millisecond)
 	p.cut.Store(true)
-	until(t, func() bool { // the answer itself: a round that was only slow may be over at the next look
-		status, body := probe(c, "/livez")
+	until(t, func() bool { // check the answer itself: a slow round may have ended by the next check
+		status, body := askProbe(c, "/livez")
 		return status == isDown && strings.Contains(body, `dispatcher of kind "account": it is stuck since`)
 	})
 	p.heal()
-	until(t, func() bool { status, _ := probe(c, "/livez"); return status == isUp })
+	until(t, func() bool { status, _ := askProbe(c, "/livez"); return status == isUp })
 }
 
-// startBySilence starts a client whose way to Postgres can be cut, and that looks for due rows all the time.
+// startBySilence starts a client with a proxy to Postgres that can be cut, and with frequent polls for due rows.
 func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *cutProxy) {
 	h.t.Helper()
 	pool, p := h.poolByProxy()
@@ -279,11 +280,11 @@ func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *
 		defer cancel()
 		_ = c.Stop(ctx)
 	})
-	becomes(h.t, c)
+	awaitParts(h.t, c)
 	return c, p
 }
 
-// Without the listener the client is slower, and ready.
+// Without its listener, the client is slower but ready.
 func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -305,24 +306,24 @@ func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	becomes(t, c)
+	awaitParts(t, c)
 	until(t, func() bool { return pool.Stat().TotalConns() == 8 })
 	isFull.Store(true)
 	var ended int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity, delta_installation i
 		WHERE query = 'LISTEN "delta_' || i.id || '"'`).Scan(&ended))
 	require.Equal(t, 1, ended)
-	becomes(t, c, delta.HealthListener)
+	awaitParts(t, c, delta.HealthListener)
 	awaitProbes(t, c, isUp, isUp)
-	until(t, func() bool { // when it has tried again
-		_, body := probe(c, "/readyz")
+	until(t, func() bool { // after its retry
+		_, body := askProbe(c, "/readyz")
 		return strings.HasPrefix(body, "ready\n") && strings.Contains(body, "too many connections")
 	})
 	isFull.Store(false)
-	becomes(t, c)
+	awaitParts(t, c)
 }
 
-// A worker that does not start has Start fail, which leaves nothing behind and can be tried again.
+// If a worker does not start, Start fails, leaves nothing behind, and can be repeated.
 func TestAStartWhoseWorkerDoesNotStartCanBeTriedAgain(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
@@ -345,7 +346,7 @@ func TestAStartWhoseWorkerDoesNotStartCanBeTriedAgain(t *testing.T) {
 	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, row.SyncedGeneration)
-	becomes(t, c)
+	awaitParts(t, c)
 }
 
 func TestDispatchersPollAsConfigured(t *testing.T) {
@@ -357,20 +358,20 @@ func TestDispatchersPollAsConfigured(t *testing.T) {
 	require.Equal(t, time.Minute, h.client(config).Poll())
 }
 
-// Start runs no worker where the caller's is named: Health says whether anybody polls.
-func TestHealthSaysThatNobodyPollsTheTaskQueueOfTheCaller(t *testing.T) {
+// With a task queue of the caller, Start runs no worker: Health reports whether any worker polls.
+func TestHealthReportsATaskQueueWithoutPollers(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
 	config.TaskQueue = h.Prefix + "-mine"
 	c := h.start(config)
-	becomes(t, c, delta.HealthWorker)
+	awaitParts(t, c, delta.HealthWorker)
 	healthSays(t, c, "nobody has polled Config.TaskQueue")
 	awaitProbes(t, c, isUp, isDown)
 	w := sdkworker.New(h.Temporal, config.TaskQueue, ownWorker())
 	require.NoError(t, c.Register(w))
 	require.NoError(t, w.Start())
 	defer w.Stop()
-	becomes(t, c)
+	awaitParts(t, c)
 }

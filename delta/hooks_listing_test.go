@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// pass makes a pass of a kind's informer, as its activity does.
-func (h *harness) pass(c *delta.Client, kind string, in activities.InformInput) (activities.InformProgress, error) {
+// runPass runs a pass of a kind's informer, as its activity does.
+func (h *harness) runPass(c *delta.Client, kind string, in activities.InformInput) (activities.InformProgress, error) {
 	h.t.Helper()
 	installation, err := db.New().GetInstallation(h.t.Context(), h.Pool)
 	require.NoError(h.t, err)
@@ -27,7 +27,7 @@ func (h *harness) pass(c *delta.Client, kind string, in activities.InformInput) 
 func TestMiddlewareIsAroundListings(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(3)}
+	outside := &upstream[mirror]{all: newMirrors(3)}
 	var seen seenCalls
 	config := h.config(with(&controller[mirror]{inform: func(ctx context.Context, o *delta.InformOptions) (<-chan mirror, error) {
 		seen.add("inform within %v", ctx.Value(traceKey{}))
@@ -44,19 +44,19 @@ func TestMiddlewareIsAroundListings(t *testing.T) {
 	config.Logger = slog.New(slog.NewTextHandler(&logs, nil))
 	c := h.client(config)
 	in := activities.InformInput{Options: deltatype.InformOptions{Limit: 7}}
-	progress, err := h.pass(c, "mirror", in)
+	progress, err := h.runPass(c, "mirror", in)
 	require.NoError(t, err)
 	require.Equal(t, 3, progress.Listed)
 	require.Equal(t, []string{"before list of mirror, 0 resources, limit 7", "inform within mine", "after: <nil>"}, seen.seen())
-	require.True(t, logs.has("in a pass", "kind=mirror"))
+	require.True(t, logs.hasLine("in a pass", "kind=mirror"))
 
 	outside.fail = errBoom
-	_, err = h.pass(c, "mirror", in)
+	_, err = h.runPass(c, "mirror", in)
 	require.ErrorIs(t, err, errBoom)
 	require.Equal(t, "after: "+errBoom.Error(), seen.seen()[5])
 }
 
-// A listing that counts as complete deletes what it leaves out: no Middleware makes one complete that is not.
+// A complete listing deletes omitted resources. Middleware cannot make an incomplete listing count as complete.
 func TestMiddlewareMakesNoListingComplete(t *testing.T) {
 	t.Parallel()
 	type next = func(context.Context) error
@@ -79,21 +79,21 @@ func TestMiddlewareMakesNoListingComplete(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t)
-			outside := &upstream[mirror]{all: mirrors(3)}
+			outside := &upstream[mirror]{all: newMirrors(3)}
 			informed := h.client(h.config(with(&controller[mirror]{inform: outside.inform})))
-			_, err := h.pass(informed, "mirror", activities.InformInput{Pass: "00000000-0000-0000-0000-000000000001"})
+			_, err := h.runPass(informed, "mirror", activities.InformInput{Pass: "00000000-0000-0000-0000-000000000001"})
 			require.NoError(t, err)
 			h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
-			before := h.cursor("mirror")
+			before := h.readCursor("mirror")
 
 			config := h.config(with(&controller[mirror]{inform: outside.inform}))
 			config.Middleware = []delta.Middleware{test.middleware}
-			outside.set(mirrors(2)...)
+			outside.set(newMirrors(2)...)
 			outside.fail = test.fail
-			_, err = h.pass(h.client(config), "mirror", activities.InformInput{Pass: "00000000-0000-0000-0000-000000000002"})
+			_, err = h.runPass(h.client(config), "mirror", activities.InformInput{Pass: "00000000-0000-0000-0000-000000000002"})
 			require.ErrorContains(t, err, test.says)
-			require.Equal(t, map[deltatype.ResourceState]int{"synced": 3}, h.states("mirror"), "nothing is deleted")
-			require.Equal(t, before, h.cursor("mirror"))
+			require.Equal(t, map[deltatype.ResourceState]int{"synced": 3}, h.countStates("mirror"), "nothing is deleted")
+			require.Equal(t, before, h.readCursor("mirror"))
 		})
 	}
 }
@@ -118,7 +118,7 @@ func TestMiddlewareThatMisbehavesAroundAListingHarmsNothing(t *testing.T) {
 			<-began
 			return nil
 		},
-		"has it listed after its return": func(ctx context.Context, _ *delta.Call, next next) error {
+		"lists after its return": func(ctx context.Context, _ *delta.Call, next next) error {
 			over := context.WithoutCancel(ctx)
 			late.Go(func() {
 				<-ctx.Done()
@@ -131,16 +131,16 @@ func TestMiddlewareThatMisbehavesAroundAListingHarmsNothing(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t)
 			var logs logBuffer
-			config := h.config(with(&controller[mirror]{inform: (&upstream[mirror]{all: mirrors(3)}).inform}))
+			config := h.config(with(&controller[mirror]{inform: (&upstream[mirror]{all: newMirrors(3)}).inform}))
 			config.Middleware = []delta.Middleware{middleware}
 			config.Logger = slog.New(slog.NewTextHandler(&logs, nil))
-			progress, err := h.pass(h.client(config), "mirror", activities.InformInput{})
+			progress, err := h.runPass(h.client(config), "mirror", activities.InformInput{})
 			switch name {
 			case "panics before", "panics after":
 				require.NoError(t, err)
 				require.Equal(t, 3, progress.Listed)
-				require.True(t, logs.has("level=ERROR", "a Middleware panicked", "operation=list", "kind=mirror"))
-			case "has it listed after its return":
+				require.True(t, logs.hasLine("level=ERROR", "a Middleware panicked", "operation=list", "kind=mirror"))
+			case "lists after its return":
 				require.ErrorIs(t, err, errBoom)
 			}
 		})
@@ -150,11 +150,11 @@ func TestMiddlewareThatMisbehavesAroundAListingHarmsNothing(t *testing.T) {
 func TestFailedListingsAreGivenToTheErrorHandler(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 2), "us": temporalNames("u", 2)})
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
 	outside.failed["eu"] = errBoom
 	var logs logBuffer
 	failures := make(chan delta.Failure, 100)
-	config := h.config(add[regional](outside))
+	config := h.config(addTo[regional](outside))
 	config.Logger = slog.New(slog.NewTextHandler(&logs, nil))
 	config.ErrorHandler = func(ctx context.Context, f delta.Failure) {
 		delta.Logger(ctx).Info("handled")
@@ -177,14 +177,14 @@ func TestFailedListingsAreGivenToTheErrorHandler(t *testing.T) {
 	require.ErrorContains(t, f.Err, "informing kind regional")
 	require.Nil(t, f.Resource)
 	require.False(t, f.IsPanic || f.IsDegraded)
-	require.True(t, logs.has("level=WARN", "a pass of the informer failed", "kind=regional", "shard=eu", "run_id="+passes[0].RunID, errBoom.Error()))
-	until(t, func() bool { return logs.has("level=ERROR", "the ErrorHandler panicked") })
-	require.True(t, logs.has("msg=handled", "kind=regional", "shard=eu", "run_id="+passes[0].RunID))
+	require.True(t, logs.hasLine("level=WARN", "a pass of the informer failed", "kind=regional", "shard=eu", "run_id="+passes[0].RunID, errBoom.Error()))
+	until(t, func() bool { return logs.hasLine("level=ERROR", "the ErrorHandler panicked") })
+	require.True(t, logs.hasLine("msg=handled", "kind=regional", "shard=eu", "run_id="+passes[0].RunID))
 
 	outside.change(func() { outside.naming = errors.New("no names") })
-	_, err = h.pass(c, "regional", activities.InformInput{})
+	_, err = h.runPass(c, "regional", activities.InformInput{})
 	require.ErrorContains(t, err, "no names")
-	for f = <-failures; f.Shard != ""; f = <-failures { // the run is tried again
+	for f = <-failures; f.Shard != ""; f = <-failures { // the run is retried
 	}
 	require.Equal(t, delta.OperationList, f.Operation)
 	require.ErrorContains(t, f.Err, "naming the shards of kind regional: no names")
@@ -197,7 +197,7 @@ func TestAListingThatPanicsIsGivenToTheErrorHandlerWithItsStack(t *testing.T) {
 	config := h.config(with(&controller[mirror]{inform: func(context.Context, *delta.InformOptions) (<-chan mirror, error) { panic(errBoom) }}))
 	config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
 	c := h.client(config)
-	_, err := h.pass(c, "mirror", activities.InformInput{})
+	_, err := h.runPass(c, "mirror", activities.InformInput{})
 	require.ErrorContains(t, err, "hooks_listing_test.go", "Temporal shows where it was")
 	f := <-failures
 	require.True(t, f.IsPanic)

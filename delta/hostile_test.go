@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// visitor is an installation in a database of its own, as a role of its own. Temporal and the prefix are the harness'.
+// visitor is an installation in its own database, with its own role. Temporal and the prefix are the harness's.
 type visitor struct {
 	*harness
 	config *pgx.ConnConfig
@@ -32,12 +32,12 @@ func newVisitor(t *testing.T, make func(admin *pgx.ConnConfig) *pgx.ConnConfig) 
 	delete(admin.RuntimeParams, "search_path")
 	delete(admin.RuntimeParams, "application_name")
 	o := &visitor{harness: h, config: make(admin), mode: pgx.QueryExecModeCacheStatement}
-	o.pool = o.open(nil)
+	o.pool = o.openPool(nil)
 	return o
 }
 
-// open makes a pool with other parameters of the connection.
-func (o *visitor) open(params map[string]string) *pgxpool.Pool {
+// openPool opens a pool with other parameters of its connections.
+func (o *visitor) openPool(params map[string]string) *pgxpool.Pool {
 	o.t.Helper()
 	settings, err := pgxpool.ParseConfig("")
 	require.NoError(o.t, err)
@@ -46,7 +46,7 @@ func (o *visitor) open(params map[string]string) *pgxpool.Pool {
 		settings.ConnConfig.RuntimeParams[name] = value
 	}
 	settings.ConnConfig.DefaultQueryExecMode = o.mode
-	// By default the pool looks only at connections that were idle for a second, which is longer than the server lets them be.
+	// By default, the pool checks only connections that were idle for a second, which is longer than the server lets them be.
 	settings.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	pool, err := pgxpool.NewWithConfig(o.t.Context(), settings)
 	require.NoError(o.t, err)
@@ -66,8 +66,8 @@ func (o *visitor) clientOn(pool *pgxpool.Pool, config *delta.Config) *delta.Clie
 	return c
 }
 
-// settles waits until all resources of a kind are synced.
-func (o *visitor) settles(kind string, n int) {
+// awaitSettled waits until all resources of a kind are synced.
+func (o *visitor) awaitSettled(kind string, n int) {
 	o.t.Helper()
 	until(o.t, func() bool {
 		var done int
@@ -76,7 +76,7 @@ func (o *visitor) settles(kind string, n int) {
 	}, kind)
 }
 
-// controllers are of kinds that are worked in different ways: single with CompleteTx, in batches with limit keys, and listed.
+// controllers returns a Config with kinds of different sorts: singles with CompleteTx, batches with limit keys, and a listed kind.
 func (o *visitor) controllers(listed int) *delta.Config {
 	return o.harness.config(
 		with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {
@@ -98,8 +98,8 @@ func (o *visitor) controllers(listed int) *delta.Config {
 		}}))
 }
 
-// use informs, works, completes, lists and reads, and sees that all is as on any database.
-func (o *visitor) use() {
+// useAll informs, works, completes, lists and reads, and checks that everything works as on any database.
+func (o *visitor) useAll() {
 	o.t.Helper()
 	ctx := o.t.Context()
 	_, err := o.pool.Exec(ctx, "CREATE TABLE effects (name text)")
@@ -124,9 +124,9 @@ func (o *visitor) use() {
 	run, err := c.RunInform(ctx, delta.ScheduleInformParams{ResourceKind: "measured"}, nil)
 	require.NoError(o.t, err)
 	require.Equal(o.t, 30, run.Listed)
-	o.settles("account", 2)
-	o.settles("batched_tenant", 40)
-	o.settles("measured", 30)
+	o.awaitSettled("account", 2)
+	o.awaitSettled("batched_tenant", 40)
+	o.awaitSettled("measured", 30)
 
 	row, err := c.Get(ctx, "account", name)
 	require.NoError(o.t, err)
@@ -159,38 +159,38 @@ func TestSettingsOfARoleOrADatabaseChangeNothingOrAreNamed(t *testing.T) {
 					return
 				case hostile.ReadOnly:
 					require.ErrorContains(t, err, "default_transaction_read_only is on for the role, the database")
-					require.NoError(t, delta.Migrate(t.Context(), o.open(map[string]string{"default_transaction_read_only": "off"})))
-					o.refuses(place, "default_transaction_read_only")
+					require.NoError(t, delta.Migrate(t.Context(), o.openPool(map[string]string{"default_transaction_read_only": "off"})))
+					o.requireRefusal(place, "default_transaction_read_only")
 				case hostile.Isolation:
 					require.NoError(t, err)
-					o.refuses(place, "default_transaction_isolation")
+					o.requireRefusal(place, "default_transaction_isolation")
 				case hostile.Encoding:
 					require.NoError(t, err)
-					o.refusesEncoding()
+					o.requireEncodingRefusal()
 				default:
 					require.NoError(t, err)
 					require.NoError(t, delta.Migrate(t.Context(), o.pool), "once more")
-					o.use()
+					o.useAll()
 				}
 			})
 		}
 	}
 }
 
-// refuses sees that a client says which setting keeps it from starting, and who has made it, and that it starts where its pool has another.
-func (o *visitor) refuses(place, name string) {
+// requireRefusal checks that a client does not start with a hostile setting, names the setting and its origin, and starts if its pool overrides it.
+func (o *visitor) requireRefusal(place, name string) {
 	o.t.Helper()
 	err := o.clientOn(o.pool, o.controllers(0)).Start(context.Background())
 	bad := new(delta.InputError)
 	require.ErrorAs(o.t, err, &bad)
 	require.Equal(o.t, name, bad.Field)
 	require.ErrorContains(o.t, err, "the "+place+" (ALTER ")
-	o.pool = o.open(map[string]string{"default_transaction_read_only": "off", "default_transaction_isolation": "read committed"})
-	o.use()
+	o.pool = o.openPool(map[string]string{"default_transaction_read_only": "off", "default_transaction_isolation": "read committed"})
+	o.useAll()
 }
 
-// refusesEncoding sees that nothing is written by connections that take text for something else.
-func (o *visitor) refusesEncoding() {
+// requireEncodingRefusal checks that nothing is written by connections with another client encoding.
+func (o *visitor) requireEncodingRefusal() {
 	o.t.Helper()
 	ctx := o.t.Context()
 	c := o.clientOn(o.pool, o.controllers(0))
@@ -206,14 +206,14 @@ func (o *visitor) refusesEncoding() {
 	refused(err)
 	_, err = c.InformMany(ctx, []delta.Object{account{Name: "café"}, account{Name: "b"}}, nil)
 	refused(err)
-	right := o.open(map[string]string{"client_encoding": "UTF8"})
+	right := o.openPool(map[string]string{"client_encoding": "UTF8"})
 	tx, err := o.pool.Begin(ctx)
 	require.NoError(o.t, err)
 	defer func() { _ = tx.Rollback(ctx) }()
 	_, err = o.clientOn(right, o.controllers(0)).InformTx(ctx, tx, account{Name: "café"}, nil)
 	refused(err)
 	o.pool = right
-	o.use()
+	o.useAll()
 }
 
 func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
@@ -222,7 +222,7 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			t.Parallel()
 			o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.MakeEncoded(t, admin, encoding) })
-			for _, pool := range []*pgxpool.Pool{o.pool, o.open(map[string]string{"client_encoding": "UTF8"})} {
+			for _, pool := range []*pgxpool.Pool{o.pool, o.openPool(map[string]string{"client_encoding": "UTF8"})} {
 				require.ErrorContains(t, delta.Migrate(t.Context(), pool), "the encoding of the database is "+encoding+", and Delta needs UTF8")
 				_, err := o.clientOn(pool, o.harness.config()).Inform(t.Context(), account{Name: "a"}, nil)
 				bad := new(delta.InputError)
@@ -250,7 +250,7 @@ func TestATableThatAPolicyHidesIsNamed(t *testing.T) {
 	require.NoError(t, o.clientOn(o.pool, o.controllers(0)).Start(context.Background()))
 }
 
-// A listener is idle for as long as nothing is informed.
+// A listener is idle while nothing is informed.
 func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	t.Parallel()
 	family := hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "1s"}}}
@@ -270,7 +270,7 @@ func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	require.Equal(t, first, listener())
 }
 
-// LISTEN succeeds behind a pooler in transaction mode, and nothing is heard.
+// Behind a pooler in transaction mode, LISTEN succeeds, but no notification arrives.
 func TestAClientBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
 	t.Parallel()
 	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.MakeEncoded(t, admin, "UTF8") })
@@ -279,14 +279,14 @@ func TestAClientBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
 	o.config = hostile.Pooler(t, o.config)
 	config := o.controllers(0)
 	config.DispatchPollInterval = 100 * time.Millisecond
-	c := o.clientOn(o.open(nil), config)
+	c := o.clientOn(o.openPool(nil), config)
 	require.NoError(t, c.Start(context.Background()))
 	until(t, func() bool {
 		return strings.Contains(fmt.Sprint(c.Health(t.Context())), "a pooler in transaction mode")
 	})
 	_, err := o.clientOn(direct, o.harness.config()).Inform(t.Context(), batchedTenant{tenant{Name: "a"}}, nil)
 	require.NoError(t, err)
-	o.settles("batched_tenant", 1)
+	o.awaitSettled("batched_tenant", 1)
 }
 
 func TestThroughPgBouncer(t *testing.T) {
@@ -299,21 +299,21 @@ func TestThroughPgBouncer(t *testing.T) {
 			o.mode = mode
 			require.NoError(t, delta.Migrate(t.Context(), o.pool))
 			o.config = hostile.PgBouncer(t, o.config, prepared)
-			o.pool = o.open(nil)
+			o.pool = o.openPool(nil)
 			require.ErrorContains(t, delta.Migrate(t.Context(), o.pool), "migrate through a direct connection")
-			o.use()
+			o.useAll()
 		})
 	}
 }
 
-// Statements that were prepared on another connection of the server are an error, which says what to do.
+// If a pooler switches the server connection, prepared statements fail, with an error that names the remedy.
 func TestAPoolerWithoutPreparedStatementsIsNamed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.MakeEncoded(t, admin, "UTF8") })
 	require.NoError(t, delta.Migrate(t.Context(), o.pool))
 	o.config = hostile.PgBouncer(t, o.config, 0)
-	pools := []*pgxpool.Pool{o.open(nil), o.open(nil)}
+	pools := []*pgxpool.Pool{o.openPool(nil), o.openPool(nil)}
 	until(t, func() bool {
 		for _, pool := range pools {
 			if _, err := o.clientOn(pool, o.harness.config()).Inform(t.Context(), account{Name: "a"}, nil); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// oddIDs are ids that are not plain, and how the ids of their workflows end; empty where that is a hash.
+// oddIDs maps ids with special characters to the end of their workflow ids; empty if that is a hash.
 func oddIDs() map[string]string {
 	return map[string]string{
 		"🙂":                                 "%F0%9F%99%82",
@@ -21,7 +21,7 @@ func oddIDs() map[string]string {
 		"e\u0301":                           "e%CC%81", // looks like the one above
 		"50%":                               "50%25",
 		"%41":                               "%2541",
-		"A":                                 "A", // what the one above would be, read back
+		"A":                                 "A", // a naive decoding of the one above
 		"a~b":                               "a%7Eb",
 		" both ends ":                       "%20both%20ends%20",
 		"both ends":                         "both%20ends",
@@ -39,12 +39,12 @@ func oddIDs() map[string]string {
 	}
 }
 
-func TestObjectsAreSyncedWhateverTheirIDs(t *testing.T) {
+func TestObjectsOfAnyIDAreSynced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) { testOddIDs(t, g, false) })
 }
 
-func TestObjectsAreSyncedWhateverTheirIDsThatAreKeptFromTemporal(t *testing.T) {
+func TestObjectsOfAnyHashedIDAreSynced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) { testOddIDs(t, g, true) })
 }
@@ -80,20 +80,20 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 	for _, one := range workflow {
 		ids[one] = true
 	}
-	require.Len(t, ids, len(workflow), "no two have the same")
-	neighbours := temporalNames("ok", 20)
+	require.Len(t, ids, len(workflow), "all workflow ids differ")
+	neighbours := names("ok", 20)
 	for _, name := range neighbours {
 		objects = append(objects, g.object(account{Name: name}))
 	}
 
-	// Together, and those that fail go on in workflows of their own.
+	// In a batch, and failed members as singles.
 	_, err := c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	for _, name := range neighbours {
-		g.await(name, synced(1))
+		g.awaitRow(name, synced(1))
 	}
 	for id := range workflow {
-		row := g.await(id, synced(1))
+		row := g.awaitRow(id, synced(1))
 		require.Equal(t, 2, row.Attempt, id)
 		require.Len(t, row.Errors, 1, id)
 		require.Equal(t, "once", row.Errors[0].Error, id)
@@ -105,7 +105,7 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		require.NoError(t, err)
 	}
 	for id := range workflow {
-		g.await(id, synced(2))
+		g.awaitRow(id, synced(2))
 	}
 	for id := range workflow {
 		row, err := c.Sync(t.Context(), g.object(account{Name: id, Plan: "three"}), nil)
@@ -117,13 +117,13 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		g.orderByID(workflow[id], "invalidate", ref[id])
 	}
 	for id := range workflow {
-		g.await(id, synced(4))
+		g.awaitRow(id, synced(4))
 	}
 	for id := range workflow {
 		g.orderByID(workflow[id], "delete", ref[id])
 	}
 	for id := range workflow {
-		g.await(id, inState(deltatype.ResourceStateDeleted))
+		g.awaitRow(id, inState(deltatype.ResourceStateDeleted))
 	}
 	for _, name := range neighbours {
 		row := g.row(g.kind, name)

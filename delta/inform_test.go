@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// optioned is an object that brings options of its own.
+// optioned is an object with its own InformOpts.
 type optioned struct {
 	Name string
 	opts delta.InformOpts
@@ -65,7 +65,7 @@ func TestInformOptionsOfTheCallWinOverTheObjectsOverTheDefaults(t *testing.T) {
 	require.Equal(t, []string{"three"}, result.Resource.Tags, "tags are replaced, not merged")
 	require.JSONEq(t, `{"k": 1}`, string(result.Resource.Metadata))
 
-	// Nothing given: the resource keeps what it has, and nothing is written.
+	// Without options, the resource keeps its values, and nothing is written.
 	object.opts = delta.InformOpts{}
 	result, err = c.Inform(t.Context(), object, nil)
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestInformOptionsOfTheCallWinOverTheObjectsOverTheDefaults(t *testing.T) {
 	require.Equal(t, []string{"three"}, result.Resource.Tags)
 	require.JSONEq(t, `{"k": 1}`, string(result.Resource.Metadata))
 
-	// An empty slice is not nil: it removes them, which is no reason for a sync.
+	// An empty slice is not nil: it removes the tags, which is no reason for a sync.
 	result, err = c.Inform(t.Context(), object, &delta.InformOpts{Tags: []string{}})
 	require.NoError(t, err)
 	require.False(t, result.Scheduled)
@@ -150,12 +150,12 @@ func TestInformTxRollbackLeavesNothing(t *testing.T) {
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Nil(t, h.row("account", "ann"))
 
-	// What is informed after it is synced, and it is the only thing that is.
+	// Only the later inform is synced.
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "bob", synced(1))
 	require.Len(t, called, 1)
-	require.Zero(t, h.wakeups("account", "ann"))
+	require.Zero(t, h.countWakeUps("account", "ann"))
 }
 
 func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {
@@ -163,11 +163,11 @@ func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears the commit")
 	h := newHarness(t)
 	c := h.client(h.config(with(&controller[account]{})))
-	c.SetTiming(0, time.Hour, 0) // it is the commit that wakes the dispatcher
+	c.SetTiming(0, time.Hour, 0) // so that only the commit can wake the dispatcher
 	require.NoError(t, c.Start(t.Context()))
 	tx, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(t.Context()) //nolint:errcheck // after the commit it has nothing to do
+	defer tx.Rollback(t.Context()) //nolint:errcheck // does nothing after a commit
 	_, err = c.InformManyTx(t.Context(), tx, []delta.Object{account{Name: "ann"}, account{Name: "bob"}}, nil)
 	require.NoError(t, err)
 	_, err = c.Inform(t.Context(), account{Name: "eve"}, nil)
@@ -199,7 +199,7 @@ func TestInformWorksWhileTemporalIsDown(t *testing.T) {
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
 	require.NoError(t, err, "informing still works")
 
-	// When Temporal is there, what was informed meanwhile is synced.
+	// When Temporal is back, resources informed meanwhile are synced.
 	h.startWorker(nil)
 	h.eventually("account", "ann", synced(1))
 	h.eventually("account", "bob", synced(1))
@@ -225,7 +225,7 @@ func TestOthersAreNotifiedLongBeforeTheyPoll(t *testing.T) {
 	worker.SetTiming(0, time.Hour, 0)
 	require.NoError(t, worker.Start(t.Context()))
 	t.Cleanup(func() { _ = worker.Stop(context.Background()) })
-	// The first dispatch at start would also find it: let that be over.
+	// Wait for the first dispatch after start, which would find the row too.
 	_, err := worker.Inform(t.Context(), account{Name: "first"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "first", synced(1))
@@ -276,7 +276,7 @@ func TestAnInformWhoseContextEndedHasTheCause(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tx, err := h.Pool.Begin(t.Context())
 			require.NoError(t, err)
-			defer tx.Rollback(t.Context()) //nolint:errcheck // its connection may be closed
+			defer tx.Rollback(t.Context()) //nolint:errcheck // the connection may be closed
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(cause)
 			err = inform(ctx, tx)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,19 +12,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
-	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
-	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// listed is a kind with an informer, and objects that know when they were created.
+// listed is a kind with an informer, whose objects have a creation time.
 type listed struct {
 	Name string
 	Made time.Time
@@ -38,7 +32,7 @@ func (l listed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: time.Hour}
 }
 
-// undated is listed, without a time of creation.
+// undated is a listed kind without creation times.
 type undated struct{ account }
 
 func (undated) Kind() string { return "undated" }
@@ -46,7 +40,7 @@ func (undated) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: time.Second}
 }
 
-func sendListed[T any](ctx context.Context, objects ...T) <-chan T {
+func sendAll[T any](ctx context.Context, objects ...T) <-chan T {
 	out := make(chan T)
 	go func() {
 		defer close(out)
@@ -61,7 +55,7 @@ func sendListed[T any](ctx context.Context, objects ...T) <-chan T {
 	return out
 }
 
-func (h *harness) cursor(kind string) time.Time {
+func (h *harness) readCursor(kind string) time.Time {
 	h.t.Helper()
 	s, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -71,7 +65,7 @@ func (h *harness) cursor(kind string) time.Time {
 	return s.LastInformTime.UTC()
 }
 
-func (h *harness) trigger(kind string) {
+func (h *harness) triggerInformer(kind string) {
 	h.t.Helper()
 	h.triggerSchedule("inform:" + kind)
 }
@@ -82,7 +76,7 @@ func (h *harness) triggerSchedule(name string) {
 		Trigger(context.Background(), client.ScheduleTriggerOptions{}))
 }
 
-func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
+func TestAnInformerRunsAtTheFirstStartAndKeepsItsCursor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	latest := time.Date(2026, 3, 4, 5, 6, 7, 891_000, time.UTC)
@@ -93,20 +87,20 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 		for i := range 20 {
 			objects = append(objects, listed{Name: fmt.Sprint(i), Made: latest.Add(-time.Duration(i) * time.Minute)})
 		}
-		return sendListed(ctx, objects...), nil
+		return sendAll(ctx, objects...), nil
 	}})))
-	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass asks for everything, as Delta on River does")
+	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass lists everything, as in Delta on River")
 	for _, i := range []int{0, 10, 19} {
 		h.eventually("listed", fmt.Sprint(i), synced(1))
 	}
-	until(t, func() bool { return h.cursor("listed").Equal(latest) })
+	until(t, func() bool { return h.readCursor("listed").Equal(latest) })
 	require.Equal(t, latest, *h.row("listed", "0").ExternalCreatedAt)
 
-	for len(options) > 0 { // of a pass that was tried again before its cursor was moved
+	for len(options) > 0 { // of a pass that was retried before its cursor was moved
 		<-options
 	}
-	until(t, func() bool { // a run that has not quite ended is not overlapped
-		h.trigger("listed")
+	until(t, func() bool { // a run is not started while the last one is ending
+		h.triggerInformer("listed")
 		return len(options) > 0
 	})
 	require.Equal(t, latest.Add(-5*time.Minute), *(<-options).After, "the default overlap before the cursor")
@@ -124,12 +118,12 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 		},
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan undated, error) {
 			passes <- *o.After
-			return sendListed(ctx, undated{account{Name: "ann"}}), nil
+			return sendAll(ctx, undated{account{Name: "ann"}}), nil
 		},
 	})))
 	require.Zero(t, (<-passes).Unix())
 	second, third := <-passes, <-passes
-	require.NotZero(t, second.Unix(), "without times of creation the start of a pass counts")
+	require.NotZero(t, second.Unix(), "without creation times, the start of the pass counts")
 	require.True(t, third.After(second))
 	h.eventually("undated", "ann", synced(1))
 	require.EqualValues(t, 1, calls.Load())
@@ -162,7 +156,7 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 				select {
 				case out <- listed{Name: "some", Made: time.Now()}:
 					tried()
-				case <-ctx.Done(): // before it was listed: the pass is repeated
+				case <-ctx.Done(): // canceled before it was listed: the pass is repeated
 				}
 				<-ctx.Done()
 			}()
@@ -183,16 +177,16 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 			c := h.start(config)
 			<-tried
 			if name == "closed because the time is up" {
-				// What was listed is taken all the same, a while after it was listed. A busy machine may list it too late for that: the pass is repeated.
+				// Objects listed before an error are informed anyway, a while later. On a busy machine that may be too late: the pass is repeated.
 				h.eventually("listed", "some", func(r *deltatype.ResourceRow) bool { return r != nil })
 			}
 			require.NoError(t, c.Stop(t.Context()), "the pass is over")
-			require.Zero(t, h.cursor("listed").Unix())
+			require.Zero(t, h.readCursor("listed").Unix())
 		})
 	}
 }
 
-// timing is a controller whose timeout depends on the run.
+// timing is a controller whose InformTimeout depends on the run.
 type timing struct {
 	yields[mirror]
 	asked chan delta.InformArgs[mirror]
@@ -210,7 +204,7 @@ func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
 	controller.list = func(_ context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
 		yield(mirror{Name: "a"}, nil)
 	}
-	c := h.start(h.config(add[mirror](controller)))
+	c := h.start(h.config(addTo[mirror](controller)))
 	options := &delta.InformOptions{Labels: map[string]string{"team": "blue"}, Limit: 3}
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", ProcessExisting: true, RunForeground: true}, options)
 	require.NoError(t, err)
@@ -237,7 +231,7 @@ func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
 	require.ErrorAs(t, err, new(*delta.InputError))
 }
 
-// named is listed with tags, which have rules.
+// named is a listed kind with tags, which may be invalid.
 type named struct{ mirror }
 
 func (named) Kind() string                       { return "named" }
@@ -257,11 +251,11 @@ func TestRefusedObjectsAreShownUntilTheyAreTaken(t *testing.T) {
 		return run
 	}
 	require.Zero(t, run(note("a", "tagged"), note("b", "tagged"), note("c", "tagged")).Refused)
-	before := h.cursor("named")
+	before := h.readCursor("named")
 	got := run(note("a", "no"), note("b", "tagged"), note("", "tagged"))
 	require.Equal(t, 2, got.Refused)
 	require.Equal(t, 1, got.Deleted)
-	require.True(t, h.cursor("named").After(before))
+	require.True(t, h.readCursor("named").After(before))
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("named", "a").State)
 	refused, err := c.Refused(t.Context(), "named")
 	require.NoError(t, err)
@@ -280,151 +274,4 @@ func TestRefusedObjectsAreShownUntilTheyAreTaken(t *testing.T) {
 	refused, err = c.Refused(t.Context(), "")
 	require.NoError(t, err)
 	require.Empty(t, refused)
-}
-
-func TestTheScheduleFollowsTheSettings(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	handle := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly")
-	every := func() time.Duration {
-		found, err := handle.Describe(t.Context())
-		require.NoError(t, err)
-		return found.Schedule.Spec.Intervals[0].Every
-	}
-	jitter := func() time.Duration {
-		found, err := handle.Describe(t.Context())
-		require.NoError(t, err)
-		return found.Schedule.Spec.Jitter
-	}
-	for _, interval := range []time.Duration{time.Hour, time.Hour, 2 * time.Hour} {
-		config := h.config(with(&controller[hourly]{}))
-		config.ResourceInformInterval = interval
-		c := h.client(config)
-		require.NoError(t, c.Start(t.Context()))
-		require.NoError(t, c.Stop(t.Context()))
-		require.Equal(t, interval, every())
-		require.Equal(t, 30*time.Second, jitter(), "a tenth of the interval, but not more")
-		// An operator's pause holds.
-		if interval == time.Hour {
-			require.NoError(t, handle.Pause(t.Context(), client.SchedulePauseOptions{Note: "maintenance"}))
-		}
-	}
-	for given, want := range map[time.Duration]time.Duration{5 * time.Minute: 5 * time.Minute, -1: 0} {
-		config := h.config(with(&controller[hourly]{}))
-		config.ResourceInformJitter = given
-		c := h.client(config)
-		require.NoError(t, c.Start(t.Context()))
-		require.NoError(t, c.Stop(t.Context()))
-		require.Equal(t, want, jitter())
-	}
-	found, err := handle.Describe(t.Context())
-	require.NoError(t, err)
-	require.True(t, found.Schedule.State.Paused)
-	require.Equal(t, "maintenance", found.Schedule.State.Note)
-
-	config := h.config(with(&controller[hourly]{}))
-	config.ResourceInformInterval = -1
-	c := h.client(config)
-	require.NoError(t, c.Start(t.Context()))
-	require.NoError(t, c.Stop(t.Context()))
-	_, err = handle.Describe(t.Context())
-	require.ErrorAs(t, err, new(*serviceerror.NotFound))
-}
-
-// hourly leaves its interval to the client.
-type hourly struct{ account }
-
-func (hourly) Kind() string                   { return "hourly" }
-func (hourly) Settings() delta.ObjectSettings { return delta.ObjectSettings{} }
-
-func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	h, other := newHarness(t), newHarness(t)
-	old := h.start(h.config(with(&controller[listed]{})))
-	require.NoError(t, old.Stop(t.Context()))
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
-
-	passed := make(chan struct{}, 10)
-	config := other.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-		passed <- struct{}{}
-		return sendListed(ctx, listed{Name: "a"}), nil
-	}}))
-	config.WorkflowIDPrefix = h.Prefix
-	other.start(config)
-	// A run that the first installation left may still be there to be ended, and runs do not overlap.
-	until(t, func() bool {
-		h.trigger("listed")
-		return len(passed) > 0
-	})
-	other.eventually("listed", "a", synced(1))
-	require.Nil(t, h.row("listed", "a"))
-}
-
-// Clients that differ, as while they are replaced, do not undo each other's schedules: one that is made anew runs at once.
-func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	var passes atomic.Int64
-	informs := &controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
-		passes.Add(1)
-		return sendListed[hourly](ctx), nil
-	}}
-	looks := &looking{}
-	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}
-	const look = 100 * time.Millisecond
-	for _, interval := range []time.Duration{-1, time.Hour} {
-		config := h.config(with(informs))
-		config.ResourceInformInterval, config.MaintenanceJobInterval = interval, look
-		h.start(config)
-	}
-	until(t, func() bool { return passes.Load() > 0 })
-	looks.more(t, 40) // of two clients
-	require.EqualValues(t, 1, passes.Load())
-	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, time.Hour, found.Schedule.Spec.Intervals[0].Every)
-}
-
-// looking counts how often clients look after their schedules: each time they begin with the mark of their installation.
-type looking struct{ n atomic.Int64 }
-
-func (l *looking) count(o *client.Options) {
-	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
-		func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			err := invoke(ctx, method, in, out, cc, opts...)
-			if asked, ok := in.(*workflowservice.DescribeScheduleRequest); ok && strings.HasSuffix(asked.GetScheduleId(), "/installation:do-not-resume-or-delete") {
-				l.n.Add(1)
-			}
-			return err
-		}))
-}
-
-// more waits until they have looked so many times more.
-func (l *looking) more(t *testing.T, times int64) {
-	t.Helper()
-	before := l.n.Load()
-	until(t, func() bool { return l.n.Load() >= before+times })
-}
-
-// Who pauses a schedule leaves a note of his own on it.
-func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	looks := &looking{}
-	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}
-	config := h.config(with(&controller[hourly]{}))
-	const look = 100 * time.Millisecond
-	config.MaintenanceJobInterval = look
-	c := h.start(config)
-	require.NoError(t, c.PauseInformer(t.Context(), "hourly"))
-	require.NoError(t, c.ResumeInformer(t.Context(), "hourly"))
-	looks.more(t, 4) // one that began while it was paused may write that
-	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
-	require.NoError(t, err)
-	before := found.Info.LastUpdateAt
-	looks.more(t, 10)
-	found, err = h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, before, found.Info.LastUpdateAt)
 }

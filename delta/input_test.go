@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// anything is an object that can be made wrong in every way.
+// anything is an object with every optional method, so that each can be made invalid.
 type anything struct {
 	id, kind string
 	Value    any
@@ -34,10 +34,10 @@ func (a anything) ID() string {
 func (a anything) Kind() string                 { return a.kind }
 func (a anything) InformOpts() delta.InformOpts { return a.opts }
 
-// UnmarshalJSON keeps it from being compared with its JSON, which has no id: nothing works it.
+// UnmarshalJSON always fails, so that the object is not compared with its JSON, which has no id.
 func (a *anything) UnmarshalJSON([]byte) error { return errors.New("it is only written") }
 
-// dated tells when it was created.
+// dated is an object with a creation time.
 type dated struct {
 	anything
 	at time.Time
@@ -45,7 +45,7 @@ type dated struct {
 
 func (d dated) CreatedAt() time.Time { return d.at }
 
-// unexported has an id that its JSON has not.
+// unexported has an id that is not in its JSON.
 type unexported struct {
 	account
 	id string
@@ -60,7 +60,7 @@ func (r renamed) ID() string                 { return r.Name }
 func (renamed) Kind() string                 { return "account" }
 func (renamed) MarshalJSON() ([]byte, error) { return []byte(`{"Name": "b"}`), nil }
 
-// versionless has a version that means none.
+// versionless has version 0, which means no version.
 type versionless struct{ account }
 
 func (versionless) Version() int { return 0 }
@@ -125,11 +125,11 @@ func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 	}
 	var rows int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource").Scan(&rows))
-	require.Zero(t, rows, "nothing is half-written")
+	require.Zero(t, rows, "nothing is partly written")
 }
 
-// Whichever way an object comes in, one without an id, or whose id is lost in its JSON, is refused, and with it the set that it is in. Listings are in
-// TestRefusedObjectsAreShownUntilTheyAreTaken, sources in TestASourceFeedsItsKind.
+// However objects come in, one without an id, or whose id is lost in its JSON, is refused together with its set. For listings see
+// TestRefusedObjectsAreShownUntilTheyAreTaken, for sources TestASourceFeedsItsKind.
 func TestAnObjectWithoutAnIDIsRefusedWhereverObjectsComeIn(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -137,7 +137,7 @@ func TestAnObjectWithoutAnIDIsRefusedWhereverObjectsComeIn(t *testing.T) {
 	ctx := t.Context()
 	tx, err := h.Pool.Begin(ctx)
 	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it is committed before
+	defer tx.Rollback(context.Background()) //nolint:errcheck // committed before
 	good := account{Name: "good"}
 	for without, bad := range map[string]struct {
 		object delta.Object
@@ -158,7 +158,7 @@ func TestAnObjectWithoutAnIDIsRefusedWhereverObjectsComeIn(t *testing.T) {
 			require.ErrorAs(t, err, new(*delta.InputError), "%s, %s", door, without)
 		}
 	}
-	require.NoError(t, tx.Commit(ctx), "the transaction of the user goes on")
+	require.NoError(t, tx.Commit(ctx), "the user's transaction is still usable")
 	var rows int
 	require.NoError(t, h.Pool.QueryRow(ctx, "SELECT count(*) FROM delta_resource").Scan(&rows))
 	require.Zero(t, rows)
@@ -186,14 +186,14 @@ func TestLargeIntegersThatDifferAreAChange(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(&delta.Config{})
-	for i, value := range []int64{1 << 60, 1<<60 + 1} { // the same as floating point
+	for i, value := range []int64{1 << 60, 1<<60 + 1} { // equal as floating point numbers
 		result, err := c.Inform(t.Context(), anything{id: "a", kind: "k", Value: value}, nil)
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, result.Resource.Generation)
 	}
 }
 
-func TestWhatNoNameCanBeIsRefusedWhereResourcesAreLookedFor(t *testing.T) {
+func TestReadsRefuseInvalidNames(t *testing.T) {
 	t.Parallel()
 	c := newHarness(t).client(&delta.Config{})
 	for name, do := range map[string]func() error{
@@ -306,7 +306,7 @@ type pointed struct{ Name string }
 func (p *pointed) ID() string   { return p.Name }
 func (p *pointed) Kind() string { return "pointed" }
 
-// greedy asks for too much.
+// greedy has settings beyond their bounds.
 type greedy struct{ account }
 
 func (greedy) Kind() string                   { return "greedy" }
@@ -317,12 +317,12 @@ type moody struct{ account }
 
 func (moody) Kind() string { panic("not today") }
 
-// nameless has a kind that breaks the rule.
+// nameless has an invalid kind.
 type nameless struct{ account }
 
 func (nameless) Kind() string { return "" }
 
-func TestAddControllerRefusesWhatCannotWork(t *testing.T) {
+func TestAddControllerRefusesInvalidControllers(t *testing.T) {
 	t.Parallel()
 	controllers := delta.NewControllers()
 	require.NoError(t, delta.AddControllerSafely(controllers, &controller[account]{}))

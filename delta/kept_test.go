@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// keptEach and keptBatched are a kind with a complete listing, whose degraded resources are tried again soon, in the two modes.
+// keptEach and keptBatched are a kind with complete listings, in the two modes. Its degraded resources are retried soon.
 type keptEach struct{ account }
 
 func (keptEach) Kind() string                   { return "kept-each" }
@@ -31,12 +31,12 @@ func keptSettings(size int) delta.ObjectSettings {
 	return s
 }
 
-// listedMode is a mode whose kind has an informer, which lists what is upstream.
+// listedMode is a mode whose kind has an informer that lists upstream.
 type listedMode struct {
 	mode
 	upstream *upstream[account]
 	logs     *logBuffer
-	// add adds the controller, which has no Finalizer without the second function.
+	// add adds the controller. With a second function, it has a Finalizer.
 	add func(work, finalize func(context.Context, job) error) func(*delta.Controllers)
 }
 
@@ -84,7 +84,7 @@ func listedModeFor[T delta.Object](object func(account) T, accountOf func(T) acc
 				for i, a := range up.all {
 					all[i] = object(a)
 				}
-				return sendListed(ctx, all...), up.fail
+				return sendAll(ctx, all...), up.fail
 			},
 		}
 		if finalize == nil {
@@ -95,13 +95,13 @@ func listedModeFor[T delta.Object](object func(account) T, accountOf func(T) acc
 	return g
 }
 
-// startListed starts a client whose log the test can read. configure may be nil.
+// startListed starts a client with a log that the test can read. configure may be nil.
 func (g listedMode) startListed(configure func(*delta.Config), work func(context.Context, job) error) *delta.Client {
 	g.t.Helper()
 	return g.startFinalizing(configure, work, nil)
 }
 
-// startFinalizing does so with a Finalizer.
+// startFinalizing is startListed with a Finalizer.
 func (g listedMode) startFinalizing(configure func(*delta.Config), work, finalize func(context.Context, job) error) *delta.Client {
 	g.t.Helper()
 	config := g.config(g.add(work, finalize))
@@ -112,16 +112,16 @@ func (g listedMode) startFinalizing(configure func(*delta.Config), work, finaliz
 	return g.start(config)
 }
 
-// list runs the informer until all that it informed has settled.
-func (g listedMode) list(c *delta.Client) *delta.InformRun {
+// runInformer runs the informer until all informed resources have settled.
+func (g listedMode) runInformer(c *delta.Client) *delta.InformRun {
 	g.t.Helper()
 	run, err := c.RunInform(g.t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind, RunForeground: true}, nil)
 	require.NoError(g.t, err)
 	return run
 }
 
-// lists has accounts of these names upstream.
-func (g listedMode) lists(names ...string) {
+// setUpstream replaces the accounts upstream.
+func (g listedMode) setUpstream(names ...string) {
 	all := make([]account, len(names))
 	for i, name := range names {
 		all[i] = account{Name: name}
@@ -129,13 +129,13 @@ func (g listedMode) lists(names ...string) {
 	g.upstream.set(all...)
 }
 
-// awaitAll waits until all resources of the kind are in a state.
+// awaitAll waits until the kind has n resources in a state.
 func (g listedMode) awaitAll(n int, state deltatype.ResourceState) {
 	g.t.Helper()
-	until(g.t, func() bool { return g.states(g.kind)[state] == n }, g.kind, state)
+	until(g.t, func() bool { return g.countStates(g.kind)[state] == n }, g.kind, state)
 }
 
-// ownWorkflows counts the resources that were given to workflows of their own last.
+// ownWorkflows returns how many resources are singles.
 func (g listedMode) ownWorkflows() (n int) {
 	g.t.Helper()
 	err := g.Pool.QueryRow(context.Background(), "SELECT count(*) FROM delta_resource WHERE NOT starts_with(workflow_id, $1)",
@@ -147,31 +147,31 @@ func (g listedMode) ownWorkflows() (n int) {
 // isBatched reports whether the mode is the one with batches.
 func (g listedMode) isBatched() bool { return slices.Contains([]string{"kept-batched"}, g.kind) }
 
-// has reports whether a line of the log has all of these texts.
-func (b *logBuffer) has(texts ...string) bool {
+// hasLine reports whether a line of the log has all of these texts.
+func (b *logBuffer) hasLine(texts ...string) bool {
 	return slices.ContainsFunc(strings.Split(b.String(), "\n"), func(line string) bool {
 		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
 	})
 }
 
-// What was deleted explicitly is removed once a complete listing leaves it out. One that leaves out so much that it is withheld says nothing of it.
+// A deleted resource is removed once a complete listing omits it. A listing whose omissions are withheld does not count.
 func TestAWithheldListingIsNoProofThatADeletedResourceIsGone(t *testing.T) {
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(briefRetentions, func(context.Context, job) error { return nil })
-		g.lists("a", "b", "c", "gone")
-		g.list(c)
+		g.setUpstream("a", "b", "c", "gone")
+		g.runInformer(c)
 		_, err := c.Delete(t.Context(), g.kind, "gone")
 		require.NoError(t, err)
 		kept := "SELECT count(*) FROM delta_resource WHERE object_id = 'gone' AND state = 'deleted' AND due_at IS NULL AND dispatch_at IS NULL"
-		until(t, func() bool { return g.count(kept) == 1 }, "its retention has passed")
+		until(t, func() bool { return g.countRows(kept) == 1 }, "its retention has passed")
 
-		g.lists()
-		require.EqualValues(t, 3, g.list(c).Withheld)
-		require.Equal(t, 1, g.count(kept))
-		g.lists("a", "b", "c", "gone")
-		g.list(c)
-		require.Equal(t, 1, g.count(kept), "it is still listed")
-		g.lists("a", "b", "c")
-		until(t, func() bool { g.list(c); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		g.setUpstream()
+		require.EqualValues(t, 3, g.runInformer(c).Withheld)
+		require.Equal(t, 1, g.countRows(kept))
+		g.setUpstream("a", "b", "c", "gone")
+		g.runInformer(c)
+		require.Equal(t, 1, g.countRows(kept), "it is still listed")
+		g.setUpstream("a", "b", "c")
+		until(t, func() bool { g.runInformer(c); return g.countStates(g.kind)[deltatype.ResourceStateDeleted] == 0 })
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// keyed says by what it is listed, and by what its calls are limited. Its JSON does not have that.
+// keyed has a shard and a limit key that are not in its JSON.
 type keyed struct {
 	Key, Value      string
 	shard, limitKey string
@@ -39,7 +39,7 @@ func TestShardsAndLimitKeysAreColumnsThatAnInformWrites(t *testing.T) {
 			generation int64
 		}{
 			{keyed{name, "a", "north", "acct_1"}, 1},
-			{keyed{name, "a", "south", "acct_1"}, 1}, // nothing else changed: noted
+			{keyed{name, "a", "south", "acct_1"}, 1}, // nothing else changed: stored without a sync
 			{keyed{name, "a", "south", "acct_2"}, 1},
 			{keyed{name, "b", "east", "acct_3"}, 2},
 			{keyed{name, "b", "", ""}, 2},
@@ -54,7 +54,7 @@ func TestShardsAndLimitKeysAreColumnsThatAnInformWrites(t *testing.T) {
 	}
 	var none int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT count(*) FROM delta_resource WHERE shard IS NULL AND limit_key IS NULL`).Scan(&none))
-	require.Equal(t, 3, none, "an empty key is none")
+	require.Equal(t, 3, none, "an empty key means no key")
 
 	for rule, bad := range map[string]keyed{
 		`Shard "a\x00": must have no control characters`: {"bad", "", "a\x00", ""},

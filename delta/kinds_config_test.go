@@ -13,12 +13,12 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
+func TestConfigKindsOverrideTheSettingsOfTheKind(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var running, most atomic.Int64
 		open := make(chan struct{})
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {
-			raise(&most, running.Add(1))
+			raiseTo(&most, running.Add(1))
 			defer running.Add(-1)
 			select {
 			case <-open:
@@ -29,19 +29,19 @@ func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
 		config.Kinds = map[string]delta.ObjectSettings{g.kind: {Parallelism: 2}}
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {}} // no bound
 		c := g.start(config)
-		g.inform(c, nil, temporalNames("r", 20)...)
+		g.inform(c, nil, names("r", 20)...)
 		until(t, func() bool { return running.Load() == 2 })
 		close(open)
-		for _, name := range temporalNames("r", 20) {
-			row := g.await(name, synced(1))
+		for _, name := range names("r", 20) {
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, g.kind == "batched", row.WorkflowID != g.Prefix+"/"+g.kind+"/"+name, "BatchSize is the kind's own still")
 		}
 		require.EqualValues(t, 2, most.Load())
 	})
 }
 
-// raise makes a number the larger one of itself and another: calls that raise it at once lose none.
-func raise(most *atomic.Int64, n int64) {
+// raiseTo sets a number to the larger of itself and n. Concurrent calls lose none.
+func raiseTo(most *atomic.Int64, n int64) {
 	for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 	}
 }
@@ -60,8 +60,8 @@ func TestTheRetryPolicyOfAnEnvironmentIsTakenFieldByField(t *testing.T) {
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), tuned{account{Name: "a"}}, nil)
 	require.NoError(t, err)
-	waits := h.timers(h.eventually("tuned", "a", synced(1)).WorkflowID)
-	// The kind says 20 ms at first, and the configuration how it goes on.
+	waits := h.timerDurations(h.eventually("tuned", "a", synced(1)).WorkflowID)
+	// The kind sets 20 ms for the first interval, and Config.Kinds the growth.
 	require.InDelta(t, 20, waits[0].Seconds()*1000, 3, "%s", waits)
 	require.InDelta(t, 1000, waits[1].Seconds()*1000, 101, "%s", waits)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// kindStatus is how a kind stands.
+// kindStatus returns the status of a kind.
 func (h *harness) kindStatus(c *delta.Client, kind string) delta.KindStatus {
 	h.t.Helper()
 	kinds, err := c.Kinds(h.t.Context())
@@ -24,7 +24,7 @@ func (h *harness) kindStatus(c *delta.Client, kind string) delta.KindStatus {
 	return delta.KindStatus{}
 }
 
-// A kind in which nothing was created for long is not behind, as long as its passes succeed.
+// A kind without new objects for a long time is not behind, as long as its passes succeed.
 func TestAQuietKindHasNoLag(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -35,7 +35,7 @@ func TestAQuietKindHasNoLag(t *testing.T) {
 	require.Nil(t, status.LastSuccess)
 	require.Zero(t, status.Lag)
 
-	_, err := h.pass(c, "listed", activities.InformInput{})
+	_, err := h.runPass(c, "listed", activities.InformInput{})
 	require.NoError(t, err)
 	status = h.kindStatus(c, "listed")
 	require.Less(t, *status.LastInformTime, h.now().Add(-27*24*time.Hour), "the cursor is the latest creation")
@@ -44,7 +44,7 @@ func TestAQuietKindHasNoLag(t *testing.T) {
 	require.Zero(t, status.Lag)
 
 	outside.fail = errBoom
-	_, err = h.pass(c, "listed", activities.InformInput{})
+	_, err = h.runPass(c, "listed", activities.InformInput{})
 	require.ErrorIs(t, err, errBoom)
 	failed := h.kindStatus(c, "listed")
 	require.Equal(t, status.LastSuccess, failed.LastSuccess)
@@ -52,7 +52,7 @@ func TestAQuietKindHasNoLag(t *testing.T) {
 	require.Positive(t, failed.Lag)
 
 	outside.fail = nil
-	_, err = h.pass(c, "listed", activities.InformInput{})
+	_, err = h.runPass(c, "listed", activities.InformInput{})
 	require.NoError(t, err)
 	require.Zero(t, h.kindStatus(c, "listed").Lag)
 }
@@ -77,7 +77,7 @@ func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
 	h.exec(`update delta_shard set succeeded_at = now() - interval '155 minutes' where kind = 'late'`)
 	require.Positive(t, h.kindStatus(c, "late").Lag, "Temporal has no run begin after the time of the next")
 
-	// A kind with shards is as far behind as the worst of those that are named.
+	// A kind with shards has the lag of its worst current shard.
 	h.exec(`insert into delta_controller (name, inform_interval) values ('sharded', '1 hour')`)
 	h.exec(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error, gone_at) values
 		('sharded', '', now(), null, '', null), ('sharded', 'a', now() - interval '5 minutes', null, '', null),
@@ -91,10 +91,10 @@ func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
 	require.Zero(t, status.Shards[0].Lag)
 	require.Zero(t, status.Shards[2].Lag)
 	h.exec(`update delta_shard set succeeded_at = null where shard = 'a'`)
-	require.Nil(t, h.kindStatus(c, "sharded").LastSuccess, "one has never succeeded")
+	require.Nil(t, h.kindStatus(c, "sharded").LastSuccess, "one shard has never succeeded")
 }
 
-// A schedule that was changed has missed no run before that.
+// A changed schedule has missed no runs from before the change.
 func TestAListingIsNotBehindByTimesOfAnotherSchedule(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -119,14 +119,14 @@ func TestAListingIsNotBehindByTimesOfAnotherSchedule(t *testing.T) {
 	require.True(t, since().After(long))
 }
 
-// A shard that comes back has missed no run while it was gone.
+// A shard that comes back has missed no runs while it was gone.
 func TestAShardIsToBeListedSinceItIsNamed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 2), "us": temporalNames("u", 2)})
-	c := h.client(h.config(add[regional](outside)))
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	c := h.client(h.config(addTo[regional](outside)))
 	name := func() {
-		_, err := h.pass(c, "regional", activities.InformInput{})
+		_, err := h.runPass(c, "regional", activities.InformInput{})
 		require.NoError(t, err)
 	}
 	ago := func(shard string) (d time.Duration) {

@@ -15,7 +15,7 @@ import (
 const (
 	liedMaxDeleted      = 3
 	liedMaxDeletedShare = 0.2
-	// liedOverlap is that of the kind with a cursor by time, and liedRetention how long deleted rows are kept there.
+	// liedOverlap is the InformOverlap of the kind with a time cursor, and liedRetention its retention of deleted rows.
 	liedOverlap   = 300 * time.Millisecond
 	liedRetention = 200 * time.Millisecond
 )
@@ -28,7 +28,7 @@ func liedSettings() delta.ObjectSettings {
 	}
 }
 
-// liedWhole is listed as a whole, liedTimed too, by a cursor that is a time, and liedSharded account by account.
+// liedWhole has complete listings, liedTimed also listings by a time cursor, and liedSharded a shard for each account.
 type (
 	liedWhole   struct{ lied }
 	liedTimed   struct{ lied }
@@ -48,15 +48,15 @@ func (liedSharded) Kind() string                   { return "lied_sharded" }
 func (liedSharded) Settings() delta.ObjectSettings { return liedSettings() }
 func (l liedSharded) Shard() string                { return l.Account }
 
-// mirrored is what the controllers have made of what they were given: the revision of each record.
+// mirrored is the state that the controllers have built outside: the revision of each record.
 type mirrored struct {
 	mu  sync.Mutex
 	all map[string]int64
-	// newest is the newest revision of each record that Work was given.
+	// newest is the newest revision of each record that Work got.
 	newest map[string]int64
-	// forgets says that rows of deleted records are removed: then nothing knows in which version they were worked.
+	// forgets is set if rows of deleted records are removed: then nothing knows their last worked version.
 	forgets bool
-	// wrong says which records were finalized without a reason, or given to Work in an older version than before.
+	// wrong lists records that were finalized without a reason, or given to Work in an older version than before.
 	wrong []string
 }
 
@@ -97,40 +97,40 @@ func (m *mirrored) faults() []string {
 	return append([]string(nil), m.wrong...)
 }
 
-// lies is a controller of what a liar tells.
+// lies is a controller of a liar's records.
 type lies[T delta.Object] struct {
 	delta.ListerDefaults[T]
 	liar   *liar
 	mirror *mirrored
-	// isTimed says that listings go on from a time.
+	// isTimed is set if listings continue from a time.
 	isTimed bool
 	as      func(lied) T
 	of      func(T) lied
 }
 
-// ResourceTimeout and InformTimeout end what hangs, which nothing does once the liar is honest.
+// ResourceTimeout and InformTimeout end calls that hang. None hangs once the liar is honest.
 func (c *lies[T]) ResourceTimeout(*delta.Resource[T]) time.Duration {
-	if c.liar.lies() {
+	if c.liar.isLying() {
 		return 300 * time.Millisecond
 	}
 	return 0
 }
 
 func (c *lies[T]) InformTimeout(*delta.InformArgs[T]) time.Duration {
-	if c.liar.lies() {
+	if c.liar.isLying() {
 		return time.Second
 	}
 	return 0
 }
 
 func (c *lies[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
-	switch c.liar.draw(24) {
+	switch c.liar.randomBelow(24) {
 	case 0, 1:
 		return errors.New("503")
 	case 2, 3:
 		return delta.ResourceSnooze(10 * time.Millisecond)
 	case 4:
-		if c.liar.lies() {
+		if c.liar.isLying() {
 			<-ctx.Done()
 			return ctx.Err()
 		}
@@ -138,13 +138,13 @@ func (c *lies[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
 	if there, _ := c.liar.get(r.ObjectID); !there.alive {
 		return delta.ResourceDelete(errors.New("404"))
 	}
-	c.liar.worked(r.ObjectID)
+	c.liar.noteWorked(r.ObjectID)
 	c.mirror.set(r.ObjectID, c.of(r.Object).Rev)
 	return nil
 }
 
 func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
-	if c.liar.draw(6) == 0 {
+	if c.liar.randomBelow(6) == 0 {
 		return errors.New("503")
 	}
 	c.mirror.remove(r.ObjectID, r.Cause != deltatype.CauseUnlisted || c.liar.mayBeGone(r.ObjectID))
@@ -152,7 +152,7 @@ func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
 }
 
 func (c *lies[T]) List(ctx context.Context, opts *delta.InformOptions) iter.Seq2[T, error] {
-	return listing(ctx, c.liar, c.isTimed, opts, c.as)
+	return listFrom(ctx, c.liar, c.isTimed, opts, c.as)
 }
 
 type shardedLies struct{ lies[liedSharded] }

@@ -14,10 +14,10 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// liedRecords is how many records an account may have.
+// liedRecords is the maximum number of records in an account.
 const liedRecords = 15
 
-// lied is a record as a provider tells of it, which may not be as it is.
+// lied is a record as the provider reports it, which may be wrong.
 type lied struct {
 	Key, Account string
 	Rev          int64
@@ -26,29 +26,29 @@ type lied struct {
 func (l lied) ID() string      { return l.Key }
 func (l lied) Revision() int64 { return l.Rev }
 
-// truth is what there is.
+// truth is a record as it really is.
 type truth struct {
 	lied
 	alive bool
-	// seq is that of its latest change, and at when that was, give or take: what incremental listings go by.
+	// seq is the sequence number of the latest change, and at its approximate time: incremental listings use them.
 	seq int64
 	at  time.Time
 }
 
-// liar is a provider whose listings and webhooks lie until it is honest.
+// liar is a provider whose listings and webhooks lie until it becomes honest.
 type liar struct {
 	mu       sync.Mutex
 	rand     *rand.Rand
 	honest   bool
 	accounts []string
 	all      map[string]*truth
-	// late are changes that listings do not tell yet.
+	// late are changes that listings do not have yet.
 	late map[string]bool
 	seq  int64
-	// omitted are records that a whole listing of everything has left out since Work was called for them last: they may be taken for gone.
+	// omitted are records that a complete listing has omitted since Work was last called for them: Delta may take them for gone.
 	omitted map[string]bool
-	// leftOut are those that one has left out since a command deleted them last: their rows may be removed, so that nothing keeps a listing from
-	// bringing them back.
+	// leftOut are records that a complete listing has omitted since a command deleted them: their rows may be removed, so a listing may bring them
+	// back.
 	leftOut map[string]bool
 }
 
@@ -60,24 +60,24 @@ func newLiar(seed uint64) *liar {
 	return l
 }
 
-// one reports true once in so many times, while it lies.
-func (l *liar) one(in int) bool { return !l.honest && l.rand.IntN(in) == 0 }
+// oneIn returns true once in a number of times, while the liar lies.
+func (l *liar) oneIn(in int) bool { return !l.honest && l.rand.IntN(in) == 0 }
 
-// draw is a number below most, for what calls at the same time.
-func (l *liar) draw(most int) int {
+// randomBelow returns a random number below most. It is safe for concurrent use.
+func (l *liar) randomBelow(most int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.rand.IntN(most)
 }
 
-// lies reports whether it lies still.
-func (l *liar) lies() bool {
+// isLying reports whether the liar is not honest yet.
+func (l *liar) isLying() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.honest
 }
 
-// change changes, makes or removes a record, and returns what a webhook says of it; alive is false for one that was removed.
+// change changes, creates or removes a record, and returns the webhook's report of it; alive is false for a removed one.
 func (l *liar) change() (told lied, alive bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,11 +91,11 @@ func (l *liar) change() (told lied, alive bool) {
 	l.seq++
 	r.Rev, r.seq, r.at = r.Rev+1, l.seq, time.Now().Add(-time.Duration(l.rand.Int64N(int64(liedOverlap/2))))
 	r.alive = !r.alive || l.rand.IntN(3) > 0
-	l.late[id] = l.one(4)
+	l.late[id] = l.oneIn(4)
 	return r.lied, r.alive
 }
 
-// get is the record as it is.
+// get returns a record as it is.
 func (l *liar) get(id string) (r truth, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,8 +112,8 @@ func (l *liar) tellTheTruth() {
 	l.honest, l.late = true, map[string]bool{}
 }
 
-// now are all records as they are.
-func (l *liar) now() (all []truth) {
+// allRecords returns all records as they are.
+func (l *liar) allRecords() (all []truth) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.all {
@@ -122,22 +122,22 @@ func (l *liar) now() (all []truth) {
 	return all
 }
 
-// shards names the accounts, or fails, or leaves one out.
+// shards names the accounts. While lying, it may fail or omit one.
 func (l *liar) shards() ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	named := slices.Clone(l.accounts)
-	if l.one(8) {
+	if l.oneIn(8) {
 		return nil, errors.New("the accounts cannot be listed")
 	}
-	if l.one(8) {
+	if l.oneIn(8) {
 		at := l.rand.IntN(len(named))
 		named = slices.Delete(named, at, at+1)
 	}
 	return named, nil
 }
 
-// page is what a listing yields, with the position that it reaches; breaks says after how many records it breaks off, and how.
+// page is the result of a listing, with the position that it reaches; breaks says after how many records it breaks off, and how.
 type page struct {
 	records  []lied
 	position int64
@@ -145,62 +145,62 @@ type page struct {
 	how      int
 }
 
-// How a listing breaks off. One that hangs ends with its context, and returns as if it were complete, as a careless List does.
+// How a listing breaks off. A hanging one ends with its context, and returns as if it were complete, like a careless List.
 const (
 	breaksFailing = iota
 	breaksPanicking
 	breaksHanging
 )
 
-// list is what is listed of an account or of all: what has changed since some time or position, or all there is.
+// list returns the listing of an account or of all: changes since a time or position, or everything.
 func (l *liar) list(account string, everything bool, isNew func(*truth) bool) page {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := page{position: l.seq, breaks: -1}
-	if l.one(7) {
-		l.omit(account, everything, p) // it is empty, or nothing is new
+	if l.oneIn(7) {
+		l.noteOmitted(account, everything, p) // an empty listing, or nothing new
 		return p
 	}
-	forgetful := everything && l.one(4)
+	forgetful := everything && l.oneIn(4)
 	for id, r := range l.all {
 		if (account != "" && r.Account != account) || !r.alive || (!everything && !isNew(r)) {
 			continue
 		}
 		if l.late[id] {
-			l.late[id] = !l.one(3)
+			l.late[id] = !l.oneIn(3)
 			continue
 		}
-		if forgetful && l.one(8) {
-			continue // it will appear again
+		if forgetful && l.oneIn(8) {
+			continue // it appears again later
 		}
 		told := r.lied
-		if told.Rev > 1 && l.one(6) {
-			told.Rev-- // by a replica that lags
+		if told.Rev > 1 && l.oneIn(6) {
+			told.Rev-- // from a lagging replica
 		}
 		p.records = append(p.records, told)
-		for l.one(5) {
+		for l.oneIn(5) {
 			p.records = append(p.records, told)
 		}
 	}
 	l.rand.Shuffle(len(p.records), func(i, j int) { p.records[i], p.records[j] = p.records[j], p.records[i] })
-	if l.one(4) {
+	if l.oneIn(4) {
 		p.breaks, p.how = l.breakOff(len(p.records)), []int{breaksFailing, breaksFailing, breaksPanicking, breaksHanging}[l.rand.IntN(4)]
 	}
-	l.omit(account, everything, p)
+	l.noteOmitted(account, everything, p)
 	return p
 }
 
-// breakOff is after how many of some records a listing breaks off. Half of them break off near the end: what those leave out is few enough to be
-// deleted without an approval, if they were taken for complete.
+// breakOff returns after how many records a listing breaks off. Half of them break off near the end, so that the omitted rest is small enough to be
+// deleted without an approval, if the listing were taken for complete.
 func (l *liar) breakOff(records int) int {
-	if l.one(2) {
+	if l.oneIn(2) {
 		return max(records-1-l.rand.IntN(liedMaxDeleted), 0)
 	}
 	return l.rand.IntN(records + 1)
 }
 
-// omit notes what a listing of everything leaves out that does not break off.
-func (l *liar) omit(account string, everything bool, p page) {
+// noteOmitted notes the records that a complete listing omits.
+func (l *liar) noteOmitted(account string, everything bool, p page) {
 	if !everything || (p.breaks >= 0 && p.breaks < len(p.records)) {
 		return
 	}
@@ -215,36 +215,36 @@ func (l *liar) omit(account string, everything bool, p page) {
 	}
 }
 
-// worked notes that Work was called for a record.
-func (l *liar) worked(id string) {
+// noteWorked notes that Work was called for a record.
+func (l *liar) noteWorked(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.omitted[id] = false
 }
 
-// drop notes that a command has deleted a record.
-func (l *liar) drop(id string) {
+// noteDeleted notes that a command has deleted a record.
+func (l *liar) noteDeleted(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leftOut[id] = false
 }
 
-// mayComeBack reports whether a listing has left out a record since a command deleted it.
+// mayComeBack reports whether a listing has omitted a record since a command deleted it.
 func (l *liar) mayComeBack(id string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.leftOut[id]
 }
 
-// mayBeGone reports whether a listing has given reason to take a record for gone.
+// mayBeGone reports whether Delta may take a record for gone because of a listing.
 func (l *liar) mayBeGone(id string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.omitted[id]
 }
 
-// listing yields what the options ask for as objects of a kind: since a time, if it is timed, or since a position of its own.
-func listing[T delta.Object](ctx context.Context, l *liar, isTimed bool, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
+// listFrom yields the records that the options choose as objects of a kind: since a time, if it is timed, or since its own position.
+func listFrom[T delta.Object](ctx context.Context, l *liar, isTimed bool, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
 		after, _ := strconv.ParseInt(opts.Cursor, 10, 64)

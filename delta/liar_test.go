@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// A provider lies in its listings and its webhooks, its listings break off, and clients die. When the lies end, what is live is synced in its
-// newest version, what is gone was finalized, what a command deleted stays so, and nothing else was deleted.
+// A provider lies in its listings and webhooks, its listings break off, and clients die. When the lies end, live records are synced in their newest
+// version, removed ones were finalized, commanded deletions stay, and nothing else was deleted.
 func TestSoakOfAProviderThatLies(t *testing.T) {
 	long := soak.Time(t, 10*time.Second)
 	t.Parallel()
@@ -25,21 +25,21 @@ func TestSoakOfAProviderThatLies(t *testing.T) {
 		t.Parallel()
 		d := newDeceit(t, seed, func(l lied) liedWhole { return liedWhole{l} }, func(o liedWhole) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
-		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
+		d.run(long, func() func(*delta.Controllers) { return addTo(d.controller()) })
 	})
-	// Rows of what was deleted are removed soon: only that a listing has not left it out keeps what a command has deleted.
+	// Rows of deleted records are removed soon. Only the lack of a listing that omits the record keeps the row of a commanded deletion.
 	t.Run("by time, with a short retention", func(t *testing.T) {
 		t.Parallel()
 		d := newDeceit(t, seed+2, func(l lied) liedTimed { return liedTimed{l} }, func(o liedTimed) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
 		d.isTimed, d.inside.forgets = true, true
-		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
+		d.run(long, func() func(*delta.Controllers) { return addTo(d.controller()) })
 	})
 	t.Run("shards", func(t *testing.T) {
 		t.Parallel()
 		d := newDeceit(t, seed+1, func(l lied) liedSharded { return liedSharded{l} }, func(o liedSharded) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * liedRecords)
-		d.run(long, func() func(*delta.Controllers) { return add(&shardedLies{*d.controller()}) })
+		d.run(long, func() func(*delta.Controllers) { return addTo(&shardedLies{*d.controller()}) })
 	})
 }
 
@@ -54,15 +54,15 @@ type deceit[T delta.Object] struct {
 	inside  *mirrored
 	clients []*delta.Client
 	start   func() *delta.Client
-	// hooks are webhooks on their way, late those that come once more when the lies are over.
+	// hooks are undelivered webhooks, late those that come once more when the lies are over.
 	hooks, late []func(*delta.Client)
-	// dropped are records that a command has deleted: no explicit inform may bring them back, so nothing does.
+	// dropped are records that a command has deleted. They are never informed explicitly, so nothing may bring them back.
 	dropped map[string]bool
-	// most is how many resources a listing deletes at most without an approval: more than it are beyond MaxDeleted and MaxDeletedShare, however
-	// many rows there are. approves tells that a person approves what is withheld although it may be a lie.
+	// most bounds how many resources a listing deletes without an approval: more would be beyond MaxDeleted and MaxDeletedShare, however many rows
+	// there are. approves reports whether a person approves withheld deletions although they may be lies.
 	most     int64
 	approves bool
-	// isTimed has listings go on from a time, and rows of what was deleted be removed soon.
+	// isTimed is set if listings continue from a time, and rows of deleted records are removed soon.
 	isTimed bool
 	counts  map[string]int
 }
@@ -74,7 +74,7 @@ func newDeceit[T delta.Object](t *testing.T, seed uint64, as func(lied) T, of fu
 		harness: newHarness(t), random: rand.New(rand.NewPCG(seed, 1)), kind: as(lied{}).Kind(), as: as, of: of,
 		outside: newLiar(seed), inside: newMirrored(), dropped: map[string]bool{}, counts: map[string]int{},
 	}
-	d.approves = d.one(2)
+	d.approves = d.oneIn(2)
 	return d
 }
 
@@ -82,7 +82,7 @@ func (d *deceit[T]) controller() *lies[T] {
 	return &lies[T]{liar: d.outside, mirror: d.inside, isTimed: d.isTimed, as: d.as, of: d.of}
 }
 
-func (d *deceit[T]) one(in int) bool { return d.random.IntN(in) == 0 }
+func (d *deceit[T]) oneIn(in int) bool { return d.random.IntN(in) == 0 }
 
 func (d *deceit[T]) run(long time.Duration, controllers func() func(*delta.Controllers)) {
 	d.start = func() *delta.Client {
@@ -109,14 +109,14 @@ func (d *deceit[T]) run(long time.Duration, controllers func() func(*delta.Contr
 	for d.hooks = append(d.hooks, d.late...); len(d.hooks) > 0; {
 		d.deliver(c, 100)
 	}
-	d.hurry()
+	d.expireLeases()
 	d.bringBack(c)
-	d.hurry()
+	d.expireLeases()
 	d.requireTruth()
 }
 
-// hurry has a short run not wait for the leases that clients took which were stopped: those take a minute to pass. A long run waits for them.
-func (d *deceit[T]) hurry() {
+// expireLeases ends the leases of stopped clients, which take a minute to expire, in a short run. A long run waits for them.
+func (d *deceit[T]) expireLeases() {
 	if _, isLong := soak.Given(d.t); isLong {
 		return
 	}
@@ -125,14 +125,14 @@ func (d *deceit[T]) hurry() {
 	require.NoError(d.t, err)
 }
 
-// stopHard ends a client without waiting for what it does.
+// stopHard stops a client without waiting for its calls.
 func stopHard(c *delta.Client) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = c.Stop(ended)
 }
 
-// lie changes records, and has the provider lie of them, while persons give orders and clients die.
+// lie changes records while the provider lies, persons give commands and clients die.
 func (d *deceit[T]) lie(until time.Time) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var runs sync.WaitGroup
@@ -141,36 +141,36 @@ func (d *deceit[T]) lie(until time.Time) {
 	for i := 0; time.Now().Before(until); i++ {
 		d.change()
 		c := d.clients[i%2]
-		if d.one(3) {
+		if d.oneIn(3) {
 			d.deliver(c, 4)
 		}
-		if d.one(15) {
-			d.drop(c)
+		if d.oneIn(15) {
+			d.deleteOne(c)
 		}
-		if d.one(30) {
+		if d.oneIn(30) {
 			d.decide(c)
 		}
-		if d.one(40) {
-			params := delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: d.one(2), ProcessExisting: d.one(2)}
-			runs.Go(func() { _, _ = c.RunInform(ctx, params, nil) }) // it may fail, as the listing does
+		if d.oneIn(40) {
+			params := delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: d.oneIn(2), ProcessExisting: d.oneIn(2)}
+			runs.Go(func() { _, _ = c.RunInform(ctx, params, nil) }) // may fail if the listing does
 		}
-		if d.one(60) {
+		if d.oneIn(60) {
 			d.counts["stops"]++
 			stopHard(c)
 			d.clients[i%2] = d.start()
 		}
-		if d.one(100) {
+		if d.oneIn(100) {
 			d.requireBounds()
 		}
 		time.Sleep(time.Duration(d.random.IntN(60)) * time.Millisecond)
 	}
 }
 
-// change changes a record, and has a webhook tell of it. A record that comes to be is told by one at least: what Work has found gone stays
-// deleted until it is informed explicitly. That of a record that is gone may be lost.
+// change changes a record, and queues webhooks for it. A new record has at least one webhook, because a record that Work found gone stays deleted
+// until an explicit inform. The webhook of a removed record may be lost.
 func (d *deceit[T]) change() {
 	told, alive := d.outside.change()
-	if !alive && d.one(2) {
+	if !alive && d.oneIn(2) {
 		return
 	}
 	hook := func(c *delta.Client) { d.touch(c, told.Key) }
@@ -178,7 +178,7 @@ func (d *deceit[T]) change() {
 		hook = func(c *delta.Client) { d.inform(c, told) }
 	}
 	d.hooks = append(d.hooks, hook)
-	if d.one(5) {
+	if d.oneIn(5) {
 		d.late = append(d.late, hook)
 	}
 }
@@ -188,7 +188,7 @@ func (d *deceit[T]) deliver(c *delta.Client, most int) {
 	for ; len(d.hooks) > 0 && most > 0; most-- {
 		at := d.random.IntN(len(d.hooks))
 		d.hooks[at](c)
-		if !d.one(4) {
+		if !d.oneIn(4) {
 			d.hooks[at] = d.hooks[len(d.hooks)-1]
 			d.hooks = d.hooks[:len(d.hooks)-1]
 		}
@@ -205,29 +205,29 @@ func (d *deceit[T]) inform(c *delta.Client, told lied) {
 
 func (d *deceit[T]) touch(c *delta.Client, id string) {
 	_, err := c.Touch(context.Background(), d.kind, id)
-	require.NoError(d.t, allowed(err)) // it is not there, or deleted already
+	require.NoError(d.t, ignoreStateError(err)) // it does not exist, or is deleted already
 }
 
-// drop deletes a resource by a command, whether its record is live or not.
-func (d *deceit[T]) drop(c *delta.Client) {
-	all := d.outside.now()
+// deleteOne deletes a resource by a command, whether its record is live or not.
+func (d *deceit[T]) deleteOne(c *delta.Client) {
+	all := d.outside.allRecords()
 	id := all[d.random.IntN(len(all))].Key
 	_, err := c.Delete(context.Background(), d.kind, id)
-	require.NoError(d.t, allowed(err))
+	require.NoError(d.t, ignoreStateError(err))
 	if err == nil {
-		d.outside.drop(id)
+		d.outside.noteDeleted(id)
 		d.dropped[id] = true
 		d.counts["drops"]++
 	}
 }
 
-// decide has a person decide of what is withheld. In half of the runs nothing is approved, so that the bounds can be checked. What is left of a
-// shard that is not named is not approved: then it would be deleted although no listing has left it out.
+// decide decides about withheld deletions. In half of the runs nothing is approved, so that the bounds can be checked. Leftovers of an omitted shard
+// are never approved: they would be deleted although no listing has omitted them.
 func (d *deceit[T]) decide(c *delta.Client) {
 	withheld, err := c.Withheld(context.Background())
 	require.NoError(d.t, err)
 	for _, w := range withheld {
-		if d.approves && w.Shard == "" && d.one(2) {
+		if d.approves && w.Shard == "" && d.oneIn(2) {
 			d.counts["approvals"]++
 			_, err = c.ApproveWithheld(context.Background(), w.Kind, w.Shard, w.Missing)
 		} else {
@@ -240,7 +240,7 @@ func (d *deceit[T]) decide(c *delta.Client) {
 	}
 }
 
-// requireBounds looks at the passes that are kept: before anything was approved, none has deleted more than it may.
+// requireBounds checks the stored passes: before any approval, none has deleted more than the bounds allow.
 func (d *deceit[T]) requireBounds() {
 	if d.counts["approvals"] > 0 {
 		return
@@ -248,11 +248,11 @@ func (d *deceit[T]) requireBounds() {
 	passes, err := d.clients[0].InformPasses(context.Background(), d.kind, "", 1000)
 	require.NoError(d.t, err)
 	for _, p := range passes {
-		require.LessOrEqual(d.t, p.Deleted, d.most, "a pass deleted suspiciously much, and nobody approved it: %+v", p)
+		require.LessOrEqual(d.t, p.Deleted, d.most, "a pass deleted more than the bounds without an approval: %+v", p)
 	}
 }
 
-// decideAll lists everything until nothing is withheld: what an honest listing leaves out is gone.
+// decideAll lists everything until nothing is withheld: records that an honest listing omits are gone.
 func (d *deceit[T]) decideAll(c *delta.Client) {
 	for {
 		_, err := c.RunInform(d.t.Context(), delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: true}, nil)
@@ -271,9 +271,9 @@ func (d *deceit[T]) decideAll(c *delta.Client) {
 	}
 }
 
-// bringBack sees that what a command deleted has stayed so, whatever was listed since, and has some of it synced again.
+// bringBack checks that commanded deletions have stayed, whatever was listed since, and syncs some of them again.
 func (d *deceit[T]) bringBack(c *delta.Client) {
-	for _, r := range d.outside.now() {
+	for _, r := range d.outside.allRecords() {
 		if !d.dropped[r.Key] || d.mayComeBack(r.Key) {
 			continue
 		}
@@ -290,7 +290,7 @@ func (d *deceit[T]) bringBack(c *delta.Client) {
 	}
 }
 
-// mayComeBack reports whether the row of what a command has deleted may be gone: then a listing that names the record again makes a new resource.
+// mayComeBack reports whether the row of a commanded deletion may be removed: then a listing with the record makes a new resource.
 func (d *deceit[T]) mayComeBack(id string) bool { return d.isTimed && d.outside.mayComeBack(id) }
 
 func (d *deceit[T]) requireDropped(id string) {
@@ -316,10 +316,10 @@ func (d *deceit[T]) isGone(r truth, row *deltatype.ResourceRow) bool {
 	return !ok && (row == nil || isFinalized(row))
 }
 
-// requireTruth waits until each record is as it should be.
+// requireTruth waits until each record is in its expected state.
 func (d *deceit[T]) requireTruth() {
 	known, live := map[string]bool{}, 0
-	for _, r := range d.outside.now() {
+	for _, r := range d.outside.allRecords() {
 		known[r.Key] = true
 		switch {
 		case d.dropped[r.Key] && d.mayComeBack(r.Key):

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func TestSyncsWhatIsInformed(t *testing.T) {
+func TestAnInformedObjectIsSynced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	worked := make(chan delta.Resource[account], 10)
@@ -68,7 +68,7 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	before := time.Now()
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	failed := next(t, events).Resource // the row itself is tried again before a busy machine has looked
+	failed := nextEvent(t, events).Resource // the row itself is tried again before a busy machine has looked
 	require.Equal(t, deltatype.ResourceStateFailed, failed.State)
 	require.True(t, failed.DueAt.After(*failed.AttemptedAt))
 
@@ -79,7 +79,7 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	require.Equal(t, 1, row.Errors[0].Attempt)
 	require.Empty(t, row.Errors[0].Trace)
 	require.WithinRange(t, row.Errors[0].At, before, time.Now())
-	require.InDelta(t, time.Second, h.timers(row.WorkflowID)[0], float64(time.Second/10), "a tenth more or less")
+	require.InDelta(t, time.Second, h.timerDurations(row.WorkflowID)[0], float64(time.Second/10), "within a tenth")
 	require.False(t, row.AttemptedAt.Before(*failed.DueAt), "not before it was due")
 }
 
@@ -99,7 +99,7 @@ func TestAfterMaxAttemptsTheResourceIsDegradedAndStaysSo(t *testing.T) {
 	require.Zero(t, row.SyncedGeneration)
 	require.Nil(t, row.SyncedAt)
 
-	// A wake-up does not try it again.
+	// A wake-up does not retry a degraded resource.
 	h.wake("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
 	require.Equal(t, deltatype.ResourceStateDegraded, h.row("account", "ann").State)
@@ -146,7 +146,7 @@ func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "one", <-started)
 
-	// Work ends when the test says so: if it held a lock, this would wait for ever.
+	// Work blocks until the test ends it: if Work held a lock, this inform would wait for ever.
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err = c.Inform(ctx, account{Name: "ann", Plan: "two"}, nil)
@@ -164,7 +164,7 @@ func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
 	require.JSONEq(t, `{"name": "ann", "plan": "two"}`, string(h.row("account", "ann").EncodedObject))
 }
 
-// patient is a kind that is tried again after an hour.
+// patient is a kind with a retry after an hour.
 type patient struct{ account }
 
 func (patient) Kind() string { return "patient" }
@@ -183,9 +183,9 @@ func TestAnInformInterruptsTheBackoff(t *testing.T) {
 	}})))
 	_, err := c.Inform(t.Context(), patient{account{Name: "ann", Plan: "bad"}}, nil)
 	require.NoError(t, err)
-	// After the first failure it waits for about an hour.
+	// After the first failure, it waits for about an hour.
 	waiting := h.eventually("patient", "ann", inState(deltatype.ResourceStateFailed))
-	h.comes(h.Prefix+"/patient/ann", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(h.Prefix+"/patient/ann", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	_, err = c.Inform(t.Context(), patient{account{Name: "ann", Plan: "good"}}, nil)
 	require.NoError(t, err)
 	row := h.eventually("patient", "ann", synced(2))
@@ -212,7 +212,7 @@ func TestTheSameWakeUpTwiceWorksOnce(t *testing.T) {
 	close(finish)
 	h.eventually("account", "ann", synced(1))
 	h.signal("account", "ann")
-	// What comes after shows that the wake-ups are over.
+	// A later sync shows that the wake-ups have been handled.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(2))
@@ -263,8 +263,8 @@ func TestWorkThatIgnoresItsContextIsLeftBehindAndKeepsItsPlace(t *testing.T) {
 
 	_, err = c.Inform(t.Context(), serial{account{Name: "next"}}, nil)
 	require.NoError(t, err)
-	// The place is taken: the other one waits until Work has returned.
-	h.eventually("serial", "next", func(*deltatype.ResourceRow) bool { return h.wakeups("serial", "next") > 0 })
+	// The slot is taken: the other resource waits until Work has returned.
+	h.eventually("serial", "next", func(*deltatype.ResourceRow) bool { return h.countWakeUps("serial", "next") > 0 })
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("serial", "next").State)
 	close(release)
 	h.eventually("serial", "next", synced(1))
@@ -280,7 +280,7 @@ func TestPointerReceiversAndTheClientInTheContext(t *testing.T) {
 		if r.Object.Name != "first" {
 			return nil
 		}
-		// Work can inform: what it finds becomes a resource.
+		// Work can inform objects that it finds.
 		_, err := delta.ClientFromContext(ctx).Inform(ctx, &pointed{Name: "second"}, nil)
 		return err
 	}})))
@@ -294,7 +294,7 @@ func TestPointerReceiversAndTheClientInTheContext(t *testing.T) {
 	require.Panics(t, func() { delta.ClientFromContext(t.Context()) })
 }
 
-func TestWhatWorkDoesToItsResourceReachesNoRow(t *testing.T) {
+func TestWorkCannotChangeTheRow(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// informKeyed informs objects of a key.
+// informKeyed informs objects with a limit key.
 func (h *harness) informKeyed(c *delta.Client, mode tenantMode, key string, names ...string) {
 	h.t.Helper()
 	var objects []delta.Object
@@ -29,16 +29,17 @@ func (h *harness) informKeyed(c *delta.Client, mode tenantMode, key string, name
 
 // waitsForKey reports whether a resource waits for a slot of its limit key.
 func (h *harness) waitsForKey(kind, id string) bool {
-	return h.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND queued_at IS NOT NULL AND dispatch_at IS NULL", kind, id) == 1
+	return h.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND queued_at IS NOT NULL AND dispatch_at IS NULL", kind, id) == 1
 }
 
 // hasSlot reports whether a resource has a slot of its limit key.
 func (h *harness) hasSlot(kind, id string) bool {
-	return h.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND slot_key IS NOT NULL", kind, id) == 1
+	return h.countRows("SELECT count(*) FROM delta_resource WHERE kind = $1 AND object_id = $2 AND slot_key IS NOT NULL", kind, id) == 1
 }
 
-// The process that has written the outcome is killed before it wakes what waits for the slot. Nothing is told of it: a look at the key finds it.
-func TestWhatWaitsForAKeyGoesOnIfTheProcessDiesThatWasToWakeIt(t *testing.T) {
+// The process that has written the outcome is killed before it wakes the next waiter for the slot. No notification says so: a check of the key finds
+// it.
+func TestAWaiterForAKeyIsWokenIfTheSlotHolderDies(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -47,15 +48,15 @@ func TestWhatWaitsForAKeyGoesOnIfTheProcessDiesThatWasToWakeIt(t *testing.T) {
 	h.informKeyed(c, mode, "key", "completes0", "completes1", "waits0", "waits1")
 	kill := h.startChild("keys", "started")
 	completed := func() int {
-		return h.count("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'completes%' AND state = 'synced' AND slot_key IS NULL")
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'completes%' AND state = 'synced' AND slot_key IS NULL")
 	}
 	until(t, func() bool { return completed() > 0 })
 	h.awaitEnd()
 	kill()
 	for _, name := range []string{"waits0", "waits1"} {
-		require.True(t, h.waitsForKey(mode.kind, name), "nothing has woken it")
+		require.True(t, h.waitsForKey(mode.kind, name), "no notification has woken it")
 	}
-	require.Equal(t, 1, h.count("SELECT count(*) FROM delta_key WHERE wake_at <= now() + interval '5 seconds'"), "it is looked at")
+	require.Equal(t, 1, h.countRows("SELECT count(*) FROM delta_key WHERE wake_at <= now() + interval '5 seconds'"), "the key is checked")
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	for _, name := range []string{"waits0", "waits1", "completes0", "completes1"} {
@@ -64,7 +65,7 @@ func TestWhatWaitsForAKeyGoesOnIfTheProcessDiesThatWasToWakeIt(t *testing.T) {
 	require.Equal(t, 1, h.row(mode.kind, "waits0").Attempt)
 }
 
-// However a call ends, what waits for its key goes on.
+// However a call ends, the next waiter for its key continues.
 func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -87,7 +88,7 @@ func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 					return delta.ResourceDelete(errors.New("410"))
 				case name == "failed" && !again:
 					return errors.New("503")
-				case name == "panics" && !again && mode.kind != "many_tenant": // whose calls have goroutines of their own
+				case name == "panics" && !again && mode.kind != "many_tenant": // whose calls run in their own goroutines
 					panic("nil map")
 				}
 				return nil
@@ -109,13 +110,13 @@ func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 					return r.State == states[word] && r.Attempt > 0 || r.State == states[word] && word == "snoozed" && r.Snoozes > 0
 				})
 			}
-			until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
+			until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
 			require.Equal(t, keySlots, meter.most["key"])
 		})
 	}
 }
 
-// CompleteTx keeps the slot until its transaction has committed, and frees it then. What is rolled back frees nothing.
+// CompleteTx keeps the slot until its transaction has committed, and frees it then. A rolled back transaction frees nothing.
 func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -128,7 +129,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback(context.Background()) //nolint:errcheck // it has committed, or is to be rolled back
+		defer tx.Rollback(context.Background()) //nolint:errcheck // committed, or to be rolled back
 		if err := r.CompleteTx(ctx, tx); err != nil {
 			return err
 		}
@@ -142,7 +143,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	for range keySlots {
-		require.True(t, h.hasSlot(mode.kind, <-written), "as long as it may be rolled back")
+		require.True(t, h.hasSlot(mode.kind, <-written), "while the transaction may be rolled back")
 	}
 	for i := range 3 {
 		require.True(t, h.waitsForKey(mode.kind, fmt.Sprint("then", i)))
@@ -155,7 +156,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	require.LessOrEqual(t, meter.most["key"], keySlots)
 }
 
-// Calls of Finalize have slots too.
+// Calls of Finalize need slots too.
 func TestFinalizeHasASlotOfItsKey(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -174,19 +175,19 @@ func TestFinalizeHasASlotOfItsKey(t *testing.T) {
 		}
 		return nil
 	})))
-	all := temporalNames("m", 8)
+	all := names("m", 8)
 	h.informKeyed(c, mode, "key", all...)
 	for _, name := range all {
 		h.eventually(mode.kind, name, synced(1))
 	}
 	_, err := c.DeleteAll(t.Context(), delta.Filter{Kinds: []string{mode.kind}})
 	require.NoError(t, err)
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE finalized") == len(all) })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE finalized") == len(all) })
 	require.Equal(t, keySlots, meter.most["deletedkey"])
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL OR queued_at IS NOT NULL"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL OR queued_at IS NOT NULL"))
 }
 
-// quietTenant has a key that its JSON does not have: to change it alone calls no Work.
+// quietTenant has a key that is not in its JSON: a change of the key alone calls no Work.
 type quietTenant struct {
 	Name string
 	Key  string `json:"-"`
@@ -197,7 +198,7 @@ func (o quietTenant) Kind() string                 { return "quiet_tenant" }
 func (o quietTenant) LimitKey() string             { return o.Key }
 func (quietTenant) Settings() delta.ObjectSettings { return keySettings(1) }
 
-func TestWhatAPersonDoesToAResourceThatWaitsForItsKey(t *testing.T) {
+func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	open := make(chan struct{})
@@ -234,7 +235,7 @@ func TestWhatAPersonDoesToAResourceThatWaitsForItsKey(t *testing.T) {
 	}
 	require.EqualValues(t, len(waiting), queued())
 
-	// Another key, or none: it waits there, where a slot is free.
+	// With another key, or none, it waits for that one, where a slot is free.
 	inform("other", "changes")
 	inform("", "clears")
 	for _, name := range []string{"changes", "clears"} {
@@ -242,7 +243,7 @@ func TestWhatAPersonDoesToAResourceThatWaitsForItsKey(t *testing.T) {
 	}
 	_, err := c.Delete(t.Context(), kind, "deleted")
 	require.NoError(t, err)
-	require.EqualValues(t, 3, queued(), "what is deleted waits for nothing")
+	require.EqualValues(t, 3, queued(), "a deleted resource does not wait")
 	_, err = c.Pause(t.Context(), kind, "paused")
 	require.NoError(t, err)
 	require.EqualValues(t, 2, queued())
@@ -250,7 +251,7 @@ func TestWhatAPersonDoesToAResourceThatWaitsForItsKey(t *testing.T) {
 	require.NoError(t, err)
 	until(t, func() bool { return h.waitsForKey(kind, "touched") })
 
-	// A resource that is paused in its call keeps its slot until the call ends, as it keeps its claim.
+	// A resource that is paused during its call keeps its slot until the call ends, like its claim.
 	_, err = c.Pause(t.Context(), kind, "holds0")
 	require.NoError(t, err)
 	require.True(t, h.hasSlot(kind, "holds0"))
@@ -258,11 +259,11 @@ func TestWhatAPersonDoesToAResourceThatWaitsForItsKey(t *testing.T) {
 	for _, name := range []string{"holds0", "holds1", "waits", "touched"} {
 		h.eventually(kind, name, synced(1))
 	}
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL") == 0 })
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row(kind, "paused").State)
 	_, err = c.Resume(t.Context(), kind, "paused")
 	require.NoError(t, err)
 	h.eventually(kind, "paused", synced(1))
 	require.Zero(t, queued())
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE queued_at IS NOT NULL"))
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE queued_at IS NOT NULL"))
 }

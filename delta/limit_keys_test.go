@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// tenant is an object whose calls are limited by a key. Its kinds are worked in the different modes.
+// tenant is an object with a limit key. Its kinds are worked in different modes.
 type tenant struct{ Name, Key string }
 
 func (o tenant) ID() string       { return o.Name }
@@ -46,13 +46,13 @@ type batchedTenant struct{ tenant }
 func (batchedTenant) Kind() string                   { return "batched_tenant" }
 func (batchedTenant) Settings() delta.ObjectSettings { return keySettings(50) }
 
-// manyTenant is given to WorkBatch.
+// manyTenant is a kind with a WorkBatch.
 type manyTenant struct{ tenant }
 
 func (manyTenant) Kind() string                   { return "many_tenant" }
 func (manyTenant) Settings() delta.ObjectSettings { return keySettings(50) }
 
-// ratedTenant has a rate.
+// ratedTenant is a kind with a rate.
 type ratedTenant struct{ tenant }
 
 func (ratedTenant) Kind() string { return "rated_tenant" }
@@ -77,7 +77,7 @@ func modeOf[T delta.Object](object func(tenant) T) tenantMode {
 	}
 }
 
-// manyTenants is a controller that takes many in one call, which works them side by side.
+// manyTenants is a controller with a WorkBatch that works its resources in parallel.
 type manyTenants struct {
 	controller[manyTenant]
 	one func(context.Context, *deltatype.ResourceRow) error
@@ -108,7 +108,7 @@ func tenantModes() []tenantMode {
 	}
 }
 
-// startWithPool starts a client with connections of its own.
+// startWithPool starts a client with its own pool.
 func (h *harness) startWithPool(config *delta.Config) *delta.Client {
 	h.t.Helper()
 	pool, err := pgxpool.New(context.Background(), h.DatabaseURL)
@@ -125,7 +125,7 @@ func (h *harness) startWithPool(config *delta.Config) *delta.Client {
 	return c
 }
 
-// keyMeter counts calls by key, and notes the most that there were at once.
+// keyMeter counts concurrent calls by key, and notes the maximum.
 type keyMeter struct {
 	mu            sync.Mutex
 	running, most map[string]int
@@ -145,7 +145,7 @@ func (m *keyMeter) enter(key string) (leave func()) {
 	}
 }
 
-// awaitMost waits until so many calls of a key have run at once, at some time.
+// awaitMost waits until n calls of a key have run at once, at some time.
 func (m *keyMeter) awaitMost(ctx context.Context, key string, n int) {
 	for ctx.Err() == nil {
 		m.mu.Lock()
@@ -158,14 +158,14 @@ func (m *keyMeter) awaitMost(ctx context.Context, key string, n int) {
 	}
 }
 
-// watchKeys looks until the function is called at how many claims of a key are alive, and returns the most.
+// watchKeys counts the living claims of each key until most is called, which returns the maximum.
 func (h *harness) watchKeys(kind string) (most func() int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	found := make(chan int, 1)
 	go func() {
 		most := 0
 		for ctx.Err() == nil {
-			most = max(most, h.count(`SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM delta_resource r
+			most = max(most, h.countRows(`SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM delta_resource r
 				WHERE kind = $1 AND limit_key IS NOT NULL AND claimed_until IS NOT NULL AND (claimed_until > now()
 					OR EXISTS (SELECT FROM delta_claim c WHERE c.id = r.claim AND c.claimed_until > now()))
 				GROUP BY limit_key) m`, kind))
@@ -176,11 +176,11 @@ func (h *harness) watchKeys(kind string) (most func() int) {
 		cancel()
 		return <-found
 	})
-	h.t.Cleanup(func() { most() }) // before its pool is closed, also where the test ends early
+	h.t.Cleanup(func() { most() }) // before the pool is closed, even if the test ends early
 	return most
 }
 
-func TestCallsOfAKeyAreNeverMoreThanItsConcurrencyWhateverTheModeAndTheClients(t *testing.T) {
+func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for _, mode := range tenantModes() {
@@ -194,7 +194,7 @@ func TestCallsOfAKeyAreNeverMoreThanItsConcurrencyWhateverTheModeAndTheClients(t
 					defer meter.enter(r.LimitKey)()
 				}
 				if r.LimitKey == "key1" {
-					meter.awaitMost(ctx, r.LimitKey, keySlots) // or a busy machine might never have two of them at once
+					meter.awaitMost(ctx, r.LimitKey, keySlots) // otherwise a busy machine might never run two at once
 				}
 				time.Sleep(rand.N(20 * time.Millisecond))
 				if _, again := failed.LoadOrStore(r.ObjectID, true); !again && rand.N(20) == 0 {
@@ -228,13 +228,13 @@ func TestCallsOfAKeyAreNeverMoreThanItsConcurrencyWhateverTheModeAndTheClients(t
 				require.LessOrEqual(t, n, keySlots, key)
 			}
 			require.Equal(t, keySlots, meter.most["key1"], "and no fewer")
-			require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
+			require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
 		})
 	}
 }
 
-// Rows of a busy key stand in front of those of another, in each order that there is, and neither are worked nor have workflows.
-func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
+// Waiting rows of a busy key precede those of another key in every order. They are not worked, and have no workflows.
+func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for _, mode := range tenantModes() {
@@ -261,7 +261,7 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 			c := h.client(config)
 			inform := func(key, prefix string, n int) {
 				var objects []delta.Object
-				for _, name := range temporalNames(prefix, n) {
+				for _, name := range names(prefix, n) {
 					objects = append(objects, mode.object(tenant{Name: name, Key: key}))
 				}
 				_, err := c.InformMany(t.Context(), objects, &delta.InformOpts{Namespace: "narrow", Priority: 1})
@@ -276,7 +276,7 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 				defer cancel()
 				_ = c.Stop(ctx)
 			})
-			for _, name := range append(temporalNames("other", 20), temporalNames("none", 20)...) {
+			for _, name := range append(names("other", 20), names("none", 20)...) {
 				h.eventually(mode.kind, name, synced(1))
 			}
 			require.LessOrEqual(t, busy.Load(), int64(keySlots))
@@ -293,43 +293,15 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 			require.NotNil(t, status.WaitsSince)
 			close(open)
 			until(t, func() bool {
-				return h.count("SELECT count(*) FROM delta_resource WHERE limit_key = 'busy' AND state = 'synced'") >= 50
+				return h.countRows("SELECT count(*) FROM delta_resource WHERE limit_key = 'busy' AND state = 'synced'") >= 50
 			})
-			require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE attempt > 1"), "to wait costs no attempt")
+			require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE attempt > 1"), "waiting costs no attempt")
 		})
 	}
 }
 
-// workersTogether leaves slots of the keys to the other processes: what calls workTogether waits for them with what it has.
-var workersTogether = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}}
-
-// workTogether notes the process and waits for a call of another one, because a quick process might do everything by itself.
-func workTogether(ctx context.Context, pool *pgxpool.Pool, id string) error {
-	if err := notePID(ctx, pool, id); err != nil {
-		return err
-	}
-	for {
-		var several bool
-		if err := pool.QueryRow(ctx, "SELECT count(DISTINCT pid) > 1 FROM calls").Scan(&several); err != nil || several {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// together is the client of a test whose children are "together" as well, and is not started.
-func (h *harness) together(mode tenantMode) *delta.Client {
-	h.t.Helper()
-	h.exec("CREATE TABLE calls (id text, pid integer)")
-	config := h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error {
-		return workTogether(ctx, h.Pool, r.ObjectID)
-	}))
-	config.Namespaces = workersTogether
-	return h.client(config)
-}
-
-// noteCounts has the database note the calls of limit keys as they are counted against the rate, 0.25 seconds each: when the statement began, how many it
-// counted, and when the next call may begin after them.
+// noteCounts records calls of limit keys in the database as they are counted against the rate, 0.25 seconds each: when the statement began, how many
+// it counted, and when the next call may begin.
 func (h *harness) noteCounts() {
 	h.t.Helper()
 	h.exec(`CREATE TABLE counted (limit_key text, began timestamptz, calls integer, next_call_at timestamptz);
@@ -342,14 +314,14 @@ func (h *harness) noteCounts() {
 			WHEN (NEW.next_call_at IS DISTINCT FROM OLD.next_call_at) EXECUTE FUNCTION note_count()`)
 }
 
-// A busy machine makes a claim some time after its call was counted, so calls may be closer together than the rate says. None comes before its time.
+// On a busy machine, a claim may come some time after its call was counted, so calls may be closer together than the rate says. None comes early.
 func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	h.noteCounts()
 	mode := modeOf(func(o tenant) ratedTenant { return ratedTenant{o} })
-	c := h.together(mode)
+	c := h.clientTogether(mode)
 	for range 2 {
 		h.startChild("together", "started")
 	}
@@ -364,67 +336,15 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	for i := range objects {
 		h.eventually(mode.kind, fmt.Sprint(i), synced(1))
 	}
-	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
-	require.Zero(t, h.count(`SELECT count(*) FROM (
+	require.Greater(t, h.countRows("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
+	require.Zero(t, h.countRows(`SELECT count(*) FROM (
 			SELECT limit_key, attempted_at, row_number() OVER (PARTITION BY limit_key ORDER BY attempted_at) AS n FROM delta_resource) call
 		WHERE attempted_at < (SELECT min(began) FROM counted c WHERE c.limit_key = call.limit_key) + (n - 1) * interval '0.25 seconds'`),
 		"12 calls of a key, four a second")
-	require.Zero(t, h.count(`SELECT count(*) FROM (SELECT limit_key, next_call_at, sum(calls) OVER (PARTITION BY limit_key ORDER BY next_call_at) AS n FROM counted) c
+	require.Zero(t, h.countRows(`SELECT count(*) FROM (SELECT limit_key, next_call_at, sum(calls) OVER (PARTITION BY limit_key ORDER BY next_call_at) AS n FROM counted) c
 		WHERE n < (SELECT count(*) FROM delta_resource r WHERE r.limit_key = c.limit_key AND r.attempted_at < c.next_call_at)`),
 		"until the time of the next call, no more calls than were counted")
-	t.Logf("%d calls were counted for 24", h.count("SELECT sum(calls) FROM counted"))
-}
-
-// Three processes take slots of a few keys, one of which dies with what it has. The oracle counts living claims in the database.
-func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	h := newHarness(t)
-	mode := tenantModes()[0]
-	c := h.together(mode)
-	dies := h.startChild("together", "started")
-	h.startChild("together", "started")
-	require.NoError(t, c.Start(context.Background()))
-	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	most := h.watchKeys(mode.kind)
-	all := temporalNames("short", 120)
-	var objects []delta.Object
-	for i, name := range all {
-		objects = append(objects, mode.object(tenant{Name: name, Key: fmt.Sprint("key", i%3)}))
-	}
-	_, err := c.InformMany(t.Context(), objects, nil)
-	require.NoError(t, err)
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") >= 20 })
-	dies()
-	for _, name := range all {
-		h.eventually(mode.kind, name, synced(1))
-	}
-	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
-	require.LessOrEqual(t, most(), keySlots)
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
-}
-
-func TestAKilledClientFreesItsKeys(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	h := newHarness(t)
-	mode := tenantModes()[0]
-	idle := mode.controller(func(context.Context, *deltatype.ResourceRow) error { return nil })
-	c := h.client(h.config(idle))
-	var objects []delta.Object
-	for _, name := range temporalNames("a", keySlots+4) {
-		objects = append(objects, mode.object(tenant{Name: name, Key: "key"}))
-	}
-	_, err := c.InformMany(t.Context(), objects, nil)
-	require.NoError(t, err)
-	kill := h.startChild("keys", "holding")
-	h.eventually(mode.kind, "a00", inState(deltatype.ResourceStatePending))
-	kill()
-	require.NoError(t, c.Start(context.Background()))
-	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	for _, name := range temporalNames("a", keySlots+4) {
-		h.eventually(mode.kind, name, synced(1))
-	}
+	t.Logf("%d calls were counted for 24", h.countRows("SELECT sum(calls) FROM counted"))
 }
 
 func TestKeyLimitsThatBreakTheRuleAreRefused(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A row that cannot be started, or a Temporal that refuses all of them, takes no room from others of its namespace.
+// Rows that cannot be started, or a Temporal that refuses all starts, take no room from other rows of the namespace.
 func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	t.Parallel()
 	woken := 0
@@ -21,7 +21,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 		require.Equal(t, []string{"narrow"}, limited)
 		return int(rooms[0])
 	}
-	require.Equal(t, 4, room(), "as many as have slots, and as many again to wait for them")
+	require.Equal(t, 4, room(), "as many as there are slots, and the same number waiting")
 	require.False(t, limits.countLeased([]string{"narrow", "wide", "narrow"}))
 	require.Equal(t, 2, room())
 	require.True(t, limits.countLeased([]string{"narrow", "narrow"}))
@@ -29,9 +29,9 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	require.Zero(t, woken)
 
 	limits.uncountLeased([]string{"narrow", "wide"})
-	require.Equal(t, 1, woken, "dispatchers that had left rows look again")
+	require.Equal(t, 1, woken, "dispatchers read skipped rows again")
 	require.Equal(t, 1, room())
-	for range 100 { // as often as it is tried again
+	for range 100 { // retries
 		limits.countLeased([]string{"narrow"})
 		limits.uncountLeased([]string{"narrow"})
 	}

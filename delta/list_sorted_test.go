@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// insertFailing adds resources that are degraded or failed, in the order of their ids, each with an earlier error and its latest, and ones that are not.
+// insertFailing inserts degraded and failed resources in the order of their ids, each with an earlier and a latest error, and some healthy ones.
 func insertFailing(t *testing.T, h *harness) {
 	t.Helper()
 	_, err := h.Pool.Exec(t.Context(), `
@@ -61,7 +61,7 @@ func TestResourcesAreFoundByTheirLatestError(t *testing.T) {
 	require.Equal(t, 2, n)
 	n, err = c.RetryAll(t.Context(), delta.Filter{Error: "%"})
 	require.NoError(t, err)
-	require.Equal(t, 1, n, "what is deleted is not retried")
+	require.Equal(t, 1, n, "deleted resources are not retried")
 	row, err := c.Get(t.Context(), "account", "a")
 	require.NoError(t, err)
 	require.Equal(t, deltatype.ResourceStateScheduled, row.State)
@@ -78,7 +78,7 @@ func TestResourcesAreFoundByTheirLatestError(t *testing.T) {
 	}
 }
 
-// Late is what KindStatus.Late counts, and nothing else.
+// Filter.Late matches exactly the resources that KindStatus.Late counts.
 func TestLateResourcesAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -133,11 +133,11 @@ func TestLateResourcesAreFound(t *testing.T) {
 	n, err = c.TouchAll(t.Context(), delta.Filter{Late: true, Kinds: []string{"account"}})
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
-	require.Equal(t, "d", list(delta.Filter{}, delta.SortedPage{}), "what was touched is due now")
+	require.Equal(t, "d", list(delta.Filter{}, delta.SortedPage{}), "touched resources are due now")
 }
 
-// A command for many late resources looks at each page again: what was worked meanwhile is left alone.
-func TestACommandForLateOnesLeavesWhatIsLateNoLonger(t *testing.T) {
+// A command for late resources checks each page again: resources worked meanwhile are left alone.
+func TestACommandForLateResourcesSkipsThoseWorkedMeanwhile(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
@@ -157,7 +157,7 @@ func TestACommandForLateOnesLeavesWhatIsLateNoLonger(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, rows-220, n)
-	require.Equal(t, map[deltatype.ResourceState]int{deltatype.ResourceStateDeleted: rows - 220, deltatype.ResourceStateSynced: 220}, h.states("account"))
+	require.Equal(t, map[deltatype.ResourceState]int{deltatype.ResourceStateDeleted: rows - 220, deltatype.ResourceStateSynced: 220}, h.countStates("account"))
 }
 
 func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {
@@ -213,7 +213,7 @@ func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {
 		}
 	}
 
-	// A page goes on where the last one ended, whatever became of the rows before it.
+	// A page continues where the last one ended, even if earlier rows have changed.
 	page := delta.SortedPage{Sort: delta.SortError, Limit: 2}
 	first, err := c.ListSorted(t.Context(), failing, page)
 	require.NoError(t, err)

@@ -3,10 +3,8 @@ package delta_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,32 +12,31 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/api/serviceerror"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// works is the part of a controller that does not list.
+// works is a controller without a listing.
 type works struct{}
 
 func (works) Work(context.Context, *delta.Resource[mirror]) error { return nil }
 
-// lists is a List that is right.
+// lists has a valid List.
 type lists struct{}
 
 func (lists) List(context.Context, *delta.InformOptions) iter.Seq2[mirror, error] {
 	return func(func(mirror, error) bool) {}
 }
 
-// informs is an Inform of the controller's own.
+// informs has its own Inform.
 type informs struct{}
 
 func (informs) Inform(context.Context, *delta.InformOptions) (<-chan mirror, error) {
 	return nil, errors.New("not called")
 }
 
-// Each set of what a controller may embed is a controller, without a method that is ambiguous.
+// Each combination of embedded defaults is a controller without ambiguous methods.
 type (
 	withWorker   = delta.WorkerDefaults[mirror]
 	withInformer = delta.InformerDefaults[mirror]
@@ -130,7 +127,7 @@ func TestDefaultsCanBeEmbeddedInAnyCombination(t *testing.T) {
 	}
 }
 
-// Some that look like a List.
+// Methods that look like a List.
 type (
 	listOfAnother  struct{ listless }
 	listOfChannel  struct{ listless }
@@ -174,11 +171,11 @@ func TestAControllerWithListerDefaultsAndNoRightListIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, c.says)
 		require.ErrorContains(t, err, `controller for kind "mirror"`)
 		require.ErrorContains(t, err, "must have a method List(context.Context, *delta.InformOptions) iter.Seq2[")
-		require.NoError(t, delta.AddControllerSafely(controllers, &listByPointer{}), "the kind is free still")
+		require.NoError(t, delta.AddControllerSafely(controllers, &listByPointer{}), "the kind is still free")
 	}
 }
 
-// yields is a controller with a List made of a function.
+// yields is a controller with a function as its List.
 type yields[T delta.Object] struct {
 	delta.WorkerDefaults[T]
 	delta.ListerDefaults[T]
@@ -200,7 +197,7 @@ func (c *yields[T]) List(ctx context.Context, o *delta.InformOptions) iter.Seq2[
 
 func (c *yields[T]) InformTimeout(*delta.InformArgs[T]) time.Duration { return c.timeout }
 
-func add[T delta.Object](c delta.Controller[T]) func(*delta.Controllers) {
+func addTo[T delta.Object](c delta.Controller[T]) func(*delta.Controllers) {
 	return func(cs *delta.Controllers) { delta.AddController(cs, c) }
 }
 
@@ -224,15 +221,15 @@ func (l *logs) has(text string) bool {
 
 func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// A listing that breaks off half way is not one that leaves out the rest.
+// A listing that breaks off does not count as one that omits the rest.
 func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 	t.Parallel()
 	down := errors.New("503 Service Unavailable")
 	half := func(broken *atomic.Bool) []mirror {
 		if broken.Load() {
-			return mirrors(8)
+			return newMirrors(8)
 		}
-		return mirrors(10)
+		return newMirrors(10)
 	}
 	for name, controllerOf := range map[string]func(broken *atomic.Bool) delta.Controller[mirror]{
 		"an iterator that yields an error": func(broken *atomic.Bool) delta.Controller[mirror] {
@@ -282,7 +279,7 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 				}
 				if broken.Load() {
 					context.AfterFunc(ctx, cancel)
-					go delta.FailInform(derived, down) // and nobody closes the channel
+					go delta.FailInform(derived, down) // and the channel stays open
 					return out, nil
 				}
 				cancel()
@@ -315,22 +312,23 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 			t.Parallel()
 			var broken atomic.Bool
 			h := newHarness(t)
-			c := h.start(h.config(add(controllerOf(&broken))))
+			c := h.start(h.config(addTo(controllerOf(&broken))))
 			params := delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}
 			run, err := c.RunInform(t.Context(), params, nil)
 			require.NoError(t, err)
 			require.Equal(t, 10, run.Listed)
-			before := h.cursor("mirror")
+			before := h.readCursor("mirror")
 
 			broken.Store(true)
 			h.failsOnce(c, params)
-			require.Equal(t, before, h.cursor("mirror"))
-			require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.states("mirror"))
+			require.Equal(t, before, h.readCursor("mirror"))
+			require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.countStates("mirror"))
 		})
 	}
 }
 
-// failsOnce asks for a pass, waits until its first try has failed, and ends its run: later tries would list what the test has upstream by then.
+// failsOnce requests a pass, waits until its first attempt has failed, and ends its run: later attempts would see changes that the test makes
+// upstream.
 func (h *harness) failsOnce(c *delta.Client, params delta.ScheduleInformParams) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(h.t.Context())
@@ -346,7 +344,7 @@ func (h *harness) failsOnce(c *delta.Client, params delta.ScheduleInformParams) 
 	require.NotEmpty(h.t, failed.LastFailure, "%v", err)
 	require.NoError(h.t, h.Temporal.TerminateWorkflow(h.t.Context(), failed.WorkflowID, failed.RunID, "", "the test has seen its failure"))
 	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM delta_inform WHERE run_id = $1 AND ended_at IS NULL", failed.RunID) == 0
+		return h.countRows("SELECT count(*) FROM delta_inform WHERE run_id = $1 AND ended_at IS NULL", failed.RunID) == 0
 	})
 }
 
@@ -358,7 +356,7 @@ func TestFailInformIsNeverSilent(t *testing.T) {
 	config := h.config(with(&controller[mirror]{
 		inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan mirror, error) {
 			listed = ctx
-			return sendListed(ctx, mirrors(1)...), nil
+			return sendAll(ctx, newMirrors(1)...), nil
 		},
 		work: func(ctx context.Context, _ *delta.Resource[mirror]) error {
 			delta.FailInform(ctx, errors.New("from Work"))
@@ -373,124 +371,4 @@ func TestFailInformIsNeverSilent(t *testing.T) {
 
 	delta.FailInform(listed, errors.New("afterwards"))
 	require.True(t, log.has(`level=ERROR msg="delta.FailInform came too late`) && log.has("kind=mirror workflow_id=") && log.has("error=afterwards"))
-}
-
-// decorated is a controller around another one.
-type decorated[T delta.Object] struct {
-	delta.Controller[T]
-	inner any
-	calls atomic.Int64
-}
-
-func (d *decorated[T]) Unwrap() any { return d.inner }
-
-func (d *decorated[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
-	d.calls.Add(1)
-	return d.Controller.Work(ctx, r)
-}
-
-// bundled is synced in batches.
-type bundled struct{ account }
-
-func (bundled) Kind() string { return "bundled" }
-func (bundled) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: -1, BatchSize: 100}
-}
-
-// batching is a lister that takes many in one call.
-type batching struct {
-	yields[bundled]
-	batched   atomic.Int64
-	finalized atomic.Int64
-}
-
-func (b *batching) Finalize(context.Context, *delta.Resource[bundled]) error {
-	b.finalized.Add(1)
-	return nil
-}
-
-func (b *batching) WorkBatch(_ context.Context, all []*delta.Resource[bundled]) []error {
-	b.batched.Add(int64(len(all)))
-	return make([]error, len(all))
-}
-
-func TestOptionalInterfacesAreFoundBehindDecorators(t *testing.T) {
-	t.Parallel()
-	inner := &batching{yields: yields[bundled]{list: func(_ context.Context, _ *delta.InformOptions, yield func(bundled, error) bool) {
-		for i := range 40 {
-			yield(bundled{account{Name: fmt.Sprint(i)}}, nil)
-		}
-	}}}
-	once := &decorated[bundled]{Controller: inner, inner: inner}
-	twice := &decorated[bundled]{Controller: once, inner: once}
-	h := newHarness(t)
-	c := h.start(h.config(add[bundled](twice)))
-	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "bundled", RunForeground: true}, nil)
-	require.NoError(t, err)
-	require.Equal(t, 40, run.Listed)
-	_, err = c.Delete(t.Context(), "bundled", "7")
-	require.NoError(t, err)
-	until(t, func() bool { return inner.finalized.Load() > 0 })
-	require.EqualValues(t, 40, inner.batched.Load()+twice.calls.Load())
-	require.Positive(t, inner.batched.Load(), "WorkBatch is called past the decorators")
-
-	loop := &decorated[mirror]{Controller: &controller[mirror]{}}
-	loop.inner = loop
-	require.NoError(t, delta.AddControllerSafely(delta.NewControllers(), loop), "one that returns itself ends")
-}
-
-func TestAHiddenListFailsThePass(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	inner := &yields[mirror]{}
-	c := h.start(h.config(add[mirror](struct{ delta.Controller[mirror] }{inner})))
-	var failure string
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	_, err := c.WatchInform(ctx, delta.ScheduleInformParams{ResourceKind: "mirror"}, nil, func(p delta.InformProgress) {
-		if failure = p.LastFailure; failure != "" {
-			cancel()
-		}
-	})
-	require.Error(t, err)
-	require.Contains(t, failure, "Unwrap() any")
-}
-
-// blind is a kind that lists nothing.
-type blind struct{ account }
-
-func (blind) Kind() string { return "blind" }
-func (blind) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: time.Hour}
-}
-
-type blindController struct {
-	delta.WorkerDefaults[blind]
-	delta.NoInformer[blind]
-}
-
-func (blindController) Work(context.Context, *delta.Resource[blind]) error { return nil }
-
-func TestAKindWithoutAnInformerHasNoScheduleAndNoRuns(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	c := h.start(h.config(add[blind](blindController{})))
-	_, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:blind").Describe(t.Context())
-	require.ErrorAs(t, err, new(*serviceerror.NotFound))
-
-	for _, asks := range []*delta.Client{c, h.client(h.config())} {
-		params := delta.ScheduleInformParams{ResourceKind: "blind"}
-		var input *delta.InputError
-		_, err = asks.RunInform(t.Context(), params, nil)
-		require.ErrorAs(t, err, &input)
-		require.Equal(t, "ResourceKind", input.Field)
-		require.Contains(t, input.Rule, "delta.NoInformer")
-		require.ErrorAs(t, asks.ScheduleInform(t.Context(), params, nil), &input)
-	}
-	row, err := c.Sync(t.Context(), blind{account{Name: "a"}}, nil)
-	require.NoError(t, err)
-	require.Equal(t, deltatype.ResourceStateSynced, row.State)
-	kinds, err := c.Kinds(t.Context())
-	require.NoError(t, err)
-	require.True(t, slices.ContainsFunc(kinds, func(k delta.KindStatus) bool { return k.Kind == "blind" && k.ListsNothing }), fmt.Sprint(kinds))
 }

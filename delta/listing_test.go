@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// mirror is a kind whose informer always lists all there is. It has no schedule: tests run it, and nobody else between.
+// mirror is a kind whose informer always lists everything. It has no schedule, so that only the test runs it.
 type mirror struct {
 	Name    string `json:"name"`
 	Version int    `json:"version"`
@@ -32,13 +32,13 @@ func (m mirror) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: -1, CompleteListing: true, MaxDeleted: 3, MaxDeletedShare: 0.2}
 }
 
-// Compare says that the note does not matter.
+// Compare ignores the note.
 func (m mirror) Compare(other delta.Object) (int, bool) {
 	o, ok := other.(mirror)
 	return m.Version - o.Version, ok
 }
 
-// upstream is what exists outside, under the test's control.
+// upstream is the system outside, controlled by the test.
 type upstream[T any] struct {
 	mu   sync.Mutex
 	all  []T
@@ -52,8 +52,8 @@ func (u *upstream[T]) set(all ...T) {
 	u.all = all
 }
 
-// breaks has listings fail with an error, until it is nil.
-func (u *upstream[T]) breaks(err error) {
+// failWith makes listings fail with an error; nil ends that.
+func (u *upstream[T]) failWith(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.fail = err
@@ -66,17 +66,17 @@ func (u *upstream[T]) inform(ctx context.Context, o *delta.InformOptions) (<-cha
 	if u.fail != nil {
 		return nil, u.fail
 	}
-	return sendListed(ctx, u.all...), nil
+	return sendAll(ctx, u.all...), nil
 }
 
-func mirrors(n int) (all []mirror) {
+func newMirrors(n int) (all []mirror) {
 	for i := range n {
 		all = append(all, mirror{Name: fmt.Sprintf("m%03d", i), Version: 1})
 	}
 	return all
 }
 
-func (h *harness) states(kind string) map[deltatype.ResourceState]int {
+func (h *harness) countStates(kind string) map[deltatype.ResourceState]int {
 	h.t.Helper()
 	counts, err := h.client(&delta.Config{}).Count(context.Background(), delta.Filter{Kinds: []string{kind}})
 	require.NoError(h.t, err)
@@ -87,11 +87,11 @@ func (h *harness) states(kind string) map[deltatype.ResourceState]int {
 	return states
 }
 
-func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
+func TestACompleteListingDeletesWithinBounds(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(20)}
+	outside := &upstream[mirror]{all: newMirrors(20)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform})))
 	pass := func() *delta.InformRun {
 		run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
@@ -99,23 +99,23 @@ func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
 		return run
 	}
 	pass()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 20}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 20}, h.countStates("mirror"))
 
-	// Three are gone: as many as may be in any case.
-	outside.set(mirrors(17)...)
+	// Three are gone, as many as MaxDeleted always allows.
+	outside.set(newMirrors(17)...)
 	require.Equal(t, 3, pass().Deleted)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 17, "deleted": 3}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 17, "deleted": 3}, h.countStates("mirror"))
 	require.NotNil(t, h.row("mirror", "m019").DueAt, "its row is removed after the retention")
 
-	// Half is gone: that is suspicious. What is listed is still taken.
-	outside.set(append(mirrors(8), mirror{Name: "new", Version: 1})...)
+	// Half is gone, so the deletion is withheld. Listed objects are informed anyway.
+	outside.set(append(newMirrors(8), mirror{Name: "new", Version: 1})...)
 	run := pass()
 	require.Zero(t, run.Deleted)
 	require.EqualValues(t, 9, run.Withheld)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 18, "deleted": 3}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 18, "deleted": 3}, h.countStates("mirror"))
 
-	// A pass that breaks off deletes nothing; neither does one that was narrowed.
-	outside.set(mirrors(16)...)
+	// A pass that breaks off deletes nothing, nor does a narrowed one.
+	outside.set(newMirrors(16)...)
 	outside.fail = errors.New("upstream is down")
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, &delta.InformOptions{Limit: 16})
 	require.ErrorContains(t, err, "upstream is down")
@@ -125,8 +125,8 @@ func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
 	require.Zero(t, run.Deleted)
 	require.Equal(t, 2, pass().Deleted)
 
-	// Listed again, it is live again.
-	outside.set(mirrors(17)...)
+	// A deleted resource that is listed again is live again.
+	outside.set(newMirrors(17)...)
 	require.Equal(t, 1, pass().Scheduled)
 	h.eventually("mirror", "m016", inState(deltatype.ResourceStateSynced))
 	for _, o := range outside.seen {
@@ -137,11 +137,11 @@ func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
 	require.Zero(t, notes)
 }
 
-func TestObjectsThatCompareThemselvesDecideWhatIsTheSame(t *testing.T) {
+func TestCompareDecidesWhetherAnObjectHasChanged(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(3)}
+	outside := &upstream[mirror]{all: newMirrors(3)}
 	var calls atomic.Int64
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(context.Context, *delta.Resource[mirror]) error {
 		calls.Add(1)
@@ -171,7 +171,7 @@ func TestARunInTheForegroundFailsIfSomeDegrade(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(30)}
+	outside := &upstream[mirror]{all: newMirrors(30)}
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(_ context.Context, r *delta.Resource[mirror]) error {
 		time.Sleep(5 * time.Millisecond)
 		if strings.HasSuffix(r.ObjectID, "7") {
@@ -182,7 +182,7 @@ func TestARunInTheForegroundFailsIfSomeDegrade(t *testing.T) {
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
 	require.ErrorContains(t, err, "3 of 30 resources degraded: m007, m017, m027")
 	require.NotEmpty(t, run.WorkflowID)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 27, "degraded": 3}, h.states("mirror"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 27, "degraded": 3}, h.countStates("mirror"))
 
 	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil), "it does not wait")
 	require.ErrorContains(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{}, nil), "ResourceKind")
@@ -202,7 +202,7 @@ func TestOptionsReachTheInformer(t *testing.T) {
 	require.Contains(t, outside.seen, given)
 }
 
-// Over random schedules of creations, clock skews, late appearances, failures and restarts, no object is ever missed.
+// No object is missed over random schedules of creations, clock skews, late appearances, failures and restarts.
 func TestTheCursorMissesNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -219,15 +219,15 @@ func TestTheCursorMissesNothing(t *testing.T) {
 	}
 }
 
-// cursedOverlap is how much earlier than its cursor a pass begins, and so bounds skew and lateness together.
+// cursedOverlap is how much earlier than its cursor a pass begins. It bounds the sum of skew and lateness.
 const cursedOverlap = 400 * time.Millisecond
 
-// outside is where objects are created by a clock that is off, and show up a while after.
+// outside creates objects by a skewed clock, and shows them with a delay.
 type outside struct {
 	h      *harness
 	random *rand.Rand
 	dated  bool
-	// shards are those that it is listed by; nil for as a whole.
+	// shards are the shards of listings; nil for complete listings.
 	shards []string
 
 	mu      sync.Mutex
@@ -263,14 +263,14 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 		}
 		all = append(all, c)
 	}
-	return sendListed(ctx, all...), nil
+	return sendAll(ctx, all...), nil
 }
 
 func (o *outside) create(round int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	// The clock by which objects are created jumps, back and forth: back by what the overlap allows for, since of more than that no cursor by time can know,
-	// and ahead by hours. Jumps of the database's clock are in TestTheCursorMissesNothingWhenClocksJumpByHours.
+	// The clock of creations jumps back by less than the overlap, because no time cursor can tolerate more, and ahead by hours. For jumps of the
+	// database's clock see TestTheCursorMissesNothingWhenClocksJumpByHours.
 	skew := time.Duration(o.random.Int64N(int64(cursedOverlap/4))) - cursedOverlap/8
 	if o.random.IntN(4) == 0 {
 		skew = time.Duration(o.random.Int64N(int64(48 * time.Hour)))
@@ -305,7 +305,7 @@ func (c *cursedIn) Shards(context.Context) ([]string, error) { return c.shards, 
 func (o *outside) run() {
 	t, config := o.h.t, o.h.config(with(&controller[cursed]{inform: o.inform}))
 	if o.shards != nil {
-		config = o.h.config(add(&cursedIn{controller[cursed]{inform: o.inform}, o.shards}))
+		config = o.h.config(addTo(&cursedIn{controller[cursed]{inform: o.inform}, o.shards}))
 	}
 	c := o.h.start(config)
 	pass := func() {
@@ -328,7 +328,7 @@ func (o *outside) run() {
 	}
 }
 
-// cursed is listed by hand, with a small overlap.
+// cursed is a kind without a schedule and with a small overlap.
 type cursed struct {
 	Name, Region string
 	Made         time.Time
@@ -342,13 +342,13 @@ func (c cursed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: 24 * time.Hour, InformOverlap: cursedOverlap}
 }
 
-// What a pass cannot have listed is not gone: here Work makes the object outside while the pass, which began after it, goes on.
-func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
+// An object that a pass cannot have listed is not gone: here Work creates the object outside while an earlier pass is still running.
+func TestAPassDoesNotDeleteResourcesSyncedMeanwhile(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	made, working, listing, finish := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
-	works, lists := sync.OnceFunc(func() { close(working) }), sync.OnceFunc(func() { close(listing) }) // each may be called again, as activities are
+	works, lists := sync.OnceFunc(func() { close(working) }), sync.OnceFunc(func() { close(listing) }) // each may be called again, because activities may
 	c := h.start(h.config(with(&controller[mirror]{
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan mirror, error) {
 			out := make(chan mirror)
@@ -384,7 +384,7 @@ func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
 	require.Zero(t, (<-ended).Deleted)
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("mirror", "m").State)
 
-	// The next one can tell.
+	// The next pass can tell.
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, run.Deleted)

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// localAttempts and ordinaryAttempts are how many attempts a history has of a sort. A local activity leaves a marker, with its name in it.
+// localAttempts and ordinaryAttempts count the attempts of each sort in a history. A local activity leaves a marker with its name.
 func localAttempts(history []*historypb.HistoryEvent) (n int) {
 	for _, e := range history {
 		if namesActivity(e.GetMarkerRecordedEventAttributes(), activities.AttemptName) {
@@ -27,7 +27,7 @@ func localAttempts(history []*historypb.HistoryEvent) (n int) {
 	return n
 }
 
-// namesActivity reports whether a marker is that of a local activity.
+// namesActivity reports whether a marker belongs to a local activity of a name.
 func namesActivity(marker *historypb.MarkerRecordedEventAttributes, name string) bool {
 	for _, payload := range marker.GetDetails()["data"].GetPayloads() {
 		if bytes.Contains(payload.GetData(), []byte(name)) {
@@ -53,12 +53,12 @@ func endsAttempt(e *historypb.HistoryEvent) bool {
 		(namesActivity(marker, activities.AttemptName) && !isHandedOver(marker))
 }
 
-// isHandedOver reports whether a local activity has left its attempt to an ordinary one. One that has failed has no result.
+// isHandedOver reports whether a local activity has handed its attempt over to an ordinary activity. A failed one has no result.
 func isHandedOver(marker *historypb.MarkerRecordedEventAttributes) bool {
 	return marker.GetFailure() == nil && bytes.Contains(marker.GetDetails()["result"].GetPayloads()[0].GetData(), []byte("handed_over"))
 }
 
-// A busy machine may take long for what is short: some resource's attempt is local as a whole.
+// On a busy machine, short Work may take long: the attempt of at least one resource is entirely local.
 func TestShortWorkIsALocalActivity(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -70,7 +70,7 @@ func TestShortWorkIsALocalActivity(t *testing.T) {
 		_, err := c.Inform(t.Context(), account{Name: id}, nil)
 		require.NoError(t, err)
 		row := h.eventually("account", id, synced(1))
-		h.waits(row.WorkflowID)
+		h.awaitTimer(row.WorkflowID)
 		history := h.history(row.WorkflowID)
 		return localAttempts(history) == 1 && ordinaryAttempts(history) == 0
 	})
@@ -89,7 +89,7 @@ func TestLongWorkDoesNotKeepSignalsFromItsWorkflow(t *testing.T) {
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	pending := h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.State == deltatype.ResourceStatePending })
-	h.order("account", "ann", "inform", map[string]any{"object": account{Name: "ann", Plan: "new"}})
+	h.signalCommand("account", "ann", "inform", map[string]any{"object": account{Name: "ann", Plan: "new"}})
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.Generation == 2 })
 	require.EqualValues(t, 1, calls.Load())
 	history := h.history(pending.WorkflowID)
@@ -99,16 +99,16 @@ func TestLongWorkDoesNotKeepSignalsFromItsWorkflow(t *testing.T) {
 	close(proceed)
 	h.eventually("account", "ann", synced(2))
 	require.EqualValues(t, 2, calls.Load())
-	h.comes(pending.WorkflowID, endsAttempt)
+	h.awaitEvent(pending.WorkflowID, endsAttempt)
 
-	// Work is known to be long now.
+	// By now, Work is known to be long.
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
 	require.NoError(t, err)
 	row := h.eventually("account", "bob", synced(1))
 	require.Zero(t, localAttempts(h.history(row.WorkflowID)))
 }
 
-// A rate has Work wait, which a local activity does not.
+// With a rate, Work has to wait, which a local activity must not do.
 func TestWorkOfAKindWithARateIsNeverALocalActivity(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -116,7 +116,7 @@ func TestWorkOfAKindWithARateIsNeverALocalActivity(t *testing.T) {
 	_, err := c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
 	row := h.eventually("rated", "ann", synced(1))
-	h.waits(row.WorkflowID)
+	h.awaitTimer(row.WorkflowID)
 	history := h.history(row.WorkflowID)
 	require.Zero(t, localAttempts(history))
 	require.Positive(t, ordinaryAttempts(history))
@@ -129,7 +129,7 @@ func (rated) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, RateLimit: 100}
 }
 
-// A stop ends the context of Work that a local activity has begun, as any other.
+// A stop ends the context of Work in a local activity too.
 func TestStopReachesALocalActivity(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -145,7 +145,7 @@ func TestStopReachesALocalActivity(t *testing.T) {
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	<-working // within the local activity, most likely
+	<-working // probably within the local activity
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	_ = c.Stop(ctx)
@@ -153,14 +153,14 @@ func TestStopReachesALocalActivity(t *testing.T) {
 	h.closesAttempts(&logs)
 }
 
-// Temporal gives the workflow's task to another worker, which finds the claim and waits for its end.
+// Temporal gives the workflow's task to another worker, which sees the claim and waits for its end.
 func TestAProcessKilledInALocalActivityIsReplaced(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	h.killChild("work", "working") // at once, so that it has not been handed over, most likely
+	h.killChild("work", "working") // at once, so that the attempt is probably not handed over yet
 	h.startWorker(nil)
 	row := h.eventually("account", "ann", synced(1))
 	require.Equal(t, 2, row.Attempt, "the lost attempt counts")

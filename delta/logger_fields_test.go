@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// told is a kind whose methods write a line with the logger of their context.
+// told is a kind whose methods log a line with the logger of their context.
 type told struct{ Name string }
 
 func (o told) ID() string { return o.Name }
@@ -23,7 +23,7 @@ func (told) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1}
 }
 
-// toldMany is told, worked in batches.
+// toldMany is told with batches.
 type toldMany struct{ told }
 
 func (toldMany) Kind() string { return "toldMany" }
@@ -31,7 +31,7 @@ func (toldMany) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 500}
 }
 
-// telling writes a line in each method of a controller.
+// telling logs a line in each method of a controller.
 type telling[T delta.Object] struct{ controller[T] }
 
 func (*telling[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
@@ -54,7 +54,7 @@ func (*telling[T]) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan T
 	return none, nil
 }
 
-// tellingMany writes a line for the batch, and one for each of its resources.
+// tellingMany logs a line for the batch, and one for each of its resources.
 type tellingMany struct{ telling[toldMany] }
 
 func (*tellingMany) WorkBatch(ctx context.Context, all []*delta.Resource[toldMany]) []error {
@@ -65,7 +65,7 @@ func (*tellingMany) WorkBatch(ctx context.Context, all []*delta.Resource[toldMan
 	return make([]error, len(all))
 }
 
-// fieldsOf are the fields that a row's lines have.
+// fieldsOf returns the fields of a row's log lines.
 func fieldsOf(row *deltatype.ResourceRow, id string) []string {
 	return []string{
 		"kind=" + row.ObjectKind + " ", id, "namespace=" + row.Namespace + " ", fmt.Sprintf("generation=%d ", row.Generation), "attempt=1 ",
@@ -97,12 +97,12 @@ func TestTheLoggerHasTheFieldsOfTheCall(t *testing.T) {
 			_, err := c.Inform(t.Context(), told{"one"}, &delta.InformOpts{Namespace: "tenant"})
 			require.NoError(t, err)
 			row := h.eventually("told", "one", synced(1))
-			require.True(t, logs.has(append(fieldsOf(row, idOf(row)), `msg="in Work"`)...), logs.String())
+			require.True(t, logs.hasLine(append(fieldsOf(row, idOf(row)), `msg="in Work"`)...), logs.String())
 
 			_, err = c.Inform(t.Context(), told{"gone"}, &delta.InformOpts{Namespace: "tenant"})
 			require.NoError(t, err)
 			row = h.eventually("told", "gone", func(r *deltatype.ResourceRow) bool { return r.Finalized != nil && *r.Finalized })
-			require.True(t, logs.has(append(fieldsOf(row, idOf(row)), `msg="in Finalize"`)...), logs.String())
+			require.True(t, logs.hasLine(append(fieldsOf(row, idOf(row)), `msg="in Finalize"`)...), logs.String())
 
 			objects := make([]delta.Object, 300)
 			for i := range objects {
@@ -112,16 +112,16 @@ func TestTheLoggerHasTheFieldsOfTheCall(t *testing.T) {
 			require.NoError(t, err)
 			for i := range objects {
 				row := h.eventually("toldMany", fmt.Sprintf("m%03d", i), synced(1))
-				require.True(t, logs.has(append(fieldsOf(row, idOf(row)), `msg="member of WorkBatch"`)...), "of %s", row.ObjectID)
+				require.True(t, logs.hasLine(append(fieldsOf(row, idOf(row)), `msg="member of WorkBatch"`)...), "of %s", row.ObjectID)
 			}
 			row = h.row("toldMany", "m000")
-			require.True(t, logs.has(`msg="in WorkBatch"`, "kind=toldMany ", "namespace=tenant ", "resources=", "workflow_id="+row.WorkflowID))
+			require.True(t, logs.hasLine(`msg="in WorkBatch"`, "kind=toldMany ", "namespace=tenant ", "resources=", "workflow_id="+row.WorkflowID))
 
 			require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "told"}, nil))
-			until(t, func() bool { return logs.has(`msg="a pass of the informer has ended"`, "kind=told ") })
+			until(t, func() bool { return logs.hasLine(`msg="a pass of the informer has ended"`, "kind=told ") })
 			passes, err := c.InformPasses(t.Context(), "told", "", 0)
 			require.NoError(t, err)
-			require.True(t, logs.has(`msg="in Inform"`, "kind=told ", "run_id="+passes[0].RunID, "workflow_id="+passes[0].WorkflowID), logs.String())
+			require.True(t, logs.hasLine(`msg="in Inform"`, "kind=told ", "run_id="+passes[0].RunID, "workflow_id="+passes[0].WorkflowID), logs.String())
 			if hashed {
 				require.NotContains(t, logs.String(), "object_id=")
 			}
@@ -129,7 +129,7 @@ func TestTheLoggerHasTheFieldsOfTheCall(t *testing.T) {
 	}
 }
 
-// partly lists some objects, and fails then.
+// partly lists some objects, and then fails.
 type partly struct {
 	controller[mirror]
 	failure error
@@ -139,7 +139,7 @@ func (p *partly) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan mir
 	objects := make(chan mirror)
 	go func() {
 		defer close(objects)
-		for _, m := range append(mirrors(3), mirror{}) { // the last has no id
+		for _, m := range append(newMirrors(3), mirror{}) { // the last has no id
 			select {
 			case objects <- m:
 			case <-ctx.Done():
@@ -151,7 +151,7 @@ func (p *partly) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan mir
 	return objects, nil
 }
 
-func TestAFailedPassIsOneLineWithWhatItCameTo(t *testing.T) {
+func TestAFailedPassLogsOneLineWithItsResult(t *testing.T) {
 	t.Parallel()
 	for _, hashed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hashed %t", hashed), func(t *testing.T) {
@@ -176,10 +176,10 @@ func testFailedPass(t *testing.T, hashed bool) {
 	require.NoError(t, err)
 	first := passes[len(passes)-1]
 	require.GreaterOrEqual(t, first.Listed, int64(3))
-	require.True(t, logs.has("level=WARN", "a pass of the informer failed", "kind=mirror ", "workflow_id="+first.WorkflowID+" ", "run_id="+first.RunID+" ",
+	require.True(t, logs.hasLine("level=WARN", "a pass of the informer failed", "kind=mirror ", "workflow_id="+first.WorkflowID+" ", "run_id="+first.RunID+" ",
 		"attempt=1 ", "trigger=request ", fmt.Sprintf("listed=%d new=%d changed=%d unchanged=%d stale=%d refused=%d unkept=0 deleted=0 withheld=0 ",
 			first.Listed, first.New, first.Changed, first.Unchanged, first.Stale, first.Refused), "took=", errBoom.Error()), logs.String())
-	// The SDK has answered Temporal, and written its own line before.
+	// The SDK has answered Temporal and logged its own line before.
 	<-failures
 	of := func(text string) (lines []string) {
 		for line := range strings.Lines(logs.String()) {
@@ -190,6 +190,6 @@ func testFailedPass(t *testing.T, hashed bool) {
 		return lines
 	}
 	require.Len(t, of(errBoom.Error()), 1)
-	require.NotContains(t, logs.String(), "Activity error.", "the SDK's line of it is at debug")
+	require.NotContains(t, logs.String(), "Activity error.", "the SDK logs the same at debug level")
 	require.NotContains(t, logs.String(), "an activity failed", "it has a line of its own")
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Not parallel: it exchanges the standard output.
+// Not parallel: it replaces the standard output.
 func TestTheDefaultLoggerWritesWarningsToStandardOutput(t *testing.T) {
 	read, write, err := os.Pipe()
 	require.NoError(t, err)
@@ -36,5 +36,5 @@ func TestTheDefaultLoggerWritesWarningsToStandardOutput(t *testing.T) {
 	require.NoError(t, json.Unmarshal(lines.Bytes(), &line))
 	require.Equal(t, "bad", line["msg"])
 	require.NotContains(t, line, "stacktrace")
-	require.False(t, lines.Scan(), "nothing below warn")
+	require.False(t, lines.Scan(), "nothing below the level warn")
 }

@@ -21,22 +21,21 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// scrape asks the handler of a client, and returns the samples by name and labels.
-func scrape(t *testing.T, c *delta.Client) map[string]float64 {
+// scrapeMetrics calls a client's metrics handler, and returns the samples by name and labels.
+func scrapeMetrics(t *testing.T, c *delta.Client) map[string]float64 {
 	t.Helper()
 	answer := httptest.NewRecorder()
 	delta.Metrics(c).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	require.Equal(t, http.StatusOK, answer.Code)
 	require.Equal(t, "text/plain; version=0.0.4; charset=utf-8", answer.Header().Get("Content-Type"))
-	return samples(t, answer.Body.String())
+	return parseSamples(t, answer.Body.String())
 }
 
-// scrapeAll is scrape that asks again while a busy machine has not answered in the seconds that the handler waits for the database, or has not
-// counted resources in them.
+// scrapeAll repeats scrapeMetrics while a busy machine has not answered within the handler's timeout, or has not counted resources in it.
 func scrapeAll(t *testing.T, c *delta.Client) (found map[string]float64) {
 	t.Helper()
 	until(t, func() bool {
-		found = scrape(t, c)
+		found = scrapeMetrics(t, c)
 		for name := range found {
 			if strings.HasPrefix(name, "delta_resources") {
 				return found["delta_database_up"] == 1
@@ -49,7 +48,7 @@ func scrapeAll(t *testing.T, c *delta.Client) (found map[string]float64) {
 
 var sample = regexp.MustCompile(`^(\w+(?:\{.*\})?) (\S+)$`)
 
-func samples(t *testing.T, text string) map[string]float64 {
+func parseSamples(t *testing.T, text string) map[string]float64 {
 	t.Helper()
 	all := map[string]float64{}
 	for line := range strings.Lines(text) {
@@ -66,8 +65,8 @@ func samples(t *testing.T, text string) map[string]float64 {
 	return all
 }
 
-// pooled is a client that is not started, on a pool of its own whose settings are changed.
-func (h *harness) pooled(config *delta.Config, change func(*pgxpool.Config)) *delta.Client {
+// clientWithPool returns a client that is not started, with its own pool and changed settings.
+func (h *harness) clientWithPool(config *delta.Config, change func(*pgxpool.Config)) *delta.Client {
 	h.t.Helper()
 	settings, err := pgxpool.ParseConfig(h.DatabaseURL)
 	require.NoError(h.t, err)
@@ -80,11 +79,11 @@ func (h *harness) pooled(config *delta.Config, change func(*pgxpool.Config)) *de
 	return c
 }
 
-// listeners waits until so many clients listen: a started one does a moment later, and the session of a stopped one takes a moment to end.
-func (h *harness) listeners(n int) {
+// awaitListeners waits until n clients listen: a client begins a moment after its start, and the session of a stopped one ends a moment later.
+func (h *harness) awaitListeners(n int) {
 	h.t.Helper()
 	until(h.t, func() bool {
-		return h.count(`SELECT count(*)::int FROM pg_stat_activity WHERE query = 'LISTEN "' || delta_channel() || '"' AND datname = current_database()`) == n
+		return h.countRows(`SELECT count(*)::int FROM pg_stat_activity WHERE query = 'LISTEN "' || delta_channel() || '"' AND datname = current_database()`) == n
 	})
 }
 
@@ -107,17 +106,19 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 		require.NoError(t, err)
 	}
 	until(t, func() bool {
-		return h.count("SELECT count(*)::int FROM delta_resource WHERE state IN ('synced', 'degraded', 'deleted')") == 5
+		return h.countRows("SELECT count(*)::int FROM delta_resource WHERE state IN ('synced', 'degraded', 'deleted')") == 5
 	})
 	require.NoError(t, worker.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "measured"}, nil))
-	until(t, func() bool { return h.count("SELECT count(*)::int FROM delta_shard WHERE failed_at IS NOT NULL") == 1 })
-	h.listeners(1)
-	first := scrapeAll(t, h.pooled(h.config(), readsOnly))
+	until(t, func() bool {
+		return h.countRows("SELECT count(*)::int FROM delta_shard WHERE failed_at IS NOT NULL") == 1
+	})
+	h.awaitListeners(1)
+	first := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	require.InDelta(t, 1, first["delta_clients"], 0)
-	require.Contains(t, first, `delta_work_attempts_total{kind="measured",outcome="synced"}`, "what was not counted yet is 0")
+	require.Contains(t, first, `delta_work_attempts_total{kind="measured",outcome="synced"}`, "uncounted values are 0")
 	require.NoError(t, worker.Stop(t.Context()))
 
-	h.listeners(0)
+	h.awaitListeners(0)
 	informer := h.client(h.config())
 	for _, name := range []string{"a", "b"} {
 		_, err := informer.Inform(t.Context(), measuredKind{account{Name: name}}, nil)
@@ -131,7 +132,7 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 		_, err := h.Pool.Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}
-	found := scrapeAll(t, h.pooled(h.config(), readsOnly))
+	found := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	for name, wanted := range map[string]float64{
 		"delta_database_up": 1,
 		"delta_clients":     0,
@@ -174,7 +175,7 @@ func TestMetricsNeedNoRightToWrite(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(nil)
-	h.listeners(1)
+	h.awaitListeners(1)
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	role := pgx.Identifier{h.Schema + "_reader"}.Sanitize()
@@ -191,19 +192,19 @@ func TestMetricsNeedNoRightToWrite(t *testing.T) {
 			return err
 		}
 	}
-	found := scrapeAll(t, h.pooled(h.config(), asReader))
+	found := scrapeAll(t, h.clientWithPool(h.config(), asReader))
 	require.Contains(t, found, `delta_late{kind="account"}`, "resources are counted")
-	require.NotContains(t, found, "delta_clients", "it does not see the sessions of others")
+	require.NotContains(t, found, "delta_clients", "the role cannot see the sessions of others")
 	_, err = h.Pool.Exec(t.Context(), "GRANT pg_read_all_stats TO "+role)
 	require.NoError(t, err)
-	require.InDelta(t, 1, scrapeAll(t, h.pooled(h.config(), asReader))["delta_clients"], 0)
+	require.InDelta(t, 1, scrapeAll(t, h.clientWithPool(h.config(), asReader))["delta_clients"], 0)
 }
 
 func TestMetricsAreReadOnceForManyScrapes(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	read := &statements{text: "-- name: MeasureDue"}
-	c := h.pooled(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Tracer = read })
+	c := h.clientWithPool(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Tracer = read })
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	const counted = `delta_resources{kind="account",namespace="default",state="scheduled"}`
@@ -212,7 +213,7 @@ func TestMetricsAreReadOnceForManyScrapes(t *testing.T) {
 	for range 20 {
 		scrapeAll(t, c)
 	}
-	// Those of a failure, for which scrapeAll asks again, are kept for a second.
+	// A failed scrape, which scrapeAll repeats, is cached for a second.
 	took := time.Since(began)
 	require.LessOrEqual(t, read.n.Load()-before, int64(took/(10*time.Second))+1, "they are kept for 10 seconds; it took %s", took)
 
@@ -221,11 +222,11 @@ func TestMetricsAreReadOnceForManyScrapes(t *testing.T) {
 	require.InDelta(t, 1, scrapeAll(t, c)[counted], 0, "they are counted every 5 minutes")
 	var text bytes.Buffer
 	require.NoError(t, h.client(h.config()).WriteMetrics(t.Context(), &text))
-	require.InDelta(t, 2, samples(t, text.String())[counted], 0)
+	require.InDelta(t, 2, parseSamples(t, text.String())[counted], 0)
 
 	config := h.config()
 	config.CountResourcesInterval = -1
-	for name := range scrape(t, h.client(config)) {
+	for name := range scrapeMetrics(t, h.client(config)) {
 		require.NotContains(t, name, "delta_resources")
 		require.NotContains(t, name, "delta_late")
 	}
@@ -235,18 +236,18 @@ func TestMetricsDoNotWaitForALongCount(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	slow := heldUp{statement: "CountStates", until: make(chan struct{})}
-	c := h.pooled(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Tracer = slow })
+	c := h.clientWithPool(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Tracer = slow })
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	const counted = `delta_resources{kind="account",namespace="default",state="scheduled"}`
 	var found map[string]float64
-	until(t, func() bool { found = scrape(t, c); return found["delta_database_up"] == 1 })
+	until(t, func() bool { found = scrapeMetrics(t, c); return found["delta_database_up"] == 1 })
 	require.NotContains(t, found, counted)
 	close(slow.until)
-	until(t, func() bool { return scrape(t, c)[counted] == 1 })
+	until(t, func() bool { return scrapeMetrics(t, c)[counted] == 1 })
 }
 
-// heldUp is a tracer that has a statement take as long as a test likes.
+// heldUp is a tracer that delays a statement for as long as the test wants.
 type heldUp struct {
 	statement string
 	until     chan struct{}
@@ -268,8 +269,8 @@ func TestMetricsSayThatTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	h := newHarness(t)
-	c := h.pooled(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Port = 1 })
-	require.Equal(t, map[string]float64{"delta_database_up": 0}, scrape(t, c))
+	c := h.clientWithPool(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Port = 1 })
+	require.Equal(t, map[string]float64{"delta_database_up": 0}, scrapeMetrics(t, c))
 	require.Error(t, c.WriteMetrics(t.Context(), new(bytes.Buffer)))
 	require.Panics(t, func() { delta.Metrics(nil) })
 
@@ -277,6 +278,6 @@ func TestMetricsSayThatTheDatabaseIsAway(t *testing.T) {
 	_, err := h.Pool.Exec(t.Context(), "CREATE SCHEMA "+empty)
 	require.NoError(t, err)
 	t.Cleanup(func() { _, _ = h.Pool.Exec(context.Background(), fmt.Sprintf("DROP SCHEMA %s CASCADE", empty)) })
-	c = h.pooled(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.RuntimeParams["search_path"] = empty })
+	c = h.clientWithPool(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.RuntimeParams["search_path"] = empty })
 	require.ErrorIs(t, c.WriteMetrics(t.Context(), new(bytes.Buffer)), delta.ErrNoSchema)
 }

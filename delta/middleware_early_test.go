@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// waitForEnd waits for the end of a context, and returns why it ended.
+// waitForEnd waits for the end of a context, and returns its cause.
 func waitForEnd(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -23,7 +23,7 @@ func waitForEnd(ctx context.Context) error {
 	}
 }
 
-// around notes when a call that is not over for the Middleware within it is over for Delta.
+// around notes a call that Delta takes for finished while inner Middleware is still running.
 func (c *seenCalls) around(ctx context.Context, _ *delta.Call, next func(context.Context) error) error {
 	err := next(ctx)
 	c.add("over: %v", err)
@@ -32,9 +32,9 @@ func (c *seenCalls) around(ctx context.Context, _ *delta.Call, next func(context
 
 const endedEarly = "work ended: a Middleware returned before next had returned"
 
-// impatient is Middleware that does not wait for next, or calls it when it must not. Each object says what is done.
+// impatient is Middleware that does not wait for next, or calls it when it must not. The object's name decides.
 type impatient struct {
-	// working is sent to when Work has begun, and refused what a call of next returned that came too late.
+	// working receives when Work has begun, and refused the error of a call of next that came too late.
 	working chan struct{}
 	refused chan error
 }
@@ -68,7 +68,7 @@ func (i impatient) around(ctx context.Context, call *delta.Call, next func(conte
 	return nil
 }
 
-// work is called by impatient.
+// work is the Work that impatient wraps.
 func (i impatient) work(ctx context.Context, id string, seen *seenCalls) error {
 	seen.add("work")
 	if id == "late" {
@@ -130,7 +130,7 @@ func testOutlived[M batchSized](t *testing.T) {
 	}
 }
 
-// slowMany is called by Middleware that does not wait for it.
+// slowMany has a WorkBatch that Middleware does not wait for.
 type slowMany struct {
 	controller[taken]
 	working chan struct{}
@@ -197,13 +197,13 @@ func TestNoListingOutlivesItsMiddleware(t *testing.T) {
 		<-began
 		return nil
 	}}
-	_, err := h.pass(h.client(config), "mirror", activities.InformInput{})
+	_, err := h.runPass(h.client(config), "mirror", activities.InformInput{})
 	require.ErrorContains(t, err, "a Middleware returned before next had returned")
 	require.Equal(t, endedEarly, seen.seen()[0])
 	require.Len(t, seen.seen(), 2)
 }
 
-// unwrapsBadly is an error like that of a nil pointer in an Unwrap.
+// unwrapsBadly is an error whose Unwrap panics, like that of a nil pointer.
 type unwrapsBadly struct{}
 
 func (unwrapsBadly) Error() string { return "unwraps badly" }
@@ -228,7 +228,7 @@ func TestAListingWhoseErrorPanicsFails(t *testing.T) {
 				return objects, inform(ctx)
 			}}))
 			config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
-			_, err := h.pass(h.client(config), "mirror", activities.InformInput{})
+			_, err := h.runPass(h.client(config), "mirror", activities.InformInput{})
 			require.ErrorContains(t, err, "unwrapsBadly: no luck")
 			f := <-failures
 			require.ErrorContains(t, f.Err, "unwrapsBadly: no luck")

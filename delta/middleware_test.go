@@ -16,7 +16,7 @@ import (
 
 type traceKey struct{}
 
-// seenCalls are what Middleware has seen.
+// seenCalls collects the calls that Middleware has seen.
 type seenCalls struct {
 	mu  sync.Mutex
 	all []string
@@ -130,7 +130,7 @@ func TestMiddlewareThatPanicsHarmsNothing(t *testing.T) {
 				h.eventually("loose", id, inState(state))
 			}
 			require.ElementsMatch(t, []string{"work of good", "work of fails"}, seen.seen(), "once each")
-			require.True(t, logs.has("level=ERROR", "a Middleware panicked", "mine", "object_id=good"))
+			require.True(t, logs.hasLine("level=ERROR", "a Middleware panicked", "mine", "object_id=good"))
 		})
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// automatic is the kind of sized and bulky, and its BatchSize is left to Delta.
+// automatic is the kind of sized and bulky with an automatic BatchSize.
 type automatic struct{ account }
 
 func (automatic) Kind() string                   { return "sized" }
@@ -37,7 +37,7 @@ func bulkyMode() mode {
 	return modeFor(0, func(a account) bulky { return bulky{a} }, func(o bulky) account { return o.account })
 }
 
-// inBatchingModes runs a test with a BatchSize that is left to Delta, and with one that is given.
+// inBatchingModes runs a test with an automatic and with a fixed BatchSize.
 func inBatchingModes(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
 	t.Parallel()
@@ -50,7 +50,7 @@ func inBatchingModes(t *testing.T, test func(t *testing.T, g mode)) {
 	}
 }
 
-// inBatches are the batches of those of some resources whose rows name one.
+// inBatches returns the batches of resources whose rows name one, by id.
 func (g mode) inBatches(names []string) map[string]string {
 	g.t.Helper()
 	batches := map[string]string{}
@@ -62,7 +62,7 @@ func (g mode) inBatches(names []string) map[string]string {
 	return batches
 }
 
-// callCounter counts the calls of Work for each object, and those that came while another went on for the same object.
+// callCounter counts the calls of Work for each object, and those that overlap for the same object.
 type callCounter struct {
 	mu         sync.Mutex
 	calls, now map[string]int
@@ -88,7 +88,7 @@ func (c *callCounter) add(id string, n int) {
 	c.calls[id] += max(n, 0)
 }
 
-// startedBy is which client started the latest run of a workflow, and of how many resources; 0 for one with a workflow of its own.
+// startedBy returns the client that started the latest run of a workflow, and its number of resources; 0 for a single.
 func (h *harness) startedBy(workflowID string) (identity string, members int) {
 	h.t.Helper()
 	started := h.history(workflowID)[0].GetWorkflowExecutionStartedEventAttributes()
@@ -100,8 +100,8 @@ func (h *harness) startedBy(workflowID string) (identity string, members int) {
 	return started.GetIdentity(), batch.IDs.Len()
 }
 
-// Clients with different BatchSizes work one kind on one database. What a client leases has the workflow that its own setting says,
-// whichever of them works it then.
+// Clients with different BatchSizes share one kind and database. The setting of the client that leases a resource decides its workflow, whichever
+// client works it.
 func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -118,13 +118,13 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	var all []string
 	inform := func(identity, prefix string, n int) {
 		var objects []delta.Object
-		for _, name := range temporalNames(prefix, n) {
+		for _, name := range names(prefix, n) {
 			objects, all = append(objects, sized{account{Name: name}}), append(all, name)
 		}
 		_, err := clients[identity].InformMany(t.Context(), objects, nil)
 		require.NoError(t, err)
 	}
-	// One of them alone, so that it is sure to lease something.
+	// One client alone, so that it certainly leases a resource.
 	clients["one"] = start("one", singles.controller)
 	inform("one", "first", 10)
 	for _, name := range all {
@@ -153,12 +153,12 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 			require.LessOrEqual(t, members, 1000)
 		}
 	}
-	// An inform wakes the dispatcher of its own client, but any of them may come first.
+	// An inform wakes its own client's dispatcher, but any client may come first.
 	for round, looked := 0, 0; len(leased) < len(clients); round++ {
 		require.Less(t, round, 20, "leased: %v", leased)
 		for identity := range clients {
 			inform(identity, fmt.Sprintf("%s-many-%d-", identity, round), 60)
-			for _, name := range temporalNames(fmt.Sprintf("%s-few-%d-", identity, round), 10) {
+			for _, name := range names(fmt.Sprintf("%s-few-%d-", identity, round), 10) {
 				_, err := clients[identity].Inform(t.Context(), sized{account{Name: name}}, nil)
 				require.NoError(t, err)
 				all = append(all, name)
@@ -171,15 +171,14 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	t.Logf("leased: %v", leased)
 	counted.mu.Lock()
 	defer counted.mu.Unlock()
-	require.Zero(t, counted.overlaps, "calls for one object at once")
+	require.Zero(t, counted.overlaps, "concurrent calls for one object")
 	require.Len(t, counted.calls, len(all))
 	for name, calls := range counted.calls {
 		require.Equal(t, 1, calls, name)
 	}
 }
 
-// What is informed with a higher priority while a batch is under way has a workflow of its own, or another batch, and the next slot that is
-// free: it does not wait for the end of the batch.
+// An urgent inform during a batch gets its own workflow, or another batch, and the next free slot: it does not wait for the end of the batch.
 func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		begun, slots := make(chan string, 200), make(chan struct{})
@@ -192,18 +191,18 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 			return ctx.Err()
 		})
 		defer close(slots)
-		members := temporalNames("slow", 100)
+		members := names("slow", 100)
 		g.inform(c, nil, members...)
 		for range 8 { // Parallelism
 			got(t, begun)
 		}
 		_, err := c.Inform(t.Context(), g.object(account{Name: "urgent"}), &delta.InformOpts{Priority: 1})
 		require.NoError(t, err)
-		// However long its way to the worker is: by then its activity runs, which waits for a slot.
+		// By then its activity runs on the worker, and waits for a slot.
 		until(t, func() bool {
 			return g.isExecuted(cmp.Or(g.row(g.kind, "urgent").WorkflowID, g.resourceWorkflow("urgent")))
 		})
-		// Each end of a call is the beginning of another one. The urgent one has its turn once it has come to wait for one.
+		// When a call ends, another one begins. The urgent resource is next once it waits for a slot.
 		worked := 8
 		for next := ""; next != "urgent"; worked++ {
 			require.Less(t, worked, len(members), "it waited for the end of the batch")
@@ -214,14 +213,14 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 	})
 }
 
-// What is informed with a higher priority while it waits in a batch that has not begun is taken out of it: the batch leaves it alone.
+// An urgent inform of a member of a batch that has not begun takes the member out of it: the batch skips it.
 func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		var counted callCounter
 		c, w := g.onTaskQueue("own", counted.work)
-		members := temporalNames("many", 100)
+		members := names("many", 100)
 		g.inform(c, nil, members...)
-		until(t, func() bool { return len(g.inBatches(members)) > 0 }) // in automatic mode, a few may have workflows of their own
+		until(t, func() bool { return len(g.inBatches(members)) > 0 }) // in automatic mode, a few may be singles
 		batches, urgent := g.inBatches(members), ""
 		for urgent = range batches {
 			break
@@ -229,12 +228,12 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 		batch := batches[urgent]
 		_, err := c.Inform(t.Context(), g.object(account{Name: urgent, Plan: "gold"}), &delta.InformOpts{Priority: 1})
 		require.NoError(t, err)
-		g.await(urgent, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != batch })
+		g.awaitRow(urgent, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != batch })
 
 		require.NoError(t, w.Start())
 		t.Cleanup(w.Stop)
 		for _, name := range members {
-			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced })
+			row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced })
 			require.EqualValues(t, 1, row.SyncCount, name)
 			if name != urgent {
 				if batches[name] != "" {
@@ -248,21 +247,21 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 		}
 		counted.mu.Lock()
 		defer counted.mu.Unlock()
-		require.Equal(t, 1, counted.calls[urgent], "what it was before is not worked")
+		require.Equal(t, 1, counted.calls[urgent], "the older generation is not worked")
 	})
 }
 
-// A resource in a batch has no workflow of its own that a plain signal would reach. Sent with a start, a signal does what it orders, and a
-// wake-up that orders nothing leaves the resource with its batch.
+// A resource in a batch has no own workflow that a plain signal would reach. A signal with start executes its command, and an empty wake-up leaves
+// the resource in its batch.
 func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 	inBatchingModes(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
-		g.inform(c, nil, temporalNames("many", 100)...)
-		for _, name := range temporalNames("many", 100) {
-			g.await(name, synced(1))
+		g.inform(c, nil, names("many", 100)...)
+		for _, name := range names("many", 100) {
+			g.awaitRow(name, synced(1))
 		}
-		// In automatic mode, a few may have workflows of their own.
-		batches := g.inBatches(temporalNames("many", 100))
+		// In automatic mode, a few may be singles.
+		batches := g.inBatches(names("many", 100))
 		members := slices.Sorted(maps.Keys(batches))
 		require.GreaterOrEqual(t, len(members), 4)
 		own := func(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
@@ -276,10 +275,10 @@ func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
 				map[string]any{"kind": g.kind, "object_id": name})
 			require.NoError(t, err)
 		}
-		g.await(members[0], synced(2))
-		g.await(members[2], synced(2))
-		g.await(members[1], inState(deltatype.ResourceStateDeleted))
-		g.ends(own(members[3]))
+		g.awaitRow(members[0], synced(2))
+		g.awaitRow(members[2], synced(2))
+		g.awaitRow(members[1], inState(deltatype.ResourceStateDeleted))
+		g.awaitWorkflowEnd(own(members[3]))
 		for name, batch := range batches {
 			if signal := ordered[name]; signal == "" || signal == workflows.WakeSignal {
 				row := g.row(g.kind, name)

@@ -13,28 +13,28 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// user does to some resources what users, operators and time do. No other user does anything to them, so that it knows what each was told.
+// user acts on some resources as users, operators and time do. Only this user acts on them, so it knows their history.
 type user struct {
 	*storm
 	client *delta.Client
 	random *rand.Rand
 	ids    []string
-	// plans are those that an object may have: the last that was informed, and those of which it is not known whether they were.
+	// plans are the possible plans of an object: the last informed one, and later ones whose inform has an unknown result.
 	plans map[string][]string
-	// informed are resources of which an inform has succeeded: an object of which none has, because connections were cut, may have no row.
+	// informed are resources with a successful inform. Without one, because connections were cut, an object may have no row.
 	informed map[string]bool
-	// deleted and removed are resources that a command has deleted, and whose rows time may have removed.
+	// deleted and removed are resources that a command has deleted. Time may have removed the rows of removed ones.
 	deleted, removed map[string]bool
 }
 
-// actPatience is how long a user waits for an answer: longer than any silence or lock lasts. An order that was given up could be carried out later.
+// actPatience bounds a user's wait for an answer. It is longer than any silence or lock, because an abandoned command could still be executed later.
 const actPatience = time.Minute
 
-// act does one thing after the other.
+// act performs one action after another.
 func (u *user) act(until time.Time) {
 	for time.Now().Before(until) && !u.t.Failed() {
 		u.acts.Add(1)
-		// Much happens to some, and little to others: their attempts are lost before a change begins them again.
+		// Some resources get many actions, others few: these lose attempts before a change resets the counter.
 		id := u.ids[u.random.IntN(1+u.random.IntN(len(u.ids)))]
 		ctx, cancel := context.WithTimeout(context.Background(), actPatience)
 		err := u.actOn(ctx, u.random.IntN(24), id)
@@ -50,31 +50,31 @@ func (u *user) actOn(ctx context.Context, dice int, id string) error {
 	switch dice {
 	case 0:
 		_, err := u.client.Invalidate(ctx, u.object(account{Name: id}))
-		return allowed(err)
+		return ignoreStateError(err)
 	case 1:
 		_, err := u.client.Retry(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 2:
 		u.deleted[id] = true
 		_, err := u.client.Delete(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 3:
 		_, err := u.client.Pause(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 4, 5:
 		_, err := u.client.Resume(ctx, u.kind, id)
-		return allowed(err)
+		return ignoreStateError(err)
 	case 6:
-		return u.order(ctx, id, workflows.WakeSignal)
+		return u.sendSignal(ctx, id, workflows.WakeSignal)
 	case 7:
-		return u.order(ctx, id, string(activities.CommandInvalidate))
+		return u.sendSignal(ctx, id, string(activities.CommandInvalidate))
 	case 8:
-		// It rests no longer, and leases and graces are over.
+		// The timer has fired, and leases and graces have expired.
 		_, err := u.Pool.Exec(ctx, `UPDATE delta_resource SET due_at = CASE state WHEN 'synced' THEN now() ELSE due_at END, dispatch_at = now()
 			WHERE object_id = $1 AND state NOT IN ('degraded', 'deleted')`, id)
 		return err
 	case 9:
-		// It was kept for long enough.
+		// Its retention has passed.
 		u.removed[id] = true
 		_, err := u.Pool.Exec(ctx, `UPDATE delta_resource SET due_at = now(), dispatch_at = now(), synced_at = now() - interval '1 year'
 			WHERE object_id = $1 AND state = 'deleted'`, id)
@@ -82,7 +82,7 @@ func (u *user) actOn(ctx context.Context, dice int, id string) error {
 	case 10:
 		return u.endWorkflow(ctx, id)
 	case 11:
-		u.lock(id)
+		u.lockRow(id)
 	case 12:
 		return u.informMany(ctx)
 	default:
@@ -91,23 +91,23 @@ func (u *user) actOn(ctx context.Context, dice int, id string) error {
 	return nil
 }
 
-// order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
-func (u *user) order(ctx context.Context, id, signal string) error {
+// sendSignal sends a signal to a resource's own workflow, and starts the workflow if it is not running, like the guide's command.
+func (u *user) sendSignal(ctx context.Context, id, signal string) error {
 	_, err := u.Temporal.SignalWithStartWorkflow(ctx, u.resourceWorkflow(id), signal, nil,
 		client.StartWorkflowOptions{ID: u.resourceWorkflow(id), TaskQueue: u.Prefix + "/" + u.kind},
 		workflows.ResourceName, map[string]any{"kind": u.kind, "object_id": id})
 	return err
 }
 
-// allowed lets pass what the state of a resource may forbid.
-func allowed(err error) error {
+// ignoreStateError drops errors about the state of a resource.
+func ignoreStateError(err error) error {
 	if errors.Is(err, delta.ErrNotFound) || errors.As(err, new(*delta.StateError)) {
 		return nil
 	}
 	return err
 }
 
-// plan is a new one, or again the one that an object has.
+// plan returns a new plan, or the one that an object has.
 func (u *user) plan(id string) string {
 	if known := u.plans[id]; len(known) == 1 && u.random.IntN(4) == 0 {
 		return known[0]
@@ -115,16 +115,16 @@ func (u *user) plan(id string) string {
 	return u.storm.plans.next("")
 }
 
-// told notes a plan that was informed, or of which that is not known.
-func (u *user) told(id, plan string, err error) {
+// notePlan notes a plan that was informed, or whose inform has an unknown result.
+func (u *user) notePlan(id, plan string, err error) {
 	if err == nil {
 		u.plans[id], u.informed[id], u.deleted[id], u.removed[id] = nil, true, false, false
 	}
 	u.plans[id] = append(u.plans[id], plan)
 }
 
-// by is the client that informs: that of a program which only informs, or of a process of the storm.
-func (u *user) by() *delta.Client {
+// pickClient returns the client that informs: that of a program which only informs, or of a process of the storm.
+func (u *user) pickClient() *delta.Client {
 	if n := u.random.IntN(12); n < len(u.processes) {
 		return u.process(n).client
 	}
@@ -132,9 +132,9 @@ func (u *user) by() *delta.Client {
 }
 
 func (u *user) inform(ctx context.Context, id string) error {
-	c, plan := u.by(), u.plan(id)
+	c, plan := u.pickClient(), u.plan(id)
 	_, err := c.Inform(ctx, u.object(account{Name: id, Plan: plan}), &delta.InformOpts{MaxAttempts: stormAttempts})
-	u.told(id, plan, err)
+	u.notePlan(id, plan, err)
 	return u.mayFail(c, err)
 }
 
@@ -146,15 +146,15 @@ func (u *user) informMany(ctx context.Context) error {
 		plans[id] = u.plan(id)
 		objects = append(objects, u.object(account{Name: id, Plan: plans[id]}))
 	}
-	c := u.by()
+	c := u.pickClient()
 	_, err := c.InformMany(ctx, objects, &delta.InformOpts{MaxAttempts: stormAttempts})
 	for id, plan := range plans {
-		u.told(id, plan, err)
+		u.notePlan(id, plan, err)
 	}
 	return u.mayFail(c, err)
 }
 
-// mayFail lets pass errors of the clients whose connections are cut.
+// mayFail drops errors of clients whose connections are cut.
 func (u *user) mayFail(c *delta.Client, err error) error {
 	if c != u.client {
 		return nil
@@ -162,7 +162,7 @@ func (u *user) mayFail(c *delta.Client, err error) error {
 	return err
 }
 
-// endWorkflow terminates, cancels or resets the workflow that attends to a resource. That it has none, or has ended, is no fault.
+// endWorkflow terminates, cancels or resets the workflow that attends to a resource. It is no error if there is none, or if it has ended.
 func (u *user) endWorkflow(ctx context.Context, id string) error {
 	workflowID := u.resourceWorkflow(id)
 	if row := u.row(u.kind, id); row != nil && row.WorkflowID != "" {
@@ -174,16 +174,16 @@ func (u *user) endWorkflow(ctx context.Context, id string) error {
 	case 1:
 		_ = u.Temporal.CancelWorkflow(ctx, workflowID, "")
 	case 2:
-		_ = u.reset(workflowID)
+		_ = u.resetWorkflow(workflowID)
 	}
 	return nil
 }
 
-// lock has a transaction of somebody's hold the row for a while.
-func (u *user) lock(id string) {
+// lockRow holds a row lock in another transaction for a while.
+func (u *user) lockRow(id string) {
 	hold := time.Duration(u.random.IntN(1500)) * time.Millisecond
 	if u.long && u.random.IntN(10) == 0 {
-		hold += 11 * time.Second // longer than an execution waits for it
+		hold += 11 * time.Second // longer than an execution waits for the lock
 	}
 	locked := make(chan struct{})
 	u.faults.Go(func() {
@@ -193,7 +193,7 @@ func (u *user) lock(id string) {
 			u.t.Errorf("a transaction could not begin: %v", err)
 			return
 		}
-		defer tx.Rollback(context.Background()) //nolint:errcheck // it has only locked
+		defer tx.Rollback(context.Background()) //nolint:errcheck // it only holds locks
 		if _, err := tx.Exec(context.Background(), "SELECT FROM delta_resource WHERE object_id = $1 FOR UPDATE", id); err != nil {
 			u.t.Errorf("a row could not be locked: %v", err)
 			return

@@ -12,11 +12,11 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// process is a client whose ways to Postgres and Temporal can be cut.
+// process is a client with proxies to Postgres and Temporal that can be cut.
 type process struct {
 	client             *delta.Client
 	postgres, temporal *cutProxy
-	// silent keeps a second silence from beginning before the first has ended.
+	// silent prevents a second silence before the first has ended.
 	silent sync.Mutex
 }
 
@@ -39,35 +39,35 @@ func (s *storm) startProcess() *process {
 	until(s.t, func() bool {
 		err := c.Start(context.Background())
 		if err != nil {
-			s.t.Logf("a process could not start yet: %v", err) // Temporal has much to do
+			s.t.Logf("a process could not start yet: %v", err) // Temporal is busy
 		}
 		return err == nil
 	})
 	return &process{client: c, postgres: postgres, temporal: temporal}
 }
 
-// process is one that runs.
+// process returns a running process.
 func (s *storm) process(n int) *process {
 	s.processesMu.Lock()
 	defer s.processesMu.Unlock()
 	return s.processes[n]
 }
 
-// stop is a deploy that does not wait: calls of Work are cut off.
+// stop stops a process like a deploy that does not wait: calls of Work are cut off.
 func (s *storm) stop(p *process) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.client.Stop(ended)
 }
 
-// weather is what happens to processes and servers.
+// weather causes faults of processes and servers.
 type weather struct {
 	*storm
 	random *rand.Rand
 	counts map[string]int
 }
 
-// change has one fault after the other, some of which go on beside the next ones.
+// change causes one fault after another. Some last while the next ones happen.
 func (w *weather) change(until time.Time) {
 	faults := []struct {
 		name  string
@@ -94,10 +94,10 @@ func (w *weather) change(until time.Time) {
 	}
 }
 
-// loseAnswers has the answers to the next writes of a process lost, with their connections.
+// loseAnswers drops the answers to the next writes of a process, together with their connections.
 func (w *weather) loseAnswers(n int) { w.process(n).postgres.lose.Add(int64(1 + w.random.IntN(6))) }
 
-// silence has a way of a process silent for a while. A process has one silence at a time.
+// silence silences a proxy of a process for a while. A process has one silence at a time.
 func (w *weather) silence(p *process, way *cutProxy, lasts time.Duration, cuts bool) {
 	if !p.silent.TryLock() {
 		return
@@ -116,8 +116,7 @@ func (w *weather) silence(p *process, way *cutProxy, lasts time.Duration, cuts b
 	})
 }
 
-// silencePostgres is a silence for one process, which may be longer than a claim: others claim what it had. What was sent arrives later, or
-// never.
+// silencePostgres silences Postgres for one process, possibly for longer than a claim: others claim its rows. Sent data arrives later, or never.
 func (w *weather) silencePostgres(n int) {
 	lasts := w.shortTime()
 	if w.random.IntN(4) == 0 {
@@ -127,8 +126,8 @@ func (w *weather) silencePostgres(n int) {
 	w.silence(p, p.postgres, lasts, w.random.IntN(2) == 0)
 }
 
-// silenceTemporal is a silence for one process. Where nothing arrives ever, Temporal misses what it has given to the process after ten
-// seconds only, and little happens meanwhile.
+// silenceTemporal silences Temporal for one process. If data is lost, Temporal misses the process's tasks only after ten seconds, and little happens
+// meanwhile.
 func (w *weather) silenceTemporal(n int) {
 	p := w.process(n)
 	w.silence(p, p.temporal, 2*w.shortTime(), w.long && w.random.IntN(4) == 0)
@@ -154,18 +153,18 @@ func (w *weather) shortTime() time.Duration {
 	return time.Duration(100+w.random.IntN(1200)) * time.Millisecond
 }
 
-// restart stops a process, and starts another one in its place.
+// restart replaces a process by another one.
 func (w *weather) restart(n int) {
 	p := w.process(n)
 	w.ended.Go(func() { w.stop(p) })
 	w.replace(n)
 }
 
-// kill ends the connections of a process, as its death does. Nobody hears of what its calls of Work come to.
+// kill ends the connections of a process, as its death would. The outcomes of its calls of Work are lost.
 func (w *weather) kill(n int) {
 	p := w.process(n)
-	p.postgres.die()
-	p.temporal.die()
+	p.postgres.end()
+	p.temporal.end()
 	w.ended.Go(func() { w.stop(p) })
 	w.replace(n)
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// ledger is the outside world of a storm: it has Work done, notes each call, and compares it with those before.
+// ledger is the outside world of a storm: it executes Work, records each call, and compares it with earlier ones.
 type ledger struct {
 	t *testing.T
 	// long is true for a soak: then some faults and calls of Work last longer than a claim.
@@ -28,13 +28,13 @@ type ledger struct {
 	mu     sync.Mutex
 	random *rand.Rand
 	begun  int
-	// last are the latest calls of Work, done what was done last, and seen the rows as they were seen last, by object id.
+	// last has the latest call of Work, done the latest deed, and seen the latest row that was read, by object id.
 	last map[string]call
 	done map[string]deed
 	seen map[string]deltatype.ResourceRow
 	// synced are resources that may have been synced once, by object id: their children may be worked.
 	synced map[string]bool
-	// changed says after how many calls the latest plan of a resource was done for the first time.
+	// changed is the number of calls after which the latest plan of a resource was first done.
 	changed map[string]change
 }
 
@@ -43,7 +43,7 @@ type change struct {
 	after int
 }
 
-// deed is what a call of Work does outside.
+// deed is the effect of a call of Work outside.
 type deed struct {
 	row, generation int64
 	plan            string
@@ -52,13 +52,13 @@ type deed struct {
 // call is a call of Work.
 type call struct {
 	deed
-	number  int // of all calls
+	number  int // among all calls
 	attempt int
 	running bool
 	verdict verdict
 }
 
-// verdict is what came of a call of Work.
+// verdict is the result of a call of Work.
 type verdict string
 
 const (
@@ -67,7 +67,7 @@ const (
 	snoozes  verdict = "snoozes"
 	degrades verdict = "degrades"
 	deletes  verdict = "deletes"
-	// released is a failure whose claim was lost meanwhile: the attempt does not count.
+	// released is a failure after the claim was lost: the attempt does not count.
 	released verdict = "released"
 )
 
@@ -85,19 +85,19 @@ func (l *ledger) calls() int {
 	return l.begun
 }
 
-// of is the latest call for a resource, and what was done last.
-func (l *ledger) of(id string) (call, deed) {
+// latestOf returns the latest call for a resource, and its latest deed.
+func (l *ledger) latestOf(id string) (call, deed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last[id], l.done[id]
 }
 
-// workWith is Work, for a process with a pool: while the storm lasts, anything may come of a call.
+// workWith returns the Work of a process with a pool. During a storm, a call may have any result.
 func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 	return func(ctx context.Context, j job) (err error) {
-		dice, pause := l.enter(j)
+		dice, pause := l.beginCall(j)
 		what := fails
-		defer func() { l.leave(ctx, j, what) }()
+		defer func() { l.endCall(ctx, j, what) }()
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -125,8 +125,8 @@ func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 		case 7:
 			l.maySync(j)
 			if err := completeInTx(ctx, pool, j, true); err != nil {
-				// The answer to the commit may be lost: the row tells.
-				l.did(j)
+				// The answer to the commit may be lost: the row shows the result.
+				l.noteDone(j)
 				return err
 			}
 		}
@@ -143,7 +143,7 @@ func (l *ledger) maySync(j job) {
 	l.synced[j.ObjectID] = true
 }
 
-// completeInTx completes a resource in a transaction of the user's, and commits it or not.
+// completeInTx completes a resource in a user's transaction, and commits it or not.
 func completeInTx(ctx context.Context, pool *pgxpool.Pool, j job, commits bool) error {
 	tx, err := pool.Begin(ctx)
 	if err != nil {
@@ -156,13 +156,13 @@ func completeInTx(ctx context.Context, pool *pgxpool.Pool, j job, commits bool) 
 	return tx.Commit(ctx)
 }
 
-// enter notes the beginning of a call, and says what is to come of it, and how long it takes.
-func (l *ledger) enter(j job) (dice int, pause time.Duration) {
+// beginCall notes the beginning of a call, and draws its result and duration.
+func (l *ledger) beginCall(j job) (dice int, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begun++
 	now := call{deed: deedOf(j), number: l.begun, attempt: j.Attempt, running: true}
-	l.compare(j, l.last[j.ObjectID], now)
+	l.compareCalls(j, l.last[j.ObjectID], now)
 	l.last[j.ObjectID] = now
 	dice, pause = l.random.IntN(14), time.Duration(l.random.IntN(30))*time.Millisecond
 	switch long := l.random.IntN(16); {
@@ -179,8 +179,8 @@ func (l *ledger) enter(j job) (dice int, pause time.Duration) {
 
 func deedOf(j job) deed { return deed{j.ID, j.Generation, j.Object.Plan} }
 
-// compare fails the test if a call may not follow the one before. The lock is held.
-func (l *ledger) compare(j job, before, now call) {
+// compareCalls fails the test if a call must not follow the one before. The lock is held.
+func (l *ledger) compareCalls(j job, before, now call) {
 	switch {
 	case before.running:
 		l.t.Errorf("%s: Work runs twice at once: %+v and %+v", j.ObjectID, before, now)
@@ -207,15 +207,15 @@ func (l *ledger) compare(j job, before, now call) {
 	}
 }
 
-// did notes what a call has done outside.
-func (l *ledger) did(j job) {
+// noteDone notes the deed of a call.
+func (l *ledger) noteDone(j job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.done[j.ObjectID] = deedOf(j)
 }
 
-// leave notes what came of a call.
-func (l *ledger) leave(ctx context.Context, j job, what verdict) {
+// endCall notes the result of a call.
+func (l *ledger) endCall(ctx context.Context, j job, what verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if cause := context.Cause(ctx); what == fails && cause != nil && strings.Contains(cause.Error(), "claim was lost") {
@@ -229,13 +229,13 @@ func (l *ledger) leave(ctx context.Context, j job, what verdict) {
 	}
 	last := l.last[j.ObjectID]
 	if last.deed != deedOf(j) || last.attempt != j.Attempt {
-		return // it has been told of: another one runs
+		return // the overlap is noted already: another call is running
 	}
 	last.running, last.verdict = false, what
 	l.last[j.ObjectID] = last
 }
 
-// requireTouched fails the test where a resource was not worked after its parents had changed for the last time.
+// requireTouched fails the test if a resource was not worked after the last change of its parents.
 func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -246,8 +246,8 @@ func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
 	}
 }
 
-// saw compares a row with how it was seen before.
-func (l *ledger) saw(row *deltatype.ResourceRow) {
+// checkRow compares a row with its previous read.
+func (l *ledger) checkRow(row *deltatype.ResourceRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before, ok := l.seen[row.ObjectID]

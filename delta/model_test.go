@@ -20,7 +20,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stormEach, stormBatched and stormAuto are a kind in each mode, with claims as short as a busy machine allows. Some of their resources have others as parents.
+// stormEach, stormBatched and stormAuto are a kind in each mode, with the shortest claims that a busy machine allows. Some of their resources have
+// others as parents.
 type stormEach struct{ account }
 
 func (stormEach) Kind() string                     { return "storm-each" }
@@ -46,28 +47,28 @@ func stormSettings(size int, kind string) delta.ObjectSettings {
 	return s
 }
 
-// stormParents are those of a resource: r05 has r04, and r07 has r05, so that r07 waits for both.
+// stormParents returns the parents of a resource: r05 has r04, and r07 has r05, so that r07 waits for both.
 func stormParents(kind, name string) []delta.Ref {
 	n, err := strconv.Atoi(strings.TrimPrefix(name, "r"))
 	switch {
 	case err != nil || n%2 == 0:
 		return nil
 	case n%4 == 1:
-		return []delta.Ref{{Kind: kind, ID: temporalNames("r", n)[n-1]}}
+		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-1]}}
 	default:
-		return []delta.Ref{{Kind: kind, ID: temporalNames("r", n)[n-2]}}
+		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-2]}}
 	}
 }
 
 const (
 	stormUsers    = 3
 	stormAttempts = 3
-	// stormRound is how long a storm of a long soak lasts, before it is looked at what became of the resources.
+	// stormRound is how long a storm of a long soak lasts before the resources are checked.
 	stormRound = 20 * time.Second
 )
 
-// Whatever happens to resources, processes, Postgres and Temporal, and in whatever order: Work runs for a resource by one at a time, each
-// attempt leaves a trace, no older write comes after a newer one, and when the storm is over each resource comes to rest as its model says.
+// Whatever happens to resources, processes, Postgres and Temporal, and in whatever order: only one call of Work runs for a resource at a time, each
+// attempt leaves a trace, no older write follows a newer one, and after the storm each resource settles as its model says.
 func TestSoakOfResources(t *testing.T) {
 	long := soak.Time(t, 4*time.Second)
 	t.Parallel()
@@ -78,7 +79,7 @@ func TestSoakOfResources(t *testing.T) {
 	}{
 		{24, modeFor(-1, func(a account) stormEach { return stormEach{a} }, func(o stormEach) account { return o.account })},
 		{24, modeFor(-1, func(a account) stormBatched { return stormBatched{a} }, func(o stormBatched) account { return o.account })},
-		// More than may have workflows of their own at once.
+		// More than become singles at once.
 		{40, modeFor(-1, func(a account) stormAuto { return stormAuto{a} }, func(o stormAuto) account { return o.account })},
 	} {
 		t.Run(c.kind, func(t *testing.T) {
@@ -90,8 +91,8 @@ func TestSoakOfResources(t *testing.T) {
 	}
 }
 
-// soakSeed is what a soak draws its faults from: DELTA_TEST_SEED, or another one each time. Log it: it repeats what the test does, not how
-// processes and servers interleave.
+// soakSeed returns the seed of a soak's faults: DELTA_TEST_SEED, or a new one. Log it: it reproduces the test's actions, but not the interleaving of
+// processes and servers.
 func soakSeed(t *testing.T) uint64 {
 	t.Helper()
 	given := os.Getenv("DELTA_TEST_SEED")
@@ -103,7 +104,7 @@ func soakSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// storm is what happens to resources, and the model of them.
+// storm has the faults and actions on resources, and their model.
 type storm struct {
 	mode
 	seed uint64
@@ -113,14 +114,14 @@ type storm struct {
 
 	processesMu sync.Mutex
 	processes   [2]*process
-	// faults are those that last for a while; ended are processes that are stopping.
+	// faults are faults that last for a while; ended are processes that are stopping.
 	faults, ended sync.WaitGroup
 	acts          atomic.Int64
 	plans         atomicCounter
 }
 
 func newStorm(g mode, seed uint64, resources int) *storm {
-	s := &storm{mode: g, seed: seed, ids: temporalNames("r", resources), ledger: newLedger(g.t, seed)}
+	s := &storm{mode: g, seed: seed, ids: names("r", resources), ledger: newLedger(g.t, seed)}
 	for i := range stormUsers {
 		u := &user{storm: s, random: rand.New(rand.NewPCG(seed, uint64(10+i))), plans: map[string][]string{}}
 		u.informed, u.deleted, u.removed = map[string]bool{}, map[string]bool{}, map[string]bool{}
@@ -133,7 +134,7 @@ func newStorm(g mode, seed uint64, resources int) *storm {
 	return s
 }
 
-// rage lets storms pass one after the other, and sees each time that all is well afterwards.
+// rage runs one storm after another, and checks after each that the model holds.
 func (s *storm) rage(long time.Duration) {
 	for i := range s.processes {
 		s.processes[i] = s.startProcess()
@@ -157,7 +158,7 @@ func (s *storm) rage(long time.Duration) {
 		for _, u := range s.users {
 			all.Go(func() { u.act(over) })
 		}
-		all.Go(func() { s.watch(over) })
+		all.Go(func() { s.watchRows(over) })
 		weather.change(over)
 		all.Wait()
 		s.faults.Wait()
@@ -165,7 +166,7 @@ func (s *storm) rage(long time.Duration) {
 			return
 		}
 		ended := time.Now()
-		s.settle(round%2 == 1 || !s.long)
+		s.endFaults(round%2 == 1 || !s.long)
 		s.requireModel()
 		s.requireLast(fmt.Sprint("last of round ", round))
 		s.t.Logf("round %d: %d acts, %d calls of Work, faults: %v; at rest after %s", round, s.acts.Load(), s.calls(), weather.counts,
@@ -176,21 +177,21 @@ func (s *storm) rage(long time.Duration) {
 	}
 }
 
-// watch looks at the rows all the while: what must never be is not seen for a moment either.
-func (s *storm) watch(until time.Time) {
+// watchRows reads the rows continuously: forbidden states must not be visible even for a moment.
+func (s *storm) watchRows(until time.Time) {
 	for time.Now().Before(until) && !s.t.Failed() {
 		for _, id := range s.ids {
 			if row := s.row(s.kind, id); row != nil {
-				s.saw(row)
+				s.checkRow(row)
 			}
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// settle ends all faults, and waits until nothing is due any more. With help, leases, also of touches, and the graces for timers of workflows that were ended are
-// not waited for.
-func (s *storm) settle(helps bool) {
+// endFaults ends all faults, and waits until nothing is due. If helps is set, it skips leases, also of touches, and the graces for timers of
+// terminated workflows.
+func (s *storm) endFaults(helps bool) {
 	s.calm.Store(true)
 	for _, p := range s.processes {
 		p.heal()
@@ -199,18 +200,18 @@ func (s *storm) settle(helps bool) {
 	for _, u := range s.users {
 		for _, id := range u.ids {
 			_, err := u.client.Resume(s.t.Context(), s.kind, id)
-			require.NoError(s.t, allowed(err))
+			require.NoError(s.t, ignoreStateError(err))
 		}
 	}
 	if helps {
 		s.exec("UPDATE delta_resource SET dispatch_at = now() WHERE state IN ('scheduled', 'expired', 'failed', 'pending')")
 		s.exec("UPDATE delta_touch SET look_at = now()")
 	}
-	s.rest()
+	s.awaitRest()
 }
 
-// rest waits until nothing is due any more, and nothing is to be touched. What waits for a parent rests when that does.
-func (s *storm) rest() {
+// awaitRest waits until nothing is due and nothing is to be touched. Resources that wait for a parent are done when the parent is.
+func (s *storm) awaitRest() {
 	restless := ""
 	until(s.t, func() bool {
 		require.NoError(s.t, s.Pool.QueryRow(s.t.Context(), `SELECT concat((SELECT string_agg(r::text, E'\n') FROM delta_resource r
@@ -236,51 +237,51 @@ func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 		require.True(t, u.removed[id] || !u.informed[id], "%s is gone", id)
 		return
 	}
-	last, done := s.of(id)
-	require.Contains(t, u.plans[id], planOf(t, row), "%s has another object than it was told", id)
+	last, done := s.latestOf(id)
+	require.Contains(t, u.plans[id], planOf(t, row), "%s has another object than was informed", id)
 	switch row.State {
 	case deltatype.ResourceStateSynced:
 		require.Equal(t, row.Generation, row.SyncedGeneration, id)
-		require.Equal(t, deed{row.ID, row.Generation, planOf(t, row)}, done, "%s: synced is what Work has done last", id)
+		require.Equal(t, deed{row.ID, row.Generation, planOf(t, row)}, done, "%s: the synced object is the latest deed of Work", id)
 		require.Equal(t, done, last.deed, "%s: an older generation was worked after the newest was synced", id)
 	case deltatype.ResourceStateDegraded:
 		if last.row == row.ID && last.generation == row.Generation && last.verdict == degrades {
 			return
 		}
 		require.Equal(t, stormAttempts, row.Attempt, "%s is degraded although it has attempts left: %+v", id, row)
-		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each attempt has left its error: %+v", id, row)
+		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each failed attempt has an error: %+v", id, row)
 	case deltatype.ResourceStateScheduled:
-		require.NotEmpty(t, row.AwaitedParents, "%s does not rest: %+v", id, row)
+		require.NotEmpty(t, row.AwaitedParents, "%s is not settled: %+v", id, row)
 		parent := s.row(row.AwaitedParents[0].Kind, row.AwaitedParents[0].ID)
 		require.True(t, parent == nil || parent.SyncCount == 0, "%s waits for %+v", id, parent)
 		require.Zero(t, row.SyncCount, "%s was worked before its parent", id)
 	case deltatype.ResourceStateDeleted:
 		isWorks := last.row == row.ID && last.generation == row.Generation && last.verdict == deletes
-		require.True(t, isWorks || u.deleted[id], "%s was deleted by nobody", id)
+		require.True(t, isWorks || u.deleted[id], "%s was deleted without a command", id)
 	default:
 		require.Fail(t, "it does not rest", "%s: %+v", id, row)
 	}
 }
 
-// requireLast informs all resources once more, and waits until they are synced. A machine with much to do loses claims that are as short as theirs, and
-// each costs an attempt, so there are as many as it takes.
+// requireLast informs all resources once more, and waits until they are synced. A busy machine loses claims as short as theirs, and each costs an
+// attempt, so MaxAttempts is high.
 func (s *storm) requireLast(plan string) {
 	for _, u := range s.users {
 		for _, id := range u.ids {
 			_, err := u.client.Inform(s.t.Context(), s.object(account{Name: id, Plan: plan}), &delta.InformOpts{MaxAttempts: 1000})
 			require.NoError(s.t, err)
-			u.told(id, plan, nil)
+			u.notePlan(id, plan, nil)
 		}
 	}
 	for _, id := range s.ids {
-		s.await(id, func(r *deltatype.ResourceRow) bool {
+		s.awaitRow(id, func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
 		})
 	}
-	s.rest() // children are touched after their parents
+	s.awaitRest() // children are touched after their parents
 	for _, id := range s.ids {
 		row := s.row(s.kind, id)
-		_, done := s.of(id)
+		_, done := s.latestOf(id)
 		require.Equal(s.t, deed{row.ID, row.Generation, plan}, done, id)
 		s.requireTouched(row)
 	}
@@ -294,7 +295,7 @@ func planOf(t *testing.T, row *deltatype.ResourceRow) string {
 	return object.Plan
 }
 
-// lastAttempts are those of the latest errors of a row, without those of starts that failed.
+// lastAttempts returns the attempts of the latest errors of a row, without those of failed starts.
 func lastAttempts(row *deltatype.ResourceRow, n int) (all []int) {
 	for _, e := range row.Errors {
 		if e.Attempt > 0 {

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// each and batched are the same kind in the two modes.
+// each and batched are the same kind in the two modes: singles and batches.
 type each struct{ account }
 
 func (each) Kind() string                   { return "each" }
@@ -42,7 +42,7 @@ type job struct {
 	CompleteTx func(context.Context, pgx.Tx) error
 }
 
-// mode is what a test needs of one.
+// mode has what a test needs of a mode.
 type mode struct {
 	*harness
 	kind       string
@@ -50,7 +50,7 @@ type mode struct {
 	controller func(work func(context.Context, job) error) func(*delta.Controllers)
 }
 
-// inEachMode runs a test of what holds in either.
+// inEachMode runs a test in both modes.
 func inEachMode(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
 	inModes(t, test,
@@ -98,19 +98,19 @@ func (g mode) inform(c *delta.Client, opts *delta.InformOpts, names ...string) {
 	require.NoError(g.t, err)
 }
 
-func (g mode) await(name string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
+func (g mode) awaitRow(name string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	g.t.Helper()
 	return g.eventually(g.kind, name, is)
 }
 
-func temporalNames(prefix string, n int) (all []string) {
+func names(prefix string, n int) (all []string) {
 	for i := range n {
 		all = append(all, fmt.Sprintf("%s%02d", prefix, i))
 	}
 	return all
 }
 
-func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
+func TestBothModesMapEachOutcomeToItsState(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		var calls sync.Map
@@ -137,36 +137,36 @@ func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 			delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed, delta.EventCategoryObjectDeleted,
 		}})
 		defer cancel()
-		g.inform(c, nil, append(temporalNames("ok", 60), "fails", "snoozes", "exits", "degrades", "gone")...)
+		g.inform(c, nil, append(names("ok", 60), "fails", "snoozes", "exits", "degrades", "gone")...)
 		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, "panics")
 
-		for _, name := range temporalNames("ok", 60) {
-			row := g.await(name, synced(1))
+		for _, name := range names("ok", 60) {
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, 1, row.Attempt)
 			require.EqualValues(t, 1, row.SyncCount)
 			require.NotNil(t, row.DueAt)
 			require.Nil(t, row.ClaimedUntil)
 			require.Equal(t, g.kind == "batched", strings.HasPrefix(row.WorkflowID, g.Prefix+"/batched:batch/"), row.WorkflowID)
 		}
-		row := g.await("fails", synced(1))
+		row := g.awaitRow("fails", synced(1))
 		require.Equal(t, 2, row.Attempt)
 		require.Equal(t, "upstream says no", row.Errors[0].Error)
-		row = g.await("snoozes", synced(1))
+		row = g.awaitRow("snoozes", synced(1))
 		require.Equal(t, 1, row.Attempt)
 		require.Equal(t, 1, row.Snoozes)
 		require.Empty(t, row.Errors)
-		require.Equal(t, 2, g.await("exits", synced(1)).Attempt)
-		row = g.await("panics", inState(deltatype.ResourceStateDegraded))
+		require.Equal(t, 2, g.awaitRow("exits", synced(1)).Attempt)
+		row = g.awaitRow("panics", inState(deltatype.ResourceStateDegraded))
 		require.Equal(t, "panic: index out of luck", row.Errors[0].Error)
 		require.Contains(t, row.Errors[0].Trace, "modes_test.go")
-		row = g.await("degrades", inState(deltatype.ResourceStateDegraded))
+		row = g.awaitRow("degrades", inState(deltatype.ResourceStateDegraded))
 		require.Equal(t, 1, row.Attempt)
 		require.NotNil(t, row.DueAt)
-		row = g.await("gone", inState(deltatype.ResourceStateDeleted))
+		row = g.awaitRow("gone", inState(deltatype.ResourceStateDeleted))
 		require.Equal(t, "resource deleted: 404", row.Errors[0].Error)
 
-		// What degraded is seen by itself.
-		g.await("degrades", func(r *deltatype.ResourceRow) bool { return r.WorkflowID == g.Prefix+"/"+g.kind+"/degrades" })
+		// Degraded resources are checked separately.
+		g.awaitRow("degrades", func(r *deltatype.ResourceRow) bool { return r.WorkflowID == g.Prefix+"/"+g.kind+"/degrades" })
 
 		seen := map[delta.EventCategory]int{}
 		for range 60 + 3 + 2 + 2 + 1 {
@@ -188,7 +188,7 @@ func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 	})
 }
 
-func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
+func TestBothModesSyncAnInformDuringWorkNext(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		started, finish := make(chan string, 4), make(chan struct{})
 		var running, most atomic.Int64
@@ -196,7 +196,7 @@ func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 			if j.Object.Name != "ann" {
 				return nil
 			}
-			raise(&most, running.Add(1))
+			raiseTo(&most, running.Add(1))
 			defer running.Add(-1)
 			started <- j.Object.Plan
 			select {
@@ -205,13 +205,13 @@ func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 			}
 			return ctx.Err()
 		})
-		g.inform(c, nil, append(temporalNames("ok", 10), "ann")...)
+		g.inform(c, nil, append(names("ok", 10), "ann")...)
 		require.Empty(t, <-started)
 		_, err := c.Inform(t.Context(), g.object(account{Name: "ann", Plan: "two"}), nil)
 		require.NoError(t, err)
-		g.inform(c, nil, temporalNames("more", 10)...)
-		for _, name := range temporalNames("more", 10) {
-			g.await(name, synced(1)) // others do not wait for it
+		g.inform(c, nil, names("more", 10)...)
+		for _, name := range names("more", 10) {
+			g.awaitRow(name, synced(1)) // other resources do not wait
 		}
 		require.Empty(t, started, "Work is called for a resource by one at a time")
 		finish <- struct{}{}
@@ -220,7 +220,7 @@ func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 		require.EqualValues(t, 1, row.SyncedGeneration)
 		require.Equal(t, 1, row.Attempt)
 		finish <- struct{}{}
-		g.await("ann", synced(2))
+		g.awaitRow("ann", synced(2))
 		require.EqualValues(t, 1, most.Load())
 	})
 }
@@ -236,17 +236,17 @@ func TestBothModesExpireAndSyncAgain(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 3, ResourceExpiry: 500 * time.Millisecond}}
 		c := g.start(config)
-		g.inform(c, nil, append(temporalNames("ok", 20), "fails")...)
-		for _, name := range append(temporalNames("ok", 20), "fails") {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 3 })
+		g.inform(c, nil, append(names("ok", 20), "fails")...)
+		for _, name := range append(names("ok", 20), "fails") {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 3 })
 		}
 		if g.kind == "batched" {
-			g.await("fails", func(r *deltatype.ResourceRow) bool { return strings.Contains(r.WorkflowID, ":batch/") })
+			g.awaitRow("fails", func(r *deltatype.ResourceRow) bool { return strings.Contains(r.WorkflowID, ":batch/") })
 		}
 	})
 }
 
-func TestBothModesRemoveWhatHasRested(t *testing.T) {
+func TestBothModesRemoveRowsAfterRetention(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(_ context.Context, j job) error {
@@ -258,14 +258,14 @@ func TestBothModesRemoveWhatHasRested(t *testing.T) {
 		config.SyncedResourceRetentionPeriod = 300 * time.Millisecond
 		config.DeletedResourceRetentionPeriod = 300 * time.Millisecond
 		c := g.start(config)
-		g.inform(c, nil, append(temporalNames("ok", 20), "gone")...)
-		for _, name := range append(temporalNames("ok", 20), "gone") {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil })
+		g.inform(c, nil, append(names("ok", 20), "gone")...)
+		for _, name := range append(names("ok", 20), "gone") {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil })
 		}
 	})
 }
 
-func TestBothModesLeaveWhatIsPaused(t *testing.T) {
+func TestBothModesLeavePausedResources(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var calls atomic.Int64
 		c := g.startWorker(func(_ context.Context, j job) error {
@@ -275,18 +275,18 @@ func TestBothModesLeaveWhatIsPaused(t *testing.T) {
 			return nil
 		})
 		require.NoError(t, c.PauseKind(t.Context(), g.kind))
-		g.inform(c, nil, append(temporalNames("ok", 5), "ann")...)
+		g.inform(c, nil, append(names("ok", 5), "ann")...)
 		_, err := c.Pause(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
-		for _, name := range temporalNames("ok", 5) {
-			g.await(name, synced(1))
+		for _, name := range names("ok", 5) {
+			g.awaitRow(name, synced(1))
 		}
 		require.Zero(t, calls.Load())
 		require.Equal(t, deltatype.ResourceStateScheduled, g.row(g.kind, "ann").State)
 		_, err = c.Resume(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
-		g.await("ann", synced(1))
+		g.awaitRow("ann", synced(1))
 	})
 }
 
@@ -308,23 +308,23 @@ func TestBothModesTakeCommands(t *testing.T) {
 		require.ErrorIs(t, err, delta.ErrNotSynced)
 		require.ErrorContains(t, err, "bad plan")
 
-		g.inform(c, nil, temporalNames("ok", 10)...)
-		for _, name := range temporalNames("ok", 10) {
-			g.await(name, synced(1))
+		g.inform(c, nil, names("ok", 10)...)
+		for _, name := range names("ok", 10) {
+			g.awaitRow(name, synced(1))
 		}
 		_, err = c.Invalidate(t.Context(), g.object(account{Name: "ok00"}))
 		require.NoError(t, err)
-		g.await("ok00", synced(2))
-		// A signal to a member: its own workflow takes it.
+		g.awaitRow("ok00", synced(2))
+		// A signal to a member goes to its own workflow.
 		_, err = g.Temporal.SignalWithStartWorkflow(t.Context(), g.Prefix+"/"+g.kind+"/ok01", "invalidate", nil,
 			client.StartWorkflowOptions{ID: g.Prefix + "/" + g.kind + "/ok01", TaskQueue: g.Prefix + "/" + g.kind},
 			workflows.ResourceName, map[string]any{"kind": g.kind, "object_id": "ok01"})
 		require.NoError(t, err)
-		g.await("ok01", synced(2))
+		g.awaitRow("ok01", synced(2))
 		_, err = c.Delete(t.Context(), g.kind, "ok02")
 		require.NoError(t, err)
-		g.await("ok02", inState(deltatype.ResourceStateDeleted))
-		for _, name := range temporalNames("ok", 10)[3:] {
+		g.awaitRow("ok02", inState(deltatype.ResourceStateDeleted))
+		for _, name := range names("ok", 10)[3:] {
 			require.EqualValues(t, 1, g.row(g.kind, name).SyncCount)
 		}
 	})
@@ -333,7 +333,7 @@ func TestBothModesTakeCommands(t *testing.T) {
 func TestBothModesCompleteInTheUsersTransaction(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
-		g.effects()
+		g.createEffects()
 		c := g.startWorker(func(ctx context.Context, j job) error {
 			tx, err := g.Pool.Begin(ctx)
 			if err != nil {
@@ -358,18 +358,18 @@ func TestBothModesCompleteInTheUsersTransaction(t *testing.T) {
 			return nil
 		})
 		g.inform(c, nil, "commits", "rolls-back", "fails-after")
-		row := g.await("rolls-back", synced(1))
+		row := g.awaitRow("rolls-back", synced(1))
 		require.Equal(t, 2, row.Attempt)
 		require.Contains(t, row.Errors[0].Error, "the transaction was not committed")
-		require.Equal(t, 1, g.await("commits", synced(1)).Attempt)
-		row = g.await("fails-after", synced(1))
+		require.Equal(t, 1, g.awaitRow("commits", synced(1)).Attempt)
+		row = g.awaitRow("fails-after", synced(1))
 		require.Empty(t, row.Errors)
 		require.Equal(t, 3, g.countEffects())
-		// They go on from there.
-		g.await("commits", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		// They continue as usual.
+		g.awaitRow("commits", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 		_, err := c.Inform(t.Context(), g.object(account{Name: "commits", Plan: "new"}), nil)
 		require.NoError(t, err)
-		g.await("commits", synced(2))
+		g.awaitRow("commits", synced(2))
 	})
 }
 
@@ -379,20 +379,20 @@ func TestBothModesBoundWork(t *testing.T) {
 		var running, most, all, mostAll atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			defer all.Add(-1)
-			raise(&mostAll, all.Add(1))
+			raiseTo(&mostAll, all.Add(1))
 			if j.Namespace == "narrow" {
 				defer running.Add(-1)
-				raise(&most, running.Add(1))
+				raiseTo(&most, running.Add(1))
 			}
 			time.Sleep(3 * time.Millisecond)
 			return nil
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"narrow": {MaxWorkers: 2}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "narrow"}, temporalNames("narrow", 60)...)
-		g.inform(c, nil, temporalNames("wide", 60)...)
-		for _, name := range append(temporalNames("narrow", 60), temporalNames("wide", 60)...) {
-			g.await(name, synced(1))
+		g.inform(c, &delta.InformOpts{Namespace: "narrow"}, names("narrow", 60)...)
+		g.inform(c, nil, names("wide", 60)...)
+		for _, name := range append(names("narrow", 60), names("wide", 60)...) {
+			g.awaitRow(name, synced(1))
 		}
 		require.LessOrEqual(t, most.Load(), int64(2))
 		require.LessOrEqual(t, mostAll.Load(), int64(8))

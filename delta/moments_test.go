@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// asks are what can be asked of a resource, each of one that is named for it.
+// asks are the commands for a resource. Each is given to the resource of that name.
 var asks = []string{"inform", "invalidate", "delete", "retry", "pause", "nothing"}
 
 // calls counts calls of Work, by resource.
@@ -31,13 +31,13 @@ func (c *calls) add(name string) {
 	c.n[name]++
 }
 
-func (c *calls) of(name string) int {
+func (c *calls) countOf(name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n[name]
 }
 
-// orderEach gives each resource the command that it is named for, all of which are in one state.
+// orderEach gives each resource the command of its name. All of them are in one state.
 func (g mode) orderEach(c *delta.Client, state deltatype.ResourceState) {
 	g.t.Helper()
 	refused := func(err error, allowed bool) {
@@ -74,13 +74,13 @@ func TestBothModesTakeCommandsBeforeTheAttempt(t *testing.T) {
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
 		g.settlesAsAsked(c, 1)
 		for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
-			require.Equal(t, n, worked.of(name), name)
+			require.Equal(t, n, worked.countOf(name), name)
 		}
 	})
 }
 
-// A batch that was started and has not begun takes its members as they are when it begins.
-func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
+// A batch that was started but has not begun reads its members when it begins.
+func TestABatchReadsItsMembersWhenItBegins(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	g := mode{harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} }}
@@ -96,13 +96,13 @@ func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
 	g.orderEach(c, deltatype.ResourceStateScheduled)
 	step, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
-	require.Equal(t, 4, step.Synced, "invalidate and retry were refused, and what was informed anew is still the batch's")
-	require.Equal(t, 5, step.Resting, "and what was deleted rests")
+	require.Equal(t, 4, step.Synced, "invalidate and retry were refused, and a new inform leaves the resource in its batch")
+	require.Equal(t, 5, step.Resting, "and deleted resources stay settled")
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
 	g.settlesAsAsked(c, 1)
 	for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
-		require.Equal(t, n, worked.of(name), name)
+		require.Equal(t, n, worked.countOf(name), name)
 	}
 }
 
@@ -127,19 +127,19 @@ func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
 		}
 		g.orderEach(c, deltatype.ResourceStatePending)
 		close(finish)
-		// What a pause meets at work goes on to its end.
-		row := g.await("pause", synced(1))
+		// Work that is running when its resource is paused continues to its end.
+		row := g.awaitRow("pause", synced(1))
 		require.True(t, row.Paused)
 		g.settlesAsAsked(c, 2)
 		for name, n := range map[string]int{"inform": 1, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 1, "pause": 1, "nothing": 1} {
-			require.Equal(t, n, worked.of(name), name)
+			require.Equal(t, n, worked.countOf(name), name)
 		}
-		require.EqualValues(t, 0, g.row(g.kind, "delete").SyncCount, "the result of what was deleted meanwhile is not written")
+		require.EqualValues(t, 0, g.row(g.kind, "delete").SyncCount, "the result for a deleted resource is not written")
 	})
 }
 
-// Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked. They rest
-// for an hour until all have been asked, however long that takes, and are due when the test says so.
+// Synced resources get commands before they expire. The others expire when they are due, and so do those with a command. The test sets an expiry of
+// an hour until all commands are given, however long that takes, and then makes the resources due.
 func TestBothModesTakeCommandsAtRest(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -154,36 +154,36 @@ func TestBothModesTakeCommandsAtRest(t *testing.T) {
 		t.Cleanup(func() { _ = c.Stop(context.Background()) })
 		g.inform(c, nil, asks...)
 		for _, name := range asks {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
 		g.orderEach(c, deltatype.ResourceStateSynced)
 		for _, name := range []string{"inform", "invalidate"} {
-			row := g.await(name, synced(2))
+			row := g.awaitRow(name, synced(2))
 			require.EqualValues(t, 2, row.SyncCount)
 			require.InDelta(t, time.Hour, row.DueAt.Sub(*row.SyncedAt), float64(3*time.Minute), "up to 5 % earlier")
 		}
 		g.comesDue(deltatype.ResourceStateSynced)
 		for name, generation := range map[string]int64{"inform": 3, "invalidate": 3, "retry": 2, "nothing": 2} {
-			require.Equal(t, generation, g.await(name, synced(generation)).SyncCount)
+			require.Equal(t, generation, g.awaitRow(name, synced(generation)).SyncCount)
 		}
-		require.EqualValues(t, 1, g.row(g.kind, "pause").SyncCount, "no dispatcher looks at what is paused")
-		require.Equal(t, 1, worked.of("pause"))
+		require.EqualValues(t, 1, g.row(g.kind, "pause").SyncCount, "dispatchers skip paused resources")
+		require.Equal(t, 1, worked.countOf("pause"))
 		_, err := c.Resume(t.Context(), g.kind, "pause")
 		require.NoError(t, err)
-		g.await("pause", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 && r.Generation == 2 })
-		g.await("delete", gone)
-		require.Equal(t, 1, worked.of("delete"))
+		g.awaitRow("pause", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 && r.Generation == 2 })
+		g.awaitRow("delete", isGone)
+		require.Equal(t, 1, worked.countOf("delete"))
 	})
 }
 
-// What waits for another attempt is asked: by then it is with its own workflow, in either mode.
+// Resources that wait for a retry get commands: in both modes, they are singles by then.
 func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		c := g.client(g.config(g.controller(func(_ context.Context, j job) error {
 			worked.add(j.ObjectID)
-			if worked.of(j.ObjectID) == 1 {
-				return delta.ResourceSnooze(time.Hour) // until all have been asked, and the test says that they are due
+			if worked.countOf(j.ObjectID) == 1 {
+				return delta.ResourceSnooze(time.Hour) // until all commands are given, and the test makes them due
 			}
 			return nil
 		})))
@@ -192,50 +192,48 @@ func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
 		t.Cleanup(func() { _ = c.Stop(context.Background()) })
 		g.inform(c, nil, asks...)
 		for _, name := range asks {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
 		}
 		g.orderEach(c, deltatype.ResourceStateScheduled)
-		g.await("inform", synced(2))
+		g.awaitRow("inform", synced(2))
 		g.comesDue(deltatype.ResourceStateScheduled)
-		g.await("delete", inState(deltatype.ResourceStateDeleted))
+		g.awaitRow("delete", inState(deltatype.ResourceStateDeleted))
 		for _, name := range []string{"invalidate", "retry", "nothing"} {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.EqualValues(t, 1, row.SyncCount)
-			require.Equal(t, 2, worked.of(name))
+			require.Equal(t, 2, worked.countOf(name))
 		}
-		require.Equal(t, 1, worked.of("pause"))
+		require.Equal(t, 1, worked.countOf("pause"))
 		_, err := c.Resume(t.Context(), g.kind, "pause")
 		require.NoError(t, err)
-		g.await("pause", synced(1))
+		g.awaitRow("pause", synced(1))
 	})
 }
 
-// comesDue has all resources in a state be due at once, whatever they wait for: a dispatcher steps in, as it does where Temporal has
-// lost their timers.
+// comesDue makes all resources in a state due at once. A dispatcher wakes them, as it does if Temporal has lost their timers.
 func (g mode) comesDue(state deltatype.ResourceState) {
 	g.t.Helper()
 	_, err := g.Pool.Exec(g.t.Context(), "UPDATE delta_resource SET due_at = now(), dispatch_at = now() WHERE state = $1", state)
 	require.NoError(g.t, err)
 }
 
-// settlesAsAsked sees what becomes of those that were asked before they were synced, or while they were: what was informed
-// meanwhile is synced, and so often.
+// settlesAsAsked checks the resources that got commands before or during their attempt: an inform during Work is synced, once each.
 func (g mode) settlesAsAsked(c *delta.Client, informed int64) {
 	g.t.Helper()
-	row := g.await("inform", synced(2))
+	row := g.awaitRow("inform", synced(2))
 	require.Equal(g.t, informed, row.SyncCount)
 	for _, name := range []string{"invalidate", "retry", "nothing"} {
-		row := g.await(name, synced(1))
+		row := g.awaitRow(name, synced(1))
 		require.Equal(g.t, 1, row.Attempt)
 		require.EqualValues(g.t, 1, row.SyncCount)
 	}
-	row = g.await("delete", inState(deltatype.ResourceStateDeleted))
+	row = g.awaitRow("delete", inState(deltatype.ResourceStateDeleted))
 	require.EqualValues(g.t, 2, row.Generation)
 	_, err := c.Resume(g.t.Context(), g.kind, "pause")
 	require.NoError(g.t, err)
-	row = g.await("pause", synced(1))
+	row = g.awaitRow("pause", synced(1))
 	require.False(g.t, row.Paused)
 	for _, name := range asks {
-		g.await(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 	}
 }

@@ -16,19 +16,19 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// The server starts the workflow of a schedule under its id and the time, and its own workflow of the schedule under a prefix.
+// Temporal starts a schedule's workflow under the schedule's id and the time, and its own workflow of the schedule under a prefix.
 const (
 	scheduledAt    = "-2006-01-02T15:04:05Z"
 	schedulePrefix = "temporal-sys-scheduler:"
 )
 
-// idPieces are what ids of the property test are made of.
+// idPieces are the parts of ids in the property test.
 var idPieces = []string{
 	"a", "Z", "0", "/", ":", "+", "%", "%2", "%20", "%25", "~", "~~", " ", "  ", ".", "-", "&", `"`, `\`, "é", "ß", "日本", "👩‍👩‍👧‍👦", "😀", "e\u0301",
 	"\u0301", "שלום", "مرحبا", "\u202e", "\u00a0", "\u2028", "\ufeff", "\U0010ffff", "batch/", "inform:", "installation",
 }
 
-// anyID is a valid object id.
+// anyID returns a valid object id.
 func anyID(r *mathrand.Rand) string {
 	most := 1 + r.IntN(db.MaxObjectIDBytes)
 	if r.IntN(4) == 0 {
@@ -44,7 +44,7 @@ func anyID(r *mathrand.Rand) string {
 			piece = string(rune(0x20 + r.IntN(0xd7ff-0x20)))
 		}
 		if r.IntN(8) == 0 {
-			piece = strings.Repeat(piece, 1+r.IntN(64)) // whole ids of one sort of characters
+			piece = strings.Repeat(piece, 1+r.IntN(64)) // so that some ids have one sort of characters only
 		}
 		if checkObjectID(piece) != nil {
 			continue
@@ -64,11 +64,11 @@ func anyID(r *mathrand.Rand) string {
 	return id
 }
 
-// near are ids that might be taken for this one.
-func near(id, name string) (all []string) {
+// similarIDs returns ids that might be confused with this one.
+func similarIDs(id, name string) (all []string) {
 	candidates := []string{id + " ", " " + id, strings.TrimSpace(id), id + "~", id + "/", url.PathEscape(id), workflows.EscapeID(id), id + "\u0301"}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		candidates = append(candidates, name[i+1:]) // the name is an id itself
+		candidates = append(candidates, name[i+1:]) // the end of the name may be an id itself
 	}
 	_, size := utf8.DecodeLastRuneInString(id)
 	candidates = append(candidates, id[:len(id)-size], id[:len(id)-size]+"x", "x"+id[1:])
@@ -82,7 +82,7 @@ func near(id, name string) (all []string) {
 
 var notPrintable = regexp.MustCompile(`[^!-~]`)
 
-// requireName checks what is the same for all names: a gRPC header holds them, and a Temporal with SQL persistence keeps them whole.
+// requireName checks the rules for all names: a gRPC header can hold them, and a Temporal with SQL persistence does not cut them.
 func requireName(t *testing.T, name string) {
 	t.Helper()
 	require.LessOrEqual(t, len(name), workflows.MaxID, name)
@@ -103,7 +103,7 @@ func TestNamesOfResources(t *testing.T) {
 		of.id = anyID(r)
 		require.NoError(t, checkObjectID(of.id))
 		n := temporalNames{prefix: of.prefix}
-		for _, id := range append([]string{of.id}, near(of.id, n.resourceWorkflowID(of.kind, of.id))...) {
+		for _, id := range append([]string{of.id}, similarIDs(of.id, n.resourceWorkflowID(of.kind, of.id))...) {
 			of.id = id
 			name := n.resourceWorkflowID(of.kind, id)
 			requireName(t, name)
@@ -123,9 +123,9 @@ func TestNamesOfResources(t *testing.T) {
 			require.Len(t, hash, 26)
 			require.NotContains(t, hash, "~")
 			whole := of.prefix + "/" + of.kind + "/" + workflows.EscapeID(id)
-			require.Greater(t, len(whole), workflows.MaxID, "only what is too long is cut")
+			require.Greater(t, len(whole), workflows.MaxID, "only names that are too long are cut")
 			require.True(t, strings.HasPrefix(whole, readable), "%s begins %s", readable, whole)
-			require.Greater(t, len(readable), workflows.MaxID-1-26-len("%XX"), "no more is cut than has to be")
+			require.Greater(t, len(readable), workflows.MaxID-1-26-len("%XX"), "a name is cut no more than necessary")
 			_, err := url.PathUnescape(readable)
 			require.NoError(t, err, "it is not cut within a %%XX: %s", readable)
 		}
@@ -134,8 +134,8 @@ func TestNamesOfResources(t *testing.T) {
 	require.Greater(t, shortenedNames, 200)
 }
 
-// Names are in Temporal for as long as resources are: another one would give each of them a second workflow.
-func TestNamesStayAsTheyAre(t *testing.T) {
+// Temporal keeps names as long as resources exist: a changed name would give each of them a second workflow.
+func TestNamesAreStable(t *testing.T) {
 	t.Parallel()
 	n := temporalNames{prefix: "delta"}
 	long := strings.Repeat("k", maxNameBytes)
@@ -157,7 +157,7 @@ func TestNamesStayAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestNamesHaveRoomForWhatIsAppended(t *testing.T) {
+func TestNamesHaveRoomForTemporalsSuffixes(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("k", maxNameBytes)
 	kinds := []string{"u", "user", "inform", "installation", long, long[1:], long[:maxNameBytes-1] + "l", long[:maxNameBytes-1] + "m"}
@@ -184,7 +184,7 @@ func TestNamesHaveRoomForWhatIsAppended(t *testing.T) {
 			unique("batches of "+of, n.batchIDPrefix(kind))
 			unique("informs of "+of, n.informScheduleID(kind))
 			unique("informs' task queue of "+of, "task queue "+n.informTaskQueue(kind))
-			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are no workflows
+			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are not workflows
 			for _, id := range []string{"x", "batch/x", "~", strings.Repeat("x", db.MaxObjectIDBytes)} {
 				resource := n.resourceWorkflowID(kind, id)
 				unique(id+" of "+of, resource)

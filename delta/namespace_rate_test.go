@@ -29,22 +29,22 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 			g.controller(func(context.Context, job) error { called(); return nil }),
 			with(&controller[serial]{work: func(context.Context, *delta.Resource[serial]) error { called(); return nil }}),
 		}
-		// Two clients, of which one does not say the rate: it is the namespace's.
+		// Two clients, one without the rate in its Config: the rate belongs to the namespace.
 		config := g.config(controllers...)
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 100, RateLimit: 10}}
 		c := g.start(config)
 		g.start(g.config(controllers...))
 		slow := &delta.InformOpts{Namespace: "slow"}
 		before := time.Now()
-		g.inform(c, slow, temporalNames("r", 30)...)
-		for _, name := range temporalNames("s", 10) {
+		g.inform(c, slow, names("r", 30)...)
+		for _, name := range names("s", 10) {
 			_, err := c.Inform(t.Context(), serial{account{Name: name}}, slow)
 			require.NoError(t, err)
 		}
-		for _, name := range temporalNames("r", 30) {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+		for _, name := range names("r", 30) {
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
-		for _, name := range temporalNames("s", 10) {
+		for _, name := range names("s", 10) {
 			g.eventually("serial", name, synced(1))
 		}
 		mu.Lock()
@@ -52,8 +52,8 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 		slices.SortFunc(calls, time.Time.Compare)
 		took := calls[len(calls)-1].Sub(before)
 		t.Logf("40 calls took %s", took)
-		// Ten a second. What each client has reserved for each kind may come at once. A call may come late for its time, the first one too, and
-		// never early: so each of them is compared with when nothing had been informed yet.
+		// Ten a second. Calls that each client has reserved for each kind may come at once. A call may be late, even the first one, but never early:
+		// so compare each with the time before the first inform.
 		require.Greater(t, took, 3*time.Second)
 		for i, at := range calls {
 			require.Greater(t, at.Sub(before), time.Duration(i-10)*time.Second/10, "%d calls have begun by then", i+1)
@@ -61,8 +61,8 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 	})
 }
 
-// What waits for the rate of its namespace keeps no slot of its kind, and no place on the worker.
-func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
+// Resources that wait for the rate of their namespace take no slot of their kind, and none of the worker.
+func TestARateLimitedNamespaceDoesNotDelayOthers(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		var slow atomic.Int64
@@ -74,12 +74,12 @@ func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 1000, RateLimit: 0.001}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "slow"}, temporalNames("crowd", 100)...)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("crowd", 100)...)
 		until(t, func() bool { return slow.Load() == 1 })
-		g.informEach(c, nil, temporalNames("free", 10)...)
-		g.inform(c, nil, temporalNames("wide", 60)...)
-		for _, name := range append(temporalNames("free", 10), temporalNames("wide", 60)...) {
-			g.await(name, synced(1))
+		g.informEach(c, nil, names("free", 10)...)
+		g.inform(c, nil, names("wide", 60)...)
+		for _, name := range append(names("free", 10), names("wide", 60)...) {
+			g.awaitRow(name, synced(1))
 		}
 		require.EqualValues(t, 1, slow.Load())
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// What rests takes a change at once: what was due in a day, or never, is due by the settings that hold now.
-func TestANamespaceThatIsSetWakesWhatRests(t *testing.T) {
+// A change applies to settled resources at once: a timer of a day, or none, is replaced by the new settings.
+func TestSettingANamespaceWakesSettledResources(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		var calls atomic.Int64
@@ -26,35 +26,35 @@ func TestANamespaceThatIsSetWakesWhatRests(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {ResourceExpiry: 24 * time.Hour}, "kept": {SyncedResourceRetentionPeriod: -1}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "slow"}, temporalNames("s", 20)...)
-		g.inform(c, &delta.InformOpts{Namespace: "kept"}, temporalNames("k", 20)...)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("s", 20)...)
+		g.inform(c, &delta.InformOpts{Namespace: "kept"}, names("k", 20)...)
 		g.inform(c, nil, "other")
-		for _, name := range append(append(temporalNames("s", 20), temporalNames("k", 20)...), "other") {
-			g.await(name, synced(1))
+		for _, name := range append(append(names("s", 20), names("k", 20)...), "other") {
+			g.awaitRow(name, synced(1))
 		}
 		require.Nil(t, g.row(g.kind, "k00").DueAt)
 		other := g.row(g.kind, "other")
 
 		require.NoError(t, c.SetNamespace(t.Context(), "slow", delta.NamespaceConfig{ResourceExpiry: time.Second}))
 		require.NoError(t, c.SetNamespace(t.Context(), "kept", delta.NamespaceConfig{SyncedResourceRetentionPeriod: time.Second}))
-		for _, name := range temporalNames("s", 20) {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount > 1 })
+		for _, name := range names("s", 20) {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount > 1 })
 		}
-		for _, name := range temporalNames("k", 20) {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil })
+		for _, name := range names("k", 20) {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r == nil })
 		}
 		require.Equal(t, other, g.row(g.kind, "other"), "other namespaces are left as they are")
 		// And longer again.
 		require.NoError(t, c.SetNamespace(t.Context(), "slow", delta.NamespaceConfig{ResourceExpiry: time.Hour}))
-		for _, name := range temporalNames("s", 20) {
-			g.await(name, func(r *deltatype.ResourceRow) bool {
+		for _, name := range names("s", 20) {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool {
 				return r.State == deltatype.ResourceStateSynced && r.DueAt.Sub(*r.SyncedAt) > 50*time.Minute
 			})
 		}
 	})
 }
 
-// What is set while clients run holds on each of them at once, and for those that start later, until it is reset.
+// Settings changed while clients are running apply to all of them at once, and to clients that start later, until they are reset.
 func TestANamespaceIsSetForAllClientsAndGoesBeforeTheirConfig(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -72,7 +72,7 @@ func TestANamespaceIsSetForAllClientsAndGoesBeforeTheirConfig(t *testing.T) {
 		config.ResourceWorkTimeout = 10 * patience
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 1, ResourceExpiry: time.Hour}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "slow"}, temporalNames("r", 20)...)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("r", 20)...)
 		until(t, func() bool { return running.Load() == 1 })
 
 		admin := g.client(&delta.Config{Temporal: g.Temporal, WorkflowIDPrefix: g.Prefix})
@@ -88,8 +88,8 @@ func TestANamespaceIsSetForAllClientsAndGoesBeforeTheirConfig(t *testing.T) {
 
 		require.NoError(t, admin.ResetNamespace(t.Context(), "slow"))
 		close(open)
-		for _, name := range temporalNames("r", 20) {
-			g.await(name, synced(1))
+		for _, name := range names("r", 20) {
+			g.awaitRow(name, synced(1))
 		}
 		g.start(config)
 		all, err = late.Namespaces(t.Context())

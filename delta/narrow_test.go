@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// Nobody asks for a connection while he holds one: a pool of a single one, which Work uses too, is slow and suffices.
+// No code asks for a connection while holding one: a pool of a single connection, which Work uses too, is slow but sufficient.
 func TestOneConnectionSuffices(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -43,7 +43,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 		inform: func(context.Context, *delta.InformOptions) (<-chan T, error) {
 			listed := make(chan T, 30)
 			defer close(listed)
-			for _, name := range temporalNames("listed", 30) {
+			for _, name := range names("listed", 30) {
 				listed <- object(account{Name: name})
 			}
 			return listed, nil
@@ -52,10 +52,10 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	var logs logBuffer
 	config.Logger = logs.logger()
 	c := h.start(config)
-	// What deadlocks would wait for ever: the tests of a busy machine do not.
+	// A deadlock would wait for ever, so this bound may be long.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	objects := many(object, temporalNames("ok", 50)...)
+	objects := makeObjects(object, names("ok", 50)...)
 	kind := objects[0].Kind()
 	filter := delta.Filter{Kinds: []string{kind}}
 
@@ -91,7 +91,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	require.NoError(t, err)
 	require.Equal(t, 80, deleted)
 
-	_, err = c.InformMany(ctx, many(object, temporalNames("is busy", 50)...), nil)
+	_, err = c.InformMany(ctx, makeObjects(object, names("is busy", 50)...), nil)
 	require.NoError(t, err)
 	<-stuck
 	ended, stop := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -99,8 +99,8 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	require.ErrorIs(t, c.Stop(ended), context.DeadlineExceeded)
 	h.closesAttempts(&logs)
 
-	// More than one statement takes, which is a transaction.
-	_, err = c.InformMany(ctx, many(object, temporalNames("more", 3000)...), nil)
+	// More than one statement takes, so that there is a transaction.
+	_, err = c.InformMany(ctx, makeObjects(object, names("more", 3000)...), nil)
 	require.NoError(t, err)
-	until(t, func() bool { return h.Pool.Stat().AcquiredConns() == 0 }, "others are told in the background")
+	until(t, func() bool { return h.Pool.Stat().AcquiredConns() == 0 }, "other clients are notified in the background")
 }

@@ -17,19 +17,18 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// passes lets time pass until a dispatcher is to look at the rows of a kind that are not worked: by itself, a minute after they are due at
-// the latest.
-func (h *harness) passes(kind string) {
+// skipToDispatch ages the rows until a dispatcher reads those of a kind that are not worked: without it, a minute after they are due.
+func (h *harness) skipToDispatch(kind string) {
 	h.t.Helper()
-	require.Zero(h.t, h.count(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
-		AND (dispatch_at IS NULL OR dispatch_at > greatest(due_at, now()) + interval '61 seconds')`, kind), "a dispatcher is to look a minute later")
+	require.Zero(h.t, h.countRows(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
+		AND (dispatch_at IS NULL OR dispatch_at > greatest(due_at, now()) + interval '61 seconds')`, kind), "a dispatcher reads the row a minute later")
 	h.exec(`UPDATE delta_resource SET due_at = due_at - (dispatch_at - now()) - interval '10 seconds', dispatch_at = now() - interval '10 seconds',
 			synced_at = synced_at - (dispatch_at - now()) - interval '10 seconds'
 		WHERE kind = $1 AND state <> 'pending' AND dispatch_at > now()`, kind)
 }
 
-// terminate ends workflows as an operator does, without a word to anybody.
-func (h *harness) terminate(workflowIDs ...string) {
+// terminateWorkflows terminates workflows, as an operator does.
+func (h *harness) terminateWorkflows(workflowIDs ...string) {
 	h.t.Helper()
 	done := map[string]bool{}
 	for _, id := range workflowIDs {
@@ -37,7 +36,7 @@ func (h *harness) terminate(workflowIDs ...string) {
 			continue
 		}
 		done[id] = true
-		// A busy machine may be late with the answer. That of the next call is that it is over then.
+		// The answer may be late on a busy machine. Then the next call answers that the workflow has ended.
 		isAsked := false
 		until(h.t, func() bool {
 			err := h.Temporal.TerminateWorkflow(context.Background(), id, "", "the test terminates it")
@@ -59,26 +58,28 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "expires"}, temporalNames("expires", 5)...)
-		g.inform(c, nil, temporalNames("goes", 5)...)
+		g.inform(c, &delta.InformOpts{Namespace: "expires"}, names("expires", 5)...)
+		g.inform(c, nil, names("goes", 5)...)
 		var attended []string
-		for _, name := range append(temporalNames("expires", 5), temporalNames("goes", 5)...) {
-			attended = append(attended, g.await(name, synced(1)).WorkflowID)
+		for _, name := range append(names("expires", 5), names("goes", 5)...) {
+			attended = append(attended, g.awaitRow(name, synced(1)).WorkflowID)
 		}
 		for _, id := range attended {
-			g.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+			g.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 		}
-		g.terminate(attended...)
-		g.passes(g.kind)
-		for _, name := range temporalNames("expires", 5) {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+		g.terminateWorkflows(attended...)
+		g.skipToDispatch(g.kind)
+		for _, name := range names("expires", 5) {
+			g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
 		}
-		g.await("goes00", gone)
-		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'goes%'") == 0 }, "they are removed")
+		g.awaitRow("goes00", isGone)
+		until(t, func() bool {
+			return g.countRows("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'goes%'") == 0
+		}, "they are removed")
 	})
 }
 
-// slow and slowBatched are a kind in the two modes that waits for a quarter of an hour after its third attempt.
+// slow and slowBatched are a kind in the two modes that waits a quarter of an hour after its third attempt.
 type slow struct{ account }
 
 func (slow) Kind() string                   { return "slow" }
@@ -95,7 +96,7 @@ func slowSettings(size int) delta.ObjectSettings {
 	return s
 }
 
-// Workflows are ended while they wait for their timers. One that was at an attempt could make another one before the test goes on.
+// Workflows are terminated while they wait for their timers. During an attempt, another attempt might follow before the test continues.
 func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 	soak.Long(t)
 	inModes(t, func(t *testing.T, g mode) {
@@ -111,28 +112,28 @@ func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 			}
 		})
 		g.inform(c, &delta.InformOpts{MaxAttempts: 100}, "fails", "snoozes")
-		g.await("snoozes", func(r *deltatype.ResourceRow) bool {
+		g.awaitRow("snoozes", func(r *deltatype.ResourceRow) bool {
 			return r.Snoozes == 1 && r.WorkflowID == g.Prefix+"/"+g.kind+"/snoozes"
 		})
-		row := g.await("fails", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateFailed && r.Attempt >= 3 })
+		row := g.awaitRow("fails", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateFailed && r.Attempt >= 3 })
 		require.Equal(t, g.Prefix+"/"+g.kind+"/fails", row.WorkflowID)
 		for name, long := range map[string]time.Duration{"fails": 10 * time.Minute, "snoozes": 50 * time.Minute} {
-			g.comes(g.Prefix+"/"+g.kind+"/"+name, func(e *historypb.HistoryEvent) bool {
+			g.awaitEvent(g.Prefix+"/"+g.kind+"/"+name, func(e *historypb.HistoryEvent) bool {
 				return e.GetTimerStartedEventAttributes().GetStartToFireTimeout().AsDuration() > long
 			})
 		}
-		g.terminate(g.Prefix+"/"+g.kind+"/fails", g.Prefix+"/"+g.kind+"/snoozes")
-		row = g.await("fails", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		g.terminateWorkflows(g.Prefix+"/"+g.kind+"/fails", g.Prefix+"/"+g.kind+"/snoozes")
+		row = g.awaitRow("fails", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 		mended.Store(true)
-		g.passes(g.kind)
-		require.Equal(t, row.Attempt+1, g.await("fails", synced(1)).Attempt)
-		g.await("snoozes", synced(1))
+		g.skipToDispatch(g.kind)
+		require.Equal(t, row.Attempt+1, g.awaitRow("fails", synced(1)).Attempt)
+		g.awaitRow("snoozes", synced(1))
 	},
 		modeFor(0, func(a account) slow { return slow{a} }, func(o slow) account { return o.account }),
 		modeFor(0, func(a account) slowBatched { return slowBatched{a} }, func(o slowBatched) account { return o.account }))
 }
 
-// onTaskQueue starts a client whose workflows are queued on a task queue of the user's, and the worker that works them once it is started.
+// onTaskQueue starts a client whose workflows wait on a user's task queue, and returns the worker that will run them once started.
 func (g mode) onTaskQueue(name string, work func(context.Context, job) error) (*delta.Client, sdkworker.Worker) {
 	g.t.Helper()
 	config := g.config(g.controller(work))
@@ -152,7 +153,7 @@ func (g mode) queuedFor(names ...string) (ids []string) {
 	for _, name := range names {
 		id := g.Prefix + "/" + g.kind + "/" + name
 		if g.kind == "batched" {
-			id = g.await(name, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != "" }).WorkflowID
+			id = g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != "" }).WorkflowID
 		}
 		until(g.t, func() bool {
 			_, err := g.Temporal.DescribeWorkflow(context.Background(), id, "")
@@ -163,21 +164,21 @@ func (g mode) queuedFor(names ...string) (ids []string) {
 	return ids
 }
 
-// Also a batch, before its attempt.
+// Batches too, before their attempt.
 func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		c, w := g.onTaskQueue("own", func(context.Context, job) error { return nil })
-		g.inform(c, nil, temporalNames("many", 30)...)
+		g.inform(c, nil, names("many", 30)...)
 		g.informEach(c, nil, "one", "two")
-		all := append(temporalNames("many", 30), "one", "two")
+		all := append(names("many", 30), "one", "two")
 		terminated := g.queuedFor(all...)
-		g.terminate(terminated...)
+		g.terminateWorkflows(terminated...)
 		require.NoError(t, w.Start())
 		t.Cleanup(w.Stop)
-		g.passes(g.kind)
+		g.skipToDispatch(g.kind)
 		for i, name := range all {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, 1, row.Attempt)
 			if g.kind == "batched" {
 				require.NotEqual(t, terminated[i], row.WorkflowID)
@@ -186,14 +187,14 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 	})
 }
 
-// A workflow stays on the task queue that it was started on. If nobody polls it any more, the row gets a workflow on the new one.
-func TestAWorkflowOnATaskQueueThatNobodyPollsIsStartedAnew(t *testing.T) {
+// A workflow stays on its task queue. If nobody polls that any more, the row gets a workflow on the new task queue.
+func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
 		before, w := g.onTaskQueue("before", work)
 		require.NoError(t, w.Start())
 		g.inform(before, nil, "rests")
-		g.await("rests", synced(1))
+		g.awaitRow("rests", synced(1))
 		w.Stop()
 		g.informEach(before, nil, "queued")
 		old := g.queuedFor("queued")[0]
@@ -205,11 +206,11 @@ func TestAWorkflowOnATaskQueueThatNobodyPollsIsStartedAnew(t *testing.T) {
 		_, err := after.Inform(t.Context(), g.object(account{Name: "rests", Plan: "new"}), nil)
 		require.NoError(t, err)
 		if g.kind == "each" {
-			g.signalled(g.Prefix + "/each/rests")
+			g.awaitSignal(g.Prefix + "/each/rests")
 		}
 		g.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'scheduled'")
-		g.await("rests", synced(2))
-		row := g.await("queued", synced(1))
+		g.awaitRow("rests", synced(2))
+		row := g.awaitRow("queued", synced(1))
 		if g.kind == "batched" {
 			require.NotEqual(t, old, row.WorkflowID)
 			return
@@ -222,14 +223,14 @@ func TestAWorkflowOnATaskQueueThatNobodyPollsIsStartedAnew(t *testing.T) {
 	})
 }
 
-// signalled waits until a workflow was told to look at its row.
-func (h *harness) signalled(workflowID string) {
+// awaitSignal waits until a workflow has received a wake-up.
+func (h *harness) awaitSignal(workflowID string) {
 	h.t.Helper()
-	h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowExecutionSignaledEventAttributes() != nil })
+	h.awaitEvent(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowExecutionSignaledEventAttributes() != nil })
 }
 
-// Late resources are those that somebody should look at, whatever dispatchers do with them.
-func TestLateCountsWhatIsDueAndWhatWasLost(t *testing.T) {
+// Late resources need attention, whatever dispatchers do with them.
+func TestLateCountsOverdueAndLostResources(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

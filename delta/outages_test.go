@@ -33,9 +33,9 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// What tests share that cut connections, end workflows and kill processes while Work runs.
+// Helpers of tests that cut connections, end workflows and kill processes while Work runs.
 
-// brief and briefBatched are a kind in the two modes whose claims are short: a worker that is lost is noticed in seconds.
+// brief and briefBatched are a kind in the two modes with short claims: a lost worker is noticed in seconds.
 type brief struct{ account }
 
 func (brief) Kind() string                   { return "brief" }
@@ -62,19 +62,19 @@ func inBriefModes(t *testing.T, test func(t *testing.T, g mode)) {
 
 func (g mode) isBatched() bool { return strings.HasSuffix(g.kind, "batched") }
 
-// resourceWorkflow is the id of a resource's own workflow, for a plain object id.
+// resourceWorkflow returns the id of a resource's own workflow, for a plain object id.
 func (g mode) resourceWorkflow(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
 
-// attended waits until a resource has a workflow that attends to it, and whose Work is held, and returns its id.
-func (g mode) attended(name string) string {
+// awaitAttended waits until a workflow attends to a resource whose Work is held, and returns its id.
+func (g mode) awaitAttended(name string) string {
 	g.t.Helper()
-	id := g.await(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
-	g.executes(id)
+	id := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
+	g.awaitExecution(id)
 	return id
 }
 
-// executes waits until a worker executes an ordinary activity of a workflow: Work that is held is long.
-func (h *harness) executes(workflowID string) {
+// awaitExecution waits until a worker executes an ordinary activity of a workflow: held Work is long.
+func (h *harness) awaitExecution(workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool { return h.isExecuted(workflowID) })
 }
@@ -92,7 +92,7 @@ func (h *harness) isExecuted(workflowID string) bool {
 	})
 }
 
-// order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
+// orderByID sends a signal to a resource's own workflow, and starts the workflow if it is not running, like the guide's command.
 func (g mode) orderByID(workflowID, signal string, ref map[string]any) {
 	g.t.Helper()
 	ref["kind"] = g.kind
@@ -101,14 +101,14 @@ func (g mode) orderByID(workflowID, signal string, ref map[string]any) {
 	require.NoError(g.t, err)
 }
 
-// waits waits until the latest run of a workflow has looked at its rows, and waits for a time.
-func (h *harness) waits(workflowID string) {
+// awaitTimer waits until the latest run of a workflow has read its rows, and waits for a timer.
+func (h *harness) awaitTimer(workflowID string) {
 	h.t.Helper()
-	h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 }
 
-// triedAgain waits until Temporal has given up an execution of a workflow's activity, and tries it again.
-func (h *harness) triedAgain(workflowID string) {
+// awaitRetry waits until Temporal has given up an execution of a workflow's activity, and retries it.
+func (h *harness) awaitRetry(workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool {
 		found, err := h.Temporal.DescribeWorkflow(h.t.Context(), workflowID, "")
@@ -122,8 +122,8 @@ func (h *harness) triedAgain(workflowID string) {
 	})
 }
 
-// reset starts the latest run of a workflow again from its first decision, as an operator can in the UI.
-func (h *harness) reset(workflowID string) error {
+// resetWorkflow resets the latest run of a workflow to its first decision, as an operator can in the UI.
+func (h *harness) resetWorkflow(workflowID string) error {
 	history, err := h.findHistory(workflowID)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (h *harness) reset(workflowID string) error {
 	return err
 }
 
-// meter counts calls of Work by resource, and how many of them ran at once.
+// meter counts calls of Work by resource, and concurrent ones.
 type meter struct {
 	mu                   sync.Mutex
 	calls, running, most map[string]int
@@ -163,19 +163,19 @@ func (m *meter) enter(id string) (leave func()) {
 	}
 }
 
-// callsOf is how often Work was called for a resource. It fails the test if two calls ran at once.
+// callsOf returns how often Work was called for a resource. It fails the test if two calls overlapped.
 func (m *meter) callsOf(t *testing.T, id string) int {
 	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	require.LessOrEqual(t, m.most[id], 1, "calls of Work for one resource at once")
+	require.LessOrEqual(t, m.most[id], 1, "concurrent calls of Work for one resource")
 	return m.calls[id]
 }
 
-// heldWork is a Work that goes on, for objects whose plan is held, until it is released or its context ends.
+// heldWork is a Work that runs, for objects with the plan held, until it is released or its context ends.
 type heldWork struct {
 	*meter
-	// began gets the id of each call that is held, ended why its context ended.
+	// began gets the id of each held call, ended the cause of its context's end.
 	began    chan string
 	ended    chan error
 	finish   chan struct{}
@@ -184,8 +184,8 @@ type heldWork struct {
 
 const held = "held"
 
-// hold makes a Work that is released at the end of the test at the latest.
-func hold(t *testing.T, m *meter) *heldWork {
+// newHeldWork returns a held Work that is released at the end of the test at the latest.
+func newHeldWork(t *testing.T, m *meter) *heldWork {
 	w := &heldWork{meter: m, began: make(chan string, 100), ended: make(chan error, 100), finish: make(chan struct{})}
 	t.Cleanup(w.release)
 	return w
@@ -234,19 +234,19 @@ func receive[T any](t *testing.T, from <-chan T) (value T) {
 	select {
 	case value = <-from:
 	case <-time.After(patience):
-		require.Fail(t, "what must come did not come")
+		require.Fail(t, "nothing came through the channel")
 	}
 	return value
 }
 
-// cutProxy forwards connections. Stalled, it keeps what it has until it goes on; cut, it swallows everything.
+// cutProxy forwards connections. While stalled, it keeps data; when cut, it drops data.
 type cutProxy struct {
 	net.Listener
 	target     string
 	cut, stall atomic.Bool
-	// refused ends connections as soon as they come.
+	// refused closes new connections at once.
 	refused atomic.Bool
-	// lose is how many of the next writes that Postgres confirms are to lose their answer, together with their connection.
+	// lose is how many of the next confirmed writes lose their answer, together with their connection.
 	lose  atomic.Int64
 	mu    sync.Mutex
 	conns []net.Conn
@@ -288,7 +288,7 @@ func (p *cutProxy) serve() {
 	}
 }
 
-// losesAnswer reports whether an answer is lost, and counts it.
+// losesAnswer reports whether an answer is to be lost, and counts it.
 func (p *cutProxy) losesAnswer(answer []byte) bool {
 	isWrite := bytes.Contains(answer, []byte("UPDATE ")) || bytes.Contains(answer, []byte("COMMIT\x00"))
 	if !isWrite || p.lose.Load() <= 0 {
@@ -319,7 +319,7 @@ func (p *cutProxy) pipe(to, from net.Conn, answers bool) {
 	}
 }
 
-// heal ends the connections that were cut, and forwards new ones.
+// heal closes connections that were cut, and forwards new ones.
 func (p *cutProxy) heal() {
 	p.closeAll()
 	p.cut.Store(false)
@@ -336,14 +336,14 @@ func (p *cutProxy) closeAll() {
 	p.conns = nil
 }
 
-// refuse ends all connections, also those that come later, as a server does that is away.
+// refuse closes all connections, also later ones, like a server that is down.
 func (p *cutProxy) refuse() {
 	p.refused.Store(true)
 	p.closeAll()
 }
 
-// die ends the proxy for good, as the end of the process behind it does.
-func (p *cutProxy) die() {
+// end closes the proxy for good, like the end of the process behind it.
+func (p *cutProxy) end() {
 	_ = p.Close()
 	p.refuse()
 }
@@ -357,7 +357,7 @@ func (h *harness) temporalBy(p *cutProxy) client.Client {
 	return temporal
 }
 
-// deafTemporal dials Temporal by a connection that gets no tasks from it once it is deaf.
+// deafTemporal dials Temporal by a connection that gets no tasks once it is deaf.
 func (h *harness) deafTemporal(isDeaf *atomic.Bool) client.Client {
 	h.t.Helper()
 	intercept := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -376,7 +376,7 @@ func (h *harness) deafTemporal(isDeaf *atomic.Bool) client.Client {
 	return temporal
 }
 
-// poolByProxy is a pool whose connections can be cut.
+// poolByProxy returns a pool whose connections can be cut.
 func (h *harness) poolByProxy() (*pgxpool.Pool, *cutProxy) {
 	h.t.Helper()
 	settings, err := pgxpool.ParseConfig(h.DatabaseURL)

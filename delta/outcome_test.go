@@ -84,8 +84,8 @@ func TestAResourceThatDegradesHasNoFurtherAttempts(t *testing.T) {
 	require.Zero(t, snoozed.Duration())
 }
 
-// effects is a table of the user's, in the same database.
-func (h *harness) effects() {
+// createEffects creates a user's table in the same database.
+func (h *harness) createEffects() {
 	h.t.Helper()
 	_, err := h.Pool.Exec(h.t.Context(), "CREATE TABLE effects (name text, attempt integer)")
 	require.NoError(h.t, err)
@@ -101,7 +101,7 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	h.effects()
+	h.createEffects()
 	write := func(ctx context.Context, r *delta.Resource[account], commit bool) error {
 		tx, err := h.Pool.Begin(ctx)
 		if err != nil {
@@ -122,13 +122,13 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
 		switch r.ObjectID {
 		case "fails-after":
-			// As if the worker died right after the commit: the outcome is lost, the transaction is not.
+			// As if the worker died right after the commit: the outcome is lost, but not the transaction.
 			if err := write(ctx, r, true); err != nil {
 				return err
 			}
 			return errors.New("too late to fail")
 		case "rolls-back":
-			// The first transaction is not committed, though Work says that all is well.
+			// The first transaction is not committed, though Work returns nil.
 			return write(ctx, r, r.Attempt > 1)
 		}
 		return write(ctx, r, true)
@@ -141,14 +141,14 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	require.Equal(t, 1, row.Attempt)
 	require.EqualValues(t, 1, row.SyncCount)
 	require.Equal(t, 1, h.countEffects())
-	require.Equal(t, "commits", next(t, events).Resource.ObjectID)
+	require.Equal(t, "commits", nextEvent(t, events).Resource.ObjectID)
 
 	_, err = c.Inform(t.Context(), account{Name: "fails-after"}, nil)
 	require.NoError(t, err)
 	row = h.eventually("account", "fails-after", synced(1))
-	require.Equal(t, "fails-after", next(t, events).Resource.ObjectID, "it is synced")
-	// Temporal has heard of the attempt: the failure would be written by now.
-	h.comes(row.WorkflowID, endsAttempt)
+	require.Equal(t, "fails-after", nextEvent(t, events).Resource.ObjectID, "it is synced")
+	// Temporal has the attempt's result: by now, the failure would be written.
+	h.awaitEvent(row.WorkflowID, endsAttempt)
 	require.Equal(t, row, h.row("account", "fails-after"))
 	require.Empty(t, row.Errors)
 	require.Equal(t, 2, h.countEffects())
@@ -158,11 +158,11 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	row = h.eventually("account", "rolls-back", synced(1))
 	require.Equal(t, 2, row.Attempt)
 	require.Contains(t, row.Errors[0].Error, "the transaction was not committed")
-	require.Equal(t, 3, h.countEffects(), "the effects of the first attempt are not there")
+	require.Equal(t, 3, h.countEffects(), "the effects of the first attempt are rolled back")
 }
 
-// The resource is informed again after CompleteTx, whose transaction is rolled back: the generation before was not synced, whatever Work returns.
-func TestARolledBackCompleteTxSyncsNothingThoughTheResourceGoesOn(t *testing.T) {
+// The resource is informed again after CompleteTx, and the transaction is rolled back: the earlier generation was not synced, whatever Work returns.
+func TestARolledBackCompleteTxSyncsNothing(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testRolledBackAndGoesOn[single], testRolledBackAndGoesOn[batches])
 }
@@ -201,10 +201,10 @@ var errRollBack = errors.New("roll back")
 func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.effects()
+	h.createEffects()
 	result := make(chan error, 1)
 	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
-		// Somebody else has taken over: another worker, because this one seemed dead.
+		// Another worker has taken over, because this one seemed dead.
 		if _, err := h.Pool.Exec(ctx, "UPDATE delta_resource SET attempt = attempt + 1, claim = gen_random_uuid()"); err != nil {
 			return err
 		}
@@ -212,7 +212,7 @@ func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback(ctx) //nolint:errcheck // it is what the test is about
+		defer tx.Rollback(ctx) //nolint:errcheck // the test expects the rollback
 		result <- r.CompleteTx(ctx, tx)
 		return delta.ResourceDegrade(nil)
 	})
@@ -226,7 +226,7 @@ func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 	require.ErrorContains(t, (&delta.Resource[account]{}).CompleteTx(t.Context(), nil), "not one that Work was given")
 }
 
-// completeAndFail has the attempt marked synced in a transaction that is committed, and fails after it.
+// completeAndFail marks the attempt synced in a transaction that is committed, and then fails.
 func (h *harness) completeAndFail(ctx context.Context, complete func(context.Context, pgx.Tx) error) error {
 	tx, err := h.Pool.Begin(ctx)
 	if err != nil {
@@ -239,8 +239,8 @@ func (h *harness) completeAndFail(ctx context.Context, complete func(context.Con
 	return errors.Join(tx.Commit(ctx), errors.New("too late to fail"))
 }
 
-// A row that goes on while the transaction is open: what was synced counts for the generation that was worked.
-func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
+// The row changes while the transaction is open: the sync counts for the generation that was worked.
+func TestCompleteTxSyncsItsGenerationDuringAnInform(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)

@@ -10,8 +10,8 @@ import (
 
 const ownProcess = "DELTA_TEST_OWN_PROCESS"
 
-// inOwnProcess reports whether this process runs the test and no other. If it does not, it has one do so, beside other tests, and reports how the
-// test went: the caller returns. It is for a test that looks at the goroutines of the whole process.
+// inOwnProcess reports whether this process runs only this test. If not, it runs the test in a new process, beside other tests, and reports its
+// result: the caller returns. It is for tests that count the goroutines of the whole process.
 func inOwnProcess(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(ownProcess) == t.Name() {

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// paced is the pace of a kind in automatic mode, on a clock of the test's own.
+// paced is the pace of a kind in automatic mode, with a clock of the test.
 type paced struct {
 	*pace
 	clock time.Time
@@ -22,10 +22,10 @@ func newPaced(parallelism int) *paced {
 	return p
 }
 
-// pass lets time pass.
+// pass advances the clock.
 func (p *paced) pass(d time.Duration) { p.clock = p.clock.Add(d) }
 
-// worked has so many single workflows woken, whose attempts end at once.
+// worked wakes n singles, whose attempts end at once.
 func (p *paced) worked(n int) {
 	p.countWoken(n)
 	for range n {
@@ -33,7 +33,7 @@ func (p *paced) worked(n int) {
 	}
 }
 
-func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.T) {
+func TestAFewResourcesAreSinglesBeforeAnyMeasurement(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	require.Equal(t, 16, p.allowedSingles())
@@ -41,7 +41,7 @@ func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.
 	require.Equal(t, 4, p.allowedSingles())
 	p.countWoken(4)
 	require.Zero(t, p.allowedSingles())
-	p.countWoken(10) // which another lease was under way for
+	p.countWoken(10) // by a lease in progress
 	require.Zero(t, p.allowedSingles())
 	p.Attempted()
 	require.Zero(t, p.allowedSingles())
@@ -49,11 +49,11 @@ func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.
 		p.Attempted()
 	}
 	require.Equal(t, 16, p.allowedSingles())
-	p.Attempted() // of what another client has woken
+	p.Attempted() // of a resource that another client has woken
 	require.Equal(t, 16, p.allowedSingles())
 }
 
-func TestWhatCouldNotBeWokenTakesNoRoom(t *testing.T) {
+func TestFailedWakeUpsTakeNoRoom(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	for range 10 {
@@ -65,12 +65,12 @@ func TestWhatCouldNotBeWokenTakesNoRoom(t *testing.T) {
 		require.Equal(t, 16, p.allowedSingles())
 	}
 	p.countWoken(3)
-	p.Attempted() // its start had an effect, although the call had failed
+	p.Attempted() // the start had an effect, although the call failed
 	p.uncountWoken(3)
 	require.Equal(t, 16, p.allowedSingles())
 }
 
-func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
+func TestHalfASecondOfWorkBoundsTheSingles(t *testing.T) {
 	t.Parallel()
 	for worked, singles := range map[int]int{
 		0: 16, 1: 16, 159: 16, 160: 16, 169: 16, 170: 17, 1000: 100, 2550: 255, 2559: 255, 2560: 256, 2570: 256, 100_000: 256,
@@ -79,18 +79,18 @@ func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
 		p.worked(worked)
 		require.Equal(t, singles, p.allowedSingles(), "%d within five seconds", worked)
 		p.countWoken(10)
-		require.Equal(t, singles-10, p.allowedSingles(), "those under way are of them")
-		require.LessOrEqual(t, len(p.ended), 5120, "what is kept has a bound")
+		require.Equal(t, singles-10, p.allowedSingles(), "calls in progress are among them")
+		require.LessOrEqual(t, len(p.ended), 5120, "the stored wake-ups have a bound")
 
 		p.pass(paceOver)
 		require.Equal(t, singles-10, p.allowedSingles(), "%d five seconds ago", worked)
 		p.pass(1)
-		require.Equal(t, 16-10, p.allowedSingles(), "what is longer ago does not count")
+		require.Equal(t, 16-10, p.allowedSingles(), "older attempts do not count")
 	}
 }
 
-// An attempt that ended on another client is not told here.
-func TestWhatWasWokenIsForgottenAfterALease(t *testing.T) {
+// The pace does not learn of an attempt that ended on another client.
+func TestWakeUpsAreForgottenAfterALease(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	p.countWoken(10)
@@ -105,7 +105,7 @@ func TestWhatWasWokenIsForgottenAfterALease(t *testing.T) {
 	require.Equal(t, 16, p.allowedSingles())
 }
 
-func TestABatchIsWhatTwoSecondsOfWorkTake(t *testing.T) {
+func TestABatchHasTwoSecondsOfWork(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, 100, newPaced(8).nextBatchSize(), "nothing is known yet")
 	for _, c := range []struct {
@@ -153,7 +153,7 @@ func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 		{1000, 100, 1000, false},
 		{0, 16, 32, true},
 		{0, 15, 32, false},
-		{0, 1, 1, true}, // half full: Work takes long, and as much is due as it can take
+		{0, 1, 1, true}, // half full: Work is slow, and the due rows fill its capacity
 	} {
 		p := newPaced(8)
 		p.worked(c.ended)
@@ -168,7 +168,7 @@ func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order, both sizes are within their bounds, and what is under way in single workflows is too.
+// Whatever happens in whatever order, both sizes stay within their bounds, and so does the number of singles in progress.
 func TestPaceStaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -207,14 +207,14 @@ func TestPaceStaysWithinItsBounds(t *testing.T) {
 			}
 			require.LessOrEqual(t, len(p.ended), 5120)
 		}
-		// However it has been used: after a pause it is as it was at first, but for what it knows of Work.
+		// After a pause, the pace is as at first, except for the duration of Work.
 		p.pass(time.Hour)
 		p.noteBatch(0, 100)
 		require.Equal(t, 16, p.allowedSingles())
 	}
 }
 
-// One call in twenty that is too long for a local activity has attempts made by ordinary ones, and a kind with a rate never has others.
+// If one call in twenty is too long for a local activity, attempts become ordinary activities. A kind with a rate always uses those.
 func TestAttemptsAreLocalWhileCallsAreShort(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)

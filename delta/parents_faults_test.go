@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// What waits for a parent, and what is to be touched, is in no workflow: it outlives Temporal.
+// No workflow stores waiting children and pending touches, so they survive a wipe of Temporal.
 func TestWaitingChildrenOutliveAWipedTemporal(t *testing.T) {
 	soak.Long(t)
 	inFamilies(t, childrenOfAWipedTemporal[single], childrenOfAWipedTemporal[batches])
@@ -24,23 +24,23 @@ func childrenOfAWipedTemporal[M batchSized](t *testing.T) {
 	config.MaintenanceJobInterval = 200 * time.Millisecond
 	f.c = f.start(config)
 	f.inform(payment[M]{Name: "p", Of: []delta.Ref{accountRef("ann")}}, payment[M]{Name: "of p", Of: []delta.Ref{paymentRef("p")}})
-	f.waits("p", accountRef("ann"))
-	f.waits("of p", paymentRef("p"))
+	f.awaitWaiting("p", accountRef("ann"))
+	f.awaitWaiting("of p", paymentRef("p"))
 
 	server.end()
 	f.inform(account{Name: "ann"}, payment[M]{Name: "q", Of: []delta.Ref{accountRef("ann")}})
-	require.Zero(t, f.called("p"))
+	require.Zero(t, f.callsOf("p"))
 	server.again()
 	for _, name := range []string{"p", "of p", "q"} {
-		f.syncs("payment", name, 1)
+		f.awaitSynced("payment", name, 1)
 	}
-	f.calmed()
+	f.awaitCalm()
 
 	server.end()
 	f.inform(account{Name: "ann", Plan: "gold"})
 	server.again()
-	f.syncs("payment", "p", 2)
-	f.syncs("payment", "q", 2)
-	f.calmed()
+	f.awaitSynced("payment", "p", 2)
+	f.awaitSynced("payment", "q", 2)
+	f.awaitCalm()
 	require.EqualValues(t, 1, f.generation("of p"))
 }

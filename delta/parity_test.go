@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// What users of Delta on River call is here, under the same names and with the same types.
+// The API that users of Delta on River call exists here, with the same names and types.
 var (
 	_ func(*delta.Controllers, delta.Controller[*User])                                                                        = delta.AddController[*User]
 	_ func(*delta.Controllers, delta.Controller[*User]) error                                                                  = delta.AddControllerSafely[*User]

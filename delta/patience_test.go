@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// unanswered is a way to Temporal on which calls about some things are not answered: as often as it says for each, by how their id ends.
+// unanswered is a connection to Temporal that drops the answers of some calls: a number of times for each id suffix.
 type unanswered struct {
 	mu    sync.Mutex
 	times map[string]int
@@ -35,7 +35,7 @@ func (u *unanswered) through(h *harness, config *delta.Config) *delta.Config {
 }
 
 func (u *unanswered) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	// The SDK repeats what is unavailable by itself, but not what took all its time.
+	// The SDK retries unavailable errors, but not timeouts.
 	gaveUp := status.Error(codes.DeadlineExceeded, "context deadline exceeded")
 	switch call := req.(type) {
 	case *workflowservice.DescribeScheduleRequest:
@@ -45,7 +45,7 @@ func (u *unanswered) intercept(ctx context.Context, method string, req, reply an
 	case *workflowservice.StartWorkflowExecutionRequest:
 		err := invoke(ctx, method, req, reply, cc, opts...)
 		if u.isHeld(call.GetWorkflowType().GetName()) {
-			return gaveUp // it was done, and the answer is lost
+			return gaveUp // the call had its effect, but the answer is lost
 		}
 		return err
 	}
@@ -64,11 +64,11 @@ func (u *unanswered) isHeld(id string) bool {
 	return false
 }
 
-// A Temporal that answers late is asked again, and one kind that it says nothing of leaves the others as they are.
+// Calls that Temporal answers late are repeated. If it never answers for one kind, the others continue.
 func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.start(h.config(with(lister("a", "b")), with(&controller[account]{})))
+	h.start(h.config(with(newLister("a", "b")), with(&controller[account]{})))
 	away := &unanswered{times: map[string]int{"/inform:catalogued": 2, "/inform:account": 3}}
 	idle := h.client(away.through(h, h.config()))
 	there, err := idle.TemporalStatus(t.Context(), "catalogued", "account")
@@ -76,14 +76,14 @@ func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 	require.NoError(t, there.Kinds["catalogued"].Error)
 	require.NotNil(t, there.Kinds["catalogued"].Schedule, "the third try was answered")
 	require.ErrorContains(t, there.Kinds["account"].Error, "reading the schedule "+h.Prefix+"/inform:account: ")
-	require.NotEmpty(t, there.Kinds["account"].InformWorkers, "what was read before")
+	require.NotEmpty(t, there.Kinds["account"].InformWorkers, "the earlier value")
 }
 
-// A run whose start was answered late, or not at all, is one run.
+// A run whose start was answered late, or not at all, is started once.
 func TestARunWhoseStartWasNotAnsweredIsStartedOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	h.start(h.config(with(lister("a", "b"))))
+	h.start(h.config(with(newLister("a", "b"))))
 	away := &unanswered{times: map[string]int{workflows.InformName: 1}}
 	idle := h.client(away.through(h, h.config()))
 	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// polls counts the long polls that a connection keeps open.
+// polls counts the open long polls of a connection.
 type polls struct {
 	mu     sync.Mutex
 	byName map[string]int
@@ -43,7 +43,7 @@ func (p *polls) intercept(ctx context.Context, method string, req, reply any, cc
 	return invoke(ctx, method, req, reply, cc, opts...)
 }
 
-// through has a client make its own connection, by which polls are counted.
+// through makes a client dial its own connection, whose polls are counted.
 func (p *polls) through(h *harness, config *delta.Config) *delta.Config {
 	config.Temporal = nil
 	config.TemporalOptions = func(o *client.Options) {
@@ -53,8 +53,8 @@ func (p *polls) through(h *harness, config *delta.Config) *delta.Config {
 	return config
 }
 
-// stays waits until so many polls are open of each sort.
-func (p *polls) stays(t *testing.T, workflows, activities int) {
+// awaitPolls waits until so many polls of each sort are open.
+func (p *polls) awaitPolls(t *testing.T, workflows, activities int) {
 	t.Helper()
 	until(t, func() bool {
 		w, a := p.count()
@@ -62,18 +62,18 @@ func (p *polls) stays(t *testing.T, workflows, activities int) {
 	}, "%s", shown[map[string]int]{&p.byName})
 }
 
-// What docs/scaling.md says of the pollers of a kind.
+// The numbers of pollers in docs/scaling.md.
 func TestAKindHasTwelvePollersAndEightWithoutAnInformer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var with2, without polls
-	controllers := func() *delta.Config { return h.config(with(&controller[account]{}), with(lister("a"))) }
+	controllers := func() *delta.Config { return h.config(with(&controller[account]{}), with(newLister("a"))) }
 	h.start(with2.through(h, controllers()))
-	with2.stays(t, 2*(4+2), 2*(4+2))
+	with2.awaitPolls(t, 2*(4+2), 2*(4+2))
 	config := without.through(h, controllers())
 	config.DisableInformers = true
 	h.start(config)
-	without.stays(t, 2*4, 2*4)
+	without.awaitPolls(t, 2*4, 2*4)
 }
 
 func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
@@ -81,26 +81,26 @@ func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	h := newHarness(t)
 	var open polls
-	config := open.through(h, h.config(with(&controller[account]{}), with(lister("a", "b")), with(&controller[batched]{})))
+	config := open.through(h, h.config(with(&controller[account]{}), with(newLister("a", "b")), with(&controller[batched]{})))
 	config.TaskQueue, config.SharedWorker = h.Prefix+"-all", true
 	c := h.start(config)
-	open.stays(t, 16, 16)
-	becomes(t, c)
+	open.awaitPolls(t, 16, 16)
+	awaitParts(t, c)
 
-	// It works what a worker for each kind does: single workflows, batches, listings.
+	// A shared worker works the same as a worker for each kind: singles, batches, listings.
 	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, h.Prefix+"/account/a", row.WorkflowID)
-	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("ok", 100)...), nil)
+	_, err = c.InformMany(t.Context(), manyBatched(names("ok", 100)...), nil)
 	require.NoError(t, err)
-	for _, name := range temporalNames("ok", 100) {
+	for _, name := range names("ok", 100) {
 		h.eventually("batched", name, synced(1))
 	}
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 2, run.Listed)
 
-	// A client with other kinds would be given tasks that it cannot do.
+	// A client with other kinds would get tasks that it cannot do.
 	other := h.config(with(&controller[account]{}))
 	other.TaskQueue, other.SharedWorker = config.TaskQueue, true
 	err = h.client(other).Start(t.Context())
@@ -109,13 +109,13 @@ func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
 	require.ErrorContains(t, c.Register(nothing{}), "Config.SharedWorker true: must be false")
 }
 
-// The connection that the client makes is the user's to change, but for where it leads.
+// The user can change all options of the client's connection except its address.
 func TestTheUserChangesTheOptionsOfTheConnection(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var open polls
-	c := h.client(open.through(h, h.config(with(lister("a")))))
-	_, err := c.TemporalStatus(t.Context(), "catalogued") // by the connection of a client that was not started
+	c := h.client(open.through(h, h.config(with(newLister("a")))))
+	_, err := c.TemporalStatus(t.Context(), "catalogued") // uses the connection of a client that is not started
 	require.NoError(t, err)
 	open.mu.Lock()
 	asked := len(open.byName)
@@ -131,12 +131,12 @@ func TestTheUserChangesTheOptionsOfTheConnection(t *testing.T) {
 		_, err := delta.NewClient(h.Pool, config)
 		require.ErrorAs(t, err, new(*delta.InputError))
 		require.ErrorContains(t, err, want)
-		config.ContextPropagators = []workflow.ContextPropagator{} // then only what connects asks
+		config.ContextPropagators = []workflow.ContextPropagator{} // then TemporalOptions is called only to connect
 		err = h.client(config).Start(t.Context())
 		require.ErrorAs(t, err, new(*delta.InputError))
 		require.ErrorContains(t, err, want)
 	}
 }
 
-// nothing is a registry that is never asked.
+// nothing is a registry that is never called.
 type nothing struct{ sdkworker.Registry }

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// lasting and lastingBatched are a kind in the two modes whose claims outlast what a test does.
+// lasting and lastingBatched are a kind in the two modes with claims longer than the test.
 type lasting struct{ account }
 
 func (lasting) Kind() string                   { return "lasting" }
@@ -37,10 +37,10 @@ func inLastingModes(t *testing.T, test func(t *testing.T, g mode)) {
 		modeFor(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
 }
 
-// Postgres is away for everybody when Work ends. When it is back, dispatchers look for the rows as soon as the worker writes its outcome.
+// Postgres is down for all clients when Work ends. When it is back, dispatchers find the rows as soon as the worker has written its outcome.
 func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 	inLastingModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		var logs logBuffer
 		var away []*cutProxy
 		for range 2 {
@@ -60,13 +60,13 @@ func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 		}
 		w.release()
 		until(t, func() bool { return strings.Contains(logs.String(), "an outcome cannot be written") })
-		// Their leases are over.
+		// Their leases have expired.
 		g.exec("UPDATE delta_resource SET dispatch_at = now()")
 		for _, p := range away {
 			p.heal()
 		}
 		for _, name := range []string{"ann", "bob"} {
-			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
+			row := g.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
 			require.Equal(t, deltatype.ResourceStateSynced, row.State)
 			require.Equal(t, 1, row.Attempt)
 			require.Empty(t, row.Errors)
@@ -75,24 +75,24 @@ func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 	})
 }
 
-// An UPDATE by hand raises the generation, as an inform does: outcomes do not compare names, and the old one would be that of the new object.
+// An UPDATE by hand must raise the generation, as an inform does: outcomes do not compare names, so the old one would count for the new object.
 func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
 	inLastingModes(t, func(t *testing.T, g mode) {
-		w := hold(t, &meter{})
+		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
 		g.exec(`UPDATE delta_resource SET object_id = 'eve', object = jsonb_build_object('name', 'eve', 'plan', 'new'), state = 'scheduled',
 			generation = generation + 1, attempt = 0, due_at = now(), dispatch_at = now() WHERE object_id = 'ann'`)
 		w.release()
-		g.await("eve", synced(2))
+		g.awaitRow("eve", synced(2))
 		require.Equal(t, 1, w.callsOf(t, "eve"))
 		require.Equal(t, 1, w.callsOf(t, "ann"))
 		require.Nil(t, g.row(g.kind, "ann"))
 	})
 }
 
-// One of two workers is cut off from Postgres, and not from Temporal: it leaves tasks to the other, which has them at once. Attempts are
-// ordinary activities, because of the rate: a local one never leaves its worker.
+// One of two workers is cut off from Postgres, but not from Temporal: it leaves tasks to the other, which gets them at once. Attempts are ordinary
+// activities, because of the rate: a local one never leaves its worker.
 func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
 	inModes(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
@@ -110,22 +110,22 @@ func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
 		})
 		b := g.startWorker(work)
 		p.refuse()
-		// About every second one meets it.
-		for _, name := range temporalNames("before", 20) {
+		// About every second task goes to the cut off worker.
+		for _, name := range names("before", 20) {
 			g.inform(b, nil, name)
 		}
 		until(t, func() bool { return strings.Contains(logs.String(), "this client takes no tasks") })
 		failed := 0
-		for _, name := range temporalNames("after", 30) {
+		for _, name := range names("after", 30) {
 			g.inform(b, nil, name)
-			g.comes(g.await(name, synced(1)).WorkflowID, func(e *historypb.HistoryEvent) bool {
+			g.awaitEvent(g.awaitRow(name, synced(1)).WorkflowID, func(e *historypb.HistoryEvent) bool {
 				started := e.GetActivityTaskStartedEventAttributes()
 				if started.GetAttempt() > 1 {
 					failed++
 				}
 				return started != nil
 			})
-			// Each of its 4 pollers may bring a task by the poll that was under way when it noticed, and one by the slot kept for its next.
+			// Each of its 4 pollers may get a task from the poll that was open when the worker noticed, and one in the slot reserved for the next.
 			require.LessOrEqual(t, failed, 8)
 		}
 

@@ -14,8 +14,8 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// dialling has a client make its own connection, with the propagators of a program whose activities have them.
-func (h *harness) dialling(config *delta.Config) *delta.Config {
+// withOwnConnection makes a client dial its own connection, with the propagators of a program that uses them in its activities.
+func (h *harness) withOwnConnection(config *delta.Config) *delta.Config {
 	config.Temporal = nil
 	config.TemporalOptions = func(o *client.Options) {
 		o.HostPort, o.Logger = h.TemporalAddress, quiet{}
@@ -24,7 +24,7 @@ func (h *harness) dialling(config *delta.Config) *delta.Config {
 	return config
 }
 
-// What reaches activities of the program by its connection to Temporal reaches Work from Inform too.
+// Values that reach the program's activities through its connection to Temporal also reach Work from Inform.
 func TestThePropagatorsOfTheConnectionReachWorkFromInform(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -34,14 +34,14 @@ func TestThePropagatorsOfTheConnectionReachWorkFromInform(t *testing.T) {
 		found <- tenant
 		return nil
 	}}
-	h.start(h.dialling(h.config(with(work))))
-	// A client that only informs has no connection, and reads them off all the same.
-	_, err := h.client(h.dialling(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
+	h.start(h.withOwnConnection(h.config(with(work))))
+	// A client that only informs has no connection, and takes them from TemporalOptions.
+	_, err := h.client(h.withOwnConnection(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, "acme", receive(t, found))
 
-	// Those of Config.ContextPropagators take their place, also if there are none.
-	none := h.dialling(h.config())
+	// Config.ContextPropagators replaces them, even if it is empty.
+	none := h.withOwnConnection(h.config())
 	none.ContextPropagators = []workflow.ContextPropagator{}
 	_, err = h.client(none).Inform(ofTenant("acme"), account{Name: "bob"}, nil)
 	require.NoError(t, err)
@@ -51,7 +51,7 @@ func TestThePropagatorsOfTheConnectionReachWorkFromInform(t *testing.T) {
 func TestAPropagatorThatIsWrongIsNamedByWhereItWasGiven(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	_, err := h.client(h.dialling(h.config())).Inform(ofTenant("broken"), account{Name: "ann"}, nil)
+	_, err := h.client(h.withOwnConnection(h.config())).Inform(ofTenant("broken"), account{Name: "ann"}, nil)
 	require.ErrorContains(t, err, "Config.TemporalOptions: ContextPropagators[0]: Inject: there is no such tenant")
 	pool, err := pgxpool.New(t.Context(), "postgres://localhost/nothing-connects")
 	require.NoError(t, err)
@@ -67,8 +67,8 @@ func TestAPropagatorThatIsWrongIsNamedByWhereItWasGiven(t *testing.T) {
 	}
 }
 
-// A program that only informs needs no Temporal, so what is wrong with the configuration of its connection is said by what connects.
-func TestPropagatorsOfTheConnectionAreFoundWithoutTheEnvironmentConfiguration(t *testing.T) {
+// A program that only informs needs no Temporal, so an invalid connection configuration is reported only when connecting.
+func TestPropagatorsAreFoundWithoutTemporalEnvironmentConfig(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "temporal.toml")
 	require.NoError(t, os.WriteFile(broken, []byte("[profile"), 0o600))
 	h := newHarness(t)
@@ -81,8 +81,8 @@ func TestPropagatorsOfTheConnectionAreFoundWithoutTheEnvironmentConfiguration(t 
 	config.ContextPropagators = []workflow.ContextPropagator{tenants{}}
 	h.start(config)
 	t.Setenv("TEMPORAL_CONFIG_FILE", broken)
-	_, err := h.client(h.dialling(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
+	_, err := h.client(h.withOwnConnection(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, "acme", receive(t, found))
-	require.ErrorContains(t, h.client(h.dialling(h.config(with(&controller[account]{})))).Start(t.Context()), "the environment configuration for Temporal")
+	require.ErrorContains(t, h.client(h.withOwnConnection(h.config(with(&controller[account]{})))).Start(t.Context()), "the environment configuration for Temporal")
 }

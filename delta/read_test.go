@@ -52,7 +52,7 @@ func TestGetListAndCount(t *testing.T) {
 	require.Empty(t, ids(delta.Filter{Labels: map[string]string{"team": "y"}}, delta.Page{}))
 	require.Equal(t, []string{"a07"}, ids(delta.Filter{ObjectIDs: []string{"a07"}}, delta.Page{}))
 
-	// Pages neither miss nor repeat, whatever is written meanwhile.
+	// Pages neither miss nor repeat rows, whatever is written meanwhile.
 	var paged []string
 	for after := int64(0); ; {
 		rows, err := c.List(t.Context(), delta.Filter{Kinds: []string{"account"}}, delta.Page{After: after, Limit: 7})

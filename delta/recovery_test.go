@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// ownTemporal is a Temporal server of a test's own. It keeps nothing when it ends.
+// ownTemporal is a test's own Temporal server. It keeps nothing when it ends.
 type ownTemporal struct {
 	*stack.Stack
 	t *testing.T
@@ -46,7 +46,7 @@ func (own *ownTemporal) end() {
 	require.NoError(own.t, own.Stop(context.Background()))
 }
 
-// again starts an empty server at the address of the one that ended.
+// again starts an empty server at the same address.
 func (own *ownTemporal) again() {
 	own.t.Helper()
 	address := own.TemporalAddress
@@ -68,7 +68,7 @@ func (own *ownTemporal) dial(options ...grpc.DialOption) client.Client {
 	return c
 }
 
-// Wipe Temporal, and everything is rebuilt from the rows: lifecycles, timers and schedules. What is not due is not synced.
+// After a wipe of Temporal, everything is rebuilt from the rows: lifecycles, timers and schedules. Resources that are not due are not synced.
 func TestSoakOfAWipedTemporal(t *testing.T) {
 	resources := soak.Count(t, 100, 3000)
 	t.Parallel()
@@ -84,7 +84,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 			passes.Add(1)
-			return sendListed[listed](ctx), nil
+			return sendAll[listed](ctx), nil
 		}}),
 	)
 	config.Temporal, config.TemporalNamespace = temporal, ""
@@ -102,7 +102,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	}
 	until(t, func() bool { return open() == 0 })
 	require.EqualValues(t, resources, calls.Load())
-	until(t, func() bool { return passes.Load() >= 1 }, "the first pass, which counts beside that of the schedule made again")
+	until(t, func() bool { return passes.Load() >= 1 }, "the first pass, besides that of the recreated schedule")
 
 	server.end()
 	_, err = c.Inform(t.Context(), wide{account{Name: "meanwhile"}}, nil)
@@ -121,7 +121,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	}
 	until(t, func() bool { return running() == int64(resources)+1 },
 		"each resource has its lifecycle again; %d have", running())
-	// Its timer too: what rests is not waiting for a wake-up.
+	// Its timer too: a settled resource needs no wake-up.
 	for i := 0; i < resources; i += 37 {
 		id := fmt.Sprintf("%s/wide/%d", h.Prefix, i)
 		until(t, func() bool {
@@ -130,16 +130,16 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 			return err == nil && value.Get(&step) == nil && step.Next == "retention"
 		}, "%s", id)
 	}
-	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
+	require.EqualValues(t, resources+1, calls.Load(), "resources that were not due were not synced")
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
-	}, "what rests is not woken again before it is due")
-	// Workflows and schedules are made again side by side.
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
+	}, "settled resources are not woken before they are due")
+	// Workflows and schedules are recreated concurrently.
 	until(t, func() bool {
 		_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
 		return err == nil
 	}, shown[error]{&err})
-	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule is there, and runs")
+	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule exists, and runs")
 }
 
 // quiet is a logger for a client whose server goes away.

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// Temporal gives the tasks of a queue to any worker that polls it, so each must have all the kinds of its queue.
+// Temporal gives the tasks of a queue to any worker that polls it, so each worker must have all kinds of its queue.
 func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -39,10 +39,10 @@ func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	require.Contains(t, input.Value, shared)
 	require.Contains(t, input.Rule, `"account"`)
 	require.Contains(t, input.Rule, "UPDATE delta_controller SET task_queue = NULL WHERE name = 'account'")
-	require.Zero(t, h.count("SELECT count(*) FROM delta_controller WHERE name = 'serial'"), "what is refused leaves nothing behind")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_controller WHERE name = 'serial'"), "a refused start leaves nothing behind")
 
 	_, _, err = register(h.Prefix+"-own", with(&controller[serial]{}))
-	require.NoError(t, err, "a task queue of its own is fine")
+	require.NoError(t, err, "another task queue is allowed")
 
 	both, w, err := register(shared, with(&controller[account]{}), with(&controller[serial]{}))
 	require.NoError(t, err, "one client may have both kinds")
@@ -55,7 +55,7 @@ func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 	h.eventually("serial", "ann", synced(1))
 }
 
-// A client must not write to a schema that it does not know.
+// A client must not write to a schema of an unknown version.
 func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -66,7 +66,7 @@ func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 	require.ErrorContains(t, err, "older")
 	require.ErrorContains(t, err, "Update it")
 	require.NotErrorIs(t, err, delta.ErrNoSchema)
-	require.Zero(t, h.count("SELECT count(*) FROM delta_installation WHERE workflow_id_prefix IS NOT NULL"), "it has written nothing")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_installation WHERE workflow_id_prefix IS NOT NULL"), "it has written nothing")
 
 	h.exec("UPDATE delta_installation SET schema_version = 0")
 	require.ErrorIs(t, c.Start(t.Context()), delta.ErrNoSchema)
@@ -75,7 +75,7 @@ func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 }
 
-// An operator may remove Delta's search attributes from the Temporal namespace: workflows go on without them.
+// An operator may remove Delta's search attributes from the Temporal namespace: workflows continue without them.
 func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -103,18 +103,18 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 		Namespace: "default", SearchAttributes: keys,
 	})
 	require.NoError(t, err)
-	// Temporal keeps what it knows of search attributes for a while: starts are refused when it has noticed.
+	// Temporal caches search attributes for a while: starts are refused once it has noticed.
 	until(t, func() bool {
 		for range 20 {
-			_, err := c.InformMany(t.Context(), newcomers(), nil)
+			_, err := c.InformMany(t.Context(), newObjects(), nil)
 			require.NoError(t, err)
 		}
 		return strings.Contains(logs.String(), "Temporal refuses the search attributes of Delta")
 	})
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all that is new is synced")
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them is at fault")
+	until(t, func() bool { return h.countRows("SELECT count(*) FROM delta_resource WHERE state <> 'synced'") == 0 }, "all new resources are synced")
+	require.Zero(t, h.countRows("SELECT count(*) FROM delta_resource WHERE cardinality(errors) > 0"), "and none of them has an error")
 
-	// A workflow that was started with them and writes one goes on, too, once maintenance has created them again.
+	// A workflow that was started with them and writes one continues too, once maintenance has created them again.
 	for _, o := range []delta.Object{each{account{Name: "old", Plan: "fails"}}, batched{account{Name: "old", Plan: "new"}}} {
 		_, err := c.Inform(t.Context(), o, nil)
 		require.NoError(t, err)
@@ -128,8 +128,8 @@ func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
 
 var newcomer atomicCounter
 
-// newcomers are objects that were not informed before, of both kinds.
-func newcomers() []delta.Object {
+// newObjects returns objects of both kinds that were not informed before.
+func newObjects() []delta.Object {
 	name := newcomer.next("new")
 	return []delta.Object{each{account{Name: name}}, batched{account{Name: name}}}
 }

@@ -28,7 +28,7 @@ func (c *counting) InterceptActivity(ctx context.Context, next interceptor.Activ
 	return c.WorkerInterceptorBase.InterceptActivity(ctx, next)
 }
 
-func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
+func TestControllersRunOnAUsersWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var now, most atomic.Int32
@@ -43,7 +43,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 			return nil
 		}}),
 		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-			return sendListed(ctx, listed{Name: "a"}, listed{Name: "b"}), nil
+			return sendAll(ctx, listed{Name: "a"}, listed{Name: "b"}), nil
 		}}),
 	)
 	config.TaskQueue = h.Prefix + "-mine"
@@ -68,7 +68,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 		h.eventually("account", o.ID(), synced(1))
 	}
 	h.eventually("listed", "a", synced(1))
-	require.False(t, h.started("account", "A").GetEagerExecutionAccepted(), "an eager start does not heed a worker's versioning")
+	require.False(t, h.startAttributes("account", "A").GetEagerExecutionAccepted(), "an eager start does not heed a worker's versioning")
 	row, err := c.Sync(t.Context(), account{Name: "sync"}, nil)
 	require.NoError(t, err)
 	require.NotNil(t, row)
@@ -80,7 +80,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 
 type interceptorOf = interceptor.WorkerInterceptor
 
-func TestRegisterSaysWhatItLacks(t *testing.T) {
+func TestRegisterReportsMissingSettings(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
@@ -94,8 +94,8 @@ func TestRegisterSaysWhatItLacks(t *testing.T) {
 	require.ErrorIs(t, h.client(config).Register(w), delta.ErrNoSchema)
 }
 
-// Batches too are worked by a worker of one's own: in sets, within Parallelism, and what fails by itself.
-func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
+// A user's worker works batches too: in sets, within Parallelism, and failed members as singles.
+func TestBatchesRunOnAUsersWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var now, most atomic.Int64
@@ -123,25 +123,25 @@ func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // nothing is left to be done
 
-	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("ok", 200), "fails")...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 200), "fails")...), nil)
 	require.NoError(t, err)
-	for _, name := range temporalNames("ok", 200) {
+	for _, name := range names("ok", 200) {
 		require.Contains(t, h.eventually("batched", name, synced(1)).WorkflowID, ":batch/")
 	}
-	require.Equal(t, 2, h.eventually("batched", "fails", synced(1)).Attempt) // in a workflow of its own, unless the machine is busy
+	require.Equal(t, 2, h.eventually("batched", "fails", synced(1)).Attempt) // as a single, unless the machine is busy
 	require.LessOrEqual(t, most.Load(), int64(8), "Parallelism holds for all batches together")
-	require.Less(t, interceptor.activities.Load(), int64(50), "members have no activities of their own")
+	require.Less(t, interceptor.activities.Load(), int64(50), "members have no separate activities")
 
-	// The timer of a batch, and its local activity, are the worker's too.
-	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("brief", 20)...), &delta.InformOpts{Namespace: "brief"})
+	// The timer of a batch, and its local activity, run on the worker too.
+	_, err = c.InformMany(t.Context(), manyBatched(names("brief", 20)...), &delta.InformOpts{Namespace: "brief"})
 	require.NoError(t, err)
-	for _, name := range temporalNames("brief", 20) {
+	for _, name := range names("brief", 20) {
 		h.eventually("batched", name, func(r *deltatype.ResourceRow) bool { return r != nil && r.SyncCount >= 2 })
 	}
 }
 
-// A worker that is stopped in the middle of a batch leaves the rest to another one.
-func TestAWorkerOfTheUsersOwnThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
+// A worker that is stopped in a batch leaves the remaining members to another one.
+func TestAStoppedUsersWorkerReleasesTheMembersOfItsBatches(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var calls atomic.Int64
@@ -166,14 +166,14 @@ func TestAWorkerOfTheUsersOwnThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
 	w := run()
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // nothing is left to be done
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 50)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 50)...), nil)
 	require.NoError(t, err)
 	<-begun
 	w.Stop()
 	require.LessOrEqual(t, calls.Load(), int64(8), "it has called Work for no more than its Parallelism")
 	stopped.Store(true)
 	defer run().Stop()
-	for _, name := range temporalNames("ok", 50) {
+	for _, name := range names("ok", 50) {
 		row := h.eventually("batched", name, synced(1))
 		require.Equal(t, 1, row.Attempt)
 		require.Empty(t, row.Errors)

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// The resources that have to do with one are named by what they have to do with it, bounded; what is of another kind, or only looks alike, is not.
+// Related resources are named by their relation, up to a bound. Resources of another kind, or with similar ids, are not.
 func TestRelatedResourcesAreNamed(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
@@ -63,7 +63,7 @@ func TestRelatedResourcesAreNamed(t *testing.T) {
 	require.ErrorAs(t, err, new(*delta.InputError))
 }
 
-// The version before is the one that is synced, or what the log has that was another.
+// The previous version is the synced one, or the latest different one in the log.
 func TestThePreviousObjectIsFound(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)

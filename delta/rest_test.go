@@ -14,14 +14,14 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// workflowEnds waits until a resource's workflow has completed: a resource at rest for good costs Temporal nothing.
-func (h *harness) workflowEnds(kind, id string) {
+// awaitResourceEnd waits until a resource's workflow has completed: a settled resource without a timer costs Temporal nothing.
+func (h *harness) awaitResourceEnd(kind, id string) {
 	h.t.Helper()
-	h.ends(h.Prefix + "/" + kind + "/" + id)
+	h.awaitWorkflowEnd(h.Prefix + "/" + kind + "/" + id)
 }
 
-// ends waits until a workflow has completed.
-func (h *harness) ends(workflowID string) {
+// awaitWorkflowEnd waits until a workflow has completed.
+func (h *harness) awaitWorkflowEnd(workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool {
 		found, err := h.Temporal.DescribeWorkflow(context.Background(), workflowID, "")
@@ -30,7 +30,7 @@ func (h *harness) ends(workflowID string) {
 	})
 }
 
-func gone(r *deltatype.ResourceRow) bool { return r == nil }
+func isGone(r *deltatype.ResourceRow) bool { return r == nil }
 
 func TestAResourceExpiresAndIsSyncedAgain(t *testing.T) {
 	t.Parallel()
@@ -93,16 +93,16 @@ func TestRowsAreRemovedAfterTheirRetention(t *testing.T) {
 	} {
 		_, err := c.Inform(t.Context(), account{Name: id, Plan: id}, opts)
 		require.NoError(t, err)
-		row := next(t, events).Resource // the row itself may be gone before a busy machine has looked
+		row := nextEvent(t, events).Resource // a busy machine may read the row only after its removal
 		require.Equal(t, id, row.ObjectID)
 		require.Equal(t, state, row.State)
 	}
 	for _, id := range []string{"sync", "degrade", "delete"} {
-		h.eventually("account", id, gone)
-		h.workflowEnds("account", id)
+		h.eventually("account", id, isGone)
+		h.awaitResourceEnd("account", id)
 	}
 
-	// The object can come back.
+	// The object can be informed again.
 	result, err := c.Inform(t.Context(), account{Name: "sync", Plan: "sync"}, nil)
 	require.NoError(t, err)
 	require.False(t, result.AlreadyExists)
@@ -121,7 +121,7 @@ func TestANegativeRetentionKeepsTheRowAndEndsTheWorkflow(t *testing.T) {
 	row := h.eventually("account", "ann", synced(1))
 	require.Nil(t, row.DueAt)
 	require.Nil(t, row.DispatchAt)
-	h.workflowEnds("account", "ann")
+	h.awaitResourceEnd("account", "ann")
 
 	// A change starts a new run of the workflow.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
@@ -148,9 +148,9 @@ func TestTheLastClientThatStartsDecidesANamespace(t *testing.T) {
 	require.Equal(t, 2*time.Hour, row.DueAt.Sub(*row.SyncedAt))
 }
 
-// A paused resource that is due, and whose workflow Temporal has lost, is left as it is by dispatchers, as it is by a workflow. Resumed, it
-// expires, or its row is removed.
-func TestWhatIsPausedRestsUntilItIsResumed(t *testing.T) {
+// Dispatchers and workflows leave a due, paused resource alone, even if Temporal has lost its workflow. When resumed, it expires, or its row is
+// removed.
+func TestAPausedResourceDoesNothingUntilItIsResumed(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
@@ -162,26 +162,26 @@ func TestWhatIsPausedRestsUntilItIsResumed(t *testing.T) {
 		g.inform(c, nil, "goes", "goes-too")
 		var attended []string
 		for _, name := range []string{"expires", "goes-on", "goes", "goes-too"} {
-			attended = append(attended, g.await(name, synced(1)).WorkflowID)
+			attended = append(attended, g.awaitRow(name, synced(1)).WorkflowID)
 		}
 		for _, id := range attended {
-			g.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+			g.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 		}
 		for _, name := range []string{"expires", "goes"} {
 			_, err := c.Pause(t.Context(), g.kind, name)
 			require.NoError(t, err)
 		}
-		g.terminate(attended...)
-		g.passes(g.kind)
+		g.terminateWorkflows(attended...)
+		g.skipToDispatch(g.kind)
 		before := map[string]*deltatype.ResourceRow{"expires": g.row(g.kind, "expires"), "goes": g.row(g.kind, "goes")}
-		g.await("goes-on", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
-		g.await("goes-too", gone) // the dispatcher has looked
+		g.awaitRow("goes-on", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+		g.awaitRow("goes-too", isGone) // so the dispatcher has run
 		for name, row := range before {
 			require.Equal(t, row, g.row(g.kind, name))
 			_, err := c.Resume(t.Context(), g.kind, name)
 			require.NoError(t, err)
 		}
-		g.await("expires", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
-		g.await("goes", gone)
+		g.awaitRow("expires", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+		g.awaitRow("goes", isGone)
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// A start that failed, because Temporal or the schema is not there yet, can be tried again.
+// A start that failed because Temporal or the schema was missing can be repeated.
 func TestAStartAfterOneThatFailedWorks(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// Temporal says when a schedule runs next: looked at from then, these are its past runs.
+// Temporal reports the next runs of a schedule: seen from a later time, these are its past runs.
 func TestPastRunsAreThoseThatTemporalMakes(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -89,7 +89,7 @@ func TestAScheduleThatHasNotRunHasNoPastRun(t *testing.T) {
 	}
 }
 
-// A pass has half of the time between two runs, a day at most.
+// A pass may take half of the time between two runs, at most a day.
 func TestARunOfACalendarIsDueAfterItsGrace(t *testing.T) {
 	t.Parallel()
 	at := func(day, hour, minute int) time.Time { return time.Date(2026, 11, day, hour, minute, 0, 0, time.UTC) }

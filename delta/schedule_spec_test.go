@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// timed is a kind whose settings a test chooses: they are asked of a zero object, so each has a type of its own.
+// timed is a kind whose settings a test chooses. Settings are read from a zero object, so each test needs its own type.
 type timed struct{ account }
 
 func (timed) Kind() string { return "timed" }
@@ -43,13 +43,13 @@ func (fraction) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: 2900 * time.Millisecond}
 }
 
-func (h *harness) described(name string) (found *client.ScheduleDescription) {
+func (h *harness) describeSchedule(name string) (found *client.ScheduleDescription) {
 	h.t.Helper()
 	until(h.t, func() (ok bool) {
 		var err error
 		found, err = h.Temporal.ScheduleClient().GetHandle(h.t.Context(), h.Prefix+"/"+name).Describe(h.t.Context())
 		if errors.Is(err, context.DeadlineExceeded) {
-			return false // the machine is busy
+			return false // a busy machine
 		}
 		require.NoError(h.t, err)
 		return true
@@ -57,7 +57,7 @@ func (h *harness) described(name string) (found *client.ScheduleDescription) {
 	return found
 }
 
-// What Temporal gives back of a schedule differs from what it was given. A client must not take that for a change.
+// Temporal returns a schedule's spec in another form than it was given. A client must not take that for a change.
 func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
 	t.Parallel()
 	looks := &looking{}
@@ -69,13 +69,13 @@ func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
 	}
 	quiet := func() {
 		h.t.Helper()
-		looks.more(t, 4)
-		before := h.described("inform:timed").Info.LastUpdateAt
-		looks.more(t, 6)
-		require.Equal(t, before, h.described("inform:timed").Info.LastUpdateAt)
+		looks.awaitMore(t, 4)
+		before := h.describeSchedule("inform:timed").Info.LastUpdateAt
+		looks.awaitMore(t, 6)
+		require.Equal(t, before, h.describeSchedule("inform:timed").Info.LastUpdateAt)
 	}
 	c := start(with(&controller[workdays]{}))
-	spec := h.described("inform:timed").Schedule.Spec
+	spec := h.describeSchedule("inform:timed").Schedule.Spec
 	require.Equal(t, "Europe/Berlin", spec.TimeZoneName)
 	require.Len(t, spec.Calendars, 2)
 	require.Equal(t, []client.ScheduleRange{{Start: 1, End: 5, Step: 1}}, spec.Calendars[0].DayOfWeek)
@@ -84,7 +84,7 @@ func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
 	require.Equal(t, []client.ScheduleIntervalSpec{{Every: 6 * time.Hour, Offset: 30 * time.Minute}}, spec.Intervals)
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
-	for _, at := range h.described("inform:timed").Info.NextActionTimes {
+	for _, at := range h.describeSchedule("inform:timed").Info.NextActionTimes {
 		if m := at.Unix() % (6 * 3600); m == 1800 {
 			continue // of the interval
 		}
@@ -99,23 +99,23 @@ func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 
 	start(with(&controller[calendars]{}))
-	spec = h.described("inform:timed").Schedule.Spec
+	spec = h.describeSchedule("inform:timed").Schedule.Spec
 	require.Empty(t, spec.TimeZoneName)
 	require.Equal(t, time.Date(2090, 1, 2, 2, 4, 5, 0, time.UTC), spec.EndAt)
 	require.Len(t, spec.Skip, 1)
 	quiet()
 }
 
-// Temporal's schedules drop parts of a second: without more, 2.9 s would be 2 s.
+// Temporal's schedules drop fractions of a second: without a correction, 2.9 s would be 2 s.
 func TestPartsOfASecondOfAnIntervalCount(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.start(h.config(with(&controller[fraction]{})))
-	found := h.described("inform:timed")
+	found := h.describeSchedule("inform:timed")
 	next := found.Info.NextActionTimes
 	require.GreaterOrEqual(t, len(next), 10)
 	const every = 2900 * time.Millisecond
-	first := next[0].UnixNano()/int64(every) + 1 // its number, as the run takes place within the second that begins then
+	first := next[0].UnixNano()/int64(every) + 1 // its number, because the run happens within the second that begins then
 	for i, at := range next {
 		exact := time.Unix(0, (first+int64(i))*int64(every))
 		if next[0].UnixNano()%int64(every) == 0 {
@@ -191,13 +191,13 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	passes := make(chan struct{}, 10)
 	on := h.config(with(&controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
 		passes <- struct{}{}
-		return sendListed[hourly](ctx), nil
+		return sendAll[hourly](ctx), nil
 	}}))
 	h.start(on)
 	<-passes
 	off.Logger = beside.logger()
-	h.start(off) // it starts last, and its interval does not count
-	require.Equal(t, time.Hour, h.described("inform:hourly").Schedule.Spec.Intervals[0].Every)
+	h.start(off) // starts last, but its interval must not count
+	require.Equal(t, time.Hour, h.describeSchedule("inform:hourly").Schedule.Spec.Intervals[0].Every)
 	_, err = c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "hourly"}, nil)
 	require.NoError(t, err, "another client runs it")
 	<-passes
@@ -207,19 +207,19 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	require.NotContains(t, beside.String(), "no other has started")
 }
 
-// What a client without informers would not list anyway is not missed.
+// A client without informers does not warn of kinds that list nothing anyway.
 func TestAClientWithoutInformersMissesNoneThatDoNotRun(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var logged logBuffer
-	config := h.config(add[blind](blindController{}), with(&controller[hourly]{}))
+	config := h.config(addTo[blind](blindController{}), with(&controller[hourly]{}))
 	config.DisableInformers, config.Logger = true, logged.logger()
 	config.Kinds = map[string]delta.ObjectSettings{"hourly": {InformInterval: -1}}
 	h.start(config)
 	require.NotContains(t, logged.String(), "no other has started")
 }
 
-// A client without informers says, as others do, that it cannot finalize what others could.
+// A client without informers warns, like others, that it cannot finalize resources that other clients could.
 func TestAClientWithoutInformersSaysThatItHasNoFinalizer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -20,13 +20,13 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// tuned is a kind whose settings are the test's subject.
+// tuned is a kind whose settings are under test.
 type tuned struct{ account }
 
 func (tuned) Kind() string { return "tuned" }
 func (tuned) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{
-		Parallelism: 20, InformInterval: -1, RateLimit: 10, HeartbeatTimeout: patience, // no machine loses a claim
+		Parallelism: 20, InformInterval: -1, RateLimit: 10, HeartbeatTimeout: patience, // so that no machine loses a claim
 		RetryPolicy: delta.RetryPolicy{InitialInterval: 20 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 50 * time.Millisecond},
 	}
 }
@@ -45,8 +45,8 @@ func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
 	require.NoError(t, err)
 	row := h.eventually("tuned", "a", synced(1))
 	require.Equal(t, 6, row.Attempt)
-	// Each wait as it was asked of Temporal, give or take a tenth: 20 ms, 30 ms, 45 ms, and then the most there may be.
-	waits := h.timers(row.WorkflowID)
+	// Each timer's duration, within a tenth: 20 ms, 30 ms, 45 ms, and then the maximum.
+	waits := h.timerDurations(row.WorkflowID)
 	for i, want := range []float64{20, 30, 45, 50, 50} {
 		require.InDelta(t, want, waits[i].Seconds()*1000, want/10+1, "%s", waits)
 	}
@@ -72,7 +72,7 @@ func TestTheRateLimitOfAKindHolds(t *testing.T) {
 		calls = append(calls, time.Now())
 		return nil
 	}}
-	// Two clients: the limit is that of both together.
+	// Two clients share the limit.
 	c := h.start(h.config(with(work)))
 	h.start(h.config(with(work)))
 	before := time.Now()
@@ -87,14 +87,14 @@ func TestTheRateLimitOfAKindHolds(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	// Since before the first one, which a busy machine may begin late.
+	// Measured from before the first call, which may begin late on a busy machine.
 	took := calls[len(calls)-1].Sub(before)
 	t.Logf("40 calls took %s", took)
-	// Ten a second, in batches as well as by themselves. What two clients have reserved at the beginning may come at once.
+	// Ten a second, in batches and as singles. Calls that two clients have reserved at the beginning may come at once.
 	require.Greater(t, took, 2*time.Second)
 }
 
-// brisk is a kind whose heartbeats come every second.
+// brisk is a kind with a heartbeat every second.
 type brisk struct{ account }
 
 func (brisk) Kind() string { return "brisk" }
@@ -102,7 +102,7 @@ func (brisk) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1, HeartbeatTimeout: 4 * time.Second}
 }
 
-// Work that ends while a heartbeat is under way is nothing to warn of. Without that, this logs some forty warnings.
+// Work that ends during a heartbeat must not log a warning. Without the fix, this logs some forty.
 func TestTheEndOfWorkCutsNoHeartbeat(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -127,7 +127,7 @@ func TestTheEndOfWorkCutsNoHeartbeat(t *testing.T) {
 	require.NotRegexp(t, `RecordActivityHeartbeat.*context canceled`, logged.String())
 }
 
-// badly is a kind with a setting that breaks its rule.
+// badly is a kind with an invalid setting.
 type badly struct{ account }
 
 var badSettings delta.ObjectSettings
@@ -161,6 +161,6 @@ func TestSettingsThatBreakARuleAreRefused(t *testing.T) {
 		input := new(delta.InputError)
 		require.ErrorAs(t, err, &input, field)
 		require.Equal(t, field, input.Field)
-		require.NotContains(t, input.Rule, "documentation", "the rule is said")
+		require.NotContains(t, input.Rule, "documentation", "the error has the rule")
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stuckRegions hang in the listing of "eu" when half of it is listed. They are a child's, which is killed then.
+// stuckRegions hangs halfway through the listing of "eu". It is the controller of a child process, which is killed then.
 type stuckRegions struct{ *regions[regional] }
 
 func (r *stuckRegions) Inform(ctx context.Context, o *delta.InformOptions) (<-chan regional, error) {
@@ -37,7 +37,7 @@ type informEnd struct {
 	err error
 }
 
-// runInform has a run made meanwhile.
+// runInform runs the informer in the background.
 func runInform(c *delta.Client, params delta.ScheduleInformParams, report func(delta.InformProgress)) <-chan informEnd {
 	ended := make(chan informEnd, 1)
 	go func() {
@@ -49,15 +49,15 @@ func runInform(c *delta.Client, params delta.ScheduleInformParams, report func(d
 
 func quietly(delta.InformProgress) {}
 
-// The pass of a shard is made again by another worker. What the first one had not come to is neither lost nor deleted, and the other shards are
-// not listed again.
+// Another worker repeats the pass of a shard. Objects that the first one had not listed are neither lost nor deleted, and the other shards are not
+// listed again.
 func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 4), "us": temporalNames("u", 3)})
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
-	c := h.client(h.config(add[regional](outside)))
+	c := h.client(h.config(addTo[regional](outside)))
 	require.NoError(t, c.Start(context.Background()))
 	first, err := c.RunInform(t.Context(), params, nil)
 	require.NoError(t, err)
@@ -74,31 +74,31 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 		return all
 	}
 	until(t, func() bool { return len(passes("us")) == 2 && passes("us")[0].EndedAt != nil && len(passes("eu")) == 2 })
-	// The row has ended before Temporal knows of it; a worker that dies between the two has the pass made again.
+	// The pass's row ends before Temporal knows: if a worker dies in between, the pass is repeated.
 	us := passes("us")[0]
 	require.NoError(t, h.Temporal.GetWorkflow(t.Context(), us.WorkflowID, us.RunID).Get(t.Context(), nil))
 	kill()
 	h.awaitEnd()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.states("regional"), "half a listing finds nothing gone")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.countStates("regional"), "half a listing deletes nothing")
 
-	outside.change(func() { outside.all["eu"], outside.given = append(temporalNames("e", 3), "new"), nil })
+	outside.change(func() { outside.all["eu"], outside.given = append(names("e", 3), "new"), nil })
 	failures := make(chan delta.Failure, 100)
-	config := h.config(add[regional](outside))
+	config := h.config(addTo[regional](outside))
 	config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
 	h.start(config)
 	end := <-ended
 	require.NoError(t, end.err)
 	require.Equal(t, 7, end.run.Listed, "four and three")
 	require.Equal(t, 1, end.run.Deleted)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7, "deleted": 1}, h.states("regional"))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7, "deleted": 1}, h.countStates("regional"))
 	require.Equal(t, deltatype.ResourceStateDeleted, h.row("regional", "eu/e03").State)
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("regional", "eu/new").State)
-	require.Equal(t, []string{"eu"}, outside.asked(), "the other shard has ended before")
+	require.Equal(t, []string{"eu"}, outside.listedRegions(), "the other shard has ended before")
 	eu := passes("eu")
 	require.Len(t, eu, 3)
 	require.Equal(t, "its worker was lost", eu[1].Error)
 	require.Empty(t, eu[0].Error)
-	require.Equal(t, eu[1].RunID, eu[0].RunID, "another try of the same run")
+	require.Equal(t, eu[1].RunID, eu[0].RunID, "another attempt of the same run")
 	lost := receive(t, failures)
 	require.Equal(t, delta.OperationList, lost.Operation)
 	require.Equal(t, "eu", lost.Shard)
@@ -106,7 +106,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.ErrorContains(t, lost.Err, "its worker was lost")
 }
 
-// regionalOften is listed by its schedule every few seconds.
+// regionalOften has a schedule of a few seconds.
 type regionalOften struct{ regional }
 
 func (r regionalOften) Kind() string { return "regional-often" }
@@ -114,7 +114,7 @@ func (r regionalOften) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: 2 * time.Second, CompleteListing: true}
 }
 
-// A shard that hangs is left to its pass by the runs that follow, which list the others.
+// While the pass of a shard hangs, later runs skip the shard and list the others.
 func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -123,10 +123,10 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 		map[string][]string{"a": {"1"}, "b": {"1"}, "c": {"1"}})
 	release := make(chan struct{})
 	outside.hangs["b"] = release
-	config := h.config(add[regionalOften](outside))
-	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
+	config := h.config(addTo[regionalOften](outside))
+	config.ControllerInformTimeout = -1 // a hanging pass hangs until the test releases it
 	c := h.start(config)
-	// The runs that have had b listed. A pass that hangs may be tried again, by its own run: a machine that stands still has it seem lost.
+	// The runs that have listed b. A hanging pass may be retried by its own run, because a stalled machine looks like a lost one.
 	runs := func() map[string]bool {
 		passes, err := c.InformPasses(t.Context(), "regional-often", "b", 0)
 		require.NoError(t, err)
@@ -139,16 +139,16 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	until(t, func() bool {
 		return len(outside.listed("b")) > 0 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4
 	})
-	require.Len(t, runs(), 1, "no run lists it beside itself")
-	require.Nil(t, shards(t, c, "regional-often")["b"].LastSuccess)
-	require.NotNil(t, shards(t, c, "regional-often")["a"].LastSuccess)
+	require.Len(t, runs(), 1, "no run lists the shard twice at once")
+	require.Nil(t, shardsByName(t, c, "regional-often")["b"].LastSuccess)
+	require.NotNil(t, shardsByName(t, c, "regional-often")["a"].LastSuccess)
 	close(release)
 	h.eventually("regional-often", "b/1", synced(1))
 	until(t, func() bool { return len(runs()) >= 2 })
 }
 
-// latest keeps the latest report of a run.
-func latest() (reports chan delta.InformProgress, report func(delta.InformProgress)) {
+// latestReport returns a channel with the latest report of a run.
+func latestReport() (reports chan delta.InformProgress, report func(delta.InformProgress)) {
 	reports = make(chan delta.InformProgress, 1)
 	return reports, func(p delta.InformProgress) {
 		select {
@@ -159,16 +159,16 @@ func latest() (reports chan delta.InformProgress, report func(delta.InformProgre
 	}
 }
 
-// What is reported of a run is the sum of its shards, those that have ended and those that go on.
+// A report of a run is the sum of its shards, ended and running ones.
 func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"a": temporalNames("a", 5), "b": temporalNames("b", 3), "c": temporalNames("c", 2)})
+	outside := newRegions(inRegion, map[string][]string{"a": names("a", 5), "b": names("b", 3), "c": names("c", 2)})
 	release := make(chan struct{})
 	outside.hangs["b"] = release
-	c := h.start(h.config(add[regional](outside)))
+	c := h.start(h.config(addTo[regional](outside)))
 	params := delta.ScheduleInformParams{ResourceKind: "regional"}
-	reports, report := latest()
+	reports, report := latestReport()
 	ended := runInform(c, params, report)
 	until(t, func() bool {
 		p := <-reports
@@ -181,10 +181,10 @@ func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
 	require.Equal(t, 10, end.run.Listed)
 	require.Equal(t, 10, end.run.Scheduled)
 
-	// Counts are those of the run alone, and a failure is that of one of its shards.
+	// Counts are of this run alone, and the failure is that of one of its shards.
 	release = make(chan struct{})
 	outside.change(func() { outside.hangs["b"], outside.failed["c"] = release, errors.New("c is down") })
-	reports, report = latest()
+	reports, report = latestReport()
 	ended = runInform(c, params, report)
 	until(t, func() bool {
 		p := <-reports
@@ -221,5 +221,5 @@ func TestAFilterChoosesShards(t *testing.T) {
 	n, err := c.DeleteAll(t.Context(), delta.Filter{Shards: []string{"us"}})
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
-	require.Equal(t, map[deltatype.ResourceState]int{"scheduled": 3, "deleted": 1}, h.states("keyed"))
+	require.Equal(t, map[deltatype.ResourceState]int{"scheduled": 3, "deleted": 1}, h.countStates("keyed"))
 }

@@ -3,7 +3,6 @@ package delta_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -20,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// regional is an object of one region of an upstream.
+// regional is an object in a region of an upstream.
 type regional struct {
 	Region string `json:"region"`
 	Name   string `json:"name"`
@@ -33,7 +32,7 @@ func (r regional) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, CompleteListing: true, MaxDeleted: 1, MaxDeletedShare: 0.5}
 }
 
-// regionalHourly has a schedule.
+// regionalHourly is regional with a schedule.
 type regionalHourly struct{ regional }
 
 func (r regionalHourly) Kind() string { return "regional-hourly" }
@@ -41,7 +40,7 @@ func (r regionalHourly) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: time.Hour, CompleteListing: true}
 }
 
-// regions is an upstream of several regions, and the controller that lists it.
+// regions is an upstream with regions, and the controller that lists it.
 type regions[T delta.Object] struct {
 	delta.WorkerDefaults[T]
 	delta.InformerDefaults[T]
@@ -51,7 +50,7 @@ type regions[T delta.Object] struct {
 	all    map[string][]string
 	naming error
 	failed map[string]error
-	// hangs are regions whose listing ends when the channel is closed.
+	// hangs are regions whose listing ends when their channel is closed.
 	hangs map[string]chan struct{}
 	given []string
 }
@@ -94,15 +93,15 @@ func (r *regions[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-chan
 	for _, name := range names {
 		objects = append(objects, r.of(o.Shard, name))
 	}
-	return sendListed(ctx, objects...), nil
+	return sendAll(ctx, objects...), nil
 }
 
 func inRegion(region, name string) regional { return regional{region, name} }
 
 func hourlyIn(region, name string) regionalHourly { return regionalHourly{regional{region, name}} }
 
-// shards are those of a kind, by name.
-func shards(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardStatus {
+// shardsByName returns the shards of a kind, by name.
+func shardsByName(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardStatus {
 	t.Helper()
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
@@ -120,17 +119,17 @@ func shards(t *testing.T, c *delta.Client, kind string) map[string]delta.ShardSt
 func TestARunListsEachShardByItself(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 4), "us": temporalNames("u", 4), "asia pacific": temporalNames("a", 4)})
-	c := h.start(h.config(add[regional](outside)))
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 4), "asia pacific": names("a", 4)})
+	c := h.start(h.config(addTo[regional](outside)))
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
 	run, err := c.RunInform(t.Context(), params, nil)
 	require.NoError(t, err)
 	require.Equal(t, 12, run.Listed)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 12}, h.states("regional"), "in the foreground all have settled")
-	require.ElementsMatch(t, []string{"eu", "us", "asia pacific"}, outside.asked())
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 12}, h.countStates("regional"), "in the foreground all have settled")
+	require.ElementsMatch(t, []string{"eu", "us", "asia pacific"}, outside.listedRegions())
 	require.Equal(t, "asia pacific", h.row("regional", "asia pacific/a00").Shard)
 
-	// Each is a workflow of its own, in the history too.
+	// Each shard is a child workflow in the history.
 	passes, err := c.InformPasses(t.Context(), "regional", "asia pacific", 0)
 	require.NoError(t, err)
 	require.Len(t, passes, 1)
@@ -140,39 +139,39 @@ func TestARunListsEachShardByItself(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 3)
 
-	// One that fails is named, and the others are as if it had not; one alone can be listed.
+	// The error names a failed shard, and the others are unaffected. One shard can be listed alone.
 	outside.change(func() {
-		outside.all = map[string][]string{"eu": temporalNames("e", 3), "us": temporalNames("u", 3), "asia pacific": temporalNames("a", 3)}
+		outside.all = map[string][]string{"eu": names("e", 3), "us": names("u", 3), "asia pacific": names("a", 3)}
 		outside.failed["eu"] = errors.New("eu is down")
 	})
-	before := shards(t, c, "regional")
+	before := shardsByName(t, c, "regional")
 	_, err = c.RunInform(t.Context(), params, nil)
 	require.ErrorContains(t, err, `1 of 3 shards failed: "eu": informing kind regional`)
 	require.ErrorContains(t, err, "eu is down")
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10, "deleted": 2}, h.states("regional"))
-	after := shards(t, c, "regional")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 10, "deleted": 2}, h.countStates("regional"))
+	after := shardsByName(t, c, "regional")
 	require.Equal(t, before["eu"].LastInformTime, after["eu"].LastInformTime)
 	require.True(t, after["us"].LastInformTime.After(*before["us"].LastInformTime))
 	require.Contains(t, after["eu"].Error, "eu is down")
 	require.Empty(t, after["us"].Error)
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, after["eu"].LastInformTime, kinds[0].LastInformTime, "the kind is as far as the shard that lags most")
+	require.Equal(t, after["eu"].LastInformTime, kinds[0].LastInformTime, "the kind has the cursor of its slowest shard")
 
 	outside.change(func() { outside.failed, outside.given = map[string]error{}, nil })
 	run, err = c.RunInform(t.Context(), params, &delta.InformOptions{Shard: "eu"})
 	require.NoError(t, err)
 	require.Equal(t, 1, run.Deleted)
-	require.Equal(t, []string{"eu"}, outside.asked())
+	require.Equal(t, []string{"eu"}, outside.listedRegions())
 	_, err = c.RunInform(t.Context(), params, &delta.InformOptions{Shard: "mars"})
 	require.ErrorContains(t, err, `kind regional has no shard "mars"`)
 
 	outside.change(func() { outside.naming = errors.New("503") })
 	h.failsOnce(c, params)
-	require.Equal(t, after["us"].LastInformTime, shards(t, c, "regional")["us"].LastInformTime)
+	require.Equal(t, after["us"].LastInformTime, shardsByName(t, c, "regional")["us"].LastInformTime)
 }
 
-// A run that is scheduled starts the shards one after the other.
+// A scheduled run starts the shards one after another.
 func TestScheduledShardsAreSpreadInTime(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -180,21 +179,21 @@ func TestScheduledShardsAreSpreadInTime(t *testing.T) {
 	release := make(chan struct{})
 	outside.hangs["a"] = release
 	outside.failed["b"] = errors.New("b is down")
-	config := h.config(add[regionalHourly](outside))
-	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
+	config := h.config(addTo[regionalHourly](outside))
+	config.ControllerInformTimeout = -1 // a hanging pass hangs until the test releases it
 	c := h.start(config)
 	until(t, func() bool { return len(outside.listed("a")) > 0 })
 	run := h.scheduledRun("inform:regional-hourly")
-	h.comes(run, func(e *historypb.HistoryEvent) bool { return e.GetEventType() == enumspb.EVENT_TYPE_TIMER_STARTED })
-	require.Equal(t, []time.Duration{time.Minute}, h.timers(run), "three quarters of the interval, divided, and a minute at most")
+	h.awaitEvent(run, func(e *historypb.HistoryEvent) bool { return e.GetEventType() == enumspb.EVENT_TYPE_TIMER_STARTED })
+	require.Equal(t, []time.Duration{time.Minute}, h.timerDurations(run), "three quarters of the interval, divided, and a minute at most")
 	require.Empty(t, outside.listed("b"), "it is not its turn")
-	require.Equal(t, enumspb.PARENT_CLOSE_POLICY_ABANDON, h.children(run)[0].GetParentClosePolicy())
-	require.Equal(t, h.Prefix+"/inform:regional-hourly/shard:a", h.children(run)[0].GetWorkflowId())
-	require.Empty(t, shards(t, c, "regional-hourly")["a"].Error)
+	require.Equal(t, enumspb.PARENT_CLOSE_POLICY_ABANDON, h.childWorkflows(run)[0].GetParentClosePolicy())
+	require.Equal(t, h.Prefix+"/inform:regional-hourly/shard:a", h.childWorkflows(run)[0].GetWorkflowId())
+	require.Empty(t, shardsByName(t, c, "regional-hourly")["a"].Error)
 
 	close(release)
 	h.eventually("regional-hourly", "a/1", synced(1))
-	h.terminate(run)
+	h.terminateWorkflows(run)
 }
 
 func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
@@ -206,23 +205,23 @@ func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
 	require.ErrorContains(t, observer.PauseShard(t.Context(), "regional-hourly", ""), `shard "": must not be empty`)
 	h.exec("INSERT INTO delta_shard (kind, shard) VALUES ('regional-hourly', 'a'), ('regional-hourly', 'b')")
 	require.NoError(t, observer.PauseShard(t.Context(), "regional-hourly", "a"))
-	c := h.start(h.config(add[regionalHourly](outside)))
+	c := h.start(h.config(addTo[regionalHourly](outside)))
 	h.eventually("regional-hourly", "b/1", synced(1))
 	require.Empty(t, outside.listed("a"))
-	require.True(t, shards(t, c, "regional-hourly")["a"].Paused)
+	require.True(t, shardsByName(t, c, "regional-hourly")["a"].Paused)
 	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "regional-hourly"}, &delta.InformOptions{Shard: "a"})
 	require.NoError(t, err)
-	require.Len(t, outside.listed("a"), 1, "what is asked for is listed")
+	require.Len(t, outside.listed("a"), 1, "the requested shard is listed")
 	require.NoError(t, observer.ResumeShard(t.Context(), "regional-hourly", "a"))
-	require.False(t, shards(t, c, "regional-hourly")["a"].Paused)
+	require.False(t, shardsByName(t, c, "regional-hourly")["a"].Paused)
 }
 
 func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
-	outside := newRegions(inRegion, map[string][]string{"eu": temporalNames("e", 3), "us": temporalNames("u", 3)})
-	config := h.config(add[regional](outside))
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 3), "us": names("u", 3)})
+	config := h.config(addTo[regional](outside))
 	config.Logger = log.logger()
 	c := h.start(config)
 	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
@@ -233,10 +232,10 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 		return run
 	}
 	run()
-	outside.change(func() { outside.all = map[string][]string{"us": temporalNames("u", 3)} })
+	outside.change(func() { outside.all = map[string][]string{"us": names("u", 3)} })
 	require.EqualValues(t, 3, run().Withheld)
 	require.True(t, log.has("the controller no longer names a shard that has resources: nothing is marked deleted") && log.has("shard=eu"))
-	eu := shards(t, c, "regional")["eu"]
+	eu := shardsByName(t, c, "regional")["eu"]
 	require.NotNil(t, eu.GoneSince)
 	require.EqualValues(t, 3, eu.Withheld.Missing)
 	withheld, err := c.Withheld(t.Context())
@@ -249,14 +248,14 @@ func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
 	_, err = c.ApproveWithheld(t.Context(), "regional", "eu", 3)
 	require.NoError(t, err)
 	require.Equal(t, 3, run().Deleted)
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 3, "deleted": 3}, h.states("regional"))
-	require.Equal(t, []string{"us"}, slices.Collect(maps.Keys(shards(t, c, "regional"))))
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 3, "deleted": 3}, h.countStates("regional"))
+	require.Equal(t, []string{"us"}, slices.Collect(maps.Keys(shardsByName(t, c, "regional"))))
 
-	outside.change(func() { outside.all["eu"] = temporalNames("e", 3) })
+	outside.change(func() { outside.all["eu"] = names("e", 3) })
 	run()
-	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.states("regional"), "what is listed again is live again")
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 6}, h.countStates("regional"), "a relisted object is live again")
 	outside.change(func() { outside.all = map[string][]string{} })
-	require.EqualValues(t, 6, run().Withheld, "none named is not all gone")
+	require.EqualValues(t, 6, run().Withheld, "naming no shard does not remove all shards")
 	require.True(t, log.has("the controller names no shards"))
 }
 
@@ -270,7 +269,7 @@ func TestAnObjectIsListedByItsOwnShardOnly(t *testing.T) {
 		}
 		return regional{said, own}
 	}, map[string][]string{"eu": {"1"}, "us": {"1", "eu:1", ":none"}})
-	c := h.start(h.config(add[regional](outside)))
+	c := h.start(h.config(addTo[regional](outside)))
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "regional"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 2, run.Refused)
@@ -283,12 +282,12 @@ func TestAnObjectIsListedByItsOwnShardOnly(t *testing.T) {
 	require.Contains(t, refused[1].Rule, `Shard "eu": must be that of the listing that names the object, "us"`)
 }
 
-// handlerOf is a controller as the activities have it.
+// handlerOf returns a controller as the activities have it.
 func handlerOf(h *harness, c delta.Controller[regional]) activities.Handler {
-	return h.client(h.config(add[regional](c))).ActivitiesOf("", "regional").Handler
+	return h.client(h.config(addTo[regional](c))).ActivitiesOf("", "regional").Handler
 }
 
-// scheduledRun is the latest run of a schedule.
+// scheduledRun returns the workflow of the latest run of a schedule.
 func (h *harness) scheduledRun(schedule string) (workflowID string) {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -303,8 +302,8 @@ func (h *harness) scheduledRun(schedule string) (workflowID string) {
 	return workflowID
 }
 
-// children are the child workflows that a workflow was to start.
-func (h *harness) children(workflowID string) (all []*historypb.StartChildWorkflowExecutionInitiatedEventAttributes) {
+// childWorkflows returns the child workflows that a workflow was to start.
+func (h *harness) childWorkflows(workflowID string) (all []*historypb.StartChildWorkflowExecutionInitiatedEventAttributes) {
 	h.t.Helper()
 	for _, event := range h.history(workflowID) {
 		if child := event.GetStartChildWorkflowExecutionInitiatedEventAttributes(); child != nil {
@@ -314,78 +313,8 @@ func (h *harness) children(workflowID string) (all []*historypb.StartChildWorkfl
 	return all
 }
 
-// sharder names fixed shards.
-type sharder struct {
-	delta.Controller[regional]
-	shards []string
-}
-
-func (s sharder) Shards(context.Context) ([]string, error) { return s.shards, nil }
-
-func TestShardsThatBreakARuleFailTheRun(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	many := make([]string, 1001)
-	for i := range many {
-		many[i] = fmt.Sprint(i)
-	}
-	for rule, shards := range map[string][]string{
-		`Shards[1] "": must not be empty`:                 {"a", ""},
-		`Shards[0] "\n": must have no control characters`: {"\n"},
-		`must be at most 255 bytes`:                       {strings.Repeat("x", 256)},
-		`Shards 1001: must be at most 1000`:               many,
-	} {
-		handler := handlerOf(h, &sharder{shards: shards})
-		require.True(t, handler.NamesShards())
-		_, err := handler.Shards(t.Context())
-		require.ErrorContains(t, err, rule)
-	}
-	got, err := handlerOf(h, &decorated[regional]{inner: &sharder{shards: []string{"b", "a", "b"}}}).Shards(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, []string{"a", "b"}, got)
-	_, err = handlerOf(h, &sharder{}).Shards(t.Context())
-	require.NoError(t, err)
-}
-
-// shardlessSharder names shards of objects that say none.
-type shardlessSharder struct{ yields[mirror] }
-
-func (*shardlessSharder) Shards(context.Context) ([]string, error) { return nil, nil }
-
-type nothingSharder struct {
-	delta.WorkerDefaults[regional]
-	delta.NoInformer[regional]
-}
-
-func (nothingSharder) Work(context.Context, *delta.Resource[regional]) error { return nil }
-func (nothingSharder) Shards(context.Context) ([]string, error)              { return nil, nil }
-
-// pointerShard says its shard with a pointer receiver.
-type pointerShard struct{ mirror }
-
-func (*pointerShard) Shard() string { return "" }
-
-type pointedSharder struct{ yields[pointerShard] }
-
-func (*pointedSharder) Shards(context.Context) ([]string, error) { return nil, nil }
-
-func TestASharderWhoseObjectsSayNoShardIsRefused(t *testing.T) {
-	t.Parallel()
-	err := delta.AddControllerSafely(delta.NewControllers(), delta.Controller[mirror](&shardlessSharder{}))
-	require.ErrorContains(t, err, `controller for kind "mirror": Shard delta_test.mirror: must have a method Shard() string`)
-	err = delta.AddControllerSafely(delta.NewControllers(), delta.Controller[pointerShard](&pointedSharder{}))
-	require.ErrorContains(t, err, "give it a value receiver")
-	err = delta.AddControllerSafely(delta.NewControllers(), delta.Controller[regional](nothingSharder{}))
-	require.ErrorContains(t, err, "a kind that lists nothing has no shards")
-
-	h := newHarness(t)
-	c := h.client(h.config(add[mirror](&yields[mirror]{})))
-	_, err = c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, &delta.InformOptions{Shard: "a"})
-	require.ErrorContains(t, err, `Shard "a": must be empty: the controller of kind mirror names no shards`)
-}
-
-// asked are the regions that were listed, in order.
-func (r *regions[T]) asked() []string {
+// listedRegions returns the listed regions, in order.
+func (r *regions[T]) listedRegions() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.given)

@@ -10,19 +10,19 @@ import (
 	"go.temporal.io/sdk/converter"
 )
 
-// namedMembers is what the input of a batch's workflow says of its members.
+// namedMembers has the members in the input of a batch's workflow.
 type namedMembers struct {
 	ObjectIDs []string `json:"object_ids"`
 	LeftOut   int      `json:"left_out"`
 }
 
-// input is what the latest run of a workflow was started with.
-func (h *harness) input(workflowID string) []*commonpb.Payload {
+// workflowInput returns the input of a workflow's latest run.
+func (h *harness) workflowInput(workflowID string) []*commonpb.Payload {
 	h.t.Helper()
 	return h.history(workflowID)[0].GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()
 }
 
-// A person who looks for an object in Temporal finds it by its id in the input of its batch, up to 64 KiB of ids.
+// A person can find an object in Temporal by its id in the input of its batch, up to 64 KiB of ids.
 func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -39,7 +39,7 @@ func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	read := func(id string) (got namedMembers, size int) {
 		row := h.eventually("batched", id, synced(1))
 		require.Contains(t, row.WorkflowID, ":batch/")
-		input := h.input(row.WorkflowID)
+		input := h.workflowInput(row.WorkflowID)
 		require.Len(t, input, 2)
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayload(input[1], &got))
 		return got, len(input[1].GetData())
@@ -51,11 +51,11 @@ func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 	got, size := read(many[7])
 	require.Equal(t, many[:len(got.ObjectIDs)], got.ObjectIDs)
 	require.Equal(t, 50, len(got.ObjectIDs)+got.LeftOut)
-	require.Len(t, got.ObjectIDs, 21, "as many as there is room for")
+	require.Len(t, got.ObjectIDs, 21, "as many names as fit")
 	require.LessOrEqual(t, size, 64<<10+len(`{"object_ids":,"left_out":29}`))
 }
 
-// What is started for itself says whose it is in its memo, where the id of its workflow is escaped or cut.
+// A single has the object's id in its memo, because its workflow id may be escaped or cut.
 func TestTheMemoOfAWorkflowHasTheObjectsID(t *testing.T) {
 	t.Parallel()
 	for _, hashed := range []bool{false, true} {

@@ -21,8 +21,8 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// temporal runs the real command, as an operator does.
-func (h *harness) temporal(args ...string) (string, error) {
+// runTemporalCommand runs the temporal command, as an operator does.
+func (h *harness) runTemporalCommand(args ...string) (string, error) {
 	h.t.Helper()
 	command := stack.TemporalCommand()
 	require.NotEmpty(h.t, command, "`make temporal` builds it")
@@ -36,8 +36,8 @@ func (h *harness) mustTemporal(args ...string) string {
 	var out string
 	until(h.t, func() bool {
 		var err error
-		out, err = h.temporal(args...)
-		// A busy server refuses the call, or does not answer a question in time, and the caller is to try again.
+		out, err = h.runTemporalCommand(args...)
+		// A busy server may refuse the call, or not answer a query in time: then repeat it.
 		isQuestion := slices.Contains([]string{"query", "metadata"}, args[1])
 		if err != nil && (strings.Contains(out, "Workflow is busy") || (isQuestion && strings.Contains(out, "deadline exceeded"))) {
 			return false
@@ -48,7 +48,7 @@ func (h *harness) mustTemporal(args ...string) string {
 	return out
 }
 
-// signal2start is the command of the guide: a signal that starts the workflow where it does not run.
+// signalWithStart is the command of the guide: a signal that starts the workflow if it is not running.
 func (h *harness) signalWithStart(id, signal, payload string) {
 	h.t.Helper()
 	args := []string{
@@ -89,8 +89,7 @@ func TestSignalsFromTheCommandLine(t *testing.T) {
 	h.signalWithStart("ann", "retry", "")
 	h.eventually("account", "ann", synced(4))
 
-	// The state, as a query and in words.
-	// The row is written before the workflow learns of it.
+	// The state, as a query result and in words.
 	until(t, func() bool {
 		out := h.mustTemporal("workflow", "query", "--workflow-id", h.Prefix+"/account/ann", "--type", "state", "-o", "json")
 		var answer struct {
@@ -130,13 +129,13 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 		`{"object": {"name": "ann"}, "options": {"namespace": "a/b", "x": 1}}`: "unknown field",
 	} {
 		h.signalWithStart("ann", "inform", payload)
-		until(t, func() bool { return strings.Contains(details(), says) }, "%s: nothing says %s", payload, says)
+		until(t, func() bool { return strings.Contains(details(), says) }, "%s: no line has %s", payload, says)
 	}
 	h.signalWithStart("ann", "retry", "")
 	until(t, func() bool { return strings.Contains(details(), "its state is synced") })
 	require.Equal(t, before, h.row("account", "ann"))
 
-	// For a resource that is not there, and a kind of another worker.
+	// For a resource that does not exist, and a kind of another worker.
 	h.signalWithStart("nobody", "invalidate", "")
 	until(t, func() bool {
 		run, err := h.Temporal.DescribeWorkflow(t.Context(), h.Prefix+"/account/nobody", "")
@@ -145,7 +144,7 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 	require.Nil(t, h.row("account", "nobody"))
 }
 
-// The commands of docs/temporal.md do what it says.
+// The commands in docs/temporal.md work as documented.
 func TestTheCommandsOfTheDocument(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// snoozing is what a test of snoozes does: the first calls of Work wait until it says what they return.
+// snoozing holds the first calls of Work until the test says what they return.
 type snoozing struct {
 	mode
 	calls atomic.Int64
@@ -22,9 +22,9 @@ type snoozing struct {
 	says  chan error
 }
 
-// work answers the first calls as it is told, and later ones with nil.
+// work returns the test's result for the first calls, and nil for later ones.
 func (s *snoozing) work(ctx context.Context, j job) error {
-	if s.calls.Add(1) > 8 { // the parallelism of the kinds
+	if s.calls.Add(1) > 8 { // the Parallelism of the kinds
 		return nil
 	}
 	s.begun <- j.ObjectID
@@ -36,32 +36,32 @@ func (s *snoozing) work(ctx context.Context, j job) error {
 	}
 }
 
-// fill starts a client and informs so much that eight calls of Work run, and what else is due was dispatched and waits.
+// fill starts a client, and informs enough resources that eight calls of Work run, and other due rows are dispatched and wait.
 func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers)) *delta.Client {
 	s.t.Helper()
 	s.begun, s.says = make(chan string, 100), make(chan error)
 	config := s.config(append(add, s.controller(s.work))...)
 	config.ResourceWorkTimeout = 10 * patience
-	config.Kinds = map[string]delta.ObjectSettings{s.kind: {HeartbeatTimeout: patience}} // no claim is lost by a stall, as that is another call
+	config.Kinds = map[string]delta.ObjectSettings{s.kind: {HeartbeatTimeout: patience}} // so that a stall loses no claim, which would cost another call
 	c := s.start(config)
-	s.inform(c, opts, temporalNames("r", 30)...)
+	s.inform(c, opts, names("r", 30)...)
 	for range 8 {
 		got(s.t, s.begun)
 	}
-	for _, name := range temporalNames("r", 30) {
-		s.await(name, func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(r.CreatedAt) })
+	for _, name := range names("r", 30) {
+		s.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.DispatchAt.After(r.CreatedAt) })
 	}
 	return c
 }
 
-// requireWithheld waits until what was dispatched when the snooze came was given back, or waits by a timer, without a call of Work.
+// requireWithheld waits until the rows that were dispatched when the snooze came are released, or wait for a timer, without a call of Work.
 func (s *snoozing) requireWithheld() {
 	s.t.Helper()
-	for _, name := range temporalNames("r", 30) {
-		s.await(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+	for _, name := range names("r", 30) {
+		s.awaitRow(name, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 	}
-	if s.kind == "each" { // the last one to be dispatched waits by a timer
-		s.comes(s.Prefix+"/each/r29", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	if s.kind == "each" { // the last dispatched single waits for a timer
+		s.awaitEvent(s.Prefix+"/each/r29", func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	}
 	require.EqualValues(s.t, 8, s.calls.Load(), "Work that ran goes on, and no other begins")
 }
@@ -89,11 +89,11 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 		s.requireWithheld()
 		all, err := c.Snoozes(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []delta.Snooze{{Kind: g.kind, Until: long}}, all, "a shorter one does not cut it short")
+		require.Equal(t, []delta.Snooze{{Kind: g.kind, Until: long}}, all, "a shorter snooze does not end a longer one")
 
-		// Another client begins nothing either, of what waits or what is informed now. It has looked when it has worked another kind.
+		// Another client works no waiting or new resources of the kind either. It has tried once it has worked another kind.
 		other := s.start(s.config(s.controller(s.work), with(&controller[serial]{})))
-		g.inform(other, nil, temporalNames("late", 40)...)
+		g.inform(other, nil, names("late", 40)...)
 		_, err = other.Inform(t.Context(), serial{account{Name: "free"}}, nil)
 		require.NoError(t, err)
 		s.eventually("serial", "free", synced(1))
@@ -103,18 +103,18 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 			require.Equal(t, kind.Kind == g.kind, kind.SnoozedUntil != nil)
 		}
 		require.EqualValues(t, 8, s.calls.Load())
-		for _, name := range temporalNames("late", 40) {
+		for _, name := range names("late", 40) {
 			require.False(t, s.row(g.kind, name).DispatchAt.After(s.now()), "it is not leased")
 		}
 
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
 		snoozed := 0
-		for _, name := range append(temporalNames("r", 30), temporalNames("late", 40)...) {
-			if row := s.row(g.kind, name); row.Snoozes > 0 { // it waits for its own time
+		for _, name := range append(names("r", 30), names("late", 40)...) {
+			if row := s.row(g.kind, name); row.Snoozes > 0 { // it snoozed itself
 				snoozed++
 				continue
 			}
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Equal(t, 1, row.Attempt, "no attempt is lost")
 			require.Empty(t, row.Errors)
 		}
@@ -144,20 +144,20 @@ func TestASnoozeOfANamespaceHoldsAcrossKinds(t *testing.T) {
 		require.NoError(t, err)
 		s.eventually("serial", "free", synced(1))
 		g.informEach(c, nil, "other")
-		g.await("other", synced(1))
+		g.awaitRow("other", synced(1))
 		require.Zero(t, s.row("serial", "held").Attempt)
 
 		require.NoError(t, c.ResumeNamespace(t.Context(), "slow"))
 		s.eventually("serial", "held", synced(1))
-		for _, name := range temporalNames("r", 30) {
+		for _, name := range names("r", 30) {
 			if s.row(g.kind, name).Snoozes == 0 {
-				require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+				require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 			}
 		}
 	})
 }
 
-// At the end, nothing is claimed before it may be, on two clients, and what waits comes back spread.
+// When the snooze ends, no client of two claims too early, and the waiting rows come back spread over time.
 func TestASnoozeEndsByItself(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
@@ -165,16 +165,16 @@ func TestASnoozeEndsByItself(t *testing.T) {
 		c := s.fill(nil)
 		s.start(s.config(s.controller(s.work)))
 		s.says <- delta.SnoozeKind(5 * time.Second)
-		// It may be over before a busy machine has looked. Its row says that it was.
+		// The snooze may have ended before a busy machine reads it. The row shows that it happened.
 		until(t, func() bool {
-			return g.count("SELECT count(*) FROM delta_controller WHERE name = $1 AND snoozed_until IS NOT NULL", g.kind) == 1
+			return g.countRows("SELECT count(*) FROM delta_controller WHERE name = $1 AND snoozed_until IS NOT NULL", g.kind) == 1
 		})
 		for range 7 {
 			s.says <- nil
 		}
-		g.inform(c, nil, temporalNames("late", 30)...)
-		for _, name := range append(temporalNames("r", 30), temporalNames("late", 30)...) {
-			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+		g.inform(c, nil, names("late", 30)...)
+		for _, name := range append(names("r", 30), names("late", 30)...) {
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 		var early, counted, claims int
 		require.NoError(t, g.Pool.QueryRow(t.Context(), `
@@ -184,6 +184,6 @@ func TestASnoozeEndsByItself(t *testing.T) {
 			WHERE r.kind = $1 AND (r.snoozes > 0 OR r.attempted_at > c.snoozed_until - interval '4 s')`, g.kind).Scan(&early, &counted, &claims))
 		require.Zero(t, early)
 		require.GreaterOrEqual(t, counted, 30+30-7)
-		require.Greater(t, claims, 1, "they do not come back together")
+		require.Greater(t, claims, 1, "the rows are spread over time")
 	})
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
-	"github.com/chariot-giving/delta/internal/backoff"
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
@@ -37,7 +36,7 @@ type fedController struct {
 
 func (fedController) Work(context.Context, *delta.Resource[fed]) error { return nil }
 
-// source is a source made of a function.
+// source is a delta.Source with a function as its Run.
 type source func(ctx context.Context, feed *delta.Feed) error
 
 func (source) Name() string { return "test" }
@@ -51,7 +50,7 @@ func withSource(s source) func(*delta.Controllers) {
 	}
 }
 
-func object(name, plan string) delta.FeedChange {
+func feedChange(name, plan string) delta.FeedChange {
 	return delta.FeedChange{Object: fed{account{name, plan}}}
 }
 
@@ -78,13 +77,13 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	config.Kinds = map[string]delta.ObjectSettings{"fed": {Log: true}}
 	c := h.start(config)
 	require.Empty(t, <-positions)
-	// The last word on each object counts, and one that breaks a rule stops no other.
+	// The last change of each object counts, and an invalid one does not stop the others.
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
-		object("ann", "old"),
-		object("bob", "free"),
+		feedChange("ann", "old"),
+		feedChange("bob", "free"),
 		{Gone: "ann"},
-		object("ann", "new"),
-		object("", "none"),
+		feedChange("ann", "new"),
+		feedChange("", "none"),
 		{Gone: "nobody"},
 		{Refused: &delta.FeedRefusal{ID: "eve", Err: errors.New("she has no plan")}},
 	}}
@@ -96,7 +95,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Len(t, refused, 2)
 	require.Equal(t, "she has no plan", refused[1].Rule)
 
-	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{Gone: "ann"}, object("eve", "free")}}
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{Gone: "ann"}, feedChange("eve", "free")}}
 	h.eventually("fed", "eve", synced(1))
 	row = h.eventually("fed", "ann", inState(deltatype.ResourceStateDeleted))
 	require.Equal(t, deltatype.CauseUnlisted, row.Cause)
@@ -109,7 +108,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Equal(t, delta.ChangeDeleted, changes[0].Type)
 	require.Contains(t, string(changes[0].Before), "new")
 
-	// Temporal was wiped: another run begins, with the position.
+	// After a wipe of Temporal, another run begins at the saved position.
 	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
 	h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
 		positions <- feed.Position()
@@ -119,7 +118,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Equal(t, "2", <-positions)
 }
 
-// What a run still has to write when another one has begun is refused: it may be older.
+// Writes of a run after a newer one has begun are refused: they may be older.
 func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -132,15 +131,15 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 			return nil
 		}
 		close(begun)
-		<-write // it does not hear that it is to end
-		written <- feed.Write(context.Background(), delta.FeedPage{Position: "stale", Changes: []delta.FeedChange{object("ann", "stale")}})
+		<-write // it does not notice that it should end
+		written <- feed.Write(context.Background(), delta.FeedPage{Position: "stale", Changes: []delta.FeedChange{feedChange("ann", "stale")}})
 		return nil
 	})))
 	<-begun
 	second := make(chan struct{})
 	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
 	h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
-		if err := feed.Write(ctx, delta.FeedPage{Position: "fresh", Changes: []delta.FeedChange{object("ann", "fresh")}}); err != nil {
+		if err := feed.Write(ctx, delta.FeedPage{Position: "fresh", Changes: []delta.FeedChange{feedChange("ann", "fresh")}}); err != nil {
 			return err
 		}
 		close(second)
@@ -157,9 +156,9 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 	require.Equal(t, "fresh", position)
 }
 
-// What a user has locked is waited for by the run that has it to write, for longer than a silence of Postgres would be borne; and a row that is found after
-// it was changed does not take the change's place.
-func TestAPageWaitsForWhatAUserHasLocked(t *testing.T) {
+// A run waits for a row that a user has locked, for longer than a silence of Postgres may last. A row that a listing found after its change does not
+// replace the change.
+func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
@@ -175,7 +174,7 @@ func TestAPageWaitsForWhatAUserHasLocked(t *testing.T) {
 			}
 		}
 	})))
-	pages <- delta.FeedPage{Changes: []delta.FeedChange{object("ann", "old")}}
+	pages <- delta.FeedPage{Changes: []delta.FeedChange{feedChange("ann", "old")}}
 	require.NoError(t, <-written)
 	h.eventually("fed", "ann", synced(1))
 	_, err := c.Delete(t.Context(), "fed", "ann")
@@ -186,11 +185,11 @@ func TestAPageWaitsForWhatAUserHasLocked(t *testing.T) {
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource WHERE object_id = 'ann' FOR UPDATE")
 	require.NoError(t, err)
-	listed := object("ann", "new")
+	listed := feedChange("ann", "new")
 	listed.Listed = true
-	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{object("ann", "new"), listed}}
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{feedChange("ann", "new"), listed}}
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		return h.countRows("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
 	})
 	select {
 	case err := <-written:
@@ -221,7 +220,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 				default:
 					return fail()
 				}
-				if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{object("ann", "free")}}); err != nil {
+				if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{feedChange("ann", "free")}}); err != nil {
 					return err
 				}
 				<-ctx.Done()
@@ -233,7 +232,7 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 			require.Equal(t, delta.OperationSource, failure.Operation)
 			require.Equal(t, "fed", failure.Kind)
 			require.Equal(t, name == "a panic", failure.IsPanic)
-			<-failures // it is run again
+			<-failures // the source is run again
 			status := func() delta.SourceStatus {
 				kinds, err := c.Kinds(t.Context())
 				require.NoError(t, err)
@@ -248,18 +247,18 @@ func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
 			require.Contains(t, metrics.String(), `delta_sources_failing{kind="fed"} 1`)
 			close(allow)
 			h.eventually("fed", "ann", synced(1))
-			until(t, func() bool { s := status(); return s.Error == "" && s.Failures == 0 }, "a source that goes on is shown as failing")
+			until(t, func() bool { s := status(); return s.Error == "" && s.Failures == 0 }, "a running source is shown as failing")
 		})
 	}
 }
 
-// A complete listing of a source deletes what it leaves out, also what waits for Work: no other listing comes.
-func TestAListingOfASourceDeletesWhatIsLeftOut(t *testing.T) {
+// A complete listing of a source deletes omitted resources, even those that wait for Work, because no other listing comes.
+func TestAListingOfASourceDeletesOmittedResources(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	informed := make(chan struct{})
 	c := h.client(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
-		all := []delta.FeedChange{object("listed", "1"), object("unlisted", "1"), object("waits", "1")}
+		all := []delta.FeedChange{feedChange("listed", "1"), feedChange("unlisted", "1"), feedChange("waits", "1")}
 		if err := feed.Write(ctx, delta.FeedPage{Changes: all}); err != nil {
 			return err
 		}
@@ -267,7 +266,7 @@ func TestAListingOfASourceDeletesWhatIsLeftOut(t *testing.T) {
 		if err := feed.BeginListing(ctx); err != nil {
 			return err
 		}
-		listed, live := object("listed", "1"), object("live", "1")
+		listed, live := feedChange("listed", "1"), feedChange("live", "1")
 		listed.Listed = true
 		if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{listed, live}}); err != nil {
 			return err
@@ -302,7 +301,7 @@ func TestASourceIsRefusedWhereItCannotBe(t *testing.T) {
 	require.ErrorContains(t, delta.AddSourceSafely[account](controllers, s), "its controller has an informer")
 }
 
-// A terminated workflow of a source is started again by the clients that run.
+// Running clients restart a terminated workflow of a source.
 func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -322,8 +321,8 @@ func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 	require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, found.Status)
 }
 
-// What a source cannot make is noted up to a bound. What is beyond it is not silent: the log, the listing and the passes count it.
-func TestWhatASourceRefusesBeyondTheBoundIsCounted(t *testing.T) {
+// Refused objects of a source are stored up to a bound. Beyond it, the log, the listing and the passes count them.
+func TestRefusedObjectsOfASourceAreCountedBeyondTheBound(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	const noted, more = 1000, 7
@@ -357,7 +356,7 @@ func TestWhatASourceRefusesBeyondTheBoundIsCounted(t *testing.T) {
 	c := h.start(config)
 	run := <-ended
 	require.Equal(t, noted+more, run.Refused)
-	require.Equal(t, noted+more, run.Unkept, "a row that does not map has no JSON to keep")
+	require.Equal(t, noted+more, run.Unkept, "an unmappable row has no JSON to store")
 	require.Contains(t, logs.String(), "not_noted=7")
 	passes, err := c.InformPasses(t.Context(), "fed", "", 0)
 	require.NoError(t, err)
@@ -365,71 +364,4 @@ func TestWhatASourceRefusesBeyondTheBoundIsCounted(t *testing.T) {
 	var metrics strings.Builder
 	require.NoError(t, c.WriteMetrics(t.Context(), &metrics))
 	require.Contains(t, metrics.String(), "delta_refused{kind=\"fed\"} 1000\n")
-}
-
-// What a source says of itself is shown, also when it does not run any longer. One that says nothing has no lag.
-func TestASourceSaysHowItStands(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var latest atomic.Pointer[delta.FeedReport]
-	c := h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
-		for backoff.Pause(ctx, 20*time.Millisecond) == nil {
-			if report := latest.Load(); report != nil {
-				feed.Report(*report)
-			}
-		}
-		return ctx.Err()
-	})))
-	await := func(is func(s delta.SourceStatus) bool) delta.SourceStatus {
-		t.Helper()
-		var found delta.SourceStatus
-		until(t, func() bool {
-			all, err := c.Sources(t.Context())
-			require.NoError(t, err)
-			if len(all) == 0 {
-				return false
-			}
-			found = all[0]
-			return is(found)
-		})
-		return found
-	}
-	shows := func(samples ...string) {
-		t.Helper()
-		for _, sample := range samples {
-			until(t, func() bool {
-				var text strings.Builder
-				require.NoError(t, h.client(h.config()).WriteMetrics(t.Context(), &text))
-				return strings.Contains(text.String(), sample+"\n")
-			}, "no sample "+sample)
-		}
-	}
-	require.Nil(t, await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceRunning }).Lag)
-	shows(`delta_source_phase{kind="fed",source="test",phase="running"} 1`)
-
-	bytes, messages := int64(7), int64(8)
-	latest.Store(&delta.FeedReport{IsReading: true, Reason: "it is new", BehindBytes: &bytes, BehindMessages: &messages})
-	s := await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceReading })
-	require.Equal(t, "it is new", s.Reason)
-	require.NotNil(t, s.Lag, "it is behind since it said something")
-	require.Equal(t, &bytes, s.BehindBytes)
-	require.Equal(t, &messages, s.BehindMessages)
-	shows(`delta_source_phase{kind="fed",source="test",phase="reading"} 1`, `delta_source_phase{kind="fed",source="test",phase="following"} 0`,
-		`delta_source_behind_bytes{kind="fed",source="test"} 7`, `delta_source_behind_messages{kind="fed",source="test"} 8`)
-
-	latest.Store(&delta.FeedReport{CaughtUpTo: time.Now().Add(-time.Hour)})
-	s = await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceFollowing })
-	require.GreaterOrEqual(t, *s.Lag, 59*time.Minute)
-	require.Empty(t, s.Reason)
-	require.Nil(t, s.BehindBytes)
-	latest.Store(&delta.FeedReport{CaughtUpTo: time.Now()})
-	await(func(s delta.SourceStatus) bool { return *s.Lag < time.Hour/2 })
-
-	require.NoError(t, c.Stop(t.Context()))
-	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_source SET seen_at = seen_at - interval '2 hours', caught_up_at = caught_up_at - interval '2 hours'")
-	require.NoError(t, err)
-	s = await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceSilent })
-	require.True(t, s.IsSilent)
-	require.GreaterOrEqual(t, *s.Lag, 2*time.Hour)
-	shows(`delta_sources_failing{kind="fed"} 1`, `delta_source_phase{kind="fed",source="test",phase="silent"} 1`)
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// startedWorkflow is the workflow that a request to Temporal starts; empty for any other request.
+// startedWorkflow returns the workflow that a request to Temporal starts; empty for other requests.
 func startedWorkflow(request any) string {
 	switch r := request.(type) {
 	case *workflowservice.StartWorkflowExecutionRequest:
@@ -33,7 +33,7 @@ func startedWorkflow(request any) string {
 	}
 }
 
-// refusedStarts refuses starts of a workflow, for as long as it is to, and notes when.
+// refusedStarts refuses starts of a workflow while the test wants, and notes the times.
 type refusedStarts struct {
 	over atomic.Bool
 	mu   sync.Mutex
@@ -63,41 +63,41 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 	g.harness = newHarness(t)
 	starts := &refusedStarts{}
 	config := g.config(g.controller(func(context.Context, job) error { return nil }))
-	config.Temporal = g.refusingRequests(func(_ string, request any) error {
+	config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
 	})
 	c := g.start(config)
-	g.inform(c, nil, append(temporalNames("before", 20), "bad")...)
+	g.inform(c, nil, append(names("before", 20), "bad")...)
 	const tries = 4
 	for n := range tries {
 		until(t, func() bool { return starts.count() > n })
-		neighbours := temporalNames(fmt.Sprintf("during-%d-", n), 10)
+		neighbours := names(fmt.Sprintf("during-%d-", n), 10)
 		g.inform(c, nil, neighbours...)
 		for _, name := range neighbours {
-			g.await(name, synced(1))
+			g.awaitRow(name, synced(1))
 		}
-		row := g.await("bad", func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
+		row := g.awaitRow("bad", func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
 		require.Len(t, row.Errors, 1)
 		require.Zero(t, row.Errors[0].Attempt)
 		require.Contains(t, row.Errors[0].Error, "its workflow cannot be started: not this one")
 		require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 		require.Zero(t, row.Attempt)
 	}
-	for _, name := range temporalNames("before", 20) {
-		require.Empty(t, g.await(name, synced(1)).Errors)
+	for _, name := range names("before", 20) {
+		require.Empty(t, g.awaitRow(name, synced(1)).Errors)
 	}
 	starts.over.Store(true)
-	row := g.await("bad", synced(1))
+	row := g.awaitRow("bad", synced(1))
 	require.Equal(t, 1, row.Attempt)
 	require.Len(t, row.Errors, 1)
-	// Waits are up to a tenth shorter. A busy machine makes them longer only.
+	// Waits are up to a tenth shorter. A busy machine can only make them longer.
 	for n := range tries - 1 {
 		require.Greater(t, starts.at[n+1].Sub(starts.at[n]), time.Second<<n*8/10)
 	}
 }
 
-// A member that failed, and whose own workflow cannot be started, is tried again in a batch.
-func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
+// A failed member whose own workflow cannot be started is retried in a batch.
+func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	g := modeFor(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account })
@@ -109,17 +109,17 @@ func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
 		}
 		return nil
 	}))
-	config.Temporal = g.refusingRequests(func(_ string, request any) error {
+	config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
 	})
 	c := g.start(config)
-	g.inform(c, nil, append(temporalNames("before", 20), "bad")...)
+	g.inform(c, nil, append(names("before", 20), "bad")...)
 	until(t, func() bool { return starts.count() > 0 })
-	g.inform(c, nil, temporalNames("during", 20)...)
-	for _, name := range append(temporalNames("before", 20), temporalNames("during", 20)...) {
-		require.Empty(t, g.await(name, synced(1)).Errors)
+	g.inform(c, nil, names("during", 20)...)
+	for _, name := range append(names("before", 20), names("during", 20)...) {
+		require.Empty(t, g.awaitRow(name, synced(1)).Errors)
 	}
-	row := g.await("bad", synced(1))
+	row := g.awaitRow("bad", synced(1))
 	require.Equal(t, 2, row.Attempt)
 	require.Contains(t, row.WorkflowID, ":batch/")
 	require.Equal(t, "once", row.Errors[0].Error)
@@ -127,7 +127,7 @@ func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
 	require.Zero(t, row.Errors[1].Attempt)
 }
 
-// waitsLog notes the waits that a dispatcher announces.
+// waitsLog collects the waits that a dispatcher logs.
 type waitsLog struct {
 	slog.Handler
 	mu    sync.Mutex
@@ -159,15 +159,15 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		starts := &refusedStarts{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
-		config.Temporal = g.refusingRequests(func(_ string, request any) error {
+		config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
 			return starts.refuse(strings.HasPrefix(startedWorkflow(request), g.Prefix+"/"+g.kind), codes.Unavailable)
 		})
 		log := &waitsLog{Handler: config.Logger.Handler()}
 		config.Logger = slog.New(log)
 		c := g.start(config)
-		all := append(temporalNames("few", 5), temporalNames("many", 60)...)
-		g.inform(c, nil, temporalNames("few", 5)...)
-		g.inform(c, nil, temporalNames("many", 60)...)
+		all := append(names("few", 5), names("many", 60)...)
+		g.inform(c, nil, names("few", 5)...)
+		g.inform(c, nil, names("many", 60)...)
 		until(t, func() bool { return len(log.all()) >= 2 })
 		for _, name := range all {
 			row := g.row(g.kind, name)
@@ -176,26 +176,26 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 			require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 		}
 		waits := log.all()
-		for i, most := range []time.Duration{time.Second, 2 * time.Second} { // they double, and are spread over their upper half
+		for i, most := range []time.Duration{time.Second, 2 * time.Second} { // doubled each time, and spread over the upper half
 			require.GreaterOrEqual(t, waits[i], most/2)
 			require.LessOrEqual(t, waits[i], most)
 		}
 		starts.over.Store(true)
 		for _, name := range all {
-			row := g.await(name, synced(1))
+			row := g.awaitRow(name, synced(1))
 			require.Empty(t, row.Errors)
 			require.Equal(t, 1, row.Attempt)
 		}
 	})
 }
 
-// Temporal may be starting, or busy: a call that it does not answer in time is repeated, whichever of them it is.
+// Temporal may be starting, or busy: Start repeats any call that is not answered in time.
 func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var refused sync.Map
 	config := h.config(with(&controller[listed]{}))
-	config.Temporal = h.refusingRequests(func(method string, request any) error {
+	config.Temporal = h.dialRefusingRequests(func(method string, request any) error {
 		method = path.Base(method)
 		if method == "GetSystemInfo" || strings.HasPrefix(method, "Poll") || strings.HasPrefix(method, "Respond") {
 			return nil
@@ -208,7 +208,7 @@ func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 		}
 		return status.Error(codes.DeadlineExceeded, "context deadline exceeded")
 	})
-	for range 2 { // the second finds the schedules there
+	for range 2 { // the second start finds the schedules
 		h.start(config)
 	}
 	for _, call := range []string{"CreateSchedule", "DescribeSchedule"} {

@@ -16,14 +16,14 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stopTicks are far more than Stop takes after the end of its context, some 5 seconds, and less than it took when it waited for what is down. They
-// are counted: while the machine stands still, none passes.
+// stopTicks is far more than Stop takes after the end of its context, about 5 seconds, and less than it would take to wait for servers that are down.
+// Ticks are counted, because none passes while the machine stalls.
 const (
 	stopTick  = 100 * time.Millisecond
 	stopTicks = 300
 )
 
-// faulty is a client whose ways to Postgres and Temporal can be cut.
+// faulty is a client with proxies to Postgres and Temporal that can be cut.
 type faulty struct {
 	*harness
 	pool             *pgxpool.Pool
@@ -34,11 +34,11 @@ type faulty struct {
 	begun            chan string
 }
 
-// newFaulty starts one, with a Work that returns when its context ends, and is at a resource of each kind.
+// newFaulty starts a client whose Work returns when its context ends, and waits until Work runs for a resource of each kind.
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{harness: newHarness(t), begun: make(chan string, 100)}
-	_ = f.count("SELECT 1") // the harness's own connections are there before
+	_ = f.countRows("SELECT 1") // opens the harness's own connections before
 	f.before = goleak.IgnoreCurrent()
 	f.pool, f.postgres = f.poolThrough()
 	f.server = newSilentProxy(t, f.TemporalAddress)
@@ -68,8 +68,8 @@ func newFaulty(t *testing.T) *faulty {
 	return f
 }
 
-// stops has the client stop with a second's patience.
-func (f *faulty) stops() {
+// requireStop stops the client with a context of a second.
+func (f *faulty) requireStop() {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -86,8 +86,8 @@ func (f *faulty) stops() {
 	require.Fail(f.t, "Stop does not return")
 }
 
-// closes closes the pool, which waits until all of its connections were given back.
-func (f *faulty) closes() <-chan struct{} {
+// closePool closes the pool, which waits until all of its connections are released.
+func (f *faulty) closePool() <-chan struct{} {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -96,17 +96,17 @@ func (f *faulty) closes() <-chan struct{} {
 	return closed
 }
 
-// leavesNothing waits until no goroutine is left, with what was down up again.
+// leavesNothing restores both servers and waits until no goroutine is left.
 func (f *faulty) leavesNothing() {
 	f.t.Helper()
 	f.postgres.heal()
 	f.server.heal()
 	var left error
-	got(f.t, f.closes(), "connections were not given back")
+	got(f.t, f.closePool(), "connections were not given back")
 	closeTemporal := sync.OnceFunc(f.temporal.Close)
 	until(f.t, func() bool {
 		left = goleak.Find(f.before)
-		// What still reports to Temporal needs its connection: then it has ended, but for the proxy's and the connection's own.
+		// Activities that still report to Temporal need its connection. After that, only goroutines of the proxy and the connection remain.
 		if left != nil {
 			time.Sleep(time.Second)
 			closeTemporal()
@@ -125,7 +125,7 @@ func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
 	}
 	f := newFaulty(t)
 	f.postgres.silent.Store(true)
-	f.stops()
+	f.requireStop()
 	f.leavesNothing()
 }
 
@@ -136,9 +136,9 @@ func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
 	}
 	f := newFaulty(t)
 	f.server.silent.Store(true)
-	f.stops()
+	f.requireStop()
 	f.leavesNothing()
-	require.Zero(t, f.count("SELECT count(*) FROM delta_resource WHERE claimed_until IS NOT NULL"), "the outcomes were written")
+	require.Zero(t, f.countRows("SELECT count(*) FROM delta_resource WHERE claimed_until IS NOT NULL"), "the outcomes were written")
 }
 
 func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
@@ -147,9 +147,9 @@ func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
 		return
 	}
 	f := newFaulty(t)
-	closed := f.closes()
-	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "it gives no connection any more")
-	f.stops()
+	closed := f.closePool()
+	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "the pool is closed")
+	f.requireStop()
 	got(t, closed)
 	f.leavesNothing()
 }
@@ -169,10 +169,10 @@ func TestStopReturnsWhileInformsWaitForPostgres(t *testing.T) {
 		}()
 	}
 	until(t, func() bool { return f.pool.Stat().AcquiredConns() > 1 })
-	f.stops()
+	f.requireStop()
 	f.postgres.heal()
 	for range 20 {
-		_ = got(t, answered) // each is answered, one way or the other
+		_ = got(t, answered) // each gets an answer or an error
 	}
 	_, err := f.client.Inform(t.Context(), account{Name: "afterwards"}, nil)
 	require.NoError(t, err, "a stopped client still informs")

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// logBuffer keeps what is logged.
+// logBuffer keeps the lines of a logger.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -47,7 +47,7 @@ func TestStopWaitsForWork(t *testing.T) {
 	started := make(chan struct{})
 	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
 		close(started)
-		<-activity.GetWorkerStopChannel(ctx) // so that it is Stop which waits, and not the end of Work that is there first
+		<-activity.GetWorkerStopChannel(ctx) // so that Stop waits for Work, and Work does not end first
 		select {
 		case <-time.After(100 * time.Millisecond):
 			return nil
@@ -69,23 +69,23 @@ func TestStopWaitsForWork(t *testing.T) {
 	h.eventually("account", "bob", synced(1))
 }
 
-// stopWaitsNoLonger is what Stop logs where a busy machine has not written all outcomes some seconds after Work was cut off.
+// stopWaitsNoLonger is the log line of Stop if a busy machine has not written all outcomes some seconds after Work was cut off.
 const stopWaitsNoLonger = "not everything has ended in time"
 
-// closesAttempts waits until no attempt is open after a Stop that has cut Work off. It reports whether each of them has written its outcome: only where
-// Stop says that it waits no longer, claims may run out instead, and the rows are another client's.
+// closesAttempts waits until no attempt is open after a Stop that has cut off Work. It reports whether each attempt has written its outcome. If Stop
+// logs that it waits no longer, claims may expire instead, and another client gets the rows.
 func (h *harness) closesAttempts(logs *logBuffer) (written bool) {
 	h.t.Helper()
 	pending := "SELECT count(*) FROM delta_resource r WHERE state = 'pending'"
 	until(h.t, func() bool {
-		written = h.count(pending) == 0
+		written = h.countRows(pending) == 0
 		return written || strings.Contains(logs.String(), stopWaitsNoLonger) &&
-			h.count(pending+" AND greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()") == 0
+			h.countRows(pending+" AND greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()") == 0
 	}, "attempts were not closed")
 	return written
 }
 
-// startStuck starts a client whose Work is at a resource, ann, until its context ends.
+// startStuck starts a client whose Work blocks at the resource "ann" until its context ends.
 func (h *harness) startStuck(logs *logBuffer) *delta.Client {
 	h.t.Helper()
 	started := make(chan struct{})
@@ -104,7 +104,7 @@ func (h *harness) startStuck(logs *logBuffer) *delta.Client {
 	return c
 }
 
-func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
+func TestStopCancelsWorkAtItsDeadlineAndAnotherClientTakesOver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	var logs logBuffer
@@ -121,7 +121,7 @@ func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
 	h.eventually("account", "ann", synced(1))
 }
 
-// The second Ctrl-C of an operator who has lost patience.
+// A second Ctrl-C of an impatient operator.
 func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -189,12 +189,12 @@ func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 		_, err := informer.Inform(t.Context(), account{Name: fmt.Sprint(i)}, nil)
 		require.NoError(t, err)
 	}
-	_, err := c.InformMany(t.Context(), manyBatched(temporalNames("ok", 100)...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 100)...), nil)
 	require.NoError(t, err)
 	for i := range 20 {
 		h.eventually("account", fmt.Sprint(i), synced(1))
 	}
-	for _, name := range temporalNames("ok", 100) {
+	for _, name := range names("ok", 100) {
 		h.eventually("batched", name, synced(1))
 	}
 	require.NoError(t, informer.Stop(context.Background()))
@@ -217,7 +217,7 @@ func TestWorkIsBoundedByKindAndByNamespace(t *testing.T) {
 		}
 		return n
 	}
-	// Each call stays until as many run as may, so that the bound is reached.
+	// Each call blocks until the maximum number runs, so that the bound is reached.
 	busy := func(ctx context.Context) {
 		if enter(&all, &mostAll) == 6 {
 			once.Do(func() { close(full) })
@@ -256,7 +256,7 @@ func TestWorkIsBoundedByKindAndByNamespace(t *testing.T) {
 	require.EqualValues(t, 6, mostAll.Load(), "MaxWorkers of the namespace")
 }
 
-// wide is worked by many at once.
+// wide is a kind with a high Parallelism.
 type wide struct{ account }
 
 func (wide) Kind() string { return "wide" }
@@ -264,12 +264,12 @@ func (wide) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1, BatchSize: 1}
 }
 
-// A run in the foreground waits for resources, and Stop does not wait for the run: what this client no longer works may never
-// settle. Another client goes on waiting.
+// A run in the foreground waits for resources that may never settle without this client, so Stop does not wait for the run. Another client continues
+// to wait.
 func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(1)}
+	outside := &upstream[mirror]{all: newMirrors(1)}
 	snoozed := make(chan struct{}, 10)
 	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(context.Context, *delta.Resource[mirror]) error {
 		snoozed <- struct{}{}
@@ -301,8 +301,8 @@ func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-// An attempt is a call of Work: what still waits for its place in the namespace, when Stop waits no longer, has lost none.
-func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
+// An attempt is a call of Work: resources that still wait for a slot of their namespace when Stop gives up lose none.
+func TestStopCostsNoAttemptOfUnworkedResources(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		begun := make(chan struct{}, 100)
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {
@@ -314,21 +314,21 @@ func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
 		var logs logBuffer
 		config.Logger = logs.logger()
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, temporalNames("ok", 20)...)
+		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
 		<-begun
-		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now()") > 1 }, "others wait")
+		until(t, func() bool { return g.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at > now()") > 1 }, "others wait")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.Error(t, c.Stop(ctx))
 		written := g.closesAttempts(&logs)
-		calls := 1 + len(begun) // one may get the place of the first before its own context ends
+		calls := 1 + len(begun) // one may get the first one's slot before its own context ends
 		if written {
-			require.Equal(t, calls, g.states(g.kind)[deltatype.ResourceStateDegraded])
+			require.Equal(t, calls, g.countStates(g.kind)[deltatype.ResourceStateDegraded])
 		}
 		g.startWorker(func(context.Context, job) error { return nil })
 		states := map[deltatype.ResourceState]int{}
 		until(t, func() bool {
-			states = g.states(g.kind)
+			states = g.countStates(g.kind)
 			return states[deltatype.ResourceStateSynced]+states[deltatype.ResourceStateDegraded] == 20
 		}, shown[map[deltatype.ResourceState]int]{&states})
 		if written {

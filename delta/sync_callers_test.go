@@ -42,11 +42,11 @@ func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
 			_, err := c.Sync(t.Context(), g.object(account{Name: "hot", Plan: "same"}), nil)
 			require.NoError(t, err)
 		}
-		require.Less(t, len(g.history(row.WorkflowID)), 60, "what is synced has no workflow woken")
+		require.Less(t, len(g.history(row.WorkflowID)), 60, "synced resources are not woken")
 		require.EqualValues(t, 1, g.row(g.kind, "hot").SyncCount)
 
 		together(func(i int) string { return fmt.Sprint(i) })
-		row = g.await("hot", func(r *deltatype.ResourceRow) bool {
+		row = g.awaitRow("hot", func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
 		})
 		require.Less(t, len(g.history(row.WorkflowID)), 12*callers)
@@ -60,7 +60,7 @@ func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
 	})
 }
 
-// Nobody works these: Sync is answered by what becomes of the row.
+// No client works these resources: changes of the row end Sync.
 func TestSyncEndsWhenItsResourceIsPausedOrItsContextEnds(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -76,7 +76,7 @@ func TestSyncEndsWhenItsResourceIsPausedOrItsContextEnds(t *testing.T) {
 			row, err := c.Sync(ctx, account{Name: name}, nil)
 			answered <- answer{row, err}
 		}()
-		until(t, func() bool { return c.Awaiting() == 1 || len(answered) > 0 }) // the row is there before the answer to the inform
+		until(t, func() bool { return c.Awaiting() == 1 || len(answered) > 0 }) // the row exists before the inform is answered
 		return answered
 	}
 	answered := start(t.Context(), "paused")
@@ -91,7 +91,7 @@ func TestSyncEndsWhenItsResourceIsPausedOrItsContextEnds(t *testing.T) {
 	answered = start(ctx, "given-up")
 	select {
 	case early := <-answered:
-		require.Fail(t, "nobody has worked it", "%+v", early)
+		require.Fail(t, "no client has worked it", "%+v", early)
 	default:
 	}
 	cancel(context.DeadlineExceeded)
@@ -122,7 +122,7 @@ func (c cancelAt) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 
 func (cancelAt) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// A caller whose context ends between the outcome and the row still has the row as it was informed, and so its id.
+// If the caller's context ends between the outcome and the last read, Sync returns the informed row, and so its id.
 func TestSyncThatIsCutOffAtItsLastReadReturnsTheRow(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

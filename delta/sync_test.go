@@ -54,7 +54,7 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			require.EqualValues(t, 2, row.SyncedGeneration)
 
 			row, err = c.Sync(t.Context(), account{Name: "shaky"}, nil)
-			require.NoError(t, err, "a failure that is tried again is not the end")
+			require.NoError(t, err, "a failure with a retry does not end Sync")
 			require.Equal(t, 2, row.Attempt)
 
 			row, err = c.Sync(t.Context(), account{Name: "bad"}, nil)
@@ -63,7 +63,7 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			require.Equal(t, deltatype.ResourceStateDegraded, row.State)
 
 			require.NoError(t, c.PauseKind(t.Context(), "account"))
-			// Once the row is there, it may also be the inform that is cancelled, which waits for its answer, or the last read.
+			// Once the row exists, the context may also cancel the inform, which waits for its answer, or the last read.
 			cancelled := func(id string) (row *deltatype.ResourceRow, err error) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -85,12 +85,12 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			})
 			require.ErrorContains(t, err, "sync account/paused")
 			require.NotNil(t, row)
-			require.NotNil(t, h.row("account", id), "it is informed in any case")
+			require.NotNil(t, h.row("account", id), "the object is informed in any case")
 		})
 	}
 }
 
-// Where ids are hashed, nothing that Temporal keeps has one.
+// If ids are hashed, Temporal stores none of them.
 func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -109,8 +109,8 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	require.Len(t, row.HashedID, 64)
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
 
-	// The result is on the row before Temporal has all that the sync leaves in the history: the timer comes last.
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	// The row has the result before Temporal has the whole history: the timer comes last.
+	h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	for _, event := range h.history(row.WorkflowID) {
 		require.NotContains(t, event.String(), "secret")
 	}
@@ -121,7 +121,7 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	require.NotContains(t, described.String(), "secret")
 }
 
-// The workflow of the plain id still waits for its time when the one of the hash has the resource's Work run. It leaves it alone.
+// The workflow of the plain id still waits for its timer while the one of the hash runs Work. It leaves the resource alone.
 func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -134,7 +134,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	_, err = h.Pool.Exec(t.Context(), "UPDATE delta_installation SET hash_object_ids = NULL")
 	require.NoError(t, err)
 
-	// The workflow of the plain id has not been terminated, and still waits.
+	// The workflow of the plain id was not terminated, and still waits.
 	var calls atomic.Int64
 	working, proceed := make(chan struct{}, 10), make(chan struct{})
 	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
@@ -151,7 +151,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	<-working
-	// Now its time has come: a wake-up makes it look at the row, as its timer does. It waits for the end of the claim.
+	// Now its timer fires: a wake-up makes it read the row, as the timer does. It waits for the end of the claim.
 	looks := func() (n int) {
 		for _, e := range h.history(h.Prefix + "/account/ann") {
 			if endsAttempt(e) {
@@ -165,7 +165,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	until(t, func() bool { return looks() > before })
 	close(proceed)
 	row := h.eventually("account", "ann", synced(2))
-	h.workflowEnds("account", "ann")
+	h.awaitResourceEnd("account", "ann")
 	require.EqualValues(t, 1, calls.Load())
 	require.Empty(t, row.Errors)
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// free is a Telemetry that costs nothing, but for what it sets.
+// free is a Telemetry that does nothing but set a value.
 type free struct{}
 
 func (free) StartSpan(ctx context.Context, _ delta.Span) (context.Context, func(delta.SpanEnd)) {
@@ -23,7 +23,7 @@ func (free) Inject(_ context.Context, set func(name, value string)) {
 }
 func (free) Record(context.Context, delta.Measurement) {}
 
-func benched(b *testing.B) *delta.Client {
+func newBenchClient(b *testing.B) *delta.Client {
 	b.Helper()
 	pool, err := pgxpool.New(context.Background(), "postgres://localhost/nothing-connects")
 	require.NoError(b, err)
@@ -34,9 +34,9 @@ func benched(b *testing.B) *delta.Client {
 	return c
 }
 
-// What an Inform costs beside the calls of Telemetry and the statement.
+// The cost of an Inform without the calls of Telemetry and the statement.
 func BenchmarkTelemetryOfAnInform(b *testing.B) {
-	c := benched(b)
+	c := newBenchClient(b)
 	params := []deltatype.ObjectInformParams{{Kind: "account", ResourceID: "ann"}}
 	results := []*deltatype.ObjectInformResult{{Scheduled: true, Resource: &deltatype.ResourceRow{ObjectKind: "account", Namespace: "default"}}}
 	do := func(context.Context) ([]*deltatype.ObjectInformResult, error) { return results, nil }
@@ -47,9 +47,9 @@ func BenchmarkTelemetryOfAnInform(b *testing.B) {
 	}
 }
 
-// What a call of Work costs beside the calls of Telemetry and the statements.
+// The cost of a call of Work without the calls of Telemetry and the statements.
 func BenchmarkTelemetryOfACallOfWork(b *testing.B) {
-	c := benched(b)
+	c := newBenchClient(b)
 	row := &deltatype.ResourceRow{ObjectKind: "account", Namespace: "default", ObjectID: "ann", Attempt: 1, Generation: 1}
 	do := func(context.Context) error { return nil }
 	for b.Loop() {

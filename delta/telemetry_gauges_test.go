@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// recorder is a Telemetry that keeps what was measured.
+// recorder is a Telemetry that keeps its measurements.
 type recorder struct {
 	mu  sync.Mutex
 	all []delta.Measurement
@@ -34,8 +34,8 @@ func (r *recorder) Record(_ context.Context, m delta.Measurement) {
 	r.all = append(r.all, m)
 }
 
-// recorded are the measurements of a type so far.
-func recorded[M delta.Measurement](r *recorder) (all []M) {
+// recordedOf returns the measurements of a type so far.
+func recordedOf[M delta.Measurement](r *recorder) (all []M) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.all {
@@ -46,12 +46,12 @@ func recorded[M delta.Measurement](r *recorder) (all []M) {
 	return all
 }
 
-// comesNow waits for a measurement, of those that follow, that is as wanted.
+// comesNow waits for a later measurement that matches.
 func comesNow[M delta.Measurement](t *testing.T, r *recorder, is func(M) bool) (found M) {
 	t.Helper()
-	before := len(recorded[M](r))
+	before := len(recordedOf[M](r))
 	until(t, func() bool {
-		for _, m := range recorded[M](r)[before:] {
+		for _, m := range recordedOf[M](r)[before:] {
 			if is(m) {
 				found = m
 				return true
@@ -62,8 +62,8 @@ func comesNow[M delta.Measurement](t *testing.T, r *recorder, is func(M) bool) (
 	return found
 }
 
-// measured starts a client that measures often.
-func (h *harness) measured(config *delta.Config) (*delta.Client, *recorder) {
+// startMeasuring starts a client that measures often.
+func (h *harness) startMeasuring(config *delta.Config) (*delta.Client, *recorder) {
 	h.t.Helper()
 	telemetry := &recorder{}
 	config.Telemetry = telemetry
@@ -79,30 +79,30 @@ func isMeasured(m delta.DatabaseMeasurement) bool { return len(m.Due) > 0 }
 func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	first, ofFirst := h.measured(h.config(with(&controller[account]{})))
+	first, ofFirst := h.startMeasuring(h.config(with(&controller[account]{})))
 	comesNow(t, ofFirst, isMeasured)
-	second, ofSecond := h.measured(h.config(with(&controller[account]{})))
+	second, ofSecond := h.startMeasuring(h.config(with(&controller[account]{})))
 	for range 5 {
 		comesNow(t, ofSecond, func(delta.ClientMeasurement) bool { return true })
 	}
-	require.Empty(t, recorded[delta.DatabaseMeasurement](ofSecond), "the first one has the lease")
+	require.Empty(t, recordedOf[delta.DatabaseMeasurement](ofSecond), "the first one has the lease")
 	require.NoError(t, first.Stop(t.Context()))
-	all := recorded[delta.DatabaseMeasurement](ofFirst)
-	require.Equal(t, delta.DatabaseMeasurement{}, all[len(all)-1], "what it had measured is forgotten")
-	clients := recorded[delta.ClientMeasurement](ofFirst)
+	all := recordedOf[delta.DatabaseMeasurement](ofFirst)
+	require.Equal(t, delta.DatabaseMeasurement{}, all[len(all)-1], "its measurements are dropped")
+	clients := recordedOf[delta.ClientMeasurement](ofFirst)
 	require.Equal(t, delta.ClientMeasurement{}, clients[len(clients)-1])
 	comesNow(t, ofSecond, isMeasured)
 	require.NoError(t, second.Stop(t.Context()))
 
-	// One that dies leaves the lease behind, and it passes.
+	// A client that dies leaves its lease, which expires.
 	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_installation SET measured_by = gen_random_uuid(), measured_until = now() + interval '300 milliseconds'")
 	require.NoError(t, err)
-	_, ofThird := h.measured(h.config(with(&controller[account]{})))
+	_, ofThird := h.startMeasuring(h.config(with(&controller[account]{})))
 	comesNow(t, ofThird, func(delta.ClientMeasurement) bool { return true })
 	comesNow(t, ofThird, isMeasured)
 }
 
-// measuredKind has settings of its own.
+// measuredKind is a kind with its own settings.
 type measuredKind struct{ account }
 
 func (measuredKind) Kind() string { return "measured" }
@@ -110,7 +110,7 @@ func (measuredKind) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, Parallelism: 7}
 }
 
-func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
+func TestTheDatabaseIsMeasured(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[measuredKind]{}))
@@ -118,11 +118,11 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 	c := h.client(h.config())
 	starter, err := delta.NewClient(h.Pool, h.config(with(&controller[measuredKind]{}), with(&controller[account]{})))
 	require.NoError(t, err)
-	require.NoError(t, starter.Start(context.Background())) // the kind is known
+	require.NoError(t, starter.Start(context.Background())) // so that the kind is known
 	_, err = starter.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "measured"}, nil)
 	require.NoError(t, err)
 	require.NoError(t, starter.Stop(t.Context()))
-	for _, name := range []string{"a", "b"} { // of a kind that the client which measures does not have
+	for _, name := range []string{"a", "b"} { // of a kind that the measuring client does not have
 		_, err := c.Inform(t.Context(), account{Name: name}, &delta.InformOpts{Namespace: "tenant"})
 		require.NoError(t, err)
 	}
@@ -133,7 +133,7 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 	_, err = h.Pool.Exec(t.Context(), `INSERT INTO delta_withheld (kind, missing, total, reason) VALUES ('measured', 12, 20, 'a test')`)
 	require.NoError(t, err)
 
-	_, telemetry := h.measured(config)
+	_, telemetry := h.startMeasuring(config)
 	m := comesNow(t, telemetry, isMeasured)
 	require.Len(t, m.Due, 2)
 	require.Equal(t, "account", m.Due[0].Kind)
@@ -143,131 +143,15 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 	require.Equal(t, []delta.StateMeasurement{{Kind: "account", Namespace: "tenant", State: deltatype.ResourceStateScheduled, Count: 2}}, m.States)
 	require.Len(t, m.Passes, 1)
 	require.GreaterOrEqual(t, *m.Passes[0].Age, 2*time.Hour)
-	require.Zero(t, m.Passes[0].Lag, "it is listed on request only")
+	require.Zero(t, m.Passes[0].Lag, "the kind is listed on request only")
 	require.EqualValues(t, 12, m.Passes[0].Withheld)
-	require.Equal(t, map[string]int{"measured": 7}, recorded[delta.ClientMeasurement](telemetry)[0].Slots)
+	require.Equal(t, map[string]int{"measured": 7}, recordedOf[delta.ClientMeasurement](telemetry)[0].Slots)
 
-	// Resources are counted less often than the others are measured.
+	// Resources are counted less often than other measurements are made.
 	_, err = c.Inform(t.Context(), account{Name: "c"}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	m = comesNow(t, telemetry, func(m delta.DatabaseMeasurement) bool { return m.Due[0].Count == 3 })
 	require.EqualValues(t, 2, m.States[0].Count)
-}
-
-// What dispatchers leave on purpose does not wait for them: an alert on the age of the outbox would be false.
-func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
-	hostile.NeedsDirect(t, "its connections have parameters of their own")
-	t.Parallel()
-	h := newHarness(t)
-	c := h.client(h.config())
-	for _, o := range []delta.Object{
-		account{Name: "waits"},
-		account{Name: "paused"},
-		account{Name: "worked"},
-		account{Name: "ended"},
-		together{account{Name: "kind paused"}},
-		briefly{account{Name: "kind snoozed"}},
-		measuredKind{account{Name: "kind woken"}},
-	} {
-		_, err := c.Inform(t.Context(), o, nil)
-		require.NoError(t, err)
-	}
-	_, err := c.Inform(t.Context(), account{Name: "namespace snoozed"}, &delta.InformOpts{Namespace: "asleep"})
-	require.NoError(t, err)
-	h.exec(`insert into delta_controller (name, inform_interval, paused, snoozed_until, snooze_spread) values
-		('account', '1 hour', false, null, '0'), ('together', '1 hour', true, null, '0'),
-		('briefly', '1 hour', false, now() - interval '10 seconds', '1 day'),
-		('measured', '1 hour', false, now() - interval '2 minutes', '1 minute')`)
-	h.exec(`insert into delta_namespace (name, snoozed_until) values ('asleep', now() + interval '10 minutes')`)
-	h.exec(`update delta_resource set dispatch_at = now() - interval '1 hour'`)
-	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours', paused = true where object_id = 'paused'`)
-	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours' where namespace = 'asleep'`)
-	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours', claim = gen_random_uuid(), claimed_until = now() + interval '1 hour'
-		where object_id = 'worked'`)
-	h.exec(`update delta_resource set claim = gen_random_uuid(), claimed_until = now() - interval '1 minute' where object_id = 'ended'`)
-	found := scrapeAll(t, h.pooled(h.config(), readsOnly))
-	for kind, wanted := range map[string]struct{ due, least, most float64 }{
-		"account": {2, 3600, 5400}, "together": {0, 0, 0}, "briefly": {0, 0, 0}, "measured": {1, 60, 1800},
-	} {
-		require.InDelta(t, wanted.due, found[`delta_outbox_due{kind="`+kind+`"}`], 0, kind)
-		require.GreaterOrEqual(t, found[`delta_outbox_age_seconds{kind="`+kind+`"}`], wanted.least, kind)
-		require.LessOrEqual(t, found[`delta_outbox_age_seconds{kind="`+kind+`"}`], wanted.most, kind)
-	}
-}
-
-// What a client measures, what `delta metrics` serves and what Client.Kinds says is one lag. What was stopped on purpose has none.
-func TestTheLagOfListingsIsMeasured(t *testing.T) {
-	hostile.NeedsDirect(t, "its connections have parameters of their own")
-	t.Parallel()
-	h := newHarness(t)
-	hourly, err := delta.EncodedSpec(delta.ScheduleSpec{CronExpressions: []string{"0 * * * *"}})
-	require.NoError(t, err)
-	h.exec(`insert into delta_controller (name, inform_interval, lists_nothing, inform_paused) values
-		('never', '1 hour', false, false), ('unlisted', '1 hour', false, false), ('daily', '1 day', false, false), ('late', '1 hour', false, false),
-		('asked', '-1 second', false, false), ('unasked', '-1 second', false, false), ('unset', '0', false, false), ('broken', '0', false, false),
-		('stopped', '1 hour', false, true), ('nothing', '1 hour', true, false), ('sharded', '1 hour', false, false), ('parted', '1 hour', false, false),
-		('calendar', '0', false, false), ('punctual', '0', false, false), ('uncalled', '0', false, false), ('full', '-1 second', false, false),
-		('fresh', '1 hour', false, false), ('changed', '1 hour', false, false), ('first', '1 hour', false, false), ('jittered', '2 hours', false, false)`)
-	h.exec(`update delta_controller set inform_jitter = '90 minutes' where name = 'jittered'`)
-	h.exec(`update delta_controller set informs_since = now() - case when name in ('fresh', 'changed') then interval '10 minutes' else interval '4 hours' end`)
-	_, err = h.Pool.Exec(t.Context(), `update delta_controller set inform_schedule = $1 where name in ('calendar', 'punctual', 'uncalled')`, hourly)
-	require.NoError(t, err)
-	h.exec(`update delta_controller set full_listing_interval = '1 hour' where name = 'full'`)
-	h.exec(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error, paused, gone_at) values
-		('never', '', null, now(), '503', false, null), ('unlisted', '', null, null, '', false, null),
-		('daily', '', now() - interval '20 hours', null, '', false, null), ('late', '', now() - interval '3 hours', null, '', false, null),
-		('asked', '', now() - interval '90 days', null, '', false, null), ('unset', '', now() - interval '90 days', null, '', false, null),
-		('broken', '', now() - interval '90 days', now(), '503', false, null), ('stopped', '', now() - interval '90 days', now(), '503', false, null),
-		('nothing', '', now() - interval '90 days', null, '', false, null), ('full', '', now() - interval '3 hours', null, '', false, null),
-		('calendar', '', now() - interval '3 hours', null, '', false, null), ('punctual', '', now() - interval '20 minutes', null, '', false, null),
-		('changed', '', now() - interval '90 days', null, '', false, null), ('jittered', '', now() - interval '4 hours', null, '', false, null),
-		('sharded', '', now(), null, '', false, null), ('sharded', 'a', now() - interval '10 minutes', now(), '503', false, null),
-		('sharded', 'new', null, now(), '503', false, null), ('sharded', 'paused', now() - interval '90 days', now(), '503', true, null),
-		('sharded', 'gone', now() - interval '180 days', now(), '503', false, now()),
-		('parted', '', now(), null, '', false, null), ('parted', 'a', null, null, '', false, null),
-		('first', '', now(), null, '', false, null), ('first', 'a', null, null, '', false, null)`)
-	h.exec(`update delta_shard set named_at = now() - interval '2 hours' where kind = 'parted'`)
-	type measured struct {
-		age, lag time.Duration // age is negative where there is none
-		failing  int64
-	}
-	const day = 24 * time.Hour
-	wanted := map[string]measured{
-		"never": {-1, 4 * time.Hour, 1}, "unlisted": {-1, 4 * time.Hour, 0}, "daily": {20 * time.Hour, 0, 0}, "late": {3 * time.Hour, 3 * time.Hour, 0},
-		"asked": {90 * day, 0, 0}, "unset": {90 * day, 0, 0}, "broken": {90 * day, 90 * day, 1}, "stopped": {90 * day, 0, 0},
-		"sharded": {90 * day, 10 * time.Minute, 2}, "parted": {-1, 2 * time.Hour, 0}, "first": {-1, 0, 0},
-		"calendar": {3 * time.Hour, 3 * time.Hour, 0}, "punctual": {20 * time.Minute, 0, 0}, "uncalled": {-1, 4 * time.Hour, 0},
-		"full": {3 * time.Hour, 3 * time.Hour, 0}, "fresh": {-1, 0, 0}, "changed": {90 * day, 0, 0},
-		"jittered": {4 * time.Hour, 0, 0}, // two hours, their half, and its jitter
-	}
-	near := func(wanted, is time.Duration, of string) {
-		t.Helper()
-		require.InDelta(t, wanted.Seconds(), is.Seconds(), patience.Seconds(), of)
-	}
-
-	c, telemetry := h.measured(h.config(with(&controller[measuredKind]{})))
-	passes := comesNow(t, telemetry, isMeasured).Passes
-	found := scrape(t, h.pooled(h.config(), readsOnly))
-	require.Len(t, passes, len(wanted), "those that are to run by themselves, or of which a pass has ended")
-	for _, p := range passes {
-		w, is := wanted[p.Kind], h.kindStatus(c, p.Kind)
-		of := `{kind="` + p.Kind + `"}`
-		near(w.lag, p.Lag, p.Kind)
-		near(w.lag, is.Lag, p.Kind)
-		near(w.lag, time.Duration(found["delta_pass_lag_seconds"+of]*float64(time.Second)), p.Kind)
-		require.Contains(t, found, "delta_pass_lag_seconds"+of)
-		require.Equal(t, w.failing, p.Failing, p.Kind)
-		require.InDelta(t, float64(w.failing), found["delta_pass_failing"+of], 0, p.Kind)
-		if w.age < 0 {
-			require.Nil(t, p.Age, p.Kind)
-			require.NotContains(t, found, "delta_pass_age_seconds"+of)
-			continue
-		}
-		near(w.age, *p.Age, p.Kind)
-		near(w.age, time.Duration(found["delta_pass_age_seconds"+of]*float64(time.Second)), p.Kind)
-	}
-	require.NotContains(t, found, `delta_pass_lag_seconds{kind="unasked"}`)
-	require.NotContains(t, found, `delta_pass_lag_seconds{kind="nothing"}`)
 }
 
 func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {
@@ -275,7 +159,7 @@ func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
 	config.CountResourcesInterval = -1
-	c, telemetry := h.measured(config)
+	c, telemetry := h.startMeasuring(config)
 	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	for range 3 {
@@ -293,7 +177,7 @@ func TestPartsThatAreDownAreMeasured(t *testing.T) {
 	p := newCutProxy(t, h.TemporalAddress)
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = h.temporalBy(p)
-	_, telemetry := h.measured(config)
+	_, telemetry := h.startMeasuring(config)
 	parts := func(m delta.ClientMeasurement) map[delta.HealthPart]bool {
 		all := map[delta.HealthPart]bool{}
 		for _, part := range m.Parts {
@@ -327,9 +211,9 @@ func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
 		}
 		return invoke(ctx, method, request, reply, conn, options...)
 	})
-	c, telemetry := h.measured(config)
+	c, telemetry := h.startMeasuring(config)
 	sum := func(kind string, way delta.DispatchWay, failed bool) (workflows int) {
-		for _, m := range recorded[delta.DispatchMeasurement](telemetry) {
+		for _, m := range recordedOf[delta.DispatchMeasurement](telemetry) {
 			if m.Kind == kind && m.Way == way && (m.Err != nil) == failed {
 				workflows += m.Workflows
 			}
@@ -340,7 +224,7 @@ func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.Sync(t.Context(), together{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
-	// The dispatcher counts when Temporal has answered; what it has started may have synced the resource by then.
+	// The dispatcher counts after Temporal's answer; by then, the started workflow may have synced the resource.
 	until(t, func() bool {
 		return sum("account", delta.DispatchSingle, false) > 0 && sum("together", delta.DispatchBatch, false) > 0
 	})
@@ -354,7 +238,7 @@ func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
 func TestEventsThatAreDroppedAreCounted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c, telemetry := h.measured(h.config(with(&controller[account]{})))
+	c, telemetry := h.startMeasuring(h.config(with(&controller[account]{})))
 	_, cancel := c.SubscribeConfig(&delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{delta.EventCategoryObjectSynced}})
 	defer cancel()
 	for _, name := range []string{"a", "b", "c"} {
@@ -363,7 +247,7 @@ func TestEventsThatAreDroppedAreCounted(t *testing.T) {
 	}
 	until(t, func() bool {
 		dropped := 0
-		for _, m := range recorded[delta.DroppedMeasurement](telemetry) {
+		for _, m := range recordedOf[delta.DroppedMeasurement](telemetry) {
 			require.Equal(t, "events", m.What)
 			dropped += m.Count
 		}
@@ -375,7 +259,7 @@ type briefly struct{ account }
 
 func (briefly) Kind() string { return "briefly" }
 func (briefly) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: 5 * time.Second} // a claim that lasts a busy machine
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: 5 * time.Second} // a claim that lasts on a busy machine
 }
 
 func TestClaimsThatAreLostAreCounted(t *testing.T) {
@@ -392,16 +276,16 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 	}}))
 	var logs logBuffer
 	config.Logger = logs.logger()
-	c, telemetry := h.measured(config)
+	c, telemetry := h.startMeasuring(config)
 	_, err := c.Inform(t.Context(), briefly{account{Name: "ann"}}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	<-began
-	// As after a failover that has lost the claim, and another client has claimed the row.
+	// As after a failover that has lost the claim, when another client has claimed the row.
 	_, err = h.Pool.Exec(t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() + interval '1 second'")
 	require.NoError(t, err)
-	until(t, func() bool { return len(recorded[delta.ClaimsLostMeasurement](telemetry)) > 0 })
-	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recorded[delta.ClaimsLostMeasurement](telemetry))
-	require.True(t, logs.has("level=INFO", "a claim was lost", "kind=briefly ", "object_id=ann ", "namespace=tenant ", "generation=1 ", "attempt=1 ", "workflow_id="))
+	until(t, func() bool { return len(recordedOf[delta.ClaimsLostMeasurement](telemetry)) > 0 })
+	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recordedOf[delta.ClaimsLostMeasurement](telemetry))
+	require.True(t, logs.hasLine("level=INFO", "a claim was lost", "kind=briefly ", "object_id=ann ", "namespace=tenant ", "generation=1 ", "attempt=1 ", "workflow_id="))
 }
 
 // Without a bound, a program with a namespace for each customer would have as many metrics, and read as many rows every few minutes.
@@ -409,11 +293,11 @@ func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
-	// In namespace i are i resources of one kind, and one that is deleted.
+	// Namespace i has i resources of one kind, and a deleted one.
 	h.exec(`insert into delta_resource (kind, object_id, object, hash, namespace, state, max_attempts)
 		select 'account', i || '/' || n, '{}', '\x00', 'n' || i, case when n = 0 then 'deleted' else 'synced' end::delta_resource_state, 1
 		from generate_series(1, 210) i, generate_series(0, i) n`)
-	_, telemetry := h.measured(h.config(with(&controller[account]{})))
+	_, telemetry := h.startMeasuring(h.config(with(&controller[account]{})))
 	m := comesNow(t, telemetry, isMeasured)
 	byNamespace, sum := map[string]int64{}, int64(0)
 	for _, s := range m.States {
@@ -422,13 +306,13 @@ func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
 		}
 		sum += s.Count
 	}
-	require.EqualValues(t, h.count(`select count(*) from delta_resource`), sum)
+	require.EqualValues(t, h.countRows(`select count(*) from delta_resource`), sum)
 	require.Len(t, byNamespace, delta.MaxCountedNamespaces+1)
 	require.EqualValues(t, 11, byNamespace["n11"])
 	require.NotContains(t, byNamespace, "n10")
 	require.EqualValues(t, 10*11/2, byNamespace[""], "the others together")
 	require.Contains(t, m.States, delta.StateMeasurement{Kind: "account", State: deltatype.ResourceStateDeleted, Count: 10})
 
-	found := scrapeAll(t, h.pooled(h.config(), readsOnly))
+	found := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	require.InDelta(t, 55, found[`delta_resources{kind="account",namespace="",state="synced"}`], 0)
 }

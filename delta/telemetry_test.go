@@ -20,7 +20,7 @@ import (
 
 type tenantKey struct{}
 
-// tenants is a propagator of Temporal's.
+// tenants is a context propagator of Temporal.
 type tenants struct{}
 
 func (tenants) Inject(ctx context.Context, w workflow.HeaderWriter) error {
@@ -115,7 +115,7 @@ func (together) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 10, BatchWait: 200 * time.Millisecond}
 }
 
-// togethers are worked in batches, and say whose tenant a batch was called for.
+// togethers has a WorkBatch that notes the tenant of each batch.
 type togethers struct {
 	controller[together]
 	tenants chan string
@@ -150,7 +150,7 @@ func TestAWorkBatchHasTheHeadersThatItsResourcesHaveAlike(t *testing.T) {
 	require.Equal(t, "acme", <-work.tenants)
 }
 
-// faultyTelemetry is a Telemetry that does what it must not.
+// faultyTelemetry is a Telemetry that breaks its contract.
 type faultyTelemetry struct {
 	inject func(set func(name, value string))
 	mu     sync.Mutex
@@ -206,7 +206,7 @@ func TestATelemetryThatPanicsHarmsNothing(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that is read while it is written.
+// lockedBuffer is a log that can be read while it is written.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

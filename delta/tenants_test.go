@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// Two tenants have an object with the same id: the second one does not take the first one's resource.
+// Two tenants have an object with the same id: the second does not take over the first one's resource.
 func TestAnObjectOfAnotherTenantWithTheSameIDIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -28,7 +28,7 @@ func TestAnObjectOfAnotherTenantWithTheSameIDIsRefused(t *testing.T) {
 	_, err = c.Sync(t.Context(), account{Name: "1001"}, globex)
 	require.ErrorAs(t, err, &refused)
 
-	// Of a set it is the only one.
+	// In a set, only this object is refused.
 	results, err := c.InformMany(t.Context(), []delta.Object{account{Name: "1001"}, account{Name: "1002"}}, globex)
 	require.ErrorAs(t, err, &refused)
 	require.ErrorContains(t, err, `their ids must differ`)
@@ -45,7 +45,7 @@ func TestAnObjectOfAnotherTenantWithTheSameIDIsRefused(t *testing.T) {
 	require.NotNil(t, h.row("account", "1003"))
 	require.Equal(t, before, h.row("account", "1001"))
 
-	// Many refused ones are not all named.
+	// The error does not name all of many refused objects.
 	var many []delta.Object
 	for i := range 20 {
 		many = append(many, account{Name: fmt.Sprint("many", i)})
@@ -55,14 +55,14 @@ func TestAnObjectOfAnotherTenantWithTheSameIDIsRefused(t *testing.T) {
 	_, err = c.InformMany(t.Context(), many, globex)
 	require.ErrorContains(t, err, "and 15 more are refused")
 
-	// Where an object did move, the call says so.
+	// MoveNamespace moves an object on purpose.
 	result, err := c.Inform(t.Context(), account{Name: "1001"}, &delta.InformOpts{Namespace: "globex", MoveNamespace: true})
 	require.NoError(t, err)
 	require.True(t, result.Scheduled)
 	require.Equal(t, "globex", h.row("account", "1001").Namespace)
 }
 
-// Informs that come together are written together: one that is refused harms none of the others.
+// Concurrent informs share a statement: a refused one does not affect the others.
 func TestARefusedInformHarmsNoneThatItIsGatheredWith(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A webhook brings an id alone, while Work runs that has read what was there before.
+// A webhook brings only an id, while a Work is running that has read the old state.
 func TestATouchIsFollowedByACallOfWorkThatBeginsAfterIt(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testTouch[single], testTouch[batches])
@@ -33,7 +33,7 @@ func testTouch[M batchSized](t *testing.T) {
 	_, err = c.Sync(t.Context(), loose[M]{Key: "a"}, nil)
 	require.NoError(t, err)
 
-	// One that is synced, and one that is worked on: of two touches during one call, one call comes.
+	// A synced resource and one in Work: two touches during one call cause one more call.
 	row, err := c.Touch(t.Context(), "loose", "a")
 	require.NoError(t, err)
 	require.EqualValues(t, 2, row.Generation)
@@ -61,7 +61,7 @@ func testTouch[M batchSized](t *testing.T) {
 	require.ErrorContains(t, err, "would choose everything")
 }
 
-// What waits is due at once, whatever it waits for.
+// A waiting resource is due at once, whatever it waits for.
 func TestATouchIsTakenInEachState(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -12,22 +12,22 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// touchedConfig has payments touched when their parents change.
+// touchedConfig touches payments when their parents change.
 func (f *family[M]) touchedConfig(add ...func(*delta.Controllers)) *delta.Config {
 	config := f.config(add...)
 	config.Kinds = map[string]delta.ObjectSettings{"payment": {TouchedBy: []string{"account", "payment"}}}
 	return config
 }
 
-// calmed waits until no parent has changed whose children are still to be touched, and all are synced. Then nothing changes any more.
-func (f *family[M]) calmed() {
+// awaitCalm waits until no touches are pending, and all resources are synced. Then nothing changes any more.
+func (f *family[M]) awaitCalm() {
 	f.t.Helper()
 	until(f.t, func() bool {
-		return f.count(`SELECT (SELECT count(*) FROM delta_touch) + (SELECT count(*) FROM delta_resource WHERE state <> 'synced')`) == 0
+		return f.countRows(`SELECT (SELECT count(*) FROM delta_touch) + (SELECT count(*) FROM delta_resource WHERE state <> 'synced')`) == 0
 	}, "all are touched, and synced")
 }
 
-// generation is that of a payment: it rises when that is touched.
+// generation returns the generation of a payment, which rises with each touch.
 func (f *family[M]) generation(name string) int64 {
 	f.t.Helper()
 	return f.row("payment", name).Generation
@@ -42,28 +42,29 @@ func childrenAreTouched[M batchSized](t *testing.T) {
 	f.c = f.start(f.touchedConfig(f.payments(), f.accounts()))
 	f.inform(account{Name: "ann"}, account{Name: "bob"}, payment[M]{Name: "p", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}},
 		payment[M]{Name: "q", Of: []delta.Ref{accountRef("bob")}}, payment[M]{Name: "of p", Of: []delta.Ref{paymentRef("p")}})
-	f.calmed()
+	f.awaitCalm()
 	p, q, ofP := f.generation("p"), f.generation("q"), f.generation("of p")
 	f.inform(account{Name: "ann", Plan: "gold"})
-	f.syncs("payment", "p", p+1)
-	f.calmed()
+	f.awaitSynced("payment", "p", p+1)
+	f.awaitCalm()
 	require.Equal(t, p+1, f.generation("p"), "once")
 	require.Equal(t, q, f.generation("q"), "it is another's")
-	require.Equal(t, ofP, f.generation("of p"), "p is as it was: it has only been worked again")
+	require.Equal(t, ofP, f.generation("of p"), "p is unchanged: it was only worked again")
 	row := f.row("payment", "p")
-	require.Equal(t, delta.PriorityBackfill, row.Priority, "it comes after what is informed")
+	require.Equal(t, delta.PriorityBackfill, row.Priority, "touched children come after informed ones")
 
 	// Two parents at once, and a child that changes itself.
 	f.inform(account{Name: "ann", Plan: "lead"}, account{Name: "bob", Plan: "lead"})
-	f.syncs("payment", "q", q+1)
+	f.awaitSynced("payment", "q", q+1)
 	f.inform(payment[M]{Name: "p", Plan: "mine", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}})
-	f.calmed()
+	f.awaitCalm()
 	f.eventually("payment", "of p", func(r *deltatype.ResourceRow) bool { return r.Generation > ofP }) // p has changed
-	f.calmed()
+	f.awaitCalm()
 	require.Equal(t, q+1, f.generation("q"))
 }
 
-// A parent changes while nobody is there to touch its children, as when the process dies after its outcome: each child is touched once, however often that was.
+// A parent changes while no client can touch its children, as when the process dies after its outcome. Later each child is touched once, however
+// often the parent changed.
 func TestChildrenAreTouchedOnceWhenTheirClientIsBack(t *testing.T) {
 	inFamilies(t, childrenAreTouchedLater[single], childrenAreTouchedLater[batches])
 }
@@ -84,7 +85,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 		children = append(children, payment[M]{Name: fmt.Sprintf("p%02d", n), Of: []delta.Ref{accountRef("ann")}})
 	}
 	f.inform(append(children, payment[M]{Name: "q", Of: []delta.Ref{accountRef("bob")}})...)
-	f.calmed()
+	f.awaitCalm()
 	f.exec(`UPDATE delta_resource SET generation = 5, synced_generation = 5 WHERE kind = 'payment'`)
 	stopped, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -98,7 +99,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	f.eventually("account", "bob", func(r *deltatype.ResourceRow) bool {
 		return r.SyncCount == 2 && r.State == deltatype.ResourceStateSynced
 	})
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`), "ann, once: bob was only worked again")
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "once for ann: bob was only worked again")
 	kinds, err := other.Kinds(t.Context())
 	require.NoError(t, err)
 	for _, k := range kinds {
@@ -108,33 +109,33 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 		}
 	}
 
-	// One of them is locked for a while, and delays no other.
+	// One child is locked for a while, and delays no other.
 	tx, err := f.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it has only locked
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it only holds locks
 	_, err = tx.Exec(t.Context(), `SELECT FROM delta_resource WHERE object_id = 'p07' FOR UPDATE`)
 	require.NoError(t, err)
 	f.start(f.touchedConfig(f.payments()))
-	f.start(f.touchedConfig(f.payments())) // both touch
+	f.start(f.touchedConfig(f.payments())) // both clients touch children
 	until(t, func() bool {
-		return f.count(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
+		return f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
 	}, "the others")
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`), "it is not forgotten")
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`), "the pending touch is kept")
 	require.NoError(t, tx.Rollback(t.Context()))
-	f.syncs("payment", "p07", 6)
-	f.calmed()
-	require.Equal(t, 30, f.count(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6`), "each once")
+	f.awaitSynced("payment", "p07", 6)
+	f.awaitCalm()
+	require.Equal(t, 30, f.countRows(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6`), "each once")
 	require.EqualValues(t, 5, f.generation("q"))
 }
 
-// One that is back as it was has gone meanwhile, which its children may have seen.
+// A parent that comes back unchanged was gone meanwhile, and its children may have seen that.
 func TestChildrenAreTouchedWhenTheirParentIsBack(t *testing.T) {
 	inFamilies(t, childrenOfOneThatIsBack[single], childrenOfOneThatIsBack[batches])
 }
 
 func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 	f := newFamily[M](t)
-	parent := unguarded{mirrors(1)[0]}
+	parent := unguarded{newMirrors(1)[0]}
 	outside := &upstream[unguarded]{}
 	outside.set(parent)
 	config := f.config(f.payments(), with(&controller[unguarded]{inform: outside.inform}))
@@ -147,7 +148,7 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 	}
 	list()
 	f.inform(payment[M]{Name: "p", Of: []delta.Ref{{Kind: parent.Kind(), ID: parent.ID()}}})
-	f.calmed()
+	f.awaitCalm()
 	p := f.generation("p")
 	for i, way := range []struct {
 		name       string
@@ -159,13 +160,13 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 		way.goes()
 		f.eventually(parent.Kind(), parent.ID(), func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateDeleted })
 		way.back()
-		f.syncs("payment", "p", p+int64(i)+1)
-		f.calmed()
+		f.awaitSynced("payment", "p", p+int64(i)+1)
+		f.awaitCalm()
 		require.Equal(t, p+int64(i)+1, f.generation("p"), "%s: once", way.name)
 	}
 }
 
-// What Work has read of the parent may be older than the change.
+// Work may have read the parent before the change.
 func TestAChildThatIsWorkedWhileItsParentChangesIsWorkedAgain(t *testing.T) {
 	inFamilies(t, touchedWhileWorked[single], touchedWhileWorked[batches])
 }
@@ -184,20 +185,20 @@ func touchedWhileWorked[M batchSized](t *testing.T) {
 			case <-ctx.Done():
 			}
 		}
-		return f.pay(ctx, r)
+		return f.workPayment(ctx, r)
 	}})))
 	f.inform(account{Name: "ann"})
-	f.syncs("account", "ann", 1)
+	f.awaitSynced("account", "ann", 1)
 	f.inform(payment[M]{Name: "slow", Of: []delta.Ref{accountRef("ann")}})
 	<-begun
 	f.inform(account{Name: "ann", Plan: "gold"})
 	f.eventually("payment", "slow", func(r *deltatype.ResourceRow) bool { return r.Generation == 2 })
 	close(goOn)
-	f.syncs("payment", "slow", 2)
-	require.Equal(t, 2, f.called("slow"))
-	f.calmed()
+	f.awaitSynced("payment", "slow", 2)
+	require.Equal(t, 2, f.callsOf("slow"))
+	f.awaitCalm()
 
-	// One that is degraded is tried again.
+	// A degraded child is retried.
 	f.inform(payment[M]{Name: "hopeless", Of: []delta.Ref{accountRef("ann")}})
 	f.eventually("payment", "hopeless", inState(deltatype.ResourceStateDegraded))
 	f.inform(account{Name: "ann", Plan: "lead"})
@@ -206,7 +207,7 @@ func touchedWhileWorked[M batchSized](t *testing.T) {
 	})
 }
 
-// Two informs at the same moment can make a cycle of resources that were synced before. It does not touch itself for ever.
+// Two concurrent informs can make a cycle of synced resources. Touches must not circulate for ever.
 func TestACycleOfParentsIsTouchedOnce(t *testing.T) {
 	inFamilies(t, cycleIsTouched[single], cycleIsTouched[batches])
 }
@@ -215,16 +216,16 @@ func cycleIsTouched[M batchSized](t *testing.T) {
 	f := newFamily[M](t)
 	f.c = f.start(f.touchedConfig(f.payments()))
 	f.inform(payment[M]{Name: "a"}, payment[M]{Name: "b"})
-	f.calmed()
+	f.awaitCalm()
 	f.exec(`UPDATE delta_resource SET parents = CASE object_id WHEN 'a' THEN '{payment/b}' ELSE '{payment/a}' END::text[]`)
 	f.exec(`UPDATE delta_resource SET hash = '\x00' WHERE object_id = 'b'`) // b has changed
 	_, err := f.c.Touch(t.Context(), "payment", "b")
 	require.NoError(t, err)
-	f.syncs("payment", "b", 2)
-	f.syncs("payment", "a", 2)
-	f.calmed()
+	f.awaitSynced("payment", "b", 2)
+	f.awaitSynced("payment", "a", 2)
+	f.awaitCalm()
 	require.EqualValues(t, 2, f.generation("a"))
-	require.EqualValues(t, 2, f.generation("b"), "a is as it was")
+	require.EqualValues(t, 2, f.generation("b"), "a is unchanged")
 }
 
 func TestTouchedByIsChecked(t *testing.T) {
@@ -242,8 +243,8 @@ func TestTouchedByIsChecked(t *testing.T) {
 		require.ErrorAs(t, err, &input, name)
 		require.Contains(t, input.Field, "TouchedBy", name)
 	}
-	// A client that has none says so for all, and forgets what nobody would touch.
+	// A client without TouchedBy clears the setting for all clients, and drops pending touches that nobody would execute.
 	f.exec(`INSERT INTO delta_touch (kind, parent, changed_at) VALUES ('payment', 'account/ann', now()), ('other', 'account/ann', now())`)
 	f.start(f.config(f.payments()))
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`))
+	require.Equal(t, 1, f.countRows(`SELECT count(*) FROM delta_touch`))
 }

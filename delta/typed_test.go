@@ -34,7 +34,7 @@ func TestResourcesAreReadWithTheirTypes(t *testing.T) {
 	require.ErrorAs(t, err, &unreadable)
 	require.Equal(t, "old", unreadable.ObjectID)
 
-	// One that does not decode does not hide the others, nor does it break the pages.
+	// An object that does not decode neither hides others nor breaks the pages.
 	all, err := delta.ListAs[payment2[single]](t.Context(), c, delta.Filter{}, delta.Page{})
 	require.ErrorAs(t, err, &unreadable)
 	require.ErrorContains(t, err, "payment/old: the stored object does not decode")
@@ -50,7 +50,7 @@ func TestResourcesAreReadWithTheirTypes(t *testing.T) {
 	_, err = delta.ListAs[payment2[single]](t.Context(), c, delta.Filter{Kinds: []string{"account"}}, delta.Page{})
 	require.ErrorContains(t, err, `Kinds "account": must be empty, or the kind of`)
 
-	// A client with the controller upgrades as that does.
+	// A client with the controller upgrades stored objects too.
 	with := h.client(h.config(func(cs *delta.Controllers) { delta.AddController(cs, &upgrading[single]{}) }))
 	upgraded, err := delta.GetAs[payment3[single]](t.Context(), with, "a")
 	require.NoError(t, err)

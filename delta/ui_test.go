@@ -22,7 +22,7 @@ import (
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
 
-// A person finds a resource in Temporal's own UI by kind and state, and sees in words how it stands.
+// A person finds a resource in Temporal's UI by kind and state, and reads its status in words.
 func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	t.Parallel()
 	soak.Long(t)
@@ -56,7 +56,7 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	c, err := delta.NewClient(pool, config)
 	require.NoError(t, err)
 	require.NoError(t, c.Start(t.Context()))
-	defer c.Stop(context.Background()) //nolint:errcheck // the stack goes away with it
+	defer c.Stop(context.Background()) //nolint:errcheck // the stack ends too
 	for _, name := range []string{"acc_3kd81mQa7Lp", "acc_8fT2xw0VbRc", "acc_Zp4Lk29vMxs"} {
 		_, _ = c.Sync(t.Context(), account{Name: name}, nil)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// batchSized is how a kind is worked: in a workflow each, or in batches.
+// batchSized is the mode of a kind: singles or batches.
 type batchSized interface{ batchSize() int }
 
 type single struct{}
@@ -26,7 +26,7 @@ type batches struct{}
 
 func (batches) batchSize() int { return 500 }
 
-// inBothModes runs a test for kinds that are worked in a workflow each, and in batches.
+// inBothModes runs a test for kinds with singles and with batches.
 func inBothModes(t *testing.T, one, many func(t *testing.T)) {
 	t.Helper()
 	t.Run("single", func(t *testing.T) {
@@ -39,14 +39,14 @@ func inBothModes(t *testing.T, one, many func(t *testing.T)) {
 	})
 }
 
-// doc compares itself by its version. It is listed completely.
+// doc compares itself by its version, and has complete listings.
 type doc[M batchSized] struct {
 	Key     string
 	Version int
 	Noise   int
 }
 
-// compares runs where a doc's Compare is called.
+// compares has a function for each doc, which its Compare calls.
 var compares sync.Map
 
 func (d doc[M]) ID() string   { return d.Key }
@@ -64,7 +64,7 @@ func (d doc[M]) Compare(other delta.Object) (int, bool) {
 	return d.Version - o.Version, ok
 }
 
-// revision is a doc with a revision of its own instead.
+// revision is a doc with a Revision instead of Compare.
 type revision[M batchSized] struct {
 	Key     string
 	Version int
@@ -78,7 +78,7 @@ func (r revision[M]) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, CompleteListing: true, BatchSize: m.batchSize()}
 }
 
-// A webhook brings version 2; a listing that was read before brings version 1.
+// A webhook brings version 2; a listing from before brings version 1.
 func TestAnOlderObjectNeverOverwritesANewerOne(t *testing.T) {
 	t.Parallel()
 	t.Run("Compare", func(t *testing.T) {
@@ -134,7 +134,7 @@ func testStale[T interface {
 		require.True(t, result.Stale)
 		return err
 	}))
-	// One that has no controller compares just as well.
+	// A client without the controller compares too.
 	result, err = h.client(&delta.Config{}).Inform(t.Context(), version(1), nil)
 	require.NoError(t, err)
 	require.True(t, result.Stale)
@@ -145,7 +145,7 @@ func testStale[T interface {
 	_, older := worked.Load(version(1))
 	require.False(t, older)
 
-	// Forced, it is taken; by a run, too.
+	// A forced inform writes it, also in a run.
 	_, err = c.Sync(t.Context(), version(1), &delta.InformOpts{Force: true})
 	require.NoError(t, err)
 	_, older = worked.Load(version(1))
@@ -158,8 +158,8 @@ func testStale[T interface {
 	require.Zero(t, run.Stale)
 }
 
-// A listed object that Compare finds the same as the stored one is not written over what was informed between the look at the row and the write.
-func TestWhatIsInformedWhileAListingComparesIsNotUndone(t *testing.T) {
+// A listed object that Compare finds unchanged does not overwrite an inform between the read of the row and the write.
+func TestAListingDoesNotUndoAnInformDuringItsComparison(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testCompareRace[single], testCompareRace[batches])
 }
@@ -174,7 +174,7 @@ func testCompareRace[M batchSized](t *testing.T) {
 	require.NoError(t, err)
 	var looked atomic.Bool
 	compares.Store(key, func() {
-		if !looked.Swap(true) { // the inform compares, too
+		if !looked.Swap(true) { // the inform compares too
 			_, err := c.Sync(context.Background(), doc[M]{key, 2, 0}, nil)
 			assert.NoError(t, err)
 		}
@@ -187,8 +187,8 @@ func testCompareRace[M batchSized](t *testing.T) {
 	require.EqualValues(t, 2, row.Generation)
 }
 
-// Work makes its object outside after the listing was taken, in a transaction that began before: synced_at is from before the listing.
-func TestACompleteListingDoesNotDeleteWhatCompleteTxMadeMeanwhile(t *testing.T) {
+// Work creates its object outside after the listing, in a transaction that began before: synced_at is from before the listing.
+func TestACompleteListingDoesNotDeleteANewCompleteTx(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testCompleteTxDuringAListing[single], testCompleteTxDuringAListing[batches])
 }
@@ -203,14 +203,14 @@ func testCompleteTxDuringAListing[M batchSized](t *testing.T) {
 					return err
 				}
 				close(began)
-				<-listing // the object is made outside only after the listing was taken
+				<-listing // the object is created outside only after the listing
 				return r.CompleteTx(ctx, tx)
 			})
 		},
 		inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan revision[M], error) {
 			close(listing)
 			<-end
-			return sendListed[revision[M]](ctx), nil
+			return sendAll[revision[M]](ctx), nil
 		},
 	})))
 	_, err := c.Inform(t.Context(), revision[M]{"a", 1}, nil)
@@ -227,22 +227,22 @@ func testCompleteTxDuringAListing[M batchSized](t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("revision", "a").State)
 }
 
-// oldStyle has the Compare of every release of the original.
+// oldStyle has the Compare signature of all releases of the original.
 type oldStyle struct{ account }
 
 func (oldStyle) Compare(delta.Object) int { return 0 }
 
-// byPointer has a Compare that values of it do not have.
+// byPointer has a Compare with a pointer receiver.
 type byPointer struct{ account }
 
 func (*byPointer) Compare(delta.Object) (int, bool) { return 0, true }
 
-// oldByPointer has that of the original, which values of it do not have.
+// oldByPointer has the original's Compare with a pointer receiver.
 type oldByPointer struct{ account }
 
 func (*oldByPointer) Compare(delta.Object) int { return 0 }
 
-// These have another optional method that values of them do not have.
+// These have other optional methods with pointer receivers.
 type (
 	revisedByPointer  struct{ account }
 	createdByPointer  struct{ account }

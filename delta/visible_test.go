@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"regexp"
@@ -20,7 +19,6 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -31,12 +29,12 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// counters are a metrics handler of the SDK that adds up counters by their name, and by their name and the type of the activity.
+// counters is a metrics handler of the SDK that sums counters by name, and by name and type of the activity.
 type counters struct {
 	client.MetricsHandler
 	mu   *sync.Mutex
 	sums map[string]int64
-	// activityType is the tag of what is counted; empty without one.
+	// activityType is the tag of the counted activity; empty without one.
 	activityType string
 }
 
@@ -72,7 +70,7 @@ func (c counter) Inc(n int64) {
 	}
 }
 
-// newCountingHarness is newHarness with a connection to Temporal that counts, and logs as that of a client does.
+// newCountingHarness is newHarness with a connection to Temporal that counts metrics, and logs like a client's own.
 func newCountingHarness(t *testing.T, logs *logBuffer) (*harness, *counters) {
 	t.Helper()
 	counted := newCounters()
@@ -82,7 +80,7 @@ func newCountingHarness(t *testing.T, logs *logBuffer) (*harness, *counters) {
 	}))}, counted
 }
 
-// ordinary has a limit of calls, so its attempts are ordinary activities. A machine that stands still has none repeated.
+// ordinary is a kind with a rate limit, so that its attempts are ordinary activities. Its long claims survive a stalled machine.
 type ordinary struct{ account }
 
 func (ordinary) Kind() string { return "ordinary" }
@@ -93,7 +91,7 @@ func (ordinary) Settings() delta.ObjectSettings {
 	}
 }
 
-// failuresOf are the failures of attempts in a history: of ordinary activities, and of local ones.
+// failuresOf returns the failures of attempts in a history: of ordinary activities, and of local ones.
 func failuresOf(history []*historypb.HistoryEvent) (failed, local []*failurepb.Failure) {
 	for _, e := range history {
 		if f := e.GetActivityTaskFailedEventAttributes().GetFailure(); f != nil {
@@ -115,8 +113,8 @@ func requireFailure(t *testing.T, f *failurepb.Failure, errorType, message strin
 	require.Equal(t, errorType != activities.AttemptFailed, isBenign)
 }
 
-// trying fails and snoozes by the name of its object, and succeeds in the third attempt, whatever was counted.
-func trying(calls *sync.Map, id string) error {
+// workTrying fails and snoozes by the name of its object, and succeeds in the third call.
+func workTrying(calls *sync.Map, id string) error {
 	n, _ := calls.LoadOrStore(id, new(int))
 	*n.(*int)++
 	switch {
@@ -135,7 +133,7 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 	var logs logBuffer
 	h, counted := newCountingHarness(t, &logs)
 	var calls sync.Map
-	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return trying(&calls, r.ObjectID) }}))
+	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return workTrying(&calls, r.ObjectID) }}))
 	var own logBuffer
 	config.Logger = slog.New(slog.NewTextHandler(&own, nil))
 	c := h.start(config)
@@ -161,21 +159,21 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 
 	inform("hopeless")
 	row = h.eventually("ordinary", "hopeless", inState(deltatype.ResourceStateDegraded))
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	failed, _ = failuresOf(h.history(row.WorkflowID))
 	require.Len(t, failed, 1)
 	requireFailure(t, failed[0], activities.AttemptFailed, "attempt 1 of 10: resource degraded: "+errBoom.Error())
-	require.NotContains(t, logs.String(), errBoom.Error(), "the SDK's line is one more for the same failure")
+	require.NotContains(t, logs.String(), errBoom.Error(), "the SDK logs another line for the same failure")
 	require.Equal(t, 2, strings.Count(own.String(), "an attempt failed; it is tried again"))
 	require.Contains(t, own.String(), "the resource is degraded")
 }
 
-// An attempt is not local as a whole where the machine is busy, so some of them are tried.
+// On a busy machine, an attempt may not be entirely local, so the test tries several.
 func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 	t.Parallel()
 	h, counted := newCountingHarness(t, new(logBuffer))
 	var calls sync.Map
-	c := h.start(h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error { return trying(&calls, r.ObjectID) }})))
+	c := h.start(h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error { return workTrying(&calls, r.ObjectID) }})))
 	var names atomicCounter
 	local := func(name string, is func(*deltatype.ResourceRow) bool) (failures []*failurepb.Failure) {
 		until(t, func() bool {
@@ -183,7 +181,7 @@ func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 			_, err := c.Inform(t.Context(), account{Name: id}, nil)
 			require.NoError(t, err)
 			row := h.eventually("account", id, is)
-			h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+			h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 			history := h.history(row.WorkflowID)
 			_, failures = failuresOf(history)
 			return ordinaryAttempts(history) == 0
@@ -199,7 +197,7 @@ func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 	requireFailure(t, failures[0], activities.AttemptSnoozed, "attempt 1 of 10 was snoozed: resource snoozed for 10ms")
 }
 
-// What docs say of the metrics of Temporal's SDK is true of the SDK that is linked.
+// The docs' claims about metrics of Temporal's SDK are true for the linked SDK.
 func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 	t.Parallel()
 	named := map[string]bool{}
@@ -218,7 +216,7 @@ func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 		with(&controller[ordinary]{work: func(context.Context, *delta.Resource[ordinary]) error { return fails() }}),
 	))
 	var names atomicCounter
-	until(t, func() bool { // an attempt is not local as a whole where the machine is busy
+	until(t, func() bool { // on a busy machine, an attempt may not be entirely local
 		id := names.next("fails")
 		for kind, object := range map[string]delta.Object{"account": account{Name: id}, "ordinary": ordinary{account{Name: id}}} {
 			_, err := c.Inform(t.Context(), object, nil)
@@ -234,7 +232,7 @@ func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 	}, shown[map[string]bool]{&named})
 }
 
-// A command while Work runs makes its failure one of the past.
+// A command during Work makes its failure a benign one of the past.
 func TestAFailureThatWasSupersededIsBenign(t *testing.T) {
 	t.Parallel()
 	h, counted := newCountingHarness(t, new(logBuffer))
@@ -261,14 +259,14 @@ func TestAFailureThatWasSupersededIsBenign(t *testing.T) {
 	require.Len(t, failed, 1)
 	requireFailure(t, failed[0], activities.AttemptSuperseded, "attempt 1 of 10 is superseded by generation 2: "+errBoom.Error())
 	row = h.eventually("ordinary", "deleted", inState(deltatype.ResourceStateDeleted))
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	h.awaitEvent(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	failed, _ = failuresOf(h.history(row.WorkflowID))
 	require.Len(t, failed, 1)
 	require.Equal(t, activities.AttemptSuperseded, failed[0].GetApplicationFailureInfo().GetType())
 	require.Zero(t, counted.sum("temporal_activity_execution_failed"))
 }
 
-// Temporal does not learn that an attempt has failed, and gives it to a worker again: the outcome is in the row.
+// Temporal does not learn that an attempt failed, and gives it to a worker again: the row has the outcome.
 func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	var lost atomic.Bool
@@ -283,8 +281,8 @@ func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 			}))
 	}))}
 	var calls sync.Map
-	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return trying(&calls, r.ObjectID) }}))
-	config.Kinds = map[string]delta.ObjectSettings{"ordinary": {HeartbeatTimeout: 4 * time.Second}} // Temporal misses the answer by it
+	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return workTrying(&calls, r.ObjectID) }}))
+	config.Kinds = map[string]delta.ObjectSettings{"ordinary": {HeartbeatTimeout: 4 * time.Second}} // by which Temporal misses the answer
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), ordinary{account{Name: "fails"}}, nil)
 	require.NoError(t, err)
@@ -296,193 +294,4 @@ func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 	require.Equal(t, 3, *n.(*int), "Work is called once for each attempt")
 	failed, _ := failuresOf(h.history(row.WorkflowID))
 	require.LessOrEqual(t, len(failed), 1)
-}
-
-// summaryOf is what the UI shows of an event.
-func summaryOf(t *testing.T, e *historypb.HistoryEvent) (summary string) {
-	t.Helper()
-	require.NoError(t, converter.GetDefaultDataConverter().FromPayload(e.GetUserMetadata().GetSummary(), &summary))
-	return summary
-}
-
-// The summary of a timer is in the history: nobody has to ask a worker for it.
-func TestTemporalSaysInWordsWhatAResourceRestsFor(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
-		switch r.ObjectID {
-		case "hopeless":
-			return delta.ResourceDegrade(errBoom)
-		case "exhausted":
-			return errBoom
-		case "gone":
-			return delta.ResourceDelete(nil)
-		case "failed":
-			return delta.ResourceSnooze(time.Hour)
-		}
-		return nil
-	})
-	for id, says := range map[string]struct{ timer, details string }{
-		"good":      {"synced: until it expires or is removed", "when it expires or is removed"},
-		"hopeless":  {"degraded: until it is removed", "when it is removed"},
-		"exhausted": {"degraded: until it is tried again", "when it is tried again"},
-		"gone":      {"deleted: until it is removed", "when it is removed"},
-		"failed":    {"scheduled: until the next attempt", "It waits for its next attempt, until"},
-	} {
-		_, err := c.Inform(t.Context(), account{Name: id}, &delta.InformOpts{MaxAttempts: 1})
-		require.NoError(t, err)
-		workflowID := h.Prefix + "/account/" + id
-		timer := h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
-		require.Equal(t, says.timer, summaryOf(t, timer), id)
-		require.Contains(t, h.details(workflowID), says.details, id)
-	}
-}
-
-func TestTheDetailsOfABatchNameItsFailures(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	c := h.start(h.config(with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
-		if strings.HasPrefix(r.ObjectID, "fails") {
-			return fmt.Errorf("calling for %s: %w", r.ObjectID, errBoom)
-		}
-		return nil
-	}})))
-	_, err := c.InformMany(t.Context(), manyBatched(append(temporalNames("good", 40), temporalNames("fails", 25)...)...), nil)
-	require.NoError(t, err)
-	row := h.eventually("batched", "good00", synced(1))
-	h.waits(row.WorkflowID)
-	details := h.details(row.WorkflowID)
-	require.Contains(t, details, "failed 25")
-	require.Contains(t, details, "20 of those that failed go on in workflows of their own, the others in other batches")
-	require.Equal(t, 20, strings.Count(details, errBoom.Error()))
-	require.Contains(t, details, "and 5 more")
-	require.Contains(t, h.staticDetails(row.WorkflowID, ""), "second argument of the input")
-}
-
-// staticDetails are what Temporal's server keeps for people who look at a workflow.
-func (h *harness) staticDetails(workflowID, runID string) (details string) {
-	h.t.Helper()
-	described, err := h.Temporal.DescribeWorkflow(context.Background(), workflowID, runID)
-	require.NoError(h.t, err)
-	payload := described.RawResponse.GetExecutionConfig().GetUserMetadata().GetDetails()
-	require.NoError(h.t, converter.GetDefaultDataConverter().FromPayload(payload, &details))
-	return details
-}
-
-func TestARunOfAnInformerSaysWhatItListedAndDeleted(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	outside := &upstream[mirror]{all: mirrors(10)}
-	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform})))
-	run := func() *delta.InformRun {
-		r, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
-		require.NoError(t, err)
-		return r
-	}
-	listed := run()
-	require.Contains(t, h.details(listed.WorkflowID), "(started by request) has ended")
-	require.Contains(t, h.details(listed.WorkflowID), "Listed **10** in 1 pages, of all there is. New or changed 10, refused 0")
-	outside.set(mirrors(9)...)
-	deleted := run()
-	require.Contains(t, h.details(deleted.WorkflowID), "Marked deleted, because they are not listed any more: 1. m009")
-	outside.set(mirrors(1)...)
-	withheld := run()
-	require.Contains(t, h.details(withheld.WorkflowID), "(delta informs approve mirror, or dismiss): 8. m001, m002")
-
-	// The server has it, too, where no worker answers.
-	require.NoError(t, c.Stop(context.Background()))
-	result := func(r *delta.InformRun) *activities.PassReport {
-		var progress activities.InformProgress
-		require.NoError(t, h.Temporal.GetWorkflow(t.Context(), r.WorkflowID, r.RunID).Get(t.Context(), &progress))
-		return progress.Pass
-	}
-	require.Equal(t, &activities.PassReport{Complete: true, Pages: 1}, result(listed))
-	require.Equal(t, []string{"m009"}, result(deleted).Deleted)
-	require.Len(t, result(withheld).Withheld, 8)
-	require.Contains(t, h.staticDetails(listed.WorkflowID, listed.RunID), "is in its result")
-}
-
-// lines are those of a log that say something and have all of some fields.
-func (b *logBuffer) lines(message string, fields ...string) (n int) {
-	for line := range strings.Lines(b.String()) {
-		has := strings.Contains(line, fmt.Sprintf("msg=%q", message))
-		for _, field := range fields {
-			has = has && strings.Contains(line, " "+field)
-		}
-		if has {
-			n++
-		}
-	}
-	return n
-}
-
-func TestTheLogSaysWhatBecomesOfAResource(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var logs logBuffer
-	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error { return nil }}))
-	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c := h.start(config)
-	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
-	require.NoError(t, err)
-	row := h.eventually("account", "ann", synced(1))
-	of := []string{"kind=account", "object_id=ann", "namespace=default", "generation=1", "workflow_id=" + row.WorkflowID}
-	until(t, func() bool {
-		return logs.lines("an outcome was written", append(of, "attempt=1", "state=synced")...) == 1
-	}, shown[logBuffer]{&logs})
-	require.Equal(t, 1, logs.lines("rows were leased", "level=DEBUG", "kind=account", "resources=1"))
-	// It is logged when Temporal has answered; the workflow may have synced the resource by then.
-	until(t, func() bool { return logs.lines("a workflow was started or woken", of...) == 1 }, shown[logBuffer]{&logs})
-	require.Equal(t, 1, logs.lines("an attempt was claimed", append(of, "attempt=1", "claim=")...))
-}
-
-func TestTheLogSaysWhatAPassCameTo(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var logs logBuffer
-	outside := &upstream[mirror]{all: mirrors(10)}
-	config := h.config(with(&controller[mirror]{inform: outside.inform}))
-	config.Logger = logs.logger()
-	c := h.start(config)
-	run := func() *delta.InformRun {
-		r, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
-		require.NoError(t, err)
-		return r
-	}
-	r := run()
-	require.Equal(t, 1, logs.lines("a pass of the informer has ended", "level=INFO", "kind=mirror", "workflow_id="+r.WorkflowID, "run_id="+r.RunID, "trigger=request",
-		"listed=10", "new=10", "changed=0", "unchanged=0", "deleted=0", "withheld=0", "pages=1", "complete=true"), logs.String())
-	outside.set(mirrors(9)...)
-	run()
-	require.Equal(t, 1, logs.lines("a pass of the informer has ended", "listed=9", "new=0", "unchanged=9", "deleted=1"))
-}
-
-func TestTheLogHasNoIDThatIsHashed(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var logs logBuffer
-	config := h.config(
-		with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
-			if r.Attempt == 1 {
-				return errBoom
-			}
-			return nil
-		}}),
-		with(&controller[batched]{}),
-	)
-	config.HashObjectIDs = true
-	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c := h.start(config)
-	_, err := c.Inform(t.Context(), account{Name: "classified"}, nil)
-	require.NoError(t, err)
-	_, err = c.InformMany(t.Context(), manyBatched(temporalNames("classified", 40)...), nil)
-	require.NoError(t, err)
-	row := h.eventually("account", "classified", synced(1))
-	h.eventually("batched", "classified00", synced(1))
-	until(t, func() bool {
-		return logs.lines("an outcome was written", "hashed_id="+row.HashedID, "state=synced") == 1
-	})
-	require.Positive(t, logs.lines("an attempt was claimed", "hashed_id="+row.HashedID))
-	require.Positive(t, logs.lines("members of a batch were claimed"))
-	require.NotContains(t, logs.String(), "classified")
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// patience is how long a test waits for what must come; see delta/main_test.go.
+// patience is how long a test waits for what must come; see delta/harness_test.go.
 const patience = 3 * time.Minute
 
 type account struct {

@@ -154,7 +154,7 @@ func TestConsoleRefusesWhatAnybodyCouldReach(t *testing.T) {
 		"must be a host and a port":   {"--listen", "8234"},
 		"--token-file: open":          {"--token-file", short + "er"},
 		"it must have 16 bytes":       {"--token-file", short},
-		"it must be as http://localh": {"--temporal-ui", "localhost:8233"},
+		"it must look like http://lo": {"--temporal-ui", "localhost:8233"},
 	} {
 		r := command(t, []string{consoleTokenVariable + "="}, i.onBoth(append([]string{"console"}, args...)...)...)
 		require.Equal(t, exitUsage, r.code, "%s%s", r.stdout, r.stderr)

@@ -19,21 +19,21 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
-// noScreens are addresses that a browser does not show as a page.
+// noScreens are addresses that are not pages.
 var noScreens = []string{"/console.css", "/htmx.js", "/tail.js", "/tail-events", "/object"}
 
-// axe is axe-core, which `make axe` fetches.
-func axe(t *testing.T) string {
+// readAxe returns the source of axe-core, which `make axe` fetches.
+func readAxe(t *testing.T) string {
 	t.Helper()
 	script, err := os.ReadFile("../../.bin/axe-core/axe.min.js")
 	if os.IsNotExist(err) {
-		t.Skip("there is no axe-core: make axe fetches it")
+		t.Skip("axe-core is missing: make axe fetches it")
 	}
 	require.NoError(t, err)
 	return string(script)
 }
 
-// requireAccessible has axe-core look at the page that is open, by the rules of WCAG 2.2 A and AA, narrow and wide, light and dark.
+// requireAccessible checks the open page with axe-core by the rules of WCAG 2.2 A and AA, narrow and wide, light and dark.
 func requireAccessible(t *testing.T, b *browsertest.Browser, axe, screen string) {
 	t.Helper()
 	for _, view := range views {
@@ -48,21 +48,21 @@ func requireAccessible(t *testing.T, b *browsertest.Browser, axe, screen string)
 			Violations []string
 		}
 		require.NoError(t, json.Unmarshal([]byte(found.(string)), &result))
-		require.Greater(t, result.Passes, 10, "%s: axe-core has looked at next to nothing", screen)
+		require.Greater(t, result.Passes, 10, "%s: axe-core has checked almost nothing", screen)
 		assert.Empty(t, result.Violations, "%s, %d pixels wide, %s:\n%s", screen, view.width, view.scheme, strings.Join(result.Violations, "\n"))
 	}
 	view{1200, "light"}.emulate(b)
 }
 
-// Each screen can be used by those who see little or nothing of it.
+// Each screen can be used by people with impaired sight.
 func TestEachScreenIsAccessible(t *testing.T) {
 	t.Parallel()
-	script := axe(t)
+	script := readAxe(t)
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &lists{objects: make(chan listed)}
+	controller := &listedController{objects: make(chan listed)}
 	close(controller.objects)
-	client := started(t, env, controller, delta.ObjectSettings{Log: true, InformInterval: -1})
+	client := startListed(t, env, controller, delta.ObjectSettings{Log: true, InformInterval: -1})
 	_, err := client.Sync(t.Context(), listed{"fine"}, nil)
 	require.NoError(t, err)
 	_, err = env.Pool.Exec(t.Context(), `INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, errors)
@@ -71,8 +71,8 @@ func TestEachScreenIsAccessible(t *testing.T) {
 	require.NoError(t, err)
 	_, err = env.Pool.Exec(t.Context(), fillFigures)
 	require.NoError(t, err)
-	require.NoError(t, client.PauseKind(t.Context(), "listed")) // which needs attention
-	address := serve(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, client.PauseKind(t.Context(), "listed")) // so that the kind needs attention
+	address := serveConsole(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
 
 	seen := map[string]bool{}
 	look := func(screen string) {
@@ -89,13 +89,13 @@ func TestEachScreenIsAccessible(t *testing.T) {
 		look(screen)
 	}
 	b.Open(address + "bulk?command=retry-all&kind=listed&state=degraded")
-	press(b, console.CommandRetryAll)
+	pressButton(b, console.CommandRetryAll)
 	b.Shows("3")
 	require.Contains(t, b.Execute("return location.pathname"), "bulk-run")
 	look("bulk-run")
 	require.NoError(t, client.ResumeKind(t.Context(), "listed"))
 	b.Open(address + "kind?kind=listed")
-	press(b, console.CommandInform)
+	pressButton(b, console.CommandInform)
 	b.Shows("Done")
 	require.Contains(t, b.Execute("return location.pathname"), "/run")
 	look("run")
@@ -114,8 +114,8 @@ func TestEachScreenIsAccessible(t *testing.T) {
 	}
 }
 
-// key presses a key, as a keyboard does.
-func key(b *browsertest.Browser, value string) {
+// pressKey presses and releases a key of the keyboard.
+func pressKey(b *browsertest.Browser, value string) {
 	b.Call(http.MethodPost, "/actions", map[string]any{"actions": []any{map[string]any{
 		"type": "key", "id": "keyboard", "actions": []any{map[string]string{"type": "keyDown", "value": value}, map[string]string{"type": "keyUp", "value": value}},
 	}}}, nil)
@@ -126,47 +126,47 @@ const (
 	enterKey = "\ue007"
 )
 
-// tabTo presses Tab until the focus is on what a selector finds, and sees on the way that the focus is visible.
+// tabTo presses Tab until the element of a selector has the focus, and checks on the way that the focus is visible.
 func tabTo(t *testing.T, b *browsertest.Browser, selector string) {
 	t.Helper()
 	for range 200 {
-		key(b, tabKey)
-		require.NotEqual(t, "none", b.Execute(`return getComputedStyle(document.activeElement).outlineStyle`), "the focus cannot be seen on %v",
+		pressKey(b, tabKey)
+		require.NotEqual(t, "none", b.Execute(`return getComputedStyle(document.activeElement).outlineStyle`), "the focus is invisible on %v",
 			b.Execute(`return document.activeElement.outerHTML`))
 		if b.Execute(`return document.activeElement.matches(`+"`"+selector+"`"+`)`) == true {
 			return
 		}
 	}
-	require.Fail(t, "Tab does not come to it", "%s on %v", selector, b.Text())
+	require.Fail(t, "Tab does not reach the element", "%s on %v", selector, b.Text())
 }
 
-// Somebody without a mouse finds a degraded resource, has it tried again, and sees that it is synced.
-func TestADegradedResourceIsMendedWithKeysAlone(t *testing.T) {
+// A person without a mouse finds a degraded resource, retries it, and sees it become synced.
+func TestADegradedResourceIsRetriedByKeyboard(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &lists{objects: make(chan listed)}
+	controller := &listedController{objects: make(chan listed)}
 	close(controller.objects)
-	client := started(t, env, controller, delta.ObjectSettings{InformInterval: -1})
+	client := startListed(t, env, controller, delta.ObjectSettings{InformInterval: -1})
 	_, err := client.Sync(t.Context(), listed{"bad"}, nil)
 	require.NoError(t, err)
 	_, err = env.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'degraded', due_at = NULL, dispatch_at = NULL,
 		errors = ARRAY[jsonb_build_object('at', now(), 'attempt', 1, 'error', 'it is unknown')]`)
 	require.NoError(t, err)
-	address := serve(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
+	address := serveConsole(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
 	b.Open(address)
-	key(b, tabKey)
+	pressKey(b, tabKey)
 	require.Equal(t, "To the content", b.Execute("return document.activeElement.textContent"))
-	key(b, enterKey)
+	pressKey(b, enterKey)
 	require.Equal(t, "main", b.Execute("return document.activeElement.id"))
 	tabTo(t, b, `a[href*="state=degraded"]`)
-	key(b, enterKey)
+	pressKey(b, enterKey)
 	b.Shows("it is unknown")
 	tabTo(t, b, `a[href*="resource?"][href*="id=bad"]`)
-	key(b, enterKey)
+	pressKey(b, enterKey)
 	b.Shows("degraded")
 	tabTo(t, b, `button[value=retry]`)
-	key(b, enterKey)
+	pressKey(b, enterKey)
 	require.Eventually(t, func() bool {
 		row, err := client.Get(t.Context(), "listed", "bad")
 		return err == nil && row.SyncCount == 2

@@ -8,21 +8,21 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// item is something to look at, with the buttons that mend it.
-type item struct {
+// attentionItem is a finding to look at, with the buttons that can mend it.
+type attentionItem struct {
 	delta.Check
 	Buttons []button
-	// Link is a page that helps, LinkText what it is; empty where there is none.
+	// Link is the address of a page that helps, LinkText its label; both are empty if there is none.
 	Link, LinkText string
 }
 
-// attention lists what needs somebody, failures first: findings of the doctor, and resources that have degraded, of which the doctor says nothing because the
-// installation works.
-func (p *page) attention(f *found, of func(kind string) bool) (items []item) {
+// attentionItems lists what needs attention, failures first: findings of the doctor, and degraded resources, which the doctor does not report because
+// the installation works.
+func (p *commandPage) attentionItems(f *surveyResult, of func(kind string) bool) (items []attentionItem) {
 	for _, state := range []delta.CheckState{delta.CheckFailure, delta.CheckWarning} {
 		for _, check := range f.Checks {
 			if check.State == state && of(check.Kind) {
-				items = append(items, p.itemOf(check, f))
+				items = append(items, p.checkItem(check, f))
 			}
 		}
 	}
@@ -32,10 +32,10 @@ func (p *page) attention(f *found, of func(kind string) bool) (items []item) {
 		if n == 0 || !of(k.Kind) {
 			continue
 		}
-		items = append(items, item{
+		items = append(items, attentionItem{
 			Check: delta.Check{
 				Name: "degraded", Kind: k.Kind, State: delta.CheckWarning,
-				Detail: fmt.Sprintf("%s of %s resources are degraded: their attempts are used up, or hopeless", numberOf(k, n), numberOf(k, total(k))),
+				Detail: fmt.Sprintf("%s of %s resources are degraded: their attempts are used up, or Work gave up", countText(k, n), countText(k, countResources(k))),
 				Remedy: "when the reason is gone: retry them",
 			},
 			Link: listAddress(k.Kind, deltatype.ResourceStateDegraded), LinkText: "See the degraded resources of " + k.Kind,
@@ -44,11 +44,11 @@ func (p *page) attention(f *found, of func(kind string) bool) (items []item) {
 	return items
 }
 
-// itemOf is a check with what mends it.
-func (p *page) itemOf(check delta.Check, f *found) item {
-	it := item{Check: check}
+// checkItem adds links and the buttons that can mend it to a check.
+func (p *commandPage) checkItem(check delta.Check, f *surveyResult) attentionItem {
+	it := attentionItem{Check: check}
 	if check.Namespace != "" {
-		it.Buttons = p.offer(resumeNamespace(check.Namespace))
+		it.Buttons = p.offerButtons(resumeNamespaceButton(check.Namespace))
 		return it
 	}
 	at := slices.IndexFunc(f.Kinds, func(k delta.KindStatus) bool { return k.Kind == check.Kind })
@@ -63,18 +63,18 @@ func (p *page) itemOf(check delta.Check, f *found) item {
 	switch check.Name {
 	case "kind":
 		if k.Paused || k.SnoozedUntil != nil {
-			it.Buttons = p.offer(resumeKind(k.Kind))
+			it.Buttons = p.offerButtons(resumeKindButton(k.Kind))
 		}
 	case "informer", "full listing":
 		switch {
 		case isInformerPaused(k, f.Temporal):
-			it.Buttons = p.offer(resumeInformer(k.Kind))
+			it.Buttons = p.offerButtons(resumeInformerButton(k.Kind))
 		case isInformerKnown(k):
-			it.Buttons = p.offer(runInformer(k.Kind))
+			it.Buttons = p.offerButtons(runInformerButton(k.Kind))
 		}
 	case "deletions":
 		if k.Withheld != nil {
-			it.Buttons = p.offer(decide(k.Withheld)...)
+			it.Buttons = p.offerButtons(decisionButtons(k.Withheld)...)
 		}
 	case "late":
 		it.Link, it.LinkText = listAddress(k.Kind, ""), "See the resources of "+k.Kind
@@ -82,7 +82,7 @@ func (p *page) itemOf(check delta.Check, f *found) item {
 	return it
 }
 
-// isInformerPaused reports whether the informer of a kind is, by Delta or in Temporal.
+// isInformerPaused reports whether the informer of a kind is paused, by Delta or in Temporal.
 func isInformerPaused(k *delta.KindStatus, temporal *delta.TemporalStatus) bool {
 	if k.InformerPaused || temporal == nil {
 		return k.InformerPaused
@@ -91,13 +91,13 @@ func isInformerPaused(k *delta.KindStatus, temporal *delta.TemporalStatus) bool 
 	return there.Schedule != nil && there.Schedule.Paused || there.FullSchedule != nil && there.FullSchedule.Paused
 }
 
-// isInformerKnown reports whether a client has started that runs the informer of the kind.
+// isInformerKnown reports whether a client that runs the informer of the kind has ever started.
 func isInformerKnown(k *delta.KindStatus) bool {
 	return !k.ListsNothing && (k.InformInterval != 0 || k.InformSchedule != nil)
 }
 
-// total is how many resources a kind has.
-func total(k *delta.KindStatus) (n int64) {
+// countResources returns how many resources a kind has, in all states.
+func countResources(k *delta.KindStatus) (n int64) {
 	for _, count := range k.Counts {
 		n += count
 	}

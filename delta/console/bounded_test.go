@@ -23,7 +23,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// boundedScreens are those whose statements read a bounded part of the table: the overview has the empty path.
+// boundedScreens are the screens that must read a bounded part of the table. The empty path is the overview.
 var boundedScreens = []string{"", "kind?kind=thing", "doctor", "resource?kind=thing&id=00000500"}
 
 func TestScreensReadABoundedPartOfTheTable(t *testing.T) {
@@ -32,20 +32,20 @@ func TestScreensReadABoundedPartOfTheTable(t *testing.T) {
 	for _, analyzed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("analyzed %t", analyzed), func(t *testing.T) {
 			t.Parallel()
-			// The sample is 2,000 pages, which have some 32,000 rows.
+			// The statistics sample 2,000 pages, which have about 32,000 rows.
 			readScreens(t, 100_000, analyzed)
 		})
 	}
 }
 
-func TestScreensOfAMillionResourcesReadABoundedPartOfTheTable(t *testing.T) {
+func TestScreensReadABoundedPartOfAMillionResources(t *testing.T) {
 	soak.Only(t)
 	for _, analyzed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("analyzed %t", analyzed), func(t *testing.T) { readScreens(t, 1_000_000, analyzed) })
 	}
 }
 
-// readScreens loads each screen of a table of so many resources, looks at what each of its statements reads, and logs how long its first byte took.
+// readScreens loads each screen with a table of that many resources, checks how many rows each statement reads, and logs the time to the first byte.
 func readScreens(t *testing.T, rows int, analyzed bool) {
 	t.Helper()
 	env := deltatest.New(t)
@@ -66,7 +66,7 @@ func readScreens(t *testing.T, rows int, analyzed bool) {
 	if analyzed {
 		exec("ANALYZE delta_resource")
 	}
-	traced := &statements{}
+	traced := &statementTracer{}
 	config := env.Pool.Config()
 	config.ConnConfig.Tracer = traced
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
@@ -77,11 +77,11 @@ func readScreens(t *testing.T, rows int, analyzed bool) {
 	})
 	require.NoError(t, err)
 	for _, screen := range boundedScreens {
-		traced.take()
-		address := serve(t, client, console.Config{ReadTimeout: patience}) // with a survey of its own
-		first, again := load(t, address+screen), load(t, address+screen)
+		traced.takeAll()
+		address := serveConsole(t, client, console.Config{ReadTimeout: patience}) // a new console, so that it makes a new survey
+		first, again := loadPage(t, address+screen), loadPage(t, address+screen)
 		seen := 0
-		for _, s := range traced.take() {
+		for _, s := range traced.takeAll() {
 			for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 				read := readByStatement(t, env.Pool, mode, s)
 				require.Empty(t, read.sequential, "%s reads the whole table:\n%s", screen, s.SQL)
@@ -92,7 +92,7 @@ func readScreens(t *testing.T, rows int, analyzed bool) {
 			}
 		}
 		require.Positive(t, seen, "%s reads no resource", screen)
-		t.Logf("%d resources, analyzed %t: %s: first byte after %s, and %s when it was loaded before", rows, analyzed, screen, first.Round(time.Millisecond), again.Round(time.Millisecond))
+		t.Logf("%d resources, analyzed %t: %s: first byte after %s, and after %s the second time", rows, analyzed, screen, first.Round(time.Millisecond), again.Round(time.Millisecond))
 	}
 
 	kinds, err := client.Kinds(t.Context())
@@ -107,37 +107,37 @@ func readScreens(t *testing.T, rows int, analyzed bool) {
 	require.InEpsilon(t, rows, kinds[1].Counts[deltatype.ResourceStateSynced], 0.25)
 }
 
-// load returns how long the first byte of a page took.
-func load(t *testing.T, address string) time.Duration {
+// loadPage returns the time to the first byte of a page.
+func loadPage(t *testing.T, address string) time.Duration {
 	t.Helper()
 	began := time.Now()
 	response, err := http.Get(address)
 	require.NoError(t, err)
 	took := time.Since(began)
-	defer response.Body.Close() //nolint:errcheck // it was read
+	defer response.Body.Close() //nolint:errcheck // the body was read
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, response.StatusCode, "%s", body)
 	return took
 }
 
-// statements are those that a pool has run.
-type statements struct {
+// statements records the statements of a pool.
+type statementTracer struct {
 	mu  sync.Mutex
 	all []pgx.TraceQueryStartData
 }
 
-func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (s *statementTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = append(s.all, data)
 	return ctx
 }
 
-func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (s *statementTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// take returns what was run since it was called before, and can be explained.
-func (s *statements) take() (taken []pgx.TraceQueryStartData) {
+// takeAll returns the statements on Delta's tables since its last call.
+func (s *statementTracer) takeAll() (taken []pgx.TraceQueryStartData) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.all {
@@ -149,7 +149,7 @@ func (s *statements) take() (taken []pgx.TraceQueryStartData) {
 	return taken
 }
 
-// plan is a node of a plan that was carried out.
+// plan is a node of an executed plan.
 type plan struct {
 	Node     string  `json:"Node Type"`
 	Relation string  `json:"Relation Name"`
@@ -159,7 +159,7 @@ type plan struct {
 	Plans    []plan
 }
 
-// resourcesRead is how many resources a statement reads, and by which nodes the whole table.
+// resourcesRead is how many resources a statement reads, and the nodes that read the whole table.
 type resourcesRead struct {
 	rows       float64
 	sequential []string
@@ -177,12 +177,12 @@ func (r *resourcesRead) add(p plan) {
 	}
 }
 
-// readByStatement carries a statement out once more, and takes it back.
+// readByStatement executes a statement once more in a transaction that is rolled back.
 func readByStatement(t *testing.T, pool *pgxpool.Pool, mode string, s pgx.TraceQueryStartData) (read resourcesRead) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it is to be rolled back
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it only undoes the statement
 	_, err = tx.Exec(t.Context(), "SET LOCAL plan_cache_mode = "+mode)
 	require.NoError(t, err)
 	var text []byte

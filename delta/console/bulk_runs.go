@@ -15,29 +15,29 @@ import (
 )
 
 const (
-	// mostBulkRuns is how many commands for many resources are remembered, the latest, and mostBulkGoing how many of them go on at once.
-	mostBulkRuns, mostBulkGoing = 100, 4
-	// bulkTimeout bounds one of them.
+	// maxBulkRuns is how many bulk commands are remembered, and maxBulkRunning how many of them run at once.
+	maxBulkRuns, maxBulkRunning = 100, 4
+	// bulkTimeout bounds one bulk command.
 	bulkTimeout = 24 * time.Hour
 )
 
-// bulkRuns are the commands for many resources that this process was given. They go on if the browser goes away. They do not survive the process: what a
-// command has done is done, and the same filter chooses the rest again.
+// bulkRuns are the bulk commands of this process. They continue if the browser goes away, but not after the process ends: the changes that a command
+// has made stay, and the same filter chooses the remaining resources.
 type bulkRuns struct {
 	mu  sync.Mutex
 	all []*bulkRun
 }
 
-// bulkRun is one of them.
+// bulkRun is one bulk command.
 type bulkRun struct {
 	id        string
 	name      CommandName
 	command   delta.BulkCommand
 	user      string
-	fields    []field
+	fields    []filterField
 	filter    delta.Filter
 	startedAt time.Time
-	// of is how many the user was told that they are; 0 where nobody has counted them.
+	// of is the number of matches that the user saw; 0 if they were not counted.
 	of int
 
 	mu       sync.Mutex
@@ -45,42 +45,42 @@ type bulkRun struct {
 	stopping bool
 }
 
-// bulkState is how a command stands.
+// bulkState is the progress of a bulk command.
 type bulkState struct {
-	// Done is how many resources it was given to.
+	// Done is how many resources the command was given to.
 	Done                   int
 	Ended, Stopped, Failed bool
 	Stopping               bool
-	// kinds and ids name the first of them, remembered in number.
+	// kinds and ids name the first of these resources, remembered in number.
 	kinds      []string
 	ids        map[string][]string
 	remembered int
 }
 
-// errStopped ends a command that somebody has stopped.
+// errStopped ends a command that a user has stopped.
 var errStopped = errors.New("stopped by a user")
 
-// start begins a run, and reports whether it did: it does not where too many go on. record is that of the command.
+// start starts a run and reports true, or reports false if too many are running. record is the id of the command's record.
 func (s *bulkRuns) start(client *delta.Client, run *bulkRun, record int64, log *slog.Logger) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	going := 0
 	for _, run := range s.all {
-		if !run.now().Ended {
+		if !run.currentState().Ended {
 			going++
 		}
 	}
-	if going >= mostBulkGoing {
+	if going >= maxBulkRunning {
 		return false
 	}
 	run.id, run.startedAt, run.progress.ids = rand.Text(), time.Now(), map[string][]string{}
-	if len(s.all) == mostBulkRuns { // one that goes on stays: it could not be stopped otherwise
-		oldest := slices.IndexFunc(s.all, func(r *bulkRun) bool { return r.now().Ended })
+	if len(s.all) == maxBulkRuns { // a running one stays, otherwise it could not be stopped
+		oldest := slices.IndexFunc(s.all, func(r *bulkRun) bool { return r.currentState().Ended })
 		s.all = slices.Delete(s.all, oldest, oldest+1)
 	}
 	s.all = append(s.all, run)
 	log = log.With("run", run.id)
-	// Before and after: a process that dies between them has left a line too.
+	// Log before and after, so that a process that dies in between leaves a line.
 	log.Info("delta: console: command begins")
 	go run.run(client, record, log)
 	return true
@@ -89,7 +89,7 @@ func (s *bulkRuns) start(client *delta.Client, run *bulkRun, record int64, log *
 func (r *bulkRun) run(client *delta.Client, record int64, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), bulkTimeout)
 	defer cancel()
-	done, err := client.CommandAll(ctx, r.command, r.filter, r.add)
+	done, err := client.CommandAll(ctx, r.command, r.filter, r.addPage)
 	changed := int64(done)
 	endCommand(client, log, record, &changed, err)
 	r.mu.Lock()
@@ -107,8 +107,8 @@ func (r *bulkRun) run(client *delta.Client, record int64, log *slog.Logger) {
 	}
 }
 
-// add notes a page of rows that were changed, and the names of the first of them.
-func (r *bulkRun) add(page []*deltatype.ResourceRow) error {
+// addPage notes a page of changed rows, and the names of the first of them.
+func (r *bulkRun) addPage(page []*deltatype.ResourceRow) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := &r.progress
@@ -132,8 +132,8 @@ func (r *bulkRun) stop() {
 	r.stopping = true
 }
 
-// now is how it stands. Names are copied: more are added while a page is made.
-func (r *bulkRun) now() bulkState {
+// currentState returns a copy of the progress, because more names are added while a page is rendered.
+func (r *bulkRun) currentState() bulkState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	state := r.progress
@@ -145,9 +145,9 @@ func (r *bulkRun) now() bulkState {
 	return state
 }
 
-func (r *bulkRun) address() string { return "bulk-run?" + url.Values{"id": {r.id}}.Encode() }
+func (r *bulkRun) pageAddress() string { return "bulk-run?" + url.Values{"id": {r.id}}.Encode() }
 
-// find returns a run; nil where there is none.
+// find returns a run, or nil if there is none.
 func (s *bulkRuns) find(id string) *bulkRun {
 	s.mu.Lock()
 	defer s.mu.Unlock()

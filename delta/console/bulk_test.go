@@ -22,14 +22,14 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
-// gated are things of which some degrade until they are mended, and are then worked once the gate is open.
-type gated struct {
-	things
+// gated degrades some things until it is mended. Then their Work waits for the gate.
+type gatedController struct {
+	thingController
 	degrades map[string]bool
 	gate     chan struct{}
 }
 
-func (c *gated) Work(ctx context.Context, r *delta.Resource[thing]) error {
+func (c *gatedController) Work(ctx context.Context, r *delta.Resource[thing]) error {
 	if !c.degrades[r.Object.Name] {
 		return nil
 	}
@@ -44,14 +44,14 @@ func (c *gated) Work(ctx context.Context, r *delta.Resource[thing]) error {
 	}
 }
 
-// Of a thousand resources three are degraded. They are found, retried, and seen to become synced by a page that nobody loads again.
-func TestThreeOfAThousandAreFoundRetriedAndSeenToSync(t *testing.T) {
+// Three of a thousand resources are degraded. A person finds and retries them, and sees them become synced without reloading the page.
+func TestARetryOfAllMatchesIsSeenToSync(t *testing.T) {
 	t.Parallel()
 	const resources = 1000
 	b := browsertest.New(t)
 	env := deltatest.New(t)
 	bad := []string{hostile, "bad-1", "bad-2"}
-	controller := &gated{degrades: map[string]bool{}, gate: make(chan struct{})}
+	controller := &gatedController{degrades: map[string]bool{}, gate: make(chan struct{})}
 	for _, name := range bad {
 		controller.degrades[name] = true
 	}
@@ -82,15 +82,15 @@ func TestThreeOfAThousandAreFoundRetriedAndSeenToSync(t *testing.T) {
 		return err == nil && settled[deltatype.ResourceStateSynced] == resources-3 && settled[deltatype.ResourceStateDegraded] == 3
 	}, patience, 200*time.Millisecond)
 
-	log := &lines{}
+	log := &logLines{}
 	config := console.Config{
 		Authenticate: func(*http.Request) (string, bool) { return "ann", true },
 		Authorize:    func(_ *http.Request, c console.Command) bool { return c.Filter != nil && c.Kind == "thing" },
 		Logger:       slog.New(slog.NewJSONHandler(log, nil)),
 	}
-	acting := serve(t, client, config)
+	acting := serveConsole(t, client, config)
 	config.Authorize = nil
-	reading := serve(t, client, config)
+	reading := serveConsole(t, client, config)
 	b.Open(acting + "resources?kind=thing&state=degraded")
 	b.Shows("thing/" + hostile)
 	require.EqualValues(t, 3, b.Execute("return document.querySelectorAll('.resources li').length"))
@@ -103,27 +103,27 @@ func TestThreeOfAThousandAreFoundRetriedAndSeenToSync(t *testing.T) {
 	}
 	b.Execute("document.querySelector('button[value=retry-all]').click()")
 	b.Shows("Done: 3")
-	b.Shows("How the first 3 stand now")
+	b.Shows("Current state of the first 3")
 	b.Execute("window.loadedOnce = true")
 	states := "return [...document.querySelectorAll('.resources .state')].map(s => s.innerText).join()"
 	require.NotContains(t, b.Execute(states), "synced", "nothing can be synced before the gate opens")
 	open()
 	require.Eventually(t, func() bool { return b.Execute(states) == "synced,synced,synced" }, patience, 100*time.Millisecond)
-	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was loaded again")
+	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was reloaded")
 	require.Nil(t, b.Execute("return window.ran"))
 	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('main img, main script').length"))
-	require.True(t, log.has(t, map[string]string{"msg": "delta: console: command begins", "command": "retry-all", "user": "ann", "filter": "kind=thing&state=degraded"}))
+	require.True(t, log.hasLine(t, map[string]string{"msg": "delta: console: command begins", "command": "retry-all", "user": "ann", "filter": "kind=thing&state=degraded"}))
 	require.Eventually(t, func() bool {
-		return log.has(t, map[string]string{"msg": "delta: console: command done", "command": "retry-all", "user": "ann"})
+		return log.hasLine(t, map[string]string{"msg": "delta: console: command done", "command": "retry-all", "user": "ann"})
 	}, patience, 50*time.Millisecond)
-	pictures(b, "console-bulk-run")
+	takePictures(b, "console-bulk-run")
 	b.Open(acting + "resources?kind=thing&state=degraded")
 	b.Shows("No resource matches.")
 	b.Open(acting + "resources?kind=thing")
-	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a telephone has to scroll sideways")
-	pictures(b, "console-list")
+	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a phone has to scroll sideways")
+	takePictures(b, "console-list")
 
-	// Who only reads is shown no command, and is refused.
+	// A read-only user sees no command, and is refused.
 	b.Open(reading + "resources?kind=thing")
 	b.Shows("thing/good-000")
 	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('.button').length"))
@@ -151,43 +151,43 @@ func TestThreeOfAThousandAreFoundRetriedAndSeenToSync(t *testing.T) {
 		if origin == "" {
 			origin = strings.TrimSuffix(c.address, "/ops/delta/")
 		}
-		status, _ := send(t, http.MethodPost, c.address+c.path, c.body, map[string]string{"Origin": origin, "Cookie": "delta_console=t", "Sec-Fetch-Site": "same-origin"})
+		status, _ := sendRequest(t, http.MethodPost, c.address+c.path, c.body, map[string]string{"Origin": origin, "Cookie": "delta_console=t", "Sec-Fetch-Site": "same-origin"})
 		require.Equal(t, c.status, status, name)
 	}
-	status, _ := send(t, http.MethodGet, reading+"bulk?command=delete-all&kind=thing", "", nil)
+	status, _ := sendRequest(t, http.MethodGet, reading+"bulk?command=delete-all&kind=thing", "", nil)
 	require.Equal(t, http.StatusForbidden, status)
-	status, _ = send(t, http.MethodGet, acting+"bulk-start?"+form(), "", nil)
+	status, _ = sendRequest(t, http.MethodGet, acting+"bulk-start?"+form(), "", nil)
 	require.Equal(t, http.StatusMethodNotAllowed, status)
 	counts, err := client.Count(t.Context(), delta.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, []delta.Count{{Kind: "thing", State: deltatype.ResourceStateSynced, Count: resources}}, counts)
 }
 
-// A command for many stops between pages, and says how many it was given to; those are exactly the ones that are changed.
-func TestACommandForManyIsStopped(t *testing.T) {
+// A stopped bulk command ends between pages of rows, and shows how many resources it was given to: exactly those have changed.
+func TestABulkCommandStopsBetweenPages(t *testing.T) {
 	t.Parallel()
 	const resources, page = 450, 200
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	client := newClient(t, env, &things{}) // it is not started: nothing changes the rows but the command
+	client := newClient(t, env, &thingController{}) // not started: only the command changes rows
 	objects := []delta.Object{}
 	for i := range resources {
 		objects = append(objects, thing{Name: fmt.Sprintf("thing-%03d", i)})
 	}
 	_, err := client.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
-	// A lock on a row of the second page keeps the command there until it was told to stop.
+	// A lock on a row of the second page holds the command there until it is stopped.
 	tx, err := env.Pool.Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it was rolled back already, or the test has failed
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // already rolled back, unless the test has failed
 	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource WHERE object_id = 'thing-300' FOR UPDATE")
 	require.NoError(t, err)
 
-	address := serve(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
+	address := serveConsole(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
 	b.Open(address + "bulk?command=delete-all&kind=thing")
 	b.Shows("450 resources")
 	b.Execute("document.querySelector('button[value=delete-all]').click()")
-	b.Shows("It goes on: 200 so far")
+	b.Shows("Running: 200 so far")
 	b.Execute("document.querySelector('#stop').click()")
 	b.Shows("Stopping: 200 so far")
 	require.NoError(t, tx.Rollback(t.Context()))
@@ -200,8 +200,8 @@ func TestACommandForManyIsStopped(t *testing.T) {
 	}, counts)
 }
 
-// pictures shows a page on a telephone, in the dark, and on a desk again.
-func pictures(b *browsertest.Browser, name string) {
+// takePictures takes screenshots of a page on a desktop, and on a phone in dark mode.
+func takePictures(b *browsertest.Browser, name string) {
 	if *screenshots {
 		b.Picture(os.TempDir() + "/" + name + ".png")
 	}

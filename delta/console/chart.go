@@ -9,30 +9,30 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// Charts are SVG that the server makes: they need no script, they are there when the page is, and they print. A chart is one image to a screen reader, with a
-// sentence in words, and its figures are in a table below it; a canvas, as uPlot draws one, says nothing to it. Their colours are classes of the
-// stylesheet, because the policy of the pages allows no inline style. What such a library has beyond that, zooming and a cursor, is not worth 50 KB of script.
+// The server draws charts as SVG: they need no script, arrive with the page, and print. A screen reader announces a chart as one image with a summary
+// sentence, and the figures are in a table below it; a canvas, which uPlot would draw, has no text. Colours are classes of the stylesheet, because
+// the content policy allows no inline style. Zooming and a cursor, which such a library adds, are not worth 50 KB of script.
 
 const (
 	chartWidth  = 720
 	chartHeight = 120
 )
 
-// series are outcomes that a chart shows as one, by the class of their colour.
-var series = []struct {
+// outcomeSeries groups the outcomes that a chart shows together, by CSS class.
+var outcomeSeries = []struct {
 	class, name string
 	outcomes    []delta.Outcome
 }{
 	{"good", "synced", []delta.Outcome{delta.OutcomeSynced, delta.OutcomeFinalized}},
-	{"other", "deleted or put off", []delta.Outcome{delta.OutcomeDeleted, delta.OutcomeSnoozed}},
+	{"other", "deleted or snoozed", []delta.Outcome{delta.OutcomeDeleted, delta.OutcomeSnoozed}},
 	{"warn", "failed", []delta.Outcome{delta.OutcomeFailed, delta.OutcomeUnreadable}},
 	{"bad", "degraded", []delta.Outcome{delta.OutcomeDegraded}},
 }
 
-// attemptsOf are the attempts of a figure, by series, and how many they are in all.
+// attemptsOf returns the attempts of a figure by series, and their total.
 func attemptsOf(f *delta.Figure) (by []int64, all int64) {
-	by = make([]int64, len(series))
-	for i, s := range series {
+	by = make([]int64, len(outcomeSeries))
+	for i, s := range outcomeSeries {
 		for _, outcome := range s.outcomes {
 			by[i] += f.Attempts[outcome]
 			all += f.Attempts[outcome]
@@ -41,33 +41,33 @@ func attemptsOf(f *delta.Figure) (by []int64, all int64) {
 	return by, all
 }
 
-// bar is a rectangle of a chart, and what it stands for.
+// bar is a rectangle of a chart, with its tooltip.
 type bar struct {
 	X, Y, Width, Height float64
 	Class, Title        string
 }
 
-// chart is one of attempts, or of durations.
+// chart is a bar chart of attempts, or a line chart of durations.
 type chart struct {
-	// Summary says in words what there is to see, Most what the top of the chart is, and From and To its ends.
+	// Summary describes the chart in words, Most labels its top, and From and To label its ends.
 	Summary, Most, From, To string
 	Bars                    []bar
-	// P50 and P95 are the paths of lines; empty in a chart of attempts.
+	// P50 and P95 are SVG paths; empty in a chart of attempts.
 	P50, P95 string
 	Width    int
 	Height   int
 }
 
-// steps are the figures of a kind at each step of a time; nil where no attempt ended.
-type steps struct {
+// figureSteps are the figures of a kind for each step of a span; a step in which no attempt ended is nil.
+type figureSteps struct {
 	from time.Time
 	step time.Duration
 	all  []*delta.Figure
 }
 
-// arrange puts figures into their places.
-func arrange(figures []delta.Figure, from time.Time, step time.Duration, n int) steps {
-	s := steps{from: from, step: step, all: make([]*delta.Figure, n)}
+// arrangeFigures sorts figures into their steps.
+func arrangeFigures(figures []delta.Figure, from time.Time, step time.Duration, n int) figureSteps {
+	s := figureSteps{from: from, step: step, all: make([]*delta.Figure, n)}
 	for i := range figures {
 		if at := int(figures[i].Minute.Sub(from) / step); at >= 0 && at < n {
 			s.all[at] = &figures[i]
@@ -76,18 +76,18 @@ func arrange(figures []delta.Figure, from time.Time, step time.Duration, n int) 
 	return s
 }
 
-// at is when a step begins.
-func (s steps) at(i int) time.Time { return s.from.Add(time.Duration(i) * s.step) }
+// startOf returns the time at which a step begins.
+func (s figureSteps) startOf(i int) time.Time { return s.from.Add(time.Duration(i) * s.step) }
 
-func (s steps) new() chart {
+func (s figureSteps) newChart() chart {
 	const layout = "02 Jan 15:04"
-	return chart{From: s.from.Format(layout), To: s.at(len(s.all)).Format(layout) + " UTC", Width: chartWidth, Height: chartHeight}
+	return chart{From: s.from.Format(layout), To: s.startOf(len(s.all)).Format(layout) + " UTC", Width: chartWidth, Height: chartHeight}
 }
 
-// attempts is the chart of how many attempts ended, by what became of them.
-func (s steps) attempts() chart {
-	c := s.new()
-	most, total := int64(0), make([]int64, len(series))
+// attemptChart draws how many attempts ended, by outcome.
+func (s figureSteps) attemptChart() chart {
+	c := s.newChart()
+	most, total := int64(0), make([]int64, len(outcomeSeries))
 	for _, f := range s.all {
 		if f == nil {
 			continue
@@ -101,7 +101,7 @@ func (s steps) attempts() chart {
 	c.Most = wording.Count(most, "attempt") + " in " + wording.Duration(s.step)
 	var words []string
 	for i, n := range total {
-		words = append(words, wording.Number(n)+" "+series[i].name)
+		words = append(words, wording.Number(n)+" "+outcomeSeries[i].name)
 	}
 	c.Summary = "Attempts in steps of " + wording.Duration(s.step) + ": " + strings.Join(words, ", ") + ". At most " + c.Most + "."
 	width := float64(chartWidth) / float64(max(len(s.all), 1))
@@ -115,20 +115,20 @@ func (s steps) attempts() chart {
 			if n == 0 {
 				continue
 			}
-			height := max(float64(n)/float64(most)*chartHeight, 1) // one of thousands is to be seen
+			height := max(float64(n)/float64(most)*chartHeight, 1) // so that one of thousands is visible
 			y -= height
 			c.Bars = append(c.Bars, bar{
-				X: round(float64(i) * width), Y: round(max(y, 0)), Width: round(max(width-1, 0.5)), Height: round(height), Class: series[j].class,
-				Title: fmt.Sprintf("%s: %s %s", s.at(i).Format("15:04"), wording.Number(n), series[j].name),
+				X: roundHundredths(float64(i) * width), Y: roundHundredths(max(y, 0)), Width: roundHundredths(max(width-1, 0.5)), Height: roundHundredths(height), Class: outcomeSeries[j].class,
+				Title: fmt.Sprintf("%s: %s %s", s.startOf(i).Format("15:04"), wording.Number(n), outcomeSeries[j].name),
 			})
 		}
 	}
 	return c
 }
 
-// durations is the chart of how long calls took.
-func (s steps) durations() chart {
-	c := s.new()
+// durationChart draws how long calls took.
+func (s figureSteps) durationChart() chart {
+	c := s.newChart()
 	most, last := time.Duration(0), (*delta.Figure)(nil)
 	for _, f := range s.all {
 		if f != nil && f.P95 > 0 {
@@ -139,15 +139,15 @@ func (s steps) durations() chart {
 		c.Summary = "No call was made."
 		return c
 	}
-	c.Most = took(most)
-	c.Summary = fmt.Sprintf("How long calls took: lately half of them at most %s, and 95 of 100 at most %s. The highest of these is %s.", took(last.P50), took(last.P95), c.Most)
-	c.P50 = s.line(most, func(f *delta.Figure) time.Duration { return f.P50 })
-	c.P95 = s.line(most, func(f *delta.Figure) time.Duration { return f.P95 })
+	c.Most = durationText(most)
+	c.Summary = fmt.Sprintf("How long calls took: lately half of them at most %s, and 95 of 100 at most %s. The highest of these is %s.", durationText(last.P50), durationText(last.P95), c.Most)
+	c.P50 = s.linePath(most, func(f *delta.Figure) time.Duration { return f.P50 })
+	c.P95 = s.linePath(most, func(f *delta.Figure) time.Duration { return f.P95 })
 	return c
 }
 
-// line is a path through the steps that have a value: a step without one breaks it, and one alone is a short line.
-func (s steps) line(most time.Duration, of func(*delta.Figure) time.Duration) string {
+// linePath draws a line through the steps that have a value: a step without one breaks it, and a single step is a short line.
+func (s figureSteps) linePath(most time.Duration, of func(*delta.Figure) time.Duration) string {
 	var path strings.Builder
 	width := float64(chartWidth) / float64(max(len(s.all), 1))
 	isDrawing := false
@@ -161,16 +161,16 @@ func (s steps) line(most time.Duration, of func(*delta.Figure) time.Duration) st
 		if !isDrawing {
 			command = "M"
 		}
-		fmt.Fprintf(&path, "%s%g %g H%g", command, round(x), round(y), round(x+width))
+		fmt.Fprintf(&path, "%s%g %g H%g", command, roundHundredths(x), roundHundredths(y), roundHundredths(x+width))
 		isDrawing = true
 	}
 	return path.String()
 }
 
-func round(x float64) float64 { return float64(int(x*100+0.5)) / 100 }
+func roundHundredths(x float64) float64 { return float64(int(x*100+0.5)) / 100 }
 
-// took is how long a call took, as exactly as it is known.
-func took(d time.Duration) string {
+// durationText returns how long a call took, as exactly as it is known.
+func durationText(d time.Duration) string {
 	switch {
 	case d == 0:
 		return "–"
@@ -189,12 +189,12 @@ type stepRow struct {
 	P50, P95 string
 }
 
-// rows are the steps in which an attempt ended, the latest first.
-func (s steps) rows() (all []stepRow) {
+// tableRows returns the steps in which an attempt ended, the latest first.
+func (s figureSteps) tableRows() (all []stepRow) {
 	for i := len(s.all) - 1; i >= 0; i-- {
 		if f := s.all[i]; f != nil {
 			by, _ := attemptsOf(f)
-			all = append(all, stepRow{s.at(i).Format("02 Jan 15:04"), by, took(f.P50), took(f.P95)})
+			all = append(all, stepRow{s.startOf(i).Format("02 Jan 15:04"), by, durationText(f.P50), durationText(f.P95)})
 		}
 	}
 	return all

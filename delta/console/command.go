@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// commandTimeout bounds a command. It does not end with its request: a browser that goes away would leave it open whether it was done.
+	// commandTimeout bounds a command. A command does not end with its request: otherwise a browser that goes away would leave its outcome open.
 	commandTimeout = 30 * time.Second
-	mostFormBytes  = 64 << 10
+	maxFormBytes   = 64 << 10
 )
 
-// allowed are the commands that the state of a resource allows.
-func allowed(state deltatype.ResourceState) []CommandName {
+// allowedCommands returns the commands that the state of a resource allows.
+func allowedCommands(state deltatype.ResourceState) []CommandName {
 	switch state {
 	case deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed:
 		return []CommandName{CommandRetry, CommandDelete}
@@ -31,20 +31,20 @@ func allowed(state deltatype.ResourceState) []CommandName {
 	}
 }
 
-func (h *handler) mayDo(r *http.Request, c Command) bool {
+func (h *handler) isAuthorized(r *http.Request, c Command) bool {
 	return h.config.Authorize != nil && h.config.Authorize(r, c)
 }
 
-// command carries out what a form asks for, and sends the browser back to the resource.
-func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
-	r.Body = http.MaxBytesReader(w, r.Body, mostFormBytes)
+// handleCommand executes the command of a form, and redirects the browser to the resource.
+func (h *handler) handleCommand(w http.ResponseWriter, r *http.Request, user string) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	c := Command{Name: CommandName(r.PostFormValue("command")), User: user, Kind: r.PostFormValue("kind"), ObjectID: r.PostFormValue("id")}
 	do, known := map[CommandName]func(context.Context) (*deltatype.ResourceRow, error){
 		CommandRetry: func(ctx context.Context) (*deltatype.ResourceRow, error) {
 			return h.client.Retry(ctx, c.Kind, c.ObjectID)
 		},
 		CommandInvalidate: func(ctx context.Context) (*deltatype.ResourceRow, error) {
-			return h.client.Invalidate(ctx, reference{c})
+			return h.client.Invalidate(ctx, objectReference{c})
 		},
 		CommandDelete: func(ctx context.Context) (*deltatype.ResourceRow, error) {
 			return h.client.Delete(ctx, c.Kind, c.ObjectID)
@@ -54,26 +54,26 @@ func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
 		},
 	}[c.Name]
 	log := h.config.Logger.With("command", string(c.Name), "kind", c.Kind, "object_id", c.ObjectID, "user", user, "remote", r.RemoteAddr)
-	h.carryOut(w, r, c, known, log, h.failed, func(ctx context.Context) (next string, done []any, err error) {
+	h.executeCommand(w, r, c, known, log, h.showError, func(ctx context.Context) (next string, done []any, err error) {
 		row, err := do(ctx)
 		if err != nil {
 			return "", nil, err
 		}
-		return addressOf(c.Kind, c.ObjectID), []any{"state", string(row.State), "generation", row.Generation}, nil
+		return resourceAddress(c.Kind, c.ObjectID), []any{"state", string(row.State), "generation", row.Generation}, nil
 	})
 }
 
-// carryOut does what a command says, unless it is refused, and sends the browser on to the next page. The line that it is done has what do returns with it.
-func (h *handler) carryOut(
+// executeCommand executes a command unless it is refused, and redirects the browser to the next page. The log line of its end has the attributes that do returns.
+func (h *handler) executeCommand(
 	w http.ResponseWriter, r *http.Request, c Command, known bool, log *slog.Logger, failed func(http.ResponseWriter, *http.Request, error),
 	do func(context.Context) (next string, done []any, err error),
 ) {
-	if status, text := h.refusal(r, c, known); status != 0 {
+	if status, text := h.checkCommand(r, c, known); status != 0 {
 		log.Warn("delta: console: command refused", "reason", text)
-		h.problem(w, status, text)
+		h.showProblem(w, status, text)
 		return
 	}
-	// Before and after: a process that dies between them has left a line too.
+	// Log before and after, so that a process that dies in between leaves a line.
 	log.Info("delta: console: command begins")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
 	defer cancel()
@@ -91,24 +91,24 @@ func (h *handler) carryOut(
 		return
 	}
 	log.Info("delta: console: command done", done...)
-	goOn(w, next)
+	redirectTo(w, next)
 }
 
-// goOn sends the browser on to a page. http.Redirect would make the address absolute by a path that lacks the prefix.
-func goOn(w http.ResponseWriter, next string) {
+// redirectTo redirects the browser to a page. http.Redirect would make the address absolute, without the prefix of a proxy.
+func redirectTo(w http.ResponseWriter, next string) {
 	w.Header().Set("Location", next)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// reference is an object of which only the name matters.
-type reference struct{ command Command }
+// objectReference is an object with a name and no content.
+type objectReference struct{ command Command }
 
-func (r reference) ID() string   { return r.command.ObjectID }
-func (r reference) Kind() string { return r.command.Kind }
+func (r objectReference) ID() string   { return r.command.ObjectID }
+func (r objectReference) Kind() string { return r.command.Kind }
 
-var _ delta.Object = reference{}
+var _ delta.Object = objectReference{}
 
-// addressOf is the page of a resource, relative to all pages.
-func addressOf(kind, id string) string {
+// resourceAddress returns the address of the page of a resource, relative to all pages.
+func resourceAddress(kind, id string) string {
 	return "resource?" + url.Values{"kind": {kind}, "id": {id}}.Encode()
 }

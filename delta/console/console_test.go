@@ -27,6 +27,9 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
+// The harness of the console's tests: newClientFor makes a client on a real Postgres and Temporal, serveConsole serves a console of it under a path, and
+// internal/browsertest opens its pages in a real browser. Tests assert what a person reads and presses, and the addresses without a page by sendRequest.
+
 var screenshots = flag.Bool("screenshots", false, "write screenshots into the folder of temporary files")
 
 const (
@@ -42,38 +45,38 @@ type thing struct {
 func (t thing) ID() string   { return t.Name }
 func (t thing) Kind() string { return "thing" }
 
-// things degrade until they are mended.
-type things struct {
+// things degrades all things until it is mended.
+type thingController struct {
 	delta.WorkerDefaults[thing]
 	delta.InformerDefaults[thing]
 	mended atomic.Bool
 }
 
-func (c *things) Work(context.Context, *delta.Resource[thing]) error {
+func (c *thingController) Work(context.Context, *delta.Resource[thing]) error {
 	if !c.mended.Load() {
 		return delta.ResourceDegrade(errors.New("refused: " + hostile))
 	}
 	return nil
 }
 
-func (c *things) Inform(context.Context, *delta.InformOptions) (<-chan thing, error) {
-	return nil, errors.New("nothing lists them")
+func (c *thingController) Inform(context.Context, *delta.InformOptions) (<-chan thing, error) {
+	return nil, errors.New("things have no listing")
 }
 
-// lines is what a logger writes.
-type lines struct {
+// lines collects the lines of a logger.
+type logLines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *logLines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
-// has reports whether there is a line with all of the members.
-func (l *lines) has(t *testing.T, members map[string]string) bool {
+// hasLine reports whether a line has all of the members.
+func (l *logLines) hasLine(t *testing.T, members map[string]string) bool {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +94,7 @@ func (l *lines) has(t *testing.T, members map[string]string) bool {
 	return false
 }
 
-func newClient(t *testing.T, env *deltatest.Env, controller *things) *delta.Client {
+func newClient(t *testing.T, env *deltatest.Env, controller *thingController) *delta.Client {
 	t.Helper()
 	return newClientFor(t, env, controller)
 }
@@ -108,8 +111,8 @@ func newClientFor(t *testing.T, env *deltatest.Env, controller delta.Controller[
 	return client
 }
 
-// serve mounts a console under a path.
-func serve(t *testing.T, client *delta.Client, config console.Config) (address string) {
+// serveConsole serves a console under /ops/delta/ until the end of the test.
+func serveConsole(t *testing.T, client *delta.Client, config console.Config) (address string) {
 	t.Helper()
 	handler, err := console.Handler(client, config)
 	require.NoError(t, err)
@@ -118,7 +121,7 @@ func serve(t *testing.T, client *delta.Client, config console.Config) (address s
 	return serveHandler(t, mux).URL + "/ops/delta/"
 }
 
-// serveHandler serves until the end of the test. Then pages that go on end, for which Close would wait.
+// serveHandler serves until the end of the test. Requests end with the context of the test, because Close waits for them.
 func serveHandler(t *testing.T, handler http.Handler) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
@@ -128,8 +131,8 @@ func serveHandler(t *testing.T, handler http.Handler) *httptest.Server {
 	return server
 }
 
-// send makes a request with headers, and returns the status and what follows.
-func send(t *testing.T, method, address, body string, headers map[string]string) (int, http.Header) {
+// sendRequest makes a request with headers, and returns the status and headers of the response.
+func sendRequest(t *testing.T, method, address, body string, headers map[string]string) (int, http.Header) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	require.NoError(t, err)
@@ -140,22 +143,22 @@ func send(t *testing.T, method, address, body string, headers map[string]string)
 			request.Host = value
 		}
 	}
-	response, err := http.DefaultTransport.RoundTrip(request) // it follows no redirect
+	response, err := http.DefaultTransport.RoundTrip(request) // a RoundTripper follows no redirect
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	return response.StatusCode, response.Header
 }
 
-func pageOf(id string) string {
+func thingAddress(id string) string {
 	return "resource?" + url.Values{"kind": {"thing"}, "id": {id}}.Encode()
 }
 
-// A person finds what is degraded and gives each command; what is hostile in ids, objects and errors is text.
+// A person finds a degraded resource and gives each command. HTML in ids, objects and errors is shown as text.
 func TestAPersonFindsAndCommandsResources(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &things{}
+	controller := &thingController{}
 	client := newClient(t, env, controller)
 	require.NoError(t, client.Start(t.Context()))
 	t.Cleanup(func() {
@@ -175,18 +178,18 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 		}, patience, 50*time.Millisecond, what)
 		return row
 	}
-	await("it degrades", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateDegraded })
+	await("the resource degrades", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateDegraded })
 
-	log := &lines{}
+	log := &logLines{}
 	config := console.Config{
 		Authenticate: func(*http.Request) (string, bool) { return "ann", true },
 		Authorize:    func(_ *http.Request, c console.Command) bool { return c.User == "ann" },
 		Logger:       slog.New(slog.NewJSONHandler(log, nil)), TemporalUI: "http://localhost:8233/namespaces/default",
 	}
-	acting := serve(t, client, config)
+	acting := serveConsole(t, client, config)
 	config.Authorize = nil
 	config.Redact = func(row *deltatype.ResourceRow) { row.EncodedObject, row.Errors = nil, nil }
-	reading := serve(t, client, config)
+	reading := serveConsole(t, client, config)
 
 	requireHarmless := func() {
 		t.Helper()
@@ -201,7 +204,7 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 	requireHarmless()
 	b.Open(acting + "resources?state=synced")
 	b.Shows("No resource matches.")
-	b.Open(acting + pageOf(hostile))
+	b.Open(acting + thingAddress(hostile))
 	b.Shows("refused: " + hostile)
 	require.Contains(t, b.Text(), `\u202e`)
 	require.Contains(t, b.Execute(`return document.querySelector('dl a').href`), "http://localhost:8233/namespaces/default/workflows/")
@@ -212,7 +215,7 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 	b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
 		"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true},
 	}, nil)
-	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a telephone has to scroll sideways")
+	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a phone has to scroll sideways")
 	if *screenshots {
 		b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
 			"cmd": "Emulation.setEmulatedMedia", "params": map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": "dark"}}},
@@ -220,12 +223,12 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 		b.Picture(os.TempDir() + "/console-narrow.png")
 	}
 
-	// Who only reads has no button, sees nothing that is hidden, and is refused.
-	b.Open(reading + pageOf(hostile))
-	b.Shows("It is hidden.")
+	// A read-only user has no button, sees nothing that Redact hides, and is refused.
+	b.Open(reading + thingAddress(hostile))
+	b.Shows("The object is hidden.")
 	require.NotContains(t, b.Text(), "refused: ")
 	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('button, form').length"))
-	before := await("it is there", func(*deltatype.ResourceRow) bool { return true })
+	before := await("the row exists", func(*deltatype.ResourceRow) bool { return true })
 	form := func(token, command string) string {
 		return url.Values{"token": {token}, "kind": {"thing"}, "id": {hostile}, "command": {command}}.Encode()
 	}
@@ -252,15 +255,15 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 				headers[header] = value
 			}
 		}
-		status, _ := send(t, http.MethodPost, c.address+"command", c.body, headers)
+		status, _ := sendRequest(t, http.MethodPost, c.address+"command", c.body, headers)
 		require.Equal(t, c.status, status, name)
 	}
-	status, _ := send(t, http.MethodGet, acting+"command?"+form("t", "delete"), "", good)
+	status, _ := sendRequest(t, http.MethodGet, acting+"command?"+form("t", "delete"), "", good)
 	require.Equal(t, http.StatusMethodNotAllowed, status)
-	after := await("it is there", func(*deltatype.ResourceRow) bool { return true })
+	after := await("the row exists", func(*deltatype.ResourceRow) bool { return true })
 	require.Equal(t, deltatype.ResourceStateDegraded, after.State)
 	require.Equal(t, before.Generation, after.Generation)
-	require.True(t, log.has(t, map[string]string{"msg": "delta: console: command refused", "command": "delete", "user": "ann", "object_id": hostile}))
+	require.True(t, log.hasLine(t, map[string]string{"msg": "delta: console: command refused", "command": "delete", "user": "ann", "object_id": hostile}))
 
 	controller.mended.Store(true)
 	synced := before.SyncCount
@@ -275,24 +278,24 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 		{"delete", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateDeleted }},
 		{"revive", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateSynced }},
 	} {
-		b.Open(acting + pageOf(hostile))
-		b.Shows("How it stands")
+		b.Open(acting + thingAddress(hostile))
+		b.Shows("Status")
 		b.Execute(`document.querySelector('button[value=` + step.command + `]').click()`)
 		row := await(step.command, step.is)
 		synced = row.SyncCount
 		require.Eventually(t, func() bool {
-			return log.has(t, map[string]string{"msg": "delta: console: command done", "command": step.command, "user": "ann", "kind": "thing", "object_id": hostile})
+			return log.hasLine(t, map[string]string{"msg": "delta: console: command done", "command": step.command, "user": "ann", "kind": "thing", "object_id": hostile})
 		}, patience, 50*time.Millisecond)
-		b.Shows("How it stands") // the browser was sent back to the resource
-		require.Equal(t, acting+pageOf(hostile), b.Execute("return location.href"))
+		b.Shows("Status") // the browser was redirected to the resource
+		require.Equal(t, acting+thingAddress(hostile), b.Execute("return location.href"))
 	}
 }
 
-// Without authentication it answers callers of this machine only; with it, those who say who they are.
-func TestWhoIsAnswered(t *testing.T) {
+// Without authentication, the console answers callers of this machine only; otherwise, users with the right password or token.
+func TestOnlyKnownCallersAreAnswered(t *testing.T) {
 	t.Parallel()
-	client := newClient(t, deltatest.New(t), &things{})
-	open := serve(t, client, console.Config{})
+	client := newClient(t, deltatest.New(t), &thingController{})
+	open := serveConsole(t, client, console.Config{})
 	for name, c := range map[string]struct {
 		headers map[string]string
 		status  int
@@ -303,7 +306,7 @@ func TestWhoIsAnswered(t *testing.T) {
 		"through a proxy":     {map[string]string{"X-Forwarded-For": "127.0.0.1"}, 403},
 		"by a name like ours": {map[string]string{"Host": "127.0.0.1.evil.example"}, 403},
 	} {
-		status, headers := send(t, http.MethodGet, open+"resources", "", c.headers)
+		status, headers := sendRequest(t, http.MethodGet, open+"resources", "", c.headers)
 		require.Equal(t, c.status, status, name)
 		require.Contains(t, headers.Get("Content-Security-Policy"), "default-src 'none'")
 		require.Contains(t, headers.Get("Content-Security-Policy"), "script-src 'self';")
@@ -315,7 +318,7 @@ func TestWhoIsAnswered(t *testing.T) {
 	handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/", nil))
 	require.Equal(t, http.StatusForbidden, recorder.Code, "from 192.0.2.1")
 
-	asking := serve(t, client, console.Config{Passwords: map[string]string{"ann": "secret"}})
+	asking := serveConsole(t, client, console.Config{Passwords: map[string]string{"ann": "secret"}})
 	for _, c := range []struct {
 		user, password string
 		status         int
@@ -323,12 +326,12 @@ func TestWhoIsAnswered(t *testing.T) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, asking, nil)
 		require.NoError(t, err)
 		request.SetBasicAuth(c.user, c.password)
-		status, headers := send(t, http.MethodGet, asking+"resources", "", map[string]string{"Authorization": request.Header.Get("Authorization"), "X-Forwarded-For": "192.0.2.1"})
+		status, headers := sendRequest(t, http.MethodGet, asking+"resources", "", map[string]string{"Authorization": request.Header.Get("Authorization"), "X-Forwarded-For": "192.0.2.1"})
 		require.Equal(t, c.status, status, "%s:%s", c.user, c.password)
 		require.Equal(t, c.status == 401, headers.Get("WWW-Authenticate") != "")
 	}
 	const token = "a token of 16 bytes at least"
-	shared := serve(t, client, console.Config{Token: token})
+	shared := serveConsole(t, client, console.Config{Token: token})
 	basic := func(user, password string) string {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		request.SetBasicAuth(user, password)
@@ -349,7 +352,7 @@ func TestWhoIsAnswered(t *testing.T) {
 		{basic(token, ""), 401},
 		{basic("ann", "other"), 401},
 	} {
-		status, headers := send(t, http.MethodGet, shared+"resources", "", map[string]string{"Authorization": c.authorization, "X-Forwarded-For": "192.0.2.1"})
+		status, headers := sendRequest(t, http.MethodGet, shared+"resources", "", map[string]string{"Authorization": c.authorization, "X-Forwarded-For": "192.0.2.1"})
 		require.Equal(t, c.status, status, c.authorization)
 		require.Equal(t, c.status == 401, headers.Get("WWW-Authenticate") != "")
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/chariot-giving/delta/delta/console"
 )
 
-// mountConsole shows the console to those who know a password, and lets ann give commands.
+// mountConsole serves the console to users with a password, and lets ann give commands.
 func mountConsole(mux *http.ServeMux, client *delta.Client) error {
 	handler, err := console.Handler(client, console.Config{
 		Passwords:  map[string]string{"ann": os.Getenv("ANN_PASSWORD"), "bob": os.Getenv("BOB_PASSWORD")},

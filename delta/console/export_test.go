@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Addresses are all that the console answers, and commands those that take a form.
+// Addresses returns all addresses of the console, and those that take the form of a command.
 func Addresses() (all, commands []string) {
-	routes := (&handler{}).routes()
+	routes := (&handler{}).listRoutes()
 	for _, address := range slices.Sorted(maps.Keys(routes)) {
 		if all = append(all, address); routes[address].isCommand {
 			commands = append(commands, address)

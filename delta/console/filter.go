@@ -11,22 +11,22 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// filterFields are the fields of addresses that choose resources.
+// filterFields are the fields of an address that choose resources.
 var filterFields = []string{"kind", "id", "namespace", "state", "tag", "label", "error", "late"}
 
-// errorsHidden refuses a search: it could find out, letter by letter, what Redact hides.
-const errorsHidden = "Errors may be hidden in this console (Redact), so they are not searched, and resources are not sorted by them."
+// errorsHiddenText refuses a search by errors: it could find, letter by letter, text that Redact hides.
+const errorsHiddenText = "This console may hide errors (Redact), so it neither searches them nor sorts by them."
 
-// filterOf is filterOf of this console.
-func (h *handler) filterOf(asked url.Values) (delta.Filter, error) {
+// allowedFilter parses a filter, and refuses one that this console does not allow.
+func (h *handler) allowedFilter(asked url.Values) (delta.Filter, error) {
 	if h.config.Redact != nil && asked.Get("error") != "" {
-		return delta.Filter{}, errors.New(errorsHidden)
+		return delta.Filter{}, errors.New(errorsHiddenText)
 	}
-	return filterOf(asked)
+	return parseFilter(asked)
 }
 
-// filterOf is the filter that the fields of an address, or of a form, ask for.
-func filterOf(asked url.Values) (filter delta.Filter, err error) {
+// parseFilter returns the filter in the fields of an address or form.
+func parseFilter(asked url.Values) (filter delta.Filter, err error) {
 	for name, field := range map[string]*[]string{"kind": &filter.Kinds, "id": &filter.ObjectIDs, "namespace": &filter.Namespaces, "tag": &filter.Tags} {
 		if value := asked.Get(name); value != "" {
 			*field = []string{value}
@@ -46,10 +46,10 @@ func filterOf(asked url.Values) (filter delta.Filter, err error) {
 	return filter, nil
 }
 
-// fieldsOf are those of them that are set.
-func fieldsOf(asked url.Values) url.Values { return chosenFields(asked, filterFields) }
+// filterValues returns the filter fields that are set.
+func filterValues(asked url.Values) url.Values { return chosenFields(asked, filterFields) }
 
-// chosenFields are those of some fields of an address that are set.
+// chosenFields returns those of the named fields that are set.
 func chosenFields(asked url.Values, names []string) url.Values {
 	fields := url.Values{}
 	for _, name := range names {
@@ -60,21 +60,21 @@ func chosenFields(asked url.Values, names []string) url.Values {
 	return fields
 }
 
-// field is one of them, for a page.
-type field struct{ Name, Value string }
+// filterField is a field of a filter, as a page shows it.
+type filterField struct{ Name, Value string }
 
-// fieldList are those that are set, in the order of the form.
-func fieldList(asked url.Values) (all []field) {
+// filterFieldList returns the filter fields that are set, in the order of the form.
+func filterFieldList(asked url.Values) (all []filterField) {
 	for _, name := range filterFields {
 		if value := asked.Get(name); value != "" {
-			all = append(all, field{name, value})
+			all = append(all, filterField{name, value})
 		}
 	}
 	return all
 }
 
-// liveEvery is how often a part of a page is loaded again that took so long to read: such pages cost the database a tenth of the time at most, with
-// the page open in one browser.
-func liveEvery(took time.Duration) string {
+// refreshTrigger returns how often a part of a page is loaded again, given the time that reading it took: with the page open in one browser, its
+// reads take at most a tenth of the time.
+func refreshTrigger(took time.Duration) string {
 	return "every " + strconv.FormatInt((2*time.Second+10*took).Milliseconds(), 10) + "ms"
 }

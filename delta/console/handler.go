@@ -18,45 +18,45 @@ import (
 var files embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"visible": visible, "when": when, "number": wording.Number[int64], "count": wording.Count[int64], "duration": wording.Duration, "interval": wording.Interval,
-	"ago": wording.When, "size": wording.Size, "kindPage": kindAddress, "shorten": shortened,
+	"visible": escapeInvisible, "when": timeText, "number": wording.Number[int64], "count": wording.Count[int64], "duration": wording.Duration, "interval": wording.Interval,
+	"ago": wording.When, "size": wording.Size, "kindPage": kindAddress, "shorten": shortenText,
 }).ParseFS(files, "page/*.html"))
 
 type handler struct {
-	client   *delta.Client
-	config   Config
-	survey   survey
-	runs     runs
-	bulkRuns bulkRuns
-	tails    atomic.Int32 // live tails that are open
+	client     *delta.Client
+	config     Config
+	survey     survey
+	informRuns informRuns
+	bulkRuns   bulkRuns
+	tails      atomic.Int32 // open live tails
 }
 
-// Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error where the configuration breaks
-// a rule.
+// Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error if the configuration is
+// invalid.
 func Handler(client *delta.Client, config Config) (http.Handler, error) {
 	config = config.WithDefaults()
 	if err := config.validate(client); err != nil {
 		return nil, err
 	}
 	config.Passwords = maps.Clone(config.Passwords)
-	return &handler{client: client, config: config, survey: survey{client: client}, runs: runs{client: client, logger: config.Logger}}, nil
+	return &handler{client: client, config: config, survey: survey{client: client}, informRuns: informRuns{client: client, logger: config.Logger}}, nil
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	protect(w.Header())
-	user, refused := h.identify(r)
+	setSecurityHeaders(w.Header())
+	user, refused := h.identifyUser(r)
 	switch refused {
 	case http.StatusUnauthorized:
 		if h.config.Passwords != nil || h.config.Token != "" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="delta console", charset="UTF-8"`)
 		}
-		h.problem(w, refused, "Say who you are: a user and a password, or a token, that this console knows are needed.")
+		h.showProblem(w, refused, "Authentication is required: a user and a password, or a token.")
 		return
 	case http.StatusForbidden:
-		h.problem(w, refused, "This console has no authentication. It answers callers of its own machine only, by the name localhost.")
+		h.showProblem(w, refused, "This console has no authentication. It answers only callers of its own machine, by the name localhost.")
 		return
 	}
-	page, known := h.routes()[r.URL.Path]
+	page, known := h.listRoutes()[r.URL.Path]
 	takes := http.MethodGet
 	if page.isCommand {
 		takes = http.MethodPost
@@ -65,48 +65,48 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case known && (r.Method == takes || r.Method == http.MethodHead && !page.isCommand):
 		page.serve(w, r, user)
 	case known || r.Method != http.MethodGet && r.Method != http.MethodHead:
-		h.problem(w, http.StatusMethodNotAllowed, "This address does not take such a request.")
+		h.showProblem(w, http.StatusMethodNotAllowed, "This address does not accept this method.")
 	default:
-		h.problem(w, http.StatusNotFound, "There is no such page.")
+		h.showProblem(w, http.StatusNotFound, "There is no such page.")
 	}
 }
 
-// route is an address of the console. It has no slash but the first: all links are relative, so that a prefix does not matter.
+// route is an address of the console. It has only one slash, the first: all links are relative, so that a prefix does not matter.
 type route struct {
 	serve func(w http.ResponseWriter, r *http.Request, user string)
-	// isCommand is for one that takes the forms of commands, and shows nothing.
+	// isCommand is set for an address that accepts the forms of commands, and has no page.
 	isCommand bool
 }
 
-// resourcesPage is the address of the list of resources, relative to all pages.
-const resourcesPage = "resources"
+// resourcesAddress is the address of the list of resources, relative to all pages.
+const resourcesAddress = "resources"
 
-func (h *handler) routes() map[string]route {
+func (h *handler) listRoutes() map[string]route {
 	return map[string]route{
-		"/":             {serve: h.overview},
-		"/kind":         {serve: h.kind},
-		"/run":          {serve: h.run},
-		"/doctor":       {serve: h.doctor},
-		"/kind-command": {serve: h.kindCommand, isCommand: true},
-		"/resources":    {serve: h.list},
-		"/resource":     {serve: h.resource},
-		"/object":       {serve: h.object},
-		"/command":      {serve: h.command, isCommand: true},
-		"/bulk":         {serve: h.bulk},
-		"/bulk-start":   {serve: h.bulkStart, isCommand: true},
-		"/bulk-run":     {serve: h.bulkProgress},
-		"/bulk-stop":    {serve: h.bulkStop, isCommand: true},
-		"/console.css":  {serve: h.style},
-		"/htmx.js":      {serve: h.script},
-		"/tail":         {serve: h.tail},
-		"/tail-events":  {serve: h.tailEvents},
-		"/tail.js":      {serve: h.tailScript},
-		"/streams":      {serve: h.streams},
-		"/commands":     {serve: h.commands},
+		"/":             {serve: h.showOverview},
+		"/kind":         {serve: h.showKind},
+		"/run":          {serve: h.showInformRun},
+		"/doctor":       {serve: h.showDoctor},
+		"/kind-command": {serve: h.handleKindCommand, isCommand: true},
+		"/resources":    {serve: h.showResources},
+		"/resource":     {serve: h.showResource},
+		"/object":       {serve: h.serveObject},
+		"/command":      {serve: h.handleCommand, isCommand: true},
+		"/bulk":         {serve: h.confirmBulkCommand},
+		"/bulk-start":   {serve: h.startBulkCommand, isCommand: true},
+		"/bulk-run":     {serve: h.showBulkRun},
+		"/bulk-stop":    {serve: h.stopBulkRun, isCommand: true},
+		"/console.css":  {serve: h.serveStylesheet},
+		"/htmx.js":      {serve: h.serveHTMX},
+		"/tail":         {serve: h.showTail},
+		"/tail-events":  {serve: h.streamTail},
+		"/tail.js":      {serve: h.serveTailScript},
+		"/streams":      {serve: h.showStreams},
+		"/commands":     {serve: h.showCommands},
 	}
 }
 
-func (h *handler) style(w http.ResponseWriter, _ *http.Request, _ string) {
+func (h *handler) serveStylesheet(w http.ResponseWriter, _ *http.Request, _ string) {
 	h.serveFile(w, "page/console.css", "text/css; charset=utf-8")
 }
 
@@ -114,23 +114,23 @@ func (h *handler) style(w http.ResponseWriter, _ *http.Request, _ string) {
 func (h *handler) serveFile(w http.ResponseWriter, name, contentType string) {
 	text, err := files.ReadFile(name)
 	if err != nil {
-		h.problem(w, http.StatusInternalServerError, err.Error())
+		h.showProblem(w, http.StatusInternalServerError, err.Error())
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
 	_, _ = w.Write(text)
 }
 
-// render makes the whole page before it writes any of it: half a page with status 200 would look like all there is.
-func (h *handler) render(w http.ResponseWriter, status int, name string, data any) {
+// renderPage renders the whole page before it writes any of it: half a page with status 200 would look complete.
+func (h *handler) renderPage(w http.ResponseWriter, status int, name string, data any) {
 	var page bytes.Buffer
 	if err := templates.ExecuteTemplate(&page, name, data); err != nil {
-		h.config.Logger.Error("delta: console: making a page", "page", name, "error", err)
-		http.Error(w, "The page cannot be made; the log says why.", http.StatusInternalServerError)
+		h.config.Logger.Error("delta: console: rendering a page", "page", name, "error", err)
+		http.Error(w, "The page cannot be rendered; the log says why.", http.StatusInternalServerError)
 		return
 	}
-	if begun, is := w.(*early); is {
-		_, _ = w.Write(begun.rest(page.Bytes())) //nolint:gosec // the template has escaped it
+	if begun, is := w.(*earlyResponse); is {
+		_, _ = w.Write(begun.cutHead(page.Bytes())) //nolint:gosec // the template has escaped it
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -138,28 +138,28 @@ func (h *handler) render(w http.ResponseWriter, status int, name string, data an
 	_, _ = page.WriteTo(w)
 }
 
-// problem answers with a sentence.
-func (h *handler) problem(w http.ResponseWriter, status int, text string) {
-	h.render(w, status, "problem.html", map[string]any{"Title": http.StatusText(status), "Text": text})
+// showProblem answers with a sentence.
+func (h *handler) showProblem(w http.ResponseWriter, status int, text string) {
+	h.renderPage(w, status, "problem.html", map[string]any{"Title": http.StatusText(status), "Text": text})
 }
 
-// failed answers with an error of the client. What the database says may name its host and role: that goes to the log.
-func (h *handler) failed(w http.ResponseWriter, r *http.Request, err error) {
+// showError answers with an error of the client. Errors of the database go to the log, because they may name its host and role.
+func (h *handler) showError(w http.ResponseWriter, r *http.Request, err error) {
 	var state *delta.StateError
 	var input *delta.InputError
 	switch {
 	case errors.Is(err, delta.ErrNotFound):
-		h.problem(w, http.StatusNotFound, "There is no such resource.")
+		h.showProblem(w, http.StatusNotFound, "There is no such resource.")
 	case errors.As(err, &state):
-		h.problem(w, http.StatusConflict, "The state of the resource does not allow it: "+state.Error())
+		h.showProblem(w, http.StatusConflict, "The state of the resource does not allow it: "+state.Error())
 	case errors.As(err, &input):
-		h.problem(w, http.StatusBadRequest, input.Error())
-	case r.Context().Err() != nil: // the browser has gone
+		h.showProblem(w, http.StatusBadRequest, input.Error())
+	case r.Context().Err() != nil: // the browser has disconnected
 	case errors.Is(err, context.DeadlineExceeded):
-		h.problem(w, http.StatusServiceUnavailable, "The database needs longer than "+h.config.ReadTimeout.String()+
-			" for it (ReadTimeout). A filter that few of many resources match reads many: name a kind and an id.")
+		h.showProblem(w, http.StatusServiceUnavailable, "The database needed longer than "+h.config.ReadTimeout.String()+
+			" (ReadTimeout). A filter that few of many resources match reads many rows: name a kind and an id.")
 	default:
 		h.config.Logger.Error("delta: console: a request failed", "path", r.URL.Path, "error", err)
-		h.problem(w, http.StatusInternalServerError, "It failed; the log of the console says why.")
+		h.showProblem(w, http.StatusInternalServerError, "The request failed; the log of the console says why.")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// historyRows is how many entries of the log a page has.
+// historyRows is how many entries of the log a page shows.
 const historyRows = 20
 
 // historyEntry is an entry of the log of changes as a page shows it.
@@ -15,50 +15,50 @@ type historyEntry struct {
 	Type                  delta.ChangeType
 	At                    *time.Time
 	Generation, SyncCount int64
-	// Error is empty where there was none; IsErrorHidden is set where Redact hides it.
+	// Error is empty if there was none; IsErrorHidden is set if Redact hides it.
 	Error         string
 	IsErrorHidden bool
-	// HasObject is set for an entry with an object, IsHidden where Redact hides that, or the one before, and IsTooLarge where they are not compared.
+	// HasObject is set for an entry with an object, IsHidden if Redact hides this object or the previous one, and IsTooLarge if they are too large to compare.
 	HasObject, IsHidden, IsTooLarge bool
 	Differences                     differenceView
 }
 
-// historyEntryOf shows an entry of the log of a resource, after Redact.
+// historyEntryOf returns an entry of the log of a resource, after Redact.
 func (h *handler) historyEntryOf(row *deltatype.ResourceRow, change *delta.Change) historyEntry {
 	at := change.At
 	entry := historyEntry{Type: change.Type, At: &at, Generation: change.Generation, SyncCount: change.SyncCount, HasObject: change.After != nil}
 	if change.Error != "" {
-		entry.Error = h.redactedChangeError(row, deltatype.AttemptError{At: at, Error: change.Error})
+		entry.Error = h.redactChangeError(row, deltatype.AttemptError{At: at, Error: change.Error})
 		entry.IsErrorHidden = entry.Error == ""
 	}
 	if !entry.HasObject {
 		return entry
 	}
-	after := h.redactedObject(row, change.After)
+	after := h.redactObject(row, change.After)
 	var before []byte
 	if change.Before != nil {
-		before = h.redactedObject(row, change.Before)
+		before = h.redactObject(row, change.Before)
 	}
 	entry.IsHidden = len(after) == 0 || (change.Before != nil && len(before) == 0)
-	entry.IsTooLarge = len(after) > mostCompared || len(before) > mostCompared
+	entry.IsTooLarge = len(after) > maxComparedBytes || len(before) > maxComparedBytes
 	if !entry.IsHidden && !entry.IsTooLarge {
 		entry.Differences = differenceViewOf(before, after)
 	}
 	return entry
 }
 
-// redactedObject is another version of the object of a row as it may be shown; empty where it is hidden. Redact is given the row with that version.
-func (h *handler) redactedObject(row *deltatype.ResourceRow, object []byte) []byte {
+// redactObject returns another version of a row's object after Redact, which gets the row with that version; empty if it is hidden.
+func (h *handler) redactObject(row *deltatype.ResourceRow, object []byte) []byte {
 	version := *row
 	version.EncodedObject = object
-	return h.redacted(&version).EncodedObject
+	return h.redactRow(&version).EncodedObject
 }
 
-// redactedChangeError is the text of an error that the row of a resource may not have any more, as it may be shown; empty where it is hidden.
-func (h *handler) redactedChangeError(row *deltatype.ResourceRow, err deltatype.AttemptError) string {
+// redactChangeError returns the text of an error from the log of changes after Redact, which gets the row with that error; empty if it is hidden.
+func (h *handler) redactChangeError(row *deltatype.ResourceRow, err deltatype.AttemptError) string {
 	failed := *row
 	failed.Errors = []deltatype.AttemptError{err}
-	if shown := h.redacted(&failed).Errors; len(shown) > 0 {
+	if shown := h.redactRow(&failed).Errors; len(shown) > 0 {
 		return shown[0].Error
 	}
 	return ""

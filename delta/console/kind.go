@@ -14,33 +14,33 @@ import (
 )
 
 const (
-	// groupsWait is how long a page waits for the groups of errors, and groupsAsked how many it shows where Redact hides
-	// errors: each is read by itself then.
-	groupsWait  = 2 * time.Second
-	groupsShown = 10
-	// passesShown is how many passes of the informer a page has.
+	// groupsTimeout is how long a page waits for the groups of errors, and groupsShown how many it shows if Redact is set: each group then costs one
+	// read of a resource.
+	groupsTimeout = 2 * time.Second
+	groupsShown   = 10
+	// passesShown is how many passes of the informer a page shows.
 	passesShown = 30
 )
 
-// spans are the times that the charts of a kind can show, by hours, and their steps.
-var spans = []span{{1, time.Minute}, {6, 5 * time.Minute}, {24, 20 * time.Minute}, {48, 40 * time.Minute}}
+// chartSpans are the spans that the charts of a kind can show, with the step of each.
+var chartSpans = []chartSpan{{1, time.Minute}, {6, 5 * time.Minute}, {24, 20 * time.Minute}, {48, 40 * time.Minute}}
 
-type span struct {
+type chartSpan struct {
 	hours int
 	step  time.Duration
 }
 
-// spanFor is the one that a request asks for, and the second otherwise.
-func spanFor(r *http.Request) span {
-	at := slices.IndexFunc(spans, func(s span) bool { return strconv.Itoa(s.hours) == r.URL.Query().Get("hours") })
+// requestedSpan returns the span in the address, or else the second one.
+func requestedSpan(r *http.Request) chartSpan {
+	at := slices.IndexFunc(chartSpans, func(s chartSpan) bool { return strconv.Itoa(s.hours) == r.URL.Query().Get("hours") })
 	if at < 0 {
-		return spans[1]
+		return chartSpans[1]
 	}
-	return spans[at]
+	return chartSpans[at]
 }
 
-// kind shows one kind.
-func (h *handler) kind(w http.ResponseWriter, r *http.Request, user string) {
+// showKind shows one kind.
+func (h *handler) showKind(w http.ResponseWriter, r *http.Request, user string) {
 	name := r.URL.Query().Get("kind")
 	f, w := h.surveyFor(w, r, name)
 	if f == nil {
@@ -48,114 +48,114 @@ func (h *handler) kind(w http.ResponseWriter, r *http.Request, user string) {
 	}
 	at := slices.IndexFunc(f.Kinds, func(k delta.KindStatus) bool { return k.Kind == name })
 	if at < 0 {
-		h.problem(w, http.StatusNotFound, "There is no such kind: no client was started with it, and it has no resources.")
+		h.showProblem(w, http.StatusNotFound, "There is no such kind: no client was started with it, and it has no resources.")
 		return
 	}
-	asked := spanFor(r)
+	asked := requestedSpan(r)
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
-	p := &page{h: h, w: w, r: r, user: user, back: "kind"}
+	p := &commandPage{h: h, w: w, r: r, user: user, back: "kind"}
 	k := &f.Kinds[at]
 	shown := kindPage{
-		surveyed: surveyedOf(f, user), kindLine: lineOf(k, f), Items: p.attention(f, func(kind string) bool { return kind == name }),
+		surveyed: surveyedOf(f, user), kindLine: kindLineOf(k, f), Items: p.attentionItems(f, func(kind string) bool { return kind == name }),
 		Hours: asked.hours, Shard: r.URL.Query().Get("shard"), Now: f.At,
 	}
-	for _, s := range spans {
+	for _, s := range chartSpans {
 		shown.Spans = append(shown.Spans, s.hours)
 	}
-	for _, s := range series {
+	for _, s := range outcomeSeries {
 		shown.Series = append(shown.Series, [2]string{s.class, s.name})
 	}
 	shown.Buttons, shown.InformerButtons = p.kindButtons(k, f.Temporal)
 	for i := range k.Shards {
-		shown.Shards = append(shown.Shards, p.shardOf(&k.Shards[i], f.At))
+		shown.Shards = append(shown.Shards, p.shardLineOf(&k.Shards[i], f.At))
 	}
 	if err := h.readCharts(ctx, &shown, name, asked); err != nil {
-		h.failed(w, r, err)
+		h.showError(w, r, err)
 		return
 	}
 	passes, err := h.client.InformPasses(ctx, name, shown.Shard, passesShown)
 	if err != nil {
-		h.failed(w, r, err)
+		h.showError(w, r, err)
 		return
 	}
 	for i := range passes {
-		shown.Passes = append(shown.Passes, passOf(&passes[i]))
+		shown.Passes = append(shown.Passes, passLineOf(&passes[i]))
 	}
-	shown.Groups, shown.GroupsText = h.errorGroups(ctx, name)
+	shown.Groups, shown.GroupsText = h.readErrorGroups(ctx, name)
 	settings, err := h.client.KindSettings(name)
 	if err != nil && !errors.Is(err, delta.ErrNotFound) {
-		h.failed(w, r, err)
+		h.showError(w, r, err)
 		return
 	}
 	shown.Settings = settings
-	for _, run := range h.runs.ofKind(name) {
-		if step, _ := run.now(); !step.Ended {
+	for _, run := range h.informRuns.ofKind(name) {
+		if step, _ := run.currentStep(); !step.Ended {
 			shown.Runs = append(shown.Runs, "run?id="+run.id)
 		}
 	}
-	h.render(w, http.StatusOK, "kind.html", shown)
+	h.renderPage(w, http.StatusOK, "kind.html", shown)
 }
 
 type kindPage struct {
 	surveyed
 	kindLine
-	Items []item
+	Items []attentionItem
 	// Buttons are for the kind, InformerButtons for its informer.
 	Buttons, InformerButtons []button
-	// Hours is the span of the charts, Spans those that there are.
+	// Hours is the span of the charts, Spans are all that can be chosen.
 	Hours int
 	Spans []int
-	// Series are the classes and the names of what the chart of attempts shows.
+	// Series are the CSS classes and names of the series in the chart of attempts.
 	Series              [][2]string
 	Attempts, Durations chart
 	Rows                []stepRow
 	Groups              []errorGroup
-	// GroupsText describes the resources that Groups were made of, or why they are missing.
+	// GroupsText describes the resources that were grouped, or why groups are missing.
 	GroupsText string
 	Shards     []shardLine
-	// Shard is that of which the passes are; empty for all.
+	// Shard is the shard whose passes are shown; empty for all.
 	Shard  string
 	Passes []passLine
-	// Runs are the pages of runs that were asked for here and go on.
+	// Runs are the addresses of running informer runs that this process started.
 	Runs     []string
 	Settings []delta.Setting
 	Now      time.Time
 }
 
-// kindButtons are those for a kind, and those for its informer.
-func (p *page) kindButtons(k *delta.KindStatus, temporal *delta.TemporalStatus) (ofKind, ofInformer []button) {
+// kindButtons returns the buttons for a kind, and those for its informer.
+func (p *commandPage) kindButtons(k *delta.KindStatus, temporal *delta.TemporalStatus) (ofKind, ofInformer []button) {
 	if k.Paused || k.SnoozedUntil != nil {
-		ofKind = append(ofKind, resumeKind(k.Kind))
+		ofKind = append(ofKind, resumeKindButton(k.Kind))
 	}
 	if !k.Paused {
-		ofKind = append(ofKind, pauseKind(k.Kind))
+		ofKind = append(ofKind, pauseKindButton(k.Kind))
 	}
 	if isInformerKnown(k) {
-		ofInformer = append(ofInformer, runInformer(k.Kind))
+		ofInformer = append(ofInformer, runInformerButton(k.Kind))
 		if k.FullListingInterval > 0 {
-			ofInformer = append(ofInformer, runFullListing(k.Kind))
+			ofInformer = append(ofInformer, listAllButton(k.Kind))
 		}
 		if isInformerPaused(k, temporal) {
-			ofInformer = append(ofInformer, resumeInformer(k.Kind))
+			ofInformer = append(ofInformer, resumeInformerButton(k.Kind))
 		} else {
-			ofInformer = append(ofInformer, pauseInformer(k.Kind))
+			ofInformer = append(ofInformer, pauseInformerButton(k.Kind))
 		}
 	}
-	return p.offer(ofKind...), p.offer(ofInformer...)
+	return p.offerButtons(ofKind...), p.offerButtons(ofInformer...)
 }
 
-// readCharts reads what became of attempts.
-func (h *handler) readCharts(ctx context.Context, shown *kindPage, kind string, asked span) error {
-	// The step that goes on is the last.
+// readCharts reads the outcomes of attempts.
+func (h *handler) readCharts(ctx context.Context, shown *kindPage, kind string, asked chartSpan) error {
+	// The current step is the last one.
 	long := time.Duration(asked.hours) * time.Hour
 	from := time.Now().UTC().Truncate(asked.step).Add(asked.step - long)
 	figures, err := h.client.FigureSteps(ctx, kind, from, asked.step)
 	if err != nil {
 		return err
 	}
-	all := arrange(figures, from, asked.step, int(long/asked.step))
-	shown.Attempts, shown.Durations, shown.Rows = all.attempts(), all.durations(), all.rows()
+	all := arrangeFigures(figures, from, asked.step, int(long/asked.step))
+	shown.Attempts, shown.Durations, shown.Rows = all.attemptChart(), all.durationChart(), all.tableRows()
 	return nil
 }
 
@@ -168,33 +168,33 @@ type errorGroup struct {
 
 type exampleLine struct{ ID, Address string }
 
-// errorGroups groups errors. Its text describes the resources that they are of, or why that cannot be said in time.
-func (h *handler) errorGroups(ctx context.Context, kind string) (groups []errorGroup, text string) {
-	waiting, cancel := context.WithTimeout(ctx, groupsWait)
+// readErrorGroups groups errors. text describes the grouped resources, or why the groups are missing.
+func (h *handler) readErrorGroups(ctx context.Context, kind string) (groups []errorGroup, text string) {
+	waiting, cancel := context.WithTimeout(ctx, groupsTimeout)
 	defer cancel()
 	found, read, err := h.client.ErrorGroups(waiting, kind)
 	switch {
 	case err != nil && waiting.Err() != nil:
-		return nil, "Grouping them takes longer than " + groupsWait.String() + ". See the resources that are degraded."
+		return nil, "Grouping errors takes longer than " + groupsTimeout.String() + ". See the degraded resources."
 	case err != nil:
 		h.config.Logger.Error("delta: console: grouping errors", "kind", kind, "error", err)
-		return nil, "They could not be read; the log of the console says why."
+		return nil, "Errors could not be read; the log of the console says why."
 	case len(found) == 0:
-		return nil, "No resource is degraded, or waits to be tried again."
+		return nil, "No resource is degraded or waits for a retry."
 	}
-	text = "Of " + wording.Count(read, "resource") + " that are degraded or wait to be tried again."
+	text = "Of " + wording.Count(read, "resource") + " that are degraded or wait for a retry."
 	if read == delta.MaxErrorsGrouped {
-		text = "Of the first " + wording.Count(read, "resource") + " that were found degraded, or waiting to be tried again."
+		text = "Of the first " + wording.Count(read, "resource") + " found that are degraded or wait for a retry."
 	}
 	for i := range found {
 		group := errorGroup{Text: found[i].Pattern, Count: wording.Count(found[i].Count, "resource"), LastAt: &found[i].LastAt}
 		if n := found[i].Degraded; n > 0 && n < found[i].Count {
 			group.Count += ", " + wording.Number(n) + " of them degraded"
 		} else if n == 0 {
-			group.Count += ", to be tried again"
+			group.Count += ", waiting for a retry"
 		}
 		for _, id := range found[i].ObjectIDs {
-			group.Examples = append(group.Examples, exampleLine{id, addressOf(kind, id)})
+			group.Examples = append(group.Examples, exampleLine{id, resourceAddress(kind, id)})
 		}
 		if h.config.Redact != nil {
 			if i == groupsShown {
@@ -207,16 +207,16 @@ func (h *handler) errorGroups(ctx context.Context, kind string) (groups []errorG
 	return groups, text
 }
 
-// redactedError is the latest error of a resource as it may be shown: Redact knows rows, and not groups.
+// redactedError returns the latest error of a resource after Redact, which works on rows, not on groups.
 func (h *handler) redactedError(ctx context.Context, kind, id string) string {
 	row, err := h.client.Get(ctx, kind, id)
 	if err != nil {
 		return "It could not be read."
 	}
-	if row = h.redacted(row); len(row.Errors) == 0 {
+	if row = h.redactRow(row); len(row.Errors) == 0 {
 		return "It is hidden."
 	}
-	return shortened(row.Errors[len(row.Errors)-1].Error)
+	return shortenText(row.Errors[len(row.Errors)-1].Error)
 }
 
 // shardLine is a shard of a kind.
@@ -226,26 +226,26 @@ type shardLine struct {
 	Buttons                 []button
 }
 
-func (p *page) shardOf(s *delta.ShardStatus, now time.Time) shardLine {
-	line := shardLine{ShardStatus: s, State: "runs", LastSuccess: agoOf(s.LastSuccess, now), Lag: "–"}
+func (p *commandPage) shardLineOf(s *delta.ShardStatus, now time.Time) shardLine {
+	line := shardLine{ShardStatus: s, State: "runs", LastSuccess: agoText(s.LastSuccess, now), Lag: "–"}
 	if s.Lag > 0 {
 		line.Lag = wording.Duration(s.Lag)
 	}
 	kind := p.r.URL.Query().Get("kind")
-	toggle := pauseShard(kind, s.Shard)
+	toggle := pauseShardButton(kind, s.Shard)
 	switch {
 	case s.GoneSince != nil:
 		line.State = "gone since " + s.GoneSince.Format(time.RFC3339)
 	case s.Paused:
-		line.State, toggle = "paused", resumeShard(kind, s.Shard)
+		line.State, toggle = "paused", resumeShardButton(kind, s.Shard)
 	case s.Error != "":
 		line.State = "its latest pass failed"
 	}
 	if s.GoneSince == nil {
-		line.Buttons = p.offer(toggle)
+		line.Buttons = p.offerButtons(toggle)
 	}
 	if s.Withheld != nil && s.Withheld.Decision == "" {
-		line.Buttons = append(line.Buttons, p.offer(decide(s.Withheld)...)...)
+		line.Buttons = append(line.Buttons, p.offerButtons(decisionButtons(s.Withheld)...)...)
 	}
 	return line
 }
@@ -254,19 +254,19 @@ func (p *page) shardOf(s *delta.ShardStatus, now time.Time) shardLine {
 type passLine struct {
 	*delta.InformPass
 	Began *time.Time
-	// By is the trigger that started it, Rare has the counts that are seldom above 0; empty where there are none.
+	// By is the trigger that started the pass, Rare the counts that are seldom above 0; empty if there are none.
 	By, Took, Rare string
-	// ShardAddress is the page with the passes of its shard; empty where it has none.
+	// ShardAddress is the page with the passes of the same shard; empty if the pass has none.
 	ShardAddress string
 }
 
-func passOf(p *delta.InformPass) passLine {
+func passLineOf(p *delta.InformPass) passLine {
 	line := passLine{InformPass: p, Began: &p.StartedAt, By: p.Trigger, Took: "runs, or its worker was lost"}
 	if p.FullListing {
 		line.By += ", all"
 	}
 	if p.EndedAt != nil {
-		line.Took = took(p.EndedAt.Sub(p.StartedAt))
+		line.Took = durationText(p.EndedAt.Sub(p.StartedAt))
 	}
 	if p.Shard != "" {
 		line.ShardAddress = kindAddress(p.Kind) + "&shard=" + url.QueryEscape(p.Shard)

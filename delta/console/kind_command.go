@@ -12,17 +12,17 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// button is one of a command for a kind, an informer, a shard or a namespace.
+// button gives a command for a kind, an informer, a shard or a namespace.
 type button struct {
 	Command Command
-	// Text is on the button. Warning is shown before it, when it is asked for; empty for a button that is shown at once.
+	// Text is the label. Warning is shown before the button can be pressed; a button without one is shown at once.
 	Text, Warning string
-	// Back is the page to go on to, and Token that of the browser's forms.
+	// Back names the page to return to, and Token is the token of the browser's forms.
 	Back, Token string
 }
 
-// page has what all pages with such buttons need.
-type page struct {
+// commandPage has what all pages with command buttons need.
+type commandPage struct {
 	h     *handler
 	w     http.ResponseWriter
 	r     *http.Request
@@ -31,11 +31,11 @@ type page struct {
 	token string
 }
 
-// offer returns the buttons that the user may use.
-func (p *page) offer(all ...button) (allowed []button) {
+// offerButtons returns the buttons that the user may use.
+func (p *commandPage) offerButtons(all ...button) (allowed []button) {
 	for _, b := range all {
 		b.Command.User = p.user
-		if !p.h.mayDo(p.r, b.Command) {
+		if !p.h.isAuthorized(p.r, b.Command) {
 			continue
 		}
 		if p.token == "" {
@@ -49,44 +49,44 @@ func (p *page) offer(all ...button) (allowed []button) {
 
 // Buttons of commands.
 
-func resumeKind(kind string) button {
+func resumeKindButton(kind string) button {
 	return button{Command: Command{Name: CommandResumeKind, Kind: kind}, Text: "Resume " + kind}
 }
 
-func pauseKind(kind string) button {
+func pauseKindButton(kind string) button {
 	return button{Command: Command{Name: CommandPauseKind, Kind: kind}, Text: "Pause " + kind}
 }
 
-func resumeInformer(kind string) button {
+func resumeInformerButton(kind string) button {
 	return button{Command: Command{Name: CommandResumeInformer, Kind: kind}, Text: "Resume the informer of " + kind}
 }
 
-func pauseInformer(kind string) button {
+func pauseInformerButton(kind string) button {
 	return button{Command: Command{Name: CommandPauseInformer, Kind: kind}, Text: "Pause the informer of " + kind}
 }
 
-func runInformer(kind string) button {
+func runInformerButton(kind string) button {
 	return button{Command: Command{Name: CommandInform, Kind: kind}, Text: "Run the informer of " + kind + " now"}
 }
 
-func runFullListing(kind string) button {
+func listAllButton(kind string) button {
 	return button{Command: Command{Name: CommandInformAll, Kind: kind}, Text: "List all of " + kind + " now"}
 }
 
-func resumeShard(kind, shard string) button {
+func resumeShardButton(kind, shard string) button {
 	return button{Command: Command{Name: CommandResumeShard, Kind: kind, Shard: shard}, Text: "Resume shard " + shard}
 }
 
-func pauseShard(kind, shard string) button {
+func pauseShardButton(kind, shard string) button {
 	return button{Command: Command{Name: CommandPauseShard, Kind: kind, Shard: shard}, Text: "Pause shard " + shard}
 }
 
-func resumeNamespace(namespace string) button {
+func resumeNamespaceButton(namespace string) button {
 	return button{Command: Command{Name: CommandResumeNamespace, Namespace: namespace}, Text: "End the snooze of " + namespace}
 }
 
-// decide are the buttons of a deletion of which nobody has decided.
-func decide(w *delta.Withheld) []button {
+// decisionButtons returns the buttons for a withheld deletion that is not decided yet.
+func decisionButtons(w *delta.Withheld) []button {
 	n := strconv.FormatInt(w.Missing, 10)
 	of := Command{Kind: w.Kind, Shard: w.Shard, Missing: w.Missing}
 	approve, dismiss := of, of
@@ -97,9 +97,9 @@ func decide(w *delta.Withheld) []button {
 	}
 }
 
-// kindCommand carries out what a form asks for, and sends the browser on.
-func (h *handler) kindCommand(w http.ResponseWriter, r *http.Request, user string) {
-	r.Body = http.MaxBytesReader(w, r.Body, mostFormBytes)
+// handleKindCommand executes the command of a form, and redirects the browser.
+func (h *handler) handleKindCommand(w http.ResponseWriter, r *http.Request, user string) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	c := Command{
 		Name: CommandName(r.PostFormValue("command")), User: user, Kind: r.PostFormValue("kind"), Shard: r.PostFormValue("shard"),
 		Namespace: r.PostFormValue("namespace"),
@@ -110,13 +110,13 @@ func (h *handler) kindCommand(w http.ResponseWriter, r *http.Request, user strin
 	log := h.config.Logger.With("command", string(c.Name), "kind", c.Kind, "shard", c.Shard, "namespace", c.Namespace, "missing", c.Missing,
 		"user", user, "remote", r.RemoteAddr)
 	do, known := h.kindCommands(c, log)[c.Name]
-	h.carryOut(w, r, c, known && isNumber, log, h.commandFailed, func(ctx context.Context) (next string, done []any, err error) {
+	h.executeCommand(w, r, c, known && isNumber, log, h.showCommandError, func(ctx context.Context) (next string, done []any, err error) {
 		next, err = do(ctx)
 		return cmp.Or(next, backAddress(r.PostFormValue("back"), c.Kind)), nil, err
 	})
 }
 
-// kindCommands do what commands say. They return the page to go on to; empty for the one where the form was.
+// kindCommands returns a function for each command. It returns the page to show next, or empty for the page with the form.
 func (h *handler) kindCommands(c Command, log *slog.Logger) map[CommandName]func(context.Context) (string, error) {
 	plain := func(do func(context.Context) error) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) { return "", do(ctx) }
@@ -129,7 +129,7 @@ func (h *handler) kindCommands(c Command, log *slog.Logger) map[CommandName]func
 	}
 	inform := func(all bool) func(context.Context) (string, error) {
 		return func(context.Context) (string, error) {
-			run, err := h.runs.start(c.Kind, all, log)
+			run, err := h.informRuns.start(c.Kind, all, log)
 			if err != nil {
 				return "", err
 			}
@@ -152,21 +152,21 @@ func (h *handler) kindCommands(c Command, log *slog.Logger) map[CommandName]func
 	}
 }
 
-// commandFailed answers with the error of a command for a kind.
-func (h *handler) commandFailed(w http.ResponseWriter, r *http.Request, err error) {
+// showCommandError answers with the error of a command for a kind.
+func (h *handler) showCommandError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, delta.ErrNotWithheld):
-		h.problem(w, http.StatusConflict, "The deletion is no longer withheld, or it is of more resources by now. Look at it again.")
+		h.showProblem(w, http.StatusConflict, "The deletion is no longer withheld, or it has grown by now. Look at it again.")
 	case errors.Is(err, delta.ErrNotFound):
-		h.problem(w, http.StatusNotFound, "There is no such kind, shard or namespace.")
+		h.showProblem(w, http.StatusNotFound, "There is no such kind, shard or namespace.")
 	case errors.Is(err, context.DeadlineExceeded):
-		h.problem(w, http.StatusServiceUnavailable, "It was not done within "+commandTimeout.String()+". Perhaps it is done later: look at the page again.")
+		h.showProblem(w, http.StatusServiceUnavailable, "It was not done within "+commandTimeout.String()+". It may still be done later: look at the page again.")
 	default:
-		h.failed(w, r, err)
+		h.showError(w, r, err)
 	}
 }
 
-// backAddress is the page where a form was.
+// backAddress returns the address of the page with the form.
 func backAddress(back, kind string) string {
 	switch {
 	case back == "doctor":
@@ -177,7 +177,7 @@ func backAddress(back, kind string) string {
 	return "./"
 }
 
-// kindAddress is the page of a kind, relative to all pages.
+// kindAddress returns the address of the page of a kind, relative to all pages.
 func kindAddress(kind string) string {
 	return "kind?" + url.Values{"kind": {kind}}.Encode()
 }

@@ -19,8 +19,8 @@ import (
 
 const listedIDs = "return [...document.querySelectorAll('.resources li code')].map(c => c.innerText.replace('thing/', '')).join()"
 
-// fill sets fields of the form of the list, and sends it.
-func fill(b *browsertest.Browser, fields ...string) {
+// submitFilter sets fields of the filter form of the list, and submits it.
+func submitFilter(b *browsertest.Browser, fields ...string) {
 	script := "const f = document.querySelector('form.filter'); "
 	for i := 0; i < len(fields); i += 2 {
 		script += fmt.Sprintf("{ const e = f.elements[%q]; if (e.type === 'checkbox') e.checked = true; else e.value = %q; } ", fields[i], fields[i+1])
@@ -28,13 +28,13 @@ func fill(b *browsertest.Browser, fields ...string) {
 	b.Execute(script + "f.querySelector('button').click()")
 }
 
-// A person finds what fails with a text, and what is late, sees the error and since when it is due, and gives a command to these only. No client runs, so nothing but the
-// command changes the rows.
+// A person finds resources by a text in their error, and late ones, and gives a command to these only. The list shows the error, or the due time.
+// No client runs, so only the command changes rows.
 func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	client := newClient(t, env, &things{})
+	client := newClient(t, env, &thingController{})
 	_, err := env.Pool.Exec(t.Context(), `
 		INSERT INTO delta_resource (kind, object_id, namespace, state, attempt, max_attempts, hash, object, generation_at, due_at, dispatch_at, errors)
 		SELECT 'thing', id, 'default', state::delta_resource_state, 1, 10, '', '{}', now() - changed * interval '1 hour', now() + due * interval '1 hour', now(),
@@ -42,13 +42,13 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 		FROM (VALUES ('a', 'degraded', 1, 5, 'quota: 100% used'), ('b', 'failed', 2, 2, 'user_id: ' || $1), ('c', 'failed', 3, 1, 'a timeout'), ('d', 'degraded', 4, 3, 'user_id: ' || $1),
 			('e', 'synced', 5, -2, ''), ('f', 'scheduled', 6, -3, ''), ('g', 'synced', 7, 1, 'user_id, before it was synced')) v (id, state, changed, due, error)`, hostile)
 	require.NoError(t, err)
-	address := serve(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
+	address := serveConsole(t, client, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler)})
 
 	open := func(fields ...string) {
 		t.Helper()
 		b.Open(address + "resources")
 		b.Shows("7 resources match.")
-		fill(b, fields...)
+		submitFilter(b, fields...)
 	}
 	for text, want := range map[string]string{"user_id": "b,d", "%": "a", "_": "b,d", hostile: "b,d"} {
 		open("error", text)
@@ -76,7 +76,7 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	} {
 		b.Open(address + "resources?error=" + url.QueryEscape("t") + "&sort=" + order.name)
 		b.Shows("match")
-		// All but b and d have a t in their latest error, and these have one in that of the hostile text.
+		// Each latest error of a to d has a t; that of b and d has it in the hostile text.
 		require.Equal(t, order.want, b.Execute(listedIDs), order.name)
 		require.Equal(t, order.name, b.Execute("return document.querySelector('form.filter').elements.sort.value"))
 	}
@@ -90,10 +90,10 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	if *screenshots {
 		b.Picture(os.TempDir() + "/console-list-error.png")
 	}
-	pictures(b, "console-list-changed")
-	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a telephone has to scroll sideways")
+	takePictures(b, "console-list-changed")
+	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a phone has to scroll sideways")
 
-	// A command is for what the list shows.
+	// A bulk command applies to the resources that the list shows.
 	open("error", "user_id", "state", "failed")
 	b.Shows("1 resource matches.")
 	require.Equal(t, "retry-all…,delete-all…", b.Execute("return [...document.querySelectorAll('.button')].map(a => a.innerText).join()"))
@@ -110,8 +110,8 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	b.Open(address + "bulk?command=delete-all&late=yes")
 	b.Shows("2 resources\n")
 
-	// What Redact hides cannot be found out by searching it.
-	hidden := serve(t, client, console.Config{Redact: func(row *deltatype.ResourceRow) { row.Errors = nil }})
+	// A search cannot reveal errors that Redact hides.
+	hidden := serveConsole(t, client, console.Config{Redact: func(row *deltatype.ResourceRow) { row.Errors = nil }})
 	b.Open(hidden + "resources?state=degraded")
 	b.Shows("2 resources match.")
 	require.Nil(t, b.Execute("return document.querySelector('form.filter').elements.error ?? null"))
@@ -119,17 +119,17 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 		"resources?error=user": 400, "resources?state=degraded&sort=error": 400, "resources?state=degraded&sort=changed": 200, "resources?sort=name": 400,
 		"resources?cursor=x": 400, "bulk?command=retry-all&error=user": 400,
 	} {
-		got, _ := send(t, http.MethodGet, hidden+path, "", nil)
+		got, _ := sendRequest(t, http.MethodGet, hidden+path, "", nil)
 		require.Equal(t, status, got, path)
 	}
 }
 
-// Pages go on from the place where the last one ended, both ways, though rows before it have changed; and of many the page says about how many there are.
+// Pages continue where the last one ended, in both directions, even if earlier rows have changed. For many matches the page shows an estimate.
 func TestAListIsPagedBothWays(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	client := newClient(t, env, &things{})
+	client := newClient(t, env, &thingController{})
 	const rows, failing, page = 40_000, 120, 50
 	_, err := env.Pool.Exec(t.Context(), `
 		INSERT INTO delta_resource (kind, object_id, namespace, state, attempt, max_attempts, hash, object, errors)
@@ -147,10 +147,10 @@ func TestAListIsPagedBothWays(t *testing.T) {
 			}
 		}
 	}
-	address := serve(t, client, console.Config{})
+	address := serveConsole(t, client, console.Config{})
 	b.Open(address + "resources")
 	b.Shows("About ")
-	b.Shows(" resources match: an estimate of the database, which has not counted them.")
+	b.Shows(" resources match, by an estimate of the database.")
 	b.Open(address + "resources?state=degraded&sort=error")
 	b.Shows("120 resources match.")
 	links := "return ['first', 'previous', 'next'].filter(id => document.getElementById(id)).join()"

@@ -18,34 +18,34 @@ type surveyed struct {
 	Took string
 }
 
-func surveyedOf(f *found, user string) surveyed {
-	return surveyed{User: user, At: &f.At, Took: took(f.took)}
+func surveyedOf(f *surveyResult, user string) surveyed {
+	return surveyed{User: user, At: &f.At, Took: durationText(f.took)}
 }
 
-// surveyFor returns the survey for a page with a title, and the writer for it; nil where it has answered that there is none yet.
-func (h *handler) surveyFor(w http.ResponseWriter, r *http.Request, title string) (*found, http.ResponseWriter) {
+// surveyFor returns the survey for a page with a title, and the writer for the page. It returns nil if there is no survey yet; then it has answered.
+func (h *handler) surveyFor(w http.ResponseWriter, r *http.Request, title string) (*surveyResult, http.ResponseWriter) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
-	f, w, err := readForPage(h, w, r, title, func() (*found, error) { return h.survey.get(ctx) })
+	f, w, err := readForPage(h, w, r, title, func() (*surveyResult, error) { return h.survey.awaitResult(ctx) })
 	if err == nil {
 		return f, w
 	}
 	if r.Context().Err() == nil {
-		h.problem(w, http.StatusServiceUnavailable, "The installation is being looked at for the first time, which takes longer than "+h.config.ReadTimeout.String()+
-			" (ReadTimeout). It goes on: load the page again in a moment.")
+		h.showProblem(w, http.StatusServiceUnavailable, "The first survey of the installation takes longer than "+h.config.ReadTimeout.String()+
+			" (ReadTimeout). It continues: load the page again in a moment.")
 	}
 	return nil, w
 }
 
-// overview shows what needs attention, and how each kind stands.
-func (h *handler) overview(w http.ResponseWriter, r *http.Request, user string) {
+// showOverview shows what needs attention, and the state of each kind.
+func (h *handler) showOverview(w http.ResponseWriter, r *http.Request, user string) {
 	f, w := h.surveyFor(w, r, "Overview")
 	if f == nil {
 		return
 	}
-	p := &page{h: h, w: w, r: r, user: user, back: "overview"}
+	p := &commandPage{h: h, w: w, r: r, user: user, back: "overview"}
 	shown := overviewPage{
-		surveyed: surveyedOf(f, user), Items: p.attention(f, func(string) bool { return true }), HasNoTemporal: f.Temporal == nil, HasNoFigures: f.figuresError != nil,
+		surveyed: surveyedOf(f, user), Items: p.attentionItems(f, func(string) bool { return true }), HasNoTemporal: f.Temporal == nil, HasNoFigures: f.figuresError != nil,
 	}
 	for _, check := range f.Checks {
 		if check.State == delta.CheckOK {
@@ -53,15 +53,15 @@ func (h *handler) overview(w http.ResponseWriter, r *http.Request, user string) 
 		}
 	}
 	for i := range f.Kinds {
-		shown.Kinds = append(shown.Kinds, lineOf(&f.Kinds[i], f))
+		shown.Kinds = append(shown.Kinds, kindLineOf(&f.Kinds[i], f))
 	}
-	h.render(w, http.StatusOK, "overview.html", shown)
+	h.renderPage(w, http.StatusOK, "overview.html", shown)
 }
 
 type overviewPage struct {
 	surveyed
-	Items []item
-	// Good is how many checks have found nothing.
+	Items []attentionItem
+	// Good is how many checks found nothing wrong.
 	Good                        int
 	Kinds                       []kindLine
 	HasNoTemporal, HasNoFigures bool
@@ -70,27 +70,27 @@ type overviewPage struct {
 // kindLine is a kind in the overview.
 type kindLine struct {
 	*delta.KindStatus
-	// Total is how many resources it has, in words.
+	// Total is how many resources the kind has, in words.
 	Total  string
 	States []stateCount
-	// Rate and P95 are of the last hour, Failed the share of attempts that did not succeed; empty where there was none.
+	// Rate, Failed (the share of attempts that did not succeed) and P95 are of the last hour; empty if no attempt ended.
 	Rate, Failed, P95 string
 	Chart             chart
-	// Every is how often the informer runs, NextRun when it does next, and Workers how many poll: "?" where Temporal did not say.
+	// Every is how often the informer runs, NextRun its next run, and Workers how many poll: "?" if Temporal did not answer.
 	Every, LastSuccess, NextRun, Workers string
 	IsInformerPaused                     bool
 }
 
-// numberOf writes how many resources of a kind there are of a sort: an estimate as such.
-func numberOf(k *delta.KindStatus, n int64) string {
+// countText returns a number of resources of a kind, marked as an estimate if it is one.
+func countText(k *delta.KindStatus, n int64) string {
 	if k.IsEstimated {
 		return wording.Estimate(n)
 	}
 	return wording.Number(n)
 }
 
-// agoOf is how long ago something was; "never" where it was not.
-func agoOf(t *time.Time, now time.Time) string {
+// agoText returns how long ago a time was, or "never" for nil.
+func agoText(t *time.Time, now time.Time) string {
 	if t == nil {
 		return "never"
 	}
@@ -102,16 +102,16 @@ type stateCount struct {
 	Count, Address string
 }
 
-func lineOf(k *delta.KindStatus, f *found) kindLine {
+func kindLineOf(k *delta.KindStatus, f *surveyResult) kindLine {
 	now := f.At
 	line := kindLine{
-		KindStatus: k, Total: numberOf(k, total(k)), Every: everyOf(k), LastSuccess: agoOf(k.LastSuccess, now), NextRun: "?", Workers: "?",
+		KindStatus: k, Total: countText(k, countResources(k)), Every: intervalText(k), LastSuccess: agoText(k.LastSuccess, now), NextRun: "?", Workers: "?",
 		IsInformerPaused: isInformerPaused(k, f.Temporal),
-		Chart:            arrange(f.steps[k.Kind], f.from, overviewStep, int(overviewSpan/overviewStep)).attempts(),
+		Chart:            arrangeFigures(f.steps[k.Kind], f.from, overviewStep, int(overviewSpan/overviewStep)).attemptChart(),
 	}
 	for _, state := range deltatype.ResourceStates() {
 		if n := k.Counts[state]; n > 0 {
-			line.States = append(line.States, stateCount{state, numberOf(k, n), listAddress(k.Kind, state)})
+			line.States = append(line.States, stateCount{state, countText(k, n), listAddress(k.Kind, state)})
 		}
 	}
 	if hour, ok := f.hour[k.Kind]; ok {
@@ -131,7 +131,7 @@ func lineOf(k *delta.KindStatus, f *found) kindLine {
 	return line
 }
 
-// rateOf is how many attempts ended in a minute, which share of them failed, and how long 95 of 100 calls took at most.
+// rateOf returns how many attempts ended a minute, the share of them that failed, and how long 95 of 100 calls took at most.
 func rateOf(f *delta.Figure, span time.Duration) (rate, failed, p95 string) {
 	_, all := attemptsOf(f)
 	if all == 0 {
@@ -143,11 +143,11 @@ func rateOf(f *delta.Figure, span time.Duration) (rate, failed, p95 string) {
 		rate = wording.Number(all) + " an hour"
 	}
 	bad := f.Attempts[delta.OutcomeFailed] + f.Attempts[delta.OutcomeDegraded] + f.Attempts[delta.OutcomeUnreadable]
-	return rate, percent(bad, all), took(f.P95)
+	return rate, percentText(bad, all), durationText(f.P95)
 }
 
-// percent is a share; "under 1 %" for one that is not nothing.
-func percent(part, all int64) string {
+// percentText returns a share; "under 1 %" for a small one that is not zero.
+func percentText(part, all int64) string {
 	switch share := part * 100 / all; {
 	case part == 0:
 		return "0 %"
@@ -158,8 +158,8 @@ func percent(part, all int64) string {
 	}
 }
 
-// everyOf is how often the informer of a kind runs.
-func everyOf(k *delta.KindStatus) string {
+// intervalText returns how often the informer of a kind runs.
+func intervalText(k *delta.KindStatus) string {
 	text := ""
 	switch {
 	case k.ListsNothing:
@@ -179,7 +179,7 @@ func everyOf(k *delta.KindStatus) string {
 	return text
 }
 
-// listAddress is the page of the resources of a kind, in a state or in any, relative to all pages.
+// listAddress returns the address of the resources of a kind, in a state or in any, relative to all pages.
 func listAddress(kind string, state deltatype.ResourceState) string {
 	values := url.Values{"kind": {kind}}
 	if state != "" {
@@ -188,13 +188,13 @@ func listAddress(kind string, state deltatype.ResourceState) string {
 	return "resources?" + values.Encode()
 }
 
-// doctor shows all checks.
-func (h *handler) doctor(w http.ResponseWriter, r *http.Request, user string) {
+// showDoctor shows all checks.
+func (h *handler) showDoctor(w http.ResponseWriter, r *http.Request, user string) {
 	f, w := h.surveyFor(w, r, "Doctor")
 	if f == nil {
 		return
 	}
-	p := &page{h: h, w: w, r: r, user: user, back: "doctor"}
+	p := &commandPage{h: h, w: w, r: r, user: user, back: "doctor"}
 	shown := doctorPage{surveyed: surveyedOf(f, user)}
 	for _, check := range f.Checks {
 		switch check.State {
@@ -207,13 +207,13 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request, user string) {
 		case delta.CheckSkipped:
 			shown.Skipped++
 		}
-		shown.Items = append(shown.Items, p.itemOf(check, f))
+		shown.Items = append(shown.Items, p.checkItem(check, f))
 	}
-	h.render(w, http.StatusOK, "doctor.html", shown)
+	h.renderPage(w, http.StatusOK, "doctor.html", shown)
 }
 
 type doctorPage struct {
 	surveyed
 	Good, Warnings, Failures, Skipped int
-	Items                             []item
+	Items                             []attentionItem
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// commandPages are the addresses that take the form of each command. A command that is missing here fails the test below.
+// commandPages are the addresses that take the form of each command. A missing command fails TestEachCommandIsRefusedWithoutAuthorization.
 var commandPages = map[console.CommandName]string{
 	console.CommandRetry: "command", console.CommandInvalidate: "command", console.CommandDelete: "command", console.CommandRevive: "command",
 	console.CommandPauseKind: "kind-command", console.CommandResumeKind: "kind-command",
@@ -30,7 +30,7 @@ var commandPages = map[console.CommandName]string{
 	console.CommandDeleteAll: "bulk-start", console.CommandReviveAll: "bulk-start",
 }
 
-// declaredCommands reads the constants of the package, because Go cannot list them.
+// declaredCommands parses the constants of the package, because Go cannot list them.
 func declaredCommands(t *testing.T) (names []console.CommandName) {
 	t.Helper()
 	paths, err := filepath.Glob("*.go")
@@ -46,11 +46,11 @@ func declaredCommands(t *testing.T) (names []console.CommandName) {
 	return names
 }
 
-// Without Authorize, and where Authorize says no, each command is refused for that reason, is logged with its user, and changes nothing.
+// Without Authorize, and if Authorize returns false, each command is refused, logged with its user, and changes nothing.
 func TestEachCommandIsRefusedWithoutAuthorization(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	client := newClient(t, env, &things{}) // it is not started: nothing but a command could change the row
+	client := newClient(t, env, &thingController{}) // not started: only a command could change the row
 	_, err := client.Inform(t.Context(), thing{Name: "one"}, nil)
 	require.NoError(t, err)
 	before, err := client.Get(t.Context(), "thing", "one")
@@ -66,9 +66,9 @@ func TestEachCommandIsRefusedWithoutAuthorization(t *testing.T) {
 		asked = append(asked, c.Name)
 		return false
 	}
-	for name, authorize := range map[string]func(*http.Request, console.Command) bool{"read-only": nil, "Authorize says no": refuse} {
-		log := &lines{}
-		address := serve(t, client, console.Config{
+	for name, authorize := range map[string]func(*http.Request, console.Command) bool{"read-only": nil, "Authorize returns false": refuse} {
+		log := &logLines{}
+		address := serveConsole(t, client, console.Config{
 			Authenticate: func(*http.Request) (string, bool) { return "ann", true }, Authorize: authorize,
 			Logger: slog.New(slog.NewJSONHandler(log, nil)),
 		})
@@ -76,9 +76,9 @@ func TestEachCommandIsRefusedWithoutAuthorization(t *testing.T) {
 		for _, command := range declared {
 			require.Contains(t, commandPages, command)
 			form := url.Values{"token": {"t"}, "command": {string(command)}, "kind": {"thing"}, "id": {"one"}, "missing": {"1"}}
-			status, _ := send(t, http.MethodPost, address+commandPages[command], form.Encode(), headers)
+			status, _ := sendRequest(t, http.MethodPost, address+commandPages[command], form.Encode(), headers)
 			require.Equal(t, http.StatusForbidden, status, "%s: %s", name, command)
-			require.True(t, log.has(t, map[string]string{
+			require.True(t, log.hasLine(t, map[string]string{
 				"msg": "delta: console: command refused", "command": string(command), "user": "ann", "reason": "You may not give this command.",
 			}), "%s: %s", name, command)
 		}

@@ -14,40 +14,40 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// mostRelated is how many resources of each relation a page names.
-const mostRelated = 20
+// maxRelated is how many resources of each relation a page names.
+const maxRelated = 20
 
-// resource shows one resource.
-func (h *handler) resource(w http.ResponseWriter, r *http.Request, user string) {
+// showResource shows one resource.
+func (h *handler) showResource(w http.ResponseWriter, r *http.Request, user string) {
 	kind, id := r.URL.Query().Get("kind"), r.URL.Query().Get("id")
 	before, err := strconv.ParseInt(cmp.Or(r.URL.Query().Get("before"), "0"), 10, 64)
 	if err != nil {
-		h.problem(w, http.StatusBadRequest, "The place to go back from in the history is not a number.")
+		h.showProblem(w, http.StatusBadRequest, "The field before is not a number.")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
 	read, err := h.readResource(ctx, kind, id, before)
 	if err != nil {
-		h.failed(w, r, cmp.Or(ctx.Err(), err))
+		h.showError(w, r, cmp.Or(ctx.Err(), err))
 		return
 	}
 	page := h.resourcePageOf(read)
 	page.User, page.Kind, page.ID, page.IsLatest = user, kind, id, before == 0
-	page.Self = addressOf(kind, id)
+	page.Self = resourceAddress(kind, id)
 	page.Whole = "object?" + url.Values{"kind": {kind}, "id": {id}}.Encode()
-	for _, name := range allowed(read.explained.Resource.State) {
-		if h.mayDo(r, Command{Name: name, User: user, Kind: kind, ObjectID: id}) {
+	for _, name := range allowedCommands(read.explained.Resource.State) {
+		if h.isAuthorized(r, Command{Name: name, User: user, Kind: kind, ObjectID: id}) {
 			page.Commands = append(page.Commands, name)
 		}
 	}
 	if len(page.Commands) > 0 {
 		page.Token = formToken(w, r)
 	}
-	h.render(w, http.StatusOK, "resource.html", page)
+	h.renderPage(w, http.StatusOK, "resource.html", page)
 }
 
-// resourceRead is all that is read for the page of a resource.
+// resourceRead has all data of the page of a resource.
 type resourceRead struct {
 	explained *delta.Explanation
 	previous  *delta.PreviousObject
@@ -65,7 +65,7 @@ func (h *handler) readResource(ctx context.Context, kind, id string, before int6
 	if read.changes, err = h.client.ResourceChanges(ctx, kind, id, before, historyRows); err != nil {
 		return read, err
 	}
-	read.related, err = h.client.RelatedResources(ctx, kind, id, mostRelated)
+	read.related, err = h.client.RelatedResources(ctx, kind, id, maxRelated)
 	return read, err
 }
 
@@ -76,37 +76,37 @@ type resourcePage struct {
 	At             *time.Time
 	HasNoTemporal  bool
 	Object         objectView
-	// Metadata is empty where it is hidden.
+	// Metadata is empty if it is hidden.
 	Metadata string
-	// Self is the address of this page, without a place in the history, and Whole that of the object as JSON.
+	// Self is the address of this page, without a position in the history, and Whole the address of the object as JSON.
 	Self, Whole string
-	// IsLogged is set where the kind has a log of changes, and IsLatest where History begins with the latest entry. Older is the address of the page with the entries before; empty
-	// where there are none.
+	// IsLogged is set if the kind has a log of changes, and IsLatest if History begins with the latest entry. Older is the address of the page with
+	// earlier entries; empty if there are none.
 	IsLogged, IsLatest bool
 	History            []historyEntry
 	Older              string
 	Related            []relatedView
-	// Errors are the latest first.
+	// Errors are ordered latest first.
 	Errors   []deltatype.AttemptError
 	Workflow string
 	Commands []CommandName
 	Token    string
 }
 
-// resourcePageOf is what a page shows of what was read, after Redact.
+// resourcePageOf returns the page of a resource, after Redact.
 func (h *handler) resourcePageOf(read resourceRead) resourcePage {
 	stored := read.explained.Resource
-	row := h.redacted(stored)
+	row := h.redactRow(stored)
 	page := resourcePage{
 		Row: row, Reasons: redactedReasons(read.explained, row), At: &read.explained.At, HasNoTemporal: read.explained.TemporalError != nil,
-		Object: h.objectViewOf(stored, row, read.previous), Metadata: laidOut(row.Metadata),
+		Object: h.objectViewOf(stored, row, read.previous), Metadata: indentJSON(row.Metadata),
 		IsLogged: read.previous.IsLogged, Related: relatedViews(row, read.related),
 	}
 	for _, change := range read.changes {
 		page.History = append(page.History, h.historyEntryOf(stored, change))
 	}
 	if n := len(read.changes); n == historyRows {
-		page.Older = addressOf(stored.ObjectKind, stored.ObjectID) + "&before=" + strconv.FormatInt(read.changes[n-1].ID, 10) + "#history"
+		page.Older = resourceAddress(stored.ObjectKind, stored.ObjectID) + "&before=" + strconv.FormatInt(read.changes[n-1].ID, 10) + "#history"
 	}
 	page.Errors = slices.Clone(row.Errors)
 	slices.Reverse(page.Errors)
@@ -116,18 +116,18 @@ func (h *handler) resourcePageOf(read resourceRead) resourcePage {
 	return page
 }
 
-// object answers with the whole object of a resource, as JSON.
-func (h *handler) object(w http.ResponseWriter, r *http.Request, _ string) {
+// serveObject answers with the whole object of a resource, as JSON.
+func (h *handler) serveObject(w http.ResponseWriter, r *http.Request, _ string) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
 	row, err := h.client.Get(ctx, r.URL.Query().Get("kind"), r.URL.Query().Get("id"))
 	if err != nil {
-		h.failed(w, r, cmp.Or(ctx.Err(), err))
+		h.showError(w, r, cmp.Or(ctx.Err(), err))
 		return
 	}
-	text := h.redacted(row).EncodedObject
+	text := h.redactRow(row).EncodedObject
 	if len(text) == 0 {
-		h.problem(w, http.StatusNotFound, "The object is hidden.")
+		h.showProblem(w, http.StatusNotFound, "The object is hidden.")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -143,20 +143,20 @@ type relatedView struct {
 
 type relatedLine struct {
 	Kind, ID, Address string
-	// State is empty for a parent that is not there.
+	// State is empty for a parent that does not exist.
 	State deltatype.ResourceState
-	// Waits is what waits for what, in words; empty where nothing does.
+	// Waits describes in words which resource waits for which; empty if none does.
 	Waits string
 }
 
-// relatedViews are the relations that a resource may have. None of those that it cannot have is named.
+// relatedViews returns the relations that the resource can have.
 func relatedViews(row *deltatype.ResourceRow, related *delta.RelatedResources) (all []relatedView) {
 	for _, relation := range []struct {
 		title, none, waits string
 		set                delta.RelatedSet
 		isNamed            bool
 	}{
-		{"Parents", "", "it has to be synced once before", related.Parents, false},
+		{"Parents", "", "has to be synced first", related.Parents, false},
 		{"Children", "", "waits for this one", related.Children, false},
 		{"Others with the limit key " + row.LimitKey + " that have a slot", "No other has one.", "", related.KeyHolders, row.LimitKey != ""},
 		{"Others with that limit key that wait for a slot", "No other does.", "", related.KeyWaiters, row.LimitKey != ""},
@@ -167,7 +167,7 @@ func relatedViews(row *deltatype.ResourceRow, related *delta.RelatedResources) (
 		}
 		view := relatedView{Title: relation.title, None: relation.none, HasMore: relation.set.HasMore}
 		for _, one := range relation.set.Resources {
-			line := relatedLine{Kind: one.Kind, ID: one.ID, Address: addressOf(one.Kind, one.ID), State: one.State}
+			line := relatedLine{Kind: one.Kind, ID: one.ID, Address: resourceAddress(one.Kind, one.ID), State: one.State}
 			if one.IsAwaited {
 				line.Waits = relation.waits
 			}
@@ -178,7 +178,7 @@ func relatedViews(row *deltatype.ResourceRow, related *delta.RelatedResources) (
 	return all
 }
 
-// redactedReasons are the reasons without the errors that Redact has changed or removed: some quote them.
+// redactedReasons returns the reasons without errors that Redact has changed or removed, because some reasons quote errors.
 func redactedReasons(explained *delta.Explanation, shown *deltatype.ResourceRow) []delta.Reason {
 	reasons := slices.Clone(explained.Reasons)
 	for _, hidden := range explained.Resource.Errors {

@@ -36,41 +36,41 @@ func (o order) ID() string                     { return o.Name }
 func (o order) Kind() string                   { return "order" }
 func (o order) Settings() delta.ObjectSettings { return delta.ObjectSettings{Log: true} }
 
-// orders degrade whose bodies say so.
-type orders struct {
+// orders degrades orders whose body contains "refuse".
+type orderController struct {
 	delta.WorkerDefaults[order]
 	delta.InformerDefaults[order]
 }
 
-func (orders) Work(_ context.Context, r *delta.Resource[order]) error {
+func (orderController) Work(_ context.Context, r *delta.Resource[order]) error {
 	if bytes.Contains(r.Object.Body, []byte("refuse")) {
 		return delta.ResourceDegrade(errors.New("refused secret-error " + hostile))
 	}
 	return nil
 }
 
-func (orders) Inform(context.Context, *delta.InformOptions) (<-chan order, error) {
-	return nil, errors.New("nothing lists them")
+func (orderController) Inform(context.Context, *delta.InformOptions) (<-chan order, error) {
+	return nil, errors.New("orders have no listing")
 }
 
-func ordersClient(t *testing.T, env *deltatest.Env, pool *pgxpool.Pool) *delta.Client {
+func newOrderClient(t *testing.T, env *deltatest.Env, pool *pgxpool.Pool) *delta.Client {
 	t.Helper()
 	config := &delta.Config{
 		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: slog.New(slog.DiscardHandler),
 		Controllers: delta.NewControllers(),
 	}
-	delta.AddController[order](config.Controllers, orders{})
+	delta.AddController[order](config.Controllers, orderController{})
 	client, err := delta.NewClient(pool, config)
 	require.NoError(t, err)
 	return client
 }
 
-func resourceOf(kind, id string) string {
+func resourceAddressOf(kind, id string) string {
 	return "resource?" + url.Values{"kind": {kind}, "id": {id}}.Encode()
 }
 
-// read makes a request, and returns what is answered.
-func read(t *testing.T, address string) (int, string) {
+// readPage makes a request, and returns the status and body of the response.
+func readPage(t *testing.T, address string) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 	require.NoError(t, err)
@@ -82,12 +82,12 @@ func read(t *testing.T, address string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// A person sees an object with its change against the version before, and how it has come to that; what is hidden is hidden in each version, and what is hostile is text.
+// A person sees the changes of an object since its previous version, and its history. Redact hides data in every version, and HTML is shown as text.
 func TestAResourceIsShownWithItsChangeAndItsHistory(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	client := ordersClient(t, env, env.Pool)
+	client := newOrderClient(t, env, env.Pool)
 	require.NoError(t, client.Start(t.Context()))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -103,8 +103,8 @@ func TestAResourceIsShownWithItsChangeAndItsHistory(t *testing.T) {
 			return err == nil && now.State == state && now.Generation == row.Resource.Generation
 		}, patience, 50*time.Millisecond)
 	}
-	address := serve(t, client, console.Config{})
-	redacting := serve(t, client, console.Config{Redact: func(row *deltatype.ResourceRow) {
+	address := serveConsole(t, client, console.Config{})
+	redacting := serveConsole(t, client, console.Config{Redact: func(row *deltatype.ResourceRow) {
 		for _, secret := range []string{"secret-1", "secret-2", "secret-3"} {
 			row.EncodedObject = bytes.ReplaceAll(row.EncodedObject, []byte(secret), []byte("hidden"))
 		}
@@ -120,12 +120,12 @@ func TestAResourceIsShownWithItsChangeAndItsHistory(t *testing.T) {
 	const marks = `return [...document.querySelectorAll('.tree .change')].map(e => e.previousElementSibling.textContent + ' ' + e.textContent).sort().join(', ')`
 
 	inform(`{"amount": 1, "gone": "secret-1", "lines": [{"sku": "a"}]}`, deltatype.ResourceStateSynced)
-	b.Open(address + resourceOf("order", "o/1"))
-	b.Shows("no other version before this one")
+	b.Open(address + resourceAddressOf("order", "o/1"))
+	b.Shows("The log of changes has no previous version")
 	require.Empty(t, b.Execute(marks))
 	inform(`{"amount": 2, "lines": [{"sku": "b"}], `+string(encoded)+`: `+string(encoded)+`, "note": "secret-2"}`, deltatype.ResourceStateSynced)
-	b.Open(address + resourceOf("order", "o/1"))
-	b.Shows("Beside the version before, which was replaced at ")
+	b.Open(address + resourceAddressOf("order", "o/1"))
+	b.Shows("Compared with the previous version, which was replaced at ")
 	b.Shows("5 fields differ")
 	b.Shows(hostile)
 	require.Equal(t, hostile+" added, amount changed, gone removed, note added, sku changed", b.Execute(marks))
@@ -134,13 +134,13 @@ func TestAResourceIsShownWithItsChangeAndItsHistory(t *testing.T) {
 	requireHarmless()
 
 	inform(`{"amount": 3, "refuse": "secret-3"}`, deltatype.ResourceStateDegraded)
-	requireSound(t, b, address+resourceOf("order", "o/1"), "resource")
-	b.Shows("Beside the version that was synced last, 5 fields differ")
+	requireSound(t, b, address+resourceAddressOf("order", "o/1"), "resource")
+	b.Shows("Compared with the last synced version, 5 fields differ")
 	require.Equal(t, "failed updated created", b.Execute(`return [...document.querySelectorAll('#history ~ ol strong')].map(e => e.textContent).join(' ')`))
 	b.Shows("refused secret-error " + hostile)
 	requireHarmless()
 
-	// The tree is folded by the keyboard.
+	// The keyboard folds the tree.
 	isOpen := func() any { return b.Execute(`return document.querySelector('.tree details').open`) }
 	require.Equal(t, true, isOpen())
 	b.Execute(`document.querySelector('.tree summary').focus()`)
@@ -150,26 +150,26 @@ func TestAResourceIsShownWithItsChangeAndItsHistory(t *testing.T) {
 	}}, nil)
 	require.Eventually(t, func() bool { return isOpen() == false }, patience, 50*time.Millisecond)
 
-	_, all := read(t, address+resourceOf("order", "o/1"))
-	status, hidden := read(t, redacting+resourceOf("order", "o/1"))
+	_, all := readPage(t, address+resourceAddressOf("order", "o/1"))
+	status, hidden := readPage(t, redacting+resourceAddressOf("order", "o/1"))
 	require.Equal(t, http.StatusOK, status)
 	for _, secret := range []string{"secret-1", "secret-2", "secret-3", "secret-error"} {
 		require.Contains(t, all, secret)
 		require.NotContains(t, hidden, secret)
 	}
-	require.Contains(t, hidden, "Its error is hidden.")
-	_, hidden = read(t, redacting+strings.Replace(resourceOf("order", "o/1"), "resource", "object", 1))
+	require.Contains(t, hidden, "The error is hidden.")
+	_, hidden = readPage(t, redacting+strings.Replace(resourceAddressOf("order", "o/1"), "resource", "object", 1))
 	require.NotContains(t, hidden, "secret")
 	require.Contains(t, hidden, `"amount": 3`)
-	nothing := serve(t, client, console.Config{Redact: func(row *deltatype.ResourceRow) { row.EncodedObject = nil }})
-	_, hidden = read(t, nothing+resourceOf("order", "o/1"))
-	require.Equal(t, 3, strings.Count(hidden, "Its object is hidden."))
+	nothing := serveConsole(t, client, console.Config{Redact: func(row *deltatype.ResourceRow) { row.EncodedObject = nil }})
+	_, hidden = readPage(t, nothing+resourceAddressOf("order", "o/1"))
+	require.Equal(t, 3, strings.Count(hidden, "The object of this entry is hidden."))
 	require.NotContains(t, hidden, "amount")
-	status, _ = read(t, nothing+strings.Replace(resourceOf("order", "o/1"), "resource", "object", 1))
+	status, _ = readPage(t, nothing+strings.Replace(resourceAddressOf("order", "o/1"), "resource", "object", 1))
 	require.Equal(t, http.StatusNotFound, status)
 }
 
-// fillOrders has the row of a resource with a history of 50 entries, an object with many members, one that is deep, one that is very large, and what is related to a resource.
+// fillOrders inserts a resource with 50 entries in the log, objects with many members, a deep one and a very large one, and related resources.
 const fillOrders = `
 	INSERT INTO delta_controller (name, inform_interval, logs_changes, key_concurrency) VALUES ('order', '1 hour', TRUE, 1), ('plain', '1 hour', FALSE, 0);
 	INSERT INTO delta_resource (kind, object_id, object, hash, namespace, max_attempts, state, sync_count, synced_at)
@@ -188,7 +188,7 @@ const fillOrders = `
 	INSERT INTO delta_resource (kind, object_id, object, hash, namespace, max_attempts, state, limit_key, queued_at, due_at)
 	SELECT 'order', 'waiter-' || lpad(g::text, 2, '0'), '{}', '\x00', 'eu', 10, 'scheduled', 'account-1', now() + g * interval '1 s', now() FROM generate_series(1, 30) g`
 
-// What a page shows is bounded and says so; what is related to a resource has links; and a page is a few statements.
+// A page of a resource is bounded and says so, links to related resources, and needs a few statements.
 func TestThePageOfAResourceIsBounded(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
@@ -196,37 +196,37 @@ func TestThePageOfAResourceIsBounded(t *testing.T) {
 	_, err := env.Pool.Exec(t.Context(), fillOrders)
 	require.NoError(t, err)
 	config := env.Pool.Config()
-	statements := &counted{}
+	statements := &statementCounter{}
 	config.ConnConfig.Tracer = statements
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	client := ordersClient(t, env, env.Pool)
-	address := serve(t, client, console.Config{})
-	// A console that nobody else asks: the browser's pages ask again by themselves.
-	counting := serve(t, ordersClient(t, env, pool), console.Config{})
+	client := newOrderClient(t, env, env.Pool)
+	address := serveConsole(t, client, console.Config{})
+	// A second console to count statements, because the browser's pages of the first reload themselves.
+	counting := serveConsole(t, newOrderClient(t, env, pool), console.Config{})
 
 	for _, c := range []struct{ id, says string }{
-		{"many", "2,002 more members, not shown"}, {"deep", "Not all of it is shown."}, {"large", "It is too large to be compared with the version before."}, {"text", "only a text"},
+		{"many", "2,002 more members, not shown"}, {"deep", "A part of the object is not shown."}, {"large", "The object is too large to be compared with the previous version."}, {"text", "only a text"},
 	} {
-		status, text := read(t, address+resourceOf("order", c.id))
+		status, text := readPage(t, address+resourceAddressOf("order", c.id))
 		require.Equal(t, http.StatusOK, status)
 		require.Contains(t, text, c.says)
 		require.Less(t, len(text), 600<<10, c.id)
-		_, whole := read(t, address+strings.Replace(resourceOf("order", c.id), "resource", "object", 1))
+		_, whole := readPage(t, address+strings.Replace(resourceAddressOf("order", c.id), "resource", "object", 1))
 		row, err := client.Get(t.Context(), "order", c.id)
 		require.NoError(t, err)
 		require.Equal(t, string(row.EncodedObject), whole)
 	}
-	_, text := read(t, address+resourceOf("plain", "unlogged"))
-	require.Contains(t, text, "What it was before is not known: its kind has no log of changes.")
-	require.Contains(t, text, "<p class=\"faint\">Its kind has no log of changes.")
-	status, _ := read(t, address+resourceOf("order", "many")+"&before=x")
+	_, text := readPage(t, address+resourceAddressOf("plain", "unlogged"))
+	require.Contains(t, text, "The previous version is unknown: the kind has no log of changes.")
+	require.Contains(t, text, "<p class=\"faint\">The kind has no log of changes.")
+	status, _ := readPage(t, address+resourceAddressOf("order", "many")+"&before=x")
 	require.Equal(t, http.StatusBadRequest, status)
 
-	// The history goes back page by page, each entry once.
+	// The pages of the history have each entry once, back to the first.
 	generations := `return [...document.querySelectorAll('#history ~ ol > li > p > span')].map(e => e.textContent.match(/generation (\d+)/)[1]).join(' ')`
-	b.Open(address + resourceOf("order", "many"))
+	b.Open(address + resourceAddressOf("order", "many"))
 	b.Shows("generation 50")
 	seen := fmt.Sprint(b.Execute(generations))
 	for _, last := range []string{"generation 11", "generation 1,"} {
@@ -241,8 +241,8 @@ func TestThePageOfAResourceIsBounded(t *testing.T) {
 	require.Equal(t, strings.Join(want, " "), seen)
 	require.EqualValues(t, 0, b.Execute(`return [...document.querySelectorAll('a')].filter(a => a.textContent == 'Older entries').length`))
 
-	requireSound(t, b, address+resourceOf("order", "child"), "related")
-	for _, says := range []string{"order/parent synced", "order/missing it is not there it has to be synced once before", "order/holder scheduled", "order/waiter-20 scheduled", "There are more."} {
+	requireSound(t, b, address+resourceAddressOf("order", "child"), "related")
+	for _, says := range []string{"order/parent synced", "order/missing does not exist has to be synced first", "order/holder scheduled", "order/waiter-20 scheduled", "There are more."} {
 		b.Shows(says)
 	}
 	require.NotContains(t, b.Text(), "waiter-21")
@@ -252,20 +252,20 @@ func TestThePageOfAResourceIsBounded(t *testing.T) {
 	b.Shows("plain/unlogged")
 
 	for id, most := range map[string]int64{"many": 4, "child": 8} {
-		_, _ = read(t, counting+resourceOf("order", id)) // what a client asks once
+		_, _ = readPage(t, counting+resourceAddressOf("order", id)) // statements that a client runs once
 		before := statements.n.Load()
-		status, _ = read(t, counting+resourceOf("order", id))
+		status, _ = readPage(t, counting+resourceAddressOf("order", id))
 		require.Equal(t, http.StatusOK, status)
 		require.LessOrEqual(t, statements.n.Load()-before, most, id)
 	}
 }
 
 // counted counts statements.
-type counted struct{ n atomic.Int64 }
+type statementCounter struct{ n atomic.Int64 }
 
-func (c *counted) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (c *statementCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	c.n.Add(1)
 	return ctx
 }
 
-func (c *counted) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (c *statementCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
-// listed is a kind whose listings go on for as long as the test wants.
+// listed is a kind whose listings last until the test ends them.
 type listed struct {
 	Name string `json:"name"`
 }
@@ -32,16 +32,16 @@ func (l listed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: 12 * time.Hour, Parallelism: 7}
 }
 
-// lists hands on what the test lists.
-type lists struct {
+// lists lists the objects that the test sends.
+type listedController struct {
 	delta.WorkerDefaults[listed]
 	delta.InformerDefaults[listed]
 	objects chan listed
 	fails   bool
 }
 
-func (c *lists) Work(context.Context, *delta.Resource[listed]) error { return nil }
-func (c *lists) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
+func (c *listedController) Work(context.Context, *delta.Resource[listed]) error { return nil }
+func (c *listedController) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
 	if c.fails {
 		return nil, errors.New("upstream is down " + hostile)
 	}
@@ -67,11 +67,11 @@ func (c *lists) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan list
 	return out, nil
 }
 
-// InformTimeout is none, as the test decides when it ends.
-func (c *lists) InformTimeout(*delta.InformArgs[listed]) time.Duration { return -1 }
+// InformTimeout is unlimited, because the test ends the listing.
+func (c *listedController) InformTimeout(*delta.InformArgs[listed]) time.Duration { return -1 }
 
-// started is a client of the kind, with settings over its own, that runs until the test ends.
-func started(t *testing.T, env *deltatest.Env, controller *lists, settings delta.ObjectSettings) *delta.Client {
+// startListed starts a client of the kind listed with settings, and stops it when the test ends.
+func startListed(t *testing.T, env *deltatest.Env, controller *listedController, settings delta.ObjectSettings) *delta.Client {
 	t.Helper()
 	config := &delta.Config{
 		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: slog.New(slog.DiscardHandler),
@@ -89,18 +89,18 @@ func started(t *testing.T, env *deltatest.Env, controller *lists, settings delta
 	return client
 }
 
-// press presses the button of a command, as a form of the page has it.
-func press(b *browsertest.Browser, command console.CommandName) {
+// pressButton presses the button of a command on the open page.
+func pressButton(b *browsertest.Browser, command console.CommandName) {
 	b.Execute(`document.querySelector('button[value=` + string(command) + `]').click()`)
 }
 
-// view is a window of a browser.
+// view is the size and colour scheme of a browser window.
 type view struct {
 	width  int
 	scheme string
 }
 
-// views begin with the two that tell most.
+// views begin with the two that differ most.
 var views = []view{{1200, "light"}, {390, "dark"}, {390, "light"}, {1200, "dark"}}
 
 func (v view) emulate(b *browsertest.Browser) {
@@ -112,7 +112,7 @@ func (v view) emulate(b *browsertest.Browser) {
 	}, nil)
 }
 
-// requireSound sees of a page that nothing hostile in it has run, that a telephone need not scroll sideways, and that each image and each field has a name.
+// requireSound checks that no hostile script has run in a page, that a phone need not scroll sideways, and that each image has a name.
 func requireSound(t *testing.T, b *browsertest.Browser, address, name string) {
 	t.Helper()
 	b.Open(address)
@@ -141,26 +141,26 @@ const fillFigures = `INSERT INTO delta_figure (kind, minute, synced, finalized, 
 		(SELECT array_agg(CASE WHEN b BETWEEN 6 AND 8 THEN 20 WHEN b = 11 AND i % 40 < 10 THEN 9 ELSE 0 END ORDER BY b) FROM generate_series(1, 25) b)
 	FROM generate_series(1, 1400) i WHERE i % 300 > 20 ON CONFLICT DO NOTHING`
 
-// A person sees what needs attention, presses the button that mends it, and sees that nothing does any more.
-func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
+// A person sees what needs attention, presses the buttons that fix it, and sees that nothing needs attention any more.
+func TestTheOverviewShowsAndFixesProblems(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &lists{objects: make(chan listed)}
+	controller := &listedController{objects: make(chan listed)}
 	close(controller.objects)
-	client := started(t, env, controller, delta.ObjectSettings{RateLimit: 1000})
+	client := startListed(t, env, controller, delta.ObjectSettings{RateLimit: 1000})
 	_, err := client.Sync(t.Context(), listed{"fine"}, nil)
 	require.NoError(t, err)
-	log := &lines{}
+	log := &logLines{}
 	config := console.Config{
 		Authenticate: func(*http.Request) (string, bool) { return "ann", true }, Authorize: func(*http.Request, console.Command) bool { return true },
 		Logger: slog.New(slog.NewJSONHandler(log, nil)),
 	}
-	acting := serve(t, client, config)
+	acting := serveConsole(t, client, config)
 	config.Authorize = nil
-	reading := serve(t, client, config)
+	reading := serveConsole(t, client, config)
 
-	// Once the schedule is there, all is well.
+	// Once the schedule exists, all checks pass.
 	require.Eventually(t, func() bool { return client.Doctor(t.Context()).State() == delta.CheckOK }, patience, 100*time.Millisecond)
 	until := func(address, says string) {
 		t.Helper()
@@ -171,7 +171,7 @@ func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
 		}
 		b.Shows(says)
 	}
-	until(acting, "Nothing does.")
+	until(acting, "Nothing. ")
 
 	require.NoError(t, client.PauseKind(t.Context(), "listed"))
 	_, err = env.Pool.Exec(t.Context(), `INSERT INTO delta_namespace (name, snoozed_until) VALUES ('asleep', now() + interval '1 hour');
@@ -198,11 +198,11 @@ func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
 	} {
 		b.Open(acting)
 		require.Contains(t, b.Text(), step.gone)
-		press(b, step.command)
+		pressButton(b, step.command)
 		require.Eventually(t, func() bool {
-			return log.has(t, map[string]string{"msg": "delta: console: command done", "command": string(step.command), "user": "ann"})
+			return log.hasLine(t, map[string]string{"msg": "delta: console: command done", "command": string(step.command), "user": "ann"})
 		}, patience, 50*time.Millisecond, step.command)
-		// The page that the browser is sent to shows what is so after the command.
+		// The page that follows shows the state after the command.
 		require.Eventually(t, func() bool { return !strings.Contains(b.Text(), step.gone) }, patience, 100*time.Millisecond, step.command)
 		require.Equal(t, acting, b.Execute("return location.href"))
 	}
@@ -216,7 +216,7 @@ func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
 		require.Contains(t, b.Text(), says)
 	}
 
-	// Who only reads has no button on any screen, and is refused.
+	// A read-only user has no button on any screen, and is refused.
 	require.NoError(t, client.PauseKind(t.Context(), "listed"))
 	for _, screen := range []string{"", "doctor", "kind?kind=listed"} {
 		until(reading+screen, "paused: its resources are not worked on")
@@ -246,7 +246,7 @@ func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
 			headers[header] = value
 		}
 		headers["Origin"] = strings.TrimSuffix(c.address, "/ops/delta/")
-		status, _ := send(t, http.MethodPost, c.address+"kind-command", sent.Encode(), headers)
+		status, _ := sendRequest(t, http.MethodPost, c.address+"kind-command", sent.Encode(), headers)
 		require.Equal(t, c.status, status, name)
 	}
 	kinds, err = client.Kinds(t.Context())
@@ -254,26 +254,26 @@ func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
 	require.True(t, kinds[0].Paused)
 }
 
-// A person sees how a kind stands, and runs its informer with a bar that goes on by itself.
-func TestAKindIsShownAndItsInformerRuns(t *testing.T) {
+// A person sees the state of a kind, runs its informer, and watches a progress bar that moves without a script.
+func TestTheKindPageShowsTheRunOfItsInformer(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &lists{objects: make(chan listed)}
-	// It runs when it is asked to, and not by itself: two passes would share what is listed.
-	client := started(t, env, controller, delta.ObjectSettings{RateLimit: 1000, InformInterval: -1})
+	controller := &listedController{objects: make(chan listed)}
+	// The informer runs only on command: two passes would share the listed objects.
+	client := startListed(t, env, controller, delta.ObjectSettings{RateLimit: 1000, InformInterval: -1})
 	_, err := env.Pool.Exec(t.Context(), fillFigures)
 	require.NoError(t, err)
 	_, err = env.Pool.Exec(t.Context(), `INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, errors)
 		SELECT 'listed', 'bad' || i, 'default', 'degraded', 10, '', '{}', ARRAY[jsonb_build_object('at', now(), 'attempt', 1, 'error', 'user ' || i || ' is unknown: ' || $1::text)]
 		FROM generate_series(1, 3) i`, hostile)
 	require.NoError(t, err)
-	log := &lines{}
+	log := &logLines{}
 	config := console.Config{
 		Authenticate: func(*http.Request) (string, bool) { return "ann", true }, Authorize: func(*http.Request, console.Command) bool { return true },
 		Logger: slog.New(slog.NewJSONHandler(log, nil)),
 	}
-	acting := serve(t, client, config)
+	acting := serveConsole(t, client, config)
 	kind := acting + "kind?kind=listed"
 	requireSound(t, b, kind+"&hours=24", "kind")
 	b.Execute(`document.querySelectorAll('details').forEach(d => d.open = true)`)
@@ -287,21 +287,21 @@ func TestAKindIsShownAndItsInformerRuns(t *testing.T) {
 	require.Contains(t, b.Execute(`return document.querySelector('svg').getAttribute('aria-label')`), "degraded. At most")
 	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('script:not([src])').length"))
 
-	// What the page says goes on while it is open: nothing asks for it, and it needs no script.
+	// The open page shows the progress without a script.
 	form := url.Values{"token": {"t"}, "kind": {"listed"}, "command": {string(console.CommandInform)}}
 	good := map[string]string{"Origin": strings.TrimSuffix(acting, "/ops/delta/"), "Cookie": "delta_console=t", "Sec-Fetch-Site": "same-origin"}
-	status, headers := send(t, http.MethodPost, acting+"kind-command", form.Encode(), good)
+	status, headers := sendRequest(t, http.MethodPost, acting+"kind-command", form.Encode(), good)
 	require.Equal(t, http.StatusSeeOther, status)
 	live := browsertest.NewImpatient(t)
 	live.Open(acting + headers.Get("Location"))
 	live.Shows("Run of the informer of listed")
 	live.Shows("Listing: 0 objects so far.")
 	b.Open(kind)
-	b.Shows("A run that was asked for here goes on")
+	b.Shows("A run that was started here is running")
 	for i := range 5 {
 		controller.objects <- listed{fmt.Sprint("new", i)}
 	}
-	// How many are known to be listed while it goes on is not fixed; what was said before is not to be seen any more.
+	// Progress may skip numbers. Each part replaces the one before it.
 	require.Eventually(t, func() bool {
 		text := live.Text()
 		return strings.Contains(text, "Listing: ") && !strings.Contains(text, "Listing: 0 objects so far.")
@@ -312,7 +312,7 @@ func TestAKindIsShownAndItsInformerRuns(t *testing.T) {
 	require.EqualValues(t, 1, live.Execute("return document.querySelectorAll('.step:last-child progress[value=\"1\"]').length"))
 	require.EqualValues(t, 0, live.Execute("return document.querySelectorAll('script:not([src])').length"))
 	require.Eventually(t, func() bool {
-		return log.has(t, map[string]string{"msg": "delta: console: run of an informer ended", "command": "inform", "user": "ann", "kind": "listed"})
+		return log.hasLine(t, map[string]string{"msg": "delta: console: informer run ended", "command": "inform", "user": "ann", "kind": "listed"})
 	}, patience, 50*time.Millisecond)
 	if *screenshots {
 		live.Picture(os.TempDir() + "/console-run.png")
@@ -321,7 +321,7 @@ func TestAKindIsShownAndItsInformerRuns(t *testing.T) {
 	b.Shows("request")
 
 	b.Open(kind)
-	press(b, console.CommandPauseInformer)
+	pressButton(b, console.CommandPauseInformer)
 	require.Eventually(t, func() bool {
 		return strings.Contains(b.Text(), "Resume the informer of listed")
 	}, patience, 100*time.Millisecond)
@@ -329,20 +329,20 @@ func TestAKindIsShownAndItsInformerRuns(t *testing.T) {
 	kinds, err := client.Kinds(t.Context())
 	require.NoError(t, err)
 	require.True(t, kinds[0].InformerPaused)
-	press(b, console.CommandResumeInformer)
+	pressButton(b, console.CommandResumeInformer)
 	require.Eventually(t, func() bool {
 		return strings.Contains(b.Text(), "Pause the informer of listed")
 	}, patience, 100*time.Millisecond)
 
-	// An error is as it may be shown.
+	// Redact applies to errors in groups.
 	config.Redact = hideErrors
-	redacting := serve(t, client, config)
+	redacting := serveConsole(t, client, config)
 	b.Open(redacting + "kind?kind=listed")
 	b.Shows("It is hidden.")
 	require.NotContains(t, b.Text(), "is unknown")
 
 	for path, status := range map[string]int{"kind?kind=nobody": 404, "run?id=nobody": 404, "nowhere": 404, "kind-command": 405} {
-		got, _ := send(t, http.MethodGet, acting+path, "", nil)
+		got, _ := sendRequest(t, http.MethodGet, acting+path, "", nil)
 		require.Equal(t, status, got, path)
 	}
 }

@@ -14,17 +14,17 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// mostCategories is how many categories of a message store a page names.
-const mostCategories = 200
+// maxCategories is how many categories of a message store a page names.
+const maxCategories = 200
 
-// streamsPage shows what reads along, and how far it has come: each part by itself, so that one that cannot be read leaves the others.
+// streamsPage shows the readers of streams and their lag. Each part is read by itself, so that one unreadable part does not hide the others.
 type streamsPage struct {
 	User string
 	At   *time.Time
-	// Self is the address of the page, which a script loads again, and Every how often.
+	// Self is the address of the page, which a script reloads, and Every is the interval.
 	Self, Every string
 
-	// Log is nil where it cannot be read; then LogProblem says so, and so on.
+	// Log is nil if it cannot be read; then LogProblem has the reason. The other parts have such a field too.
 	Log            *delta.ChangeLogStatus
 	LogProblem     string
 	Consumers      []consumerLine
@@ -39,7 +39,7 @@ type streamsPage struct {
 // consumerLine is a consumer of the log of changes.
 type consumerLine struct {
 	delta.ChangeConsumerStatus
-	// State is what it does, Class that of the stylesheet, and SavedAgo when its position was saved.
+	// State describes its state, Class is the CSS class, and SavedAgo says when its position was saved.
 	State, Class, SavedAgo string
 }
 
@@ -52,19 +52,19 @@ type sourceLine struct {
 // slotLine is a replication slot.
 type slotLine struct {
 	cdc.Slot
-	// State is who reads it, IsBad whether the server no longer keeps what it needs, or may soon not.
+	// State names the process that reads the slot. IsBad is set if the server has removed WAL that the slot needs, or may remove it soon.
 	State string
 	IsBad bool
-	// Lag is for how long what was confirmed last had been waiting, Safe how much may still be written.
+	// Lag is how long the last confirmed change had waited, Safe how much WAL may still be written before the slot is lost.
 	Lag, Safe string
 }
 
 // storePart is a message store.
 type storePart struct {
-	// Problem says why there is nothing to show; empty where there is.
+	// Problem is the reason why there is nothing to show; empty if there is something.
 	Problem string
 	Readers []readerLine
-	// Unread are categories of which no position is saved, IsMore whether there are more categories than were looked at.
+	// Unread are categories without a saved position; IsMore is set if there are more categories than were read.
 	Unread []string
 	IsMore bool
 }
@@ -75,8 +75,8 @@ type readerLine struct {
 	Name, Oldest, SavedAgo string
 }
 
-// streams shows the readers of the log of changes, the sources of kinds, the replication slots, and the consumers of the message store.
-func (h *handler) streams(w http.ResponseWriter, r *http.Request, user string) {
+// showStreams shows the consumers of the log of changes, the sources of kinds, the replication slots, and the consumers of the message store.
+func (h *handler) showStreams(w http.ResponseWriter, r *http.Request, user string) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
 	began := time.Now()
@@ -85,17 +85,17 @@ func (h *handler) streams(w http.ResponseWriter, r *http.Request, user string) {
 	h.readSources(ctx, &page)
 	h.readSlots(ctx, &page)
 	h.readStore(ctx, &page.Store)
-	page.Every = liveEvery(time.Since(began))
-	h.render(w, http.StatusOK, "streams.html", page)
+	page.Every = refreshTrigger(time.Since(began))
+	h.renderPage(w, http.StatusOK, "streams.html", page)
 }
 
-// unreadable says in words that a part could not be read. What the database says may name its host and role: that goes to the log.
-func (h *handler) unreadable(ctx context.Context, what string, err error) string {
+// describeUnreadable explains in words why a part could not be read. Errors of the database go to the log, because they may name its host and role.
+func (h *handler) describeUnreadable(ctx context.Context, what string, err error) string {
 	switch {
 	case errors.Is(err, delta.ErrNoSchema):
 		return "Delta's schema is missing: see Doctor."
 	case ctx.Err() != nil:
-		return fmt.Sprintf("The database needs longer than %s for this page (ReadTimeout).", h.config.ReadTimeout)
+		return fmt.Sprintf("The database needed longer than %s for this page (ReadTimeout).", h.config.ReadTimeout)
 	}
 	h.config.Logger.Warn("delta: console: a part of the page of streams could not be read", "part", what, "error", err)
 	return "It could not be read; the log of the console says why."
@@ -104,7 +104,7 @@ func (h *handler) unreadable(ctx context.Context, what string, err error) string
 func (h *handler) readLogReaders(ctx context.Context, page *streamsPage) {
 	status, err := h.client.ChangeLog(ctx)
 	if err != nil {
-		page.LogProblem = h.unreadable(ctx, "log of changes", err)
+		page.LogProblem = h.describeUnreadable(ctx, "log of changes", err)
 		return
 	}
 	page.Log = status
@@ -123,7 +123,7 @@ func (h *handler) readLogReaders(ctx context.Context, page *streamsPage) {
 func (h *handler) readSources(ctx context.Context, page *streamsPage) {
 	all, err := h.client.Sources(ctx)
 	if err != nil {
-		page.SourcesProblem = h.unreadable(ctx, "sources", err)
+		page.SourcesProblem = h.describeUnreadable(ctx, "sources", err)
 		return
 	}
 	for _, one := range all {
@@ -144,7 +144,7 @@ func (h *handler) readSources(ctx context.Context, page *streamsPage) {
 func (h *handler) readSlots(ctx context.Context, page *streamsPage) {
 	all, err := cdc.Slots(ctx, h.client.Pool())
 	if err != nil {
-		page.SlotsProblem = h.unreadable(ctx, "slots", err)
+		page.SlotsProblem = h.describeUnreadable(ctx, "slots", err)
 		return
 	}
 	for _, one := range all {
@@ -159,7 +159,7 @@ func (h *handler) readSlots(ctx context.Context, page *streamsPage) {
 		}
 		switch {
 		case one.Status == "lost":
-			line.Safe = "none is kept"
+			line.Safe = "no WAL is kept"
 		case one.SafeWALBytes != nil:
 			line.Safe = wording.Size(max(*one.SafeWALBytes, 0))
 		}
@@ -191,7 +191,7 @@ func (h *handler) readStore(ctx context.Context, part *storePart) {
 		categories, err = store.Categories(ctx)
 	}
 	if err != nil {
-		part.Problem = h.unreadable(ctx, "message store", err)
+		part.Problem = h.describeUnreadable(ctx, "message store", err)
 		return
 	}
 	now := time.Now()
@@ -212,17 +212,17 @@ func (h *handler) readStore(ctx context.Context, part *storePart) {
 		part.Readers = append(part.Readers, line)
 	}
 	for _, category := range categories {
-		if isRead[category] || isOfPositions(category) {
+		if isRead[category] || isPositionCategory(category) {
 			continue
 		}
-		if part.IsMore = len(part.Unread) == mostCategories; part.IsMore {
+		if part.IsMore = len(part.Unread) == maxCategories; part.IsMore {
 			break
 		}
 		part.Unread = append(part.Unread, category)
 	}
 }
 
-// isOfPositions reports whether a category is where consumers save their positions.
-func isOfPositions(category string) bool {
+// isPositionCategory reports whether consumers save their positions in a category.
+func isPositionCategory(category string) bool {
 	return slices.Contains(messagedb.StreamName(category).Types(), "position")
 }

@@ -20,12 +20,12 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// Each reader is shown with what it has before it, and seen to come and go; where there is none, that is said.
+// The page shows each reader with its backlog, follows their changes, and says if there are none.
 func TestStreamsAreShownWithTheirLag(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	client := newLogging(t, env, &stubborn{}, true)
-	// Slots and schemas are of the whole database, which tests share.
+	client := newLoggingClient(t, env, &stubbornController{}, true)
+	// Tests share the database, and so its slots and schemas.
 	unique := fmt.Sprintf("console_%d", time.Now().UnixNano())
 	store, err := messagedb.NewClient(env.Pool, &messagedb.Config{Schema: unique})
 	require.NoError(t, err)
@@ -34,11 +34,11 @@ func TestStreamsAreShownWithTheirLag(t *testing.T) {
 		require.NoError(t, err)
 	})
 	quiet := slog.New(slog.DiscardHandler)
-	address := serve(t, client, console.Config{MessageStore: store, StreamURL: "http://localhost:8080/", Logger: quiet}) + "streams"
-	plain := serve(t, client, console.Config{Logger: quiet}) + "streams"
+	address := serveConsole(t, client, console.Config{MessageStore: store, StreamURL: "http://localhost:8080/", Logger: quiet}) + "streams"
+	plain := serveConsole(t, client, console.Config{Logger: quiet}) + "streams"
 	b := browsertest.New(t)
 	b.Open(plain)
-	for _, says := range []string{"It has no entry", "No consumer has a position", "No source was ever run", "Config.StreamURL links to it"} {
+	for _, says := range []string{"The log is empty", "No consumer has a position", "No source has ever run", "Config.StreamURL links to it"} {
 		b.Shows(says)
 	}
 	b.Open(address)
@@ -70,7 +70,7 @@ func TestStreamsAreShownWithTheirLag(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, reader.Save(t.Context(), messages[0]))
 
-	// cells are those of the row that begins with a text, as the page is now.
+	// cells returns the cells of the row that begins with a text.
 	cells := func(section, first string) string {
 		return b.Execute(`return [...document.querySelectorAll('section[aria-labelledby=` + section + `] tbody tr')].filter(r => r.cells[0].innerText === ` +
 			fmt.Sprintf("%q", first) + `).map(r => [...r.cells].map(c => c.innerText).join('|')).join('\n')`).(string)
@@ -85,41 +85,41 @@ func TestStreamsAreShownWithTheirLag(t *testing.T) {
 	begins("slots", unique, unique+"|nothing reads it")
 	require.Contains(t, cells("slots", unique), "pgoutput")
 	begins("store", "account", "account|opener|2|")
-	require.Contains(t, b.Text(), "Categories of which no position is saved: lonely")
-	require.NotContains(t, b.Text(), "position is saved: account")
+	require.Contains(t, b.Text(), "Categories without a saved position: lonely")
+	require.NotContains(t, b.Text(), "saved position: account")
 	require.Equal(t, "http://localhost:8080/", b.Execute(`return document.querySelector('section[aria-labelledby=slots] p a').href`))
 	require.Nil(t, b.Execute("return window.ran"))
 	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('main img, main script').length"))
 
-	// The page reads itself again.
+	// The page reloads its content.
 	b.Execute("window.loadedOnce = true")
 	require.NoError(t, consumer.Save(t.Context(), changes[4].Position))
 	consumer.Close()
 	begins("log", "feed", "feed|–|no process has it|0|")
 	require.NoError(t, reader.Save(t.Context(), messages[2]))
 	begins("store", "account", "account|opener|0|")
-	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was loaded again")
-	pictures(b, "console-streams")
-	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a telephone has to scroll sideways")
+	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was reloaded")
+	takePictures(b, "console-streams")
+	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a phone has to scroll sideways")
 
 	for _, wrong := range []string{"javascript:alert(1)", "localhost:8080", "http://"} {
 		_, err := console.Handler(client, console.Config{StreamURL: wrong})
 		require.Error(t, err)
 	}
-	status, _ := send(t, http.MethodPost, address, "", nil)
+	status, _ := sendRequest(t, http.MethodPost, address, "", nil)
 	require.Equal(t, http.StatusMethodNotAllowed, status)
 }
 
-// A part that cannot be read leaves the others, and says nothing of the database.
-func TestAPartOfStreamsThatFailsLeavesTheOthers(t *testing.T) {
+// A part that cannot be read does not hide the others, and shows no error of the database.
+func TestAnUnreadablePartOfStreamsHidesNoOther(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	client := newLogging(t, env, &stubborn{}, true)
+	client := newLoggingClient(t, env, &stubbornController{}, true)
 	_, err := env.Pool.Exec(t.Context(), "INSERT INTO delta_source (kind, name, epoch, runner) VALUES ('thing', 'feeder', 1, '1@host'); ALTER TABLE delta_source RENAME TO renamed")
 	require.NoError(t, err)
-	log := &lines{}
+	log := &logLines{}
 	b := browsertest.New(t)
-	b.Open(serve(t, client, console.Config{Logger: slog.New(slog.NewJSONHandler(log, nil))}) + "streams")
+	b.Open(serveConsole(t, client, console.Config{Logger: slog.New(slog.NewJSONHandler(log, nil))}) + "streams")
 	b.Shows("No consumer has a position")
 	b.Shows("Replication slots")
 	require.NotContains(t, b.Text(), "renamed")
@@ -128,7 +128,7 @@ func TestAPartOfStreamsThatFailsLeavesTheOthers(t *testing.T) {
 	_, err = env.Pool.Exec(t.Context(), "ALTER TABLE renamed RENAME TO delta_source; ALTER TABLE delta_source ALTER failures DROP DEFAULT, ALTER failures TYPE text")
 	require.NoError(t, err)
 	b.Shows("It could not be read; the log of the console says why.")
-	require.True(t, log.has(t, map[string]string{"msg": "delta: console: a part of the page of streams could not be read", "part": "sources"}))
+	require.True(t, log.hasLine(t, map[string]string{"msg": "delta: console: a part of the page of streams could not be read", "part": "sources"}))
 	_, err = env.Pool.Exec(t.Context(), "ALTER TABLE delta_source ALTER failures TYPE integer USING 0, ALTER failures SET DEFAULT 0")
 	require.NoError(t, err)
 	b.Shows("feeder")

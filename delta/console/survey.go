@@ -9,59 +9,60 @@ import (
 )
 
 const (
-	// surveyFresh is how long what a survey has found is shown to all before it is made again, and surveyShare how many times its own duration it is
-	// shown at least: a survey asks Temporal of each kind, so it is made the less often the more there are.
-	surveyFresh = 3 * time.Second
-	surveyShare = 20
-	// surveyTimeout bounds one, of which nobody may wait any longer.
+	// surveyMaxAge is how long all pages show the same survey, and surveyShare the least such time as a multiple of the survey's own duration: a survey
+	// asks Temporal about each kind, so it runs less often the more kinds there are.
+	surveyMaxAge = 3 * time.Second
+	surveyShare  = 20
+	// surveyTimeout bounds a survey.
 	surveyTimeout = 2 * time.Minute
-	// surveyWait is how long a page waits for a newer survey where it has one to show.
+	// surveyWait is how long a page waits for a new survey if there is an older one to show.
 	surveyWait = time.Second
-	// overviewSpan and overviewStep are of the small charts of the overview.
+	// overviewSpan and overviewStep are the span and step of the small charts in the overview.
 	overviewSpan = 3 * time.Hour
 	overviewStep = 10 * time.Minute
 )
 
-// found is the result of a survey.
-type found struct {
+// surveyResult is the result of a survey.
+type surveyResult struct {
 	*delta.Diagnosis
-	// hour has the figures of the last hour of each kind, steps those of overviewSpan by overviewStep since from.
+	// hour has the figures of the last hour by kind; steps has those of overviewSpan since from, in steps of overviewStep.
 	hour  map[string]delta.Figure
 	steps map[string][]delta.Figure
 	from  time.Time
-	// figuresError is why figures are missing; nil otherwise.
+	// figuresError is the reason why figures are missing; nil otherwise.
 	figuresError error
 	took         time.Duration
-	// commands is how many commands had been given when it began.
+	// commands is the value of survey.commands when the survey began.
 	commands int
 }
 
-// survey looks at the whole installation, which is expensive and the same for all: one look is under way at most, however many browsers ask, and pages show the latest.
+// survey reads the state of the whole installation. That is expensive and the same for all browsers, so at most one survey runs at a time, and all
+// pages show the latest.
 type survey struct {
 	client *delta.Client
 
 	mu      sync.Mutex
-	latest  *found
-	running chan struct{} // closed when the one that is under way has ended; nil where none is
-	// commands counts those that were given here, of which a survey that began before shows nothing.
+	latest  *surveyResult
+	running chan struct{} // closed when the running survey has ended; nil if none is running
+	// commands counts the commands that this process was given. A survey that began before a command does not show its effect.
 	commands int
 }
 
-// noteCommand has the next page show what a command has changed.
+// noteCommand makes the next page wait for a survey that began after a command.
 func (s *survey) noteCommand() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.commands++
 }
 
-// get returns the latest survey, after it has been made again where it is old. Its error is that of ctx, where there is none to show.
-func (s *survey) get(ctx context.Context) (*found, error) {
+// awaitResult returns the latest survey, after running a new one if it is too old. It returns the error of ctx if there is none to show.
+func (s *survey) awaitResult(ctx context.Context) (*surveyResult, error) {
 	for {
-		latest, ended, isStale := s.look()
+		latest, ended, isStale := s.checkLatest()
 		if ended == nil {
 			return latest, nil
 		}
-		// What was found before a command is not shown after it, unless there is nothing else in time.
+		// A survey from before a command is shown only if ctx ends before a newer one is ready.
 		wait, cancel := ctx, context.CancelFunc(func() {})
 		if latest != nil && !isStale {
 			wait, cancel = context.WithTimeout(ctx, surveyWait)
@@ -79,30 +80,30 @@ func (s *survey) get(ctx context.Context) (*found, error) {
 	}
 }
 
-// look returns the latest survey, and what is closed when the one has ended that is to be waited for; nil where the latest will do. isStale is
-// whether a command was given since the latest began.
-func (s *survey) look() (latest *found, ended <-chan struct{}, isStale bool) {
+// checkLatest returns the latest survey, and the channel that is closed when a newer one is ready; nil if the latest is fresh enough. isStale reports
+// whether a command was given after the latest survey began.
+func (s *survey) checkLatest() (latest *surveyResult, ended <-chan struct{}, isStale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest != nil {
 		isStale = s.latest.commands < s.commands
-		if !isStale && time.Since(s.latest.At) < max(surveyFresh, surveyShare*s.latest.took) {
+		if !isStale && time.Since(s.latest.At) < max(surveyMaxAge, surveyShare*s.latest.took) {
 			return s.latest, nil, false
 		}
 	}
 	if s.running == nil {
 		s.running = make(chan struct{})
-		go s.make(s.commands, s.running)
+		go s.run(s.commands, s.running)
 	}
 	return s.latest, s.running, isStale
 }
 
-// make looks, for all who wait for it.
-func (s *survey) make(commands int, ended chan struct{}) {
+// run makes a survey for all waiting pages.
+func (s *survey) run(commands int, ended chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), surveyTimeout)
 	defer cancel()
 	began := time.Now()
-	f := &found{Diagnosis: s.client.Doctor(ctx), hour: map[string]delta.Figure{}, steps: map[string][]delta.Figure{}, commands: commands}
+	f := &surveyResult{Diagnosis: s.client.Doctor(ctx), hour: map[string]delta.Figure{}, steps: map[string][]delta.Figure{}, commands: commands}
 	f.readFigures(ctx, s.client, began)
 	f.took = time.Since(began)
 	s.mu.Lock()
@@ -111,7 +112,7 @@ func (s *survey) make(commands int, ended chan struct{}) {
 	close(ended)
 }
 
-func (f *found) readFigures(ctx context.Context, client *delta.Client, now time.Time) {
+func (f *surveyResult) readFigures(ctx context.Context, client *delta.Client, now time.Time) {
 	hour, err := client.FigureSteps(ctx, "", now.Add(-time.Hour), 2*time.Hour)
 	if err != nil {
 		f.figuresError = err

@@ -9,18 +9,18 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// tailEvent says what an entry of the tail is about.
+// tailEvent is the type of an entry of the tail.
 type tailEvent string
 
-// The events beside those of the log.
+// The events that are not in the log.
 const (
-	// tailRetry is a failed attempt that is tried again.
+	// tailRetry is a failed attempt that will be retried.
 	tailRetry tailEvent = "retry"
 	// tailState is a change of state of the one resource that the filter names.
 	tailState tailEvent = "state"
 )
 
-// tailEvents are all that may be chosen.
+// tailEvents are all events that can be chosen.
 var tailEvents = []tailEvent{
 	tailEvent(delta.ChangeCreated), tailEvent(delta.ChangeUpdated), tailEvent(delta.ChangeFailed), tailEvent(delta.ChangeDeleted),
 	tailEvent(delta.ChangeFinalized), tailEvent(delta.ChangeRevived), tailRetry, tailState,
@@ -31,23 +31,23 @@ type tailEntry struct {
 	At                           time.Time
 	Event                        tailEvent
 	Kind, ID, Namespace, Address string
-	// State is that of the resource where the entry is about that; empty otherwise.
+	// State is the state of the resource if the entry is about it; empty otherwise.
 	State deltatype.ResourceState
-	// Detail is what else there is to say, Error the first line of the error, as it may be shown.
+	// Detail has further facts, Error the first line of the error, after Redact.
 	Detail, Error string
-	// Note is a sentence in place of all of these.
+	// Note is a sentence that replaces all other fields.
 	Note string
 
-	// position is where the log goes on behind the entry; empty for one that is not of the log.
+	// position is the entry's position in the log; empty if it is not from the log.
 	position delta.ChangePosition
-	// isHidden is set for one that only says how far the log was read.
+	// isHidden is set for an entry that only reports how far the log was read.
 	isHidden bool
 }
 
-// Clock is its time of day.
-func (e tailEntry) Clock() string { return clock(e.At) }
+// Clock returns the time of day of the entry.
+func (e tailEntry) Clock() string { return clockText(e.At) }
 
-// Class is the class of the event in the stylesheet.
+// Class returns the CSS class of the event.
 func (e tailEntry) Class() string {
 	switch e.Event {
 	case tailEvent(delta.ChangeFailed), tailRetry:
@@ -60,20 +60,20 @@ func (e tailEntry) Class() string {
 	return ""
 }
 
-// entryOfRow is an entry about a row, as it may be shown.
+// entryOfRow returns an entry about a row, after Redact.
 func (h *handler) entryOfRow(event tailEvent, at time.Time, row *deltatype.ResourceRow) tailEntry {
-	entry := tailEntry{At: at, Event: event, Kind: row.ObjectKind, ID: row.ObjectID, Namespace: row.Namespace, Address: addressOf(row.ObjectKind, row.ObjectID), State: row.State}
+	entry := tailEntry{At: at, Event: event, Kind: row.ObjectKind, ID: row.ObjectID, Namespace: row.Namespace, Address: resourceAddress(row.ObjectKind, row.ObjectID), State: row.State}
 	entry.Detail = "generation " + strconv.FormatInt(row.Generation, 10)
 	if isFailing := event == tailEvent(delta.ChangeFailed) || event == tailRetry || event == tailState; !isFailing {
 		return entry
 	}
-	if shown := h.redacted(row); len(shown.Errors) > 0 && row.State != deltatype.ResourceStateSynced {
-		entry.Error = shortened(shown.Errors[len(shown.Errors)-1].Error)
+	if shown := h.redactRow(row); len(shown.Errors) > 0 && row.State != deltatype.ResourceStateSynced {
+		entry.Error = shortenText(shown.Errors[len(shown.Errors)-1].Error)
 	}
 	return entry
 }
 
-// entryOfChange is an entry of the log. Redact is given a row that has what the entry has.
+// entryOfChange returns an entry for a change. Redact gets a row with the data of the change.
 func (h *handler) entryOfChange(c *delta.Change) tailEntry {
 	row := &deltatype.ResourceRow{
 		ID: c.ResourceID, ObjectKind: c.Kind, ObjectID: c.ObjectID, Namespace: c.Namespace, Generation: c.Generation, SyncCount: c.SyncCount, EncodedObject: c.After,
@@ -82,14 +82,14 @@ func (h *handler) entryOfChange(c *delta.Change) tailEntry {
 		row.Errors = []deltatype.AttemptError{{At: c.At, Error: c.Error}}
 	}
 	entry := h.entryOfRow(tailEvent(c.Type), c.At, row)
-	if shown := h.redacted(row); len(shown.Errors) > 0 { // a deletion may have one, too
-		entry.Error = shortened(shown.Errors[0].Error)
+	if shown := h.redactRow(row); len(shown.Errors) > 0 { // a deletion may have one too
+		entry.Error = shortenText(shown.Errors[0].Error)
 	}
 	entry.position = c.Position
 	return entry
 }
 
-// entryOfEvent is an entry about what the client of this process has done; not ok where the log has it, or will have.
+// entryOfEvent returns an entry for an event of this process's client. ok is false if the log has the same entry, or will have it.
 func (h *handler) entryOfEvent(e *delta.Event, logs bool) (entry tailEntry, ok bool) {
 	event := tailEvent("")
 	isRetried := false
@@ -116,16 +116,16 @@ func (h *handler) entryOfEvent(e *delta.Event, logs bool) (entry tailEntry, ok b
 		entry.Detail += ", took " + e.Duration.Round(time.Millisecond).String()
 	}
 	if isRetried {
-		entry.Detail += ", try " + strconv.Itoa(e.Resource.Attempt) + " of " + strconv.Itoa(e.Resource.MaxAttempts)
+		entry.Detail += ", attempt " + strconv.Itoa(e.Resource.Attempt) + " of " + strconv.Itoa(e.Resource.MaxAttempts)
 	}
 	entry.Detail += ", seen by this process"
 	return entry, true
 }
 
-// noteOf is an entry that is a sentence.
-func noteOf(text string) tailEntry { return tailEntry{At: time.Now(), Note: text} }
+// newNote returns an entry that is a sentence.
+func newNote(text string) tailEntry { return tailEntry{At: time.Now(), Note: text} }
 
-// noteOfDropped says how many entries are not shown.
-func noteOfDropped(n int) tailEntry {
-	return noteOf(wording.Number(n) + " more came at once, and are not shown.")
+// droppedNote returns an entry that says how many entries are not shown.
+func droppedNote(n int) tailEntry {
+	return newNote(wording.Number(n) + " more entries came at once, and are not shown.")
 }

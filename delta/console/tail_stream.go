@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// mostTails is how many tails a process has at once: each reads the log five times a second.
-	mostTails = 20
-	// tailBuffer is how many entries may wait for a browser, and tailRate how many a second it is sent: more would keep it busy with what nobody can read.
+	// maxTails is how many tails a process serves at once: each reads the log five times a second.
+	maxTails = 20
+	// tailBuffer is how many entries may wait for a browser, and tailRate how many are sent to it a second: nobody can read more.
 	tailBuffer, tailRate = 256, 50
-	// tailBeat is how often a tail looks whether it has something to say that no entry has, and tailQuiet after how long without a word it says something so that no
-	// proxy takes it for dead.
-	tailBeat, tailQuiet = time.Second, 10 * time.Second
-	// tailLasts is how long a tail goes on. The browser comes again by itself, and is asked again who it is.
-	tailLasts = 10 * time.Minute
-	// tailPatience is how long a browser may take to read what it was sent.
-	tailPatience = 30 * time.Second
-	// tailRetryAfter and tailFailedAfter are after how many milliseconds a browser comes again, and after a failure.
+	// tailInterval is how often a tail sends the news that no entry carries. After tailKeepAlive without any, it sends a comment, so that no proxy closes
+	// the connection as idle.
+	tailInterval, tailKeepAlive = time.Second, 10 * time.Second
+	// tailTimeout is how long a tail lasts. Then the browser reconnects by itself, and is authenticated again.
+	tailTimeout = 10 * time.Minute
+	// tailWriteTimeout is how long a browser may take to read what it was sent.
+	tailWriteTimeout = 30 * time.Second
+	// tailRetryAfter is after how many milliseconds a browser reconnects, and tailFailedAfter the same after a failure.
 	tailRetryAfter, tailFailedAfter = "1000", "15000"
 )
 
@@ -35,31 +35,31 @@ type tailStreamer struct {
 	*handler
 	filter tailFilter
 	w      http.ResponseWriter
-	// entries are those that wait to be sent. The log waits where they are full; what happens in this process is dropped, and counted.
+	// entries wait to be sent. If the buffer is full, the reader of the log waits, but events of this process are dropped and counted.
 	entries chan tailEntry
 	lost    atomic.Int64
 	failed  chan struct{} // closed when the log cannot be read
 
-	// passed is how far the log was read, and told how far the browser knows.
-	passed, told delta.ChangePosition
-	sentAt       time.Time
-	// sent and dropped are those of the second that began at second.
+	// passed is how far the log was read, and announced how far the browser knows that.
+	passed, announced delta.ChangePosition
+	sentAt            time.Time
+	// sent and dropped count the entries of the second that began at second.
 	second        time.Time
 	sent, dropped int
 }
 
-// tailEvents sends entries as they come, as Server-Sent Events, until the browser goes away. Whatever reads for it ends with it.
-func (h *handler) tailEvents(w http.ResponseWriter, r *http.Request, _ string) {
+// streamTail sends entries as Server-Sent Events as they come, until the browser disconnects. It ends all its readers before it returns.
+func (h *handler) streamTail(w http.ResponseWriter, r *http.Request, _ string) {
 	asked := r.URL.Query()
 	filter, ok := tailFilterOf(asked)
 	if !ok {
-		h.problem(w, http.StatusBadRequest, "There is no such event.")
+		h.showProblem(w, http.StatusBadRequest, "There is no such event.")
 		return
 	}
-	if h.tails.Add(1) > mostTails {
+	if h.tails.Add(1) > maxTails {
 		h.tails.Add(-1)
 		w.Header().Set("Retry-After", "15")
-		h.problem(w, http.StatusServiceUnavailable, "This process has as many live tails open as it may.")
+		h.showProblem(w, http.StatusServiceUnavailable, "This process has as many live tails open as it may.")
 		return
 	}
 	defer h.tails.Add(-1)
@@ -68,7 +68,7 @@ func (h *handler) tailEvents(w http.ResponseWriter, r *http.Request, _ string) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), tailLasts)
+	ctx, cancel := context.WithTimeout(r.Context(), tailTimeout)
 	s := &tailStreamer{handler: h, filter: filter, w: w, entries: make(chan tailEntry, tailBuffer), failed: make(chan struct{}), sentAt: time.Now()}
 	var reading sync.WaitGroup
 	defer reading.Wait()
@@ -76,14 +76,14 @@ func (h *handler) tailEvents(w http.ResponseWriter, r *http.Request, _ string) {
 	after := delta.ChangePosition(cmp.Or(r.Header.Get("Last-Event-ID"), asked.Get("after")))
 	reading.Go(func() { s.readLog(ctx, after) })
 	reading.Go(func() { s.readEvents(ctx) })
-	if filter.followed() {
-		reading.Go(func() { s.follow(ctx) })
+	if filter.isOneResource() {
+		reading.Go(func() { s.followResource(ctx) })
 	}
-	s.send(ctx)
+	s.sendEntries(ctx)
 }
 
-// readLog hands on the entries of the log. Where it cannot be read on from the position, it says so and goes on with what comes. A log that was restored stays so
-// until a client takes it over: that is said once, and looked for each second.
+// readLog queues the entries of the log. If the log cannot be read from the position, it sends a note and continues with new entries. A restored log
+// fails until a client takes it over: the note is sent once, and the log is tried each second.
 func (s *tailStreamer) readLog(ctx context.Context, after delta.ChangePosition) {
 	isLost := false
 	for ctx.Err() == nil {
@@ -92,7 +92,7 @@ func (s *tailStreamer) readLog(ctx context.Context, after delta.ChangePosition) 
 			after, err = s.client.ChangesEnd(ctx)
 		}
 		if err == nil {
-			came, err = s.handOnChanges(ctx, after)
+			came, err = s.queueChanges(ctx, after)
 		}
 		isLost = isLost && !came
 		switch {
@@ -101,11 +101,11 @@ func (s *tailStreamer) readLog(ctx context.Context, after delta.ChangePosition) 
 		case errors.As(err, new(*delta.ChangePositionError)), errors.As(err, new(*delta.InputError)):
 			after = ""
 			if isLost {
-				_ = backoff.Pause(ctx, tailBeat) // the loop looks at ctx
+				_ = backoff.Pause(ctx, tailInterval) // the loop checks ctx
 				continue
 			}
 			isLost = true
-			s.hand(ctx, noteOf("What came before this is missing: the log cannot be read on from where this page was, because entries were removed or the database was restored."))
+			s.queueEntry(ctx, newNote("Entries before this one are missing: the log cannot be read from the position of this page, because entries were removed or the database was restored."))
 		default:
 			s.config.Logger.Warn("delta: console: a live tail cannot read the log of changes", "error", err)
 			close(s.failed)
@@ -114,24 +114,24 @@ func (s *tailStreamer) readLog(ctx context.Context, after delta.ChangePosition) 
 	}
 }
 
-// handOnChanges hands on what follows a position, and reports whether anything came.
-func (s *tailStreamer) handOnChanges(ctx context.Context, after delta.ChangePosition) (came bool, err error) {
+// queueChanges queues the changes after a position, and reports whether there were any.
+func (s *tailStreamer) queueChanges(ctx context.Context, after delta.ChangePosition) (came bool, err error) {
 	for change, err := range s.client.Changes(ctx, after, s.filter.kinds()...) {
 		if err != nil {
 			return came, err
 		}
 		came = true
 		entry := s.entryOfChange(change)
-		entry.isHidden = !s.filter.wants(&entry)
-		if !s.hand(ctx, entry) {
+		entry.isHidden = !s.filter.isMatch(&entry)
+		if !s.queueEntry(ctx, entry) {
 			break
 		}
 	}
 	return came, ctx.Err()
 }
 
-// hand has an entry sent, and waits until there is room for it.
-func (s *tailStreamer) hand(ctx context.Context, entry tailEntry) bool {
+// queueEntry queues an entry, and waits until there is room for it. It returns false if ctx ends first.
+func (s *tailStreamer) queueEntry(ctx context.Context, entry tailEntry) bool {
 	select {
 	case s.entries <- entry:
 		return true
@@ -140,7 +140,7 @@ func (s *tailStreamer) hand(ctx context.Context, entry tailEntry) bool {
 	}
 }
 
-// readEvents hands on what the client of this process does, where it runs. The client waits for nobody, so what finds no room is counted.
+// readEvents queues the events of this process's client, if it runs. The client does not wait for subscribers, so events without room are counted and dropped.
 func (s *tailStreamer) readEvents(ctx context.Context) {
 	events, unsubscribe := s.client.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed, delta.EventCategoryObjectDeleted, delta.EventCategoryObjectFinalized)
 	defer unsubscribe()
@@ -153,10 +153,10 @@ func (s *tailStreamer) readEvents(ctx context.Context) {
 			}
 			kind := event.Resource.ObjectKind
 			if _, known := logs[kind]; !known {
-				logs[kind], _ = s.logs(kind)
+				logs[kind], _ = s.hasLog(kind)
 			}
 			entry, ok := s.entryOfEvent(&event, logs[kind])
-			if !ok || !s.filter.wants(&entry) {
+			if !ok || !s.filter.isMatch(&entry) {
 				continue
 			}
 			select {
@@ -170,9 +170,9 @@ func (s *tailStreamer) readEvents(ctx context.Context) {
 	}
 }
 
-// follow looks at the one resource that the filter names, and hands on how it stands, and each change of that. What changes twice between two looks
-// is seen once.
-func (s *tailStreamer) follow(ctx context.Context) {
+// followResource reads the one resource that the filter names each second, and queues each change of its state. Two changes between two reads are
+// seen as one.
+func (s *tailStreamer) followResource(ctx context.Context) {
 	type standing struct {
 		generation, syncs int64
 		state             string
@@ -180,23 +180,23 @@ func (s *tailStreamer) follow(ctx context.Context) {
 	}
 	var last standing
 	for ctx.Err() == nil {
-		if row, err := s.client.Get(ctx, s.filter.kind, s.filter.id); err == nil { // what cannot be read is looked for again
+		if row, err := s.client.Get(ctx, s.filter.kind, s.filter.id); err == nil { // after an error, it is read again in a second
 			if now := (standing{row.Generation, row.SyncCount, string(row.State), row.Attempt}); now != last {
 				last = now
-				if entry := s.entryOfRow(tailState, time.Now(), row); s.filter.wants(&entry) {
-					s.hand(ctx, entry)
+				if entry := s.entryOfRow(tailState, time.Now(), row); s.filter.isMatch(&entry) {
+					s.queueEntry(ctx, entry)
 				}
 			}
 		}
-		_ = backoff.Pause(ctx, tailBeat) // the loop looks at ctx
+		_ = backoff.Pause(ctx, tailInterval) // the loop checks ctx
 	}
 }
 
-// send sends entries until ctx ends, the browser does not read, or the log fails.
-func (s *tailStreamer) send(ctx context.Context) {
-	beat := time.NewTicker(tailBeat)
+// sendEntries sends entries until ctx ends, the browser stops reading, or the log fails.
+func (s *tailStreamer) sendEntries(ctx context.Context) {
+	beat := time.NewTicker(tailInterval)
 	defer beat.Stop()
-	if !s.write("retry: " + tailRetryAfter + "\n: live\n\n") {
+	if !s.writeText("retry: " + tailRetryAfter + "\n: live\n\n") {
 		return
 	}
 	for {
@@ -207,7 +207,7 @@ func (s *tailStreamer) send(ctx context.Context) {
 		case <-beat.C:
 			ok = s.sendBeat()
 		case <-s.failed:
-			s.sendNote(noteOf("The log of changes cannot be read; the log of the console says why. It is tried again."), "retry: "+tailFailedAfter+"\n")
+			s.writeEntry(newNote("The log of changes cannot be read; the log of the console says why. The page will reconnect."), "retry: "+tailFailedAfter+"\n")
 			return
 		case <-ctx.Done():
 			return
@@ -218,7 +218,7 @@ func (s *tailStreamer) send(ctx context.Context) {
 	}
 }
 
-// sendEntry sends an entry, or counts it where there were too many in this second.
+// sendEntry sends an entry, or counts it as dropped if there were too many in this second.
 func (s *tailStreamer) sendEntry(entry *tailEntry) bool {
 	s.passed = cmp.Or(entry.position, s.passed)
 	if entry.isHidden {
@@ -234,56 +234,57 @@ func (s *tailStreamer) sendEntry(entry *tailEntry) bool {
 		s.dropped++
 		return true
 	}
-	return s.sendNote(*entry, s.idLine())
+	return s.writeEntry(*entry, s.idLine())
 }
 
-// sendBeat says what no entry has said: how many were dropped, how far the log was read where nothing of it was chosen, and that this goes on.
+// sendBeat sends what no entry carries: how many entries were dropped, and how far the log was read if no entry matched; or else a comment, to keep
+// the connection alive.
 func (s *tailStreamer) sendBeat() bool {
 	if !s.sendDropped() {
 		return false
 	}
 	switch {
-	case time.Since(s.sentAt) < tailQuiet:
+	case time.Since(s.sentAt) < tailKeepAlive:
 		return true
-	case s.passed != s.told:
-		return s.write(s.idLine() + "\n") // it has no data, so that the browser only notes the position
+	case s.passed != s.announced:
+		return s.writeText(s.idLine() + "\n") // without data, so that the browser only notes the position
 	}
-	return s.write(": live\n\n")
+	return s.writeText(": live\n\n")
 }
 
 func (s *tailStreamer) sendDropped() bool {
 	n := s.dropped + int(s.lost.Swap(0))
 	s.dropped = 0
-	return n == 0 || s.sendNote(noteOfDropped(n), s.idLine())
+	return n == 0 || s.writeEntry(droppedNote(n), s.idLine())
 }
 
-// idLine says how far the log was read: the browser sends it back when it comes again.
+// idLine returns the position up to which the log was read. The browser sends it back when it reconnects.
 func (s *tailStreamer) idLine() string {
 	if s.passed == "" {
 		return ""
 	}
-	s.told = s.passed
+	s.announced = s.passed
 	return "id: " + string(s.passed) + "\n"
 }
 
-// sendNote sends an entry, as the page shows it, after other fields of the event.
-func (s *tailStreamer) sendNote(entry tailEntry, fields string) bool {
+// writeEntry writes an entry as HTML, after other fields of the event.
+func (s *tailStreamer) writeEntry(entry tailEntry, fields string) bool {
 	var line bytes.Buffer
 	if err := templates.ExecuteTemplate(&line, "tail-entry", entry); err != nil {
-		s.config.Logger.Error("delta: console: making an entry of the live tail", "error", err)
+		s.config.Logger.Error("delta: console: rendering an entry of the live tail", "error", err)
 		return false
 	}
 	text := fields
 	for part := range bytes.Lines(line.Bytes()) {
 		text += "data: " + string(bytes.TrimRight(part, "\r\n")) + "\n"
 	}
-	return s.write(text + "\n")
+	return s.writeText(text + "\n")
 }
 
-// write sends text, and reports whether the browser still reads. A server's WriteTimeout begins again with it.
-func (s *tailStreamer) write(text string) bool {
+// writeText writes and flushes text, and reports whether the browser still reads. It extends the server's WriteTimeout.
+func (s *tailStreamer) writeText(text string) bool {
 	controller := http.NewResponseController(s.w)
-	_ = controller.SetWriteDeadline(time.Now().Add(tailPatience)) // a writer that cannot leaves it to the server
+	_ = controller.SetWriteDeadline(time.Now().Add(tailWriteTimeout)) // a writer without deadlines keeps that of the server
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return false
 	}

@@ -28,10 +28,10 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
-// stubborn are things of which those that are named hostile degrade, and those named tried fail until they are mended.
-type stubborn struct{ things }
+// stubborn degrades the thing named hostile, and fails the thing named tried until it is mended.
+type stubbornController struct{ thingController }
 
-func (c *stubborn) Work(_ context.Context, r *delta.Resource[thing]) error {
+func (c *stubbornController) Work(_ context.Context, r *delta.Resource[thing]) error {
 	switch {
 	case r.Object.Name == hostile:
 		return delta.ResourceDegrade(errors.New("refused: " + hostile))
@@ -41,8 +41,8 @@ func (c *stubborn) Work(_ context.Context, r *delta.Resource[thing]) error {
 	return nil
 }
 
-// newLogging makes a client whose kind thing has a log, or none.
-func newLogging(t *testing.T, env *deltatest.Env, controller delta.Controller[thing], log bool) *delta.Client {
+// newLoggingClient returns a client whose kind thing has a log of changes if log is set.
+func newLoggingClient(t *testing.T, env *deltatest.Env, controller delta.Controller[thing], log bool) *delta.Client {
 	t.Helper()
 	config := &delta.Config{
 		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix,
@@ -64,8 +64,8 @@ func startClient(t *testing.T, client *delta.Client) {
 	})
 }
 
-// settle informs things one after the other, each until it has a state.
-func settle(t *testing.T, client *delta.Client, state deltatype.ResourceState, names ...string) {
+// informUntil informs things one after the other, and waits until each has the state.
+func informUntil(t *testing.T, client *delta.Client, state deltatype.ResourceState, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		_, err := client.Inform(t.Context(), thing{Name: name}, nil)
@@ -77,7 +77,7 @@ func settle(t *testing.T, client *delta.Client, state deltatype.ResourceState, n
 	}
 }
 
-// appendEntries appends so many entries to the log in one transaction, as outcomes do.
+// appendEntries appends n entries to the log in one transaction, as outcomes do.
 func appendEntries(t *testing.T, env *deltatest.Env, n int) {
 	t.Helper()
 	_, err := env.Pool.Exec(t.Context(), `SELECT delta_append_change('updated', delta_order_xid(NULL), i, 'thing', 'many-' || i, 'default', 1, 1, NULL, '{}', NULL, NULL)
@@ -85,14 +85,14 @@ func appendEntries(t *testing.T, env *deltatest.Env, n int) {
 	require.NoError(t, err)
 }
 
-// What another client does is seen as it happens; a cut and a pause leave no gap; what is hostile is text.
-func TestTheTailShowsWhatAnotherClientDoes(t *testing.T) {
+// The tail shows changes of other clients live. A lost connection and a pause leave no gap. HTML is shown as text.
+func TestTheTailShowsChangesOfOtherClients(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	working := newLogging(t, env, &stubborn{}, true)
+	working := newLoggingClient(t, env, &stubbornController{}, true)
 	startClient(t, working)
-	// That of the console has not started: it does nothing, and hears of nothing.
-	watching := newLogging(t, env, &stubborn{}, true)
+	// The console's client is not started: it has no events.
+	watching := newLoggingClient(t, env, &stubbornController{}, true)
 	config := console.Config{Authenticate: func(*http.Request) (string, bool) { return "ann", true }, Logger: slog.New(slog.DiscardHandler)}
 	handler, err := console.Handler(watching, config)
 	require.NoError(t, err)
@@ -107,7 +107,7 @@ func TestTheTailShowsWhatAnotherClientDoes(t *testing.T) {
 	server := serveHandler(t, mux)
 	redacting := config
 	redacting.Redact = hideErrors
-	hiding := serve(t, watching, redacting) + "tail"
+	hiding := serveConsole(t, watching, redacting) + "tail"
 	b := browsertest.New(t)
 	address := server.URL + "/ops/delta/tail"
 	shown := func() string {
@@ -119,46 +119,46 @@ func TestTheTailShowsWhatAnotherClientDoes(t *testing.T) {
 		require.Eventually(t, func() bool { return b.Execute("return "+state) == text }, patience, 100*time.Millisecond)
 	}
 
-	settle(t, working, deltatype.ResourceStateSynced, "before")
+	informUntil(t, working, deltatype.ResourceStateSynced, "before")
 	b.Open(address)
 	b.Shows("thing/before")
-	b.Shows("What is shown")
+	b.Shows("What this page shows")
 	b.Execute("window.loadedOnce = true")
 	is("Live")
-	settle(t, working, deltatype.ResourceStateSynced, "live")
+	informUntil(t, working, deltatype.ResourceStateSynced, "live")
 	b.Shows("thing/live")
-	settle(t, working, deltatype.ResourceStateDegraded, hostile)
+	informUntil(t, working, deltatype.ResourceStateDegraded, hostile)
 	b.Shows("thing/" + hostile)
 	b.Shows("refused: " + hostile)
 	require.Equal(t, true, b.Execute(`return document.querySelector('#tail a').href.startsWith('`+server.URL+`/ops/delta/resource?')`))
 
 	isDown.Store(true)
 	server.CloseClientConnections()
-	is("Cut off; it connects again")
-	settle(t, working, deltatype.ResourceStateSynced, "cut-1", "cut-2", "cut-3")
+	is("Disconnected; reconnecting")
+	informUntil(t, working, deltatype.ResourceStateSynced, "cut-1", "cut-2", "cut-3")
 	require.NotContains(t, b.Text(), "thing/cut-")
 	isDown.Store(false)
 	b.Shows("thing/cut-3")
 	require.Equal(t, "thing/cut-3 thing/cut-2 thing/cut-1 thing/"+hostile+" thing/live thing/before", shown())
 
 	b.Execute("document.querySelector('#tail-pause').click()")
-	is("Paused: nothing is read")
-	settle(t, working, deltatype.ResourceStateSynced, "paused")
+	is("Paused")
+	informUntil(t, working, deltatype.ResourceStateSynced, "paused")
 	require.NotContains(t, b.Text(), "thing/paused")
 	b.Execute("document.querySelector('#tail-pause').click()")
 	b.Shows("thing/paused")
 	require.Equal(t, "thing/paused thing/cut-3 thing/cut-2 thing/cut-1 thing/"+hostile+" thing/live thing/before", shown())
-	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was loaded again")
+	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was reloaded")
 	requireSoundTail := func() {
 		t.Helper()
 		require.Nil(t, b.Execute("return window.ran"))
 		require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('main img, main script:not([src])').length"))
 	}
 	requireSoundTail()
-	pictures(b, "console-tail")
-	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a telephone has to scroll sideways")
+	takePictures(b, "console-tail")
+	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a phone has to scroll sideways")
 
-	// Filters choose what is shown at first, and what comes.
+	// Filters choose the first entries of the page, and those that follow.
 	for filter, want := range map[string]string{
 		"event=failed":                   "thing/" + hostile,
 		"error=REFUSED":                  "thing/" + hostile,
@@ -168,9 +168,9 @@ func TestTheTailShowsWhatAnotherClientDoes(t *testing.T) {
 		"namespace=default&event=failed": "thing/" + hostile,
 	} {
 		b.Open(address + "?" + filter)
-		b.Shows("What is shown")
+		b.Shows("What this page shows")
 		is("Live")
-		if filter != "kind=thing&id=live" { // which is followed, too
+		if filter != "kind=thing&id=live" { // whose state is followed too
 			require.Equal(t, want, shown(), filter)
 		} else {
 			require.Eventually(t, func() bool { return shown() == "thing/live thing/live" }, patience, 100*time.Millisecond)
@@ -178,38 +178,38 @@ func TestTheTailShowsWhatAnotherClientDoes(t *testing.T) {
 	}
 	b.Open(address + "?event=failed")
 	is("Live")
-	settle(t, working, deltatype.ResourceStateSynced, "other")
+	informUntil(t, working, deltatype.ResourceStateSynced, "other")
 	_, err = working.Retry(t.Context(), "thing", hostile)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return shown() == "thing/"+hostile+" thing/"+hostile }, patience, 100*time.Millisecond)
 	requireSoundTail()
 
-	// What is hidden is neither shown nor found.
+	// Hidden errors are neither shown nor found.
 	b.Open(hiding)
 	b.Shows("thing/" + hostile)
 	require.NotContains(t, b.Text(), "refused: ")
 	b.Open(hiding + "?error=refused")
 	b.Shows("None of the latest 200 entries")
-	status, _ := send(t, http.MethodGet, address+"?event=nothing", "", nil)
+	status, _ := sendRequest(t, http.MethodGet, address+"?event=nothing", "", nil)
 	require.Equal(t, http.StatusBadRequest, status)
-	status, _ = send(t, http.MethodGet, server.URL+"/ops/delta/tail-events?event=nothing", "", nil)
+	status, _ = sendRequest(t, http.MethodGet, server.URL+"/ops/delta/tail-events?event=nothing", "", nil)
 	require.Equal(t, http.StatusBadRequest, status)
 }
 
-// A kind without a log: the attempts of this process, and each change of state of the one resource that is named, whoever changes it.
-func TestTheTailWithoutALog(t *testing.T) {
+// For a kind without a log, the tail shows the attempts of this process, and all changes of state of the one named resource.
+func TestATailWithoutALogShowsAttempts(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	controller := &stubborn{}
-	working := newLogging(t, env, controller, false)
+	controller := &stubbornController{}
+	working := newLoggingClient(t, env, controller, false)
 	startClient(t, working)
-	watching := newLogging(t, env, controller, false)
-	ofWorking, ofWatching := serve(t, working, console.Config{}), serve(t, watching, console.Config{})
+	watching := newLoggingClient(t, env, controller, false)
+	ofWorking, ofWatching := serveConsole(t, working, console.Config{}), serveConsole(t, watching, console.Config{})
 	own, other := browsertest.New(t), browsertest.New(t)
 	own.Open(ofWorking + "tail?kind=thing")
 	own.Shows("thing has no log")
 	other.Open(ofWatching + "tail?kind=thing&id=tried")
-	other.Shows("each change of its state is shown")
+	other.Shows("each change of its state by any client is shown")
 	for _, b := range []*browsertest.Browser{own, other} {
 		b.Shows("Live")
 		require.Eventually(t, func() bool { return b.Execute("return document.querySelector('#tail-state').innerText") == "Live" }, patience, 100*time.Millisecond)
@@ -217,7 +217,7 @@ func TestTheTailWithoutALog(t *testing.T) {
 	_, err := working.Inform(t.Context(), thing{Name: "tried"}, nil)
 	require.NoError(t, err)
 	own.Shows("retry")
-	own.Shows("try 1 of ")
+	own.Shows("attempt 1 of ")
 	own.Shows("try again")
 	other.Shows("state: failed")
 	controller.mended.Store(true)
@@ -235,7 +235,7 @@ type events struct {
 	scanner  *bufio.Scanner
 }
 
-// openEvents opens a tail, as a browser does that comes again after a position; empty for one that begins.
+// openEvents opens a tail like a browser that reconnects after a position; an empty position is a first connection.
 func openEvents(ctx context.Context, t *testing.T, address string, last delta.ChangePosition) *events {
 	t.Helper()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
@@ -249,7 +249,7 @@ func openEvents(ctx context.Context, t *testing.T, address string, last delta.Ch
 	return &events{response, bufio.NewScanner(response.Body)}
 }
 
-// next is the next event with data: its id, and its data.
+// next returns the id and data of the next event with data.
 func (e *events) next(t *testing.T) (id, data string) {
 	t.Helper()
 	for e.scanner.Scan() {
@@ -270,14 +270,14 @@ func (e *events) next(t *testing.T) (id, data string) {
 	return "", ""
 }
 
-var dropped = regexp.MustCompile(`([\d,]+) more came at once`)
+var dropped = regexp.MustCompile(`([\d,]+) more entries came at once`)
 
-// A tail sends what a browser can show, and counts the rest; it outlives a server's WriteTimeout, and goes on after any position.
+// A tail sends a bounded number of entries a second and counts the others. It outlives a server's WriteTimeout, and continues after any position.
 func TestATailIsBounded(t *testing.T) {
 	t.Parallel()
 	const entries = 3000
 	env := deltatest.New(t)
-	client := newLogging(t, env, &stubborn{}, true)
+	client := newLoggingClient(t, env, &stubbornController{}, true)
 	handler, err := console.Handler(client, console.Config{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(handler)
@@ -316,17 +316,17 @@ func TestATailIsBounded(t *testing.T) {
 	_, data := tail.next(t)
 	require.Contains(t, data, "thing/many-1<")
 
-	// After the last position only the newest is left; after none, only what comes; a position that is lost says so.
+	// After the last position there is only the newest entry. A lost position is reported.
 	again := openEvents(ctx, t, address, delta.ChangePosition(last))
 	_, data = again.next(t)
 	require.Contains(t, data, "thing/many-1<")
 	for _, lost := range []delta.ChangePosition{"9.9.9", "nonsense"} {
 		again = openEvents(ctx, t, address, lost)
 		_, data = again.next(t)
-		require.Contains(t, data, "What came before this is missing")
+		require.Contains(t, data, "Entries before this one are missing")
 	}
 
-	// No more than 20 are open at once; the place of one that has gone is free again.
+	// At most 20 tails are open at once. A closed tail makes room for another one.
 	var ends []context.CancelFunc
 	refused := func() bool {
 		one, end := context.WithCancel(ctx)
@@ -349,13 +349,13 @@ func TestATailIsBounded(t *testing.T) {
 		end()
 	}
 	require.Eventually(t, func() bool {
-		status, err := statusOf(ctx, address)
+		status, err := requestStatus(ctx, address)
 		return err == nil && status == http.StatusOK
 	}, patience, 100*time.Millisecond)
 }
 
-// statusOf makes a request that ends with its answer's status.
-func statusOf(ctx context.Context, address string) (int, error) {
+// requestStatus returns the status of a response, and closes it.
+func requestStatus(ctx context.Context, address string) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
@@ -369,12 +369,12 @@ func statusOf(ctx context.Context, address string) (int, error) {
 	return response.StatusCode, response.Body.Close()
 }
 
-// Without scripts the page shows the latest entries that match, and a reload those that came since.
+// Without scripts, the page shows the latest matching entries, and a reload shows newer ones.
 func TestTheTailNeedsNoScript(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	client := newLogging(t, env, &stubborn{}, true)
-	address := serve(t, client, console.Config{}) + "tail"
+	client := newLoggingClient(t, env, &stubbornController{}, true)
+	address := serveConsole(t, client, console.Config{}) + "tail"
 	read := func() string {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 		require.NoError(t, err)

@@ -9,8 +9,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// redacted is a copy of a row as it may be shown.
-func (h *handler) redacted(row *deltatype.ResourceRow) *deltatype.ResourceRow {
+// redactRow returns a copy of a row after Redact.
+func (h *handler) redactRow(row *deltatype.ResourceRow) *deltatype.ResourceRow {
 	row = row.Clone()
 	if h.config.Redact != nil {
 		h.config.Redact(row)
@@ -18,8 +18,8 @@ func (h *handler) redacted(row *deltatype.ResourceRow) *deltatype.ResourceRow {
 	return row
 }
 
-// shortened is the first line of a text, 200 characters at most.
-func shortened(text string) string {
+// shortenText returns the first line of a text, up to 200 characters.
+func shortenText(text string) string {
 	line, _, isLong := strings.Cut(text, "\n")
 	if runes := []rune(line); len(runes) > 200 {
 		line, isLong = string(runes[:200]), true
@@ -30,9 +30,8 @@ func shortened(text string) string {
 	return line
 }
 
-// visible shows characters that have no picture, or change the order of those beside them, as escapes: an id could look like
-// another one.
-func visible(text string) string {
+// escapeInvisible escapes characters that are invisible or change the direction of text. Otherwise two different ids could look the same.
+func escapeInvisible(text string) string {
 	var b strings.Builder
 	for _, r := range text {
 		if r != '\n' && r != '\t' && (unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)) {
@@ -44,8 +43,8 @@ func visible(text string) string {
 	return b.String()
 }
 
-// when is a time in UTC.
-func when(t *time.Time) string {
+// timeText returns a time in UTC, or a dash for nil.
+func timeText(t *time.Time) string {
 	if t == nil {
 		return "–"
 	}

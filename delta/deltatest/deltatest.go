@@ -24,12 +24,12 @@ import (
 	"github.com/chariot-giving/delta/migrations"
 )
 
-// Env is what one test works with. All of it is gone when the test has ended.
+// Env is the environment of one test. It is cleaned up when the test ends.
 type Env struct {
 	// Pool connects to this test's own schema, which has Delta's tables.
 	Pool *pgxpool.Pool
-	// Temporal is connected to the shared Temporal server. Its calls wait up to two minutes for an answer, where the SDK's own wait 10 s: a machine
-	// that runs many tests at once may take longer than that.
+	// Temporal is connected to the shared Temporal server. Its calls wait up to two minutes for an answer, not 10 s as the SDK does, because a
+	// machine that runs many tests at once may be slow.
 	Temporal client.Client
 	// DatabaseURL connects another process to this test's schema.
 	DatabaseURL string
@@ -41,12 +41,12 @@ type Env struct {
 	Schema string
 	// Prefix is unique to this test. Use it as the prefix of workflow ids.
 	Prefix string
-	// Logger writes warnings and errors to the log of this test, which is shown if it fails. Give it to [delta.Config]. It drops what comes after
-	// the end of the test. The connection to Temporal writes its errors there.
+	// Logger writes warnings and errors to the log of this test, which is shown if the test fails. Give it to [delta.Config]. It drops lines that come
+	// after the end of the test. The connection to Temporal logs its errors there.
 	Logger *slog.Logger
 }
 
-// Option changes what [New] makes.
+// Option changes the environment that [New] makes.
 type Option func(*options)
 
 type options struct {
@@ -59,30 +59,29 @@ func WithMaxConns(n int) Option {
 	return func(o *options) { o.maxConns = int32(n) }
 }
 
-// WithTemporalOptions changes the options that Env.Temporal is dialled with,
-// for instance its data converter. Default: a logger that shows errors only.
+// WithTemporalOptions changes the options of the connection Env.Temporal, for
+// instance its data converter. Default: a logger that shows errors only.
 func WithTemporalOptions(change func(*client.Options)) Option {
 	return func(o *options) { o.temporal = append(o.temporal, change) }
 }
 
 const (
 	startTimeout   = 5 * time.Minute // a first start may download both servers
-	cleanupTimeout = 2 * time.Minute // what hangs is reported; a machine with much to do does not hang
+	cleanupTimeout = 2 * time.Minute // long enough for a busy machine; a clean-up that hangs is reported
 )
 
-// New gives the test its own schema on a real Postgres, migrated, and a client
-// of a real Temporal. It fails the test when it cannot. Everything is cleaned
-// up when the test and its subtests have ended.
+// New gives the test its own schema on a real Postgres, migrated, and a client of a real Temporal. It fails the test if it cannot. Everything is
+// cleaned up when the test and its subtests have ended.
 func New(tb testing.TB, opts ...Option) *Env {
 	tb.Helper()
-	env, err := open(tb, opts)
+	env, err := openEnv(tb, opts)
 	if err != nil {
 		tb.Fatalf("deltatest: %v", err)
 	}
 	return env
 }
 
-func open(tb testing.TB, opts []Option) (*Env, error) {
+func openEnv(tb testing.TB, opts []Option) (*Env, error) {
 	o := options{maxConns: 16}
 	for _, change := range opts {
 		change(&o)
@@ -90,26 +89,26 @@ func open(tb testing.TB, opts []Option) (*Env, error) {
 	ctx, cancel := startContext(tb)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		srv, err := acquire(ctx)
+		srv, err := acquireServers(ctx)
 		if err != nil {
 			return nil, err
 		}
 		env, err := connectTo(ctx, tb, srv, o)
-		// Servers that died a moment ago, because somebody killed them, are
-		// started again. Their end shows first in what we asked of them.
-		if err != nil && attempt < 3 && gone(srv) {
+		// If servers have just died, because somebody killed them, start new ones. The failed
+		// connection is the first sign of that.
+		if err != nil && attempt < 3 && hasEnded(srv) {
 			continue
 		}
 		return env, err
 	}
 }
 
-// connectTo makes the environment on servers that run.
+// connectTo makes the environment on running servers.
 func connectTo(ctx context.Context, tb testing.TB, srv server, o options) (*Env, error) {
 	id := strings.ToLower(rand.Text()[:12])
 	env := &Env{
 		Schema:            "delta_test_" + id,
-		Prefix:            prefix(tb.Name(), id),
+		Prefix:            uniquePrefix(tb.Name(), id),
 		TemporalAddress:   srv.TemporalAddress,
 		TemporalNamespace: srv.TemporalNamespace,
 		Logger:            slog.New(slog.NewTextHandler(newTestLog(tb), &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -132,7 +131,7 @@ func connectTo(ctx context.Context, tb testing.TB, srv server, o options) (*Env,
 	return env, nil
 }
 
-// startContext ends with the test's own deadline, so that a start that hangs
+// startContext ends before the test's own deadline, so that a start that hangs
 // is reported as such.
 func startContext(tb testing.TB) (context.Context, context.CancelFunc) {
 	limit := time.Now().Add(startTimeout)
@@ -182,7 +181,7 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	for _, change := range o.temporal {
 		change(&opts)
 	}
-	if opts.HostPort == env.TemporalAddress { // a proxy that fails on purpose has the SDK's own patience
+	if opts.HostPort == env.TemporalAddress { // a proxy keeps the SDK's timeout: a test may let it fail
 		opts.ConnectionOptions.DialOptions = append(slices.Clone(opts.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(waitForLateAnswers))
 	}
 	c, err := client.DialContext(ctx, opts)
@@ -217,15 +216,15 @@ func dropSchema(ctx context.Context, tb testing.TB, databaseURL, schema string) 
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	drop := func(patience string) error {
-		// One simple query is one transaction: the setting ends with it.
+		// A simple query is one transaction: the setting ends with it.
 		_, err := conn.Exec(ctx, fmt.Sprintf("set local lock_timeout = '%s'; drop schema if exists %s cascade", patience, schema))
 		return err
 	}
 	if err := drop("2s"); err == nil {
 		return nil
 	}
-	// Somebody still has the tables. Only this test's own connections carry
-	// its application name.
+	// Another connection still uses the tables. End this test's connections: only
+	// they have its application name.
 	var ended int
 	err = conn.QueryRow(ctx, `select count(pg_terminate_backend(pid)) from pg_stat_activity
 		where application_name = $1 and pid <> pg_backend_pid()`, schema).Scan(&ended)
@@ -236,7 +235,7 @@ func dropSchema(ctx context.Context, tb testing.TB, databaseURL, schema string) 
 	return drop("60s")
 }
 
-// closeTemporal removes what would go on by itself under this test's prefix.
+// closeTemporal removes schedules and workflows under this test's prefix.
 func (env *Env) closeTemporal(tb testing.TB) {
 	defer env.Temporal.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
@@ -244,7 +243,7 @@ func (env *Env) closeTemporal(tb testing.TB) {
 	if err := env.removeSchedules(ctx); err != nil {
 		tb.Logf("deltatest: removing the schedules of this test: %v", err)
 	}
-	// Our own server forgets its workflows when it ends; another one does not.
+	// Our own server forgets its workflows when it ends; an external one keeps them.
 	if stack.ExternalTemporal() {
 		if err := env.terminateWorkflows(ctx); err != nil {
 			tb.Logf("deltatest: terminating the workflows of this test: %v", err)
@@ -284,21 +283,21 @@ func (env *Env) terminateWorkflows(ctx context.Context) error {
 
 var notName = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// prefix is unique, and shows in Temporal's UI which test it belongs to.
-func prefix(test, id string) string {
+// uniquePrefix returns a unique prefix that names its test in Temporal's UI.
+func uniquePrefix(test, id string) string {
 	name := strings.Trim(notName.ReplaceAllString(test, "-"), "-")
 	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + id
 }
 
-// withSchema adds to a URL, or to a string of keywords and values, what leads
-// every connection into the schema and marks it as the test's.
+// withSchema adds parameters to a URL, or to a string of keywords and values: every connection
+// gets the schema as its search path and as its application name.
 func withSchema(databaseURL, schema string) (string, error) {
 	if !strings.HasPrefix(databaseURL, "postgres://") && !strings.HasPrefix(databaseURL, "postgresql://") {
 		return fmt.Sprintf("%s search_path=%s application_name=%s", databaseURL, schema, schema), nil
 	}
 	u, err := url.Parse(databaseURL)
 	if err != nil {
-		return "", errors.New("the database URL cannot be read") // the error would show the password
+		return "", errors.New("the database URL cannot be read") // url.Parse's error would show the password
 	}
 	query := u.Query()
 	query.Set("search_path", schema)
@@ -307,8 +306,8 @@ func withSchema(databaseURL, schema string) (string, error) {
 	return u.String(), nil
 }
 
-// openWorkflows lists this test's workflows that still run. Visibility lags a
-// little behind, so the very last ones may be missing.
+// openWorkflows lists this test's running workflows. Visibility lags a
+// little, so the newest ones may be missing.
 func openWorkflows(ctx context.Context, env *Env) ([]string, error) {
 	var ids []string
 	var page []byte

@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// patience is how long a test waits for what must happen: it costs nothing where it does.
+// patience bounds each wait for an event that must happen.
 const patience = 2 * time.Minute
 
 func TestTestsAreIsolated(t *testing.T) {
@@ -35,12 +35,12 @@ func TestTestsAreIsolated(t *testing.T) {
 	mustExec(t, a.Pool, `create table mine (n int)`)
 	mustExec(t, a.Pool, `insert into delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
 		values ('x', '1h', '1h', '1h', '1h')`)
-	require.Equal(t, 1, count(t, a.Pool, `select count(*) from delta_namespace where name = 'x'`))
-	require.Equal(t, 0, count(t, b.Pool, `select count(*) from delta_namespace where name = 'x'`))
+	require.Equal(t, 1, countRows(t, a.Pool, `select count(*) from delta_namespace where name = 'x'`))
+	require.Equal(t, 0, countRows(t, b.Pool, `select count(*) from delta_namespace where name = 'x'`))
 	_, err := b.Pool.Exec(t.Context(), `select from mine`)
 	require.ErrorContains(t, err, "does not exist")
 
-	// Another process needs the URL only.
+	// Another process needs only the URL.
 	conn, err := pgx.Connect(t.Context(), a.DatabaseURL)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
@@ -55,7 +55,7 @@ func mustExec(t *testing.T, pool *pgxpool.Pool, sql string) {
 	require.NoError(t, err)
 }
 
-func count(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) (n int) {
+func countRows(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) (n int) {
 	t.Helper()
 	require.NoError(t, pool.QueryRow(t.Context(), sql, args...).Scan(&n))
 	return n
@@ -91,7 +91,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 			Action: &client.ScheduleWorkflowAction{ID: inner.Prefix, TaskQueue: inner.Prefix, Workflow: "none"},
 		})
 		require.NoError(t, err)
-		// The clean-up removes what Temporal lists, which is a moment later than what it has.
+		// The clean-up removes listed schedules, and Temporal lists a new one a moment later.
 		require.Eventually(t, func() bool {
 			list, err := inner.Temporal.ScheduleClient().List(t.Context(), client.ScheduleListOptions{PageSize: 1000})
 			for err == nil && list.HasNext() {
@@ -103,16 +103,16 @@ func TestCleanupLeavesNothing(t *testing.T) {
 			return false
 		}, patience, 10*time.Millisecond)
 	})
-	require.Equal(t, 0, count(t, outer.Pool, `select count(*) from pg_namespace where nspname = $1`, inner.Schema))
+	require.Equal(t, 0, countRows(t, outer.Pool, `select count(*) from pg_namespace where nspname = $1`, inner.Schema))
 	require.Eventually(t, func() bool {
-		return count(t, outer.Pool, `select count(*) from pg_stat_activity where application_name = $1`, inner.Schema) == 0
+		return countRows(t, outer.Pool, `select count(*) from pg_stat_activity where application_name = $1`, inner.Schema) == 0
 	}, patience, 10*time.Millisecond, "connections stayed open")
 	require.Error(t, inner.Pool.Ping(t.Context()), "the pool is still open")
 	_, err := outer.Temporal.ScheduleClient().GetHandle(t.Context(), schedule).Describe(t.Context())
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 
-	// Others keep theirs.
-	require.Equal(t, 0, count(t, outer.Pool, `select count(*) from delta_resource`))
+	// The schemas of other tests stay.
+	require.Equal(t, 0, countRows(t, outer.Pool, `select count(*) from delta_resource`))
 }
 
 func TestTerminateWorkflows(t *testing.T) {
@@ -136,7 +136,7 @@ func TestTerminateWorkflows(t *testing.T) {
 	}
 }
 
-// recorder is a test that may fail without failing this one.
+// recorder is a testing.TB that records failures and lines.
 type recorder struct {
 	testing.TB
 	mu      sync.Mutex
@@ -161,20 +161,20 @@ func (r *recorder) Log(args ...any) {
 	r.lines = append(r.lines, fmt.Sprint(args...))
 }
 
-func (r *recorder) finish() {
+func (r *recorder) runCleanups() {
 	for i := len(r.cleanup) - 1; i >= 0; i-- {
 		r.cleanup[i]()
 	}
 }
 
-func TestConnectionsLeftInATransaction(t *testing.T) {
+func TestConnectionsLeftOpenAreEnded(t *testing.T) {
 	t.Parallel()
 	bystander := New(t)
 	inner := &recorder{TB: t}
-	env, err := open(inner, nil)
+	env, err := openEnv(inner, nil)
 	require.NoError(t, err)
 
-	// Another process, or another pool of the test, still holds a lock.
+	// Another process, or another pool of the test, has a lock.
 	left, err := pgx.Connect(t.Context(), env.DatabaseURL)
 	require.NoError(t, err)
 	_, err = left.Exec(t.Context(), `begin; select from delta_resource`)
@@ -182,17 +182,17 @@ func TestConnectionsLeftInATransaction(t *testing.T) {
 	held, err := bystander.Pool.Begin(t.Context())
 	require.NoError(t, err)
 
-	inner.finish()
+	inner.runCleanups()
 	require.Empty(t, inner.errors)
-	require.Error(t, left.Ping(t.Context()), "the connection in the way was not ended")
+	require.Error(t, left.Ping(t.Context()), "the blocking connection is still open")
 	require.NoError(t, held.Rollback(t.Context()), "a connection of another test was ended")
-	require.Equal(t, 0, count(t, bystander.Pool, `select count(*) from pg_namespace where nspname = $1`, env.Schema))
+	require.Equal(t, 0, countRows(t, bystander.Pool, `select count(*) from pg_namespace where nspname = $1`, env.Schema))
 }
 
-func TestWhatIsLoggedIsInTheLogOfItsTest(t *testing.T) {
+func TestLogLinesGoToTheirTest(t *testing.T) {
 	t.Parallel()
 	inner := &recorder{TB: t}
-	env, err := open(inner, nil)
+	env, err := openEnv(inner, nil)
 	require.NoError(t, err)
 	sdk := slog.New(errorsOnly{env.Logger.Handler()}).With("of", "the SDK").WithGroup("g")
 
@@ -205,8 +205,8 @@ func TestWhatIsLoggedIsInTheLogOfItsTest(t *testing.T) {
 	require.Contains(t, inner.lines[1], `level=ERROR msg="is shown" of="the SDK"`)
 	require.NotContains(t, inner.lines[1], "\n")
 
-	inner.finish()
-	env.Logger.Error("comes after the end")
+	inner.runCleanups()
+	env.Logger.Error("after the end")
 	require.Len(t, inner.lines, 2)
 }
 
@@ -222,12 +222,12 @@ func TestOptionsAreApplied(t *testing.T) {
 	require.Equal(t, int32(16), New(t).Pool.Config().MaxConns)
 }
 
-// What makes the second use of a process fast: it asks nobody for the servers, looks for no programs, and starts nothing. How
-// fast that is, BenchmarkNew tells.
+// The second use in a process is fast, because it asks no supervisor, looks for no programs, and starts nothing. BenchmarkNew
+// measures it.
 func TestSecondUseStartsNothing(t *testing.T) {
-	first := New(t) // it may start the servers
+	first := New(t) // may start the servers
 	if _, given := stack.ExternalDatabase(); given && stack.ExternalTemporal() {
-		t.Skip("both servers are given: there is nothing to start")
+		t.Skip("both servers are external: there is nothing to start")
 	}
 	conn, known := shared.conn, shared.server
 	require.NotNil(t, conn)
@@ -246,18 +246,18 @@ func BenchmarkNew(b *testing.B) {
 	New(b)
 	for b.Loop() {
 		inner := &recorder{TB: b}
-		if _, err := open(inner, nil); err != nil {
+		if _, err := openEnv(inner, nil); err != nil {
 			b.Fatal(err)
 		}
-		inner.finish()
+		inner.runCleanups()
 	}
 }
 
 func TestPrefix(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, "TestA-sub-case-id", prefix("TestA/sub case", "id"))
-	require.Equal(t, strings.Repeat("x", 40)+"-id", prefix(strings.Repeat("x", 99), "id"))
-	require.Equal(t, "a-id", prefix("/a/", "id"))
+	require.Equal(t, "TestA-sub-case-id", uniquePrefix("TestA/sub case", "id"))
+	require.Equal(t, strings.Repeat("x", 40)+"-id", uniquePrefix(strings.Repeat("x", 99), "id"))
+	require.Equal(t, "a-id", uniquePrefix("/a/", "id"))
 }
 
 func TestWithSchema(t *testing.T) {

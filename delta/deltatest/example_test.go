@@ -15,11 +15,11 @@ type order struct{ Number string }
 func (o order) ID() string   { return o.Number }
 func (o order) Kind() string { return "order" }
 
-// orders is the controller that is tested.
+// orders is the controller under test.
 type orders struct {
 	delta.WorkerDefaults[order]
-	delta.NoInformer[order]          // it lists nothing
-	shipped                 sync.Map // the system outside; one that a test can look into
+	delta.NoInformer[order]          // has no listing
+	shipped                 sync.Map // a fake of the system outside, for the test to read
 }
 
 func (o *orders) Work(_ context.Context, r *delta.Resource[order]) error {
@@ -30,7 +30,7 @@ func (o *orders) Work(_ context.Context, r *delta.Resource[order]) error {
 // In a test file this is TestOrders, which `go test` calls.
 func Example() {
 	_ = func(t *testing.T) {
-		t.Parallel() // tests do not see each other
+		t.Parallel() // tests are isolated
 		env := deltatest.New(t)
 
 		work := &orders{}
@@ -47,7 +47,7 @@ func Example() {
 		}
 		t.Cleanup(func() { _ = client.Stop(context.Background()) })
 
-		// Sync informs, and waits for what becomes of it.
+		// Sync informs, and awaits the outcome.
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		row, err := client.Sync(ctx, order{Number: "17"}, nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// invoice is an object, and invoices its controller.
+// invoice is an object, and invoices is its controller.
 type invoice struct{ Number string }
 
 func (i invoice) ID() string   { return i.Number }
@@ -21,8 +21,8 @@ func (i invoice) Kind() string { return "invoice" }
 type invoices struct {
 	delta.WorkerDefaults[invoice]
 	delta.ListerDefaults[invoice]
-	upstream map[string]error // what the upstream answers
-	numbers  []string         // what it has
+	upstream map[string]error // the upstream's answers
+	numbers  []string         // the upstream's invoices
 }
 
 func (c *invoices) Work(_ context.Context, r *delta.Resource[invoice]) error {
@@ -40,7 +40,7 @@ func (c *invoices) List(ctx context.Context, _ *delta.InformOptions) iter.Seq2[i
 	}
 }
 
-// A controller is tested without servers: which attempt it is, and when, is the test's to say.
+// A controller is tested without servers. The test decides the number and the time of the attempt.
 func ExampleWork() {
 	ctx := context.Background()
 	controller := &invoices{upstream: map[string]error{
@@ -71,7 +71,7 @@ func ExampleWork() {
 	// 19, attempt 10: scheduled, again after 30s
 }
 
-// A listing is taken to its end. An invalid object stops neither the others nor the cursor.
+// A listing runs to its end. An invalid object stops neither the other objects nor the cursor.
 func ExampleList() {
 	controller := &invoices{numbers: []string{"17", "", "18"}}
 	listing, err := deltatest.List(context.Background(), controller, nil)
@@ -84,7 +84,7 @@ func ExampleList() {
 	// page 2
 }
 
-// What a program informs is in the database at once, and in its transaction before the commit. No client has to run.
+// An informed object is in the database at once, and in its transaction before the commit. No client has to run.
 func ExampleRequireInformed() {
 	_ = func(t *testing.T) {
 		env := deltatest.New(t)

@@ -11,59 +11,59 @@ import (
 	"github.com/chariot-giving/delta/delta/internal/kit"
 )
 
-// ListOpts say which pass of an informer [List] makes. Nil is the first pass of a kind.
+// ListOpts describe the pass of an informer that [List] makes. Nil is the first pass of a kind.
 type ListOpts struct {
-	// Options are what the informer is given: After and Cursor as an earlier pass has left them (see [Listing].Next), the others as somebody asks for
-	// them.
+	// Options are the options of the informer: After and Cursor as an earlier pass has left them (see [Listing].Next), and the others as a caller of
+	// the informer sets them.
 	//
-	// Defaults to none: everything.
+	// Defaults to none: a listing of everything.
 	Options delta.InformOptions
 
-	// FullListing, ProcessExisting and RunForeground are what InformTimeout is told of the pass. FullListing needs Options without After and Cursor.
+	// FullListing, ProcessExisting and RunForeground are passed to InformTimeout. FullListing needs Options without After and Cursor.
 	//
 	// Default to false.
 	FullListing, ProcessExisting, RunForeground bool
 
-	// Now is when the pass begins, from which the next After is reckoned. It is no clock for user code; the timeout takes its real time.
+	// Now is the time at which the pass begins; the next After is computed from it. User code still sees the real clock, and the timeout is real.
 	//
-	// Defaults to the present.
+	// Defaults to the current time.
 	Now time.Time
 
-	// Client is as in [WorkOpts]: ControllerInformTimeout, Kinds and Logger of its Config hold.
+	// Client is the same as in [WorkOpts]: ControllerInformTimeout, Kinds and Logger of its Config apply.
 	//
 	// Defaults to nil.
 	Client *delta.Client
 }
 
-// Listing is what one pass of an informer has listed.
+// Listing is the result of one pass of an informer.
 type Listing[T delta.Object] struct {
-	// Objects are those that would be informed, each as Work would be given it, in the order in which they were listed.
+	// Objects are the objects that would be informed, in the order of the listing, each as Work would get it.
 	Objects []T
-	// Refused are those that break a rule. They stop neither the others nor the cursor.
+	// Refused are the invalid objects. They stop neither the pass nor the cursor.
 	Refused []Refused
-	// Next are the options that the next pass would be given: those of this one after a pass that failed, or was narrowed by Labels or Limit. Otherwise After is
-	// the latest CreatedAt that was listed, or the time at which the pass began, less InformOverlap, and Cursor is what [delta.SetCursor] has set. A kind with
-	// CompleteListing is given neither.
+	// Next are the options of the next pass. After a pass that failed, or was narrowed by Labels or Limit, they are the options of this pass. Otherwise
+	// After is the latest CreatedAt in the listing, or the time at which the pass began, less InformOverlap, and Cursor is the last one given to
+	// [delta.SetCursor]. A kind with CompleteListing has neither.
 	Next delta.InformOptions
 }
 
-// Refused is an object of a listing that breaks a rule.
+// Refused is an invalid object of a listing.
 type Refused struct {
-	// ObjectID and Object are its id and its JSON, as far as they can be had.
+	// ObjectID and Object are its id and its JSON, as far as they are known.
 	ObjectID string
 	Object   []byte
-	// Err says which rule, mostly as a *[delta.InputError].
+	// Err names the broken rule, mostly as a *[delta.InputError].
 	Err error
 }
 
-// List has a controller's informer ([delta.Lister] or [delta.Informer]) list what there is, and takes it to its end as a pass does, without Postgres and
-// Temporal: with the informer's timeout, and with [delta.FailInform] and [delta.SetCursor]. opts may be nil. Pass Next to the following call to test
-// incremental listings.
+// List runs a controller's informer ([delta.Lister] or [delta.Informer]) to its end, as a pass does, but without Postgres and Temporal. The informer's
+// timeout, [delta.FailInform] and [delta.SetCursor] work as usual. opts may be nil. Pass Next to the following call to test incremental listings.
 //
-// The error is the one that the pass would fail with: that of the iterator, of FailInform, a panic, a timeout, a controller that lists nothing. The cursor stays
-// then, and nothing is marked deleted. The listing has what was listed before. It is nil only beside the error of an option, or of [delta.AddControllerSafely].
+// The error is the one that fails the pass: that of the iterator, of FailInform, a panic, a timeout, or a controller that lists nothing. Then the
+// cursor stays, nothing is marked deleted, and the listing has the objects before the error. The listing is nil only for an invalid option, or an
+// error of [delta.AddControllerSafely].
 //
-// What is stored already is not compared, and what only Postgres refuses is taken.
+// List does not compare objects with stored ones, and does not find errors that only Postgres reports.
 func List[T delta.Object](ctx context.Context, controller delta.Controller[T], opts *ListOpts) (*Listing[T], error) {
 	var o ListOpts
 	if opts != nil {
@@ -83,11 +83,11 @@ func List[T delta.Object](ctx context.Context, controller delta.Controller[T], o
 		Kind: kind.Activities.Handler.Kind(), Options: o.Options,
 		FullListing: o.FullListing, ProcessExisting: o.ProcessExisting, RunForeground: o.RunForeground,
 	}
-	in.Options.After, in.Options.Cursor = nil, "" // they are the kind's
+	in.Options.After, in.Options.Cursor = nil, "" // RehearseListing gets them separately, as the kind's cursor
 	rehearsed, failed := kind.Activities.RehearseListing(ctx, in, o.Options, o.Now)
 	listing := &Listing[T]{Next: rehearsed.Next}
 	for _, item := range rehearsed.Items {
-		if err := listing.take(kind, item); err != nil {
+		if err := listing.addItem(kind, item); err != nil {
 			return listing, fmt.Errorf("deltatest: list: %w", err)
 		}
 	}
@@ -107,12 +107,12 @@ func checkList(o ListOpts) error {
 	return kit.CheckInformOptions(&o.Options)
 }
 
-func (l *Listing[T]) take(kind *kit.Kind, item activities.Listed) error {
+func (l *Listing[T]) addItem(kind *kit.Kind, item activities.Listed) error {
 	if item.Err != nil {
 		l.Refused = append(l.Refused, Refused{ObjectID: item.Params.ResourceID, Object: item.Params.EncodedObject, Err: item.Err})
 		return nil
 	}
-	object, err := decode[T](kind, item.Params)
+	object, err := decodeObject[T](kind, item.Params)
 	if err != nil {
 		return fmt.Errorf("%s/%s would be informed, but Work would not be called for it: %w", item.Params.Kind, item.Params.ResourceID, err)
 	}
@@ -120,8 +120,8 @@ func (l *Listing[T]) take(kind *kit.Kind, item activities.Listed) error {
 	return nil
 }
 
-// decode is an object as Work is given it.
-func decode[T delta.Object](kind *kit.Kind, params deltatype.ObjectInformParams) (object T, err error) {
+// decodeObject returns an object as Work gets it.
+func decodeObject[T delta.Object](kind *kit.Kind, params deltatype.ObjectInformParams) (object T, err error) {
 	decoded, err := kind.Decode(int(params.ObjectVersion), params.EncodedObject, params.ResourceID)
 	if err != nil {
 		return object, err

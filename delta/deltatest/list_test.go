@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// letter is an object that says when it was created.
+// letter is an object with a creation time.
 type letter struct {
 	Number string
 	At     time.Time
@@ -39,16 +39,16 @@ func (c *letters) List(ctx context.Context, options *delta.InformOptions) iter.S
 	return func(yield func(letter, error) bool) { c.list(ctx, options, yield) }
 }
 
-// mail sends on a channel.
-type mail struct {
+// mail lists letters on a channel.
+type mailController struct {
 	delta.WorkerDefaults[letter]
 	delta.InformerDefaults[letter]
 	inform func(ctx context.Context, options *delta.InformOptions, out chan<- letter) error
 }
 
-func (*mail) Work(context.Context, *delta.Resource[letter]) error { return nil }
+func (*mailController) Work(context.Context, *delta.Resource[letter]) error { return nil }
 
-func (c *mail) Inform(ctx context.Context, options *delta.InformOptions) (<-chan letter, error) {
+func (c *mailController) Inform(ctx context.Context, options *delta.InformOptions) (<-chan letter, error) {
 	out := make(chan letter)
 	go func() {
 		defer close(out)
@@ -59,7 +59,7 @@ func (c *mail) Inform(ctx context.Context, options *delta.InformOptions) (<-chan
 	return out, nil
 }
 
-func numbers(all []letter) string {
+func numbersOf(all []letter) string {
 	var ids []string
 	for _, l := range all {
 		ids = append(ids, l.Number)
@@ -67,7 +67,7 @@ func numbers(all []letter) string {
 	return strings.Join(ids, " ")
 }
 
-func TestAListingGoesOnFromTheNextOptions(t *testing.T) {
+func TestAListingContinuesFromNext(t *testing.T) {
 	t.Parallel()
 	created := noon.Add(-time.Hour)
 	controller := &letters{list: func(ctx context.Context, options *delta.InformOptions, yield func(letter, error) bool) {
@@ -81,7 +81,7 @@ func TestAListingGoesOnFromTheNextOptions(t *testing.T) {
 	}}
 	first, err := deltatest.List(t.Context(), controller, &deltatest.ListOpts{Now: noon})
 	require.NoError(t, err)
-	require.Equal(t, "1 2", numbers(first.Objects))
+	require.Equal(t, "1 2", numbersOf(first.Objects))
 	require.Equal(t, created, first.Objects[0].At)
 	require.Len(t, first.Refused, 1)
 	require.Equal(t, "bad\x00", first.Refused[0].ObjectID)
@@ -92,9 +92,9 @@ func TestAListingGoesOnFromTheNextOptions(t *testing.T) {
 
 	second, err := deltatest.List(t.Context(), controller, &deltatest.ListOpts{Now: noon, Options: first.Next})
 	require.NoError(t, err)
-	require.Equal(t, "3", numbers(second.Objects))
-	require.Equal(t, "page 2", second.Next.Cursor, "it stays where none is set")
-	require.Equal(t, noon.Add(-5*time.Minute), *second.Next.After, "there is no creation: the start of the pass")
+	require.Equal(t, "3", numbersOf(second.Objects))
+	require.Equal(t, "page 2", second.Next.Cursor, "the cursor stays if none is set")
+	require.Equal(t, noon.Add(-5*time.Minute), *second.Next.After, "without a creation time: the start of the pass")
 
 	ahead := noon.Add(time.Minute)
 	third, err := deltatest.List(t.Context(), controller, &deltatest.ListOpts{Now: noon.Add(-2 * time.Hour), Options: delta.InformOptions{After: &ahead, Cursor: "page 2"}})
@@ -107,7 +107,7 @@ func TestAListingGoesOnFromTheNextOptions(t *testing.T) {
 	require.Equal(t, narrowed, fourth.Next)
 }
 
-func TestAListingThatFailsSaysSo(t *testing.T) {
+func TestAFailedListingReturnsItsError(t *testing.T) {
 	t.Parallel()
 	before := delta.InformOptions{Cursor: "before"}
 	lists := func(list func(ctx context.Context, yield func(letter, error) bool)) *letters {
@@ -129,7 +129,7 @@ func TestAListingThatFailsSaysSo(t *testing.T) {
 		"a panic":   {controller: lists(func(context.Context, func(letter, error) bool) { panic("ouch") }), says: "panic: ouch"},
 		"a timeout": {controller: slow, says: "the pass timed out after 1s: context deadline exceeded"},
 		"a cursor":  {controller: lists(func(ctx context.Context, _ func(letter, error) bool) { delta.SetCursor(ctx, "\x00") }), says: "delta.SetCursor: cursor"},
-		"FailInform": {controller: &mail{inform: func(ctx context.Context, _ *delta.InformOptions, out chan<- letter) error {
+		"FailInform": {controller: &mailController{inform: func(ctx context.Context, _ *delta.InformOptions, out chan<- letter) error {
 			delta.SetCursor(ctx, "after")
 			out <- letter{Number: "1"}
 			return errBoom
@@ -140,28 +140,28 @@ func TestAListingThatFailsSaysSo(t *testing.T) {
 			listing, err := deltatest.List(t.Context(), c.controller, &deltatest.ListOpts{Options: before})
 			require.ErrorContains(t, err, c.says)
 			require.True(t, c.is == nil || errors.Is(err, c.is))
-			require.Equal(t, "1", numbers(listing.Objects))
+			require.Equal(t, "1", numbersOf(listing.Objects))
 			require.Equal(t, before, listing.Next, "the cursor stays")
 		})
 	}
-	_, err := deltatest.List(t.Context(), returns(nil), nil)
+	_, err := deltatest.List(t.Context(), newReturning(nil), nil)
 	require.ErrorContains(t, err, "informing kind parcel: its controller embeds delta.NoInformer, so it lists nothing")
 	for says, opts := range map[string]deltatest.ListOpts{
 		"Limit -1: must be positive":                                    {Options: delta.InformOptions{Limit: -1}},
 		`Options.Cursor "x": must not be set together with FullListing`: {Options: delta.InformOptions{Cursor: "x"}, FullListing: true},
 		"must not be set together with FullListing, which lists":        {Options: delta.InformOptions{After: &noon}, FullListing: true},
 	} {
-		listing, err := deltatest.List(t.Context(), &mail{}, &opts)
+		listing, err := deltatest.List(t.Context(), &mailController{}, &opts)
 		require.ErrorContains(t, err, says)
 		require.ErrorAs(t, err, new(*delta.InputError))
 		require.Nil(t, listing)
 	}
 }
 
-func TestAChannelIsTakenToItsEnd(t *testing.T) {
+func TestAChannelIsReadToItsEnd(t *testing.T) {
 	t.Parallel()
 	var timeout *delta.InformArgs[letter]
-	controller := &mailWithTimeout{mail: mail{inform: func(_ context.Context, options *delta.InformOptions, out chan<- letter) error {
+	controller := &mailWithTimeout{mailController: mailController{inform: func(_ context.Context, options *delta.InformOptions, out chan<- letter) error {
 		for range options.Limit {
 			out <- letter{Number: "1"}
 		}
@@ -169,7 +169,7 @@ func TestAChannelIsTakenToItsEnd(t *testing.T) {
 	}}, asked: func(args *delta.InformArgs[letter]) { timeout = args }}
 	listing, err := deltatest.List(t.Context(), controller, &deltatest.ListOpts{Options: delta.InformOptions{Limit: 2}, ProcessExisting: true, RunForeground: true, FullListing: true})
 	require.NoError(t, err)
-	require.Equal(t, "1 1", numbers(listing.Objects))
+	require.Equal(t, "1 1", numbersOf(listing.Objects))
 	epoch := time.Unix(0, 0).UTC()
 	require.Equal(t, &delta.InformArgs[letter]{
 		ResourceKind: "letter", FullListing: true, ProcessExisting: true, RunForeground: true, Options: &delta.InformOptions{After: &epoch, Limit: 2},
@@ -177,7 +177,7 @@ func TestAChannelIsTakenToItsEnd(t *testing.T) {
 }
 
 type mailWithTimeout struct {
-	mail
+	mailController
 	asked func(*delta.InformArgs[letter])
 }
 

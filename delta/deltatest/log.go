@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// testLog writes lines to the log of a test, so that they are seen with the test that fails and with no other. What comes after the end of the
-// test is dropped, because a test that has ended panics when it is written to.
+// testLog writes lines to the log of a test, so that only a failing test shows its lines. It drops lines after the end of the test, because then
+// testing.TB.Log panics.
 type testLog struct {
 	mu    sync.Mutex
 	tb    testing.TB
@@ -27,7 +27,7 @@ func newTestLog(tb testing.TB) io.Writer {
 	return l
 }
 
-// Write implements io.Writer. It is called with one line.
+// Write implements io.Writer. Each call has one line.
 func (l *testLog) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -37,7 +37,7 @@ func (l *testLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// errorsOnly drops what is below level error.
+// errorsOnly drops records below the level of errors.
 type errorsOnly struct{ slog.Handler }
 
 // Enabled implements slog.Handler.

@@ -13,11 +13,11 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// patience is how long a test waits for what must happen: it costs nothing where it does.
+// patience bounds each wait for an event that must happen.
 const patience = 2 * time.Minute
 
-// byNumber does what the object's id says.
-func byNumber(_ context.Context, r *delta.Resource[parcel]) error {
+// workByNumber returns the outcome that the object's id names.
+func workByNumber(_ context.Context, r *delta.Resource[parcel]) error {
 	switch r.Object.Number {
 	case "synced":
 		return nil
@@ -33,17 +33,17 @@ func byNumber(_ context.Context, r *delta.Resource[parcel]) error {
 	return errBoom
 }
 
-// What Work and Finalize tell is what becomes of the same object with the same controller in Delta itself.
-func TestARehearsalEndsAsDeltaItselfDoes(t *testing.T) {
+// The outcomes of Work and Finalize match those of Delta itself with the same object and controller.
+func TestARehearsalHasTheOutcomeOfDelta(t *testing.T) {
 	t.Parallel()
 	for name, controller := range map[string]delta.Controller[parcel]{
-		"with a Finalizer": &finalizedParcels{parcels: parcels{work: byNumber}, finalize: func(_ context.Context, r *delta.Resource[parcel]) error {
+		"with a Finalizer": &finalizedParcels{parcels: parcels{work: workByNumber}, finalize: func(_ context.Context, r *delta.Resource[parcel]) error {
 			if r.Object.Number == "gone, not finalized" {
 				return errBoom
 			}
 			return nil
 		}},
-		"without": &parcels{work: byNumber},
+		"without": &parcels{work: workByNumber},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -75,14 +75,14 @@ func compareWithDelta(t *testing.T, controller delta.Controller[parcel]) {
 			real, err = client.Get(t.Context(), "parcel", id)
 			return err == nil && real.State == told.State && real.ClaimedUntil == nil && real.AttemptedAt != nil &&
 				(told.Row.Finalized == nil || (real.Finalized != nil && *real.Finalized == *told.Row.Finalized && real.Attempt == told.Row.Attempt))
-		}, patience, 20*time.Millisecond, "%s: it is told to become %+v", id, told.Row)
+		}, patience, 20*time.Millisecond, "%s: the expected row is %+v", id, told.Row)
 		var now time.Time
 		require.NoError(t, env.Pool.QueryRow(t.Context(), "SELECT now()").Scan(&now))
 		requireSame(t, id, real, told, now)
 	}
 }
 
-// rehearse makes the attempts that Delta makes until the resource waits.
+// rehearse makes the same attempts as Delta until the resource waits.
 func rehearse(t *testing.T, controller delta.Controller[parcel], object parcel, opts *deltatest.WorkOpts) *deltatest.Outcome[parcel] {
 	t.Helper()
 	opts.Now = noon
@@ -91,7 +91,7 @@ func rehearse(t *testing.T, controller delta.Controller[parcel], object parcel, 
 	if !o.NextAttemptAt.Equal(noon) {
 		return o
 	}
-	require.Zero(t, o.Row.Attempt, "attempts are counted anew for Finalize")
+	require.Zero(t, o.Row.Attempt, "Finalize has its own count of attempts")
 	opts.Cause, opts.SyncedGeneration, opts.Errors = o.Cause, o.Row.SyncedGeneration, o.Row.Errors
 	opts.SyncCount = o.Row.SyncCount
 	o, err = deltatest.Finalize(t.Context(), controller, object, opts)
@@ -129,7 +129,7 @@ func requireSame(t *testing.T, id string, real *deltatype.ResourceRow, told *del
 	require.JSONEq(t, string(real.EncodedObject), string(told.Row.EncodedObject))
 	require.Equal(t, real.Hash, told.Row.Hash)
 
-	// The wait is told without its spread, of a tenth at most; all three times are of one clock.
+	// NextAttemptAt has no random spread, which is a tenth at most. All three times come from one clock.
 	if wait := told.NextAttemptAt.Sub(noon); !told.NextAttemptAt.IsZero() {
 		require.NotNil(t, real.DueAt, id)
 		require.False(t, real.DueAt.Before(real.AttemptedAt.Add(wait*9/10)), "%s is due at %s, after %s", id, real.DueAt, wait)
@@ -137,12 +137,12 @@ func requireSame(t *testing.T, id string, real *deltatype.ResourceRow, told *del
 	}
 }
 
-func TestTheClientOfARehearsalDecides(t *testing.T) {
+func TestTheConfigOfAClientAppliesToARehearsal(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	var informed string
 	controller := &parcels{work: func(ctx context.Context, r *delta.Resource[parcel]) error {
-		// It may take a slow machine longer than Work may.
+		// On a slow machine, the inform may take longer than the timeout of Work.
 		_, err := delta.ClientFromContext(ctx).Inform(context.WithoutCancel(ctx), parcel{Number: "beside"}, nil)
 		informed = r.Object.Number
 		<-ctx.Done()

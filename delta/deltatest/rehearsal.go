@@ -19,25 +19,25 @@ import (
 
 // rehearsal is one call of [Work], [Finalize] or [WorkBatch].
 type rehearsal[T delta.Object] struct {
-	what                string
+	action              string
 	kind                *kit.Kind
 	opts                WorkOpts
-	together, finalizes bool
+	isBatch, isFinalize bool
 }
 
 func openRehearsal[T delta.Object](what string, controller delta.Controller[T], opts *WorkOpts) (*rehearsal[T], error) {
-	r := &rehearsal[T]{what: what}
+	r := &rehearsal[T]{action: what}
 	if opts != nil {
 		r.opts = *opts
 	}
 	var err error
 	if r.kind, err = openKind(controller, r.opts.Client); err != nil {
-		return nil, r.wrap(err)
+		return nil, r.wrapError(err)
 	}
 	return r, nil
 }
 
-// openKind is a controller as a client has it.
+// openKind adds the controller as a client does.
 func openKind[T delta.Object](controller delta.Controller[T], client *delta.Client) (*kit.Kind, error) {
 	controllers := delta.NewControllers()
 	if err := delta.AddControllerSafely(controllers, controller); err != nil {
@@ -46,37 +46,39 @@ func openKind[T delta.Object](controller delta.Controller[T], client *delta.Clie
 	return kit.Open(controllers, client), nil
 }
 
-func (r *rehearsal[T]) wrap(err error) error { return fmt.Errorf("deltatest: %s: %w", r.what, err) }
+func (r *rehearsal[T]) wrapError(err error) error {
+	return fmt.Errorf("deltatest: %s: %w", r.action, err)
+}
 
-func (r *rehearsal[T]) one(ctx context.Context, object T) (*Outcome[T], error) {
-	all, err := r.all(ctx, []T{object})
+func (r *rehearsal[T]) rehearseOne(ctx context.Context, object T) (*Outcome[T], error) {
+	all, err := r.rehearseAll(ctx, []T{object})
 	if err != nil {
 		return nil, err
 	}
 	return all[0], nil
 }
 
-func (r *rehearsal[T]) all(ctx context.Context, objects []T) ([]*Outcome[T], error) {
+func (r *rehearsal[T]) rehearseAll(ctx context.Context, objects []T) ([]*Outcome[T], error) {
 	if err := ctx.Err(); err != nil {
-		return nil, r.wrap(fmt.Errorf("ctx has ended before the call: %w", err))
+		return nil, r.wrapError(fmt.Errorf("ctx has ended before the call: %w", err))
 	}
 	rows := make([]*db.Resource, len(objects))
 	for i, object := range objects {
 		var err error
-		if rows[i], err = r.row(object); err != nil {
-			return nil, r.wrap(err)
+		if rows[i], err = r.makeRow(object); err != nil {
+			return nil, r.wrapError(err)
 		}
-		if err := checkTogether(rows[:i], rows[i]); err != nil {
-			return nil, r.wrap(err)
+		if err := checkBatch(rows[:i], rows[i]); err != nil {
+			return nil, r.wrapError(err)
 		}
 	}
-	in := activities.RehearseInput{Rows: rows, Together: r.together, Now: r.now()}
+	in := activities.RehearseInput{Rows: rows, Together: r.isBatch, Now: r.startTime()}
 	if r.opts.DB != nil {
 		in.Conn = r.opts.DB
 	}
 	rehearsed, err := r.kind.Activities.Rehearse(ctx, in)
 	if err != nil {
-		return nil, r.wrap(err)
+		return nil, r.wrapError(err)
 	}
 	outcomes := make([]*Outcome[T], len(rehearsed))
 	for i := range rehearsed {
@@ -85,8 +87,8 @@ func (r *rehearsal[T]) all(ctx context.Context, objects []T) ([]*Outcome[T], err
 	return outcomes, nil
 }
 
-// checkTogether refuses what one call of WorkBatch would not be given.
-func checkTogether(others []*db.Resource, row *db.Resource) error {
+// checkBatch refuses objects that Delta would not give to one call of WorkBatch.
+func checkBatch(others []*db.Resource, row *db.Resource) error {
 	at := fmt.Sprintf("objects[%d]", len(others))
 	for i, other := range others {
 		switch {
@@ -99,21 +101,21 @@ func checkTogether(others []*db.Resource, row *db.Resource) error {
 	return nil
 }
 
-func (r *rehearsal[T]) now() time.Time {
+func (r *rehearsal[T]) startTime() time.Time {
 	now := r.opts.Now
 	if now.IsZero() {
 		now = time.Now()
 	}
-	return now.UTC().Truncate(time.Microsecond) // Postgres has no more of it
+	return now.UTC().Truncate(time.Microsecond) // the resolution of Postgres
 }
 
-// row is the resource of an object as a claim has it.
-func (r *rehearsal[T]) row(object T) (*db.Resource, error) {
+// makeRow returns the row of an object as a claim reads it.
+func (r *rehearsal[T]) makeRow(object T) (*db.Resource, error) {
 	params, err := r.kind.Encode(object, r.opts.Inform)
 	if err != nil {
 		return nil, err
 	}
-	o, now := r.opts, r.now()
+	o, now := r.opts, r.startTime()
 	row := &db.Resource{
 		ID: rowID(params.Kind, params.ResourceID), Kind: params.Kind, ObjectID: params.ResourceID, Namespace: cmp.Or(params.Namespace, delta.NamespaceDefault),
 		State: deltatype.ResourceStatePending, Generation: cmp.Or(o.Generation, 1), SyncedGeneration: o.SyncedGeneration, SyncCount: o.SyncCount,
@@ -137,7 +139,7 @@ func (r *rehearsal[T]) row(object T) (*db.Resource, error) {
 		row.Object, row.ObjectVersion = o.Stored.Object, int32(o.Stored.Version)
 	}
 	cause := o.Cause
-	if r.finalizes {
+	if r.isFinalize {
 		unfinalized := false
 		row.State, row.Finalized = deltatype.ResourceStateDeleted, &unfinalized
 		cause = cmp.Or(cause, deltatype.CauseCommand)
@@ -152,17 +154,17 @@ func (r *rehearsal[T]) row(object T) (*db.Resource, error) {
 		}
 		row.Errors = append(row.Errors, encoded)
 	}
-	return row, r.check(row)
+	return row, r.checkOptions(row)
 }
 
-// check refuses options that no resource has.
-func (r *rehearsal[T]) check(row *db.Resource) error {
+// checkOptions refuses options that no resource can have.
+func (r *rehearsal[T]) checkOptions(row *db.Resource) error {
 	newest := row.Generation
-	if !r.finalizes {
+	if !r.isFinalize {
 		newest--
 	}
 	causes := []deltatype.Cause{"", deltatype.CauseExhausted, deltatype.CauseHopeless, deltatype.CauseUnlisted, deltatype.CauseWork, deltatype.CauseCommand}
-	if r.finalizes {
+	if r.isFinalize {
 		causes = causes[3:]
 	}
 	o := r.opts
@@ -191,7 +193,7 @@ func (r *rehearsal[T]) check(row *db.Resource) error {
 	return nil
 }
 
-// rowID is the same for an object in every call, so that its IdempotencyKey is.
+// rowID is the same for an object in every call, so that its IdempotencyKey is the same too.
 func rowID(kind, id string) int64 {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintf(h, "%s/%s", kind, id)

@@ -18,32 +18,32 @@ import (
 	"github.com/chariot-giving/delta/delta/internal/kit"
 )
 
-// Informed is what [RequireInformed] expects of a resource beside its object. A field that is zero expects nothing.
+// Informed has the properties of a resource, beside its object, that [RequireInformed] expects. A zero field expects nothing.
 type Informed struct {
-	// AnyContent expects the object's kind and id only: the content may be another one.
+	// AnyContent expects the object's kind and id only, and any content.
 	AnyContent bool
-	// Namespace is where the resource is.
+	// Namespace is the resource's namespace.
 	Namespace string
-	// State is the one that it is in, such as [deltatype.ResourceStateScheduled].
+	// State is the resource's state, such as [deltatype.ResourceStateScheduled].
 	State deltatype.ResourceState
 	// Generation is 1 after the first inform, and more after changes.
 	Generation int64
 	// Priority is from 1 to 5.
 	Priority int
-	// MaxAttempts is how often it is tried.
+	// MaxAttempts is the number of attempts before the resource degrades.
 	MaxAttempts int
-	// Tags are all that it has, in their order. One that is empty and not nil expects none.
+	// Tags are all tags of the resource, in order. An empty slice that is not nil expects none.
 	Tags []string
 	// Metadata is a JSON object with the same members and values.
 	Metadata []byte
 }
 
-// RequireInformed fails the test unless the object was informed: its resource is in the database, and has the object's content, as Delta compares it, and
-// what want expects, which may be nil. It returns the resource, for what else there is to look at.
+// RequireInformed fails the test unless the object was informed: its resource must be in the database, with the same content by Delta's comparison, and
+// with the properties in want, which may be nil. It returns the resource for further assertions.
 //
 //	deltatest.RequireInformed(ctx, t, tx, order{Number: "17"}, &deltatest.Informed{Namespace: "eu"})
 //
-// conn is a pool, a connection or a transaction: that of an InformTx which was not committed yet shows what it has informed. Nothing has to run.
+// conn is a pool, a connection or a transaction: an uncommitted transaction shows what InformTx has informed in it. No client has to run.
 func RequireInformed(ctx context.Context, tb testing.TB, conn DB, object delta.Object, want *Informed) *deltatype.ResourceRow {
 	tb.Helper()
 	row, problem := findInformed(ctx, conn, object, want)
@@ -53,7 +53,7 @@ func RequireInformed(ctx context.Context, tb testing.TB, conn DB, object delta.O
 	return row
 }
 
-// RequireNotInformed fails the test if the object's resource is in the database, in any state and with any content. conn is as for [RequireInformed].
+// RequireNotInformed fails the test if the object's resource is in the database, in any state and with any content. conn is the same as for [RequireInformed].
 func RequireNotInformed(ctx context.Context, tb testing.TB, conn DB, object delta.Object) {
 	tb.Helper()
 	params, row, err := readInformed(ctx, conn, object)
@@ -61,18 +61,18 @@ func RequireNotInformed(ctx context.Context, tb testing.TB, conn DB, object delt
 	case err != nil:
 		tb.Fatalf("deltatest: %v", err)
 	case row != nil:
-		tb.Fatalf("deltatest: %s/%s was informed, and was not expected to be: it is %s, generation %d, in namespace %q, since %s: %s", params.Kind, params.ResourceID,
+		tb.Fatalf("deltatest: %s/%s was informed unexpectedly: it is %s, generation %d, in namespace %q, since %s: %s", params.Kind, params.ResourceID,
 			row.State, row.Generation, row.Namespace, row.CreatedAt.Format("2006-01-02 15:04:05.000 MST"), row.EncodedObject)
 	}
 }
 
-// readInformed reads the resource of an object; nil where there is none.
+// readInformed reads the resource of an object, or returns nil if there is none.
 func readInformed(ctx context.Context, conn DB, object delta.Object) (params deltatype.ObjectInformParams, row *deltatype.ResourceRow, err error) {
 	if conn == nil {
 		return params, nil, errNilDB
 	}
 	if params, err = kit.Encode(object); err != nil {
-		return params, nil, fmt.Errorf("the object that is expected cannot be informed: %w", err)
+		return params, nil, fmt.Errorf("the expected object cannot be informed: %w", err)
 	}
 	got, err := db.New().GetResource(ctx, conn, db.GetResourceParams{Kind: params.Kind, ObjectID: params.ResourceID})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -96,7 +96,7 @@ func findInformed(ctx context.Context, conn DB, object delta.Object, want *Infor
 	if want == nil {
 		want = &Informed{}
 	}
-	differences, err := want.compare(params, row)
+	differences, err := want.findDifferences(params, row)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +106,14 @@ func findInformed(ctx context.Context, conn DB, object delta.Object, want *Infor
 	return row, nil
 }
 
-// mostDescribed is how many other resources of a kind a failure names.
-const mostDescribed = 10
+// maxDescribed is how many other resources of the kind a failure names.
+const maxDescribed = 10
 
-// describeOthers says what else of a kind there is, which often shows the mistake.
+// describeOthers lists other resources of the kind, because they often show the mistake.
 func describeOthers(ctx context.Context, conn DB, kind string) string {
 	rows, err := db.New().ListResources(ctx, conn, db.ListResourcesParams{
 		Kinds: []string{kind}, ObjectIds: []string{}, Namespaces: []string{}, Shards: []string{}, States: []string{}, Tags: []string{},
-		Labels: []byte("{}"), Batch: mostDescribed + 1,
+		Labels: []byte("{}"), Batch: maxDescribed + 1,
 	})
 	switch {
 	case err != nil:
@@ -123,7 +123,7 @@ func describeOthers(ctx context.Context, conn DB, kind string) string {
 	}
 	var others []string
 	for i, row := range rows {
-		if i == mostDescribed {
+		if i == maxDescribed {
 			others = append(others, "…")
 			break
 		}
@@ -132,15 +132,15 @@ func describeOthers(ctx context.Context, conn DB, kind string) string {
 	return "; of its kind there are " + strings.Join(others, ", ")
 }
 
-// compare says in what a resource differs from what is expected.
-func (w *Informed) compare(params deltatype.ObjectInformParams, row *deltatype.ResourceRow) (differences []string, err error) {
+// findDifferences describes the differences between a resource and the expected one.
+func (w *Informed) findDifferences(params deltatype.ObjectInformParams, row *deltatype.ResourceRow) (differences []string, err error) {
 	differ := func(field string, isDifferent bool, got, want any) {
 		if isDifferent {
 			differences = append(differences, fmt.Sprintf("%s is %v, expected %v", field, got, want))
 		}
 	}
 	differ("the object", !w.AnyContent && !slices.Equal(row.Hash, params.Hash), string(row.EncodedObject), string(params.EncodedObject))
-	differ("the namespace", w.Namespace != "" && w.Namespace != row.Namespace, quoted(row.Namespace), quoted(w.Namespace))
+	differ("the namespace", w.Namespace != "" && w.Namespace != row.Namespace, quote(row.Namespace), quote(w.Namespace))
 	differ("the state", w.State != "" && w.State != row.State, row.State, w.State)
 	differ("the generation", w.Generation != 0 && w.Generation != row.Generation, row.Generation, w.Generation)
 	differ("the priority", w.Priority != 0 && w.Priority != row.Priority, row.Priority, w.Priority)
@@ -160,6 +160,6 @@ func (w *Informed) compare(params deltatype.ObjectInformParams, row *deltatype.R
 	return differences, nil
 }
 
-func quoted(s string) string { return fmt.Sprintf("%q", s) }
+func quote(s string) string { return fmt.Sprintf("%q", s) }
 
 var errNilDB = errors.New("conn is nil: give a pool, a connection or a transaction")

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// recorder is a test that may fail without harm.
+// recorder is a testing.TB that records a failure.
 type recorder struct {
 	testing.TB
 	failure string
@@ -26,8 +26,8 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// failure is what a test fails with; empty for one that does not.
-func failure(check func(testing.TB)) string {
+// failureOf returns the failure of a check; empty if there is none.
+func failureOf(check func(testing.TB)) string {
 	r, done := &recorder{}, make(chan struct{})
 	go func() {
 		defer close(done)
@@ -37,7 +37,7 @@ func failure(check func(testing.TB)) string {
 	return r.failure
 }
 
-func TestRequireInformedLooksAtTheDatabaseOrTheTransaction(t *testing.T) {
+func TestRequireInformedReadsADatabaseOrTransaction(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	client, err := delta.NewClient(env.Pool, &delta.Config{})
@@ -60,10 +60,10 @@ func TestRequireInformedLooksAtTheDatabaseOrTheTransaction(t *testing.T) {
 	deltatest.RequireInformed(ctx, t, tx, object, nil)
 	deltatest.RequireInformed(ctx, t, tx, parcel{Number: "1"}, &deltatest.Informed{AnyContent: true})
 	deltatest.RequireNotInformed(ctx, t, tx, parcel{Number: "2"})
-	deltatest.RequireNotInformed(ctx, t, env.Pool, object) // it is not committed
+	deltatest.RequireNotInformed(ctx, t, env.Pool, object) // not committed yet
 
 	informed := func(conn deltatest.DB, object parcel, want *deltatest.Informed) string {
-		return failure(func(tb testing.TB) { deltatest.RequireInformed(ctx, tb, conn, object, want) })
+		return failureOf(func(tb testing.TB) { deltatest.RequireInformed(ctx, tb, conn, object, want) })
 	}
 	for name, c := range map[string]struct {
 		want deltatest.Informed
@@ -82,15 +82,15 @@ func TestRequireInformedLooksAtTheDatabaseOrTheTransaction(t *testing.T) {
 	require.Equal(t, `deltatest: Metadata "x": must be a JSON object`, informed(tx, object, &deltatest.Informed{Metadata: []byte("x")}))
 	require.Equal(t, "deltatest: parcel/1 was informed, but not as expected:\n\t"+
 		`the object is {"Number": "1", "Weight": 2}, expected {"Number":"1","Weight":3}`+"\n\t"+`the namespace is "eu", expected "us"`,
-		informed(tx, parcel{Number: "1", Weight: 3}, &deltatest.Informed{Namespace: "us"}), "all that differs")
+		informed(tx, parcel{Number: "1", Weight: 3}, &deltatest.Informed{Namespace: "us"}), "all differences")
 
 	require.Equal(t, `deltatest: parcel/2 was not informed; of its kind there are "1" (scheduled)`, informed(tx, parcel{Number: "2"}, nil))
 	require.Equal(t, "deltatest: parcel/1 was not informed, nor was anything else of its kind", informed(env.Pool, object, nil))
-	require.Contains(t, failure(func(tb testing.TB) { deltatest.RequireNotInformed(ctx, tb, tx, object) }),
-		`deltatest: parcel/1 was informed, and was not expected to be: it is scheduled, generation 1, in namespace "eu", since `)
+	require.Contains(t, failureOf(func(tb testing.TB) { deltatest.RequireNotInformed(ctx, tb, tx, object) }),
+		`deltatest: parcel/1 was informed unexpectedly: it is scheduled, generation 1, in namespace "eu", since `)
 
 	require.Contains(t, informed(nil, object, nil), "conn is nil")
-	require.Contains(t, informed(tx, parcel{}, nil), `the object that is expected cannot be informed: kind parcel: object id "": must not be empty`)
+	require.Contains(t, informed(tx, parcel{}, nil), `the expected object cannot be informed: kind parcel: object id "": must not be empty`)
 	bare, err := pgx.Connect(ctx, env.DatabaseURL)
 	require.NoError(t, err)
 	defer func() { _ = bare.Close(ctx) }()

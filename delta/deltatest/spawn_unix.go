@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-// spawn starts a supervisor: this very binary, in a session of its own, so
-// that neither Ctrl-C nor the end of `go test` reaches it, and with its output
-// in a file, because `go test` waits for whoever holds the output of a test.
-func spawn(dir string) (pid int, err error) {
+// spawnSupervisor starts a supervisor: this test binary again. It gets its own session, so
+// that neither Ctrl-C nor the end of `go test` reaches it, and its output goes to a file,
+// because `go test` waits for all processes that share the output of a test.
+func spawnSupervisor(dir string) (pid int, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -25,7 +25,7 @@ func spawn(dir string) (pid int, err error) {
 	}
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), superviseVariable+"="+dir)
+	cmd.Env = append(os.Environ(), supervisorVariable+"="+dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -35,14 +35,14 @@ func spawn(dir string) (pid int, err error) {
 	return pid, cmd.Process.Release()
 }
 
-// reap tells whether our child has ended, without waiting for it.
-func reap(pid int) bool {
+// hasExited reports whether our child has ended, without waiting for it.
+func hasExited(pid int) bool {
 	got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	return got == pid || errors.Is(err, syscall.ECHILD)
 }
 
-// isOpen tells whether the other side of a connection still has it open. It
-// looks at the socket itself: a read with a deadline in the past would not.
+// isOpen reports whether the peer has the connection open. It reads the socket
+// directly, because a read with a deadline in the past would not see the end.
 func isOpen(conn *net.UnixConn) bool {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -57,8 +57,8 @@ func isOpen(conn *net.UnixConn) bool {
 	return err == nil && open
 }
 
-// private tells whether dir is a directory of ours that nobody else can enter.
-func private(dir string) bool {
+// isPrivate reports whether dir is a directory of this user that nobody else can enter.
+func isPrivate(dir string) bool {
 	info, err := os.Lstat(dir)
 	if err != nil || !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
 		return false

@@ -16,36 +16,36 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// init turns this process into the supervisor when it was started as one. It
-// has to happen here: a test binary has no other place that comes before the
-// tests and that its author does not have to remember.
+// init turns this process into the supervisor if it was started as one. Only an
+// init function of this package runs before the tests without any code of the
+// test's author.
 func init() {
-	dir := os.Getenv(superviseVariable)
+	dir := os.Getenv(supervisorVariable)
 	if dir == "" {
 		return
 	}
-	if err := supervise(dir); err != nil {
+	if err := runSupervisor(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "supervisor:", err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// supervisor runs the servers for as long as somebody is connected to it.
+// supervisor runs the servers while any process is connected to it.
 type supervisor struct {
 	listener *net.UnixListener
 	idle     time.Duration
 
-	mu     sync.Mutex
-	users  map[*net.UnixConn]bool
-	state  message // what a newcomer is told
-	timer  *time.Timer
-	over   bool
-	ending chan struct{}
+	mu       sync.Mutex
+	users    map[*net.UnixConn]bool
+	state    message // the first message of a new connection
+	timer    *time.Timer
+	hasEnded bool
+	ending   chan struct{}
 }
 
-func supervise(dir string) error {
-	_ = os.Unsetenv(superviseVariable) // not for the servers
+func runSupervisor(dir string) error {
+	_ = os.Unsetenv(supervisorVariable) // the servers must not inherit it
 	idle := defaultIdle
 	if value := os.Getenv(idleVariable); value != "" {
 		var err error
@@ -61,7 +61,7 @@ func supervise(dir string) error {
 		listener: listener, idle: idle, users: map[*net.UnixConn]bool{},
 		state: message{Progress: "starting"}, ending: make(chan struct{}),
 	}
-	// The process that has started this one is about to come, however short the idle time is.
+	// The process that started this one connects soon. Do not end before, however short the idle time is.
 	s.timer = time.AfterFunc(max(idle, defaultIdle), s.endIfIdle)
 	go s.accept()
 
@@ -70,11 +70,11 @@ func supervise(dir string) error {
 	began := time.Now()
 	running, err := stack.Start(ctx, stack.Options{
 		Ephemeral: true,
-		// The usual ports stay free for `delta dev`.
+		// Leave the usual ports to `delta dev`.
 		PostgresPort: stack.AnyPort, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
 		Progress: func(text string) {
 			fmt.Fprintln(os.Stderr, time.Since(began).Round(time.Millisecond), text)
-			s.tell(message{Progress: text})
+			s.broadcast(message{Progress: text})
 		},
 	})
 	if err != nil {
@@ -82,15 +82,15 @@ func supervise(dir string) error {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, time.Since(began).Round(time.Millisecond), "ready")
-	// The directory that the tests run in is not ours to keep in use.
+	// Do not keep the directory of the tests in use.
 	_ = os.Chdir("/")
-	s.tell(message{Ready: &server{
+	s.broadcast(message{Ready: &server{
 		DatabaseURL:       running.DatabaseURL,
 		TemporalAddress:   running.TemporalAddress,
 		TemporalNamespace: running.TemporalNamespace,
 		Supervisor:        os.Getpid(),
 	}})
-	removeOld(dir)
+	removeOldDirs(dir)
 
 	select {
 	case <-s.ending:
@@ -111,23 +111,23 @@ func (s *supervisor) accept() {
 			return // closed
 		}
 		s.mu.Lock()
-		if s.over {
+		if s.hasEnded {
 			s.mu.Unlock()
-			_ = conn.Close() // it will start another supervisor
+			_ = conn.Close() // the client will start another supervisor
 			continue
 		}
 		s.users[conn] = true
 		s.timer.Stop()
-		send(conn, s.state)
+		sendMessage(conn, s.state)
 		s.mu.Unlock()
 		go func() {
-			_, _ = io.Copy(io.Discard, conn) // until the process is gone
-			s.leave(conn)
+			_, _ = io.Copy(io.Discard, conn) // until the process ends
+			s.removeUser(conn)
 		}()
 	}
 }
 
-func (s *supervisor) leave(conn *net.UnixConn) {
+func (s *supervisor) removeUser(conn *net.UnixConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.users, conn)
@@ -146,38 +146,38 @@ func (s *supervisor) endIfIdle() {
 	}
 }
 
-// tell sends a message to everybody, and to those who come later.
-func (s *supervisor) tell(m message) {
+// broadcast sends a message to all connections, and to later ones.
+func (s *supervisor) broadcast(m message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = m
 	for conn := range s.users {
-		send(conn, m)
+		sendMessage(conn, m)
 	}
 }
 
-// end says a last word and lets nobody in any more. Closing removes the socket
-// before it stops to listen: who comes now finds none, or is cut off, and in
-// both cases starts another supervisor.
+// end sends a last message and refuses new connections. Closing the listener removes the socket
+// first: a process that connects now finds no socket, or its connection breaks. In
+// both cases it starts another supervisor.
 func (s *supervisor) end(last message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over {
+	if s.hasEnded {
 		return
 	}
-	s.over = true
+	s.hasEnded = true
 	_ = s.listener.Close()
 	for conn := range s.users {
 		if last != (message{}) {
-			send(conn, last)
+			sendMessage(conn, last)
 		}
 		_ = conn.Close()
 	}
 	close(s.ending)
 }
 
-// send never waits for long for a process that does not read.
-func send(conn *net.UnixConn, m message) {
+// sendMessage does not wait long for a process that does not read.
+func sendMessage(conn *net.UnixConn, m message) {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return
@@ -186,16 +186,16 @@ func send(conn *net.UnixConn, m message) {
 	_, _ = conn.Write(append(b, '\n'))
 }
 
-// removeOld removes the meeting places of other versions of this code that
-// nobody has used for a day.
-func removeOld(own string) {
+// removeOldDirs removes the state directories of other versions of this code that
+// were unused for a day.
+func removeOldDirs(own string) {
 	dirs, _ := filepath.Glob(filepath.Join(filepath.Dir(own), fmt.Sprintf("delta-test-%d-*", os.Geteuid())))
 	for _, dir := range dirs {
 		info, err := os.Stat(filepath.Join(dir, "log"))
-		if dir == own || err != nil || time.Since(info.ModTime()) < 24*time.Hour || !private(dir) {
+		if dir == own || err != nil || time.Since(info.ModTime()) < 24*time.Hour || !isPrivate(dir) {
 			continue
 		}
-		if conn, err := dial(dir); err == nil {
+		if conn, err := dialSocket(dir); err == nil {
 			_ = conn.Close()
 			continue
 		}

@@ -7,17 +7,17 @@ import (
 
 // Ref names a resource.
 type Ref struct {
-	// Kind and ID are those of its object.
+	// Kind and ID are the kind and id of its object.
 	Kind, ID string
 }
 
-// String is kind/id. A kind has no slash, so it tells all that the Ref does.
+// String returns kind/id, which is unambiguous because a kind has no slash.
 func (r Ref) String() string { return r.Kind + "/" + r.ID }
 
-// ParentCycleError is returned for an object whose parents, or theirs, lead back to it: none of them could be synced first. Nothing was written. Match it
+// ParentCycleError is returned for an object whose chain of parents leads back to it: none of them could be synced first. Nothing was written. Match it
 // with errors.As.
 type ParentCycleError struct {
-	// Path begins and ends with the same resource; each one is a parent of the one before it.
+	// Path begins and ends with the same resource; each resource is a parent of the previous one.
 	Path []Ref
 }
 

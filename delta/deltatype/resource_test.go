@@ -9,15 +9,15 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// fill gives a value to each field, so that one that Clone forgets, or shares, is seen.
-func fill(v reflect.Value) {
+// fillValue sets each field, so that a field that Clone forgets or shares is noticed.
+func fillValue(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem())
+		fillValue(v.Elem())
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fill(v.Index(0))
+		fillValue(v.Index(0))
 	case reflect.String:
 		v.SetString("x")
 	case reflect.Bool:
@@ -35,7 +35,7 @@ func TestACloneIsEqualAndSharesNothing(t *testing.T) {
 	var row deltatype.ResourceRow
 	v := reflect.ValueOf(&row).Elem()
 	for i := range v.NumField() {
-		fill(v.Field(i))
+		fillValue(v.Field(i))
 	}
 	clone := row.Clone()
 	require.Equal(t, &row, clone)

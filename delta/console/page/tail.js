@@ -1,39 +1,39 @@
-// The live tail: entries come as Server-Sent Events, each as the line of the list that the server has made. The browser comes again by itself after
-// a cut, and says which entry of the log it had last.
+// The live tail: entries arrive as Server-Sent Events, each as an HTML line that the server has rendered. After a lost connection the browser
+// reconnects by itself, and sends the position of its last entry.
 "use strict";
 (() => {
-  const most = 500; // entries that the page keeps
-  const again = 15000; // milliseconds until a refused page asks again
+  const maxEntries = 500; // the page keeps the latest
+  const retryAfter = 15000; // milliseconds until a refused page tries again
   const list = document.getElementById("tail");
   const state = document.getElementById("tail-state");
   const pause = document.getElementById("tail-pause");
   const address = new URL(list.dataset.stream, document.baseURI);
   let source;
 
-  const say = (text) => { state.textContent = text; };
+  const showState = (text) => { state.textContent = text; };
 
   const open = () => {
-    say("Connecting");
+    showState("Connecting");
     source = new EventSource(address);
-    source.onopen = () => say("Live");
+    source.onopen = () => showState("Live");
     source.onmessage = (event) => {
       if (event.lastEventId) {
-        address.searchParams.set("after", event.lastEventId); // where a pause ends
+        address.searchParams.set("after", event.lastEventId); // continue from here after a pause
       }
       list.insertAdjacentHTML("afterbegin", event.data);
-      while (list.children.length > most) {
+      while (list.children.length > maxEntries) {
         list.lastElementChild.remove();
       }
       document.getElementById("tail-none")?.remove();
     };
     source.onerror = () => {
       if (source.readyState !== EventSource.CLOSED) {
-        say("Cut off; it connects again");
+        showState("Disconnected; reconnecting");
         return;
       }
-      say("Refused: this process has too many tails open, or you have to log in again. It asks again");
+      showState("Refused: this process has too many open tails, or you have to log in again. It will retry");
       const refused = source;
-      setTimeout(() => { if (source === refused) { open(); } }, again);
+      setTimeout(() => { if (source === refused) { open(); } }, retryAfter);
     };
   };
 
@@ -41,8 +41,8 @@
     if (source) {
       source.close();
       source = undefined;
-      pause.textContent = "Go on";
-      say("Paused: nothing is read");
+      pause.textContent = "Continue";
+      showState("Paused");
       return;
     }
     pause.textContent = "Pause";

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/internal/testproxy"
 )
 
-// While Temporal is silent, a person sees the beginning of a page, and then the rest of it. A form of a page that was sent in two parts works as any other.
+// While Temporal does not answer, a person sees the beginning of a page, and later the remaining part. The forms of such a page work.
 func TestTheBeginningOfAPageDoesNotWaitForTemporal(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
@@ -32,7 +32,7 @@ func TestTheBeginningOfAPageDoesNotWaitForTemporal(t *testing.T) {
 	config := &delta.Config{
 		Temporal: temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: slog.New(slog.DiscardHandler), Controllers: delta.NewControllers(),
 	}
-	delta.AddController[thing](config.Controllers, &things{})
+	delta.AddController[thing](config.Controllers, &thingController{})
 	c, err := delta.NewClient(env.Pool, config)
 	require.NoError(t, err)
 	_, err = env.Pool.Exec(t.Context(), "INSERT INTO delta_controller (name, inform_interval, paused) VALUES ('thing', '1 hour', true)")
@@ -41,7 +41,7 @@ func TestTheBeginningOfAPageDoesNotWaitForTemporal(t *testing.T) {
 		jar, err := cookiejar.New(nil)
 		require.NoError(t, err)
 		browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-		address := serve(t, c, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler), ReadTimeout: patience})
+		address := serveConsole(t, c, console.Config{Authorize: func(*http.Request, console.Command) bool { return true }, Logger: slog.New(slog.DiscardHandler), ReadTimeout: patience})
 		proxy.Silence()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+screen, nil)
 		require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestTheBeginningOfAPageDoesNotWaitForTemporal(t *testing.T) {
 		require.Contains(t, string(rest), "<h1>", screen)
 		require.Contains(t, string(rest), "</html>")
 
-		if !strings.HasPrefix(screen, "kind") { // the others have no button for what is wrong
+		if !strings.HasPrefix(screen, "kind") { // the other screens have no button here
 			continue
 		}
 		token := regexp.MustCompile(`name="token" value="([^"]+)"`).FindStringSubmatch(string(rest))

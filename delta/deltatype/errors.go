@@ -5,35 +5,35 @@ import (
 	"fmt"
 )
 
-// ErrNotFound is wrapped in errors of calls that name a resource which is not there.
+// ErrNotFound is wrapped in the errors of calls that name a resource that does not exist.
 var ErrNotFound = errors.New("there is no such resource")
 
-// NamespaceError is returned for an object that names another namespace than its resource has: it may well be another tenant's, with the
+// NamespaceError is returned for an object that names another namespace than its resource has: it may be another tenant's object with the
 // same id. Match it with errors.As.
 type NamespaceError struct {
 	// Kind and ObjectID name the resource.
 	Kind, ObjectID string
-	// Namespace is the one that the resource has, Given the one that the object names.
+	// Namespace is the resource's namespace, Given the one that the object names.
 	Namespace, Given string
 }
 
-// Error names the resource and both namespaces, and what can be done.
+// Error names the resource and both namespaces, and a remedy.
 func (e *NamespaceError) Error() string {
 	return fmt.Sprintf("%s/%s: namespace %q: the resource is in namespace %q, and an inform does not move it unless MoveNamespace is set. "+
 		"If these are objects of two tenants, their ids must differ: begin them with the tenant's", e.Kind, e.ObjectID, e.Given, e.Namespace)
 }
 
-// StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
+// StateError is returned if the state of a resource does not allow a command. Match it with errors.As.
 type StateError struct {
-	// Action is what was asked for, such as "invalidate".
+	// Action is the command, such as "invalidate".
 	Action string
 	// Kind and ObjectID name the resource.
 	Kind, ObjectID string
-	// State is the one that it is in.
+	// State is the state of the resource.
 	State ResourceState
 }
 
-// Error names the resource and its state, and what the state would have to be.
+// Error names the resource and its state, and the states that allow the command.
 func (e *StateError) Error() string {
 	text := fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
 	switch e.Action {

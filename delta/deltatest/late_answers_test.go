@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// callTimes notes how long the latest call has, as it leaves the process.
+// callTimes records the time until the deadline of the latest call when it is sent.
 type callTimes struct {
 	stats.Handler
 	left atomic.Int64
@@ -31,7 +31,7 @@ func (c *callTimes) HandleRPC(context.Context, stats.RPCStats)                  
 func (c *callTimes) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (c *callTimes) HandleConn(context.Context, stats.ConnStats)                       {}
 
-func TestCallsWaitForAnswersThatAreLate(t *testing.T) {
+func TestCallsWaitForLateAnswers(t *testing.T) {
 	t.Parallel()
 	times := new(callTimes)
 	env := New(t, WithTemporalOptions(func(o *client.Options) {
@@ -42,11 +42,11 @@ func TestCallsWaitForAnswersThatAreLate(t *testing.T) {
 	require.ErrorAs(t, err, &missing)
 	require.Greater(t, time.Duration(times.left.Load()), sdkTimeout)
 
-	// A deadline of the caller's own holds.
+	// The caller's own deadline is kept.
 	times.left.Store(0)
 	ctx, cancel := context.WithTimeout(t.Context(), sdkTimeout/2)
 	defer cancel()
-	_, _ = env.Temporal.DescribeWorkflow(ctx, env.Prefix, "") // it may be late
+	_, _ = env.Temporal.DescribeWorkflow(ctx, env.Prefix, "") // may time out
 	require.LessOrEqual(t, time.Duration(times.left.Load()), sdkTimeout/2)
 }
 
@@ -65,7 +65,7 @@ func TestACallThatWaitsEndsWithTheContextOfItsCaller(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 
-	// One that may never be answered ends as the SDK has it.
+	// A query may never be answered, so it keeps the SDK's deadline.
 	ctx, cancel = context.WithDeadline(t.Context(), time.Now().Add(sdkTimeout))
 	defer cancel()
 	require.NoError(t, waitForLateAnswers(ctx, "/QueryWorkflow", nil, nil, nil,
@@ -75,7 +75,7 @@ func TestACallThatWaitsEndsWithTheContextOfItsCaller(t *testing.T) {
 		}))
 }
 
-func TestReadsThatTheServerGivesUpAreRepeated(t *testing.T) {
+func TestReadsThatTimeOutInTheServerAreRepeated(t *testing.T) {
 	t.Parallel()
 	for method, want := range map[string]int{"/DescribeSchedule": 3, "/GetWorkflowExecutionHistory": 3, "/SignalWorkflowExecution": 1} {
 		ctx, cancel := context.WithTimeout(t.Context(), sdkTimeout)

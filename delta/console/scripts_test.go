@@ -15,11 +15,11 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
-// What is served is the file that was pinned, and the browser runs it under the policy, and nothing that is text.
-func TestTheScriptIsTheOneThatWasPinned(t *testing.T) {
+// The served script is the pinned file, and the content policy lets the browser run it, but no text.
+func TestTheServedScriptIsThePinnedFile(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
-	address := serve(t, newClient(t, deltatest.New(t), &things{}), console.Config{})
+	address := serveConsole(t, newClient(t, deltatest.New(t), &thingController{}), console.Config{})
 	pinned, err := os.ReadFile("scripts/SHA256SUMS")
 	require.NoError(t, err)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"htmx.js", nil)
@@ -31,7 +31,7 @@ func TestTheScriptIsTheOneThatWasPinned(t *testing.T) {
 	require.NoError(t, response.Body.Close())
 	sum := sha256.Sum256(text)
 	require.Equal(t, hex.EncodeToString(sum[:])+"  htmx.min.js\n", string(pinned))
-	status, _ := send(t, http.MethodGet, address+"htmx.js", "", map[string]string{"If-None-Match": response.Header.Get("ETag")})
+	status, _ := sendRequest(t, http.MethodGet, address+"htmx.js", "", map[string]string{"If-None-Match": response.Header.Get("ETag")})
 	require.Equal(t, http.StatusNotModified, status)
 
 	b.Open(address + "resources")

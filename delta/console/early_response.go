@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// earlyAfter is how long a page waits for what is slow, such as Temporal, before its beginning is sent: a person sees at once that something comes.
+// earlyAfter is how long a page waits for slow reads, such as those of Temporal, before its beginning is sent, so that a person soon sees a response.
 const earlyAfter = 50 * time.Millisecond
 
-// early is an answer whose beginning was sent before it was known what follows: its status and headers are fixed.
-type early struct {
+// earlyResponse is a response whose beginning was sent before the rest was known: its status and headers are fixed.
+type earlyResponse struct {
 	http.ResponseWriter
 	// head is the part that was sent.
 	head []byte
 }
 
-// readForPage reads what a page with a title needs, and returns the writer for the page: where reading takes long, the beginning of the page is sent meanwhile.
+// readForPage reads the data of a page with a title, and returns the writer for the page. If reading takes long, it sends the beginning of the page.
 func readForPage[T any](h *handler, w http.ResponseWriter, r *http.Request, title string, read func() (T, error)) (T, http.ResponseWriter, error) {
 	type result struct {
 		value T
@@ -37,25 +37,25 @@ func readForPage[T any](h *handler, w http.ResponseWriter, r *http.Request, titl
 	return got.value, w, got.err
 }
 
-// sendEarly sends the beginning of the page with a title, and returns the writer for the rest of it.
+// sendEarly sends the beginning of the page with a title, and returns the writer for the remaining part.
 func (h *handler) sendEarly(w http.ResponseWriter, r *http.Request, title string) http.ResponseWriter {
 	if h.config.Authorize != nil {
-		formToken(w, r) // forms that follow need its cookie
+		formToken(w, r) // the forms of the page need its cookie
 	}
 	var head bytes.Buffer
 	if err := templates.ExecuteTemplate(&head, "head", title); err != nil {
-		return w // the page fails by it, too
+		return w // rendering the page fails with the same error
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep it until its end
+	w.Header().Set("X-Accel-Buffering", "no") // otherwise nginx buffers the response until its end
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(head.Bytes())
-	_ = http.NewResponseController(w).Flush() // a writer that cannot sends it at its end
-	return &early{w, head.Bytes()}
+	_ = http.NewResponseController(w).Flush() // a writer that cannot flush sends it at the end
+	return &earlyResponse{w, head.Bytes()}
 }
 
-// rest is a page without the beginning that was sent of it, which may have had another title.
-func (e *early) rest(page []byte) []byte {
+// cutHead returns a page without the beginning that was already sent, which may have had another title.
+func (e *earlyResponse) cutHead(page []byte) []byte {
 	const end = "<main id=\"main\" tabindex=\"-1\">\n"
 	if _, rest, found := bytes.Cut(page, []byte(end)); found && bytes.HasSuffix(e.head, []byte(end)) {
 		return rest

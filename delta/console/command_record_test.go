@@ -17,16 +17,16 @@ import (
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
 
-// Who gave which command, to what, and what came of it, can be read by all who have the database. One that cannot be recorded is not carried out.
-func TestCommandsAreRecorded(t *testing.T) {
+// The database records the user, target and outcome of each command. A command that cannot be recorded is not executed.
+func TestCommandsAndTheirOutcomesAreRecorded(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	client := newClient(t, env, &things{}) // it is not started: nothing but a command changes the rows
+	client := newClient(t, env, &thingController{}) // not started: only commands change rows
 	for _, name := range []string{"one", "two", "three"} {
 		_, err := client.Inform(t.Context(), thing{Name: name}, nil)
 		require.NoError(t, err)
 	}
-	address := serve(t, client, console.Config{
+	address := serveConsole(t, client, console.Config{
 		Authenticate: func(*http.Request) (string, bool) { return "ann", true },
 		Authorize:    func(_ *http.Request, c console.Command) bool { return c.Name != console.CommandRetryAll },
 		Logger:       slog.New(slog.DiscardHandler),
@@ -38,13 +38,13 @@ func TestCommandsAreRecorded(t *testing.T) {
 		for name, values := range fields {
 			form[name] = values
 		}
-		status, _ := send(t, http.MethodPost, address+commandPages[command], form.Encode(), headers)
+		status, _ := sendRequest(t, http.MethodPost, address+commandPages[command], form.Encode(), headers)
 		return status
 	}
 	one := url.Values{"kind": {"thing"}, "id": {"one"}}
 	require.Equal(t, http.StatusSeeOther, give(console.CommandDelete, one))
 	require.Equal(t, http.StatusConflict, give(console.CommandRetry, one))
-	require.Equal(t, http.StatusForbidden, give(console.CommandRetryAll, url.Values{"kind": {"thing"}}), "which is no command that was given")
+	require.Equal(t, http.StatusForbidden, give(console.CommandRetryAll, url.Values{"kind": {"thing"}}), "a refused command is not recorded")
 	require.Equal(t, http.StatusSeeOther, give(console.CommandPauseKind, url.Values{"kind": {"thing"}}))
 	require.Equal(t, http.StatusSeeOther, give(console.CommandDeleteAll, url.Values{"kind": {"thing"}, "state": {"scheduled"}}))
 	var all []delta.CommandRecord
@@ -78,7 +78,7 @@ func TestCommandsAreRecorded(t *testing.T) {
 
 	b := browsertest.New(t)
 	b.Open(address + "resource?kind=thing&id=one")
-	b.Execute(`[...document.querySelectorAll('a')].find(a => a.textContent == 'Commands that were given for it').click()`)
+	b.Execute(`[...document.querySelectorAll('a')].find(a => a.textContent == 'Commands given for this resource').click()`)
 	b.Shows("Commands for thing/one")
 	require.Contains(t, b.Text(), "ann")
 	require.NotContains(t, b.Text(), "pause-kind")

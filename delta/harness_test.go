@@ -25,6 +25,15 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
+// The harness of Delta's tests, which run on the real Postgres and Temporal of deltatest:
+//
+//   - newHarness makes an isolated schema and Temporal prefix; start and startWorker start clients on it.
+//   - until and eventually wait for a condition, awaitEvent for an event in a workflow's history. Assert rows, histories and their order, not
+//     durations: Temporal, Postgres and a busy machine may take any time.
+//   - account is the object of most tests. A test that needs other settings declares its own kind.
+//   - modes_test.go runs a test with singles and with batches (inEachMode), outages_test.go has proxies that can be cut and Work that can be held,
+//     child_process_test.go kills processes, and model_test.go and liar_test.go are soaks with an oracle.
+
 // account is the object of most tests.
 type account struct {
 	Name string `json:"name"`
@@ -34,7 +43,7 @@ type account struct {
 func (a account) ID() string   { return a.Name }
 func (a account) Kind() string { return "account" }
 
-// Settings keeps the informer off: tests of informers have kinds of their own.
+// Settings turns the informer off: tests of informers have their own kinds.
 func (a account) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: -1, BatchSize: 1}
 }
@@ -47,7 +56,7 @@ func (serial) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1}
 }
 
-// controller is a controller made of functions; a nil one does nothing.
+// controller is a controller with functions as its methods; a nil function does nothing.
 type controller[T delta.Object] struct {
 	delta.InformerDefaults[T]
 	work    func(ctx context.Context, r *delta.Resource[T]) error
@@ -73,35 +82,33 @@ func (c *controller[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-c
 	return c.inform(ctx, o)
 }
 
-// patience is how long a test waits for what must come. It only keeps a test from hanging for ever: it costs nothing where all is
-// well, so it is longer than a busy machine can take.
+// patience bounds each wait for an event that must happen. It only ends a test that hangs, so it is longer than any delay of a busy machine.
 const patience = 3 * time.Minute
 
-// until waits until something is so.
+// until waits until a condition holds. It fails the test after patience.
 func until(t *testing.T, is func() bool, why ...any) {
 	t.Helper()
 	for began := time.Now(); !is(); pause(began) {
 		if time.Since(began) > patience {
-			require.Fail(t, "what must come did not come", why...)
+			require.Fail(t, "the condition never became true", why...)
 		}
 	}
 }
 
-// pause is the time until a test looks again for what it has waited for since it began. Each look costs the machine some milliseconds in the
-// test, in Postgres and in Temporal, and many tests wait at once: they would take the time of what they wait for. So what takes long is looked
-// for less often, and found a tenth later at most.
+// pause sleeps before a test checks a condition again that it has waited for since began. Each check costs some milliseconds in the test, in Postgres
+// and in Temporal, and many tests wait at once. So the pauses grow: a longer wait is noticed at most a tenth later.
 func pause(began time.Time) {
 	time.Sleep(min(max(time.Since(began)/10, 5*time.Millisecond), 250*time.Millisecond))
 }
 
-// shown is looked at when it is shown.
+// shown formats a value when it is printed, and not before.
 type shown[T any] struct{ value *T }
 
 func (s shown[T]) String() string { return fmt.Sprint(*s.value) }
 
 type worker[T delta.Object] = func(ctx context.Context, r *delta.Resource[T]) error
 
-// harness is an isolated database and Temporal prefix, with what tests ask of them.
+// harness has an isolated database and Temporal prefix, and the helpers of most tests.
 type harness struct {
 	*deltatest.Env
 	t *testing.T
@@ -109,11 +116,12 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	return &harness{Env: pooled(t, deltatest.New(t)), t: t}
+	return &harness{Env: throughPooler(t, deltatest.New(t)), t: t}
 }
 
-// pooled is an environment whose pool goes through PgBouncer, where DELTA_TEST_PGBOUNCER is set. Its schema was migrated by the direct one.
-func pooled(t *testing.T, direct *deltatest.Env) *deltatest.Env {
+// throughPooler returns an environment whose pool goes through PgBouncer if DELTA_TEST_PGBOUNCER is set. Migrations have run on the direct
+// connection.
+func throughPooler(t *testing.T, direct *deltatest.Env) *deltatest.Env {
 	t.Helper()
 	if !hostile.Pooled() {
 		return direct
@@ -134,7 +142,7 @@ func pooled(t *testing.T, direct *deltatest.Env) *deltatest.Env {
 	return &env
 }
 
-// config is a client's configuration on the harness, with controllers added.
+// config returns a client's configuration on the harness, with controllers.
 func (h *harness) config(add ...func(*delta.Controllers)) *delta.Config {
 	controllers := delta.NewControllers()
 	for _, a := range add {
@@ -184,14 +192,14 @@ func (h *harness) startWorker(work worker[account]) *delta.Client {
 	return h.start(h.config(with(&controller[account]{work: work})))
 }
 
-// row reads a resource as it is in the database; nil if there is none.
+// row reads a resource from the database; nil if there is none.
 func (h *harness) row(kind, id string) *deltatype.ResourceRow {
 	h.t.Helper()
 	return readRow(h.t, h.Pool, kind, id)
 }
 
-// eventually waits until a resource is as the condition says, and returns it. A state that a resource may leave by itself is not
-// to be waited for: a busy machine looks too late.
+// eventually waits until a condition holds for a resource, and returns its row. Do not wait for a state that the resource may leave by itself: a busy
+// machine may check too late.
 func (h *harness) eventually(kind, id string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	h.t.Helper()
 	for began := time.Now(); ; pause(began) {
@@ -205,7 +213,7 @@ func (h *harness) eventually(kind, id string, is func(*deltatype.ResourceRow) bo
 	}
 }
 
-// now is the time of the database, which is the clock of all columns.
+// now returns the time of the database, which is the clock of all columns.
 func (h *harness) now() (now time.Time) {
 	h.t.Helper()
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), "SELECT now()").Scan(&now))
@@ -218,8 +226,8 @@ func (h *harness) signal(kind, id string) {
 	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
 }
 
-// wake does so, and waits until the workflow has looked at its row because of it. The number of wake-ups says nothing of that: the
-// dispatcher of a busy machine may send more of them.
+// wake wakes the workflow of a resource, and waits until it has checked its row. The number of wake-ups does not show that, because the dispatcher of
+// a busy machine may send more of them.
 func (h *harness) wake(kind, id string) {
 	h.t.Helper()
 	workflowID := h.Prefix + "/" + kind + "/" + id
@@ -232,12 +240,12 @@ func (h *harness) wake(kind, id string) {
 	})
 }
 
-// isSignal chooses the wake-ups and commands that a workflow received.
+// isSignal reports whether an event is a wake-up or command that a workflow received.
 func isSignal(e *historypb.HistoryEvent) bool {
 	return e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
 }
 
-// signalIfRunning does so where the workflow may have ended by itself meanwhile.
+// signalIfRunning wakes the workflow of a resource, which may have ended by itself.
 func (h *harness) signalIfRunning(kind, id string) {
 	h.t.Helper()
 	err := h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil)
@@ -246,7 +254,7 @@ func (h *harness) signalIfRunning(kind, id string) {
 	}
 }
 
-// history is that of the latest run of a workflow.
+// history returns the history of the latest run of a workflow.
 func (h *harness) history(workflowID string) []*historypb.HistoryEvent {
 	h.t.Helper()
 	all, err := h.findHistory(workflowID)
@@ -254,7 +262,7 @@ func (h *harness) history(workflowID string) []*historypb.HistoryEvent {
 	return all
 }
 
-// isLate reports whether Temporal has not answered within its client's deadline, as happens where a machine is busy.
+// isLate reports whether Temporal did not answer within its client's deadline, as happens on a busy machine.
 func isLate(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
 }
@@ -280,8 +288,8 @@ func (h *harness) readHistory(workflowID string) (all []*historypb.HistoryEvent,
 	return all, nil
 }
 
-// comes waits until the history of the latest run of a workflow has an event that is as the condition says, and returns it.
-func (h *harness) comes(workflowID string, is func(*historypb.HistoryEvent) bool) (found *historypb.HistoryEvent) {
+// awaitEvent waits until the history of a workflow's latest run has an event that matches, and returns it.
+func (h *harness) awaitEvent(workflowID string, is func(*historypb.HistoryEvent) bool) (found *historypb.HistoryEvent) {
 	h.t.Helper()
 	until(h.t, func() bool {
 		all, err := h.findHistory(workflowID)
@@ -298,8 +306,8 @@ func (h *harness) comes(workflowID string, is func(*historypb.HistoryEvent) bool
 	return found
 }
 
-// timers are how long the latest run of a workflow has waited, or was to wait, each time.
-func (h *harness) timers(workflowID string) (all []time.Duration) {
+// timerDurations returns the durations of the timers in the latest run of a workflow.
+func (h *harness) timerDurations(workflowID string) (all []time.Duration) {
 	h.t.Helper()
 	for _, event := range h.history(workflowID) {
 		if timer := event.GetTimerStartedEventAttributes(); timer != nil {
@@ -309,9 +317,8 @@ func (h *harness) timers(workflowID string) (all []time.Duration) {
 	return all
 }
 
-// wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
-// 0 if there is none.
-func (h *harness) wakeups(kind, id string) (n int) {
+// countWakeUps returns how often the latest run of a resource's workflow was woken, its start included; 0 if there is no run.
+func (h *harness) countWakeUps(kind, id string) (n int) {
 	h.t.Helper()
 	history, err := h.findHistory(h.Prefix + "/" + kind + "/" + id)
 	if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {
@@ -328,8 +335,8 @@ func (h *harness) wakeups(kind, id string) (n int) {
 	return n
 }
 
-// ownWorker are the options of a worker that is the test's own. The SDK takes a workflow that a busy machine does not run for a second for
-// a deadlock, and goes on beside it: that is a data race.
+// ownWorker returns the options for a test's own worker. On a busy machine, the SDK takes a workflow that does not run for a second for a deadlock,
+// and continues beside it, which is a data race.
 func ownWorker() sdkworker.Options { return sdkworker.Options{DeadlockDetectionTimeout: patience} }
 
 func inState(s deltatype.ResourceState) func(*deltatype.ResourceRow) bool {

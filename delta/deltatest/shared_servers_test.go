@@ -24,27 +24,27 @@ import (
 
 const helperVariable = "DELTATEST_HELPER"
 
-// TestHelper is run in processes of its own by the tests below. For every line
-// on its standard input it uses the kit once.
+// TestHelper runs in processes that the tests below start. For each line on its
+// standard input it calls New once.
 func TestHelper(t *testing.T) {
 	if os.Getenv(helperVariable) == "" {
 		t.Skip("run by other tests")
 	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		var used use
+		var used usedServers
 		t.Run("use", func(t *testing.T) {
 			env := New(t)
-			used = use{Supervisor: shared.server.Supervisor, DatabaseURL: env.DatabaseURL}
+			used = usedServers{Supervisor: shared.server.Supervisor, DatabaseURL: env.DatabaseURL}
 		})
 		if used.Supervisor == 0 {
-			return // it failed
+			return // New failed
 		}
-		// Said after the clean-up, which needs the servers, too.
+		// Reported after the clean-up, which needs the servers too.
 		b, err := json.Marshal(used)
 		require.NoError(t, err)
 		fmt.Printf("USED %s\n", b)
-		err = goleak.Find() // which itself waits for a second only
+		err = goleak.Find() // waits for a second only
 		for end := time.Now().Add(patience); err != nil && time.Now().Before(end); {
 			err = goleak.Find()
 		}
@@ -54,12 +54,12 @@ func TestHelper(t *testing.T) {
 	}
 }
 
-type use struct {
+type usedServers struct {
 	Supervisor  int
 	DatabaseURL string
 }
 
-// process is a test process that uses the kit when told to.
+// process is a test process that calls New on request.
 type process struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
@@ -85,19 +85,19 @@ func startProcess(t *testing.T, tmp string) *process {
 	return p
 }
 
-func (p *process) tell(t *testing.T) {
+func (p *process) requestUse(t *testing.T) {
 	t.Helper()
 	_, err := io.WriteString(p.stdin, "use\n")
 	require.NoError(t, err)
 }
 
-func (p *process) answer(t *testing.T) use {
+func (p *process) readUse(t *testing.T) usedServers {
 	t.Helper()
 	var said []string
 	for p.lines.Scan() {
 		line := p.lines.Text()
 		if raw, ok := strings.CutPrefix(line, "USED "); ok {
-			var u use
+			var u usedServers
 			require.NoError(t, json.Unmarshal([]byte(raw), &u))
 			return u
 		}
@@ -105,10 +105,10 @@ func (p *process) answer(t *testing.T) use {
 		said = append(said, line)
 	}
 	t.Fatalf("the process ended: %s", strings.Join(said, "\n"))
-	return use{}
+	return usedServers{}
 }
 
-func (p *process) end(t *testing.T) {
+func (p *process) finish(t *testing.T) {
 	t.Helper()
 	require.NoError(t, p.stdin.Close())
 	for p.lines.Scan() {
@@ -117,7 +117,7 @@ func (p *process) end(t *testing.T) {
 	require.NoError(t, p.cmd.Wait())
 }
 
-// privateTmp is where the supervisor of one test lives; Postgres, which may
+// privateTmp is the directory of one test's supervisor. Postgres, which may
 // run as another user, can enter it.
 func privateTmp(t *testing.T) string {
 	t.Helper()
@@ -131,20 +131,20 @@ func privateTmp(t *testing.T) string {
 	return dir
 }
 
-// requireOver waits until nothing works in dir any more. A supervisor is gone
-// when its servers' directory is.
+// requireOver waits until no process works in dir. A supervisor has ended
+// when the directory of its servers is removed.
 func requireOver(t *testing.T, dir string) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		left, err := filepath.Glob(filepath.Join(dir, "delta-stack-*"))
 		require.NoError(c, err)
 		assert.Empty(c, left)
-		assert.Empty(c, inside(dir))
+		assert.Empty(c, processesIn(dir))
 	}, patience, 20*time.Millisecond, "the servers did not end")
 }
 
-// inside lists the processes that work in dir, where there is a /proc.
-func inside(dir string) (pids []string) {
+// processesIn lists the processes that work in dir, on systems with /proc.
+func processesIn(dir string) (pids []string) {
 	entries, _ := os.ReadDir("/proc")
 	for _, entry := range entries {
 		if cwd, err := os.Readlink(filepath.Join("/proc", entry.Name(), "cwd")); err == nil && strings.HasPrefix(cwd, dir) {
@@ -154,8 +154,8 @@ func inside(dir string) (pids []string) {
 	return pids
 }
 
-func alive(pid int) bool {
-	// A zombie is nobody; its parent, a test process, may not have looked yet.
+func isAlive(pid int) bool {
+	// A zombie has ended; its parent, a test process, may not have reaped it yet.
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err == nil {
 		return !strings.Contains(string(status), ") Z ")
@@ -175,12 +175,12 @@ func TestProcessesShareOneSupervisor(t *testing.T) {
 		processes[i] = startProcess(t, tmp)
 	}
 	for _, p := range processes {
-		p.tell(t) // all at once: nothing runs yet
+		p.requestUse(t) // all at once, while no supervisor runs
 	}
 	var supervisor int
 	schemas := map[string]bool{}
 	for _, p := range processes {
-		u := p.answer(t)
+		u := p.readUse(t)
 		if supervisor == 0 {
 			supervisor = u.Supervisor
 		}
@@ -189,19 +189,19 @@ func TestProcessesShareOneSupervisor(t *testing.T) {
 	}
 	require.Len(t, schemas, len(processes))
 
-	// It stays while one process has use for it, idle or not; how a process
+	// The supervisor stays while one process is connected, even if idle. How a process
 	// ends does not matter.
 	for _, p := range processes[2:] {
-		p.end(t)
+		p.finish(t)
 	}
 	require.NoError(t, processes[1].cmd.Process.Kill())
 	time.Sleep(500 * time.Millisecond) // five times the idle time
-	require.True(t, alive(supervisor))
-	processes[0].tell(t)
-	require.Equal(t, supervisor, processes[0].answer(t).Supervisor)
+	require.True(t, isAlive(supervisor))
+	processes[0].requestUse(t)
+	require.Equal(t, supervisor, processes[0].readUse(t).Supervisor)
 
-	processes[0].end(t)
-	require.Eventually(t, func() bool { return !alive(supervisor) }, patience, 20*time.Millisecond, "it never ends")
+	processes[0].finish(t)
+	require.Eventually(t, func() bool { return !isAlive(supervisor) }, patience, 20*time.Millisecond, "the supervisor does not end")
 	requireOver(t, tmp)
 }
 
@@ -210,32 +210,32 @@ func TestKilledSupervisorIsReplaced(t *testing.T) {
 	t.Parallel()
 	tmp := privateTmp(t)
 	first, second := startProcess(t, tmp), startProcess(t, tmp)
-	first.tell(t)
-	old := first.answer(t).Supervisor
+	first.requestUse(t)
+	old := first.readUse(t).Supervisor
 	require.NoError(t, syscall.Kill(old, syscall.SIGKILL))
-	// Its threads end one by one, and its servers after it: until then, a test could still be given them.
+	// Its threads end one by one, and then its servers. Until then, a test could still get them.
 	state, err := filepath.Glob(filepath.Join(tmp, "delta-test-*"))
 	require.NoError(t, err)
 	require.Len(t, state, 1)
 	require.Eventually(t, func() bool {
-		conn, err := dial(state[0])
+		conn, err := dialSocket(state[0])
 		if err == nil {
 			_ = conn.Close()
 		}
-		return err != nil && !alive(old) && len(inside(tmp)) == 0
+		return err != nil && !isAlive(old) && len(processesIn(tmp)) == 0
 	}, patience, 10*time.Millisecond)
 
-	// A process that knew it, and one that finds what it left.
-	first.tell(t)
-	second.tell(t)
-	one, two := first.answer(t), second.answer(t)
+	// One process knew the killed supervisor, the other finds its files.
+	first.requestUse(t)
+	second.requestUse(t)
+	one, two := first.readUse(t), second.readUse(t)
 	require.NotEqual(t, old, one.Supervisor)
 	require.Equal(t, one.Supervisor, two.Supervisor)
-	first.end(t)
-	second.end(t)
+	first.finish(t)
+	second.finish(t)
 }
 
-func TestStartThatFailsSaysWhy(t *testing.T) {
+func TestAFailedStartReportsItsReason(t *testing.T) {
 	t.Setenv("DELTA_TEMPORAL_SERVER", "/does/not/exist")
 	t.Setenv("DELTA_DATABASE_URL", "")
 	t.Setenv("TEMPORAL_ADDRESS", "")
@@ -243,7 +243,7 @@ func TestStartThatFailsSaysWhy(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	dir, err := stateDir()
 	require.NoError(t, err)
-	_, _, err = join(t.Context(), dir)
+	_, _, err = joinSupervisor(t.Context(), dir)
 	require.ErrorContains(t, err, "DELTA_TEMPORAL_SERVER is set to /does/not/exist")
 }
 

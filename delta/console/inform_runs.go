@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// mostRuns is how many runs of informers are remembered, the latest.
-	mostRuns = 100
-	// runTimeout is how long one is watched. It goes on in Temporal after that.
+	// maxRuns is how many informer runs are remembered; the oldest are forgotten first.
+	maxRuns = 100
+	// runTimeout is how long a run is watched. The run itself continues in Temporal.
 	runTimeout = 24 * time.Hour
-	// runQuiet is how often a page that shows a run says something even where nothing has changed, so that no proxy takes it for dead.
-	runQuiet = 10 * time.Second
+	// runKeepAlive is how often the page of a run sends something even if nothing has changed, so that no proxy closes it as idle.
+	runKeepAlive = 10 * time.Second
 )
 
-// runs are the runs of informers that were asked for here. Those of other processes are in the history of passes.
-type runs struct {
+// informRuns are the informer runs that this process started. The history of passes has those of all processes.
+type informRuns struct {
 	client *delta.Client
 	logger *slog.Logger
 
@@ -30,22 +30,22 @@ type runs struct {
 	all []*informRun
 }
 
-// informRun is one of them.
+// informRun is an informer run that this process started.
 type informRun struct {
 	id, kind  string
 	startedAt time.Time
 
 	mu       sync.Mutex
 	progress delta.InformProgress
-	// changed is closed when there is something new, and replaced.
+	// changed is closed and replaced when there is news.
 	changed chan struct{}
-	// ended is set at the end, err where that was a failure.
+	// ended is set at the end, and err if the run failed.
 	ended bool
 	err   error
 }
 
-// start has a kind's informer run, and returns once Temporal has it. It is watched until it ends.
-func (s *runs) start(kind string, all bool, log *slog.Logger) (*informRun, error) {
+// start runs the informer of a kind, and returns when Temporal has accepted the run. A goroutine watches it until it ends.
+func (s *informRuns) start(kind string, all bool, log *slog.Logger) (*informRun, error) {
 	run := &informRun{id: rand.Text(), kind: kind, startedAt: time.Now(), changed: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	began, ended := make(chan struct{}), make(chan error, 1)
@@ -53,16 +53,16 @@ func (s *runs) start(kind string, all bool, log *slog.Logger) (*informRun, error
 	go func() {
 		defer cancel()
 		result, err := s.client.WatchInform(ctx, delta.ScheduleInformParams{ResourceKind: kind, FullListing: all, RunForeground: true}, nil, func(p delta.InformProgress) {
-			run.report(p)
+			run.noteProgress(p)
 			once.Do(func() { close(began) })
 		})
 		ended <- err
-		run.end(result, err)
+		run.noteEnd(result, err)
 		if err != nil {
-			log.Warn("delta: console: run of an informer failed", "error", err)
+			log.Warn("delta: console: informer run failed", "error", err)
 			return
 		}
-		log.Info("delta: console: run of an informer ended", "listed", result.Listed, "deleted", result.Deleted)
+		log.Info("delta: console: informer run ended", "listed", result.Listed, "deleted", result.Deleted)
 	}()
 	select {
 	case <-began:
@@ -77,12 +77,12 @@ func (s *runs) start(kind string, all bool, log *slog.Logger) (*informRun, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = append(s.all, run)
-	s.all = s.all[max(0, len(s.all)-mostRuns):]
+	s.all = s.all[max(0, len(s.all)-maxRuns):]
 	return run, nil
 }
 
-// find returns a run; nil where there is none.
-func (s *runs) find(id string) *informRun {
+// find returns a run, or nil if there is none.
+func (s *informRuns) find(id string) *informRun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, run := range s.all {
@@ -93,8 +93,8 @@ func (s *runs) find(id string) *informRun {
 	return nil
 }
 
-// ofKind are the runs of a kind, the latest first.
-func (s *runs) ofKind(kind string) (all []*informRun) {
+// ofKind returns the runs of a kind, the latest first.
+func (s *informRuns) ofKind(kind string) (all []*informRun) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := len(s.all) - 1; i >= 0; i-- {
@@ -105,7 +105,7 @@ func (s *runs) ofKind(kind string) (all []*informRun) {
 	return all
 }
 
-func (r *informRun) report(p delta.InformProgress) {
+func (r *informRun) noteProgress(p delta.InformProgress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p == r.progress {
@@ -116,7 +116,7 @@ func (r *informRun) report(p delta.InformProgress) {
 	r.changed = make(chan struct{})
 }
 
-func (r *informRun) end(result *delta.InformRun, err error) {
+func (r *informRun) noteEnd(result *delta.InformRun, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if result != nil {
@@ -127,16 +127,16 @@ func (r *informRun) end(result *delta.InformRun, err error) {
 	r.changed = make(chan struct{})
 }
 
-// runStep is how a run stands, in the words of the page.
+// runStep is the progress of a run in words.
 type runStep struct {
 	Text, Failure string
-	// Done and Of are for a bar; Of is 0 where nobody knows how much there is.
+	// Done and Of are for a progress bar; Of is 0 if the total is not known.
 	Done, Of    int
 	Ended, Good bool
 }
 
-// now is how it stands, and what is closed when that has changed.
-func (r *informRun) now() (runStep, <-chan struct{}) {
+// currentStep returns the progress, and a channel that is closed when it has changed.
+func (r *informRun) currentStep() (runStep, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.progress
@@ -156,7 +156,7 @@ func (r *informRun) now() (runStep, <-chan struct{}) {
 	return step, r.changed
 }
 
-// resultText is the result of a run in words.
+// resultText returns the result of a run in words.
 func resultText(r *delta.InformRun) string {
 	text := wording.Number(r.Listed) + " listed, " + wording.Number(r.Scheduled) + " to sync"
 	for _, rare := range []struct {
@@ -166,7 +166,7 @@ func resultText(r *delta.InformRun) string {
 		{int64(r.Stale), "older than what is stored"},
 		{int64(r.Refused), "refused"},
 		{int64(r.Deleted), "gone and marked deleted"},
-		{r.Withheld, "gone, and withheld from deletion until somebody decides"},
+		{r.Withheld, "gone, but withheld from deletion until a person decides"},
 	} {
 		if rare.n > 0 {
 			text += ", " + wording.Number(rare.n) + " " + rare.what
@@ -175,21 +175,21 @@ func resultText(r *delta.InformRun) string {
 	return text
 }
 
-// run shows a run as it goes on: the page is sent bit by bit, and each bit takes the place of the one before it, by a rule of the stylesheet. So it is
-// live without a script, and a screen reader is told of it as of any log.
-func (h *handler) run(w http.ResponseWriter, r *http.Request, _ string) {
-	run := h.runs.find(r.URL.Query().Get("id"))
+// showInformRun streams the progress of a run: the page is sent in parts, and a rule of the stylesheet hides each part when the next one arrives. So the
+// page is live without a script, and a screen reader announces it like any log.
+func (h *handler) showInformRun(w http.ResponseWriter, r *http.Request, _ string) {
+	run := h.informRuns.find(r.URL.Query().Get("id"))
 	if run == nil {
-		h.problem(w, http.StatusNotFound, "This process of the console knows no such run. The history of passes of its kind has it.")
+		h.showProblem(w, http.StatusNotFound, "This process of the console knows no such run. See the passes on the page of its kind.")
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep it until its end
+	w.Header().Set("X-Accel-Buffering", "no") // otherwise nginx buffers the response until its end
 	send := func(name string, data any) bool {
 		if err := templates.ExecuteTemplate(w, name, data); err != nil {
 			return false
 		}
-		_ = http.NewResponseController(w).Flush() // a writer that cannot shows it at its end
+		_ = http.NewResponseController(w).Flush() // a writer that cannot flush sends it at the end
 		return true
 	}
 	page := map[string]any{"Kind": run.kind, "StartedAt": &run.startedAt}
@@ -197,7 +197,7 @@ func (h *handler) run(w http.ResponseWriter, r *http.Request, _ string) {
 		return
 	}
 	for {
-		step, changed := run.now()
+		step, changed := run.currentStep()
 		if !send("run-step.html", step) {
 			return
 		}
@@ -207,7 +207,7 @@ func (h *handler) run(w http.ResponseWriter, r *http.Request, _ string) {
 		}
 		select {
 		case <-changed:
-		case <-time.After(runQuiet):
+		case <-time.After(runKeepAlive):
 		case <-r.Context().Done():
 			return
 		}

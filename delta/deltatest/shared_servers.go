@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	superviseVariable = "DELTA_TEST_SUPERVISOR"
-	idleVariable      = "DELTA_TEST_IDLE"
-	defaultIdle       = 30 * time.Second
+	supervisorVariable = "DELTA_TEST_SUPERVISOR"
+	idleVariable       = "DELTA_TEST_IDLE"
+	defaultIdle        = 30 * time.Second
 )
 
-// server is how to reach the servers.
+// server has the addresses of the shared servers.
 type server struct {
 	DatabaseURL       string `json:"database_url"`
 	TemporalAddress   string `json:"temporal_address"`
@@ -31,25 +31,24 @@ type server struct {
 	Supervisor        int    `json:"supervisor"` // its pid
 }
 
-// message is a line that the supervisor sends.
+// message is a line from the supervisor.
 type message struct {
 	Progress string  `json:"progress,omitempty"`
 	Ready    *server `json:"ready,omitempty"`
 	Error    string  `json:"error,omitempty"`
 }
 
-// shared is this process's hold on the supervisor. An open connection says
-// that we use the servers; the kernel closes it when this process ends,
-// however it ends. It needs no goroutine.
+// shared is this process's connection to the supervisor. While it is open, the servers stay. The kernel closes it when this process ends, for any
+// reason, so it needs no goroutine.
 var shared = struct {
 	turn   chan struct{} // a mutex that a context can give up on
 	conn   *net.UnixConn
 	server server
-	failed error // a start that failed will fail for the next test, too
+	failed error // a failed start would fail for the next test too
 }{turn: make(chan struct{}, 1)}
 
-// acquire returns the servers, and starts them when nobody has.
-func acquire(ctx context.Context) (server, error) {
+// acquireServers returns the servers, and starts them if they are not running.
+func acquireServers(ctx context.Context) (server, error) {
 	databaseURL, databaseGiven := stack.ExternalDatabase()
 	if databaseGiven && stack.ExternalTemporal() {
 		opts, err := stack.ClientOptions("", "")
@@ -75,7 +74,7 @@ func acquire(ctx context.Context) (server, error) {
 	if err != nil {
 		return server{}, err
 	}
-	conn, srv, err := join(ctx, dir)
+	conn, srv, err := joinSupervisor(ctx, dir)
 	if err != nil {
 		if ctx.Err() == nil {
 			shared.failed = err
@@ -86,16 +85,16 @@ func acquire(ctx context.Context) (server, error) {
 	return srv, nil
 }
 
-// gone tells whether the supervisor of srv has ended. One that was killed takes
-// a moment to: its servers may end before its connections are closed.
-func gone(srv server) bool {
+// hasEnded reports whether the supervisor of srv has ended. It waits a moment, because
+// the servers of a killed supervisor may end before its connections are closed.
+func hasEnded(srv server) bool {
 	shared.turn <- struct{}{}
 	defer func() { <-shared.turn }()
 	for range 500 {
 		if srv.Supervisor == 0 {
-			return false // both servers are given by the environment
+			return false // both servers come from the environment
 		}
-		// Another test may already have started the next one.
+		// Another test may have started the next supervisor already.
 		if shared.conn == nil || shared.server.Supervisor != srv.Supervisor || !isOpen(shared.conn) {
 			return true
 		}
@@ -104,7 +103,7 @@ func gone(srv server) bool {
 	return false
 }
 
-// stateDir is where processes that can share a supervisor meet.
+// stateDir returns the directory in which processes find a supervisor that they can share.
 func stateDir() (string, error) {
 	name := fmt.Sprintf("delta-test-%d-%s", os.Geteuid(), stack.Fingerprint())
 	if idle := os.Getenv(idleVariable); idle != "" {
@@ -118,45 +117,45 @@ func stateDir() (string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	// Anybody may write to a temporary directory; only our own is trusted.
-	if !private(dir) {
-		return "", fmt.Errorf("%s must be a directory of ours that nobody else can enter: remove it", dir)
+	// Anybody can write to a temporary directory. Trust only a directory of this user.
+	if !isPrivate(dir) {
+		return "", fmt.Errorf("%s must be a directory of this user that nobody else can enter: remove it", dir)
 	}
 	return dir, nil
 }
 
-var errGone = errors.New("the supervisor ended")
+var errSupervisorEnded = errors.New("the supervisor ended")
 
-// join connects to the supervisor, and starts one when there is none.
-func join(ctx context.Context, dir string) (*net.UnixConn, server, error) {
+// joinSupervisor connects to the supervisor, and starts one if there is none.
+func joinSupervisor(ctx context.Context, dir string) (*net.UnixConn, server, error) {
 	var err error
 	for range 5 {
 		var conn *net.UnixConn
-		if conn, err = connect(ctx, dir); err != nil {
+		if conn, err = connectSupervisor(ctx, dir); err != nil {
 			return nil, server{}, err
 		}
 		var srv server
-		if srv, err = ready(ctx, conn); err == nil {
+		if srv, err = awaitServers(ctx, conn); err == nil {
 			return conn, srv, nil
 		}
 		_ = conn.Close()
-		if !errors.Is(err, errGone) {
+		if !errors.Is(err, errSupervisorEnded) {
 			return nil, server{}, err
 		}
-		// It was about to end when we came, or was killed: again.
+		// It was about to end, or was killed: try again.
 	}
 	b, _ := os.ReadFile(filepath.Join(dir, "log"))
 	return nil, server{}, fmt.Errorf("%w again and again; its log:\n%s", err, b)
 }
 
-func dial(dir string) (*net.UnixConn, error) {
+func dialSocket(dir string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unix"})
 }
 
-// connect connects to a supervisor. Only who holds the lock may start one, so
-// of many processes that start at once one does and the others find it.
-func connect(ctx context.Context, dir string) (*net.UnixConn, error) {
-	if conn, err := dial(dir); err == nil {
+// connectSupervisor connects to a supervisor. Only the holder of the lock may start one: of
+// many processes that start at once, one starts it and the others find it.
+func connectSupervisor(ctx context.Context, dir string) (*net.UnixConn, error) {
+	if conn, err := dialSocket(dir); err == nil {
 		return conn, nil
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -169,39 +168,39 @@ func connect(ctx context.Context, dir string) (*net.UnixConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if conn, err := dial(dir); err == nil {
+		if conn, err := dialSocket(dir); err == nil {
 			return conn, nil
 		}
 		if got {
 			break
 		}
-		if err := pause(ctx); err != nil {
+		if err := pauseBriefly(ctx); err != nil {
 			return nil, err
 		}
 	}
-	// Nobody listens, and nobody else is about to: what is there is stale.
+	// Nobody listens and, as we hold the lock, nobody is about to: the socket is stale.
 	if err := os.Remove(filepath.Join(dir, "socket")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	pid, err := spawn(dir)
+	pid, err := spawnSupervisor(dir)
 	if err != nil {
 		return nil, fmt.Errorf("starting the supervisor: %w", err)
 	}
 	for {
-		if conn, err := dial(dir); err == nil {
+		if conn, err := dialSocket(dir); err == nil {
 			return conn, nil
 		}
-		if reap(pid) {
+		if hasExited(pid) {
 			b, _ := os.ReadFile(filepath.Join(dir, "log"))
 			return nil, fmt.Errorf("the supervisor ended at once; its log:\n%s", b)
 		}
-		if err := pause(ctx); err != nil {
+		if err := pauseBriefly(ctx); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func pause(ctx context.Context) error {
+func pauseBriefly(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the supervisor: %w", ctx.Err())
@@ -210,8 +209,8 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// ready reads what the supervisor says until the servers are there.
-func ready(ctx context.Context, conn *net.UnixConn) (server, error) {
+// awaitServers reads the supervisor's messages until the servers are ready.
+func awaitServers(ctx context.Context, conn *net.UnixConn) (server, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetReadDeadline(deadline)
 		defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
@@ -224,9 +223,9 @@ func ready(ctx context.Context, conn *net.UnixConn) (server, error) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return server{}, fmt.Errorf("the servers did not start in time (last heard: %s)", last)
 		case err != nil && !errors.Is(err, io.EOF):
-			return server{}, fmt.Errorf("%w: %w", errGone, err)
+			return server{}, fmt.Errorf("%w: %w", errSupervisorEnded, err)
 		case err != nil:
-			return server{}, errGone
+			return server{}, errSupervisorEnded
 		}
 		var m message
 		if err := json.Unmarshal(line, &m); err != nil {
