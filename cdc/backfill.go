@@ -45,27 +45,27 @@ type BackfillConfig struct {
 //
 // Its methods can be called by any goroutine.
 type Backfill struct {
-	stream  *Stream
-	config  BackfillConfig
-	id      string
-	from    string   // what is locked
-	oid     uint32   // of the table
-	columns []string // that make the key
-	cancel  context.CancelFunc
-	done    chan struct{}
-	woken   chan struct{}
-	keys    keyReader // for the goroutine that calls Next
-	size    int       // rows of a chunk; of the goroutine that reads
+	stream    *Stream
+	config    BackfillConfig
+	id        string
+	from      string   // what is locked
+	oid       uint32   // of the table
+	columns   []string // that make the key
+	cancel    context.CancelFunc
+	done      chan struct{}
+	woken     chan struct{}
+	keys      keyReader // for the goroutine that calls Next
+	chunkSize int       // rows of a chunk; of the goroutine that reads
 
-	mu       sync.Mutex
-	err      error
-	ended    bool
-	paused   bool
-	progress progress
-	chunk    *chunk  // what was read and is not delivered
-	window   *window // since the low mark
-	closed   uint64  // the last chunk whose high mark was passed
-	hold     *Hold   // of the chunk that is being read
+	mu        sync.Mutex
+	err       error
+	ended     bool
+	paused    bool
+	progress  progress
+	chunk     *chunk  // what was read and is not delivered
+	window    *window // since the low mark
+	closed    uint64  // the last chunk whose high mark was passed
+	tableLock *Hold   // of the chunk that is being read
 }
 
 // Backfill begins to read a table beside the stream. It needs nothing but the right to read the table: it marks its places in
@@ -90,12 +90,12 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 		return nil, err
 	}
 	b := &Backfill{
-		stream: s, config: config, size: config.ChunkSize, id: rand.Text(), done: make(chan struct{}), woken: make(chan struct{}, 1),
-		progress: progress{Again: map[string][]string{}},
+		stream: s, config: config, chunkSize: config.ChunkSize, id: rand.Text(), done: make(chan struct{}), woken: make(chan struct{}, 1),
+		progress: progress{Reread: map[string][]string{}},
 	}
 	if config.Token != "" {
 		if s.backfills.begun.Load() {
-			return nil, invalid(FieldToken, config.Token, "it must be given before the first transaction is taken from the stream")
+			return nil, newInvalidError(FieldToken, config.Token, "it must be given before the first transaction is taken from the stream")
 		}
 		if err := b.progress.parse(config.Token, config.Schema, config.Table); err != nil {
 			return nil, err
@@ -107,7 +107,7 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 	if err != nil {
 		return nil, err
 	}
-	if err := b.prepare(connecting, conn); err != nil {
+	if err := b.checkTable(connecting, conn); err != nil {
 		conn.close()
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 		conn.close()
 		return b, nil
 	}
-	if err := s.backfills.add(b, func() { s.closing.Go(func() { b.run(running, conn) }) }); err != nil {
+	if err := s.backfills.add(b, func() { s.goroutines.Go(func() { b.run(running, conn) }) }); err != nil {
 		cancel()
 		conn.close()
 		return nil, err
@@ -135,37 +135,37 @@ func (c *BackfillConfig) validate() error {
 	}
 	switch {
 	case c.ChunkSize < 1 || c.ChunkSize > 100_000:
-		return invalid(FieldChunkSize, c.ChunkSize, "1 to 100000 rows")
+		return newInvalidError(FieldChunkSize, c.ChunkSize, "1 to 100000 rows")
 	case c.ChunkTimeout < time.Millisecond:
-		return invalid(FieldChunkTimeout, c.ChunkTimeout, "at least 1 millisecond")
+		return newInvalidError(FieldChunkTimeout, c.ChunkTimeout, "at least 1 millisecond")
 	case c.Interval < 0:
-		return invalid(FieldInterval, c.Interval, "not negative")
+		return newInvalidError(FieldInterval, c.Interval, "not negative")
 	}
 	return nil
 }
 
-// prepare checks what can be checked before anything is read.
-func (b *Backfill) prepare(ctx context.Context, conn *connection) error {
-	recovery, err := conn.value(ctx, `SELECT pg_is_in_recovery()`)
+// checkTable checks what can be checked before anything is read.
+func (b *Backfill) checkTable(ctx context.Context, conn *connection) error {
+	recovery, err := conn.queryValue(ctx, `SELECT pg_is_in_recovery()`)
 	if err != nil {
 		return err
 	}
 	if recovery == "t" {
-		return invalid(FieldConn, b.config.Conn.Host, "a server that is written to, for a backfill; this one is a standby")
+		return newInvalidError(FieldConn, b.config.Conn.Host, "a server that is written to, for a backfill; this one is a standby")
 	}
-	t, err := describe(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
+	t, err := lookupTable(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
 	if err != nil {
 		return err
 	}
-	if b.columns, err = t.identify(); err != nil {
+	if b.columns, err = t.useReplicaIdentity(); err != nil {
 		return err
 	}
 	b.from, b.oid = t.from, t.relation.OID
 	if b.progress.Columns != nil && !slices.Equal(b.progress.Columns, b.columns) {
-		return invalid(FieldToken, b.config.Token, "one of a table with the key that this one has")
+		return newInvalidError(FieldToken, b.config.Token, "one of a table with the key that this one has")
 	}
 	b.progress.Schema, b.progress.Table, b.progress.Columns = b.config.Schema, b.config.Table, b.columns
-	_, err = conn.rows(ctx, `SELECT `+t.columns+` FROM `+t.from+` LIMIT 0`)
+	_, err = conn.queryRows(ctx, `SELECT `+t.columns+` FROM `+t.from+` LIMIT 0`)
 	return err
 }
 
@@ -190,16 +190,16 @@ func (b *Backfill) Err() error {
 }
 
 // Pause has no further chunk read until Resume. One that is being read still comes.
-func (b *Backfill) Pause() { b.pause(true) }
+func (b *Backfill) Pause() { b.setPaused(true) }
 
 // Resume ends a pause.
-func (b *Backfill) Resume() { b.pause(false) }
+func (b *Backfill) Resume() { b.setPaused(false) }
 
-func (b *Backfill) pause(paused bool) {
+func (b *Backfill) setPaused(paused bool) {
 	b.mu.Lock()
 	b.paused = paused
 	b.mu.Unlock()
-	b.wake()
+	b.wakeReader()
 }
 
 // Stop ends it, wherever it is. Its rows do not come any more. Another Stream can go on with the token of before.
@@ -222,8 +222,8 @@ func (b *Backfill) finishLocked(err error) {
 	close(b.done)
 }
 
-// wake makes the reading goroutine look again.
-func (b *Backfill) wake() {
+// wakeReader makes the reading goroutine look again.
+func (b *Backfill) wakeReader() {
 	select {
 	case b.woken <- struct{}{}:
 	default:

@@ -20,13 +20,13 @@ type chunk struct {
 	rows     [][]Value
 	keys     [][]string
 	has      map[string]bool     // keys of rows
-	again    map[string][]string // keys that were to be read again, and now were
-	high     []string            // the key of the last row in order, nil where there was none
-	last     bool                // there are no rows behind it
+	reread   map[string][]string // keys that were to be read again, and now were
+	lastKey  []string            // the key of the last row in order, nil where there was none
+	isLast   bool                // there are no rows behind it
 }
 
-// fits tells whether a row that the stream has described so has all columns of the chunk.
-func (c *chunk) fits(relation *Relation) bool {
+// fitsRelation tells whether a row that the stream has described so has all columns of the chunk.
+func (c *chunk) fitsRelation(relation *Relation) bool {
 	if relation == nil {
 		return false
 	}
@@ -41,7 +41,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 	drop := func() {
 		if conn != nil {
 			conn.close()
-			b.unlock()
+			b.noteUnlocked()
 			conn = nil
 		}
 	}
@@ -49,18 +49,18 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 	config := &b.stream.config
 	retry := backoff.New(config.ShortestRetry, config.LongestRetry)
 	for number := uint64(1); ; number++ {
-		err := b.wait(ctx, func() bool { return !b.paused })
+		err := b.waitUntil(ctx, func() bool { return !b.paused })
 		if err == nil && conn == nil {
 			connecting, stop := context.WithTimeout(ctx, config.Timeout)
 			conn, err = b.stream.connectWriter(connecting, b.config.Conn)
 			stop()
 		}
 		if err == nil {
-			err = b.shrink(b.read(ctx, conn, number))
+			err = b.shrinkChunks(b.readChunk(ctx, conn, number))
 		}
 		if err == nil {
 			retry.Reset()
-			if err = b.wait(ctx, func() bool { return b.closed >= number }); err == nil && b.config.Interval > 0 {
+			if err = b.waitUntil(ctx, func() bool { return b.closed >= number }); err == nil && b.config.Interval > 0 {
 				err = backoff.Pause(ctx, b.config.Interval)
 			}
 		}
@@ -70,7 +70,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 			return
 		case err == nil:
 			continue
-		case !passing(err):
+		case !isTransient(err):
 			config.Logger.Error("cdc: a backfill ends", "table", b.from, "error", err)
 			b.finish(err)
 			return
@@ -82,8 +82,8 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 	}
 }
 
-// wait waits until something is true, which is asked with the mutex held.
-func (b *Backfill) wait(ctx context.Context, is func() bool) error {
+// waitUntil waits until something is true, which is asked with the mutex held.
+func (b *Backfill) waitUntil(ctx context.Context, is func() bool) error {
 	for {
 		b.mu.Lock()
 		ready := is()
@@ -99,7 +99,7 @@ func (b *Backfill) wait(ctx context.Context, is func() bool) error {
 	}
 }
 
-// read reads a chunk between two marks. It is right for these reasons. Let l be the commit of the low mark in the log, S
+// readChunk reads a chunk between two marks. It is right for these reasons. Let l be the commit of the low mark in the log, S
 // the snapshot that the chunk is read with, and h the commit of the high mark.
 //
 // What has committed before l is in S. This does not go without saying: a commit is written into the log before it can be
@@ -112,20 +112,20 @@ func (b *Backfill) wait(ctx context.Context, is func() bool) error {
 //
 // The table is locked, against nothing but changes of its definition and TRUNCATE, from before S until h has committed. So the
 // columns of the chunk are those that the table has at h, and S sees no table that was rewritten after it.
-func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) error {
+func (b *Backfill) readChunk(ctx context.Context, conn *connection, number uint64) error {
 	b.mu.Lock()
 	low, exhausted := b.progress.Key, b.progress.Exhausted
-	c := &chunk{number: number, has: map[string]bool{}, again: map[string][]string{}, last: exhausted}
-	for text, key := range b.progress.Again {
-		if len(c.again) == b.size {
+	c := &chunk{number: number, has: map[string]bool{}, reread: map[string][]string{}, isLast: exhausted}
+	for text, key := range b.progress.Reread {
+		if len(c.reread) == b.chunkSize {
 			break
 		}
-		c.again[text] = key
+		c.reread[text] = key
 	}
 	b.mu.Unlock()
 
-	m := mark{backfill: b.id, chunk: number}
-	if err := conn.emit(ctx, prefixMark, m.String()); err != nil {
+	m := watermark{backfill: b.id, chunk: number}
+	if err := conn.emitMessage(ctx, prefixWatermark, m.String()); err != nil {
 		return err
 	}
 	if err := b.waitForWriters(ctx, conn); err != nil {
@@ -136,15 +136,15 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 		SET LOCAL statement_timeout = `+limit+`; SET LOCAL idle_in_transaction_session_timeout = `+limit).ReadAll(); err != nil {
 		return fmt.Errorf("cdc: locking %s: %w", b.from, err)
 	}
-	b.lock(conn)
+	b.noteLocked(conn)
 	bounded, cancel := context.WithTimeoutCause(ctx, b.config.ChunkTimeout, errSlowChunk)
 	defer cancel()
-	err := b.readLocked(bounded, conn, c, m, low)
-	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isSlow(err) { // whoever was faster, this process or Postgres
+	err := b.readLockedChunk(bounded, conn, c, m, low)
+	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isTimeout(err) { // whoever was faster, this process or Postgres
 		err = fmt.Errorf("%w: %w", errSlowChunk, err)
 	}
 	if err == nil {
-		b.unlock()
+		b.noteUnlocked()
 		return nil
 	}
 	b.mu.Lock()
@@ -159,47 +159,47 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 // errSlowChunk is one whose transaction has lasted for ChunkTimeout.
 var errSlowChunk = errors.New("cdc: the transaction of a chunk lasts longer than ChunkTimeout")
 
-// isSlow reports whether Postgres has ended the transaction of a chunk for its timeouts.
-func isSlow(err error) bool {
+// isTimeout reports whether Postgres has ended the transaction of a chunk for its timeouts.
+func isTimeout(err error) bool {
 	const cancelled, idle = "57014", "25P03"
 	var server *pgconn.PgError
 	return errors.As(err, &server) && (server.Code == cancelled || server.Code == idle)
 }
 
-// shrink has the next chunks be smaller. It fails where they cannot be.
-func (b *Backfill) shrink(err error) error {
+// shrinkChunks has the next chunks be smaller. It fails where they cannot be.
+func (b *Backfill) shrinkChunks(err error) error {
 	if !errors.Is(err, errSlowChunk) {
 		return err
 	}
-	if b.size == 1 {
-		return invalid(FieldChunkTimeout, b.config.ChunkTimeout, "long enough to read one row of "+b.from)
+	if b.chunkSize == 1 {
+		return newInvalidError(FieldChunkTimeout, b.config.ChunkTimeout, "long enough to read one row of "+b.from)
 	}
-	b.size /= 2
-	b.stream.config.Logger.Warn("cdc: a chunk of a backfill took too long, and is read again with fewer rows", "table", b.from, "rows", b.size, "timeout", b.config.ChunkTimeout)
+	b.chunkSize /= 2
+	b.stream.config.Logger.Warn("cdc: a chunk of a backfill took too long, and is read again with fewer rows", "table", b.from, "rows", b.chunkSize, "timeout", b.config.ChunkTimeout)
 	return err
 }
 
-// readLocked reads the rows, with the table locked, until the high mark is written.
-func (b *Backfill) readLocked(ctx context.Context, conn *connection, c *chunk, m mark, low []string) error {
-	t, err := describe(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
+// readLockedChunk reads the rows, with the table locked, until the high mark is written.
+func (b *Backfill) readLockedChunk(ctx context.Context, conn *connection, c *chunk, m watermark, low []string) error {
+	t, err := lookupTable(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
 	if err != nil {
 		return err
 	}
-	columns, err := t.identify()
+	columns, err := t.useReplicaIdentity()
 	if err != nil {
 		return err
 	}
 	if t.relation.OID != b.oid || !slices.Equal(columns, b.columns) {
-		return invalid(FieldTable, t.relation.Name(), "it was made anew, or has another key now: begin another backfill of it")
+		return newInvalidError(FieldTable, t.relation.Name(), "it was made anew, or has another key now: begin another backfill of it")
 	}
 	c.relation = t.relation
-	if !c.last {
+	if !c.isLast {
 		if err := b.readRange(ctx, conn, t, c, low); err != nil {
 			return err
 		}
 	}
-	if len(c.again) > 0 {
-		if err := b.readAgainKeys(ctx, conn, t, c); err != nil {
+	if len(c.reread) > 0 {
+		if err := b.rereadRows(ctx, conn, t, c); err != nil {
 			return err
 		}
 	}
@@ -209,7 +209,7 @@ func (b *Backfill) readLocked(ctx context.Context, conn *connection, c *chunk, m
 	}
 	b.mu.Unlock()
 	m.high = true
-	if err := conn.emit(ctx, prefixMark, m.String()); err != nil {
+	if err := conn.emitMessage(ctx, prefixWatermark, m.String()); err != nil {
 		return err
 	}
 	_, err = conn.Exec(ctx, `COMMIT`).ReadAll()
@@ -226,7 +226,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 			AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, b.oid)
 	var waiting map[string]bool
 	for looks := backoff.New(time.Millisecond, 200*time.Millisecond); ; {
-		rows, err := conn.rows(ctx, ask)
+		rows, err := conn.queryRows(ctx, ask)
 		if err != nil {
 			return err
 		}
@@ -247,38 +247,38 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 
 // readRange reads the next rows in the order of the key.
 func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c *chunk, low []string) error {
-	names, _ := t.keys(0)
-	where, args := t.between(values(low), nil)
-	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.size), args...)
+	names, _ := t.keyClauses(0)
+	where, args := t.keyRange(presentValues(low), nil)
+	rows, err := conn.queryRows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.chunkSize), args...)
 	if err != nil {
 		return err
 	}
 	if err := b.addRows(conn, t, c, rows); err != nil {
 		return err
 	}
-	c.last = len(rows) < b.size
+	c.isLast = len(rows) < b.chunkSize
 	if len(rows) > 0 { // also where it is left out
-		high, ok := (&keyReader{columns: b.columns}).read(c.relation, rows[len(rows)-1], nil)
+		high, ok := (&keyReader{columns: b.columns}).readKey(c.relation, rows[len(rows)-1], nil)
 		if !ok {
 			return errNoKey
 		}
-		c.high = high
+		c.lastKey = high
 	}
 	return nil
 }
 
-// readAgainKeys reads rows by their keys.
-func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table, c *chunk) error {
-	keys := make([][]string, 0, len(c.again))
-	for _, key := range c.again {
+// rereadRows reads rows by their keys.
+func (b *Backfill) rereadRows(ctx context.Context, conn *connection, t *table, c *chunk) error {
+	keys := make([][]string, 0, len(c.reread))
+	for _, key := range c.reread {
 		keys = append(keys, key)
 	}
 	const most = 500 // of the parameters that a statement can have
 	for some := range slices.Chunk(keys, most) {
-		names, _ := t.keys(0)
+		names, _ := t.keyClauses(0)
 		var list, args []string
 		for _, key := range some {
-			_, parameters := t.keys(len(args))
+			_, parameters := t.keyClauses(len(args))
 			list = append(list, "("+parameters+")")
 			args = append(args, key...)
 		}
@@ -286,7 +286,7 @@ func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table
 		if t.filter != "" {
 			where += " AND (" + t.filter + ")"
 		}
-		rows, err := conn.rows(ctx, `SELECT `+t.columns+` FROM `+t.from+` WHERE `+where, args...)
+		rows, err := conn.queryRows(ctx, `SELECT `+t.columns+` FROM `+t.from+` WHERE `+where, args...)
 		if err != nil {
 			return err
 		}
@@ -303,11 +303,11 @@ var errNoKey = errors.New("cdc: a row has no key")
 func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value) error {
 	reader := keyReader{columns: b.columns}
 	for _, row := range rows {
-		key, ok := reader.read(c.relation, row, nil)
+		key, ok := reader.readKey(c.relation, row, nil)
 		if !ok {
 			return errNoKey
 		}
-		keep, err := (undecodableRows{skip: b.stream.skips}).keep(conn, t, row)
+		keep, err := (undecodableFilter{skip: b.stream.skipUndecodable}).keepRow(conn, t, row)
 		if err != nil {
 			return err
 		}
@@ -322,7 +322,7 @@ func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value)
 	return nil
 }
 
-func values(texts []string) (row []Value) {
+func presentValues(texts []string) (row []Value) {
 	for _, text := range texts {
 		row = append(row, Value{State: Present, Text: text})
 	}

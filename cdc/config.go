@@ -98,13 +98,13 @@ func setDefault[T comparable](field *T, value T) {
 
 func (c *Config) validate() error {
 	if c.Conn == nil {
-		return invalid(FieldConn, "nil", "needed")
+		return newInvalidError(FieldConn, "nil", "needed")
 	}
-	if err := validateSlot(c.Slot); err != nil {
+	if err := validateSlotName(c.Slot); err != nil {
 		return err
 	}
 	if len(c.Publications) == 0 {
-		return invalid(FieldPublications, c.Publications, "at least one is needed")
+		return newInvalidError(FieldPublications, c.Publications, "at least one is needed")
 	}
 	for _, p := range c.Publications {
 		if err := validateName(FieldPublications, p); err != nil {
@@ -113,28 +113,28 @@ func (c *Config) validate() error {
 	}
 	switch {
 	case c.Temporary && c.Start != 0:
-		return invalid(FieldStart, c.Start, "none with Temporary")
+		return newInvalidError(FieldStart, c.Start, "none with Temporary")
 	case c.Protocol < 1 || c.Protocol > 2:
-		return invalid(FieldProtocol, c.Protocol, "1 or 2")
+		return newInvalidError(FieldProtocol, c.Protocol, "1 or 2")
 	case c.MemoryLimit < 64<<10:
-		return invalid(FieldMemoryLimit, c.MemoryLimit, "at least 65536 bytes")
+		return newInvalidError(FieldMemoryLimit, c.MemoryLimit, "at least 65536 bytes")
 	case c.StatusInterval < 10*time.Millisecond:
-		return invalid(FieldStatus, c.StatusInterval, "at least 10 milliseconds")
+		return newInvalidError(FieldStatusInterval, c.StatusInterval, "at least 10 milliseconds")
 	case c.Timeout <= c.StatusInterval:
-		return invalid(FieldTimeout, c.Timeout, "more than StatusInterval")
+		return newInvalidError(FieldTimeout, c.Timeout, "more than StatusInterval")
 	case c.Heartbeat != 0 && c.Heartbeat < 100*time.Millisecond:
-		return invalid(FieldHeartbeat, c.Heartbeat, "0, or at least 100 milliseconds")
+		return newInvalidError(FieldHeartbeat, c.Heartbeat, "0, or at least 100 milliseconds")
 	case c.ShortestRetry < 0 || c.LongestRetry < c.ShortestRetry:
-		return invalid(FieldRetry, c.LongestRetry, "ShortestRetry must be positive and no more than LongestRetry")
+		return newInvalidError(FieldRetry, c.LongestRetry, "ShortestRetry must be positive and no more than LongestRetry")
 	}
 	return nil
 }
 
-var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+var slotNamePattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-func validateSlot(name string) error {
-	if !slotName.MatchString(name) {
-		return invalid(FieldSlot, name, "1 to 63 of the characters a-z, 0-9 and _")
+func validateSlotName(name string) error {
+	if !slotNamePattern.MatchString(name) {
+		return newInvalidError(FieldSlot, name, "1 to 63 of the characters a-z, 0-9 and _")
 	}
 	return nil
 }
@@ -142,16 +142,16 @@ func validateSlot(name string) error {
 // validateName checks the name of something in the database.
 func validateName(field Field, name string) error {
 	if name == "" || len(name) > 63 || strings.ContainsRune(name, 0) {
-		return invalid(field, name, "1 to 63 bytes, none of them zero")
+		return newInvalidError(field, name, "1 to 63 bytes, none of them zero")
 	}
 	return nil
 }
 
-// quote makes an identifier of a name.
-func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+// quoteIdentifier makes an identifier of a name.
+func quoteIdentifier(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// literal makes a string constant, whatever standard_conforming_strings is.
-func literal(s string) string {
+// quoteLiteral makes a string constant, whatever standard_conforming_strings is.
+func quoteLiteral(s string) string {
 	s = strings.ReplaceAll(s, `'`, `''`)
 	if strings.Contains(s, `\`) {
 		return ` E'` + strings.ReplaceAll(s, `\`, `\\`) + `'`

@@ -19,18 +19,18 @@ var ErrConsumerRemoved = errors.New("cdc: the consumer was removed")
 const ConsumerCut ResyncReason = "cut"
 
 // consumer is where one of a [Fanout] stands. The fan-out's mu guards it.
-type consumer struct {
+type consumerState struct {
 	name   string
 	reader *Consumer // nil while nobody reads
-	lost   bool
+	isLost bool
 	// next is the part to be read, and kept the first one that is kept for it: the one after what it has acknowledged.
-	next, kept   int
-	acknowledged LSN
-	resume       LSN // what it has, and has not come yet; zero otherwise
-	waiting      bool
-	removed      bool
-	forgot       bool       // that which follows acknowledged is kept: another one had to go on
-	delivered    []delivery // and not acknowledged
+	nextPart, firstKept int
+	acknowledged        LSN
+	resumeAfter         LSN // what it has, and has not come yet; zero otherwise
+	isWaiting           bool
+	isRemoved           bool
+	hasGap              bool       // that which follows acknowledged is kept: another one had to go on
+	delivered           []delivery // and not acknowledged
 }
 
 // delivery is a transaction that was handed out.
@@ -43,7 +43,7 @@ type delivery struct {
 // any at any time.
 type Consumer struct {
 	fanout *Fanout
-	state  *consumer
+	state  *consumerState
 	once   sync.Once
 	closed chan struct{}
 }
@@ -57,19 +57,19 @@ type Consumer struct {
 // It fails with an [*InvalidError] for an unknown name, with [ErrConsumerBusy], with [ErrClosed], with what has ended the stream, and with
 // [ErrResyncNeeded] where what follows is not kept any more.
 func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
-	return f.attach(name, func(c *consumer) error {
+	return f.attachConsumer(name, func(c *consumerState) error {
 		switch {
-		case c.lost:
-			return f.cut(c)
+		case c.isLost:
+			return f.cutError(c)
 		case after != 0 && after < c.acknowledged:
 			return &ResyncError{
 				Slot: f.config.Slot, Reason: ConsumerCut,
 				Detail: fmt.Sprintf("consumer %q has acknowledged %s, which is behind %s, and what is between them does not come again", c.name, c.acknowledged, after),
 			}
 		}
-		c.next, c.resume = c.kept, 0
+		c.nextPart, c.resumeAfter = c.firstKept, 0
 		if after > c.acknowledged {
-			c.resume = after
+			c.resumeAfter = after
 		}
 		return nil
 	})
@@ -78,20 +78,20 @@ func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
 // Join begins to read as one of the consumers with the transactions that come from now on, and leaves out what it has missed: for one that starts over.
 // [Fanout.Backfill] then has it read what is in a table. It fails as [Fanout.Attach] does, but never with [ErrResyncNeeded].
 func (f *Fanout) Join(name string) (*Consumer, error) {
-	return f.attach(name, func(c *consumer) error {
-		c.lost, c.resume, c.acknowledged = false, 0, f.last
-		c.next, c.kept = f.end(), f.end()
+	return f.attachConsumer(name, func(c *consumerState) error {
+		c.isLost, c.resumeAfter, c.acknowledged = false, 0, f.lastEnd
+		c.nextPart, c.firstKept = f.endNumber(), f.endNumber()
 		return nil
 	})
 }
 
-func (f *Fanout) attach(name string, place func(*consumer) error) (*Consumer, error) {
+func (f *Fanout) attachConsumer(name string, place func(*consumerState) error) (*Consumer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.consumers[name]
 	switch {
 	case c == nil:
-		return nil, f.unknown(name)
+		return nil, f.requireConsumer(name)
 	case c.reader != nil:
 		return nil, ErrConsumerBusy
 	case f.err != nil:
@@ -100,14 +100,14 @@ func (f *Fanout) attach(name string, place func(*consumer) error) (*Consumer, er
 	if err := place(c); err != nil {
 		return nil, err
 	}
-	c.delivered, c.waiting, c.forgot = nil, false, false
+	c.delivered, c.isWaiting, c.hasGap = nil, false, false
 	c.reader = &Consumer{fanout: f, state: c, closed: make(chan struct{})}
-	f.confirm()
-	f.broadcast()
+	f.confirmLowest()
+	f.notifyAll()
 	return c.reader, nil
 }
 
-func (f *Fanout) cut(c *consumer) error {
+func (f *Fanout) cutError(c *consumerState) error {
 	return &ResyncError{
 		Slot: f.config.Slot, Reason: ConsumerCut,
 		Detail: fmt.Sprintf("consumer %q was too far behind, and what follows %s is not kept for it: Join, and read the tables again", c.name, c.acknowledged),
@@ -121,12 +121,12 @@ func (r *Consumer) Close() {
 		r.fanout.mu.Lock()
 		defer r.fanout.mu.Unlock()
 		c := r.state
-		c.reader, c.waiting = nil, false
-		if c.forgot {
-			c.lost = true
-			r.fanout.confirm()
+		c.reader, c.isWaiting = nil, false
+		if c.hasGap {
+			c.isLost = true
+			r.fanout.confirmLowest()
 		}
-		r.fanout.broadcast()
+		r.fanout.notifyAll()
 	})
 }
 
@@ -141,36 +141,36 @@ func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
-		number := c.next
-		p, err := r.take(ctx)
+		number := c.nextPart
+		p, err := r.takePart(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if !p.begins {
+		if !p.isFirst {
 			continue
 		}
-		if !r.skips(p) {
-			c.delivered = append(c.delivered, delivery{p.of.EndLSN, number})
-			return r.transaction(p), nil
+		if !r.isProcessed(p) {
+			c.delivered = append(c.delivered, delivery{p.transaction.EndLSN, number})
+			return r.buildTransaction(p), nil
 		}
-		if len(c.delivered) == 0 && p.of.EndLSN == c.acknowledged {
-			c.acknowledge(p.of.EndLSN, f.after(number))
-			f.confirm()
-			f.broadcast()
+		if len(c.delivered) == 0 && p.transaction.EndLSN == c.acknowledged {
+			c.acknowledge(p.transaction.EndLSN, f.partAfter(number))
+			f.confirmLowest()
+			f.notifyAll()
 		}
 	}
 }
 
-// skips reports whether the consumer has a transaction already. Nothing counts as acknowledged for it until the one comes that it has named. That may
+// isProcessed reports whether the consumer has a transaction already. Nothing counts as acknowledged for it until the one comes that it has named. That may
 // be none which comes again, because it had no changes: then the first one behind it is where the consumer goes on.
-func (r *Consumer) skips(p *part) bool {
+func (r *Consumer) isProcessed(p *part) bool {
 	c := r.state
-	if c.resume == 0 || p.of.EndLSN > c.resume {
-		c.resume = 0
+	if c.resumeAfter == 0 || p.transaction.EndLSN > c.resumeAfter {
+		c.resumeAfter = 0
 		return false
 	}
-	if p.of.EndLSN == c.resume {
-		c.acknowledged, c.resume = c.resume, 0
+	if p.transaction.EndLSN == c.resumeAfter {
+		c.acknowledged, c.resumeAfter = c.resumeAfter, 0
 	}
 	return true
 }
@@ -180,12 +180,12 @@ func (t *Transaction) isFor(consumer string) bool {
 	return t.Backfill == nil || t.Backfill.config.consumer == "" || t.Backfill.config.consumer == consumer
 }
 
-// take waits for the next part, with mu held.
-func (r *Consumer) take(ctx context.Context) (*part, error) {
+// takePart waits for the next part, with mu held.
+func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 	f, c := r.fanout, r.state
 	defer func() {
 		if c.reader == r { // or another one may wait by now
-			c.waiting = false
+			c.isWaiting = false
 		}
 	}()
 	for {
@@ -195,41 +195,41 @@ func (r *Consumer) take(ctx context.Context) (*part, error) {
 		default:
 		}
 		switch {
-		case c.removed:
+		case c.isRemoved:
 			return nil, ErrConsumerRemoved
-		case c.lost:
-			return nil, f.cut(c)
-		case c.next < f.end():
-			p := f.parts[c.next-f.first]
-			c.next++
-			if !p.begins && len(c.delivered) == 0 && c.resume == 0 {
-				c.kept = max(c.kept, c.next) // the rest of one that was acknowledged meanwhile
-				f.broadcast()
+		case c.isLost:
+			return nil, f.cutError(c)
+		case c.nextPart < f.endNumber():
+			p := f.parts[c.nextPart-f.first]
+			c.nextPart++
+			if !p.isFirst && len(c.delivered) == 0 && c.resumeAfter == 0 {
+				c.firstKept = max(c.firstKept, c.nextPart) // the rest of one that was acknowledged meanwhile
+				f.notifyAll()
 			}
 			return p, nil
 		case f.err != nil:
 			return nil, f.err
 		}
-		if !c.waiting {
-			c.waiting = true
-			f.broadcast() // the reader may wait for room that this one is given
+		if !c.isWaiting {
+			c.isWaiting = true
+			f.notifyAll() // the reader may wait for room that this one is given
 		}
-		if err := f.wait(ctx, r.closed, -1); err != nil {
+		if err := f.waitForChange(ctx, r.closed, -1); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// transaction is one whose changes come part by part.
-func (r *Consumer) transaction(p *part) *Transaction {
-	t := *p.of
+// buildTransaction is one whose changes come part by part.
+func (r *Consumer) buildTransaction(p *part) *Transaction {
+	t := *p.transaction
 	if !t.isFor(r.state.name) { // its end is a position like any other
-		t.Backfill, t.BackfillEnds, t.more = nil, false, func() ([]*Change, error) { return nil, io.EOF }
+		t.Backfill, t.BackfillEnds, t.nextChanges = nil, false, func() ([]*Change, error) { return nil, io.EOF }
 		return &t
 	}
 	t.pending = p.changes
-	next, ended := r.state.next, p.ends
-	t.more = func() ([]*Change, error) {
+	next, ended := r.state.nextPart, p.isLast
+	t.nextChanges = func() ([]*Change, error) {
 		r.fanout.mu.Lock()
 		defer r.fanout.mu.Unlock()
 		switch {
@@ -237,14 +237,14 @@ func (r *Consumer) transaction(p *part) *Transaction {
 			return nil, io.EOF
 		case r.state.reader != r:
 			return nil, ErrClosed // another reader has begun again, and next is its
-		case r.state.next != next: // the transaction after it was taken
+		case r.state.nextPart != next: // the transaction after it was taken
 			return nil, io.EOF
 		}
-		p, err := r.take(context.Background())
+		p, err := r.takePart(context.Background())
 		if err != nil {
 			return nil, err
 		}
-		next, ended = r.state.next, p.ends
+		next, ended = r.state.nextPart, p.isLast
 		return p.changes, nil
 	}
 	return &t
@@ -257,12 +257,12 @@ func (r *Consumer) Ack(lsn LSN) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case c.removed:
+	case c.isRemoved:
 		return ErrConsumerRemoved
 	case c.reader != r:
 		return ErrClosed
-	case c.lost:
-		return f.cut(c)
+	case c.isLost:
+		return f.cutError(c)
 	case lsn == c.acknowledged && (len(c.delivered) == 0 || c.delivered[0].end != lsn):
 		return nil
 	}
@@ -277,23 +277,23 @@ func (r *Consumer) Ack(lsn LSN) error {
 	for i+1 < len(c.delivered) && c.delivered[i+1].end == lsn {
 		i++
 	}
-	c.acknowledge(lsn, f.after(c.delivered[i].part))
+	c.acknowledge(lsn, f.partAfter(c.delivered[i].part))
 	c.delivered = c.delivered[i+1:]
-	f.confirm()
-	f.broadcast()
+	f.confirmLowest()
+	f.notifyAll()
 	return nil
 }
 
 // acknowledge moves the position. following is the first part behind it.
-func (c *consumer) acknowledge(lsn LSN, following int) {
-	c.forgot = c.forgot && following < c.kept
-	c.acknowledged, c.kept = lsn, max(c.kept, following)
+func (c *consumerState) acknowledge(lsn LSN, following int) {
+	c.hasGap = c.hasGap && following < c.firstKept
+	c.acknowledged, c.firstKept = lsn, max(c.firstKept, following)
 }
 
-// after is the number of the part that follows a transaction, as far as it has come.
-func (f *Fanout) after(begin int) int {
+// partAfter is the number of the part that follows a transaction, as far as it has come.
+func (f *Fanout) partAfter(begin int) int {
 	i := max(begin+1, f.first)
-	for i < f.end() && !f.parts[i-f.first].begins {
+	for i < f.endNumber() && !f.parts[i-f.first].isFirst {
 		i++
 	}
 	return i

@@ -30,7 +30,7 @@ func checkEncoding(ctx context.Context, db DB) error {
 		return nil
 	}
 	if encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding != "UTF8" && encoding != "" {
-		return invalid(FieldClientEncoding, encoding, "UTF8: put client_encoding=UTF8 into the connection string")
+		return newInvalidError(FieldClientEncoding, encoding, "UTF8: put client_encoding=UTF8 into the connection string")
 	}
 	return nil
 }

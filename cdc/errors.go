@@ -10,32 +10,32 @@ type Field string
 
 // The fields that can be wrong.
 const (
-	FieldLSN           Field = "LSN"
-	FieldConn          Field = "Conn"
-	FieldSlot          Field = "Slot"
-	FieldPublications  Field = "Publications"
-	FieldStart         Field = "Start"
-	FieldProtocol      Field = "Protocol"
-	FieldMemoryLimit   Field = "MemoryLimit"
-	FieldSpillLimit    Field = "SpillLimit"
-	FieldStatus        Field = "StatusInterval"
-	FieldTimeout       Field = "Timeout"
-	FieldRetry         Field = "Retry"
-	FieldHeartbeat     Field = "Heartbeat"
-	FieldTable         Field = "Table"
-	FieldTables        Field = "Tables"
-	FieldColumns       Field = "Columns"
-	FieldFilter        Field = "Filter"
-	FieldPageSize      Field = "PageSize"
-	FieldAfter         Field = "After"
-	FieldConnections   Field = "Connections"
-	FieldToken         Field = "Token"
-	FieldChunkSize     Field = "ChunkSize"
-	FieldChunkTimeout  Field = "ChunkTimeout"
-	FieldInterval      Field = "Interval"
-	FieldWALLevel      Field = "wal_level"
-	FieldServerVersion Field = "server_version"
-	FieldFailover      Field = "Failover"
+	FieldLSN            Field = "LSN"
+	FieldConn           Field = "Conn"
+	FieldSlot           Field = "Slot"
+	FieldPublications   Field = "Publications"
+	FieldStart          Field = "Start"
+	FieldProtocol       Field = "Protocol"
+	FieldMemoryLimit    Field = "MemoryLimit"
+	FieldSpillLimit     Field = "SpillLimit"
+	FieldStatusInterval Field = "StatusInterval"
+	FieldTimeout        Field = "Timeout"
+	FieldRetry          Field = "Retry"
+	FieldHeartbeat      Field = "Heartbeat"
+	FieldTable          Field = "Table"
+	FieldTables         Field = "Tables"
+	FieldColumns        Field = "Columns"
+	FieldFilter         Field = "Filter"
+	FieldPageSize       Field = "PageSize"
+	FieldAfter          Field = "After"
+	FieldConnections    Field = "Connections"
+	FieldToken          Field = "Token"
+	FieldChunkSize      Field = "ChunkSize"
+	FieldChunkTimeout   Field = "ChunkTimeout"
+	FieldInterval       Field = "Interval"
+	FieldWALLevel       Field = "wal_level"
+	FieldServerVersion  Field = "server_version"
+	FieldFailover       Field = "Failover"
 	// FieldClientEncoding is of a pool, connection or transaction of the caller's. Those that this package makes have their own.
 	FieldClientEncoding Field = "client_encoding"
 )
@@ -55,7 +55,7 @@ type InvalidError struct {
 
 func (e *InvalidError) Error() string { return fmt.Sprintf("cdc: %s %q: %s", e.Field, e.Value, e.Rule) }
 
-func invalid(field Field, value any, rule string) error {
+func newInvalidError(field Field, value any, rule string) error {
 	text := fmt.Sprint(value)
 	if len(text) > 200 {
 		text = text[:200] + "…"

@@ -29,13 +29,13 @@ func (d *Decoder) Decode(data []byte) ([]*Change, error) {
 }
 
 // Name is what the server calls a snapshot.
-func (s *Snapshot) Name() string { return s.name }
+func (s *Snapshot) Name() string { return s.exportedName }
 
 // TryConnection looks whether the server of a stream takes connections.
-func TryConnection(s *Stream) error { return s.tryConnection() }
+func TryConnection(s *Stream) error { return s.probeConnection() }
 
 // IsPassing reports whether a stream tries again after an error.
-func IsPassing(err error) bool { return passing(err) }
+func IsPassing(err error) bool { return isTransient(err) }
 
 // Heartbeats measure the delay.
 type Heartbeats struct{ of heartbeats }
@@ -44,13 +44,13 @@ type Heartbeats struct{ of heartbeats }
 func NewHeartbeats() *Heartbeats { return &Heartbeats{} }
 
 // Write notes one that is on its way.
-func (h *Heartbeats) Write(now time.Time) { h.of.write(now) }
+func (h *Heartbeats) Write(now time.Time) { h.of.noteWritten(now) }
 
 // Arrive notes one that came back.
-func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.arrive(written, after) }
+func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.noteArrived(written, after) }
 
 // Deliver notes what Next has returned.
-func (h *Heartbeats) Deliver(end LSN, now time.Time) { h.of.deliver(end, now) }
+func (h *Heartbeats) Deliver(end LSN, now time.Time) { h.of.noteDelivered(end, now) }
 
 // Current is the delay.
-func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.current(now) }
+func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.currentDelay(now) }

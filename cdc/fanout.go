@@ -36,7 +36,7 @@ const (
 	defaultPatience = 10 * time.Second
 	maxConsumers    = 100
 	// partSize is how much of a large transaction is handed on at a time.
-	partSize = 256 << 10
+	maxPartSize = 256 << 10
 )
 
 // WithDefaults is a copy in which all that was zero has its default.
@@ -50,21 +50,21 @@ func (c FanoutConfig) WithDefaults() FanoutConfig {
 
 func (c *FanoutConfig) validate() error {
 	if len(c.Consumers) == 0 || len(c.Consumers) > maxConsumers {
-		return invalid(FieldConsumers, len(c.Consumers), "1 to 100 names")
+		return newInvalidError(FieldConsumers, len(c.Consumers), "1 to 100 names")
 	}
 	for i, name := range c.Consumers {
 		if err := validateName(FieldConsumers, name); err != nil {
 			return err
 		}
 		if slices.Contains(c.Consumers[:i], name) {
-			return invalid(FieldConsumers, name, "each name once")
+			return newInvalidError(FieldConsumers, name, "each name once")
 		}
 	}
 	switch {
 	case c.Temporary:
-		return invalid(FieldSlot, c.Slot, "one that is not temporary")
+		return newInvalidError(FieldSlot, c.Slot, "one that is not temporary")
 	case c.BufferLimit < 64<<10:
-		return invalid(FieldBufferLimit, c.BufferLimit, "at least 65536 bytes")
+		return newInvalidError(FieldBufferLimit, c.BufferLimit, "at least 65536 bytes")
 	}
 	return nil
 }
@@ -89,20 +89,20 @@ type Fanout struct {
 	first int     // the number of parts[0]; each part has the next number
 	size  int64   // of parts
 	// last is the end of the last transaction in parts, or before them; told is what the stream was told of.
-	last, told LSN
-	consumers  map[string]*consumer
-	pressed    time.Time // since when a full buffer has kept somebody waiting; zero while it does not
-	full       time.Time // when it did so last
-	err        error     // why there is no more
-	moved      chan struct{}
+	lastEnd, confirmed LSN
+	consumers          map[string]*consumerState
+	pressedSince       time.Time // since when a full buffer has kept somebody waiting; zero while it does not
+	lastFull           time.Time // when it did so last
+	err                error     // why there is no more
+	changed            chan struct{}
 }
 
 // part is a piece of a transaction, or all of it. Nothing writes to it once it is there.
 type part struct {
-	of           *Transaction // its description
-	changes      []*Change
-	begins, ends bool
-	size         int64
+	transaction     *Transaction // its description
+	changes         []*Change
+	isFirst, isLast bool
+	size            int64
 }
 
 // OpenFanout connects and begins to read. It fails with an [*InvalidError], and as [Open] does. It must be closed.
@@ -115,17 +115,17 @@ func OpenFanout(ctx context.Context, config FanoutConfig) (*Fanout, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := stream.positions.delivery()
+	at := stream.positions.deliveredEnd()
 	f := &Fanout{
-		config: config, stream: stream, done: make(chan struct{}), last: at, told: at,
-		consumers: map[string]*consumer{}, moved: make(chan struct{}),
+		config: config, stream: stream, done: make(chan struct{}), lastEnd: at, confirmed: at,
+		consumers: map[string]*consumerState{}, changed: make(chan struct{}),
 	}
 	for _, name := range config.Consumers {
-		f.consumers[name] = &consumer{name: name, acknowledged: at}
+		f.consumers[name] = &consumerState{name: name, acknowledged: at}
 	}
 	reading, cancel := context.WithCancel(context.Background())
 	f.cancel = cancel
-	go f.read(reading)
+	go f.readStream(reading)
 	return f, nil
 }
 
@@ -139,56 +139,56 @@ func (f *Fanout) Close() {
 // Stats are those of the stream.
 func (f *Fanout) Stats() Stats { return f.stream.Stats() }
 
-// read hands on what the stream gives until it ends.
-func (f *Fanout) read(ctx context.Context) {
+// readStream hands on what the stream gives until it ends.
+func (f *Fanout) readStream(ctx context.Context) {
 	defer close(f.done)
-	err := f.readUntilEnd(ctx)
+	err := f.readTransactions(ctx)
 	if ctx.Err() != nil {
 		err = ErrClosed
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = err
-	f.broadcast()
+	f.notifyAll()
 }
 
-func (f *Fanout) readUntilEnd(ctx context.Context) error {
+func (f *Fanout) readTransactions(ctx context.Context) error {
 	for {
 		t, err := f.stream.Next(ctx)
 		if err != nil {
 			return err
 		}
-		p := &part{of: t.describe(), begins: true}
+		p := &part{transaction: t.copyHeader(), isFirst: true}
 		for change, err := range t.Changes() {
 			if err != nil {
 				return err
 			}
-			if p.size >= partSize {
-				if err := f.add(ctx, p); err != nil {
+			if p.size >= maxPartSize {
+				if err := f.addPart(ctx, p); err != nil {
 					return err
 				}
-				p = &part{of: p.of}
+				p = &part{transaction: p.transaction}
 			}
 			p.changes = append(p.changes, change)
-			p.size += change.weight()
+			p.size += change.memorySize()
 		}
-		p.ends = true
-		if err := f.add(ctx, p); err != nil {
+		p.isLast = true
+		if err := f.addPart(ctx, p); err != nil {
 			return err
 		}
 	}
 }
 
-// describe is a copy without changes.
-func (t *Transaction) describe() *Transaction {
+// copyHeader is a copy without changes.
+func (t *Transaction) copyHeader() *Transaction {
 	return &Transaction{
 		XID: t.XID, CommitLSN: t.CommitLSN, EndLSN: t.EndLSN, CommitTime: t.CommitTime, Origin: t.Origin, OriginLSN: t.OriginLSN,
 		Size: t.Size, Spilled: t.Spilled, Backfill: t.Backfill, BackfillEnds: t.BackfillEnds,
 	}
 }
 
-// weight is about what a change takes in memory.
-func (c *Change) weight() int64 {
+// memorySize is about what a change takes in memory.
+func (c *Change) memorySize() int64 {
 	bytes := 256
 	for _, row := range [][]Value{c.New, c.Old, c.Key} {
 		for i := range row {
@@ -202,100 +202,100 @@ func (c *Change) weight() int64 {
 }
 
 // partWeight is what a part takes without changes.
-const partWeight = 256
+const partOverhead = 256
 
-// add waits for room, and hands a part on.
-func (f *Fanout) add(ctx context.Context, p *part) error {
-	p.size += partWeight
+// addPart waits for room, and hands a part on.
+func (f *Fanout) addPart(ctx context.Context, p *part) error {
+	p.size += partOverhead
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.trim(); f.size > 0 && f.size+p.size > f.config.BufferLimit; f.trim() {
-		f.full = time.Now()
-		if f.dropFirst() {
+	for f.trimParts(); f.size > 0 && f.size+p.size > f.config.BufferLimit; f.trimParts() {
+		f.lastFull = time.Now()
+		if f.dropFirstPart() {
 			continue
 		}
-		if err := f.wait(ctx, nil, f.rest()); err != nil && !errors.Is(err, errPatience) {
+		if err := f.waitForChange(ctx, nil, f.remainingTimeout()); err != nil && !errors.Is(err, errWaitTimeout) {
 			return err
 		}
 	}
-	if f.size+p.size <= f.config.BufferLimit/2 || time.Since(f.full) > f.config.Patience {
-		f.pressed = time.Time{}
+	if f.size+p.size <= f.config.BufferLimit/2 || time.Since(f.lastFull) > f.config.Patience {
+		f.pressedSince = time.Time{}
 	}
 	f.parts = append(f.parts, p)
 	f.size += p.size
-	if p.ends {
-		f.last = p.of.EndLSN
+	if p.isLast {
+		f.lastEnd = p.transaction.EndLSN
 	}
-	f.broadcast()
+	f.notifyAll()
 	return nil
 }
 
-// end is the number of the part that comes next.
-func (f *Fanout) end() int { return f.first + len(f.parts) }
+// endNumber is the number of the part that comes next.
+func (f *Fanout) endNumber() int { return f.first + len(f.parts) }
 
-// trim forgets what nobody needs any more.
-func (f *Fanout) trim() {
-	needed := f.end()
+// trimParts forgets what nobody needs any more.
+func (f *Fanout) trimParts() {
+	needed := f.endNumber()
 	for _, c := range f.consumers {
-		if !c.lost {
-			needed = min(needed, c.kept)
+		if !c.isLost {
+			needed = min(needed, c.firstKept)
 		}
 	}
 	for f.first < needed {
-		f.forgetFirst()
+		f.removeFirstPart()
 	}
 }
 
-func (f *Fanout) forgetFirst() {
+func (f *Fanout) removeFirstPart() {
 	f.size -= f.parts[0].size
 	f.parts[0] = nil
 	f.parts = f.parts[1:]
 	f.first++
 }
 
-// rest is how long a full buffer is borne with; negative if nobody waits: who begins to wait wakes the reader.
-func (f *Fanout) rest() time.Duration {
-	if f.pressed.IsZero() || !f.somebodyWaits() {
+// remainingTimeout is how long a full buffer is borne with; negative if nobody waits: who begins to wait wakes the reader.
+func (f *Fanout) remainingTimeout() time.Duration {
+	if f.pressedSince.IsZero() || !f.hasWaitingConsumer() {
 		return -1
 	}
-	return max(0, f.config.Patience-time.Since(f.pressed))
+	return max(0, f.config.Patience-time.Since(f.pressedSince))
 }
 
-// dropFirst forgets the first part for the sake of one who waits, and cuts those who have not read it, or are away and may come back for it.
+// dropFirstPart forgets the first part for the sake of one who waits, and cuts those who have not read it, or are away and may come back for it.
 // It reports whether it did. There must be one.
-func (f *Fanout) dropFirst() bool {
-	if !f.somebodyWaits() {
+func (f *Fanout) dropFirstPart() bool {
+	if !f.hasWaitingConsumer() {
 		return false
 	}
-	if f.pressed.IsZero() {
-		f.pressed = time.Now()
+	if f.pressedSince.IsZero() {
+		f.pressedSince = time.Now()
 	}
-	if time.Since(f.pressed) < f.config.Patience && f.firstIsUnread() {
+	if time.Since(f.pressedSince) < f.config.Patience && f.isFirstPartUnread() {
 		return false
 	}
 	for _, c := range f.consumers {
-		if c.lost || c.kept > f.first {
+		if c.isLost || c.firstKept > f.first {
 			continue
 		}
 		if c.hasRead(f.first) {
-			c.kept, c.forgot = f.first+1, true // it goes on, but cannot come back before it has acknowledged more
+			c.firstKept, c.hasGap = f.first+1, true // it goes on, but cannot come back before it has acknowledged more
 			continue
 		}
-		c.lost, c.delivered = true, nil
+		c.isLost, c.delivered = true, nil
 		f.config.Logger.Warn("cdc: a consumer is cut: the buffer is full, and another one waits", "slot", f.config.Slot, "consumer", c.name,
 			"acknowledged", c.acknowledged, "attached", c.reader != nil, "buffer_bytes", f.size)
 	}
-	f.confirm()
-	f.broadcast()
-	f.forgetFirst()
+	f.confirmLowest()
+	f.notifyAll()
+	f.removeFirstPart()
 	return true
 }
 
-// firstIsUnread reports whether somebody would be cut without the first part. Otherwise it is kept only for those that have read it and may come back:
+// isFirstPartUnread reports whether somebody would be cut without the first part. Otherwise it is kept only for those that have read it and may come back:
 // a transaction that is larger than the buffer could not be read on for that.
-func (f *Fanout) firstIsUnread() bool {
+func (f *Fanout) isFirstPartUnread() bool {
 	for _, c := range f.consumers {
-		if !c.lost && c.kept <= f.first && !c.hasRead(f.first) {
+		if !c.isLost && c.firstKept <= f.first && !c.hasRead(f.first) {
 			return true
 		}
 	}
@@ -303,26 +303,26 @@ func (f *Fanout) firstIsUnread() bool {
 }
 
 // hasRead reports whether a consumer that reads has a part behind it.
-func (c *consumer) hasRead(part int) bool { return c.reader != nil && c.next > part }
+func (c *consumerState) hasRead(part int) bool { return c.reader != nil && c.nextPart > part }
 
-func (f *Fanout) somebodyWaits() bool {
+func (f *Fanout) hasWaitingConsumer() bool {
 	for _, c := range f.consumers {
-		if c.reader != nil && c.waiting && !c.lost && c.next == f.end() {
+		if c.reader != nil && c.isWaiting && !c.isLost && c.nextPart == f.endNumber() {
 			return true
 		}
 	}
 	return false
 }
 
-// confirm tells the stream what all have acknowledged.
-func (f *Fanout) confirm() {
+// confirmLowest tells the stream what all have acknowledged.
+func (f *Fanout) confirmLowest() {
 	lowest, known := LSN(0), false
 	for _, c := range f.consumers {
-		if !c.lost && (!known || c.acknowledged < lowest) {
+		if !c.isLost && (!known || c.acknowledged < lowest) {
 			lowest, known = c.acknowledged, true
 		}
 	}
-	if !known || lowest <= f.told {
+	if !known || lowest <= f.confirmed {
 		return
 	}
 	if err := f.stream.Ack(lowest); err != nil {
@@ -331,21 +331,21 @@ func (f *Fanout) confirm() {
 		}
 		return
 	}
-	f.told = lowest
+	f.confirmed = lowest
 }
 
-// broadcast wakes all that wait.
-func (f *Fanout) broadcast() {
-	close(f.moved)
-	f.moved = make(chan struct{})
+// notifyAll wakes all that wait.
+func (f *Fanout) notifyAll() {
+	close(f.changed)
+	f.changed = make(chan struct{})
 }
 
-var errPatience = errors.New("patience has ended")
+var errWaitTimeout = errors.New("patience has ended")
 
-// wait waits for something to move, with mu held before and after. A negative limit is none. It fails when the context or stop ends, or with
+// waitForChange waits for something to move, with mu held before and after. A negative limit is none. It fails when the context or stop ends, or with
 // errPatience.
-func (f *Fanout) wait(ctx context.Context, stop <-chan struct{}, limit time.Duration) error {
-	moved := f.moved
+func (f *Fanout) waitForChange(ctx context.Context, stop <-chan struct{}, limit time.Duration) error {
+	moved := f.changed
 	f.mu.Unlock()
 	defer f.mu.Lock()
 	var late <-chan time.Time
@@ -362,7 +362,7 @@ func (f *Fanout) wait(ctx context.Context, stop <-chan struct{}, limit time.Dura
 	case <-stop:
 		return ErrClosed
 	case <-late:
-		return errPatience
+		return errWaitTimeout
 	}
 }
 
@@ -388,14 +388,14 @@ func (f *Fanout) Consumers() []ConsumerStatus {
 	all := make([]ConsumerStatus, 0, len(f.consumers))
 	sent := f.stream.Stats().Sent
 	for _, c := range f.consumers {
-		status := ConsumerStatus{Name: c.name, Attached: c.reader != nil, Lost: c.lost, Acknowledged: c.acknowledged}
+		status := ConsumerStatus{Name: c.name, Attached: c.reader != nil, Lost: c.isLost, Acknowledged: c.acknowledged}
 		if sent > c.acknowledged {
 			status.LagBytes = int64(sent - c.acknowledged) //nolint:gosec // logs are shorter
 		}
-		if !c.lost {
-			status.Waiting = f.end() - c.kept
+		if !c.isLost {
+			status.Waiting = f.endNumber() - c.firstKept
 			if c.reader != nil {
-				status.Waiting = f.end() - c.next
+				status.Waiting = f.endNumber() - c.nextPart
 			}
 		}
 		all = append(all, status)
@@ -410,13 +410,13 @@ func (f *Fanout) Consumers() []ConsumerStatus {
 // It fails as [Stream.Backfill] does, and with an [*InvalidError] for an unknown consumer or a Token.
 func (f *Fanout) Backfill(ctx context.Context, consumer string, config BackfillConfig) (*Backfill, error) {
 	f.mu.Lock()
-	err := f.unknown(consumer)
+	err := f.requireConsumer(consumer)
 	f.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	if config.Token != "" {
-		return nil, invalid(FieldToken, config.Token, "none, for a backfill of one consumer")
+		return nil, newInvalidError(FieldToken, config.Token, "none, for a backfill of one consumer")
 	}
 	config.consumer = consumer
 	return f.stream.Backfill(ctx, config)
@@ -432,12 +432,12 @@ func (f *Fanout) Add(name string) error {
 	defer f.mu.Unlock()
 	switch {
 	case f.consumers[name] != nil:
-		return invalid(FieldConsumers, name, "each name once")
+		return newInvalidError(FieldConsumers, name, "each name once")
 	case len(f.consumers) == maxConsumers:
-		return invalid(FieldConsumers, maxConsumers+1, "1 to 100 names")
+		return newInvalidError(FieldConsumers, maxConsumers+1, "1 to 100 names")
 	}
-	f.consumers[name] = &consumer{name: name, acknowledged: f.last, next: f.end(), kept: f.end()}
-	f.broadcast()
+	f.consumers[name] = &consumerState{name: name, acknowledged: f.lastEnd, nextPart: f.endNumber(), firstKept: f.endNumber()}
+	f.notifyAll()
 	return nil
 }
 
@@ -446,20 +446,20 @@ func (f *Fanout) Add(name string) error {
 func (f *Fanout) Remove(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.unknown(name); err != nil {
+	if err := f.requireConsumer(name); err != nil {
 		return err
 	}
-	f.consumers[name].removed = true
+	f.consumers[name].isRemoved = true
 	delete(f.consumers, name)
-	f.confirm()
-	f.broadcast()
+	f.confirmLowest()
+	f.notifyAll()
 	return nil
 }
 
-// unknown is an error where there is no consumer of a name, with mu held.
-func (f *Fanout) unknown(name string) error {
+// requireConsumer is an error where there is no consumer of a name, with mu held.
+func (f *Fanout) requireConsumer(name string) error {
 	if f.consumers[name] != nil {
 		return nil
 	}
-	return invalid(FieldConsumers, name, fmt.Sprintf("one of %q", slices.Sorted(maps.Keys(f.consumers))))
+	return newInvalidError(FieldConsumers, name, fmt.Sprintf("one of %q", slices.Sorted(maps.Keys(f.consumers))))
 }

@@ -11,13 +11,13 @@ import (
 )
 
 // consumer is a program's own part of one: load gives the position that save has kept together with what apply has made of the changes; 0: none.
-type consumer interface {
+type consumerState interface {
 	load(ctx context.Context) (cdc.LSN, error)
 	apply(ctx context.Context, t *cdc.Transaction) error
 	save(ctx context.Context, at cdc.LSN) error
 }
 
-func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consumer) error {
+func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consumerState) error {
 	fanout, err := cdc.OpenFanout(ctx, cdc.FanoutConfig{
 		Config:    cdc.Config{Conn: config, Slot: "accounts", Publications: []string{"accounts"}},
 		Consumers: []string{"search", "cache"},
@@ -33,7 +33,7 @@ func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consum
 }
 
 // follow reads as one consumer until the context ends.
-func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) error {
+func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumerState) error {
 	kept, err := c.load(ctx)
 	if err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// beat writes a message now and then until the stream ends. Heartbeats that fail are no reason to end it.
-func (s *Stream) beat() {
+// writeHeartbeats writes a message now and then until the stream ends. Heartbeats that fail are no reason to end it.
+func (s *Stream) writeHeartbeats() {
 	var conn *connection
 	defer func() {
 		if conn != nil {
@@ -26,8 +26,8 @@ func (s *Stream) beat() {
 		}
 		if err == nil {
 			now := time.Now()
-			s.heartbeats.write(now)
-			err = conn.emit(ctx, prefixHeartbeat, heartbeat{s.config.Slot, now}.String())
+			s.heartbeats.noteWritten(now)
+			err = conn.emitMessage(ctx, prefixHeartbeat, heartbeat{s.config.Slot, now}.String())
 		}
 		cancel()
 		if err == nil {
@@ -61,7 +61,7 @@ func parseHeartbeat(text string) (h heartbeat, ok bool) {
 }
 
 // mostOutstanding bounds how many written heartbeats are remembered: a server that sends nothing must not fill the memory.
-const mostOutstanding = 1024
+const maxOutstanding = 1024
 
 // heartbeats measures how long a heartbeat takes from the database to the caller of Next.
 type heartbeats struct {
@@ -81,16 +81,16 @@ type arrivedHeartbeat struct {
 	written time.Time
 }
 
-func (h *heartbeats) write(now time.Time) {
+func (h *heartbeats) noteWritten(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.outstanding) < mostOutstanding {
+	if len(h.outstanding) < maxOutstanding {
 		h.outstanding = append(h.outstanding, now)
 	}
 }
 
-// arrive notes one that came behind the transaction that ends at after.
-func (h *heartbeats) arrive(written time.Time, after LSN) {
+// noteArrived notes one that came behind the transaction that ends at after.
+func (h *heartbeats) noteArrived(written time.Time, after LSN) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !written.After(h.latest) {
@@ -106,8 +106,8 @@ func (h *heartbeats) arrive(written time.Time, after LSN) {
 	}
 }
 
-// deliver notes that Next has returned everything up to end.
-func (h *heartbeats) deliver(end LSN, now time.Time) {
+// noteDelivered notes that Next has returned everything up to end.
+func (h *heartbeats) noteDelivered(end LSN, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for len(h.arrived) > 0 && h.arrived[0].after <= end {
@@ -116,8 +116,8 @@ func (h *heartbeats) deliver(end LSN, now time.Time) {
 	}
 }
 
-// current is the delay as it is now: one that is still on its way counts as soon as it is later than the last.
-func (h *heartbeats) current(now time.Time) time.Duration {
+// currentDelay is the delay as it is now: one that is still on its way counts as soon as it is later than the last.
+func (h *heartbeats) currentDelay(now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delay := h.delay
@@ -130,11 +130,11 @@ func (h *heartbeats) current(now time.Time) time.Duration {
 	return delay
 }
 
-// heartbeatArrived is called by the reader.
-func (s *Stream) heartbeatArrived(h heartbeat) {
+// receiveHeartbeat is called by the reader.
+func (s *Stream) receiveHeartbeat(h heartbeat) {
 	if h.slot != s.config.Slot {
 		return
 	}
-	s.heartbeats.arrive(h.written, s.positions.undelivered())
-	s.heartbeats.deliver(s.positions.delivery(), time.Now()) // also if Next has returned it since
+	s.heartbeats.noteArrived(h.written, s.positions.undeliveredEnd())
+	s.heartbeats.noteDelivered(s.positions.deliveredEnd(), time.Now()) // also if Next has returned it since
 }

@@ -19,7 +19,7 @@ func ParseLSN(s string) (LSN, error) {
 			return LSN(h<<32 | l), nil
 		}
 	}
-	return 0, invalid(FieldLSN, s, "two hexadecimal numbers of at most 8 digits with a slash between them")
+	return 0, newInvalidError(FieldLSN, s, "two hexadecimal numbers of at most 8 digits with a slash between them")
 }
 
 func parseHex(s string) (uint64, error) {

@@ -16,7 +16,7 @@ import (
 // pattern, and on one that no table matches.
 func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTable, error) {
 	if len(patterns) == 0 {
-		return nil, invalid(FieldTables, patterns, "at least one pattern")
+		return nil, newInvalidError(FieldTables, patterns, "at least one pattern")
 	}
 	if err := checkEncoding(ctx, db); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTabl
 			found = found || match
 		}
 		if !found {
-			return nil, invalid(FieldTables, pattern, "a pattern that matches the schema.table of at least one table")
+			return nil, newInvalidError(FieldTables, pattern, "a pattern that matches the schema.table of at least one table")
 		}
 	}
 	i := -1
@@ -59,7 +59,7 @@ func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTabl
 func MatchTable(pattern, name string) (bool, error) {
 	match, err := path.Match(withoutSlashes(pattern), withoutSlashes(name))
 	if err != nil {
-		return false, invalid(FieldTables, pattern, "a pattern of *, ?, [a-z] and other characters")
+		return false, newInvalidError(FieldTables, pattern, "a pattern of *, ?, [a-z] and other characters")
 	}
 	return match, nil
 }

@@ -37,29 +37,29 @@ func CreatePublication(ctx context.Context, db DB, p Publication) error {
 		return err
 	}
 	if p.AllTables == (len(p.Tables) > 0) {
-		return invalid(FieldTables, p.Name, "either AllTables, or at least one of Tables")
+		return newInvalidError(FieldTables, p.Name, "either AllTables, or at least one of Tables")
 	}
 	if err := checkEncoding(ctx, db); err != nil {
 		return err
 	}
-	sql := `CREATE PUBLICATION ` + quote(p.Name) + ` FOR ALL TABLES`
+	sql := `CREATE PUBLICATION ` + quoteIdentifier(p.Name) + ` FOR ALL TABLES`
 	if !p.AllTables {
 		var tables []string
 		for _, t := range p.Tables {
-			text, err := t.sql()
+			text, err := t.toSQL()
 			if err != nil {
 				return err
 			}
 			tables = append(tables, text)
 		}
-		sql = `CREATE PUBLICATION ` + quote(p.Name) + ` FOR TABLE ` + strings.Join(tables, ", ")
+		sql = `CREATE PUBLICATION ` + quoteIdentifier(p.Name) + ` FOR TABLE ` + strings.Join(tables, ", ")
 	}
 	if p.ViaRoot {
 		sql += ` WITH (publish_via_partition_root = true)`
 	}
 	for _, t := range p.Tables {
 		if len(t.Columns) > 0 || t.Filter != "" {
-			if err := needs(ctx, db, 15, FieldTables, "a column list or a row filter"); err != nil {
+			if err := requireVersion(ctx, db, 15, FieldTables, "a column list or a row filter"); err != nil {
 				return err
 			}
 			break
@@ -67,12 +67,12 @@ func CreatePublication(ctx context.Context, db DB, p Publication) error {
 	}
 	// One statement only, whatever a filter holds.
 	if _, err := db.Exec(ctx, sql, pgx.QueryExecModeDescribeExec); err != nil {
-		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, known(err))
+		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, wrapServerError(err))
 	}
 	return nil
 }
 
-func (t PublishedTable) sql() (string, error) {
+func (t PublishedTable) toSQL() (string, error) {
 	schema := t.Schema
 	if schema == "" {
 		schema = "public"
@@ -89,13 +89,13 @@ func (t PublishedTable) sql() (string, error) {
 			if err := validateName(FieldColumns, c); err != nil {
 				return "", err
 			}
-			columns = append(columns, quote(c))
+			columns = append(columns, quoteIdentifier(c))
 		}
 		sql += " (" + strings.Join(columns, ", ") + ")"
 	}
 	if t.Filter != "" {
 		if strings.ContainsRune(t.Filter, 0) {
-			return "", invalid(FieldFilter, t.Filter, "no zero byte")
+			return "", newInvalidError(FieldFilter, t.Filter, "no zero byte")
 		}
 		sql += " WHERE (" + t.Filter + "\n)"
 	}
@@ -108,7 +108,7 @@ func Publications(ctx context.Context, db DB) ([]Publication, error) {
 	if err := checkEncoding(ctx, db); err != nil {
 		return nil, err
 	}
-	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
+	version, err := queryOne[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: listing publications: %w", err)
 	}
@@ -161,8 +161,8 @@ func DropPublication(ctx context.Context, db DB, name string) error {
 	if err := checkEncoding(ctx, db); err != nil {
 		return err
 	}
-	if _, err := db.Exec(ctx, `DROP PUBLICATION `+quote(name)); err != nil {
-		return fmt.Errorf("cdc: dropping publication %q: %w", name, known(err))
+	if _, err := db.Exec(ctx, `DROP PUBLICATION `+quoteIdentifier(name)); err != nil {
+		return fmt.Errorf("cdc: dropping publication %q: %w", name, wrapServerError(err))
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.Seq2[[]Value, error] {
 	return func(yield func([]Value, error) bool) {
 		left, began := false, time.Now()
-		err := s.borrow(ctx, func(conn *connection) error {
+		err := s.withConnection(ctx, func(conn *connection) error {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			parameters := make([][]byte, len(args))
@@ -24,7 +24,7 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			result := conn.ExecParams(ctx, sql, parameters, nil, nil, nil)
 			for result.NextRow() {
 				row := copyRow(result.Values())
-				keep, err := s.undecodable().keep(conn, nil, row)
+				keep, err := s.undecodableRows().keepRow(conn, nil, row)
 				if err != nil {
 					cancel()
 					_, _ = result.Close()
@@ -41,12 +41,12 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			if _, err := result.Close(); err != nil {
 				return readingError(err)
 			}
-			if err := conn.whole(ctx, ""); err != nil {
+			if err := conn.checkNotRewritten(ctx, ""); err != nil {
 				return err
 			}
-			tables, err := conn.rows(ctx, ownLocks)
+			tables, err := conn.queryRows(ctx, ownLocksQuery)
 			if err == nil {
-				s.holds.query(conn, tables, began)
+				s.locks.noteQuery(conn, tables, began)
 			}
 			return err
 		})

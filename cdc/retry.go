@@ -8,9 +8,9 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// passing reports whether an error is one that another connection can get over: of the network, and of a server that is restarted, has no
+// isTransient reports whether an error is one that another connection can get over: of the network, and of a server that is restarted, has no
 // room at the moment, or lets go of a slot a little later.
-func passing(err error) bool {
+func isTransient(err error) bool {
 	var server *pgconn.PgError
 	if errors.Is(err, errSlowChunk) { // the next one is smaller
 		return true

@@ -36,15 +36,17 @@ func (s *SchemaChange) String() string {
 }
 
 // shapes are the tables as they were at their last change, across connections. They belong to the goroutine that calls Next.
-type shapes struct {
+type schemaTracker struct {
 	tables map[uint32]*Relation
 	names  map[string]uint32
 }
 
-func newShapes() *shapes { return &shapes{tables: map[uint32]*Relation{}, names: map[string]uint32{}} }
+func newSchemaTracker() *schemaTracker {
+	return &schemaTracker{tables: map[uint32]*Relation{}, names: map[string]uint32{}}
+}
 
-// note returns how a table differs from what it was, nil where it does not or was not seen before.
-func (s *shapes) note(r *Relation) *SchemaChange {
+// noteRelation returns how a table differs from what it was, nil where it does not or was not seen before.
+func (s *schemaTracker) noteRelation(r *Relation) *SchemaChange {
 	before := s.tables[r.OID]
 	if before == r {
 		return nil
@@ -52,12 +54,12 @@ func (s *shapes) note(r *Relation) *SchemaChange {
 	var change *SchemaChange
 	switch other, known := s.names[r.Name()]; {
 	case before != nil:
-		change = compareShapes(before, r)
+		change = compareRelations(before, r)
 		if before.Name() != r.Name() && s.names[before.Name()] == r.OID {
 			delete(s.names, before.Name())
 		}
 	case known && other != r.OID:
-		change = compareShapes(s.tables[other], r)
+		change = compareRelations(s.tables[other], r)
 		change.Recreated = true
 	}
 	s.tables[r.OID], s.names[r.Name()] = r, r.OID
@@ -67,7 +69,7 @@ func (s *shapes) note(r *Relation) *SchemaChange {
 	return change
 }
 
-func compareShapes(before, after *Relation) *SchemaChange {
+func compareRelations(before, after *Relation) *SchemaChange {
 	change := &SchemaChange{Previous: before, Renamed: before.Name() != after.Name(), Identity: before.Identity != after.Identity}
 	for _, c := range after.Columns {
 		switch i := before.Index(c.Name); {

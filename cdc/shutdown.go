@@ -15,39 +15,39 @@ var errShutdown = errors.New("cdc: the server shuts down, or starts, and the str
 
 // longestShutdownLook is how long it may take until a shutdown is noticed. Those that stop a server, such as docker stop, often have a
 // patience of ten seconds.
-const longestShutdownLook = 5 * time.Second
+const maxProbeInterval = 5 * time.Second
 
 // shutdownWatch notices that the server shuts down while nothing is read from it, and its messages cannot say so: then it
 // refuses new connections. The zero value begins to watch.
 type shutdownWatch struct {
-	next    time.Time  // when to look
-	looking chan error // of the look that is under way
+	nextProbe time.Time  // when to look
+	probe     chan error // of the look that is under way
 }
 
-// look begins a look now and then, and returns errShutdown once one has seen that the server shuts down. It does not wait.
-func (w *shutdownWatch) look(s *Stream) error {
-	every := min(s.config.StatusInterval, longestShutdownLook)
-	if w.next.IsZero() {
-		w.next = time.Now().Add(every)
+// checkShutdown begins a look now and then, and returns errShutdown once one has seen that the server shuts down. It does not wait.
+func (w *shutdownWatch) checkShutdown(s *Stream) error {
+	every := min(s.config.StatusInterval, maxProbeInterval)
+	if w.nextProbe.IsZero() {
+		w.nextProbe = time.Now().Add(every)
 	}
 	select {
-	case err := <-w.looking:
-		w.looking, w.next = nil, time.Now().Add(every)
+	case err := <-w.probe:
+		w.probe, w.nextProbe = nil, time.Now().Add(every)
 		if refusesConnections(err) {
 			return errShutdown
 		}
 	default:
 	}
-	if w.looking == nil && !time.Now().Before(w.next) {
+	if w.probe == nil && !time.Now().Before(w.nextProbe) {
 		found := make(chan error, 1)
-		w.looking = found
-		s.closing.Go(func() { found <- s.tryConnection() })
+		w.probe = found
+		s.goroutines.Go(func() { found <- s.probeConnection() })
 	}
 	return nil
 }
 
-// tryConnection makes a connection of which nothing is asked.
-func (s *Stream) tryConnection() error {
+// probeConnection makes a connection of which nothing is asked.
+func (s *Stream) probeConnection() error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.config.Timeout)
 	defer cancel()
 	config, err := settings.Connecting(ctx, s.config.Conn, s.config.BeforeConnect) // which may decide which server that is

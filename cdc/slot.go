@@ -60,26 +60,26 @@ type Slot struct {
 // CreateSlot makes a slot for [Open]. Everything that commits from now on will be in its stream, and the server keeps its WAL
 // from now on: drop it when it is not needed. It fails with [ErrExists], or an [*InvalidError].
 func CreateSlot(ctx context.Context, db DB, name string, options SlotOptions) (LSN, error) {
-	if err := validateSlot(name); err != nil {
+	if err := validateSlotName(name); err != nil {
 		return 0, err
 	}
-	level, err := single[string](ctx, db, `SELECT current_setting('wal_level')`)
+	level, err := queryOne[string](ctx, db, `SELECT current_setting('wal_level')`)
 	if err != nil {
 		return 0, err
 	}
 	if level != "logical" {
-		return 0, invalid(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+		return 0, newInvalidError(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
 	}
 	call, args := `$1, 'pgoutput', $2`, []any{name, options.Temporary}
 	if options.Failover {
-		if err := needs(ctx, db, 17, FieldFailover, true); err != nil {
+		if err := requireVersion(ctx, db, 17, FieldFailover, true); err != nil {
 			return 0, err
 		}
 		call += `, false, true`
 	}
-	at, err := single[string](ctx, db, `SELECT lsn::text FROM pg_create_logical_replication_slot(`+call+`)`, args...)
+	at, err := queryOne[string](ctx, db, `SELECT lsn::text FROM pg_create_logical_replication_slot(`+call+`)`, args...)
 	if err != nil {
-		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, known(err))
+		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, wrapServerError(err))
 	}
 	return ParseLSN(at)
 }
@@ -113,7 +113,7 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 		if err != nil {
 			return s, err
 		}
-		s.LagTime, s.InactiveTime = seconds(lag), seconds(inactive)
+		s.LagTime, s.InactiveTime = toDuration(lag), toDuration(inactive)
 		if s.Confirmed, err = ParseLSN(confirmed); err != nil {
 			return s, err
 		}
@@ -126,8 +126,8 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 	return slots, nil
 }
 
-// seconds makes a duration, never a negative one, of what the server has measured. nil stays nil.
-func seconds(n *float64) *time.Duration {
+// toDuration makes a duration, never a negative one, of what the server has measured. nil stays nil.
+func toDuration(n *float64) *time.Duration {
 	if n == nil {
 		return nil
 	}
@@ -137,7 +137,7 @@ func seconds(n *float64) *time.Duration {
 
 // LookupSlot finds the slot of exactly this name. It fails with [ErrNotFound].
 func LookupSlot(ctx context.Context, db DB, name string) (Slot, error) {
-	if err := validateSlot(name); err != nil {
+	if err := validateSlotName(name); err != nil {
 		return Slot{}, err
 	}
 	slots, err := Slots(ctx, db)
@@ -160,24 +160,24 @@ func DropSlot(ctx context.Context, db DB, name string) error {
 		return err
 	}
 	if slot.Plugin != "pgoutput" {
-		return invalid(FieldSlot, name, "a slot with the plugin pgoutput; this one belongs to somebody else")
+		return newInvalidError(FieldSlot, name, "a slot with the plugin pgoutput; this one belongs to somebody else")
 	}
 	if _, err := db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, name); err != nil {
-		return fmt.Errorf("cdc: dropping slot %q: %w", name, known(err))
+		return fmt.Errorf("cdc: dropping slot %q: %w", name, wrapServerError(err))
 	}
 	return nil
 }
 
-// needs refuses what came with a later major version of Postgres.
-func needs(ctx context.Context, db DB, major int, field Field, value any) error {
-	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int / 10000`)
+// requireVersion refuses what came with a later major version of Postgres.
+func requireVersion(ctx context.Context, db DB, major int, field Field, value any) error {
+	version, err := queryOne[int](ctx, db, `SELECT current_setting('server_version_num')::int / 10000`)
 	if err == nil && version < major {
-		err = invalid(field, value, fmt.Sprintf("Postgres %d or later; this is %d", major, version))
+		err = newInvalidError(field, value, fmt.Sprintf("Postgres %d or later; this is %d", major, version))
 	}
 	return err
 }
 
-func single[T any](ctx context.Context, db DB, sql string, args ...any) (value T, err error) {
+func queryOne[T any](ctx context.Context, db DB, sql string, args ...any) (value T, err error) {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return value, err
@@ -185,8 +185,8 @@ func single[T any](ctx context.Context, db DB, sql string, args ...any) (value T
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
 }
 
-// known gives errors of the server the names they have here.
-func known(err error) error {
+// wrapServerError gives errors of the server the names they have here.
+func wrapServerError(err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
 		switch server.Code {

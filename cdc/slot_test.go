@@ -62,16 +62,16 @@ func TestBadInputIsNamed(t *testing.T) {
 	d.stream()
 	ctx := t.Context()
 	for field, change := range map[cdc.Field]func(*cdc.Config){
-		cdc.FieldConn:         func(c *cdc.Config) { c.Conn = nil },
-		cdc.FieldSlot:         func(c *cdc.Config) { c.Slot = `x"; drop table t; --` },
-		cdc.FieldPublications: func(c *cdc.Config) { c.Publications = []string{"there is none"} },
-		cdc.FieldProtocol:     func(c *cdc.Config) { c.Protocol = 3 },
-		cdc.FieldMemoryLimit:  func(c *cdc.Config) { c.MemoryLimit = 1 },
-		cdc.FieldStatus:       func(c *cdc.Config) { c.StatusInterval = -1 },
-		cdc.FieldTimeout:      func(c *cdc.Config) { c.Timeout = time.Millisecond },
-		cdc.FieldHeartbeat:    func(c *cdc.Config) { c.Heartbeat = 1 },
-		cdc.FieldRetry:        func(c *cdc.Config) { c.LongestRetry = -1 },
-		cdc.FieldStart:        func(c *cdc.Config) { c.Start = 0xFFFFFFFF00000000 },
+		cdc.FieldConn:           func(c *cdc.Config) { c.Conn = nil },
+		cdc.FieldSlot:           func(c *cdc.Config) { c.Slot = `x"; drop table t; --` },
+		cdc.FieldPublications:   func(c *cdc.Config) { c.Publications = []string{"there is none"} },
+		cdc.FieldProtocol:       func(c *cdc.Config) { c.Protocol = 3 },
+		cdc.FieldMemoryLimit:    func(c *cdc.Config) { c.MemoryLimit = 1 },
+		cdc.FieldStatusInterval: func(c *cdc.Config) { c.StatusInterval = -1 },
+		cdc.FieldTimeout:        func(c *cdc.Config) { c.Timeout = time.Millisecond },
+		cdc.FieldHeartbeat:      func(c *cdc.Config) { c.Heartbeat = 1 },
+		cdc.FieldRetry:          func(c *cdc.Config) { c.LongestRetry = -1 },
+		cdc.FieldStart:          func(c *cdc.Config) { c.Start = 0xFFFFFFFF00000000 },
 	} {
 		_, err := cdc.Open(ctx, d.streamConfig(change))
 		var invalid *cdc.InvalidError

@@ -44,13 +44,13 @@ type Snapshot struct {
 	// LSN is the moment: what [Config.Start] takes.
 	LSN LSN
 
-	config SnapshotConfig
-	name   string // the server's, for other connections
-	export *connection
-	holder string // the server's process of export
-	holds  *holds
-	idle   chan *connection // nil where a connection is to be made
-	close  sync.Once
+	config       SnapshotConfig
+	exportedName string // the server's, for other connections
+	export       *connection
+	exporter     string // the server's process of export
+	locks        *tableLocks
+	idle         chan *connection // nil where a connection is to be made
+	close        sync.Once
 }
 
 // CreateSnapshot makes a slot, and a snapshot of the moment from which it streams. It waits for the transactions that are
@@ -68,15 +68,15 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 		return nil, err
 	}
 	config.Conn = config.Conn.Copy()
-	conn, err := connect(ctx, config.Conn, config.BeforeConnect, true)
+	conn, err := openConnection(ctx, config.Conn, config.BeforeConnect, true)
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Slot: config.Slot, config: config, export: conn, holds: newHolds(), idle: make(chan *connection, config.Connections)}
+	s := &Snapshot{Slot: config.Slot, config: config, export: conn, locks: newTableLocks(), idle: make(chan *connection, config.Connections)}
 	for range config.Connections {
 		s.idle <- nil
 	}
-	if err := s.create(ctx); err != nil {
+	if err := s.createSlot(ctx); err != nil {
 		conn.close()
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 
 func (c *SnapshotConfig) validate() error {
 	if c.Conn == nil {
-		return invalid(FieldConn, "nil", "needed")
+		return newInvalidError(FieldConn, "nil", "needed")
 	}
 	for _, p := range c.Publications {
 		if err := validateName(FieldPublications, p); err != nil {
@@ -94,14 +94,14 @@ func (c *SnapshotConfig) validate() error {
 	}
 	switch {
 	case c.PageSize < 1 || c.PageSize > 100_000:
-		return invalid(FieldPageSize, c.PageSize, "1 to 100000 rows")
+		return newInvalidError(FieldPageSize, c.PageSize, "1 to 100000 rows")
 	case c.Connections < 1 || c.Connections > 64:
-		return invalid(FieldConnections, c.Connections, "1 to 64")
+		return newInvalidError(FieldConnections, c.Connections, "1 to 64")
 	}
-	return validateSlot(c.Slot)
+	return validateSlotName(c.Slot)
 }
 
-func (s *Snapshot) create(ctx context.Context) error {
+func (s *Snapshot) createSlot(ctx context.Context) error {
 	if err := s.export.requireLogical(ctx); err != nil {
 		return err
 	}
@@ -111,33 +111,33 @@ func (s *Snapshot) create(ctx context.Context) error {
 	}
 	if s.config.Failover {
 		if s.export.version < 170000 {
-			return invalid(FieldFailover, true, "Postgres 17 or later")
+			return newInvalidError(FieldFailover, true, "Postgres 17 or later")
 		}
 		options = "(SNAPSHOT 'export', FAILOVER true)"
 	}
 	var err error
-	if s.holder, err = s.export.value(ctx, `SELECT `+holder+` FROM pg_stat_activity WHERE pid = pg_backend_pid()`); err != nil {
+	if s.exporter, err = s.export.queryValue(ctx, `SELECT `+backendIdentity+` FROM pg_stat_activity WHERE pid = pg_backend_pid()`); err != nil {
 		return err
 	}
-	sql := "CREATE_REPLICATION_SLOT " + quote(s.Slot) + " LOGICAL pgoutput " + options
+	sql := "CREATE_REPLICATION_SLOT " + quoteIdentifier(s.Slot) + " LOGICAL pgoutput " + options
 	made, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
 	if err != nil {
-		return fmt.Errorf("cdc: creating slot %q with a snapshot: %w", s.Slot, known(err))
+		return fmt.Errorf("cdc: creating slot %q with a snapshot: %w", s.Slot, wrapServerError(err))
 	}
-	s.name = made.SnapshotName
+	s.exportedName = made.SnapshotName
 	s.LSN, err = ParseLSN(made.ConsistentPoint)
 	return err
 }
 
 // holder tells a process of the server from all others, those of before a restart too.
-const holder = `pid || ' ' || backend_start`
+const backendIdentity = `pid || ' ' || backend_start`
 
 // Close ends the snapshot. Nothing can be read from it any more. Close waits for pages that are being read.
 func (s *Snapshot) Close() {
 	s.close.Do(func() {
 		for range s.config.Connections {
 			if conn := <-s.idle; conn != nil {
-				s.discard(conn)
+				s.discardConnection(conn)
 			}
 		}
 		close(s.idle)
@@ -145,9 +145,9 @@ func (s *Snapshot) Close() {
 	})
 }
 
-// borrow gives one of the connections, which are in a transaction with the snapshot, to a function. One that has failed is
+// withConnection gives one of the connections, which are in a transaction with the snapshot, to a function. One that has failed is
 // not used again, so that others do not fail for it.
-func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) error {
+func (s *Snapshot) withConnection(ctx context.Context, use func(*connection) error) error {
 	var conn *connection
 	select {
 	case c, open := <-s.idle:
@@ -160,59 +160,59 @@ func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) erro
 	}
 	err := ctx.Err()
 	if conn == nil && err == nil {
-		conn, err = s.join(ctx)
-	} else if err == nil && !conn.inside {
-		err = s.enter(ctx, conn)
+		conn, err = s.joinSnapshot(ctx)
+	} else if err == nil && !conn.isInSnapshot {
+		err = s.beginTransaction(ctx, conn)
 	}
 	if err == nil {
 		err = use(conn)
 	}
 	if err != nil && conn != nil {
-		s.discard(conn)
+		s.discardConnection(conn)
 		conn = nil
 	}
-	s.giveBack(conn)
+	s.returnConnection(conn)
 	return err
 }
 
-// join makes a connection that sees the rows that the snapshot saw.
-func (s *Snapshot) join(ctx context.Context) (*connection, error) {
-	conn, err := connect(ctx, s.config.Conn, s.config.BeforeConnect, false)
+// joinSnapshot makes a connection that sees the rows that the snapshot saw.
+func (s *Snapshot) joinSnapshot(ctx context.Context) (*connection, error) {
+	conn, err := openConnection(ctx, s.config.Conn, s.config.BeforeConnect, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.enter(ctx, conn); err != nil {
+	if err := s.beginTransaction(ctx, conn); err != nil {
 		conn.close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-// enter begins a transaction with the snapshot.
-func (s *Snapshot) enter(ctx context.Context, conn *connection) error {
-	_, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
+// beginTransaction begins a transaction with the snapshot.
+func (s *Snapshot) beginTransaction(ctx context.Context, conn *connection) error {
+	_, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+quoteLiteral(s.exportedName)).ReadAll()
 	var server *pgconn.PgError
 	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // no name of a snapshot, or of none that there is
 		err = fmt.Errorf("%w: %w", ErrSnapshotGone, err)
 	}
 	if err == nil {
-		err = s.held(ctx, conn)
+		err = s.checkExported(ctx, conn)
 	}
 	if err != nil {
 		return fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, err)
 	}
-	conn.inside = true
+	conn.isInSnapshot = true
 	return nil
 }
 
-// whole sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
+// checkNotRewritten sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
 // rewrites a table, as does TRUNCATE. From the first time on the table is locked against both, until it was read to its end. Of what a statement of somebody's
 // own has read, each time all is looked at.
-func (c *connection) whole(ctx context.Context, table string) error {
-	if c.intact[table] {
+func (c *connection) checkNotRewritten(ctx context.Context, table string) error {
+	if c.intactTables[table] {
 		return nil
 	}
-	name, err := c.value(ctx, `
+	name, err := c.queryValue(ctx, `
 		SELECT c.oid::regclass FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 		WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace
 			AND c.relfilenode <> pg_relation_filenode(c.oid)
@@ -221,17 +221,17 @@ func (c *connection) whole(ctx context.Context, table string) error {
 		err = fmt.Errorf("%w: table %s was rewritten or truncated after it", ErrSnapshotGone, name)
 	}
 	if err == nil && table != "" {
-		if c.intact == nil {
-			c.intact = map[string]bool{}
+		if c.intactTables == nil {
+			c.intactTables = map[string]bool{}
 		}
-		c.intact[table] = true
+		c.intactTables[table] = true
 	}
 	return err
 }
 
-// held sees that the snapshot is the one that was made: after a restart, or a failover, others get its name.
-func (s *Snapshot) held(ctx context.Context, conn *connection) error {
-	found, err := conn.value(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+holder+` = `+literal(s.holder))
+// checkExported sees that the snapshot is the one that was made: after a restart, or a failover, others get its name.
+func (s *Snapshot) checkExported(ctx context.Context, conn *connection) error {
+	found, err := conn.queryValue(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+backendIdentity+` = `+quoteLiteral(s.exporter))
 	if err == nil && found == "" {
 		err = ErrSnapshotGone
 	}

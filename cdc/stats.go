@@ -50,7 +50,7 @@ func (s *Stream) Stats() Stats {
 	stats.Undecodable = s.counters.undecodable.Load()
 	stats.Heartbeats, stats.Reconnects = s.counters.heartbeats.Load(), s.counters.reconnects.Load()
 	stats.SpilledBytes, stats.SpilledTransactions = s.spilled.Load(), s.counters.spilled.Load()
-	stats.HeartbeatDelay = s.heartbeats.current(time.Now())
+	stats.HeartbeatDelay = s.heartbeats.currentDelay(time.Now())
 	return stats
 }
 
@@ -58,13 +58,13 @@ func (p *positions) stats(now time.Time) Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	stats := Stats{
-		Sent: max(p.server, p.confirmed), Received: p.received, Delivered: p.last, Acknowledged: p.acknowledged, Confirmed: p.confirmed,
-		Waiting: len(p.waiting),
+		Sent: max(p.server, p.confirmed), Received: p.received, Delivered: p.lastDelivered, Acknowledged: p.acknowledged, Confirmed: p.confirmed,
+		Waiting: len(p.unacknowledged),
 	}
 	stats.LagBytes = int64(stats.Sent - stats.Confirmed) //nolint:gosec // Sent is not behind it, and logs are shorter
-	for _, c := range p.waiting {
-		if !c.when.IsZero() { // messages outside of transactions have no time
-			stats.Lag = max(0, now.Sub(c.when))
+	for _, c := range p.unacknowledged {
+		if !c.time.IsZero() { // messages outside of transactions have no time
+			stats.Lag = max(0, now.Sub(c.time))
 			break
 		}
 	}

@@ -25,24 +25,24 @@ type keyColumn struct {
 	cast   string // its type, so that texts can be compared with it
 }
 
-// identify makes the key the one by which the stream names rows, and tells its columns.
-func (t *table) identify() (columns []string, err error) {
+// useReplicaIdentity makes the key the one by which the stream names rows, and tells its columns.
+func (t *table) useReplicaIdentity() (columns []string, err error) {
 	if t.relation.Identity == IdentityIndex && len(t.index) > 0 {
 		t.key = t.index
 	}
 	for _, k := range t.key {
 		if t.relation.Index(k.column) < 0 {
-			return nil, invalid(FieldTable, t.relation.Name(), "its key column "+k.column+" must be published")
+			return nil, newInvalidError(FieldTable, t.relation.Name(), "its key column "+k.column+" must be published")
 		}
 		columns = append(columns, k.column)
 	}
 	return columns, nil
 }
 
-// describe looks a table up. Names are what they are in the catalog, not quoted.
-func describe(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
+// lookupTable looks a table up. Names are what they are in the catalog, not quoted.
+func lookupTable(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
 	full := schema + "." + name
-	rows, err := conn.rows(ctx, `
+	rows, err := conn.queryRows(ctx, `
 		SELECT c.oid, c.relkind, c.relreplident, row_security_active(c.oid), current_user
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`, schema, name)
@@ -50,7 +50,7 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, invalid(FieldTable, full, "there is no table of this name")
+		return nil, newInvalidError(FieldTable, full, "there is no table of this name")
 	}
 	if rows[0][3].Text == "t" {
 		return nil, &RowSecurityError{Table: full, Role: rows[0][4].Text}
@@ -67,22 +67,22 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 	if rows[0][1].Text == "r" { // tables that inherit from it are others
 		t.from = "ONLY " + t.from
 	}
-	listed, err := t.published(ctx, conn, publications)
+	listed, err := t.lookupPublished(ctx, conn, publications)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.describeColumns(ctx, conn, oid, listed); err != nil {
+	if err := t.lookupColumns(ctx, conn, oid, listed); err != nil {
 		return nil, err
 	}
-	if conn.raw && !t.relation.isText() {
-		return nil, invalid(FieldTable, full, "one whose name and columns are UTF-8")
+	if conn.isRaw && !t.relation.hasUTF8Names() {
+		return nil, newInvalidError(FieldTable, full, "one whose name and columns are UTF-8")
 	}
 	return t, nil
 }
 
-// describeColumns finds those that the stream has too, and those to go by.
-func (t *table) describeColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
-	rows, err := conn.rows(ctx, `
+// lookupColumns finds those that the stream has too, and those to go by.
+func (t *table) lookupColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
+	rows, err := conn.queryRows(ctx, `
 		SELECT a.attname, a.atttypid, a.atttypmod, base.typname, bn.nspname,
 			coalesce(array_position(p.indkey[0:p.indnkeyatts-1]::int2[], a.attnum), -1),
 			coalesce(array_position(r.indkey[0:r.indnkeyatts-1]::int2[], a.attnum), -1),
@@ -122,7 +122,7 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		if row[4].Text != "pg_catalog" {
 			c.Type = row[4].Text + "." + c.Type
 		}
-		key := keyColumn{c.Name, quote(c.Name), pgx.Identifier{row[9].Text, row[8].Text}.Sanitize()}
+		key := keyColumn{c.Name, quoteIdentifier(c.Name), pgx.Identifier{row[9].Text, row[8].Text}.Sanitize()}
 		if row[5].Text != "-1" {
 			primary[row[5].Text] = key
 		}
@@ -135,7 +135,7 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		hidden := row[7].Text == "t" && (listed == nil || conn.version < 180000)
 		if !hidden && (listed == nil || listed[c.Name]) {
 			t.relation.Columns = append(t.relation.Columns, c)
-			columns = append(columns, quote(c.Name))
+			columns = append(columns, quoteIdentifier(c.Name))
 		}
 	}
 	for i := range len(index) {
@@ -148,14 +148,14 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		t.key = append(t.key, primary[strconv.Itoa(i+1)])
 	}
 	if len(t.key) == 0 {
-		return invalid(FieldTable, t.relation.Name(), "it needs a primary key, or a replica identity with an index, to be read page by page")
+		return newInvalidError(FieldTable, t.relation.Name(), "it needs a primary key, or a replica identity with an index, to be read page by page")
 	}
 	t.columns = strings.Join(columns, ", ")
 	return nil
 }
 
-// published finds the columns, nil for all, and the filter with which the publications have the table.
-func (t *table) published(ctx context.Context, conn *connection, publications []string) (columns map[string]bool, err error) {
+// lookupPublished finds the columns, nil for all, and the filter with which the publications have the table.
+func (t *table) lookupPublished(ctx context.Context, conn *connection, publications []string) (columns map[string]bool, err error) {
 	if len(publications) == 0 {
 		return nil, nil
 	}
@@ -165,15 +165,15 @@ func (t *table) published(ctx context.Context, conn *connection, publications []
 	}
 	var names []string
 	for _, p := range publications {
-		names = append(names, literal(p))
+		names = append(names, quoteLiteral(p))
 	}
-	rows, err := conn.rows(ctx, `SELECT pubname, `+extra+` FROM pg_publication_tables
+	rows, err := conn.queryRows(ctx, `SELECT pubname, `+extra+` FROM pg_publication_tables
 		WHERE schemaname = $1 AND tablename = $2 AND pubname IN (`+strings.Join(names, ", ")+`)`, t.relation.Schema, t.relation.Table)
 	if err != nil {
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, invalid(FieldTable, t.relation.Name(), "it must be in one of the publications "+strings.Join(publications, ", "))
+		return nil, newInvalidError(FieldTable, t.relation.Name(), "it must be in one of the publications "+strings.Join(publications, ", "))
 	}
 	var filters []string
 	for _, row := range rows {

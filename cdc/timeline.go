@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// timeline is that on which the server writes its log. It changes when a standby is promoted. A standby writes none: zero.
-func (c *connection) timeline(ctx context.Context) (int32, error) {
-	standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`)
+// queryTimeline is that on which the server writes its log. It changes when a standby is promoted. A standby writes none: zero.
+func (c *connection) queryTimeline(ctx context.Context) (int32, error) {
+	standby, err := c.queryValue(ctx, `SELECT pg_is_in_recovery()`)
 	if err != nil || standby == "t" {
 		return 0, err
 	}
@@ -22,8 +22,8 @@ func (c *connection) timeline(ctx context.Context) (int32, error) {
 	return system.Timeline, nil
 }
 
-// left is where the history of a timeline left an earlier one, zero where it does not come from that.
-func (c *connection) left(ctx context.Context, earlier, timeline int32) (LSN, error) {
+// findSwitchPoint is where the history of a timeline left an earlier one, zero where it does not come from that.
+func (c *connection) findSwitchPoint(ctx context.Context, earlier, timeline int32) (LSN, error) {
 	history, err := pglogrepl.TimelineHistory(ctx, c.PgConn, timeline)
 	if err != nil {
 		return 0, fmt.Errorf("cdc: asking the server for the history of its timeline: %w", err)
@@ -36,11 +36,11 @@ func (c *connection) left(ctx context.Context, earlier, timeline int32) (LSN, er
 	return 0, nil
 }
 
-// keepTo sees that the server's log has all that was received, as it was received. The log of a standby that was promoted may
+// checkTimeline sees that the server's log has all that was received, as it was received. The log of a standby that was promoted may
 // lack the last of it, and then has other things at the same places. Where that was nothing for this stream, only its
 // position goes back.
-func (s *Stream) keepTo(ctx context.Context, conn *connection, confirmed LSN) (LSN, error) {
-	timeline, err := conn.timeline(ctx)
+func (s *Stream) checkTimeline(ctx context.Context, conn *connection, confirmed LSN) (LSN, error) {
+	timeline, err := conn.queryTimeline(ctx)
 	switch {
 	case err != nil:
 		return 0, err
@@ -50,7 +50,7 @@ func (s *Stream) keepTo(ctx context.Context, conn *connection, confirmed LSN) (L
 		return confirmed, nil
 	}
 	if s.timeline != 0 && s.timeline != timeline {
-		end, err := conn.left(ctx, s.timeline, timeline)
+		end, err := conn.findSwitchPoint(ctx, s.timeline, timeline)
 		if err != nil {
 			return 0, err
 		}

@@ -31,19 +31,19 @@ type Transaction struct {
 	// rows have come to it.
 	BackfillEnds bool
 
-	buffer    buffer
-	described buffer // descriptions of tables that came before
-	streamed  bool
-	rows      int
-	aborted   map[uint32]bool // subtransactions that were rolled back
-	decoder   *decoder
-	pending   []*Change
-	mark      *mark
-	observe   func(*Change) // nil while there is no backfill
-	weight    int64         // what it holds of the memory for transactions that wait
+	buffer       buffer
+	descriptions buffer // descriptions of tables that came before
+	isStreamed   bool
+	rows         int
+	aborted      map[uint32]bool // subtransactions that were rolled back
+	decoder      *decoder
+	pending      []*Change
+	watermark    *watermark
+	observe      func(*Change) // nil while there is no backfill
+	memoryWeight int64         // what it holds of the memory for transactions that wait
 	// more are the next changes of one that a [Fanout] has decoded already, io.EOF after the last; nil otherwise.
-	more func() ([]*Change, error)
-	err  error
+	nextChanges func() ([]*Change, error)
+	err         error
 }
 
 // Changes reads the changes in the order in which they were made, once: where a loop was left, the next goes on. What is
@@ -64,11 +64,11 @@ func (t *Transaction) next() (*Change, error) {
 		if t.err != nil {
 			return nil, t.err
 		}
-		if t.more != nil {
-			t.pending, t.err = t.more()
+		if t.nextChanges != nil {
+			t.pending, t.err = t.nextChanges()
 			continue
 		}
-		if e, err := t.described.next(); err == nil {
+		if e, err := t.descriptions.next(); err == nil {
 			_, t.err = t.decoder.decode(nil, e.data, e.at, 0, false)
 			continue
 		}
@@ -77,7 +77,7 @@ func (t *Transaction) next() (*Change, error) {
 			continue
 		}
 		if err == nil {
-			t.pending, err = t.decoder.decode(t.pending[:0], e.data, e.at, e.xid, t.streamed)
+			t.pending, err = t.decoder.decode(t.pending[:0], e.data, e.at, e.xid, t.isStreamed)
 		}
 		if err == nil && t.observe != nil {
 			for _, change := range t.pending {
@@ -91,8 +91,8 @@ func (t *Transaction) next() (*Change, error) {
 	return change, nil
 }
 
-// hidden tells of a transaction that is only for this package.
-func (t *Transaction) hidden() bool { return t.mark != nil && !t.mark.high && t.rows == 0 }
+// isHidden tells of a transaction that is only for this package.
+func (t *Transaction) isHidden() bool { return t.watermark != nil && !t.watermark.high && t.rows == 0 }
 
 func ignoreEOF(err error) error {
 	if errors.Is(err, io.EOF) {

@@ -18,24 +18,24 @@ import (
 )
 
 // chunk is how much is collected before it is written, in bytes.
-const chunk = 32 << 10
+const flushSize = 32 << 10
 
 // Encoder writes the transactions of one stream. It belongs to one goroutine.
 type Encoder struct {
-	types Types
-	known map[uint32]*described
-	out   []byte
+	types  Types
+	tables map[uint32]*describedTable
+	out    []byte
 }
 
 // described is a table with the names of its columns' types.
-type described struct {
+type describedTable struct {
 	relation *cdc.Relation
 	types    [][]byte // as they are written
 }
 
 // NewEncoder makes an encoder that asks for the names of types, once for each description of a table.
 func NewEncoder(types Types) *Encoder {
-	return &Encoder{types: types, known: map[uint32]*described{}}
+	return &Encoder{types: types, tables: map[uint32]*describedTable{}}
 }
 
 // Encode writes a transaction, in several pieces where it is large. It reads the changes of it. It fails with an error of
@@ -54,17 +54,17 @@ func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) e
 		if err != nil {
 			return err
 		}
-		if !written(change) {
+		if !isWritten(change) {
 			continue
 		}
 		if comma {
 			e.out = append(e.out, ',')
 		}
 		comma = true
-		if err := e.change(ctx, change); err != nil {
+		if err := e.appendChange(ctx, change); err != nil {
 			return err
 		}
-		if len(e.out) >= chunk {
+		if len(e.out) >= flushSize {
 			if _, err := w.Write(e.out); err != nil {
 				return err
 			}
@@ -76,8 +76,8 @@ func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) e
 	return err
 }
 
-// written tells of changes that the format has: no truncates, and no updates and deletes of tables without an identity.
-func written(c *cdc.Change) bool {
+// isWritten tells of changes that the format has: no truncates, and no updates and deletes of tables without an identity.
+func isWritten(c *cdc.Change) bool {
 	switch c.Kind {
 	case cdc.KindUpdate, cdc.KindDelete:
 		for _, column := range c.Relation.Columns {
@@ -93,42 +93,42 @@ func written(c *cdc.Change) bool {
 	}
 }
 
-// table names a table, behind the kind of a change.
-func (e *Encoder) table(r *cdc.Relation) {
+// appendTable names a table, behind the kind of a change.
+func (e *Encoder) appendTable(r *cdc.Relation) {
 	e.out = append(e.out, `","schema":`...)
 	e.out = AppendString(e.out, r.Schema)
 	e.out = append(e.out, `,"table":`...)
 	e.out = AppendString(e.out, r.Table)
 }
 
-func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
+func (e *Encoder) appendChange(ctx context.Context, c *cdc.Change) error {
 	e.out = append(e.out, `{"kind":"`...)
 	e.out = append(e.out, c.Kind...)
 	if c.Kind == cdc.KindMessage {
-		e.message(c.Message)
+		e.appendMessage(c.Message)
 		return nil
 	}
 	if c.Kind == cdc.KindSchema {
-		return e.schema(ctx, c)
+		return e.appendSchemaChange(ctx, c)
 	}
-	d, err := e.describe(ctx, c.Relation)
+	d, err := e.describeTable(ctx, c.Relation)
 	if err != nil {
 		return err
 	}
-	e.table(c.Relation)
+	e.appendTable(c.Relation)
 	if c.New != nil {
 		e.out = append(e.out, ',')
-		e.columns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })
+		e.appendColumns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })
 	}
 	if c.Kind != cdc.KindInsert {
 		e.out = append(e.out, `,"oldkeys":{`...)
 		switch {
 		case c.Old != nil:
-			e.columns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+			e.appendColumns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
 		case c.Key != nil:
-			e.columns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+			e.appendColumns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
 		default: // the key has not changed
-			e.columns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.Present })
+			e.appendColumns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.Present })
 		}
 		e.out = append(e.out, '}')
 	}
@@ -136,8 +136,8 @@ func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
 	return nil
 }
 
-// columns writes three lists of those that are kept: names, types and values.
-func (e *Encoder) columns(d *described, row []cdc.Value, prefix string, keep func(cdc.Value, cdc.Column) bool) {
+// appendColumns writes three lists of those that are kept: names, types and values.
+func (e *Encoder) appendColumns(d *describedTable, row []cdc.Value, prefix string, keep func(cdc.Value, cdc.Column) bool) {
 	for part := range 3 {
 		if part > 0 {
 			e.out = append(e.out, ',')
@@ -166,7 +166,7 @@ func (e *Encoder) columns(d *described, row []cdc.Value, prefix string, keep fun
 	}
 }
 
-func (e *Encoder) message(m *cdc.Message) {
+func (e *Encoder) appendMessage(m *cdc.Message) {
 	e.out = append(e.out, `","transactional":`...)
 	if m.Transactional {
 		e.out = append(e.out, `true`...)
@@ -180,9 +180,9 @@ func (e *Encoder) message(m *cdc.Message) {
 	e.out = append(e.out, '}')
 }
 
-// describe finds the names of the types of a table, anew where the server has described it anew.
-func (e *Encoder) describe(ctx context.Context, r *cdc.Relation) (*described, error) {
-	if d := e.known[r.OID]; d != nil && d.relation == r {
+// describeTable finds the names of the types of a table, anew where the server has described it anew.
+func (e *Encoder) describeTable(ctx context.Context, r *cdc.Relation) (*describedTable, error) {
+	if d := e.tables[r.OID]; d != nil && d.relation == r {
 		return d, nil
 	}
 	names, err := e.types(ctx, r.Columns)
@@ -192,10 +192,10 @@ func (e *Encoder) describe(ctx context.Context, r *cdc.Relation) (*described, er
 	if err != nil {
 		return nil, fmt.Errorf("wal2json: the types of table %s: %w", r.Name(), err)
 	}
-	d := &described{relation: r}
+	d := &describedTable{relation: r}
 	for _, name := range names {
 		d.types = append(d.types, appendType(nil, name))
 	}
-	e.known[r.OID] = d
+	e.tables[r.OID] = d
 	return d, nil
 }

@@ -13,7 +13,7 @@ import (
 type Types func(ctx context.Context, columns []cdc.Column) ([]string, error)
 
 // unknown is what Postgres calls a type that does not exist.
-const unknown = "???"
+const unknownType = "???"
 
 // Catalog asks the database for the names, with format_type. Types that are not on the search path of the connection have
 // their schema before them, so that it should be the one that a walsender has: the role's, or the database's. A type that
@@ -32,16 +32,16 @@ func Catalog(db cdc.DB) Types {
 		}
 		names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		for i, name := range names {
-			if err == nil && strings.HasPrefix(name, unknown) && columns[i].Type != "" {
-				names[i], err = dropped(ctx, db, columns[i].Type)
+			if err == nil && strings.HasPrefix(name, unknownType) && columns[i].Type != "" {
+				names[i], err = droppedTypeName(ctx, db, columns[i].Type)
 			}
 		}
 		return names, err
 	}
 }
 
-// dropped is the name that a type had.
-func dropped(ctx context.Context, db cdc.DB, full string) (string, error) {
+// droppedTypeName is the name that a type had.
+func droppedTypeName(ctx context.Context, db cdc.DB, full string) (string, error) {
 	schema, name, qualified := strings.Cut(full, ".")
 	if !qualified {
 		return full, nil

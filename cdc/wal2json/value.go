@@ -32,7 +32,7 @@ func AppendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
 	}
 }
 
-const hexadecimal = "0123456789abcdef"
+const hexDigits = "0123456789abcdef"
 
 // AppendString appends a string as JSON, as Postgres does: only quotes, backslashes and control characters are escaped.
 func AppendString(out []byte, s string) []byte {
@@ -59,7 +59,7 @@ func AppendString(out []byte, s string) []byte {
 		case '\t':
 			out = append(out, `\t`...)
 		default:
-			out = append(out, '\\', 'u', '0', '0', hexadecimal[c>>4], hexadecimal[c&15])
+			out = append(out, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
 	return append(append(out, s[start:]...), '"')

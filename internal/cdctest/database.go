@@ -146,21 +146,21 @@ func Administer(tb testing.TB, statement string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	err := administer(ctx, statement)
-	for inUse(err) && ctx.Err() == nil {
+	err := execAsAdmin(ctx, statement)
+	for isObjectInUse(err) && ctx.Err() == nil {
 		time.Sleep(20 * time.Millisecond)
-		err = administer(ctx, statement)
+		err = execAsAdmin(ctx, statement)
 	}
 	require.NoError(tb, err, statement)
 }
 
-// inUse reports whether a statement has failed because another process uses what it is about: a slot, or a database.
-func inUse(err error) bool {
+// isObjectInUse reports whether a statement has failed because another process uses what it is about: a slot, or a database.
+func isObjectInUse(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == "55006" // object_in_use
 }
 
-func administer(ctx context.Context, statement string) error {
+func execAsAdmin(ctx context.Context, statement string) error {
 	conn, err := pgx.ConnectConfig(ctx, server.admin.Copy())
 	if err != nil {
 		return err

@@ -37,9 +37,9 @@ func NewPrivate(tb testing.TB, settings ...string) *Private {
 	tb.Helper()
 	p := &Private{tb: tb, bin: Query[string](New(tb), `SELECT setting FROM pg_config WHERE name = 'BINDIR'`)}
 	p.makeFolder()
-	out, err := p.command("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
+	out, err := p.newCommand("initdb", "-D", p.dataFolder(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
 	require.NoError(tb, err, "%s", out)
-	p.serve(settings)
+	p.startFirst(settings)
 	return p
 }
 
@@ -50,12 +50,12 @@ func (p *Private) Standby(settings ...string) *Private {
 	s := &Private{tb: p.tb, bin: p.bin}
 	s.makeFolder()
 	p.Stop(syscall.SIGINT)
-	out, err := exec.Command("cp", "-a", p.data(), s.data()).CombinedOutput()
+	out, err := exec.Command("cp", "-a", p.dataFolder(), s.dataFolder()).CombinedOutput()
 	require.NoError(p.tb, err, "%s", out)
-	require.NoError(p.tb, os.WriteFile(filepath.Join(s.data(), "standby.signal"), nil, 0o644))
+	require.NoError(p.tb, os.WriteFile(filepath.Join(s.dataFolder(), "standby.signal"), nil, 0o644))
 	p.Start()
 	p.Pool.Reset()
-	s.serve(settings)
+	s.startFirst(settings)
 	return s
 }
 
@@ -66,13 +66,13 @@ func (p *Private) makeFolder() {
 	p.tb.Cleanup(func() { _ = os.RemoveAll(folder) })
 	p.folder = folder
 	if os.Getuid() == 0 {
-		uid, gid := p.nobody()
+		uid, gid := p.nobodyIDs()
 		require.NoError(p.tb, os.Chown(folder, int(uid), int(gid)))
 	}
 }
 
-// serve starts it for the first time.
-func (p *Private) serve(settings []string) {
+// startFirst starts it for the first time.
+func (p *Private) startFirst(settings []string) {
 	p.tb.Helper()
 	port := testport.Reserve(p.tb) // it stays this server's while it is stopped
 	// Tests kill the server, and never the machine: nothing is lost without fsync.
@@ -89,8 +89,8 @@ func (p *Private) serve(settings []string) {
 	p.Start()
 }
 
-// nobody is whom root runs Postgres as.
-func (p *Private) nobody() (uid, gid uint32) {
+// nobodyIDs is whom root runs Postgres as.
+func (p *Private) nobodyIDs() (uid, gid uint32) {
 	p.tb.Helper()
 	other, err := user.Lookup("nobody")
 	require.NoError(p.tb, err, "root may not run Postgres")
@@ -101,14 +101,14 @@ func (p *Private) nobody() (uid, gid uint32) {
 	return uint32(u), uint32(g)
 }
 
-func (p *Private) data() string { return filepath.Join(p.folder, "data") }
+func (p *Private) dataFolder() string { return filepath.Join(p.folder, "data") }
 
-func (p *Private) command(name string, args ...string) *exec.Cmd {
+func (p *Private) newCommand(name string, args ...string) *exec.Cmd {
 	command := exec.Command(filepath.Join(p.bin, name), args...)
 	command.Dir = p.folder
 
 	if os.Getuid() == 0 {
-		uid, gid := p.nobody()
+		uid, gid := p.nobodyIDs()
 		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	}
 	return command
@@ -117,11 +117,11 @@ func (p *Private) command(name string, args ...string) *exec.Cmd {
 // Start starts it, and waits until it answers.
 func (p *Private) Start() {
 	p.tb.Helper()
-	args := []string{"-D", p.data()}
+	args := []string{"-D", p.dataFolder()}
 	for _, setting := range p.settings {
 		args = append(args, "-c", setting)
 	}
-	p.process = p.command("postgres", args...)
+	p.process = p.newCommand("postgres", args...)
 	log, err := os.OpenFile(filepath.Join(p.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(p.tb, err)
 	defer func() { _ = log.Close() }()

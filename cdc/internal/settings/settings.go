@@ -20,7 +20,7 @@ import (
 )
 
 // fixed are of all connections. Each exists since Postgres 14 at least.
-var fixed = map[string]string{
+var fixedSettings = map[string]string{
 	// Text is UTF-8, whatever the database has it in. What UTF-8 cannot be made of is an error of the server.
 	"client_encoding": "UTF8",
 	// How values are printed, by queries and by the walsender's output plugin alike: snapshots and streams have the same texts.
@@ -39,20 +39,20 @@ var fixed = map[string]string{
 
 // bounds are timeouts that a role or a database has for the sake of its applications. Contexts bound what is done here. One that
 // the connection string names is meant for these connections, and stays.
-var bounds = map[string]string{"lock_timeout": "0", "statement_timeout": "0"}
+var timeoutSettings = map[string]string{"lock_timeout": "0", "statement_timeout": "0"}
 
 // later are timeouts that not all servers know, which would refuse them in a startup message: idle_session_timeout came with
 // Postgres 14, and an older one is to be refused by its version; transaction_timeout came with 17.
 //
 // A pooler that passes over the parameters has the server's row_security, which is on, or that of a role: then none of these settings may hold.
-const later = `SELECT pg_catalog.current_setting('row_security'); SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
+const sessionTimeouts = `SELECT pg_catalog.current_setting('row_security'); SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
 	WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
 
 // Own returns a copy of a configuration whose connections have the settings of this package. Call it once: each call has a
 // connection that is made ask the server once more.
 func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 	own := config.Copy()
-	own.RuntimeParams = parameters(own.RuntimeParams)
+	own.RuntimeParams = withParameters(own.RuntimeParams)
 	before := own.AfterConnect
 	own.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		if before != nil {
@@ -60,11 +60,11 @@ func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 				return err
 			}
 		}
-		results, err := conn.Exec(ctx, later).ReadAll()
+		results, err := conn.Exec(ctx, sessionTimeouts).ReadAll()
 		switch {
 		case err != nil:
 			return fmt.Errorf("ending the timeouts of the session: %w", err)
-		case len(results) == 0 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != fixed["row_security"]:
+		case len(results) == 0 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != fixedSettings["row_security"]:
 			return errIgnored
 		}
 		return nil
@@ -72,11 +72,11 @@ func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 	return own
 }
 
-// parameters adds those of this package.
-func parameters(own map[string]string) map[string]string {
-	params := maps.Clone(bounds)
+// withParameters adds those of this package.
+func withParameters(own map[string]string) map[string]string {
+	params := maps.Clone(timeoutSettings)
 	maps.Copy(params, own)
-	maps.Copy(params, fixed)
+	maps.Copy(params, fixedSettings)
 	return params
 }
 
@@ -103,7 +103,7 @@ func Pool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Cont
 		if err := before(ctx, config); err != nil {
 			return fmt.Errorf("BeforeConnect: %w", err)
 		}
-		config.RuntimeParams = parameters(config.RuntimeParams)
+		config.RuntimeParams = withParameters(config.RuntimeParams)
 		return nil
 	}
 }

@@ -24,7 +24,7 @@ type Hold struct {
 
 // holds knows which tables the connections of a snapshot have locked, and which of them are still being read. A lock protects a table
 // that is being read from being rewritten, which would lose its rows to the snapshot; once the table was read to its end it protects nothing.
-type holds struct {
+type tableLocks struct {
 	mu     sync.Mutex
 	locked map[*connection]map[string]Hold // by what is selected from
 	// reading counts the loops over rows of a table, and paged has the tables of which a page was read and not yet the last.
@@ -34,12 +34,12 @@ type holds struct {
 	queried map[*connection]bool
 }
 
-func newHolds() *holds {
-	return &holds{locked: map[*connection]map[string]Hold{}, reading: map[string]int{}, paged: map[string]bool{}, queried: map[*connection]bool{}}
+func newTableLocks() *tableLocks {
+	return &tableLocks{locked: map[*connection]map[string]Hold{}, reading: map[string]int{}, paged: map[string]bool{}, queried: map[*connection]bool{}}
 }
 
-// lock notes that a connection is about to read a table.
-func (h *holds) lock(conn *connection, t *table) {
+// addLock notes that a connection is about to read a table.
+func (h *tableLocks) addLock(conn *connection, t *table) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.locked[conn] == nil {
@@ -50,16 +50,16 @@ func (h *holds) lock(conn *connection, t *table) {
 	}
 }
 
-// unlock forgets what a connection had, whose transaction has ended.
-func (h *holds) unlock(conn *connection) {
+// removeLocks forgets what a connection had, whose transaction has ended.
+func (h *tableLocks) removeLocks(conn *connection) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.locked, conn)
 	delete(h.queried, conn)
 }
 
-// query notes what a statement of somebody's own has locked.
-func (h *holds) query(conn *connection, tables [][]Value, since time.Time) {
+// noteQuery notes what a statement of somebody's own has locked.
+func (h *tableLocks) noteQuery(conn *connection, tables [][]Value, since time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.queried[conn] = true
@@ -79,11 +79,11 @@ func (h *holds) query(conn *connection, tables [][]Value, since time.Time) {
 }
 
 // ownLocks are the tables that a connection has locked.
-const ownLocks = `SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+const ownLocksQuery = `SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
 	WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'pg_catalog'`
 
-// read notes that a loop over the rows of a table begins (1) or ends (-1).
-func (h *holds) read(table string, change int) {
+// countReading notes that a loop over the rows of a table begins (1) or ends (-1).
+func (h *tableLocks) countReading(table string, change int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.reading[table] += change; h.reading[table] == 0 {
@@ -91,8 +91,8 @@ func (h *holds) read(table string, change int) {
 	}
 }
 
-// page notes whether more pages of a table will be asked for.
-func (h *holds) page(table string, more bool) {
+// notePage notes whether more pages of a table will be asked for.
+func (h *tableLocks) notePage(table string, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.paged, table)
@@ -101,8 +101,8 @@ func (h *holds) page(table string, more bool) {
 	}
 }
 
-// useless reports whether a connection has locks, and none of a table that is still being read.
-func (h *holds) useless(conn *connection) bool {
+// canRelease reports whether a connection has locks, and none of a table that is still being read.
+func (h *tableLocks) canRelease(conn *connection) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.queried[conn] {
@@ -119,17 +119,17 @@ func (h *holds) useless(conn *connection) bool {
 // Holds are the locks of the snapshot on tables, by table. A table that was read to its end is locked no longer, unless the same connection
 // has also read a table that is still being read. What a statement of [Snapshot.Query] has locked is there once its loop has ended.
 func (s *Snapshot) Holds() []Hold {
-	s.holds.mu.Lock()
-	defer s.holds.mu.Unlock()
+	s.locks.mu.Lock()
+	defer s.locks.mu.Unlock()
 	all := []Hold{}
-	for _, tables := range s.holds.locked {
+	for _, tables := range s.locks.locked {
 		all = slices.AppendSeq(all, maps.Values(tables))
 	}
-	sortHolds(all)
+	sortTableLocks(all)
 	return all
 }
 
-func sortHolds(all []Hold) {
+func sortTableLocks(all []Hold) {
 	slices.SortFunc(all, func(a, b Hold) int {
 		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Table, b.Table), cmp.Compare(a.PID, b.PID))
 	})
@@ -139,80 +139,80 @@ func sortHolds(all []Hold) {
 // chunks, and while a backfill waits for those who write into its table, nothing is locked. It asks the server for nothing.
 func (s *Stream) Holds() []Hold {
 	all := []Hold{}
-	for _, b := range s.backfills.list() {
+	for _, b := range s.backfills.listRunning() {
 		b.mu.Lock()
-		if b.hold != nil {
-			all = append(all, *b.hold)
+		if b.tableLock != nil {
+			all = append(all, *b.tableLock)
 		}
 		b.mu.Unlock()
 	}
-	sortHolds(all)
+	sortTableLocks(all)
 	return all
 }
 
 // Holds are those of the backfills that are running for consumers, as [Stream.Holds] has them.
 func (f *Fanout) Holds() []Hold { return f.stream.Holds() }
 
-// lock notes that a chunk has locked the table.
-func (b *Backfill) lock(conn *connection) {
+// noteLocked notes that a chunk has locked the table.
+func (b *Backfill) noteLocked(conn *connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.hold = &Hold{Schema: b.config.Schema, Table: b.config.Table, PID: conn.PID(), Since: time.Now()}
+	b.tableLock = &Hold{Schema: b.config.Schema, Table: b.config.Table, PID: conn.PID(), Since: time.Now()}
 }
 
-// unlock notes that the transaction of a chunk has ended, or its connection was closed.
-func (b *Backfill) unlock() {
+// noteUnlocked notes that the transaction of a chunk has ended, or its connection was closed.
+func (b *Backfill) noteUnlocked() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.hold = nil
+	b.tableLock = nil
 }
 
 // PID is the server's process that keeps the snapshot, which holds back vacuum.
 func (s *Snapshot) PID() uint32 { return s.export.PID() }
 
-// leave ends the transaction of a connection whose locks are of no use any more, and with it the locks. It reports whether the connection can
+// releaseLocks ends the transaction of a connection whose locks are of no use any more, and with it the locks. It reports whether the connection can
 // be used again.
-func (s *Snapshot) leave(conn *connection) bool {
-	if !s.holds.useless(conn) {
+func (s *Snapshot) releaseLocks(conn *connection) bool {
+	if !s.locks.canRelease(conn) {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
 	defer cancel()
 	_, err := conn.Exec(ctx, `ROLLBACK`).ReadAll()
-	s.holds.unlock(conn)
-	conn.inside, conn.intact = false, nil
+	s.locks.removeLocks(conn)
+	conn.isInSnapshot, conn.intactTables = false, nil
 	return err == nil
 }
 
 // leavePatience is how long the server may take to end a transaction before the connection is closed.
-const leavePatience = 5 * time.Second
+const rollbackTimeout = 5 * time.Second
 
-// free has the connections that nobody uses leave their transactions, where these only lock tables that were read to their ends. One that is
+// releaseIdleLocks has the connections that nobody uses leave their transactions, where these only lock tables that were read to their ends. One that is
 // in use does when it is given back.
-func (s *Snapshot) free() {
+func (s *Snapshot) releaseIdleLocks() {
 	for range s.config.Connections {
 		select {
 		case conn, open := <-s.idle:
 			if !open {
 				return
 			}
-			s.giveBack(conn)
+			s.returnConnection(conn)
 		default:
 			return
 		}
 	}
 }
 
-// giveBack takes back a connection, nil where it has failed.
-func (s *Snapshot) giveBack(conn *connection) {
-	if conn != nil && !s.leave(conn) {
-		s.discard(conn)
+// returnConnection takes back a connection, nil where it has failed.
+func (s *Snapshot) returnConnection(conn *connection) {
+	if conn != nil && !s.releaseLocks(conn) {
+		s.discardConnection(conn)
 		conn = nil
 	}
 	s.idle <- conn
 }
 
-func (s *Snapshot) discard(conn *connection) {
+func (s *Snapshot) discardConnection(conn *connection) {
 	conn.close()
-	s.holds.unlock(conn)
+	s.locks.removeLocks(conn)
 }
