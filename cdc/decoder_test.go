@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// messages are what pgoutput makes of all that was written since the slot was made, or last asked.
-func (d *database) messages(protocol int) (messages [][]byte) {
+// readMessages are what pgoutput makes of all that was written since the slot was made, or last asked.
+func (d *database) readMessages(protocol int) (messages [][]byte) {
 	d.tb.Helper()
 	tx, err := d.pool.Begin(d.tb.Context())
 	require.NoError(d.tb, err)
@@ -35,7 +35,7 @@ func (d *database) messages(protocol int) (messages [][]byte) {
 	return messages
 }
 
-func decode(tb testing.TB, messages [][]byte) (changes []*cdc.Change) {
+func decodeMessages(tb testing.TB, messages [][]byte) (changes []*cdc.Change) {
 	tb.Helper()
 	decoder := cdc.NewDecoder()
 	for _, m := range messages {
@@ -68,7 +68,7 @@ func TestDecoderReadsWhatTheServerWrites(t *testing.T) {
 				`select pg_logical_emit_message(true, 'mine', 'with'), pg_logical_emit_message(false, 'mine', 'without')`,
 				`alter table other add column more bigint default 7`,
 				`insert into other values (1)`)
-			changes := decode(t, d.messages(protocol))
+			changes := decodeMessages(t, d.readMessages(protocol))
 			var kinds []string
 			for _, c := range changes {
 				kinds = append(kinds, string(c.Kind))
@@ -130,9 +130,9 @@ func TestDecoderReadsStreamedTransactions(t *testing.T) {
 	d.exec(`create table many (id int primary key, v text)`, `create publication p for all tables`,
 		`select pg_create_logical_replication_slot('`+d.name+`', 'pgoutput')`,
 		`insert into many select i, 'v' || i from generate_series(1, 5000) i`)
-	messages := d.messages(2)
+	messages := d.readMessages(2)
 	require.Equal(t, byte('S'), messages[0][0], "the server must stream for this test to test anything")
-	changes := decode(t, messages)
+	changes := decodeMessages(t, messages)
 	require.Len(t, changes, 5000)
 	require.Equal(t, "[5000 v5000]", fmt.Sprint(changes[4999].New))
 	require.NotZero(t, changes[0].XID)
@@ -146,7 +146,7 @@ func TestDecoderRefusesWhatIsCutOff(t *testing.T) {
 		`select pg_create_logical_replication_slot('`+d.name+`', 'pgoutput')`,
 		`insert into t values (1, 'one')`, `update t set id = 2`, `delete from t`, `truncate t`,
 		`select pg_logical_emit_message(true, 'mine', 'with')`)
-	messages := d.messages(1)
+	messages := d.readMessages(1)
 	decoder := cdc.NewDecoder()
 	for _, m := range messages {
 		for end := range m {

@@ -30,8 +30,8 @@ func (s said) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// newPair is a primary and its standby, which has a copy of the slot named postgres.
-func newPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
+// newFailoverPair is a primary and its standby, which has a copy of the slot named postgres.
+func newFailoverPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
 	t.Helper()
 	newDatabase(t).NeedsVersion(17)
 	primary, p = newPrivateServer(t, settings...)
@@ -53,7 +53,7 @@ func newPair(t *testing.T, settings ...string) (primary *privateServer, p *datab
 // delivered in all is what the new primary has, each row once and in order.
 func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	t.Parallel()
-	primary, p, standby, both := newPair(t, "synchronized_standby_slots=standby")
+	primary, p, standby, both := newFailoverPair(t, "synchronized_standby_slots=standby")
 	tooEarly := make(said, 100)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) {
 		c.Conn, c.Logger = both, slog.New(slog.NewTextHandler(tooEarly, nil))
@@ -72,7 +72,7 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	var delivered []string
 	read := func(until func() bool) {
 		for !until() {
-			transaction, changes := next(t, stream)
+			transaction, changes := nextTransaction(t, stream)
 			delivered = append(delivered, changes...)
 			if len(delivered)%3 == 0 {
 				require.NoError(t, stream.Ack(transaction.EndLSN))
@@ -110,17 +110,17 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 // places in the log, and must not be taken for what came before.
 func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
 	t.Parallel()
-	primary, p, standby, both := newPair(t)
+	primary, p, standby, both := newFailoverPair(t)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)
 	p.exec(`insert into t values (1)`)
-	transaction, changes := next(t, stream)
+	transaction, changes := nextTransaction(t, stream)
 	require.Equal(t, []string{"insert t [1]"}, changes)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
-	leaveBehind(t, p, standby)
+	disconnectStandby(t, p, standby)
 	p.exec(`insert into t select generate_series(100, 1000)`)
-	_, changes = next(t, stream)
+	_, changes = nextTransaction(t, stream)
 	require.Len(t, changes, 901)
 	primary.Stop(syscall.SIGQUIT)
 	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
@@ -136,22 +136,22 @@ func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
 // What it does not have is not for the stream, which was only told how far the log goes.
 func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
 	t.Parallel()
-	primary, p, standby, both := newPair(t)
+	primary, p, standby, both := newFailoverPair(t)
 	p.exec(`create table other (id int)`)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)
 	p.exec(`insert into t values (1)`)
-	transaction, _ := next(t, stream)
+	transaction, _ := nextTransaction(t, stream)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
-	leaveBehind(t, p, standby)
+	disconnectStandby(t, p, standby)
 	p.exec(`insert into other select generate_series(1, 1000)`)
-	end, err := cdc.ParseLSN(query[string](p, `select pg_current_wal_insert_lsn()::text`))
+	end, err := cdc.ParseLSN(queryValue[string](p, `select pg_current_wal_insert_lsn()::text`))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return stream.Stats().Confirmed >= end }, cdctest.Patience, 10*time.Millisecond)
 	primary.Stop(syscall.SIGQUIT)
 	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
-	transaction, changes := next(t, stream)
+	transaction, changes := nextTransaction(t, stream)
 	require.Equal(t, []string{"insert t [2]"}, changes)
 	require.Less(t, transaction.EndLSN, end)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
@@ -161,10 +161,10 @@ func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
 	}, cdctest.Patience, 10*time.Millisecond)
 }
 
-// leaveBehind has a standby that has all there is not get any more.
-func leaveBehind(t *testing.T, p *database, standby *cdctest.Private) {
+// disconnectStandby has a standby that has all there is not get any more.
+func disconnectStandby(t *testing.T, p *database, standby *cdctest.Private) {
 	t.Helper()
-	end := query[string](p, `select pg_current_wal_flush_lsn()::text`)
+	end := queryValue[string](p, `select pg_current_wal_flush_lsn()::text`)
 	require.Eventually(t, func() bool {
 		return cdctest.Query[bool](standby.Database, `select pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, end)
 	}, cdctest.Patience, 10*time.Millisecond)

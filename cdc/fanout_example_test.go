@@ -27,13 +27,13 @@ func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consum
 	}
 	defer fanout.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return follow(ctx, fanout, "search", search) })
-	group.Go(func() error { return follow(ctx, fanout, "cache", cache) })
+	group.Go(func() error { return readConsumer(ctx, fanout, "search", search) })
+	group.Go(func() error { return readConsumer(ctx, fanout, "cache", cache) })
 	return group.Wait()
 }
 
-// follow reads as one consumer until the context ends.
-func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumerState) error {
+// readConsumer reads as one consumer until the context ends.
+func readConsumer(ctx context.Context, fanout *cdc.Fanout, name string, c consumerState) error {
 	kept, err := c.load(ctx)
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func TestATemporarySlotEndsWithItsConnection(t *testing.T) {
 	_, err = s.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_replication_slots where slot_name = $1`, d.name) == 0
+		return queryValue[int](d, `select count(*) from pg_replication_slots where slot_name = $1`, d.name) == 0
 	}, cdctest.Patience, 20*time.Millisecond)
 	config.Start = 1
 	_, err = cdc.Open(t.Context(), config)

@@ -29,7 +29,7 @@ type privateServer struct {
 func newPrivateServer(t *testing.T, settings ...string) (*privateServer, *database) {
 	t.Helper()
 	p := cdctest.NewPrivate(t, append([]string{"wal_level=logical"}, settings...)...)
-	return &privateServer{Private: p, t: t}, wrap(t, p.Database)
+	return &privateServer{Private: p, t: t}, wrapDatabase(t, p.Database)
 }
 
 // stream opens one of all tables.
@@ -69,14 +69,14 @@ func TestStreamGoesOnAfterTheServerIsRestarted(t *testing.T) {
 	d.exec(`create table t (id int primary key)`)
 	stream := s.stream(d)
 	d.exec(`insert into t values (1)`)
-	first, _ := next(t, stream)
+	first, _ := nextTransaction(t, stream)
 	require.NoError(t, stream.Ack(first.EndLSN))
 	for i, signal := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT} {
 		s.Stop(signal)
 		s.Start()
 		d.pool.Reset()
 		d.exec(fmt.Sprintf(`insert into t values (%d)`, i+2))
-		transaction, changes := next(t, stream)
+		transaction, changes := nextTransaction(t, stream)
 		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i+2)}, changes)
 		require.NoError(t, stream.Ack(transaction.EndLSN))
 	}
@@ -88,8 +88,8 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 	d.exec(`create table t (id int primary key)`)
 	stream := s.stream(d)
 	d.exec(`insert into t values (1)`)
-	next(t, stream) // and never acknowledged
-	require.NotNil(t, d.slot().SafeWALBytes)
+	nextTransaction(t, stream) // and never acknowledged
+	require.NotNil(t, d.lookupSlot().SafeWALBytes)
 	for range 4 {
 		d.exec(`insert into t values ((select max(id) + 1 from t))`, `select pg_switch_wal()`)
 	}
@@ -115,30 +115,30 @@ func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {
 	_, d := newPrivateServer(t) // what other tests write is retained too
 	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`,
 		`select pg_create_logical_replication_slot('`+d.name+`_other', 'test_decoding')`)
-	s := d.stream(func(c *cdc.Config) {
+	s := d.openStream(func(c *cdc.Config) {
 		c.Heartbeat = 100 * time.Millisecond
 	})
 	d.exec(`insert into idle values (1)`)
-	transaction, _ := next(t, s)
+	transaction, _ := nextTransaction(t, s)
 	require.NoError(t, s.Ack(transaction.EndLSN))
-	first, most := d.slot(), int64(0)
+	first, most := d.lookupSlot(), int64(0)
 	const round = 5 << 20
 	for range 12 {
 		d.exec(fmt.Sprintf(`insert into busy select repeat('x', 1000) from generate_series(1, %d)`, round/1000))
-		end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+		end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_insert_lsn()::text`))
 		require.NoError(t, err)
 		require.Eventually(t, func() bool {
 			d.exec(`checkpoint`) // which notes the running transactions, from where a slot can start
-			return d.slot().Restart >= end
+			return d.lookupSlot().Restart >= end
 		}, cdctest.Patience, 100*time.Millisecond)
-		most = max(most, d.slot().RetainedBytes)
+		most = max(most, d.lookupSlot().RetainedBytes)
 	}
-	last := d.slot()
+	last := d.lookupSlot()
 	require.Greater(t, last.Confirmed, first.Confirmed+12*round)
 	require.Less(t, most, int64(2*round))
 	require.Positive(t, s.Stats().Heartbeats)
 	require.Equal(t, int64(1), s.Stats().Transactions, "nobody sees them here")
-	require.Positive(t, query[int](d, `select count(*) from pg_logical_slot_peek_changes($1, null, null) where data like '%delta_heartbeat%'`, d.name+"_other"))
+	require.Positive(t, queryValue[int](d, `select count(*) from pg_logical_slot_peek_changes($1, null, null) where data like '%delta_heartbeat%'`, d.name+"_other"))
 	t.Logf("%d MB written, at most %.1f MB retained, %d heartbeats", (last.Confirmed-first.Confirmed)>>20, float64(most)/(1<<20), s.Stats().Heartbeats)
 }
 
@@ -163,7 +163,7 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 			ended <- err
 		}()
 		for len(ended) == 0 {
-			if query[bool](d, `select coalesce(bool_or(pg_cancel_backend(pid)), false) from pg_stat_activity where wait_event = 'SyncRep'`) {
+			if queryValue[bool](d, `select coalesce(bool_or(pg_cancel_backend(pid)), false) from pg_stat_activity where wait_event = 'SyncRep'`) {
 				return <-ended == nil
 			}
 		}
@@ -174,22 +174,22 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 		_, err := d.pool.Exec(t.Context(), `update t set v = 'new' where id = 1`)
 		committing <- err
 	}()
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"update t [1 new]"}, changes)
-	require.Equal(t, "old", query[string](d, `select v from t where id = 1`), "it cannot be seen")
+	require.Equal(t, "old", queryValue[string](d, `select v from t where id = 1`), "it cannot be seen")
 
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
 	require.NoError(t, err)
 	// What the server is asked while it waits.
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_stat_activity where query like '%pg_locks%' and pid <> pg_backend_pid()`) > 0
+		return queryValue[int](d, `select count(*) from pg_stat_activity where query like '%pg_locks%' and pid <> pg_backend_pid()`) > 0
 	}, cdctest.Patience, time.Millisecond)
 	require.Empty(t, committing)
 	d.exec(`alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
 	require.NoError(t, <-committing)
-	_, changes = next(t, s)
+	_, changes = nextTransaction(t, s)
 	require.Equal(t, []string{"read t [1 new]", "read t [2 old]"}, changes)
-	require.True(t, done(b))
+	require.True(t, isDone(b))
 	require.NoError(t, b.Err())
 }
 
@@ -233,7 +233,7 @@ func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 	}
 	free()
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
+		return queryValue[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
 	}, cdctest.Patience, 10*time.Millisecond)
 	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: "old"})
 	require.NoError(t, err)

@@ -75,13 +75,13 @@ func (r *replica) apply(c *cdc.Change) error {
 func (r *replica) lines() []string {
 	lines := make([]string, 0, len(r.rows))
 	for row := range maps.Values(r.rows) {
-		lines = append(lines, line(row))
+		lines = append(lines, formatRow(row))
 	}
 	slices.Sort(lines)
 	return lines
 }
 
-func line(row []cdc.Value) string {
+func formatRow(row []cdc.Value) string {
 	var parts []string
 	for _, v := range row {
 		parts = append(parts, fmt.Sprintf("%d:%s", v.State, v.Text))

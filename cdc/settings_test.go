@@ -28,7 +28,7 @@ var printed = []string{
 // printedTexts are those of all columns but the key.
 var printedTexts = []string{"2026-03-04 05:06:07+00", "2026-03-04", "-1 days +02:00:00", `\xdead00ef`, "0.30000000000000004", `a\b 'c'`, "$1,234.50"}
 
-func texts(row []cdc.Value) (all []string) {
+func rowTexts(row []cdc.Value) (all []string) {
 	for _, v := range row {
 		all = append(all, v.Text)
 	}
@@ -66,7 +66,7 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 		var keys []string
 		for change, err := range snapshot.Rows(t.Context(), "public", "Printed") {
 			require.NoError(t, err)
-			require.Equal(t, printedTexts, texts(change.New[1:]))
+			require.Equal(t, printedTexts, rowTexts(change.New[1:]))
 			keys = append(keys, change.New[0].Text)
 			require.LessOrEqual(t, len(keys), 3, "%s", keys) // or else it may go on for ever
 			time.Sleep(300 * time.Millisecond)               // longer, together, than the idle timeouts of the role
@@ -89,9 +89,9 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 
 		stream := streamOf(t, config, snapshot)
 		execAs(t, owner, `UPDATE "Printed" SET words = words WHERE k = ARRAY['NULL', 'z']`)
-		require.Equal(t, printedTexts, texts(nextChange(t, stream).New[1:]), "the walsender prints as queries do")
+		require.Equal(t, printedTexts, rowTexts(nextChange(t, stream).New[1:]), "the walsender prints as queries do")
 		require.Equal(t, 3, readAll(t, stream, "Printed", func(change *cdc.Change) {
-			require.Equal(t, printedTexts, texts(change.New[1:]))
+			require.Equal(t, printedTexts, rowTexts(change.New[1:]))
 		}))
 	})
 }
@@ -157,7 +157,7 @@ func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (
 	t.Helper()
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: table, ChunkSize: 1})
 	require.NoError(t, err)
-	for !done(b) {
+	for !isDone(b) {
 		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 		transaction, err := s.Next(ctx)
 		cancel()

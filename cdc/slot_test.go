@@ -22,7 +22,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	require.NoError(t, err)
 	d.exec(`select pg_create_logical_replication_slot('`+d.name+`_foreign', 'test_decoding')`,
 		`create table t as select i, repeat('x', 100) from generate_series(1, 10000) i`)
-	slot := d.slot()
+	slot := d.lookupSlot()
 	require.Equal(t, at, slot.Confirmed)
 	require.Equal(t, "pgoutput", slot.Plugin)
 	require.Equal(t, "reserved", slot.Status)
@@ -30,7 +30,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	require.Greater(t, slot.LagBytes, int64(1<<20))
 	require.GreaterOrEqual(t, slot.RetainedBytes, slot.LagBytes)
 	require.Nil(t, slot.LagTime, "nothing reads it, so nothing measures it: zero would say that there is no lag")
-	require.Equal(t, query[int](d, `select current_setting('server_version_num')::int`) >= 170000, slot.InactiveTime != nil)
+	require.Equal(t, queryValue[int](d, `select current_setting('server_version_num')::int`) >= 170000, slot.InactiveTime != nil)
 	require.Nil(t, slot.SafeWALBytes, "max_slot_wal_keep_size is not set")
 	slots, err := cdc.Slots(ctx, d.pool)
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	require.Len(t, slots, 2)
 
 	_, err = cdc.CreateSlot(ctx, d.pool, d.name+"_f", cdc.SlotOptions{Failover: true})
-	if query[int](d, `select current_setting('server_version_num')::int`) < 170000 {
+	if queryValue[int](d, `select current_setting('server_version_num')::int`) < 170000 {
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, cdc.FieldFailover, invalid.Field)
 		require.ErrorContains(t, err, "Postgres 17 or later")
@@ -59,7 +59,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 func TestBadInputIsNamed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	d.stream()
+	d.openStream()
 	ctx := t.Context()
 	for field, change := range map[cdc.Field]func(*cdc.Config){
 		cdc.FieldConn:           func(c *cdc.Config) { c.Conn = nil },

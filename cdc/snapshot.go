@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// SnapshotConfig is what [CreateSnapshot] needs.
+// SnapshotConfig configures [CreateSnapshot].
 type SnapshotConfig struct {
 	// Conn connects to the database, as a role that may replicate and may read the tables. It is copied.
 	Conn *pgx.ConnConfig

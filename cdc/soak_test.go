@@ -115,8 +115,8 @@ type chaos struct {
 	life       map[string]bool // what this client has printed
 }
 
-// client runs one until it is killed.
-func (c *chaos) client(url string) (kill func(os.Signal)) {
+// startClient runs one until it is killed.
+func (c *chaos) startClient(url string) (kill func(os.Signal)) {
 	c.t.Helper()
 	command := exec.Command(os.Args[0], "-test.run=^TestClientOfTheSoak$", "-test.timeout=0")
 	command.Env = append(os.Environ(), chaosURL+"="+url)
@@ -128,7 +128,7 @@ func (c *chaos) client(url string) (kill func(os.Signal)) {
 	go func() {
 		defer close(done)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			c.line(lines.Text())
+			c.handleLine(lines.Text())
 		}
 		_ = command.Wait() // it was killed
 	}()
@@ -138,7 +138,7 @@ func (c *chaos) client(url string) (kill func(os.Signal)) {
 	}
 }
 
-func (c *chaos) line(text string) {
+func (c *chaos) handleLine(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var end string
@@ -169,8 +169,8 @@ func (c *chaos) line(text string) {
 	c.life[key] = true
 }
 
-// write commits one transaction after the other, each once, whatever happens to the server.
-func (c *chaos) write(ctx context.Context, writer int) (written int) {
+// writeBatch commits one transaction after the other, each once, whatever happens to the server.
+func (c *chaos) writeBatch(ctx context.Context, writer int) (written int) {
 	background := context.Background()
 	var conn *pgx.Conn
 	for seq := 1; ctx.Err() == nil; {
@@ -224,12 +224,12 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 	var work sync.WaitGroup
 	written := make([]int, writers)
 	for w := range writers {
-		work.Go(func() { written[w] = c.write(ctx, w) })
+		work.Go(func() { written[w] = c.writeBatch(ctx, w) })
 	}
 	defer work.Wait()
 	defer cancel()
 
-	kill := c.client(url)
+	kill := c.startClient(url)
 	t.Cleanup(func() { kill(syscall.SIGKILL) })
 	count := map[string]int{}
 	for end := time.Now().Add(long); time.Now().Before(end); {
@@ -261,13 +261,13 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 			}
 			kill(sig)
 			// What the dead client has still sent is taken until the slot is let go of.
-			require.Eventually(t, func() bool { return !query[bool](d, `select active from pg_replication_slots`) }, cdctest.Patience, 5*time.Millisecond)
-			confirmed, err := cdc.ParseLSN(query[string](d, `select confirmed_flush_lsn::text from pg_replication_slots`))
+			require.Eventually(t, func() bool { return !queryValue[bool](d, `select active from pg_replication_slots`) }, cdctest.Patience, 5*time.Millisecond)
+			confirmed, err := cdc.ParseLSN(queryValue[string](d, `select confirmed_flush_lsn::text from pg_replication_slots`))
 			require.NoError(t, err)
 			c.mu.Lock()
 			c.confirmed = confirmed
 			c.mu.Unlock()
-			kill = c.client(url)
+			kill = c.startClient(url)
 		}
 	}
 	cancel()
@@ -293,7 +293,7 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 	require.Equal(t, written, c.seen, "nothing is lost")
 	for w := range writers {
 		require.Positive(t, written[w])
-		require.Equal(t, written[w], query[int](d, `select count(distinct seq) from events where writer = $1`, w))
+		require.Equal(t, written[w], queryValue[int](d, `select count(distinct seq) from events where writer = $1`, w))
 	}
 	t.Logf("%v written in %s, %d came twice, after %v", written, long, c.duplicates, count)
 }

@@ -14,14 +14,14 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	s := d.stream()
+	s := d.openStream()
 	began := s.Stats()
 	require.True(t, began.Connected)
 	require.Zero(t, began.Lag)
 	require.Zero(t, began.Waiting)
 	d.exec(`insert into t values (1)`, `insert into t values (2)`)
-	first, _ := next(t, s)
-	second, _ := next(t, s)
+	first, _ := nextTransaction(t, s)
+	second, _ := nextTransaction(t, s)
 	stats := s.Stats()
 	require.Equal(t, 2, stats.Waiting)
 	require.Equal(t, second.EndLSN, stats.Delivered)
@@ -38,7 +38,7 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	require.Zero(t, s.Stats().Lag)
 	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, cdctest.Patience, 10*time.Millisecond, "where nothing waits, it follows")
 
-	require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
+	require.True(t, queryValue[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
 	require.Eventually(t, func() bool { return s.Stats().Reconnects >= 1 }, cdctest.Patience, 10*time.Millisecond)
 	s.Close()
 	require.False(t, s.Stats().Connected)
@@ -49,7 +49,7 @@ func TestStatsMeasureTheDelayByHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	s := d.stream(func(c *cdc.Config) { c.Heartbeat = 100 * time.Millisecond })
+	s := d.openStream(func(c *cdc.Config) { c.Heartbeat = 100 * time.Millisecond })
 	const late = 2 * time.Second // longer than a heartbeat takes on a busy machine, most of the time
 	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > 0 }, cdctest.Patience, 10*time.Millisecond, "nothing waits: it is delivered at once")
 	d.exec(`insert into t values (1)`)
@@ -59,7 +59,7 @@ func TestStatsMeasureTheDelayByHeartbeats(t *testing.T) {
 		now := s.Stats()
 		return now.Heartbeats >= waits.Heartbeats+5 && now.HeartbeatDelay > late
 	}, cdctest.Patience, 10*time.Millisecond, "a transaction waits for Next, and heartbeats behind it")
-	next(t, s)
+	nextTransaction(t, s)
 	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < late }, cdctest.Patience, 10*time.Millisecond, "the next ones wait for nothing")
 }
 
@@ -93,8 +93,8 @@ func TestTheDelayIsThatOfTheOldestHeartbeat(t *testing.T) {
 func TestTheDelayGrowsWhileNoHeartbeatComesBack(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	p := d.proxy()
-	s := d.stream(func(c *cdc.Config) {
+	p := d.newProxy()
+	s := d.openStream(func(c *cdc.Config) {
 		c.Conn.Host, c.Conn.Port = p.Host, p.Port
 		c.Heartbeat, c.Timeout = 100*time.Millisecond, time.Hour
 	})
@@ -110,29 +110,29 @@ func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`)
-	s := d.stream(func(c *cdc.Config) { c.OnlyAcknowledged = true })
-	start := d.slot().Confirmed
+	s := d.openStream(func(c *cdc.Config) { c.OnlyAcknowledged = true })
+	start := d.lookupSlot().Confirmed
 	d.exec(`insert into busy select repeat('x', 1000) from generate_series(1, 1000)`)
-	end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+	end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_insert_lsn()::text`))
 	require.NoError(t, err)
 	var last cdc.LSN
 	for last < end {
-		transaction, changes := next(t, s)
+		transaction, changes := nextTransaction(t, s)
 		require.Empty(t, changes)
 		require.Greater(t, transaction.EndLSN, last)
-		require.Equal(t, start, d.slot().Confirmed, "it does not move by itself")
+		require.Equal(t, start, d.lookupSlot().Confirmed, "it does not move by itself")
 		if last = transaction.EndLSN; last < end {
 			require.NoError(t, s.Ack(last))
 			start = last
-			require.Eventually(t, func() bool { return d.slot().Confirmed == last }, cdctest.Patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return d.lookupSlot().Confirmed == last }, cdctest.Patience, 10*time.Millisecond)
 		}
 	}
 	s.Close()
-	require.Equal(t, start, d.slot().Confirmed)
-	s = d.stream(func(c *cdc.Config) { c.OnlyAcknowledged, c.Start = true, last })
+	require.Equal(t, start, d.lookupSlot().Confirmed)
+	s = d.openStream(func(c *cdc.Config) { c.OnlyAcknowledged, c.Start = true, last })
 	d.exec(`insert into idle values (1)`)
 	for changes := []string(nil); len(changes) == 0; {
-		_, changes = next(t, s)
+		_, changes = nextTransaction(t, s)
 	}
 }
 
@@ -140,7 +140,7 @@ func TestTransactionsTellTheirOrigin(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	s := d.stream()
+	s := d.openStream()
 	origin := d.name + "_origin"
 	d.exec(`select pg_replication_origin_create('` + origin + `')`)
 	conn, err := d.pool.Acquire(t.Context())
@@ -156,11 +156,11 @@ func TestTransactionsTellTheirOrigin(t *testing.T) {
 		require.NoError(t, err, sql)
 	}
 	t.Cleanup(func() { administer(t, `select pg_replication_origin_drop('`+origin+`')`) })
-	first, changes := next(t, s)
+	first, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert t [1]"}, changes)
 	require.Equal(t, origin, first.Origin)
 	require.Equal(t, "AB/CDEF0123", first.OriginLSN.String())
-	second, changes := next(t, s)
+	second, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert t [2]"}, changes)
 	require.Empty(t, second.Origin)
 	require.Zero(t, second.OriginLSN)

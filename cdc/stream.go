@@ -16,45 +16,46 @@ import (
 
 const (
 	queueLength = 1024
-	// blockedTick is how often acknowledgements are passed on while the consumer is slower than the server.
+	// blockedInterval is how often acknowledgements are sent while the consumer is slower than the server.
 	blockedInterval = 50 * time.Millisecond
-	// confirmTick is how often the server is told of acknowledgements at most.
+	// confirmInterval is the shortest time between two standby status messages with new acknowledgements.
 	confirmInterval = 10 * time.Millisecond
 )
 
-// Stream reads the transactions of a slot. It connects again by itself; within one Stream no transaction comes twice.
-// Next is for one goroutine at a time; all other methods can be called by any at any time.
+// Stream reads the transactions of a slot. It reconnects by itself; within one Stream no transaction is delivered
+// twice. Next is for one goroutine at a time; all other methods may be called by any goroutine at any time.
 type Stream struct {
 	config       Config
 	positions    positions
 	queue        chan *Transaction
-	memory       *semaphore.Weighted // for transactions that wait
+	memory       *semaphore.Weighted // for transactions in the queue
 	spilled      atomic.Int64
-	delivered    *Transaction // what Next returned last
+	delivered    *Transaction // by the last call of Next
 	backfills    backfills
 	heartbeats   heartbeats
-	ownProcesses []string       // processes of the server that this stream has connected to, the latest last
+	ownProcesses []string       // backends of this stream's connections, the latest last
 	schemas      *schemaTracker // nil without Config.SchemaChanges
-	timeline     int32          // of the server, as the last connection found it; zero where that was a standby
+	timeline     int32          // of the server at the last connection; zero for a standby
 	protocol     int            // of the next connection
-	resumeAt     LSN            // where the next connection begins at least: behind a transaction that is left out
+	resumeAt     LSN            // the next connection begins here or later: after a transaction that is left out
 
 	cancel   context.CancelFunc
-	ctx      context.Context //nolint:containedctx // it ends with Close
+	ctx      context.Context //nolint:containedctx // ends with Close
 	done     chan struct{}
-	err      error           // why done is closed
-	alive    context.Context //nolint:containedctx // it ends with the stream, however that ends
+	err      error           // the reason why done is closed
+	alive    context.Context //nolint:containedctx // ends with the stream, for whatever reason
 	endAlive context.CancelFunc
 
 	isWoken           atomic.Bool
-	isStatusScheduled atomic.Bool // the server is told of acknowledgements without anybody waking the reader
+	isStatusScheduled atomic.Bool // the reader will send acknowledgements without being woken
 	conn              atomic.Pointer[connection]
 	counters          counters
 	goroutines        sync.WaitGroup
 }
 
-// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrStandby], [ErrResyncNeeded], an error of
-// pgx where it cannot connect, or the context's, which bounds the opening only. The stream must be closed.
+// Open connects and starts to stream. The stream must be closed. The context bounds only the opening. It fails with an
+// [*InvalidError], [ErrSlotBusy], [ErrStandby], [ErrResyncNeeded], an error of pgx if it cannot connect, or the
+// context's error.
 func Open(ctx context.Context, config Config) (*Stream, error) {
 	config = config.WithDefaults()
 	if err := config.validate(); err != nil {
@@ -70,7 +71,7 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	}
 	conn, at, err := s.openReplication(ctx, config.Start)
 	for end := time.Now().Add(time.Second); errors.Is(err, ErrSlotBusy) && time.Now().Before(end); {
-		if backoff.Pause(ctx, blockedInterval) == nil { // the server lets go of a slot a little after the one before has closed
+		if backoff.Pause(ctx, blockedInterval) == nil { // the server releases a slot shortly after its last reader has closed
 			conn, at, err = s.openReplication(ctx, config.Start)
 		}
 	}
@@ -109,9 +110,9 @@ func (s *Stream) openReplication(ctx context.Context, confirmed LSN) (*connectio
 	return conn, at, nil
 }
 
-// Next waits for the next transaction. It fails with the context's error, with [ErrClosed], or with the error that has
-// ended the stream, after all that came before: [ErrResyncNeeded], a [*TooLargeError], [ErrProtocol], or one of the server
-// that another connection cannot get over.
+// Next waits for the next transaction. It fails with the context's error, with [ErrClosed], or, after all transactions
+// that were received before, with the error that has ended the stream: [ErrResyncNeeded], a [*TooLargeError], a
+// [*SpillError], an [*UndecodableError], [ErrProtocol], or an error of the server that is not solved by reconnecting.
 func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 	if err := s.finishDelivered(); err != nil {
 		return nil, err
@@ -142,7 +143,7 @@ func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 	}
 }
 
-// takeFromQueue is the next transaction of the queue.
+// takeFromQueue waits for the next transaction of the queue.
 func (s *Stream) takeFromQueue(ctx context.Context) (*Transaction, error) {
 	select {
 	case t := <-s.queue:
@@ -164,7 +165,7 @@ func (s *Stream) takeFromQueue(ctx context.Context) (*Transaction, error) {
 	}
 }
 
-// finishDelivered frees the transaction that Next returned last. Its error stays.
+// finishDelivered releases the transaction that Next returned last. If it fails, it fails again at each call.
 func (s *Stream) finishDelivered() error {
 	if s.delivered == nil {
 		return nil
@@ -185,8 +186,9 @@ func (s *Stream) releaseTransaction(t *Transaction) {
 	}
 }
 
-// Ack confirms that a transaction and all before it were processed, and returns at once: the server is told soon. It takes
-// the EndLSN of a transaction that Next has returned; the last one may be acknowledged again. Anything else is an [*AckError].
+// Ack confirms that a transaction and all before it were processed. It returns at once; the server is told soon after.
+// lsn is the EndLSN of a transaction that Next has returned; the last one may be acknowledged again. Any other position
+// is an [*AckError].
 func (s *Stream) Ack(lsn LSN) error {
 	if s.ctx.Err() != nil {
 		return ErrClosed
@@ -200,8 +202,8 @@ func (s *Stream) Ack(lsn LSN) error {
 	return nil
 }
 
-// Close ends the stream and waits until all is released; what was acknowledged is told to the server before. It can be called
-// more than once, but not beside Next.
+// Close sends the last acknowledgements to the server, ends the stream and waits until its resources are released. It
+// may be called more than once, but not concurrently with Next.
 func (s *Stream) Close() {
 	s.backfills.close()
 	s.cancel()
@@ -222,14 +224,14 @@ func (s *Stream) Close() {
 	}
 }
 
-// wakeReader makes the reader look up from the network.
+// wakeReader interrupts the reader's wait for the network.
 func (s *Stream) wakeReader() {
 	if conn := s.conn.Load(); conn != nil && !s.isWoken.Swap(true) {
 		_ = conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// run reads until the stream is closed or cannot go on.
+// run reads, and reconnects, until the stream is closed or fails for good.
 func (s *Stream) run(conn *connection) {
 	defer s.endAlive()
 	defer close(s.done)
@@ -255,7 +257,7 @@ func (s *Stream) run(conn *connection) {
 			_, confirmed := s.positions.status()
 			conn, _, err = s.openReplication(s.ctx, confirmed)
 			var wrong *InvalidError
-			if errors.As(err, &wrong) && wrong.Field == FieldPublications { // it was there when the stream was opened
+			if errors.As(err, &wrong) && wrong.Field == FieldPublications { // it existed when the stream was opened
 				err = &ResyncError{Slot: s.config.Slot, Reason: PublicationMissing, Detail: fmt.Sprintf("publication %q was dropped", wrong.Value)}
 			}
 		}
@@ -263,7 +265,7 @@ func (s *Stream) run(conn *connection) {
 	}
 }
 
-// readConnection takes what comes by one connection until that is lost.
+// readConnection reads from one connection until it is lost.
 func (s *Stream) readConnection(conn *connection, retry *backoff.Backoff) error {
 	r := &streamReader{stream: s, conn: conn}
 	r.assembler = assembler{

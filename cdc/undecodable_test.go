@@ -162,7 +162,7 @@ func TestRowsThatAreNoTextAreLeftOutOfSnapshotsAndBackfills(t *testing.T) {
 	for err == nil {
 		_, err = s.Next(reading)
 	}
-	require.True(t, done(b))
+	require.True(t, isDone(b))
 	require.ErrorAs(t, b.Err(), &row)
 	require.Equal(t, "public.t", row.Table)
 	s.Close()

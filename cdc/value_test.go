@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// allocated counts the bytes that are allocated until the function it returns is called: each copy of a value counts, however soon it is freed.
-func allocated() func() uint64 {
+// countAllocated counts the bytes that are allocated until the function it returns is called: each copy of a value counts, however soon it is freed.
+func countAllocated() func() uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	return func() uint64 {
@@ -40,8 +40,8 @@ func TestAVeryLargeValueIsCopiedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key, v text, n int)`, `alter table t alter v set storage external`)
-			s := d.stream(func(c *cdc.Config) { c.MemoryLimit, c.SpillFolder = limit, t.TempDir() })
-			sum := allocated()
+			s := d.openStream(func(c *cdc.Config) { c.MemoryLimit, c.SpillFolder = limit, t.TempDir() })
+			sum := countAllocated()
 			d.exec(`insert into t values (1, ` + value + `, 7)`)
 			ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 			defer cancel()
@@ -57,8 +57,8 @@ func TestAVeryLargeValueIsCopiedOnce(t *testing.T) {
 	t.Run("of a snapshot", func(t *testing.T) {
 		d := newDatabase(t)
 		d.exec(`create table t (id int primary key, v text, n int)`, `insert into t values (1, `+value+`, 7), (2, 'small', 8)`)
-		s := d.snapshot()
-		sum := allocated()
+		s := d.createSnapshot()
+		sum := countAllocated()
 		page, err := s.Page(t.Context(), "public", "t", nil, 10, 1<<30)
 		require.NoError(t, err)
 		require.Len(t, page.Rows, 2)

@@ -30,8 +30,8 @@ const row = `random() < 0.5, random() * 1e10, random(), (random() * 1e6)::numeri
 
 const columns = `n, s, b, f, r, money, u, bin, j, js, d, t, ts, i, a, na, m, bits, c, big`
 
-// fill inserts rows before anything else happens.
-func (d *database) fill(rows int) {
+// fillTable inserts rows before anything else happens.
+func (d *database) fillTable(rows int) {
 	d.tb.Helper()
 	d.exec(everything, fmt.Sprintf(`INSERT INTO everything (%s) SELECT x, CASE x %% 3 WHEN 0 THEN 'a''"b' WHEN 1 THEN 'B' ELSE 'ü\' END, %s FROM generate_series(1, %d) x`,
 		columns, row, rows))
@@ -57,9 +57,9 @@ func (p pace) more() {
 	}
 }
 
-// write changes the table in all ways at random by some connections, until the function it returns is called. It returns when
+// startWriters changes the table in all ways at random by some connections, until the function it returns is called. It returns when
 // each of them has written. Without a pace, they write as fast as they can.
-func (d *database) write(writers, keys int, p pace) (stop func() (transactions int64)) {
+func (d *database) startWriters(writers, keys int, p pace) (stop func() (transactions int64)) {
 	d.tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var work, begun sync.WaitGroup
@@ -144,8 +144,8 @@ func collision(err error) error {
 	return err
 }
 
-// lines are the rows of the table as a connection with the settings of this package prints them, sorted as text.
-func (d *database) lines() []string {
+// tableLines are the rows of the table as a connection with the settings of this package prints them, sorted as text.
+func (d *database) tableLines() []string {
 	d.tb.Helper()
 	config := d.config()
 	for name, value := range map[string]string{"timezone": "UTC", "datestyle": "ISO, YMD", "intervalstyle": "postgres", "extra_float_digits": "3", "bytea_output": "hex"} {

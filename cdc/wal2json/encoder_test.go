@@ -34,8 +34,8 @@ const (
 	end    = "end of the test"
 )
 
-// frames are those of the plugin and those of the encoder.
-func (s scene) frames(t *testing.T) (theirs, ours []string) {
+// readFrames are those of the plugin and those of the encoder.
+func (s scene) readFrames(t *testing.T) (theirs, ours []string) {
 	t.Helper()
 	d := cdctest.New(t)
 	d.Exec(s.before...)
@@ -79,10 +79,10 @@ func (s scene) frames(t *testing.T) (theirs, ours []string) {
 	return theirs, ours
 }
 
-// compare requires the same bytes, and returns the frames. Transactions without changes are the plugin's only.
-func (s scene) compare(t *testing.T) []string {
+// compareFrames requires the same bytes, and returns the frames. Transactions without changes are the plugin's only.
+func (s scene) compareFrames(t *testing.T) []string {
 	t.Helper()
-	theirs, ours := s.frames(t)
+	theirs, ours := s.readFrames(t)
 	var expected []string
 	for _, frame := range theirs {
 		if s.differs != nil {
@@ -156,7 +156,7 @@ func TestEveryTypeIsWrittenAsThePluginDoes(t *testing.T) {
 		differs: func(frame string) string {
 			return strings.ReplaceAll(frame, `"Other"."Thing"`, `"\"Other\".\"Thing\""`)
 		},
-	}.compare(t)
+	}.compareFrames(t)
 	require.Greater(t, len(frames), 10)
 	require.Contains(t, frames[0], `"integer","oid","numeric","numeric(12,3)","numeric(5,0)","real","double precision"`)
 }
@@ -175,7 +175,7 @@ func TestNamesAreQuotedAsThePluginDoes(t *testing.T) {
 			`update "Sch""ema\x"."ta'ble ""q"" \ é" set "co""l" = '\'`,
 			`delete from "Sch""ema\x"."ta'ble ""q"" \ é"`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 }
 
 func TestEveryReplicaIdentityIsWrittenAsThePluginDoes(t *testing.T) {
@@ -203,7 +203,7 @@ func TestEveryReplicaIdentityIsWrittenAsThePluginDoes(t *testing.T) {
 			`insert into part values (1, 'a'), (11, 'b')`, `update part set v = 'c'`, `update part set id = 12 where id = 1`, `delete from part`,
 			`insert into parent values (1)`, `insert into child values (2, 'c')`, `update parent set id = id + 10`, `delete from parent`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 	require.Greater(t, len(frames), 20)
 }
 
@@ -221,7 +221,7 @@ func TestUnchangedLargeValuesAreLeftOutAsThePluginDoes(t *testing.T) {
 			`update t set small = 'b'`, `update t set large = large || 'x'`, `update t set id = 2`, `insert into t values (3, ` + large + `, 'c', null)`, `delete from t`,
 			`update f set small = 'b'`, `delete from f`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 	require.Contains(t, frames[0], `"columnnames":["id","small"]`)
 }
 
@@ -243,7 +243,7 @@ func TestChangedTablesAreWrittenAsThePluginDoes(t *testing.T) {
 			`insert into u values (1, 'a')`, `alter table u drop column d`, `drop type dropped`, `insert into u values (2)`,
 			`create table later (id int primary key, v text)`, `insert into later values (1, 'a')`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 }
 
 func TestTransactionsAreWrittenAsThePluginDoes(t *testing.T) {
@@ -272,6 +272,6 @@ func TestTransactionsAreWrittenAsThePluginDoes(t *testing.T) {
 		},
 		// The plugin forgets that a message outside of transactions is the first in its frame, which then is not JSON.
 		differs: func(frame string) string { return strings.Replace(frame, `{"change":[,{`, `{"change":[{`, 1) },
-	}.compare(t)
+	}.compareFrames(t)
 	require.Contains(t, frames[2], `"change":[]`, "a truncate")
 }
