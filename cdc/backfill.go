@@ -67,7 +67,7 @@ type Backfill struct {
 	chunk     *chunk  // read, and not delivered yet
 	window    *window // since the low watermark
 	closed    uint64  // the last chunk whose high watermark was passed
-	tableLock *Hold   // held by the chunk that is being read
+	tableLock *TableLock   // held by the chunk that is being read
 }
 
 // Backfill starts to read a table beside the stream. It needs no right but to read the table, because it writes its

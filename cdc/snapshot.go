@@ -55,7 +55,7 @@ type Snapshot struct {
 
 // CreateSnapshot makes a slot, and a snapshot of the moment from which it streams. It waits for the transactions that are
 // running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum as long; the slot stays. A table that is being read
-// is locked, as [Snapshot.Holds] tells, until it was read to its end: ALTER TABLE waits for it, and everybody who comes later for that. Where a
+// is locked, as [Snapshot.TableLocks] tells, until it was read to its end: ALTER TABLE waits for it, and everybody who comes later for that. Where a
 // snapshot could not be read to its end, drop the slot and begin anew. It fails with [ErrExists], an [*InvalidError] or an
 // error of the server.
 func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {

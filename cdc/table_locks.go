@@ -13,7 +13,7 @@ import (
 
 // Hold is a lock on a table, of a connection of a [Snapshot] or of a [Backfill]: ACCESS SHARE, which lets everybody read and write, and has
 // ALTER TABLE and TRUNCATE wait. Everybody who uses the table later then waits behind these.
-type Hold struct {
+type TableLock struct {
 	// Schema and Table are what is locked.
 	Schema, Table string
 	// PID is the server's process that has the lock: pg_locks has it, and pg_terminate_backend ends it.
@@ -26,7 +26,7 @@ type Hold struct {
 // that is being read from being rewritten, which would lose its rows to the snapshot; once the table was read to its end it protects nothing.
 type tableLocks struct {
 	mu     sync.Mutex
-	locked map[*connection]map[string]Hold // by what is selected from
+	locked map[*connection]map[string]TableLock // by what is selected from
 	// reading counts the loops over rows of a table, and paged has the tables of which a page was read and not yet the last.
 	reading map[string]int
 	paged   map[string]bool
@@ -35,7 +35,7 @@ type tableLocks struct {
 }
 
 func newTableLocks() *tableLocks {
-	return &tableLocks{locked: map[*connection]map[string]Hold{}, reading: map[string]int{}, paged: map[string]bool{}, queried: map[*connection]bool{}}
+	return &tableLocks{locked: map[*connection]map[string]TableLock{}, reading: map[string]int{}, paged: map[string]bool{}, queried: map[*connection]bool{}}
 }
 
 // addLock notes that a connection is about to read a table.
@@ -43,10 +43,10 @@ func (h *tableLocks) addLock(conn *connection, t *table) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.locked[conn] == nil {
-		h.locked[conn] = map[string]Hold{}
+		h.locked[conn] = map[string]TableLock{}
 	}
 	if _, locked := h.locked[conn][t.from]; !locked {
-		h.locked[conn][t.from] = Hold{Schema: t.relation.Schema, Table: t.relation.Table, PID: conn.PID(), Since: time.Now()}
+		h.locked[conn][t.from] = TableLock{Schema: t.relation.Schema, Table: t.relation.Table, PID: conn.PID(), Since: time.Now()}
 	}
 }
 
@@ -64,10 +64,10 @@ func (h *tableLocks) noteQuery(conn *connection, tables [][]Value, since time.Ti
 	defer h.mu.Unlock()
 	h.queried[conn] = true
 	if h.locked[conn] == nil {
-		h.locked[conn] = map[string]Hold{}
+		h.locked[conn] = map[string]TableLock{}
 	}
 	for _, row := range tables {
-		one := Hold{Schema: row[0].Text, Table: row[1].Text, PID: conn.PID(), Since: since}
+		one := TableLock{Schema: row[0].Text, Table: row[1].Text, PID: conn.PID(), Since: since}
 		known := false
 		for _, other := range h.locked[conn] {
 			known = known || other.Schema == one.Schema && other.Table == one.Table
@@ -116,12 +116,12 @@ func (h *tableLocks) canRelease(conn *connection) bool {
 	return len(h.locked[conn]) > 0
 }
 
-// Holds are the locks of the snapshot on tables, by table. A table that was read to its end is locked no longer, unless the same connection
+// TableLocks are the locks of the snapshot on tables, by table. A table that was read to its end is locked no longer, unless the same connection
 // has also read a table that is still being read. What a statement of [Snapshot.Query] has locked is there once its loop has ended.
-func (s *Snapshot) Holds() []Hold {
+func (s *Snapshot) TableLocks() []TableLock {
 	s.locks.mu.Lock()
 	defer s.locks.mu.Unlock()
-	all := []Hold{}
+	all := []TableLock{}
 	for _, tables := range s.locks.locked {
 		all = slices.AppendSeq(all, maps.Values(tables))
 	}
@@ -129,16 +129,16 @@ func (s *Snapshot) Holds() []Hold {
 	return all
 }
 
-func sortTableLocks(all []Hold) {
-	slices.SortFunc(all, func(a, b Hold) int {
+func sortTableLocks(all []TableLock) {
+	slices.SortFunc(all, func(a, b TableLock) int {
 		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Table, b.Table), cmp.Compare(a.PID, b.PID))
 	})
 }
 
-// Holds are the locks on tables of the backfills that are running, by table: one for each chunk that is being read at this moment. Between two
+// TableLocks are the locks on tables of the backfills that are running, by table: one for each chunk that is being read at this moment. Between two
 // chunks, and while a backfill waits for those who write into its table, nothing is locked. It asks the server for nothing.
-func (s *Stream) Holds() []Hold {
-	all := []Hold{}
+func (s *Stream) TableLocks() []TableLock {
+	all := []TableLock{}
 	for _, b := range s.backfills.listRunning() {
 		b.mu.Lock()
 		if b.tableLock != nil {
@@ -150,14 +150,14 @@ func (s *Stream) Holds() []Hold {
 	return all
 }
 
-// Holds are those of the backfills that are running for consumers, as [Stream.Holds] has them.
-func (f *Fanout) Holds() []Hold { return f.stream.Holds() }
+// TableLocks are those of the backfills that are running for consumers, as [Stream.TableLocks] has them.
+func (f *Fanout) TableLocks() []TableLock { return f.stream.TableLocks() }
 
 // noteLocked notes that a chunk has locked the table.
 func (b *Backfill) noteLocked(conn *connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tableLock = &Hold{Schema: b.config.Schema, Table: b.config.Table, PID: conn.PID(), Since: time.Now()}
+	b.tableLock = &TableLock{Schema: b.config.Schema, Table: b.config.Table, PID: conn.PID(), Since: time.Now()}
 }
 
 // noteUnlocked notes that the transaction of a chunk has ended, or its connection was closed.

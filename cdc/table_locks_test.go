@@ -22,7 +22,7 @@ func (d *database) lockingPIDs(table string) []int64 {
 // lockPIDs are the processes that a snapshot says have a lock on a table.
 func lockPIDs(s *cdc.Snapshot, table string) []int64 {
 	pids := []int64{}
-	for _, hold := range s.Holds() {
+	for _, hold := range s.TableLocks() {
 		if hold.Schema == "public" && hold.Table == table && !hold.Since.IsZero() {
 			pids = append(pids, int64(hold.PID))
 		}
@@ -50,7 +50,7 @@ func TestATableThatWasReadToItsEndIsLockedNoLonger(t *testing.T) {
 	require.Equal(t, locked, lockPIDs(s, "t"))
 	require.Nil(t, page("t", first.Next).Next)
 	require.Empty(t, d.lockingPIDs("t"))
-	require.Empty(t, s.Holds())
+	require.Empty(t, s.TableLocks())
 	d.exec(`alter table t add column n int`)
 	require.Len(t, page("t", first.Next).Rows, 20, "the last page can be asked for again")
 	require.Empty(t, d.lockingPIDs("t"))
@@ -80,7 +80,7 @@ func TestATableThatWasReadToItsEndIsLockedNoLonger(t *testing.T) {
 	_, err = s.Page(t.Context(), "public", "u", nil, 50, 1<<20)
 	require.NoError(t, err, "the other table is as it was")
 	s.Close()
-	require.Empty(t, s.Holds())
+	require.Empty(t, s.TableLocks())
 }
 
 // One that is left early is not read any more either.
@@ -93,7 +93,7 @@ func TestALoopThatIsLeftFreesItsTable(t *testing.T) {
 		require.NoError(t, err)
 		break
 	}
-	require.Empty(t, s.Holds())
+	require.Empty(t, s.TableLocks())
 	require.Eventually(t, func() bool { return len(d.lockingPIDs("t")) == 0 }, cdctest.Patience, time.Millisecond, "what was being read ends with its connection")
 }
 
@@ -113,7 +113,7 @@ func TestWhatAQueryOfASnapshotLocksIsShown(t *testing.T) {
 	for _, err := range s.Rows(t.Context(), "public", "u") {
 		require.NoError(t, err)
 	}
-	held := s.Holds()
+	held := s.TableLocks()
 	require.NotEmpty(t, held)
 	require.Equal(t, "t", held[0].Table)
 	require.False(t, held[0].Since.IsZero())
@@ -126,7 +126,7 @@ func TestWhatAChunkLocksIsShown(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`, `create index t_v on t (v)`, `insert into t select i, 'v' from generate_series(1, 20) i`)
 	s := d.openStream()
-	require.Empty(t, s.Holds())
+	require.Empty(t, s.TableLocks())
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkSize: 5})
 	require.NoError(t, err)
 	// Nobody takes from the stream, so that at most the first chunk was read.
@@ -145,9 +145,9 @@ func TestWhatAChunkLocksIsShown(t *testing.T) {
 		}
 		taken <- err
 	}()
-	var held []cdc.Hold
+	var held []cdc.TableLock
 	require.Eventually(t, func() bool {
-		held = s.Holds()
+		held = s.TableLocks()
 		return len(held) == 1 && queryValue[bool](d, `select exists (select from pg_locks where pid = $1 and not granted)`, int(held[0].PID))
 	}, cdctest.Patience, 20*time.Millisecond)
 	require.Equal(t, "public", held[0].Schema)
@@ -159,11 +159,11 @@ func TestWhatAChunkLocksIsShown(t *testing.T) {
 	ended := held[0].PID
 	d.exec(fmt.Sprintf(`select pg_terminate_backend(%d)`, ended))
 	require.Eventually(t, func() bool {
-		held = s.Holds()
+		held = s.TableLocks()
 		return len(held) == 1 && held[0].PID != ended
 	}, cdctest.Patience, 20*time.Millisecond)
 	require.NoError(t, stopper.Rollback(t.Context()))
 	require.NoError(t, <-taken)
 	require.NoError(t, b.Err())
-	require.Empty(t, s.Holds())
+	require.Empty(t, s.TableLocks())
 }

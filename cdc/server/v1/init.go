@@ -283,7 +283,7 @@ type Held struct {
 	Slot  string
 	Since time.Time
 	PID   uint32
-	Locks []cdc.Hold
+	Locks []cdc.TableLock
 }
 
 // Held returns the snapshot of the session, nil where there is none.
@@ -299,7 +299,7 @@ func (h *Handler) Held() *Held {
 	if s.gone {
 		return nil
 	}
-	return &Held{Slot: s.slot, Since: s.since, PID: s.snapshot.PID(), Locks: s.snapshot.Holds()}
+	return &Held{Slot: s.slot, Since: s.since, PID: s.snapshot.PID(), Locks: s.snapshot.TableLocks()}
 }
 
 // reason says why the snapshot is gone.
