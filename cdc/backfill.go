@@ -64,10 +64,10 @@ type Backfill struct {
 	ended     bool
 	paused    bool
 	progress  progress
-	chunk     *chunk  // read, and not delivered yet
-	window    *window // since the low watermark
-	closed    uint64  // the last chunk whose high watermark was passed
-	tableLock *TableLock   // held by the chunk that is being read
+	chunk     *chunk     // read, and not delivered yet
+	window    *window    // since the low watermark
+	closed    uint64     // the last chunk whose high watermark was passed
+	tableLock *TableLock // held by the chunk that is being read
 }
 
 // Backfill starts to read a table beside the stream. It needs no right but to read the table, because it writes its

@@ -182,8 +182,8 @@ type UndecodableError struct {
 	XID uint32
 	// Whole reports whether the whole transaction is left out, because Postgres itself could not decode the row and
 	// sends nothing of the transaction after it.
-	Whole bool
-	Err   error
+	WholeTransaction bool
+	Err              error
 }
 
 func (e *UndecodableError) Error() string {

@@ -23,7 +23,7 @@ type FanoutConfig struct {
 	BufferLimit int64
 	// Patience is how long a full buffer keeps a consumer that waits from going on, for the sake of one that is behind or away. After
 	// that, the one behind is cut: it has to begin anew, and the others go on. Default: 10 seconds. Negative: none.
-	Patience time.Duration
+	SlowConsumerTimeout time.Duration
 }
 
 // The fields of [FanoutConfig] that can be wrong.
@@ -33,8 +33,8 @@ const (
 )
 
 const (
-	defaultPatience = 10 * time.Second
-	maxConsumers    = 100
+	defaultSlowConsumerTimeout = 10 * time.Second
+	maxConsumers               = 100
 	// partSize is how much of a large transaction is handed on at a time.
 	maxPartSize = 256 << 10
 )
@@ -44,7 +44,7 @@ func (c FanoutConfig) WithDefaults() FanoutConfig {
 	c.Config = c.Config.WithDefaults()
 	c.OnlyAcknowledged = true
 	setDefault(&c.BufferLimit, 64<<20)
-	setDefault(&c.Patience, defaultPatience)
+	setDefault(&c.SlowConsumerTimeout, defaultSlowConsumerTimeout)
 	return c
 }
 
@@ -73,7 +73,7 @@ func (c *FanoutConfig) validate() error {
 // be away for as long as what it misses fits into the buffer; the slot is confirmed up to the one that is furthest behind. After a restart of
 // the process, all that was not confirmed comes from the slot again, and each consumer goes on at the position that it has kept.
 //
-// A consumer that is so far behind that the buffer is full, while another one waits, is cut after Patience: it gets [ErrResyncNeeded], and the
+// A consumer that is so far behind that the buffer is full, while another one waits, is cut after SlowConsumerTimeout: it gets [ErrResyncNeeded], and the
 // slot does not wait for it any more. It begins anew with [Fanout.Join], and with [Fanout.Backfill] for what is in the tables. While all
 // are behind, or away, nobody is cut: the stream waits, and Postgres keeps the rest, as it does for an ordinary slot.
 //
@@ -218,7 +218,7 @@ func (f *Fanout) addPart(ctx context.Context, p *part) error {
 			return err
 		}
 	}
-	if f.size+p.size <= f.config.BufferLimit/2 || time.Since(f.lastFull) > f.config.Patience {
+	if f.size+p.size <= f.config.BufferLimit/2 || time.Since(f.lastFull) > f.config.SlowConsumerTimeout {
 		f.pressedSince = time.Time{}
 	}
 	f.parts = append(f.parts, p)
@@ -258,7 +258,7 @@ func (f *Fanout) remainingTimeout() time.Duration {
 	if f.pressedSince.IsZero() || !f.hasWaitingConsumer() {
 		return -1
 	}
-	return max(0, f.config.Patience-time.Since(f.pressedSince))
+	return max(0, f.config.SlowConsumerTimeout-time.Since(f.pressedSince))
 }
 
 // dropFirstPart forgets the first part for the sake of one who waits, and cuts those who have not read it, or are away and may come back for it.
@@ -270,7 +270,7 @@ func (f *Fanout) dropFirstPart() bool {
 	if f.pressedSince.IsZero() {
 		f.pressedSince = time.Now()
 	}
-	if time.Since(f.pressedSince) < f.config.Patience && f.isFirstPartUnread() {
+	if time.Since(f.pressedSince) < f.config.SlowConsumerTimeout && f.isFirstPartUnread() {
 		return false
 	}
 	for _, c := range f.consumers {

@@ -42,7 +42,7 @@ func (d *database) openFanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
 }
 
 // smallBuffer has a consumer cut as soon as another one waits.
-func smallBuffer(c *cdc.FanoutConfig) { c.BufferLimit, c.Patience = 64<<10, -1 }
+func smallBuffer(c *cdc.FanoutConfig) { c.BufferLimit, c.SlowConsumerTimeout = 64<<10, -1 }
 
 func attachConsumer(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *cdc.Consumer {
 	tb.Helper()
@@ -312,7 +312,7 @@ func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	f := d.openFanout(func(c *cdc.FanoutConfig) { c.BufferLimit, c.Patience = 1<<20, time.Hour })
+	f := d.openFanout(func(c *cdc.FanoutConfig) { c.BufferLimit, c.SlowConsumerTimeout = 1<<20, time.Hour })
 	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	d.exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i`, `insert into t values (0, 'after')`)
 	read := make(chan error, 1)

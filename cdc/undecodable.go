@@ -84,7 +84,7 @@ func (s *Stream) skipUndecodable(row *UndecodableError) bool {
 	}
 	s.counters.undecodable.Add(1)
 	s.config.Logger.Warn("cdc: a row that cannot be decoded is left out", "slot", s.config.Slot, "table", row.Table, "column", row.Column,
-		"position", row.LSN.String(), "transaction", row.XID, "whole_transaction", row.Whole, "reason", row.Err)
+		"position", row.LSN.String(), "transaction", row.XID, "whole_transaction", row.WholeTransaction, "reason", row.Err)
 	return true
 }
 
@@ -113,7 +113,7 @@ func (r *streamReader) undecodableChange(err *pgconn.PgError) *undecodedTransact
 	if parseErr != nil {
 		return nil
 	}
-	t := &undecodedTransaction{row: &UndecodableError{LSN: lsn, Whole: true, Err: err}}
+	t := &undecodedTransaction{row: &UndecodableError{LSN: lsn, WholeTransaction: true, Err: err}}
 	if open := r.assembler.open; open != nil {
 		t.row.XID, t.commit = open.XID, open.CommitLSN
 	}

@@ -80,7 +80,7 @@ func TestARowThatIsNoTextIsLeftOutWhereThatIsDecided(t *testing.T) {
 	require.Equal(t, "public.t", row.Table)
 	require.Equal(t, "v", row.Column)
 	require.NotZero(t, row.LSN)
-	require.False(t, row.Whole)
+	require.False(t, row.WholeTransaction)
 	require.ErrorContains(t, err, "SQL_ASCII")
 	_, err = nextTexts(t, s)
 	require.ErrorAs(t, err, &row, "it stays")
@@ -194,7 +194,7 @@ func TestATransactionThatTheServerCannotDecodeIsLeftOutWhereThatIsDecided(t *tes
 			_, err = nextTexts(t, s)
 			row := new(cdc.UndecodableError)
 			require.ErrorAs(t, err, &row)
-			require.True(t, row.Whole)
+			require.True(t, row.WholeTransaction)
 			require.NotZero(t, row.LSN)
 			require.NotZero(t, row.XID)
 			var server *pgconn.PgError
