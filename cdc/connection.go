@@ -36,7 +36,7 @@ type connection struct {
 // early, whatever a role, a database or the environment sets. before, unless it is nil, is given a copy of the configuration first, as
 // [Config].BeforeConnect is. The address of a pooler is refused with an [*InvalidError]. The connection is the caller's, who closes it.
 func Connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.Conn, error) {
-	own, err := settings.Connecting(ctx, config, before)
+	own, err := settings.PrepareConfig(ctx, config, before)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: %w", err)
 	}
@@ -57,7 +57,7 @@ func connectError(config *pgx.ConnConfig, err error) error {
 
 // openConnection opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
 func openConnection(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
-	own, err := settings.Connecting(ctx, config, before)
+	own, err := settings.PrepareConfig(ctx, config, before)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: %w", err)
 	}

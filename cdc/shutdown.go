@@ -50,7 +50,7 @@ func (w *shutdownWatch) checkShutdown(s *Stream) error {
 func (s *Stream) probeConnection() error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.config.Timeout)
 	defer cancel()
-	config, err := settings.Connecting(ctx, s.config.Conn, s.config.BeforeConnect) // which may decide which server that is
+	config, err := settings.PrepareConfig(ctx, s.config.Conn, s.config.BeforeConnect) // which may decide which server that is
 	if err != nil {
 		return err
 	}

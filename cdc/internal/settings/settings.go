@@ -48,9 +48,9 @@ var timeoutSettings = map[string]string{"lock_timeout": "0", "statement_timeout"
 const sessionTimeouts = `SELECT pg_catalog.current_setting('row_security'); SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
 	WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
 
-// Own returns a copy of a configuration whose connections have the settings of this package. Call it once: each call has a
+// WithSettings returns a copy of a configuration whose connections have the settings of this package. Call it once: each call has a
 // connection that is made ask the server once more.
-func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
+func WithSettings(config *pgx.ConnConfig) *pgx.ConnConfig {
 	own := config.Copy()
 	own.RuntimeParams = withParameters(own.RuntimeParams)
 	before := own.AfterConnect
@@ -80,22 +80,22 @@ func withParameters(own map[string]string) map[string]string {
 	return params
 }
 
-// Connecting gives a configuration to a user's function, which may be nil, and makes it one of this package after that: what the function changes, such as
+// PrepareConfig gives a configuration to a user's function, which may be nil, and makes it one of this package after that: what the function changes, such as
 // the host or the password, holds, and these settings do too.
-func Connecting(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.ConnConfig, error) {
+func PrepareConfig(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.ConnConfig, error) {
 	if before != nil {
 		config = config.Copy()
 		if err := before(ctx, config); err != nil {
 			return nil, fmt.Errorf("BeforeConnect: %w", err)
 		}
 	}
-	return Own(config), nil
+	return WithSettings(config), nil
 }
 
-// Pool has the connections of a pool be as those of Connecting. A pool calls BeforeConnect with a configuration that is Own's already, so that the
+// PreparePool has the connections of a pool be as those of Connecting. A pool calls BeforeConnect with a configuration that is Own's already, so that the
 // parameters are set once more behind it.
-func Pool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) {
-	pool.ConnConfig = Own(config)
+func PreparePool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) {
+	pool.ConnConfig = WithSettings(config)
 	if before == nil {
 		return
 	}

@@ -22,11 +22,11 @@ func TestSettingsHoldWhateverIsDoneBeforeConnecting(t *testing.T) {
 		config.RuntimeParams = map[string]string{"row_security": "on", "application_name": "mine", "lock_timeout": "5s"}
 		return nil
 	}
-	own, err := settings.Connecting(t.Context(), config, before)
+	own, err := settings.PrepareConfig(t.Context(), config, before)
 	require.NoError(t, err)
 	pooled, err := pgxpool.ParseConfig("")
 	require.NoError(t, err)
-	settings.Pool(pooled, config, before)
+	settings.PreparePool(pooled, config, before)
 	connecting := pooled.ConnConfig.Copy()
 	require.NoError(t, pooled.BeforeConnect(t.Context(), connecting))
 	for _, c := range []*pgx.ConnConfig{own, connecting} {
@@ -43,9 +43,9 @@ func TestSettingsHoldWhateverIsDoneBeforeConnecting(t *testing.T) {
 
 	none := errors.New("no token")
 	refuses := func(context.Context, *pgx.ConnConfig) error { return none }
-	_, err = settings.Connecting(t.Context(), config, refuses)
+	_, err = settings.PrepareConfig(t.Context(), config, refuses)
 	require.ErrorIs(t, err, none)
-	settings.Pool(pooled, config, refuses)
+	settings.PreparePool(pooled, config, refuses)
 	require.ErrorIs(t, pooled.BeforeConnect(t.Context(), connecting), none)
-	settings.Pool(pooled, config, nil)
+	settings.PreparePool(pooled, config, nil)
 }

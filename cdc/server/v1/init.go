@@ -135,7 +135,7 @@ func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 // initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
 // found again whatever happens in between.
 func (h *Handler) initialize(ctx context.Context) (string, error) {
-	config, err := settings.Connecting(ctx, h.config.Conn, h.config.BeforeConnect)
+	config, err := settings.PrepareConfig(ctx, h.config.Conn, h.config.BeforeConnect)
 	if err != nil {
 		return "", fmt.Errorf("connecting: %w", err)
 	}
