@@ -2,30 +2,31 @@ package cdc
 
 import "fmt"
 
-// assembler makes transactions of the messages of one connection, within limits of memory and of temporary files.
+// assembler builds transactions from the messages of one connection, within limits of memory and of temporary files.
 type assembler struct {
 	memoryLimit, spillLimit int64
 	folder                  string
 	decoder                 *decoder
-	// after is the end of the last transaction that came by an earlier connection: until there, all are passed over.
+	// resumeAfter is the end of the last transaction received by an earlier connection. Transactions up to it are
+	// dropped.
 	resumeAfter LSN
 
 	open         *Transaction            // between begin and commit
-	streamed     map[uint32]*Transaction // those that come in pieces
-	streaming    *Transaction            // the one that a piece is of
-	descriptions buffer                  // descriptions of tables in transactions that were passed over
+	streamed     map[uint32]*Transaction // incomplete transactions of protocol 2, by XID
+	streaming    *Transaction            // between stream start and stream stop
+	descriptions buffer                  // of tables, from dropped transactions
 	addSpilled   func(bytes int64) (total int64)
 	emit         func(*Transaction) error
-	onEmpty      func(end LSN) // a transaction without changes
-	// marked tells whether a mark is one of this stream's backfills, and not of another process.
+	onEmpty      func(end LSN) // called for a transaction without changes
+	// isOwnWatermark reports whether a watermark belongs to a backfill of this stream, and not of another process.
 	isOwnWatermark func(watermark) bool
 	onHeartbeat    func(heartbeat)
 }
 
-// isInTransaction tells whether the messages that follow belong to a transaction that is not complete.
+// isInTransaction reports whether the next messages belong to an incomplete transaction.
 func (a *assembler) isInTransaction() bool { return a.open != nil || a.streaming != nil }
 
-// addMessage takes one. data is valid during the call only.
+// addMessage handles a message. data is valid during the call only.
 func (a *assembler) addMessage(at LSN, data []byte) error {
 	w := &messageReader{rest: data}
 	switch kind := w.readByte(); kind {
@@ -73,7 +74,7 @@ func (a *assembler) addMessage(at LSN, data []byte) error {
 	return w.err
 }
 
-// takeOwnMessage takes a message that this package has written, and which is not delivered.
+// takeOwnMessage handles a message that this package has written, which is not delivered.
 func (a *assembler) takeOwnMessage(t *Transaction, prefix, content string) {
 	switch prefix {
 	case prefixWatermark:
@@ -94,7 +95,7 @@ func (a *assembler) currentTransaction() *Transaction {
 	return a.open
 }
 
-// addRow keeps what belongs to the transaction.
+// addRow adds a message to the current transaction.
 func (a *assembler) addRow(at LSN, data []byte, change bool) error {
 	t := a.currentTransaction()
 	if t == nil {
@@ -112,7 +113,7 @@ func (a *assembler) addRow(at LSN, data []byte, change bool) error {
 
 func (a *assembler) addEntry(t *Transaction, e entry) error {
 	before := t.buffer.size
-	if int64(len(e.data)) > a.memoryLimit && t.buffer.file == nil && a.spillLimit >= 0 { // it need not be copied only to go to a file
+	if int64(len(e.data)) > a.memoryLimit && t.buffer.file == nil && a.spillLimit >= 0 { // write a large message to a file without copying it first
 		t.Spilled, before = true, 0
 		if err := t.buffer.spillToFile(a.folder); err != nil {
 			return err
@@ -143,6 +144,7 @@ func (a *assembler) addEntry(t *Transaction, e entry) error {
 	return a.reserveSpill(largest, largest.buffer.size)
 }
 
+// reserveSpill counts bytes of temporary files against the limit.
 func (a *assembler) reserveSpill(t *Transaction, bytes int64) error {
 	if a.addSpilled(bytes) > a.spillLimit {
 		return &TooLargeError{XID: t.XID, Limit: a.spillLimit}
@@ -189,12 +191,12 @@ func (a *assembler) deliverTransaction(t *Transaction) error {
 		defer a.dropTransaction(t)
 		return a.keepDescriptions(t)
 	}
-	// They are read when it is this transaction's turn, not before: those before it may need the older ones.
+	// The decoder reads descriptions together with this transaction, because earlier transactions may need older ones.
 	t.descriptions, a.descriptions = a.descriptions, buffer{}
 	return a.emit(t)
 }
 
-// keepDescriptions takes from a transaction that is passed over what those that follow need.
+// keepDescriptions copies the descriptions of tables from a dropped transaction, because later ones need them.
 func (a *assembler) keepDescriptions(t *Transaction) error {
 	for {
 		e, err := t.buffer.next()
@@ -205,7 +207,7 @@ func (a *assembler) keepDescriptions(t *Transaction) error {
 			continue
 		}
 		data := e.data
-		if t.isStreamed { // without the transaction
+		if t.isStreamed { // remove the XID
 			data = append(append([]byte{}, data[0]), data[5:]...)
 		}
 		if err := a.descriptions.appendEntry(entry{e.at, 0, data}); err != nil {
@@ -236,7 +238,7 @@ func (a *assembler) dropTransaction(t *Transaction) {
 	t.buffer.release()
 }
 
-// discardIncomplete frees all that is not complete.
+// discardIncomplete releases all incomplete transactions.
 func (a *assembler) discardIncomplete() {
 	if a.open != nil {
 		a.dropTransaction(a.open)

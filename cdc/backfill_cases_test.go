@@ -163,15 +163,15 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 		field  cdc.Field
 		config cdc.BackfillConfig
 	}{
-		"primary key":              {cdc.FieldTable, cdc.BackfillConfig{Table: "keyless"}},
-		"no table of this name":    {cdc.FieldTable, cdc.BackfillConfig{Table: "none"}},
-		"1 to 63 bytes":            {cdc.FieldTable, cdc.BackfillConfig{}},
-		"1 to 100000":              {cdc.FieldChunkSize, cdc.BackfillConfig{Table: "t", ChunkSize: 100_001}},
-		"not negative":             {cdc.FieldInterval, cdc.BackfillConfig{Table: "t", Interval: -1}},
-		"what Backfill.Token gave": {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: "{}"}},
-		"a value for each column":  {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["50"]`, `["1","2"]`, 1)}},
-		"of the table":             {cdc.FieldToken, cdc.BackfillConfig{Table: "other", Token: good}},
-		"with the key":             {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["id"]`, `["x"]`, 1)}},
+		"primary key":               {cdc.FieldTable, cdc.BackfillConfig{Table: "keyless"}},
+		"no table of this name":     {cdc.FieldTable, cdc.BackfillConfig{Table: "none"}},
+		"1 to 63 bytes":             {cdc.FieldTable, cdc.BackfillConfig{}},
+		"1 to 100000":               {cdc.FieldChunkSize, cdc.BackfillConfig{Table: "t", ChunkSize: 100_001}},
+		"not negative":              {cdc.FieldInterval, cdc.BackfillConfig{Table: "t", Interval: -1}},
+		"a value of Backfill.Token": {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: "{}"}},
+		"a value for each column":   {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["50"]`, `["1","2"]`, 1)}},
+		"of the table":              {cdc.FieldToken, cdc.BackfillConfig{Table: "other", Token: good}},
+		"with the key":              {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["id"]`, `["x"]`, 1)}},
 	} {
 		_, err := s.Backfill(t.Context(), c.config)
 		var invalid *cdc.InvalidError

@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	// entryHeader is the length, the position and the transaction before each message.
+	// entryHeader is the size of the header of a message: length, position and transaction.
 	entryHeader   = 4 + 8 + 4
 	smallestChunk = 512
 	largestChunk  = 256 << 10
 )
 
-// entry is a message as it came. data is valid until the next is read; one of largestChunk bytes or more has memory of its own, which is
-// not used again.
+// entry is a message as received. data is valid until the next entry is read. If it has largestChunk bytes or more, it
+// has its own memory, which is not reused.
 type entry struct {
 	at   LSN
 	xid  uint32
 	data []byte
 }
 
-// buffer holds the messages of a transaction: in memory first, and all of them in a temporary file from when it is spilled.
-// It is written by one goroutine, and read by one after that.
+// buffer holds the messages of a transaction, in memory until it is spilled, and then all of them in a temporary file.
+// One goroutine writes it, and afterwards one reads it.
 type buffer struct {
 	chunks  [][]byte
-	memory  int64 // bytes that chunks take
+	memory  int64 // bytes allocated for chunks
 	size    int64 // bytes of all entries
 	file    *os.File
 	folder  string // of the file
@@ -64,8 +64,8 @@ func (b *buffer) appendEntry(e entry) error {
 	return nil
 }
 
-// spillToFile moves what is in memory to a file of the folder. The file has no name where the system allows that, so that
-// nothing is left when the process dies.
+// spillToFile moves the entries to a file in the folder. The file is unlinked at once if the system allows it, so that
+// nothing is left if the process dies.
 func (b *buffer) spillToFile(folder string) error {
 	if b.file != nil {
 		return nil
@@ -88,7 +88,7 @@ func (b *buffer) spillToFile(folder string) error {
 	return nil
 }
 
-// flushFile ends the writing.
+// flushFile ends writing.
 func (b *buffer) flushFile() error {
 	if b.writer == nil {
 		return nil
@@ -98,7 +98,7 @@ func (b *buffer) flushFile() error {
 	return b.spillError(err)
 }
 
-// next reads an entry. It returns io.EOF after the last.
+// next reads an entry. It returns io.EOF after the last one.
 func (b *buffer) next() (e entry, err error) {
 	if b.file != nil {
 		return b.nextSpilled()
@@ -152,11 +152,11 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 	return entry{at: LSN(binary.BigEndian.Uint64(header[4:])), xid: binary.BigEndian.Uint32(header[12:]), data: data[:n]}, nil
 }
 
-// release frees the memory and the file.
+// release frees the memory and removes the file.
 func (b *buffer) release() {
 	if b.file != nil {
 		_ = b.file.Close()
-		_ = os.Remove(b.file.Name()) // where an open file cannot be removed
+		_ = os.Remove(b.file.Name()) // for systems on which an open file cannot be removed
 	}
 	b.chunks, b.memory, b.reader, b.scratch = nil, 0, nil, nil
 }

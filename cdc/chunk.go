@@ -13,19 +13,19 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// chunk is rows of a table that were read between a low and a high mark.
+// chunk holds the rows of a table that were read between a low and a high watermark.
 type chunk struct {
 	number   uint64
 	relation *Relation
 	rows     [][]Value
 	keys     [][]string
 	has      map[string]bool     // keys of rows
-	reread   map[string][]string // keys that were to be read again, and now were
-	lastKey  []string            // the key of the last row in order, nil where there was none
-	isLast   bool                // there are no rows behind it
+	reread   map[string][]string // keys of rows that were read again
+	lastKey  []string            // the key of the last row in key order, nil without rows
+	isLast   bool                // no rows follow
 }
 
-// fitsRelation tells whether a row that the stream has described so has all columns of the chunk.
+// fitsRelation reports whether a row of a relation, as described in the stream, has all columns of the chunk.
 func (c *chunk) fitsRelation(relation *Relation) bool {
 	if relation == nil {
 		return false
@@ -36,7 +36,7 @@ func (c *chunk) fitsRelation(relation *Relation) bool {
 	})
 }
 
-// run reads chunk after chunk until all are delivered.
+// run reads chunks until all are delivered.
 func (b *Backfill) run(ctx context.Context, conn *connection) {
 	drop := func() {
 		if conn != nil {
@@ -66,23 +66,23 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 		}
 		switch {
 		case ctx.Err() != nil:
-			b.finish(ErrClosed) // if it was not finished
+			b.finish(ErrClosed) // no effect if it has finished
 			return
 		case err == nil:
 			continue
 		case !isTransient(err):
-			config.Logger.Error("cdc: a backfill ends", "table", b.from, "error", err)
+			config.Logger.Error("cdc: a backfill has failed", "table", b.from, "error", err)
 			b.finish(err)
 			return
 		}
 		drop()
 		delay := retry.Delay()
 		config.Logger.Warn("cdc: a chunk of a backfill could not be read", "table", b.from, "error", err, "retry", delay)
-		_ = backoff.Pause(ctx, delay) // the context is looked at above
+		_ = backoff.Pause(ctx, delay) // the switch above checks the context
 	}
 }
 
-// waitUntil waits until something is true, which is asked with the mutex held.
+// waitUntil waits until a condition is true, which is called with b.mu held.
 func (b *Backfill) waitUntil(ctx context.Context, is func() bool) error {
 	for {
 		b.mu.Lock()
@@ -99,19 +99,20 @@ func (b *Backfill) waitUntil(ctx context.Context, is func() bool) error {
 	}
 }
 
-// readChunk reads a chunk between two marks. It is right for these reasons. Let l be the commit of the low mark in the log, S
-// the snapshot that the chunk is read with, and h the commit of the high mark.
+// readChunk reads a chunk between two watermarks. Let l be the position of the low watermark's commit in the log, S the
+// snapshot with which the chunk is read, and h the position of the high watermark's commit.
 //
-// What has committed before l is in S. This does not go without saying: a commit is written into the log before it can be
-// seen, and with synchronous replication long before. But until it can be seen a transaction keeps its locks. So S is
-// taken when all who could write into the table just after l have let go of it. That has them out of the way too who
-// wrote before the table was in the publication, whose changes the stream does not have.
+// Every transaction that committed before l is visible in S. That is not obvious, because a commit is written to the
+// log before it becomes visible, with synchronous replication long before. But a transaction keeps its locks until it
+// is visible. So S is taken after all transactions that could write to the table just after l have released it. That
+// also covers transactions that wrote before the table was in the publication, whose changes the stream does not have.
 //
-// What has committed between l and h may be in S or not, and is in the stream between the marks: deliver drops these rows, or
-// completes them. What commits after h is not in S, as h is written after S was taken, and is in the stream after the rows.
+// A transaction that committed between l and h may or may not be visible in S, and is in the stream between the
+// watermarks: closeWindow drops or completes its rows. A transaction that commits after h is not visible in S, because
+// h is written after S was taken, and is in the stream after the chunk.
 //
-// The table is locked, against nothing but changes of its definition and TRUNCATE, from before S until h has committed. So the
-// columns of the chunk are those that the table has at h, and S sees no table that was rewritten after it.
+// From before S until h has committed, the table is locked against nothing but TRUNCATE and changes of its definition.
+// So the chunk has the columns that the table has at h, and S sees no table that was rewritten after it.
 func (b *Backfill) readChunk(ctx context.Context, conn *connection, number uint64) error {
 	b.mu.Lock()
 	low, exhausted := b.progress.Key, b.progress.Exhausted
@@ -140,7 +141,7 @@ func (b *Backfill) readChunk(ctx context.Context, conn *connection, number uint6
 	bounded, cancel := context.WithTimeoutCause(ctx, b.config.ChunkTimeout, errSlowChunk)
 	defer cancel()
 	err := b.readLockedChunk(bounded, conn, c, m, low)
-	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isTimeout(err) { // whoever was faster, this process or Postgres
+	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isTimeout(err) { // by this process or by Postgres, which enforce the same limit
 		err = fmt.Errorf("%w: %w", errSlowChunk, err)
 	}
 	if err == nil {
@@ -149,24 +150,24 @@ func (b *Backfill) readChunk(ctx context.Context, conn *connection, number uint6
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed >= number { // it has committed although we were not told
+	if b.closed >= number { // it has committed, although the reply was lost
 		return nil
 	}
 	b.chunk = nil
 	return err
 }
 
-// errSlowChunk is one whose transaction has lasted for ChunkTimeout.
+// errSlowChunk reports that a chunk's transaction has exceeded ChunkTimeout.
 var errSlowChunk = errors.New("cdc: the transaction of a chunk lasts longer than ChunkTimeout")
 
-// isTimeout reports whether Postgres has ended the transaction of a chunk for its timeouts.
+// isTimeout reports whether Postgres has ended a chunk's transaction because of a timeout.
 func isTimeout(err error) bool {
 	const cancelled, idle = "57014", "25P03"
 	var server *pgconn.PgError
 	return errors.As(err, &server) && (server.Code == cancelled || server.Code == idle)
 }
 
-// shrinkChunks has the next chunks be smaller. It fails where they cannot be.
+// shrinkChunks halves the size of the next chunks after a timeout. It fails if a chunk has one row already.
 func (b *Backfill) shrinkChunks(err error) error {
 	if !errors.Is(err, errSlowChunk) {
 		return err
@@ -179,7 +180,7 @@ func (b *Backfill) shrinkChunks(err error) error {
 	return err
 }
 
-// readLockedChunk reads the rows, with the table locked, until the high mark is written.
+// readLockedChunk reads the rows and writes the high watermark. The table must be locked.
 func (b *Backfill) readLockedChunk(ctx context.Context, conn *connection, c *chunk, m watermark, low []string) error {
 	t, err := lookupTable(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
 	if err != nil {
@@ -190,7 +191,7 @@ func (b *Backfill) readLockedChunk(ctx context.Context, conn *connection, c *chu
 		return err
 	}
 	if t.relation.OID != b.oid || !slices.Equal(columns, b.columns) {
-		return newInvalidError(FieldTable, t.relation.Name(), "it was made anew, or has another key now: begin another backfill of it")
+		return newInvalidError(FieldTable, t.relation.Name(), "it was recreated, or has another key now: start a new backfill")
 	}
 	c.relation = t.relation
 	if !c.isLast {
@@ -216,7 +217,8 @@ func (b *Backfill) readLockedChunk(ctx context.Context, conn *connection, c *chu
 	return err
 }
 
-// waitForWriters waits until those have ended who hold a lock now with which the table can be written to.
+// waitForWriters waits for the end of all transactions that hold a lock, at the time of the first query, with which
+// they can write to the table.
 func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 	ask := fmt.Sprintf(`
 		SELECT DISTINCT virtualtransaction FROM pg_locks
@@ -245,7 +247,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 	}
 }
 
-// readRange reads the next rows in the order of the key.
+// readRange reads the next rows in key order.
 func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c *chunk, low []string) error {
 	names, _ := t.keyClauses(0)
 	where, args := t.keyRange(presentValues(low), nil)
@@ -257,7 +259,7 @@ func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c 
 		return err
 	}
 	c.isLast = len(rows) < b.chunkSize
-	if len(rows) > 0 { // also where it is left out
+	if len(rows) > 0 { // even if that row is left out
 		high, ok := (&keyReader{columns: b.columns}).readKey(c.relation, rows[len(rows)-1], nil)
 		if !ok {
 			return errNoKey
@@ -273,7 +275,7 @@ func (b *Backfill) rereadRows(ctx context.Context, conn *connection, t *table, c
 	for _, key := range c.reread {
 		keys = append(keys, key)
 	}
-	const most = 500 // of the parameters that a statement can have
+	const most = 500 // because a statement has at most 65535 parameters
 	for some := range slices.Chunk(keys, most) {
 		names, _ := t.keyClauses(0)
 		var list, args []string
@@ -297,7 +299,7 @@ func (b *Backfill) rereadRows(ctx context.Context, conn *connection, t *table, c
 	return nil
 }
 
-// errNoKey cannot be: the columns of a key are not null.
+// errNoKey cannot happen, because key columns are not null.
 var errNoKey = errors.New("cdc: a row has no key")
 
 func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value) error {

@@ -21,20 +21,22 @@ import (
 	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
-// connection is one to a walsender. It belongs to one goroutine.
+// connection is a connection to a server process, often a walsender. It belongs to one goroutine.
 type connection struct {
 	*pgconn.PgConn
 	version      int
-	gatherer     gatherer        // of one to a walsender
-	intactTables map[string]bool // tables that were seen to be whole
-	isInSnapshot bool            // it is in a transaction with a snapshot
-	// raw is set for a database without an encoding: texts come as they are stored, and have to be looked at.
+	gatherer     gatherer        // set for a walsender
+	intactTables map[string]bool // tables that checkNotRewritten has checked
+	isInSnapshot bool            // in a transaction with a snapshot
+	// isRaw is set for a database without an encoding: texts arrive as they are stored, and this package has to
+	// validate them.
 	isRaw bool
 }
 
-// Connect makes a connection for statements beside streams and snapshots, with the settings that these have: values are printed the same, and nothing ends
-// early, whatever a role, a database or the environment sets. before, unless it is nil, is given a copy of the configuration first, as
-// [Config].BeforeConnect is. The address of a pooler is refused with an [*InvalidError]. The connection is the caller's, who closes it.
+// Connect opens a connection for statements next to streams and snapshots, with the same settings: values are printed
+// alike, and no timeout of a role, a database or the environment applies. before, unless it is nil, is called first
+// with a copy of the configuration, like [Config].BeforeConnect. The address of a pooler is refused with an
+// [*InvalidError]. The caller closes the connection.
 func Connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.Conn, error) {
 	own, err := settings.PrepareConfig(ctx, config, before)
 	if err != nil {
@@ -47,7 +49,7 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 	return conn, nil
 }
 
-// connectError is an error of connecting, which says so if the address is that of a pooler.
+// connectError returns an error of connecting, an [*InvalidError] if the address is that of a pooler.
 func connectError(config *pgx.ConnConfig, err error) error {
 	if settings.IsPooler(err) {
 		return newInvalidError(FieldConn, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), settings.PoolerRule)
@@ -55,7 +57,8 @@ func connectError(config *pgx.ConnConfig, err error) error {
 	return fmt.Errorf("cdc: connecting: %w", err)
 }
 
-// openConnection opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
+// openConnection opens a connection with this package's settings, to a walsender if replication is set. before, unless
+// it is nil, is called first with the configuration.
 func openConnection(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
 	own, err := settings.PrepareConfig(ctx, config, before)
 	if err != nil {
@@ -98,15 +101,16 @@ func openConnection(ctx context.Context, config *pgx.ConnConfig, before func(con
 	return result, nil
 }
 
-// disableTranscoding has a database without an encoding give texts as they are stored. The server would only look whether they are UTF-8, and end all that it
-// sends where one is not. Here that is one row, whose table is known.
+// disableTranscoding makes a database without an encoding send texts as they are stored. Otherwise the server would
+// validate them as UTF-8, and an invalid text would end everything that it sends. Here it concerns one row of a known
+// table.
 func (c *connection) disableTranscoding(ctx context.Context) error {
 	const none = "SQL_ASCII"
 	if c.ParameterStatus("server_encoding") != none {
 		return nil
 	}
 	if _, err := c.Exec(ctx, `SET client_encoding = `+quoteLiteral(none)).ReadAll(); err != nil {
-		return fmt.Errorf("cdc: taking texts as they are stored: %w", err)
+		return fmt.Errorf("cdc: asking for texts as they are stored: %w", err)
 	}
 	c.isRaw = true
 	return nil
@@ -119,7 +123,7 @@ func (c *connection) close() {
 	<-c.CleanupDone()
 }
 
-// queryValue asks for one value, "" where there is no row or it is null.
+// queryValue returns the value that a query selects, "" for no row or NULL.
 func (c *connection) queryValue(ctx context.Context, sql string) (string, error) {
 	results, err := c.Exec(ctx, sql).ReadAll()
 	if err != nil {
@@ -131,7 +135,7 @@ func (c *connection) queryValue(ctx context.Context, sql string) (string, error)
 	return string(results[0].Rows[0][0]), nil
 }
 
-// requireLogical tells of a server that cannot decode.
+// requireLogical returns an error if the server's wal_level does not allow logical decoding.
 func (c *connection) requireLogical(ctx context.Context) error {
 	level, err := c.queryValue(ctx, `SELECT current_setting('wal_level')`)
 	if err == nil && level != "logical" {
@@ -140,7 +144,7 @@ func (c *connection) requireLogical(ctx context.Context) error {
 	return err
 }
 
-// startReplication starts to stream, behind what was confirmed and behind is not before, and returns where.
+// startReplication starts to stream after the confirmed position, but not before behind, and returns the position.
 func (c *connection) startReplication(ctx context.Context, config *Config, confirmed LSN, protocol int, behind LSN) (LSN, error) {
 	if err := c.requireLogical(ctx); err != nil {
 		return 0, err
@@ -175,7 +179,7 @@ func (c *connection) startReplication(ctx context.Context, config *Config, confi
 	if errors.As(err, &server) && server.Code == "55006" {
 		return 0, fmt.Errorf("%w: %q: %w", ErrSlotBusy, config.Slot, err)
 	}
-	if errors.As(err, &server) && server.Code == "42704" { // it was dropped a moment ago
+	if errors.As(err, &server) && server.Code == "42704" { // dropped a moment ago
 		return 0, &ResyncError{Slot: config.Slot, Reason: SlotMissing, Detail: server.Message}
 	}
 	if err != nil {
@@ -184,7 +188,7 @@ func (c *connection) startReplication(ctx context.Context, config *Config, confi
 	return at, nil
 }
 
-// createTemporary makes a slot that lives as long as the connection.
+// createTemporary creates a slot that lives as long as the connection.
 func (c *connection) createTemporary(ctx context.Context, name string, _ LSN) (LSN, error) {
 	made, err := pglogrepl.ParseCreateReplicationSlot(c.Exec(ctx, "CREATE_REPLICATION_SLOT "+quoteIdentifier(name)+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
 	if err != nil {
@@ -193,7 +197,8 @@ func (c *connection) createTemporary(ctx context.Context, name string, _ LSN) (L
 	return ParseLSN(made.ConsistentPoint)
 }
 
-// checkSlot finds a slot that cannot give all changes since a position, which is zero for where the slot is.
+// checkSlot checks that a slot can deliver all changes since a position, and returns the position to start from. Zero
+// means the slot's own position.
 func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) (LSN, error) {
 	text, err := c.queryValue(ctx, `SELECT to_jsonb(s) FROM pg_replication_slots s WHERE slot_name = `+quoteLiteral(name))
 	if err != nil {
@@ -208,12 +213,12 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 		Status              string `json:"wal_status"`
 		Invalidation        string `json:"invalidation_reason"`
 		Conflicting, Active bool
-		Synced              bool // it is a copy of the primary's
+		Synced              bool // a copy of the primary's slot
 	}
 	if err := json.Unmarshal([]byte(text), &slot); err != nil {
 		return 0, fmt.Errorf("%w: slot %s: %w", ErrProtocol, text, err)
 	}
-	if slot.Synced { // and stays so after the server was promoted
+	if slot.Synced { // also after the server was promoted
 		if standby, err := c.queryValue(ctx, `SELECT pg_is_in_recovery()`); err != nil {
 			return 0, err
 		} else if standby == "t" {
@@ -240,20 +245,22 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 	return confirmed, nil
 }
 
-// status is a report of the stream's position to the server.
+// status is a standby status update, which reports the stream's position to the server.
 type status struct {
-	// written is how far the server's log was received.
+	// written is the position up to which the server's log was received.
 	written LSN
-	// fresh is a position up to which everything was acknowledged, zero where the server was told of it before. A server that shuts down
-	// waits until its walsenders have been told that all they have sent is flushed; of one that was told no flush it takes what was
-	// written instead. So a position is told once: a client that does not acknowledge must not keep Postgres from stopping. A flush of zero
-	// moves no slot (ProcessStandbyReplyMessage and WalSndDone of walsender.c). pglogrepl's SendStandbyStatusUpdate replaces the zero.
+	// fresh is a newly acknowledged position, zero if the server was told before. It is sent as flushed, and only once,
+	// because a client that does not acknowledge must not keep Postgres from stopping: a server that shuts down waits
+	// until its walsenders' clients have reported everything sent as flushed, but for a client that reports no flush it
+	// uses the written position instead. A flush of zero moves no slot (ProcessStandbyReplyMessage and WalSndDone of
+	// walsender.c). pglogrepl's SendStandbyStatusUpdate cannot be used, because it replaces the zero.
 	fresh LSN
-	// confirmed is the same position each time. It is told as applied, which only the server's measurement of the lag goes by.
+	// confirmed is the acknowledged position, sent each time. It is sent as applied, which affects only the server's
+	// measurement of the lag.
 	confirmed LSN
 }
 
-// sendStatus sends a status. ask makes the server answer.
+// sendStatus sends a standby status update. ask requests a reply.
 func (c *connection) sendStatus(s status, ask bool) error {
 	data := make([]byte, 0, 34)
 	data = append(data, pglogrepl.StandbyStatusUpdateByteID)

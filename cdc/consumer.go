@@ -9,38 +9,39 @@ import (
 	"sync"
 )
 
-// ErrConsumerBusy is a consumer of a [Fanout] that somebody else reads as at the moment.
+// ErrConsumerBusy reports that another reader is attached to a consumer of a [Fanout].
 var ErrConsumerBusy = errors.New("cdc: the consumer is attached already")
 
-// ErrConsumerRemoved is a consumer that [Fanout.Remove] has removed while it read.
+// ErrConsumerRemoved reports a consumer that [Fanout.Remove] has removed while it was being read.
 var ErrConsumerRemoved = errors.New("cdc: the consumer was removed")
 
-// ConsumerCut is a consumer that a [Fanout] does not keep the changes for any more.
+// ConsumerCut is a consumer for which a [Fanout] no longer keeps changes.
 const ConsumerCut ResyncReason = "cut"
 
-// consumer is where one of a [Fanout] stands. The fan-out's mu guards it.
+// consumerState is the state of one consumer of a [Fanout]. Fanout.mu guards it.
 type consumerState struct {
 	name   string
-	reader *Consumer // nil while nobody reads
+	reader *Consumer // nil while detached
 	isLost bool
-	// next is the part to be read, and kept the first one that is kept for it: the one after what it has acknowledged.
+	// nextPart is the next part to read, and firstKept the first one kept for the consumer: the one after its last
+	// acknowledged transaction.
 	nextPart, firstKept int
 	acknowledged        LSN
-	resumeAfter         LSN // what it has, and has not come yet; zero otherwise
+	resumeAfter         LSN // it has processed transactions up to here, which may come again; zero otherwise
 	isWaiting           bool
 	isRemoved           bool
-	hasGap              bool       // that which follows acknowledged is kept: another one had to go on
-	delivered           []delivery // and not acknowledged
+	hasGap              bool       // parts after acknowledged were dropped, so that another consumer could continue
+	delivered           []delivery // delivered and not acknowledged
 }
 
-// delivery is a transaction that was handed out.
+// delivery is a transaction that Next has returned.
 type delivery struct {
 	end  LSN
-	part int // the first one of it
+	part int // its first part
 }
 
-// Consumer reads the transactions of a [Fanout] at a position of its own. Next is for one goroutine at a time; Ack and Close can be called by
-// any at any time.
+// Consumer reads the transactions of a [Fanout] at its own position. Next is for one goroutine at a time; Ack and Close
+// may be called by any goroutine at any time.
 type Consumer struct {
 	fanout *Fanout
 	state  *consumerState
@@ -48,14 +49,15 @@ type Consumer struct {
 	closed chan struct{}
 }
 
-// Attach begins to read as one of the consumers. After is the end of the last transaction that it has processed; 0: the last that it has
-// acknowledged. It must be closed.
+// Attach starts to read as one of the consumers. after is the end of the last transaction that the consumer has
+// processed; 0 means the last one that it has acknowledged. The result must be closed.
 //
-// That a consumer was cut is not known after a restart. One that gives After finds out, with [ErrResyncNeeded]. One that gives 0 goes on where the
-// slot is, and misses what is between.
+// A Fanout does not remember after a restart that a consumer was cut. If the consumer gives after, Attach finds the gap
+// and fails with [ErrResyncNeeded]. If it gives 0, it continues at the slot's position and misses the changes in
+// between.
 //
-// It fails with an [*InvalidError] for an unknown name, with [ErrConsumerBusy], with [ErrClosed], with what has ended the stream, and with
-// [ErrResyncNeeded] where what follows is not kept any more.
+// Attach fails with an [*InvalidError] for an unknown name, with [ErrConsumerBusy], with [ErrClosed], with the error
+// that has ended the stream, and with [ErrResyncNeeded] if the changes after the position are no longer kept.
 func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
 	return f.attachConsumer(name, func(c *consumerState) error {
 		switch {
@@ -64,7 +66,7 @@ func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
 		case after != 0 && after < c.acknowledged:
 			return &ResyncError{
 				Slot: f.config.Slot, Reason: ConsumerCut,
-				Detail: fmt.Sprintf("consumer %q has acknowledged %s, which is behind %s, and what is between them does not come again", c.name, c.acknowledged, after),
+				Detail: fmt.Sprintf("consumer %q has acknowledged %s, which is after %s, and the changes in between are not delivered again", c.name, c.acknowledged, after),
 			}
 		}
 		c.nextPart, c.resumeAfter = c.firstKept, 0
@@ -75,8 +77,9 @@ func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
 	})
 }
 
-// Join begins to read as one of the consumers with the transactions that come from now on, and leaves out what it has missed: for one that starts over.
-// [Fanout.Backfill] then has it read what is in a table. It fails as [Fanout.Attach] does, but never with [ErrResyncNeeded].
+// Join starts to read as one of the consumers, from the next transaction on, and skips everything that the consumer has
+// missed. It is for a consumer that starts over; [Fanout.Backfill] then gives it the rows of a table. It fails as
+// [Fanout.Attach] does, but never with [ErrResyncNeeded].
 func (f *Fanout) Join(name string) (*Consumer, error) {
 	return f.attachConsumer(name, func(c *consumerState) error {
 		c.isLost, c.resumeAfter, c.acknowledged = false, 0, f.lastEnd
@@ -110,11 +113,12 @@ func (f *Fanout) attachConsumer(name string, place func(*consumerState) error) (
 func (f *Fanout) cutError(c *consumerState) error {
 	return &ResyncError{
 		Slot: f.config.Slot, Reason: ConsumerCut,
-		Detail: fmt.Sprintf("consumer %q was too far behind, and what follows %s is not kept for it: Join, and read the tables again", c.name, c.acknowledged),
+		Detail: fmt.Sprintf("consumer %q was too far behind, and changes after %s are no longer kept for it: Join, and read the tables again", c.name, c.acknowledged),
 	}
 }
 
-// Close lets go of the consumer; another one can attach. What it has not acknowledged comes again then. It can be called more than once.
+// Close detaches the consumer, so that another reader can attach. It then gets unacknowledged transactions again. Close
+// may be called more than once.
 func (r *Consumer) Close() {
 	r.once.Do(func() {
 		close(r.closed)
@@ -130,12 +134,14 @@ func (r *Consumer) Close() {
 	})
 }
 
-// Next waits for the next transaction. Its changes are shared with the other consumers, and must not be modified. It fails with the context's
-// error, with [ErrClosed], with [ErrResyncNeeded] for a consumer that was too far behind, or with what has ended the stream, after all
-// that came before. What is left unread of the transaction before is passed over.
+// Next waits for the next transaction. Its changes are shared with other consumers and must not be modified. Changes of
+// the previous transaction that were not read are skipped. It fails with the context's error, with [ErrClosed], with
+// [ErrResyncNeeded] for a consumer that was cut, or, after all transactions before, with the error that has ended the
+// stream.
 //
-// Transactions without changes come now and then, to be acknowledged and kept like others: where nothing else happens, and where another consumer's
-// backfill has read something. The changes of a large transaction may have to be waited for: Close ends that, and the context does not.
+// Now and then a transaction has no changes, for example on a quiet database or after a chunk of another consumer's
+// backfill. Acknowledge and store its position like any other. Reading the changes of a large transaction may wait for
+// the server. Close ends that wait, but the context does not.
 func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 	f, c := r.fanout, r.state
 	f.mu.Lock()
@@ -161,8 +167,9 @@ func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 	}
 }
 
-// isProcessed reports whether the consumer has a transaction already. Nothing counts as acknowledged for it until the one comes that it has named. That may
-// be none which comes again, because it had no changes: then the first one behind it is where the consumer goes on.
+// isProcessed reports whether the consumer has already processed a transaction. Nothing counts as acknowledged until
+// the transaction that the consumer has named arrives. That one may never come again, because it had no changes; then
+// the consumer continues with the first transaction after it.
 func (r *Consumer) isProcessed(p *part) bool {
 	c := r.state
 	if c.resumeAfter == 0 || p.transaction.EndLSN > c.resumeAfter {
@@ -175,16 +182,17 @@ func (r *Consumer) isProcessed(p *part) bool {
 	return true
 }
 
-// isFor reports whether a consumer gets the changes of a transaction: not those of a backfill for another one.
+// isFor reports whether a consumer gets the changes of a transaction, which is false for a backfill of another
+// consumer.
 func (t *Transaction) isFor(consumer string) bool {
 	return t.Backfill == nil || t.Backfill.config.consumer == "" || t.Backfill.config.consumer == consumer
 }
 
-// takePart waits for the next part, with mu held.
+// takePart waits for the next part. f.mu must be held.
 func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 	f, c := r.fanout, r.state
 	defer func() {
-		if c.reader == r { // or another one may wait by now
+		if c.reader == r { // otherwise another reader may be waiting by now
 			c.isWaiting = false
 		}
 	}()
@@ -203,7 +211,7 @@ func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 			p := f.parts[c.nextPart-f.first]
 			c.nextPart++
 			if !p.isFirst && len(c.delivered) == 0 && c.resumeAfter == 0 {
-				c.firstKept = max(c.firstKept, c.nextPart) // the rest of one that was acknowledged meanwhile
+				c.firstKept = max(c.firstKept, c.nextPart) // the rest of a transaction that was acknowledged meanwhile
 				f.notifyAll()
 			}
 			return p, nil
@@ -212,7 +220,7 @@ func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 		}
 		if !c.isWaiting {
 			c.isWaiting = true
-			f.notifyAll() // the reader may wait for room that this one is given
+			f.notifyAll() // the stream's reader may be waiting for a reason to drop a part
 		}
 		if err := f.waitForChange(ctx, r.closed, -1); err != nil {
 			return nil, err
@@ -220,10 +228,10 @@ func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 	}
 }
 
-// buildTransaction is one whose changes come part by part.
+// buildTransaction returns a transaction whose changes come part by part.
 func (r *Consumer) buildTransaction(p *part) *Transaction {
 	t := *p.transaction
-	if !t.isFor(r.state.name) { // its end is a position like any other
+	if !t.isFor(r.state.name) { // delivered for its position only
 		t.Backfill, t.BackfillEnds, t.nextChanges = nil, false, func() ([]*Change, error) { return nil, io.EOF }
 		return &t
 	}
@@ -236,8 +244,8 @@ func (r *Consumer) buildTransaction(p *part) *Transaction {
 		case ended:
 			return nil, io.EOF
 		case r.state.reader != r:
-			return nil, ErrClosed // another reader has begun again, and next is its
-		case r.state.nextPart != next: // the transaction after it was taken
+			return nil, ErrClosed // another reader is attached, and nextPart belongs to it
+		case r.state.nextPart != next: // Next has moved on to another transaction
 			return nil, io.EOF
 		}
 		p, err := r.takePart(context.Background())
@@ -250,8 +258,8 @@ func (r *Consumer) buildTransaction(p *part) *Transaction {
 	return &t
 }
 
-// Ack confirms that a transaction and all before it were processed by this consumer. It takes the EndLSN of a transaction that Next has
-// returned; the last one may be acknowledged again. Anything else is an [*AckError].
+// Ack confirms that this consumer has processed a transaction and all before it. lsn is the EndLSN of a transaction
+// that Next has returned; the last one may be acknowledged again. Any other position is an [*AckError].
 func (r *Consumer) Ack(lsn LSN) error {
 	f, c := r.fanout, r.state
 	f.mu.Lock()
@@ -284,13 +292,13 @@ func (r *Consumer) Ack(lsn LSN) error {
 	return nil
 }
 
-// acknowledge moves the position. following is the first part behind it.
+// acknowledge moves the acknowledged position. following is the first part after it.
 func (c *consumerState) acknowledge(lsn LSN, following int) {
 	c.hasGap = c.hasGap && following < c.firstKept
 	c.acknowledged, c.firstKept = lsn, max(c.firstKept, following)
 }
 
-// partAfter is the number of the part that follows a transaction, as far as it has come.
+// partAfter returns the number of the first part after a transaction, or endNumber if it is still arriving.
 func (f *Fanout) partAfter(begin int) int {
 	i := max(begin+1, f.first)
 	for i < f.endNumber() && !f.parts[i-f.first].isFirst {

@@ -24,10 +24,10 @@ const (
 	messageStreamAbort  = 'A'
 )
 
-// builtin knows the names of the types that every server has, except others.
+// builtinTypes holds the names of the types that every server has, except otherTypes.
 var builtinTypes = pgtype.NewMap()
 
-// others are those that a column can have and pgx does not know.
+// otherTypes are types that a column can have and pgx does not know.
 var otherTypes = map[uint32]string{
 	22: "int2vector", 24: "regproc", 30: "oidvector", 775: "_macaddr8", 790: "money", 791: "_money", 1006: "_int2vector",
 	1008: "_regproc", 1013: "_oidvector", 1266: "timetz", 1270: "_timetz", 1790: "refcursor", 2201: "_refcursor",
@@ -40,13 +40,14 @@ var otherTypes = map[uint32]string{
 	6155: "_datemultirange", 6157: "_int8multirange",
 }
 
-// decoder makes changes of messages. It must see those of one connection, in the order in which transactions are
-// delivered: a table is described once, before its first change.
+// decoder decodes messages into changes. It must see all messages of one connection in the order in which transactions
+// are delivered, because the server describes a table once, before its first change.
 type decoder struct {
 	relations map[uint32]*Relation
 	types     map[uint32]string
-	schemas   *schemaTracker // nil where nobody asks for changes of tables
-	// raw has the texts of rows looked at, because the server has not; skip is asked whether a row that cannot be decoded is left out.
+	schemas   *schemaTracker // nil without Config.SchemaChanges
+	// isRaw makes the decoder validate texts, because the server has not. skip decides whether to leave out a row that
+	// cannot be decoded.
 	isRaw bool
 	skip  func(*UndecodableError) bool
 }
@@ -55,8 +56,8 @@ func newDecoder() *decoder {
 	return &decoder{relations: map[uint32]*Relation{}, types: map[uint32]string{}}
 }
 
-// decode appends what a message says to changes: nothing for descriptions, one for each table for a truncate. streamed
-// tells of messages that carry the transaction they belong to.
+// decode appends the changes in a message: none for a description, and one for each table of a truncate. streamed
+// reports whether the message carries its transaction.
 func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, streamed bool) ([]*Change, error) {
 	w := &messageReader{rest: data}
 	kind := w.readByte()
@@ -97,7 +98,7 @@ func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, str
 	return append(changes, change), nil
 }
 
-// rowError says why a row cannot be decoded, nil where it can.
+// rowError returns why a row cannot be decoded, nil if it can.
 func (d *decoder) rowError(w *messageReader, change *Change) error {
 	if w.err == nil {
 		return d.checkUTF8(change)
@@ -145,7 +146,7 @@ func (d *decoder) decodeRow(w *messageReader, kind byte, change *Change) {
 	}
 }
 
-// appendSchemaChange appends the change of the table that a change is the first to show.
+// appendSchemaChange appends a change of the table's definition, if first is the first change under a new definition.
 func (d *decoder) appendSchemaChange(changes []*Change, first *Change) []*Change {
 	if d.schemas == nil {
 		return changes
@@ -184,7 +185,7 @@ func (d *decoder) decodeRelation(w *messageReader) {
 	}
 	for n := int(w.readUint16()); n > 0 && w.err == nil; n-- {
 		c := Column{Key: w.readByte()&1 != 0, Name: w.readString(), TypeOID: w.readUint32()}
-		c.Modifier = int32(w.readUint32()) //nolint:gosec // the server's are signed
+		c.Modifier = int32(w.readUint32()) //nolint:gosec // signed on the server
 		c.Type = d.types[c.TypeOID]
 		if t, ok := builtinTypes.TypeForOID(c.TypeOID); ok && c.Type == "" {
 			c.Type = t.Name

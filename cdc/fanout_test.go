@@ -1,12 +1,9 @@
 package cdc_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +12,6 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
-	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // openFanout makes a publication of all tables and a slot, both named as the database, and opens a fan-out for consumers a and b.
@@ -400,103 +396,4 @@ func TestWrongUseOfAFanoutIsRefused(t *testing.T) {
 	between.Close()
 	_, changes = takeTransaction(t, attachConsumer(t, f, "a", 0))
 	require.Equal(t, []string{"insert [2]"}, changes, "nothing was confirmed by it")
-}
-
-// rowsOf are the rows of two columns, in the order of the first.
-func rowsOf(r *replica) (all []string) {
-	for _, row := range r.rows {
-		all = append(all, row[0].Text+" "+row[1].Text)
-	}
-	slices.SortFunc(all, func(a, b string) int {
-		var i, j int
-		_, _ = fmt.Sscan(a, &i)
-		_, _ = fmt.Sscan(b, &j)
-		return cmp.Compare(i, j)
-	})
-	return all
-}
-
-// Consumers read, acknowledge, go away and come back at random, and the process restarts. Each keeps a copy of the table, together with its
-// position: nothing is missing in it, and nothing came twice.
-func TestSoakOfConsumersThatShareASlot(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	d := newDatabase(t)
-	d.exec(`create table t (id int primary key, v int)`)
-	names := []string{"a", "b", "c"}
-	open := func() *cdc.Fanout { return d.openFanout(func(c *cdc.FanoutConfig) { c.Consumers = names }) }
-	f := open()
-	type kept struct {
-		copied *replica
-		at     cdc.LSN
-	}
-	all := map[string]*kept{}
-	for _, name := range names {
-		all[name] = &kept{copied: newReplica("id")}
-	}
-	consume := func(ctx context.Context, f *cdc.Fanout, name string, turns int) error {
-		c, err := f.Attach(name, all[name].at)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		for range turns {
-			transaction, err := c.Next(ctx)
-			if err != nil {
-				return err
-			}
-			for change, err := range transaction.Changes() {
-				if err != nil {
-					return err
-				}
-				if err := all[name].copied.apply(change); err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-			}
-			all[name].at = transaction.EndLSN
-			if rand.IntN(3) > 0 {
-				if err := c.Ack(transaction.EndLSN); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	rounds := 0
-	for end := time.Now().Add(soak.Time(t, 5*time.Second)); time.Now().Before(end) || rounds < 5; rounds++ {
-		statements := make([]string, 0, 50)
-		for range 50 {
-			id := rand.IntN(40)
-			statements = append(statements,
-				fmt.Sprintf(`insert into t values (%d, %d) on conflict (id) do update set v = excluded.v + 1`, id, rand.IntN(1000)),
-				fmt.Sprintf(`delete from t where id = %d`, rand.IntN(40)))
-		}
-		d.exec(statements...)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		errs := make(chan error, len(names))
-		for _, name := range names {
-			turns := rand.IntN(60)
-			go func() { errs <- consume(ctx, f, name, turns) }()
-		}
-		for range names {
-			if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
-				require.NoError(t, err)
-			}
-		}
-		cancel()
-		if rand.IntN(4) == 0 {
-			f.Close()
-			f = open()
-		}
-	}
-	d.exec(`insert into t values (-1, 0)`)
-	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
-	defer cancel()
-	for _, name := range names {
-		for all[name].copied.rows[`"-1"`] == nil {
-			require.NoError(t, consume(ctx, f, name, 1))
-		}
-		require.Equal(t, queryValue[[]string](d, `select array_agg(id || ' ' || v order by id) from t`), rowsOf(all[name].copied), name)
-	}
-	t.Logf("%d rounds", rounds)
 }

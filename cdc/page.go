@@ -6,26 +6,26 @@ import (
 	"slices"
 )
 
-// Page is some rows of a table, in the order of its key.
+// Page is a number of consecutive rows of a table, in the order of its key.
 type Page struct {
-	// Relation is the table; it is there for a page without rows too.
+	// Relation is the table. It is set even if the page has no rows.
 	Relation *Relation
-	// Rows are [KindRead].
+	// Rows are of [KindRead].
 	Rows []*Change
-	// Next is the key of the last row, also of one that was left out: what after of the next page takes. It is nil where no row follows. It is UTF-8,
-	// whatever the key is.
+	// Next is the argument after for the next page: the key of the last row, even if that row was left out. It is nil
+	// if no row follows. It is always UTF-8, even if the key is not.
 	Next []string
 }
 
-// Page reads the rows behind a key, or the first ones where after is nil: at most limit, and no more than one beyond so many
-// bytes of values. It reads what [Snapshot.Rows] reads, for those that keep the place themselves, and fails as that does;
-// an after that cannot be a key of the table is an [*InvalidError].
+// Page reads the rows after a key, or the first rows if after is nil: at most limit, and at most one row more than so
+// many bytes of values. It reads the same rows as [Snapshot.Rows], for programs that store how far they have read, and
+// fails as that does. If after cannot be a key of the table, the error is an [*InvalidError].
 func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string, limit int, bytes int64) (*Page, error) {
 	if limit < 1 || limit > 100_000 {
 		return nil, newInvalidError(FieldPageSize, limit, "1 to 100000 rows")
 	}
 	var page *Page
-	var wrong error // which leaves the connection as it was
+	var wrong error // does not spoil the connection
 	read := ""
 	err := s.withConnection(ctx, func(conn *connection) error {
 		t, err := lookupTable(ctx, conn, schema, name, s.config.Publications)
@@ -60,7 +60,7 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 func (t *table) queryRowsAfter(ctx context.Context, conn *connection, after []string, limit int, bytes int64, undecodable undecodableFilter) (*Page, error) {
 	after = slices.Clone(after)
 	if !decodeKey(after) {
-		return nil, newInvalidError(FieldAfter, after, "what Page.Next gave")
+		return nil, newInvalidError(FieldAfter, after, "a value of Page.Next")
 	}
 	var low []Value
 	for _, text := range after {

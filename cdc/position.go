@@ -6,28 +6,29 @@ import (
 	"time"
 )
 
-// commit is a transaction that waits for its acknowledgement.
+// commit is an unacknowledged transaction.
 type commit struct {
 	end  LSN
 	time time.Time
 }
 
-// positions knows what was received, delivered and acknowledged. Only it decides what the server is told.
+// positions tracks what was received, delivered and acknowledged. It alone decides which positions the server is told.
 type positions struct {
 	mu sync.Mutex
-	// waiting are the transactions that were received and not acknowledged, in order; the first delivered of them were
-	// handed out.
+	// unacknowledged are the received and unacknowledged transactions, in order. Next has returned the first delivered ones.
 	unacknowledged []commit
 	delivered      int
-	// acknowledged is the end of the last transaction that was; last is that of the last one that was handed out.
+	// acknowledged is the end of the last acknowledged transaction, and lastDelivered that of the last delivered one.
 	acknowledged, lastDelivered LSN
-	// confirmed is what the server may forget. It is ahead of acknowledged where nothing waits.
+	// confirmed is the position before which the server may remove WAL. It is ahead of acknowledged if nothing waits
+	// for an acknowledgement.
 	confirmed LSN
-	// received is the end of the last transaction that came, and server how far the server has read.
+	// received is the end of the last transaction that has arrived, and server the position up to which the server has
+	// read.
 	received, server LSN
-	// behind is where all that has committed before has come.
+	// complete is a position up to which all transactions have arrived.
 	complete LSN
-	// strict has confirmed follow acknowledgements only.
+	// onlyAcknowledged makes confirmed follow acknowledgements only.
 	onlyAcknowledged bool
 }
 
@@ -36,7 +37,7 @@ func (p *positions) start(at LSN, strict bool) {
 	p.acknowledged, p.lastDelivered, p.confirmed, p.received, p.server = at, at, at, at, at
 }
 
-// noteReceived notes a transaction that came.
+// noteReceived records a transaction that has arrived.
 func (p *positions) noteReceived(t *Transaction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,7 +46,7 @@ func (p *positions) noteReceived(t *Transaction) {
 	p.server = max(p.server, t.EndLSN)
 }
 
-// noteEmpty notes a transaction that came and that nobody has to acknowledge.
+// noteEmpty records a transaction that has arrived and needs no acknowledgement.
 func (p *positions) noteEmpty(end LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,7 +55,7 @@ func (p *positions) noteEmpty(end LSN) {
 	p.advanceConfirmed(end)
 }
 
-// advanceConfirmed moves what is confirmed where nobody has to acknowledge anything first.
+// advanceConfirmed moves the confirmed position if nothing waits for an acknowledgement.
 func (p *positions) advanceConfirmed(to LSN) {
 	p.complete = max(p.complete, to)
 	if len(p.unacknowledged) == 0 && !p.onlyAcknowledged {
@@ -62,21 +63,22 @@ func (p *positions) advanceConfirmed(to LSN) {
 	}
 }
 
-// idlePosition is a position that can be acknowledged because nothing was delivered since the last one; ok tells that there is one.
+// idlePosition returns a position that can be acknowledged although nothing was delivered since the last one. ok
+// reports whether there is such a position.
 func (p *positions) idlePosition() (at LSN, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.complete, p.onlyAcknowledged && len(p.unacknowledged) == 0 && p.complete > max(p.acknowledged, p.received)
 }
 
-// dropLastReceived takes back the last one that was received, which could not be handed on.
+// dropLastReceived undoes the last noteReceived, for a transaction that could not be queued.
 func (p *positions) dropLastReceived(before LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unacknowledged, p.received = p.unacknowledged[:len(p.unacknowledged)-1], before
 }
 
-// noteDelivered notes that the next one was handed out.
+// noteDelivered records that Next has returned the next transaction.
 func (p *positions) noteDelivered(t *Transaction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +86,7 @@ func (p *positions) noteDelivered(t *Transaction) {
 	p.lastDelivered = t.EndLSN
 }
 
-// undeliveredEnd is the end of the last transaction that came and waits for Next, zero where none does.
+// undeliveredEnd returns the end of the last transaction that waits for Next, zero if none does.
 func (p *positions) undeliveredEnd() LSN {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,14 +96,14 @@ func (p *positions) undeliveredEnd() LSN {
 	return p.unacknowledged[len(p.unacknowledged)-1].end
 }
 
-// deliveredEnd is the end of the last transaction that Next has returned.
+// deliveredEnd returns the end of the last transaction that Next has returned.
 func (p *positions) deliveredEnd() LSN {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lastDelivered
 }
 
-// acknowledge confirms all that was delivered up to the end of a transaction.
+// acknowledge confirms everything up to the end of a delivered transaction.
 func (p *positions) acknowledge(lsn LSN) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,8 +123,8 @@ func (p *positions) acknowledge(lsn LSN) error {
 	return nil
 }
 
-// noteServerPosition notes how far the server has read. Where nothing waits, there is nothing before it that could be lost. inside
-// tells of a transaction that has come in part.
+// noteServerPosition records how far the server has read. If nothing waits, the log before that position holds nothing
+// to lose. inside reports whether a part of a transaction has arrived.
 func (p *positions) noteServerPosition(to LSN, inside bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,7 +134,8 @@ func (p *positions) noteServerPosition(to LSN, inside bool) {
 	}
 }
 
-// rewind goes back to where a log ends that the server has no more of. What was received must be before it.
+// rewind goes back to the end of a log that the server does not have beyond. It fails if a transaction after it was
+// received.
 func (p *positions) rewind(to LSN) (received LSN, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +146,7 @@ func (p *positions) rewind(to LSN) (received LSN, ok bool) {
 	return p.received, true
 }
 
-// status is what the server is told.
+// status returns the positions to report to the server.
 func (p *positions) status() (written, confirmed LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

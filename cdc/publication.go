@@ -8,30 +8,30 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Publication says which tables are streamed.
+// Publication names the tables to stream.
 type Publication struct {
 	Name string
-	// AllTables streams every table of the database, also those to come; Tables is empty then.
+	// AllTables streams every table of the database, including future ones. Tables must be empty then.
 	AllTables bool
 	Tables    []PublishedTable
-	// ViaRoot has changes of partitions told as changes of the table that is partitioned.
+	// ViaRoot reports changes of partitions as changes of the partitioned table.
 	ViaRoot bool
 }
 
-// PublishedTable is one table of a publication.
+// PublishedTable is a table of a publication.
 type PublishedTable struct {
 	// Schema of the table. Default: public.
 	Schema string
 	Table  string
-	// Columns are those that are streamed, which must include those of the replica identity for updates and deletes.
+	// Columns are the columns to stream. For updates and deletes they must include those of the replica identity.
 	// Default: all. Postgres 15 and later.
 	Columns []string
-	// Filter is an SQL expression; rows for which it is not true are not streamed. It goes to the server as it is: never let
-	// it come from people who are not to write SQL. Default: all rows. Postgres 15 and later.
+	// Filter is an SQL expression; only rows for which it is true are streamed. It is sent to the server as it is, so
+	// never take it from people who may not run SQL. Default: all rows. Postgres 15 and later.
 	Filter string
 }
 
-// CreatePublication makes one. It fails with [ErrExists], or an [*InvalidError].
+// CreatePublication creates a publication. It fails with [ErrExists], or an [*InvalidError].
 func CreatePublication(ctx context.Context, db DB, p Publication) error {
 	if err := validateName(FieldPublications, p.Name); err != nil {
 		return err
@@ -65,7 +65,7 @@ func CreatePublication(ctx context.Context, db DB, p Publication) error {
 			break
 		}
 	}
-	// One statement only, whatever a filter holds.
+	// The extended protocol allows a single statement only, whatever a filter holds.
 	if _, err := db.Exec(ctx, sql, pgx.QueryExecModeDescribeExec); err != nil {
 		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, wrapServerError(err))
 	}
@@ -102,8 +102,8 @@ func (t PublishedTable) toSQL() (string, error) {
 	return sql, nil
 }
 
-// Publications lists those of the database, by name. Tables are those that were named; columns and filters are told by
-// Postgres 15 and later.
+// Publications lists the publications of the database by name. Tables holds the tables that were named explicitly, with
+// columns and filters on Postgres 15 and later.
 func Publications(ctx context.Context, db DB) ([]Publication, error) {
 	if err := checkEncoding(ctx, db); err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func Publications(ctx context.Context, db DB) ([]Publication, error) {
 	return found, nil
 }
 
-// DropPublication drops the one of exactly this name. It fails with [ErrNotFound].
+// DropPublication drops the publication of exactly this name. It fails with [ErrNotFound].
 func DropPublication(ctx context.Context, db DB, name string) error {
 	if err := validateName(FieldPublications, name); err != nil {
 		return err

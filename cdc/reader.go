@@ -12,22 +12,22 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// spilledWaiting is how many spilled transactions may wait for Next, if no others do.
+// maxSpilledWaiting is how many spilled transactions may wait for Next, if no others do.
 const maxSpilledWaiting = 16
 
-// reader is what belongs to one connection of a stream.
+// streamReader is the state of one connection of a stream.
 type streamReader struct {
 	stream       *Stream
 	conn         *connection
 	assembler    assembler
-	lastReceived time.Time // when the server last said something
-	lastStatus   time.Time // when it was last told something
-	confirmed    LSN       // what it was told
-	statusDue    time.Time // when there is something to do again
-	lastEmpty    time.Time // when Next was last given something to acknowledge
+	lastReceived time.Time // when the last message arrived
+	lastStatus   time.Time // when the last standby status was sent
+	confirmed    LSN       // in the last standby status
+	statusDue    time.Time // when the next standby status is due
+	lastEmpty    time.Time // when the last empty transaction was emitted
 }
 
-// sendDueStatus tells the server what it is to know, and sets how long may be waited.
+// sendDueStatus sends a standby status if one is due, and sets the deadline for reading accordingly.
 func (r *streamReader) sendDueStatus() error {
 	s := r.stream
 	s.isWoken.Store(false)
@@ -38,7 +38,7 @@ func (r *streamReader) sendDueStatus() error {
 	closed := s.ctx.Err() != nil
 	if idle || confirmed > r.confirmed && (closed || since >= confirmInterval) {
 		now := status{written: written, confirmed: confirmed}
-		if confirmed > r.confirmed { // on each connection once: a new one does not know what the one before was told
+		if confirmed > r.confirmed { // again on a new connection, because each walsender starts without it
 			now.fresh = confirmed
 		}
 		if err := r.conn.sendStatus(now, idle); err != nil {
@@ -57,13 +57,13 @@ func (r *streamReader) sendDueStatus() error {
 	if err := r.conn.Conn().SetReadDeadline(r.statusDue); err != nil {
 		return err
 	}
-	if s.isWoken.Load() { // since, and the deadline is ours now
+	if s.isWoken.Load() { // woken meanwhile: the new deadline has replaced the one that wakes
 		return r.conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	}
 	return nil
 }
 
-// emitEmptyTransaction has Next return a transaction without changes where nothing else can be acknowledged.
+// emitEmptyTransaction makes Next return a transaction without changes if nothing else can be acknowledged.
 func (r *streamReader) emitEmptyTransaction() error {
 	at, ok := r.stream.positions.idlePosition()
 	if !ok || time.Since(r.lastEmpty) < r.stream.config.StatusInterval {
@@ -79,7 +79,7 @@ func (r *streamReader) handleMessage(message pgproto3.BackendMessage) error {
 		return r.handleCopyData(m.Data)
 	case *pgproto3.ErrorResponse:
 		return r.explainServerError(pgconn.ErrorResponseToPgError(m))
-	case *pgproto3.NoticeResponse: // of Postgres 18 and later, which goes on without the changes
+	case *pgproto3.NoticeResponse: // Postgres 18 and later only warns, and leaves the changes out
 		if err := r.explainServerError(pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m))); errors.Is(err, ErrResyncNeeded) {
 			return err
 		}
@@ -87,11 +87,12 @@ func (r *streamReader) handleMessage(message pgproto3.BackendMessage) error {
 	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 		return errors.New("cdc: the server has ended the stream")
 	default:
-		return nil // changed parameters
+		return nil // such as a changed parameter
 	}
 }
 
-// explainServerError explains an error, or a warning, of a publication that the server does not find where it reads the log.
+// explainServerError returns an error of the server as one of this package's: a publication that the server does not
+// find at its position in the log, or a row that it cannot decode.
 func (r *streamReader) explainServerError(err *pgconn.PgError) error {
 	const undefined, notReady = "42704", "55000"
 	for _, name := range r.stream.config.Publications {
@@ -132,7 +133,7 @@ func (r *streamReader) handleCopyData(data []byte) error {
 	return w.err
 }
 
-// emitTransaction hands a transaction to Next, and waits while too much waits there.
+// emitTransaction queues a transaction for Next, and waits while the queue or its memory is full.
 func (r *streamReader) emitTransaction(t *Transaction) error {
 	s := r.stream
 	if err := t.buffer.flushFile(); err != nil {
@@ -150,8 +151,8 @@ func (r *streamReader) emitTransaction(t *Transaction) error {
 		}
 	}
 	t.memoryWeight = weight
-	before := s.positions.received        // which only this goroutine changes
-	hidden, end := t.isHidden(), t.EndLSN // t is no longer ours when it is in the queue
+	before := s.positions.received        // only this goroutine changes it
+	hidden, end := t.isHidden(), t.EndLSN // once queued, t belongs to the caller of Next
 	if !hidden {
 		s.positions.noteReceived(t)
 	}
@@ -180,8 +181,9 @@ func (r *streamReader) emitTransaction(t *Transaction) error {
 	return err
 }
 
-// retryWhileBlocked tries until it succeeds, and tends the connection meanwhile. A server that shuts down waits until all that it has sent was
-// read, which may be never: the connection is given up then. What was not read comes again by the next one.
+// retryWhileBlocked calls a function until it succeeds, and keeps the connection alive meanwhile. A server that shuts
+// down waits until everything it has sent was read, which may never happen. So the connection is closed then, and the
+// next one receives the rest again.
 func (r *streamReader) retryWhileBlocked(try func(context.Context) error) error {
 	var closing shutdownWatch
 	for {

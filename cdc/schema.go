@@ -2,26 +2,28 @@ package cdc
 
 import "strings"
 
-// SchemaChange is how a table differs from what it was at its change before. It comes right before the first change under the new shape.
+// SchemaChange is the difference between the definitions of a table at two consecutive changes. It comes right before
+// the first change under the new definition.
 type SchemaChange struct {
-	// Previous is the table as it was.
+	// Previous is the old definition.
 	Previous *Relation
-	// Recreated tells of another table under the same name, Renamed of the same table under another one.
+	// Recreated reports another table under the same name, Renamed the same table under another name.
 	Recreated, Renamed bool
-	// Identity tells that the replica identity is another one.
+	// Identity reports that the replica identity has changed.
 	Identity bool
-	// Added and Dropped name columns; Retyped those whose type or modifier is another one. A column that was renamed is dropped and added.
+	// Added, Dropped and Retyped name columns; Retyped those whose type or modifier has changed. A renamed column is
+	// dropped and added.
 	Added, Dropped, Retyped []string
 }
 
-// String is for people to read.
+// String describes the change for people to read.
 func (s *SchemaChange) String() string {
 	var parts []string
 	for _, part := range []struct {
 		is   bool
 		text string
 	}{
-		{s.Recreated, "made anew"},
+		{s.Recreated, "recreated"},
 		{s.Renamed, "renamed from " + s.Previous.Name()},
 		{s.Identity, "another replica identity"},
 		{len(s.Added) > 0, "added " + strings.Join(s.Added, ", ")},
@@ -35,7 +37,8 @@ func (s *SchemaChange) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// shapes are the tables as they were at their last change, across connections. They belong to the goroutine that calls Next.
+// schemaTracker holds the definition of each table at its last change, across connections. It belongs to the goroutine
+// that calls Next.
 type schemaTracker struct {
 	tables map[uint32]*Relation
 	names  map[string]uint32
@@ -45,7 +48,7 @@ func newSchemaTracker() *schemaTracker {
 	return &schemaTracker{tables: map[uint32]*Relation{}, names: map[string]uint32{}}
 }
 
-// noteRelation returns how a table differs from what it was, nil where it does not or was not seen before.
+// noteRelation returns how a table differs from its previous definition, nil if it does not or was not seen before.
 func (s *schemaTracker) noteRelation(r *Relation) *SchemaChange {
 	before := s.tables[r.OID]
 	if before == r {

@@ -44,7 +44,7 @@ func TestChangesOfTablesAreTold(t *testing.T) {
 		{`alter table t drop x`, "dropped x"},
 		{`alter table t replica identity full`, "another replica identity"},
 		{`analyze t`, ""},
-		{`drop table t; create table t (id int primary key, w text)`, "made anew; another replica identity"},
+		{`drop table t; create table t (id int primary key, w text)`, "recreated; another replica identity"},
 	} {
 		d.exec(c.statement, `insert into t (id) values (2)`, `delete from t where id = 2`)
 		changes := []string{"insert t", "delete t"}

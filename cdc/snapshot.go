@@ -16,48 +16,50 @@ import (
 type SnapshotConfig struct {
 	// Conn connects to the database, as a role that may replicate and may read the tables. It is copied.
 	Conn *pgx.ConnConfig
-	// Slot is the name of the slot to be made. There must be none of this name.
+	// Slot is the name of the new slot. No slot of this name may exist.
 	Slot string
-	// Publications, where they are given, have only their tables read, and of these what their column lists and row filters
-	// leave: what [Open] streams with the same publications. Default: any table, whole.
+	// Publications, if given, restrict reading to their tables, column lists and row filters, as [Open] streams them
+	// with the same publications. Default: any table, with all columns and rows.
 	Publications []string
-	// Failover has the slot kept on standbys too. Postgres 17 and later.
+	// Failover also keeps the slot on standbys. Postgres 17 and later.
 	Failover bool
 	// BeforeConnect is as in [Config].
 	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
-	// SkipUndecodable is as in [Config]. The rows of one snapshot all have its LSN; those of [Snapshot.Query] have no table. By several goroutines at once.
+	// SkipUndecodable is as in [Config]; several goroutines may call it at once. All rows of a snapshot have the
+	// snapshot's LSN, and rows of [Snapshot.Query] have no table.
 	SkipUndecodable func(*UndecodableError) bool
-	// Logger is told of rows that are left out. Default: [slog.Default].
+	// Logger receives the rows that are left out. Default: [slog.Default].
 	Logger *slog.Logger
-	// PageSize is how many rows are read at a time. Default: 2000; at most 100,000.
+	// PageSize is the number of rows in a page. Default: 2000; at most 100,000.
 	PageSize int
-	// Connections is how many read at the same time, all tables together. As many pages of each table that is being read,
-	// and two more, are in memory. Default: 4; at most 64.
+	// Connections is the number of connections that read at the same time, for all tables together. As many pages of
+	// each table that is being read, plus two, are in memory. Default: 4; at most 64.
 	Connections int
 }
 
-// Snapshot is what the database held at a moment. All that has committed before LSN is in it, and all that commits after
-// it is in the stream of its slot. Its methods can be called by any goroutine, Rows also at the same time.
+// Snapshot is the content of the database at one moment. Everything that has committed before LSN is in it, and
+// everything that commits later is in the stream of its slot. Its methods may be called by any goroutine, Rows also
+// concurrently.
 type Snapshot struct {
 	// Slot is the new slot.
 	Slot string
-	// LSN is the moment: what [Config.Start] takes.
+	// LSN is the position of the snapshot: the value for [Config.Start].
 	LSN LSN
 
 	config       SnapshotConfig
-	exportedName string // the server's, for other connections
+	exportedName string // for SET TRANSACTION SNAPSHOT
 	export       *connection
-	exporter     string // the server's process of export
+	exporter     string // backendIdentity of export
 	locks        *tableLocks
-	idle         chan *connection // nil where a connection is to be made
+	idle         chan *connection // nil stands for a connection that is not open
 	close        sync.Once
 }
 
-// CreateSnapshot makes a slot, and a snapshot of the moment from which it streams. It waits for the transactions that are
-// running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum as long; the slot stays. A table that is being read
-// is locked, as [Snapshot.TableLocks] tells, until it was read to its end: ALTER TABLE waits for it, and everybody who comes later for that. Where a
-// snapshot could not be read to its end, drop the slot and begin anew. It fails with [ErrExists], an [*InvalidError] or an
-// error of the server.
+// CreateSnapshot makes a slot, and a snapshot of the moment at which its stream starts. It waits for the transactions
+// that are running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum for as long; the slot
+// stays. Each table is locked while it is being read, see [Snapshot.TableLocks]: ALTER TABLE waits for that lock, and
+// all later statements on the table wait for the ALTER TABLE. If a snapshot could not be read to its end, drop the slot
+// and start over. It fails with [ErrExists], an [*InvalidError] or an error of the server.
 func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {
 	setDefault(&config.PageSize, 2000)
 	setDefault(&config.Connections, 4)
@@ -129,10 +131,10 @@ func (s *Snapshot) createSlot(ctx context.Context) error {
 	return err
 }
 
-// holder tells a process of the server from all others, those of before a restart too.
+// backendIdentity distinguishes a server process from all others, including those before a restart.
 const backendIdentity = `pid || ' ' || backend_start`
 
-// Close ends the snapshot. Nothing can be read from it any more. Close waits for pages that are being read.
+// Close ends the snapshot, after waiting for pages that are being read. Nothing can be read from it afterwards.
 func (s *Snapshot) Close() {
 	s.close.Do(func() {
 		for range s.config.Connections {
@@ -145,8 +147,8 @@ func (s *Snapshot) Close() {
 	})
 }
 
-// withConnection gives one of the connections, which are in a transaction with the snapshot, to a function. One that has failed is
-// not used again, so that others do not fail for it.
+// withConnection calls a function with a connection that is in a transaction with the snapshot. A connection on which
+// the function has failed is not used again, so that later calls do not fail because of it.
 func (s *Snapshot) withConnection(ctx context.Context, use func(*connection) error) error {
 	var conn *connection
 	select {
@@ -175,7 +177,7 @@ func (s *Snapshot) withConnection(ctx context.Context, use func(*connection) err
 	return err
 }
 
-// joinSnapshot makes a connection that sees the rows that the snapshot saw.
+// joinSnapshot opens a connection that sees the rows of the snapshot.
 func (s *Snapshot) joinSnapshot(ctx context.Context) (*connection, error) {
 	conn, err := openConnection(ctx, s.config.Conn, s.config.BeforeConnect, false)
 	if err != nil {
@@ -192,7 +194,7 @@ func (s *Snapshot) joinSnapshot(ctx context.Context) (*connection, error) {
 func (s *Snapshot) beginTransaction(ctx context.Context, conn *connection) error {
 	_, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+quoteLiteral(s.exportedName)).ReadAll()
 	var server *pgconn.PgError
-	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // no name of a snapshot, or of none that there is
+	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // not the name of a snapshot, or not of an existing one
 		err = fmt.Errorf("%w: %w", ErrSnapshotGone, err)
 	}
 	if err == nil {
@@ -205,9 +207,10 @@ func (s *Snapshot) beginTransaction(ctx context.Context, conn *connection) error
 	return nil
 }
 
-// checkNotRewritten sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
-// rewrites a table, as does TRUNCATE. From the first time on the table is locked against both, until it was read to its end. Of what a statement of somebody's
-// own has read, each time all is looked at.
+// checkNotRewritten checks, after a table was read, that no ALTER TABLE or TRUNCATE has rewritten it since the
+// snapshot, because a rewritten table looks empty to the snapshot. After the first check the table is locked against
+// both until it was read to its end, so later checks are skipped. After a user's query (table is empty), all locked
+// tables are checked each time.
 func (c *connection) checkNotRewritten(ctx context.Context, table string) error {
 	if c.intactTables[table] {
 		return nil
@@ -229,7 +232,8 @@ func (c *connection) checkNotRewritten(ctx context.Context, table string) error 
 	return err
 }
 
-// checkExported sees that the snapshot is the one that was made: after a restart, or a failover, others get its name.
+// checkExported checks that the exporting connection still exists. Otherwise, after a restart or a failover, another
+// snapshot can have the same name.
 func (s *Snapshot) checkExported(ctx context.Context, conn *connection) error {
 	found, err := conn.queryValue(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+backendIdentity+` = `+quoteLiteral(s.exporter))
 	if err == nil && found == "" {

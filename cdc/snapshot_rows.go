@@ -2,30 +2,25 @@ package cdc
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
-	"math"
 	"strings"
 	"sync"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// page is one of a table: the rows with keys above low and up to high, where these are there.
+// pageRange is a page of a table: the rows with keys above low and up to high, if these are set.
 type pageRange struct {
 	low, high []Value
 	rows      []*Change
 	err       error
-	read      chan struct{} // closed when it is
+	read      chan struct{} // closed when the page was read
 }
 
-// Rows reads a table as it was at the moment of the snapshot: each row once, as a [KindRead], in the order of the primary key,
-// or of the replica identity's index where there is none. Pages are read ahead by several connections. Names are what they
-// are in the catalog, not quoted. An error is the last thing that it yields: an [*InvalidError] for a table that is not
-// there, is in none of the publications, or has no key, a [*RowSecurityError], [ErrClosed], [ErrSnapshotGone], the context's error, or one of the
-// server. It spoils nothing for others.
+// Rows reads a table as it was at the moment of the snapshot: each row once, as a [KindRead], in the order of the
+// primary key, or of the replica identity's index if the table has no primary key. Several connections read pages
+// ahead. Names are as in the catalog, not quoted. An error is the last element: an [*InvalidError] for a table that
+// does not exist, is in none of the publications, or has no key, a [*RowSecurityError], [ErrClosed], [ErrSnapshotGone],
+// the context's error, or one of the server. It does not affect other loops.
 func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
 		var t *table
@@ -69,7 +64,7 @@ func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Cha
 	}
 }
 
-// readPages finds where the pages begin, one after the other by the key alone, and has them read at the same time.
+// readPages finds the ends of the pages one after the other, by reading the keys only, and starts to read each page.
 func (s *Snapshot) readPages(ctx context.Context, t *table, pages chan<- *pageRange, work *sync.WaitGroup) {
 	defer close(pages)
 	var low []Value
@@ -113,7 +108,7 @@ func (s *Snapshot) readPages(ctx context.Context, t *table, pages chan<- *pageRa
 	}
 }
 
-// queryPageEnd is the key of the last row of the page behind low, nil for the last page.
+// queryPageEnd returns the key of the last row of the page after low, nil for the last page.
 func (t *table) queryPageEnd(ctx context.Context, conn *connection, low []Value, size int) ([]Value, error) {
 	names, _ := t.keyClauses(0)
 	where, args := t.keyRange(low, nil)
@@ -155,7 +150,7 @@ func (t *table) queryPage(ctx context.Context, conn *connection, p *pageRange, u
 	return changes, nil
 }
 
-// keyClauses are the names of the key columns, and parameters of their types from a number on.
+// keyClauses returns the names of the key columns, and parameters of their types, numbered after from.
 func (t *table) keyClauses(from int) (names, parameters string) {
 	var n, p []string
 	for i, k := range t.key {
@@ -186,140 +181,4 @@ func (t *table) keyRange(low, high []Value) (where string, args []string) {
 		return "", nil
 	}
 	return " WHERE " + strings.Join(conditions, " AND "), args
-}
-
-// queryRows asks for rows as texts.
-func (c *connection) queryRows(ctx context.Context, sql string, args ...string) (rows [][]Value, err error) {
-	rows, _, err = c.queryLimitedRows(ctx, math.MaxInt, math.MaxInt64, sql, args...)
-	return rows, err
-}
-
-// queryLimitedRows keeps so many rows, and one beyond so many bytes of values at most, and tells whether there were more.
-func (c *connection) queryLimitedRows(ctx context.Context, limit int, bytes int64, sql string, args ...string) (rows [][]Value, more bool, err error) {
-	err = c.eachRow(ctx, func(row []Value) {
-		if len(rows) == limit || bytes <= 0 {
-			more = true
-			return
-		}
-		for _, v := range row {
-			bytes -= int64(len(v.Text))
-		}
-		rows = append(rows, row)
-	}, sql, args...)
-	if err != nil {
-		return nil, false, err
-	}
-	return rows, more, nil
-}
-
-// eachRow asks for rows as texts, and calls a function with each, although an error may follow.
-func (c *connection) eachRow(ctx context.Context, use func([]Value), sql string, args ...string) error {
-	parameters := make([][]byte, len(args))
-	for i, a := range args {
-		parameters[i] = []byte(a)
-	}
-	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
-	some := rowBatch{}
-	for result.NextRow() {
-		values := result.Values()
-		if isLargeRow(values) {
-			some.flushRows(use)
-			use(copyRow(values))
-			continue
-		}
-		if some.addRow(values); some.isFull() {
-			some.flushRows(use)
-		}
-	}
-	some.flushRows(use)
-	if _, err := result.Close(); err != nil {
-		return readingError(err)
-	}
-	return nil
-}
-
-// readingError adds to an error of reading what the role lacks, where that is the reason. Postgres names the table: also of a policy that a
-// statement of somebody's own has met, or that was made after the table was looked up.
-func readingError(err error) error {
-	const insufficientPrivilege = "42501"
-	var server *pgconn.PgError
-	if errors.As(err, &server) && server.Code == insufficientPrivilege {
-		return fmt.Errorf("cdc: reading: the role needs the right to read the table, and BYPASSRLS where a policy hides rows of it: %w", err)
-	}
-	return fmt.Errorf("cdc: reading: %w", err)
-}
-
-// batchRows is how many rows share their memory, and batchBytes how many bytes they have about.
-const (
-	batchRows  = 64
-	batchBytes = 64 << 10
-)
-
-// isLargeRow reports whether a row is not worth to share memory, in which it would be copied once more.
-func isLargeRow(values [][]byte) bool {
-	size := 0
-	for _, v := range values {
-		size += len(v)
-	}
-	return size > batchBytes
-}
-
-func copyRow(values [][]byte) []Value {
-	row := make([]Value, len(values))
-	for i, v := range values {
-		if v != nil {
-			row[i] = Value{State: Present, Text: string(v)}
-		}
-	}
-	return row
-}
-
-// batch makes rows of several at a time, which is cheaper. The rows of a page are kept together anyway.
-type rowBatch struct {
-	columns, rows int
-	text          []byte
-	lengths       []int // -1 for null
-}
-
-func (b *rowBatch) addRow(values [][]byte) {
-	b.columns = len(values)
-	b.rows++
-	for _, v := range values {
-		length := len(v)
-		if v == nil {
-			length = -1
-		}
-		b.text, b.lengths = append(b.text, v...), append(b.lengths, length)
-	}
-}
-
-func (b *rowBatch) isFull() bool { return b.rows >= batchRows || len(b.text) > batchBytes }
-
-func (b *rowBatch) flushRows(use func([]Value)) {
-	text, values := string(b.text), make([]Value, len(b.lengths))
-	for i, length := range b.lengths {
-		if length >= 0 {
-			values[i] = Value{State: Present, Text: text[:length]}
-			text = text[length:]
-		}
-	}
-	for range b.rows {
-		use(values[:b.columns:b.columns])
-		values = values[b.columns:]
-	}
-	b.rows, b.text, b.lengths = 0, b.text[:0], b.lengths[:0]
-}
-
-func addNames(names map[string]bool, text string) (map[string]bool, error) {
-	var list []string
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return nil, fmt.Errorf("%w: names %s: %w", ErrProtocol, text, err)
-	}
-	if names == nil {
-		names = map[string]bool{}
-	}
-	for _, n := range list {
-		names[n] = true
-	}
-	return names, nil
 }

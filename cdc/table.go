@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,23 +10,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// table is what is needed to read one page by page.
+// table describes how to read a table page by page.
 type table struct {
 	relation *Relation
-	from     string // what is selected from
+	from     string // for a FROM clause
 	columns  string
 	filter   string // an expression, or ""
 	key      []keyColumn
-	index    []keyColumn // that of the replica identity, if it has one of its own
+	index    []keyColumn // of the replica identity, if that is an index
 }
 
 type keyColumn struct {
 	column string
 	name   string // quoted
-	cast   string // its type, so that texts can be compared with it
+	cast   string // its type, to compare it with texts
 }
 
-// useReplicaIdentity makes the key the one by which the stream names rows, and tells its columns.
+// useReplicaIdentity sets the key to the one by which the stream identifies rows, and returns its columns.
 func (t *table) useReplicaIdentity() (columns []string, err error) {
 	if t.relation.Identity == IdentityIndex && len(t.index) > 0 {
 		t.key = t.index
@@ -39,7 +40,7 @@ func (t *table) useReplicaIdentity() (columns []string, err error) {
 	return columns, nil
 }
 
-// lookupTable looks a table up. Names are what they are in the catalog, not quoted.
+// lookupTable looks up a table. Names are as in the catalog, not quoted.
 func lookupTable(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
 	full := schema + "." + name
 	rows, err := conn.queryRows(ctx, `
@@ -64,7 +65,7 @@ func lookupTable(ctx context.Context, conn *connection, schema, name string, pub
 		relation: &Relation{OID: uint32(number), Schema: schema, Table: name, Identity: Identity(rows[0][2].Text[0])},
 		from:     pgx.Identifier{schema, name}.Sanitize(),
 	}
-	if rows[0][1].Text == "r" { // tables that inherit from it are others
+	if rows[0][1].Text == "r" { // without the tables that inherit from it
 		t.from = "ONLY " + t.from
 	}
 	listed, err := t.lookupPublished(ctx, conn, publications)
@@ -75,12 +76,12 @@ func lookupTable(ctx context.Context, conn *connection, schema, name string, pub
 		return nil, err
 	}
 	if conn.isRaw && !t.relation.hasUTF8Names() {
-		return nil, newInvalidError(FieldTable, full, "one whose name and columns are UTF-8")
+		return nil, newInvalidError(FieldTable, full, "a table whose name and columns are UTF-8")
 	}
 	return t, nil
 }
 
-// lookupColumns finds those that the stream has too, and those to go by.
+// lookupColumns finds the columns that the stream also has, and the keys.
 func (t *table) lookupColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
 	rows, err := conn.queryRows(ctx, `
 		SELECT a.attname, a.atttypid, a.atttypmod, base.typname, bn.nspname,
@@ -131,7 +132,7 @@ func (t *table) lookupColumns(ctx context.Context, conn *connection, oid string,
 		}
 		c.Key = t.relation.Identity == IdentityFull || t.relation.Identity == IdentityDefault && row[5].Text != "-1" ||
 			t.relation.Identity == IdentityIndex && row[6].Text != "-1"
-		// Before Postgres 18 generated columns are never streamed; from then on the list tells.
+		// Before Postgres 18 generated columns are never streamed; since then the column list decides.
 		hidden := row[7].Text == "t" && (listed == nil || conn.version < 180000)
 		if !hidden && (listed == nil || listed[c.Name]) {
 			t.relation.Columns = append(t.relation.Columns, c)
@@ -154,7 +155,7 @@ func (t *table) lookupColumns(ctx context.Context, conn *connection, oid string,
 	return nil
 }
 
-// lookupPublished finds the columns, nil for all, and the filter with which the publications have the table.
+// lookupPublished returns the columns of the table in the publications, nil for all, and sets the filter.
 func (t *table) lookupPublished(ctx context.Context, conn *connection, publications []string) (columns map[string]bool, err error) {
 	if len(publications) == 0 {
 		return nil, nil
@@ -186,8 +187,23 @@ func (t *table) lookupPublished(ctx context.Context, conn *connection, publicati
 			filters = append(filters, "("+row[2].Text+")")
 		}
 	}
-	if len(filters) == len(rows) { // one without a filter lets all pass
+	if len(filters) == len(rows) { // a publication without a filter includes all rows
 		t.filter = strings.Join(filters, " OR ")
 	}
 	return columns, nil
+}
+
+// addNames adds the names of a JSON list to a set.
+func addNames(names map[string]bool, text string) (map[string]bool, error) {
+	var list []string
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, fmt.Errorf("%w: names %s: %w", ErrProtocol, text, err)
+	}
+	if names == nil {
+		names = map[string]bool{}
+	}
+	for _, n := range list {
+		names[n] = true
+	}
+	return names, nil
 }

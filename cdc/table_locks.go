@@ -11,26 +11,30 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Hold is a lock on a table, of a connection of a [Snapshot] or of a [Backfill]: ACCESS SHARE, which lets everybody read and write, and has
-// ALTER TABLE and TRUNCATE wait. Everybody who uses the table later then waits behind these.
+// TableLock is a lock that a [Snapshot] or a [Backfill] has on a table. Its mode is ACCESS SHARE, which blocks neither
+// reads nor writes, but ALTER TABLE and TRUNCATE. Once one of these waits, all later statements on the table wait
+// behind it.
 type TableLock struct {
-	// Schema and Table are what is locked.
+	// Schema and Table name the locked table.
 	Schema, Table string
-	// PID is the server's process that has the lock: pg_locks has it, and pg_terminate_backend ends it.
+	// PID is the server process that has the lock, as in pg_locks; pg_terminate_backend ends it.
 	PID uint32
-	// Since is when it locked the table: for its first page, or for the chunk that it reads.
+	// Since is when the table was locked: for its first page, or for the current chunk.
 	Since time.Time
 }
 
-// holds knows which tables the connections of a snapshot have locked, and which of them are still being read. A lock protects a table
-// that is being read from being rewritten, which would lose its rows to the snapshot; once the table was read to its end it protects nothing.
+// tableLocks records which tables the connections of a snapshot have locked, and which of them are still being read.
+// The lock protects a table that is being read against a rewrite, which would hide its rows from the snapshot. Once the
+// table was read to its end, the lock is useless.
 type tableLocks struct {
 	mu     sync.Mutex
-	locked map[*connection]map[string]TableLock // by what is selected from
-	// reading counts the loops over rows of a table, and paged has the tables of which a page was read and not yet the last.
+	locked map[*connection]map[string]TableLock // by table.from
+	// reading counts the running loops over the rows of a table, and paged holds the tables of which a page, but not
+	// the last page, was read.
 	reading map[string]int
 	paged   map[string]bool
-	// queried are the connections that have run a statement of somebody's own: what it has read may be asked for again, and stays locked.
+	// queried holds the connections that have run a user's query. The tables stay locked, because the query may be
+	// repeated.
 	queried map[*connection]bool
 }
 
@@ -38,7 +42,7 @@ func newTableLocks() *tableLocks {
 	return &tableLocks{locked: map[*connection]map[string]TableLock{}, reading: map[string]int{}, paged: map[string]bool{}, queried: map[*connection]bool{}}
 }
 
-// addLock notes that a connection is about to read a table.
+// addLock records that a connection is about to read a table.
 func (h *tableLocks) addLock(conn *connection, t *table) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -50,7 +54,7 @@ func (h *tableLocks) addLock(conn *connection, t *table) {
 	}
 }
 
-// removeLocks forgets what a connection had, whose transaction has ended.
+// removeLocks forgets the locks of a connection whose transaction has ended.
 func (h *tableLocks) removeLocks(conn *connection) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,7 +62,7 @@ func (h *tableLocks) removeLocks(conn *connection) {
 	delete(h.queried, conn)
 }
 
-// noteQuery notes what a statement of somebody's own has locked.
+// noteQuery records the tables that a user's query has locked.
 func (h *tableLocks) noteQuery(conn *connection, tables [][]Value, since time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,11 +82,11 @@ func (h *tableLocks) noteQuery(conn *connection, tables [][]Value, since time.Ti
 	}
 }
 
-// ownLocks are the tables that a connection has locked.
+// ownLocksQuery lists the tables that the connection has locked.
 const ownLocksQuery = `SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
 	WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'pg_catalog'`
 
-// countReading notes that a loop over the rows of a table begins (1) or ends (-1).
+// countReading records that a loop over the rows of a table begins (1) or ends (-1).
 func (h *tableLocks) countReading(table string, change int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -91,7 +95,7 @@ func (h *tableLocks) countReading(table string, change int) {
 	}
 }
 
-// notePage notes whether more pages of a table will be asked for.
+// notePage records whether more pages of a table will be read.
 func (h *tableLocks) notePage(table string, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,7 +105,7 @@ func (h *tableLocks) notePage(table string, more bool) {
 	}
 }
 
-// canRelease reports whether a connection has locks, and none of a table that is still being read.
+// canRelease reports whether a connection has locks, none of them on a table that is still being read.
 func (h *tableLocks) canRelease(conn *connection) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -116,8 +120,9 @@ func (h *tableLocks) canRelease(conn *connection) bool {
 	return len(h.locked[conn]) > 0
 }
 
-// TableLocks are the locks of the snapshot on tables, by table. A table that was read to its end is locked no longer, unless the same connection
-// has also read a table that is still being read. What a statement of [Snapshot.Query] has locked is there once its loop has ended.
+// TableLocks lists the snapshot's locks on tables, by table. A table that was read to its end is no longer locked,
+// unless the same connection has read another table that is not finished. Locks of a [Snapshot.Query] are listed once
+// its loop has ended.
 func (s *Snapshot) TableLocks() []TableLock {
 	s.locks.mu.Lock()
 	defer s.locks.mu.Unlock()
@@ -135,8 +140,8 @@ func sortTableLocks(all []TableLock) {
 	})
 }
 
-// TableLocks are the locks on tables of the backfills that are running, by table: one for each chunk that is being read at this moment. Between two
-// chunks, and while a backfill waits for those who write into its table, nothing is locked. It asks the server for nothing.
+// TableLocks lists the locks of running backfills, by table: one for each chunk that is being read. Between two chunks,
+// and while a backfill waits for transactions that write to its table, nothing is locked. It does not query the server.
 func (s *Stream) TableLocks() []TableLock {
 	all := []TableLock{}
 	for _, b := range s.backfills.listRunning() {
@@ -150,27 +155,27 @@ func (s *Stream) TableLocks() []TableLock {
 	return all
 }
 
-// TableLocks are those of the backfills that are running for consumers, as [Stream.TableLocks] has them.
+// TableLocks lists the locks of the consumers' backfills, as [Stream.TableLocks] does.
 func (f *Fanout) TableLocks() []TableLock { return f.stream.TableLocks() }
 
-// noteLocked notes that a chunk has locked the table.
+// noteLocked records that a chunk has locked the table.
 func (b *Backfill) noteLocked(conn *connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tableLock = &TableLock{Schema: b.config.Schema, Table: b.config.Table, PID: conn.PID(), Since: time.Now()}
 }
 
-// noteUnlocked notes that the transaction of a chunk has ended, or its connection was closed.
+// noteUnlocked records that a chunk's transaction has ended or its connection was closed.
 func (b *Backfill) noteUnlocked() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tableLock = nil
 }
 
-// PID is the server's process that keeps the snapshot, which holds back vacuum.
+// PID is the server process that keeps the snapshot, which holds back vacuum.
 func (s *Snapshot) PID() uint32 { return s.export.PID() }
 
-// releaseLocks ends the transaction of a connection whose locks are of no use any more, and with it the locks. It reports whether the connection can
+// releaseLocks ends the transaction of a connection if all its locks are useless. It reports whether the connection can
 // be used again.
 func (s *Snapshot) releaseLocks(conn *connection) bool {
 	if !s.locks.canRelease(conn) {
@@ -184,11 +189,10 @@ func (s *Snapshot) releaseLocks(conn *connection) bool {
 	return err == nil
 }
 
-// leavePatience is how long the server may take to end a transaction before the connection is closed.
+// rollbackTimeout is how long the server may take to end a transaction before the connection is closed.
 const rollbackTimeout = 5 * time.Second
 
-// releaseIdleLocks has the connections that nobody uses leave their transactions, where these only lock tables that were read to their ends. One that is
-// in use does when it is given back.
+// releaseIdleLocks releases the useless locks of idle connections. returnConnection does it for the others.
 func (s *Snapshot) releaseIdleLocks() {
 	for range s.config.Connections {
 		select {
@@ -203,7 +207,7 @@ func (s *Snapshot) releaseIdleLocks() {
 	}
 }
 
-// returnConnection takes back a connection, nil where it has failed.
+// returnConnection returns a connection, nil if it has failed.
 func (s *Snapshot) returnConnection(conn *connection) {
 	if conn != nil && !s.releaseLocks(conn) {
 		s.discardConnection(conn)

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// mostOwnProcesses bounds what a stream remembers of its connections: of several attempts, only one can have the slot.
+// maxOwnProcesses bounds the backends that a stream remembers. Only one of several attempts can have the slot.
 const maxOwnProcesses = 16
 
-// terminateLostConnection ends the process of the server that still reads the slot for a connection that this stream has given up. The server does not
-// notice at once when a connection is lost in the network: the process keeps the slot until wal_sender_timeout, or for ever where that is 0.
-// The slot is free a little later.
+// terminateLostConnection terminates the backend that still reads the slot for a connection that this stream has given
+// up. After a failure of the network, the server does not notice the lost connection at once: the backend keeps the
+// slot until wal_sender_timeout, or for ever if that is 0. The slot is free shortly afterwards.
 //
-// A process is known by its number and the time when it began. Rejected: to know it by its application_name, which anybody can have, and which
-// two instances of a program share: each would end the stream of the other.
+// A backend is identified by its PID and start time. Rejected: its application_name, which any client can use and which
+// two instances of a program share, so that each would terminate the other's stream.
 func (s *Stream) terminateLostConnection(ctx context.Context, conn *connection) error {
 	if len(s.ownProcesses) > 0 {
 		var lost []string

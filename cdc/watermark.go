@@ -9,13 +9,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The prefixes of the messages that this package writes into the log itself. They are never delivered.
+// The prefixes of the messages that this package writes into the log. They are never delivered.
 const (
 	prefixWatermark = "delta_watermark"
 	prefixHeartbeat = "delta_heartbeat"
 )
 
-// mark is a position that a [Backfill] has written into the log: the low one before a chunk is read, the high one after it.
+// watermark is a position that a [Backfill] has written into the log: the low one before a chunk is read, the high one
+// after it.
 type watermark struct {
 	backfill string
 	chunk    uint64
@@ -30,7 +31,7 @@ func (m watermark) String() string {
 	return fmt.Sprintf("%s %d %s", m.backfill, m.chunk, side)
 }
 
-// parseWatermark reads what String makes. Anybody can write messages, so that anything else is only no mark.
+// parseWatermark parses the result of String. Any user of the database can write messages, so other content is ignored.
 func parseWatermark(s string) (m watermark, ok bool) {
 	parts := strings.Split(s, " ")
 	if len(parts) != 3 || parts[2] != "low" && parts[2] != "high" {
@@ -40,7 +41,7 @@ func parseWatermark(s string) (m watermark, ok bool) {
 	return watermark{backfill: parts[0], chunk: chunk, high: parts[2] == "high"}, err == nil
 }
 
-// connectWriter makes a connection that stays, and that writes messages.
+// connectWriter opens a connection for writing messages.
 func (s *Stream) connectWriter(ctx context.Context, config *pgx.ConnConfig) (*connection, error) {
 	return openConnection(ctx, config, s.config.BeforeConnect, false)
 }
@@ -54,7 +55,8 @@ func (c *connection) emitMessage(ctx context.Context, prefix, content string) er
 	return nil
 }
 
-// ownMessage returns the prefix and the content of a logical message that is one of this package's; the prefix is empty otherwise.
+// ownMessage returns the prefix and the content of a logical message of this package. prefix is empty for other
+// messages.
 func ownMessage(data []byte, streamed bool) (prefix, content string) {
 	w := &messageReader{rest: data[1:]}
 	if streamed {

@@ -6,36 +6,36 @@ import (
 	"sync/atomic"
 )
 
-// windowKeys is how many keys are remembered at most before their chunk is there. Beyond it, the chunk is read once more.
+// maxWindowKeys bounds the keys to remember before their chunk was read. Beyond it, the chunk is read once more.
 const maxWindowKeys = 100_000
 
-// window is what has changed in a table since the low mark of a chunk.
+// window records the changes of a table since the low watermark of a chunk.
 type window struct {
 	number    uint64
 	rows      map[string]*seenRow
-	reread    map[string]bool // keys that have to be read again, though they are in the chunk
+	reread    map[string]bool // keys to read again although they are in the chunk
 	truncated bool
 	isSpoiled bool
-	isPruned  bool // rows holds only what is in the chunk
+	isPruned  bool // rows holds only keys of the chunk
 }
 
-// seen is what the stream has made of a row.
+// seenRow is the state of a row according to the stream.
 type seenRow struct {
 	relation *Relation
 	state    seenState
-	row      []Value // of a row that is partly seen
+	row      []Value // of a partial row
 }
 
 type seenState int
 
 const (
 	rowDeleted  seenState = iota
-	rowComplete           // all values came
-	rowPartial            // some did not, and are what they were when the window began
-	rowUnknown            // some did not, and were changed before
+	rowComplete           // all values are known
+	rowPartial            // the missing values are unchanged since the low watermark
+	rowUnknown            // missing values have changed since the low watermark
 )
 
-// observeChange notes a change of the table. The goroutine that calls Next calls it with each.
+// observeChange records a change of the table. The goroutine that calls Next calls it with each change.
 func (b *Backfill) observeChange(c *Change) {
 	if c.Relation == nil || c.Relation.OID != b.oid {
 		return
@@ -61,9 +61,8 @@ func (b *Backfill) observeChange(c *Change) {
 	}
 }
 
-// observeUpdate follows what is known of the row. Large values that the update has left alone are not in it: where the row has
-// kept its key, they are what the chunk has; where it has come from another key, which may not have been read, nobody has
-// them, and the row has to be read again.
+// observeUpdate records an update. It lacks large values that it has not changed. If the row has kept its key, the
+// chunk has these values. If the row had another key before, it may not have been read, so it has to be read again.
 func (b *Backfill) observeUpdate(c *Change) {
 	row := c.New
 	s := &seenRow{relation: c.Relation, state: rowComplete}
@@ -97,7 +96,7 @@ func (b *Backfill) observeUpdate(c *Change) {
 	b.noteRow(c, c.New, rowBefore(c), s)
 }
 
-// requestReread has a row read in one of the next chunks.
+// requestReread makes one of the next chunks read a row again.
 func (b *Backfill) requestReread(key []string) {
 	text := joinKey(key)
 	b.progress.Reread[text] = key
@@ -106,7 +105,7 @@ func (b *Backfill) requestReread(key []string) {
 	}
 }
 
-// noteRow keeps what is known of a row while it can matter.
+// noteRow records the state of a row while it can matter.
 func (b *Backfill) noteRow(c *Change, row, before []Value, s *seenRow) {
 	w := b.window
 	if w == nil || w.isSpoiled {
@@ -114,7 +113,7 @@ func (b *Backfill) noteRow(c *Change, row, before []Value, s *seenRow) {
 	}
 	key, ok := b.keys.readKey(c.Relation, row, before)
 	if !ok {
-		w.isSpoiled = true // the table has another key by now
+		w.isSpoiled = true // the table has another key now
 		return
 	}
 	text := joinKey(key)
@@ -138,7 +137,7 @@ func (b *Backfill) noteRow(c *Change, row, before []Value, s *seenRow) {
 	w.rows[text] = s
 }
 
-// openWindow begins a window.
+// openWindow starts a window at a low watermark.
 func (b *Backfill) openWindow(number uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -147,7 +146,8 @@ func (b *Backfill) openWindow(number uint64) {
 	}
 }
 
-// closeWindow ends a window: what it returns is true at the high mark. ends reports whether these are the last rows.
+// closeWindow ends a window, and returns the rows that are true at the high watermark. ends reports whether these are
+// the last rows.
 func (b *Backfill) closeWindow(number uint64, at LSN) (rows []*Change, ends bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -205,7 +205,7 @@ func (b *Backfill) closeWindow(number uint64, at LSN) (rows []*Change, ends bool
 	return rows, b.progress.Done
 }
 
-// rowBefore is what is known of the row before a change.
+// rowBefore returns what is known of the row before a change.
 func rowBefore(c *Change) []Value {
 	switch {
 	case c.Old != nil:
@@ -221,7 +221,7 @@ func hasUnchanged(row []Value) bool {
 	return slices.ContainsFunc(row, func(v Value) bool { return v.State == Unchanged })
 }
 
-// fillUnchanged fills what an update has left alone with what was there before.
+// fillUnchanged replaces values that an update has left unchanged by those of the row before.
 func fillUnchanged(row []Value, relation *Relation, before []Value, of *Relation) []Value {
 	if !hasUnchanged(row) {
 		return row
@@ -239,10 +239,10 @@ func fillUnchanged(row []Value, relation *Relation, before []Value, of *Relation
 	return row
 }
 
-// backfills are those of a stream that are running.
+// backfills are the running backfills of a stream.
 type backfills struct {
 	mu      sync.Mutex
-	running atomic.Pointer[[]*Backfill] // nil where there are none
+	running atomic.Pointer[[]*Backfill] // nil if there are none
 	closed  bool
 	begun   atomic.Bool // Next has returned a transaction
 }
@@ -254,7 +254,7 @@ func (l *backfills) listRunning() []*Backfill {
 	return nil
 }
 
-// add lets one run, if there is none of its table for the same consumer of a [Fanout].
+// add starts a backfill, unless one of its table is running for the same consumer of a [Fanout].
 func (l *backfills) add(b *Backfill, start func()) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -283,7 +283,7 @@ func (l *backfills) remove(b *Backfill) {
 	l.running.Store(&running)
 }
 
-// close ends all, and lets no other begin.
+// close stops all backfills, and refuses new ones.
 func (l *backfills) close() {
 	l.mu.Lock()
 	l.closed = true
@@ -302,10 +302,10 @@ func (l *backfills) findByWatermark(m watermark) *Backfill {
 	return nil
 }
 
-// isOwnWatermark tells of marks that belong to one of them.
+// isOwnWatermark reports whether a watermark belongs to a running backfill.
 func (l *backfills) isOwnWatermark(m watermark) bool { return l.findByWatermark(m) != nil }
 
-// observeTransaction is called with each transaction when its turn has come, by the goroutine that calls Next.
+// observeTransaction is called with each transaction, in order, by the goroutine that calls Next.
 func (l *backfills) observeTransaction(t *Transaction) {
 	if !t.isHidden() {
 		l.begun.Store(true)

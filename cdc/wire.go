@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// wire reads the fields of a message one after the other. The first that is not there is kept as the error, and all that
-// follow are zero.
+// messageReader reads the fields of a message one after the other. The first missing field sets the error, and all
+// later ones are zero.
 type messageReader struct {
 	rest []byte
 	err  error
@@ -62,7 +62,7 @@ func (w *messageReader) readUint64() uint64 {
 func (w *messageReader) readLSN() LSN { return LSN(w.readUint64()) }
 
 func (w *messageReader) readTime() time.Time {
-	return postgresEpoch.Add(time.Duration(int64(w.readUint64())) * time.Microsecond) //nolint:gosec // the server's are signed
+	return postgresEpoch.Add(time.Duration(int64(w.readUint64())) * time.Microsecond) //nolint:gosec // signed on the server
 }
 
 func (w *messageReader) readString() string {
@@ -79,7 +79,7 @@ func (w *messageReader) readString() string {
 // readRow reads the values of a row. Their texts share one string.
 func (w *messageReader) readRow() []Value {
 	n := int(w.readUint16())
-	if n > len(w.rest) { // each takes one byte at least
+	if n > len(w.rest) { // each takes at least one byte
 		w.fail("a row of %d columns has %d bytes", n, len(w.rest))
 		return nil
 	}
@@ -106,10 +106,11 @@ func (w *messageReader) readRow() []Value {
 	return values
 }
 
-// bytesToString is the data of an entry, or of its end, as a string. That of a large entry is not copied: see [entry].
+// bytesToString returns the data of an entry, or the end of it, as a string. That of a large entry is not copied, see
+// [entry].
 func bytesToString(data []byte) string {
 	if len(data) < largestChunk {
 		return string(data)
 	}
-	return unsafe.String(unsafe.SliceData(data), len(data)) //nolint:gosec // nothing writes into it any more
+	return unsafe.String(unsafe.SliceData(data), len(data)) //nolint:gosec // nothing writes to it any more
 }

@@ -1,12 +1,12 @@
-// Package wal2json writes transactions of the package cdc as the plugin wal2json does, with its format version 1 and the
-// option include-lsn: without a plugin on the server, and byte for byte the same.
+// Package wal2json writes transactions of the package cdc like the plugin wal2json, with its format version 1 and the
+// option include-lsn: byte for byte the same, without a plugin on the server.
 //
 //	{"nextlsn":"0/170FCB0","change":[{"kind":"insert","schema":"public","table":"t","columnnames":["id"],
 //	 "columntypes":["integer"],"columnvalues":[3]}]}
 //
-// What the plugin writes and pgoutput does not tell is not there: transactions without changes, and generated columns. Where
-// the plugin's output is not JSON, this package's is: that is so for names of types with two quoted parts, and for messages
-// outside of transactions.
+// Transactions without changes and generated columns, which the plugin writes, are missing, because pgoutput does not
+// send them. In two cases the plugin's output is not JSON, and this package's is: names of types with two quoted parts,
+// and messages outside of transactions.
 package wal2json
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// chunk is how much is collected before it is written, in bytes.
+// flushSize is the size at which output is written, in bytes.
 const flushSize = 32 << 10
 
 // Encoder writes the transactions of one stream. It belongs to one goroutine.
@@ -27,26 +27,26 @@ type Encoder struct {
 	out    []byte
 }
 
-// described is a table with the names of its columns' types.
+// describedTable is a table with the names of its columns' types.
 type describedTable struct {
 	relation *cdc.Relation
-	types    [][]byte // as they are written
+	types    [][]byte // encoded
 }
 
-// NewEncoder makes an encoder that asks for the names of types, once for each description of a table.
+// NewEncoder returns an encoder that asks types for the names of types, once for each description of a table.
 func NewEncoder(types Types) *Encoder {
 	return &Encoder{types: types, tables: map[uint32]*describedTable{}}
 }
 
-// Encode writes a transaction, in several pieces where it is large. It reads the changes of it. It fails with an error of
-// the transaction, of the writer, or of the naming of types; what was written then is not whole.
+// Encode reads the changes of a transaction and writes it, in several pieces if it is large. It fails with an error of
+// the transaction, of the writer, or of Types; the output is incomplete then.
 func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) error {
 	e.out = e.out[:0]
 	if t.XID != 0 {
 		e.out = append(e.out, `{"nextlsn":"`...)
 		e.out = append(e.out, t.EndLSN.String()...)
 		e.out = append(e.out, `","change":[`...)
-	} else { // a message outside of transactions has no position
+	} else { // the plugin writes no position for a message outside of transactions
 		e.out = append(e.out, `{"change":[`...)
 	}
 	comma := false
@@ -76,7 +76,8 @@ func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) e
 	return err
 }
 
-// isWritten tells of changes that the format has: no truncates, and no updates and deletes of tables without an identity.
+// isWritten reports whether the format has such a change: it has no truncates, and no updates and deletes of tables
+// without a replica identity.
 func isWritten(c *cdc.Change) bool {
 	switch c.Kind {
 	case cdc.KindUpdate, cdc.KindDelete:
@@ -93,7 +94,7 @@ func isWritten(c *cdc.Change) bool {
 	}
 }
 
-// appendTable names a table, behind the kind of a change.
+// appendTable appends the name of a table, after the kind of a change.
 func (e *Encoder) appendTable(r *cdc.Relation) {
 	e.out = append(e.out, `","schema":`...)
 	e.out = AppendString(e.out, r.Schema)
@@ -136,7 +137,7 @@ func (e *Encoder) appendChange(ctx context.Context, c *cdc.Change) error {
 	return nil
 }
 
-// appendColumns writes three lists of those that are kept: names, types and values.
+// appendColumns appends the names, types and values of the columns for which keep is true, as three lists.
 func (e *Encoder) appendColumns(d *describedTable, row []cdc.Value, prefix string, keep func(cdc.Value, cdc.Column) bool) {
 	for part := range 3 {
 		if part > 0 {
@@ -180,7 +181,7 @@ func (e *Encoder) appendMessage(m *cdc.Message) {
 	e.out = append(e.out, '}')
 }
 
-// describeTable finds the names of the types of a table, anew where the server has described it anew.
+// describeTable returns the names of the types of a table. It asks again if the server has described the table again.
 func (e *Encoder) describeTable(ctx context.Context, r *cdc.Relation) (*describedTable, error) {
 	if d := e.tables[r.OID]; d != nil && d.relation == r {
 		return d, nil

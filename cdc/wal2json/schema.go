@@ -6,7 +6,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// appendSchemaChange writes how a table has changed, which the format of the plugin does not have: only a stream with [cdc.Config.SchemaChanges] has it.
+// appendSchemaChange appends the change of a table's definition. The plugin's format has no such change; it occurs only
+// in streams with [cdc.Config.SchemaChanges].
 func (e *Encoder) appendSchemaChange(ctx context.Context, c *cdc.Change) error {
 	d, err := e.describeTable(ctx, c.Relation)
 	if err != nil {

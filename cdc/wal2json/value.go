@@ -8,8 +8,9 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// AppendValue appends a value of a type as JSON: numbers and booleans as such, bytea in hexadecimal digits, all else as a
-// string. Numbers that JSON does not have, NaN and the infinities, are null. What an update has left alone is null too.
+// AppendValue appends a value of a type as JSON: numbers and booleans as such, bytea in hexadecimal digits, all others
+// as strings. NaN and the infinities, which JSON does not have, are null, and so are values that an update has left
+// unchanged.
 func AppendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
 	if v.State != cdc.Present {
 		return append(out, `null`...)
@@ -34,7 +35,7 @@ func AppendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// AppendString appends a string as JSON, as Postgres does: only quotes, backslashes and control characters are escaped.
+// AppendString appends a string as JSON like Postgres: only quotes, backslashes and control characters are escaped.
 func AppendString(out []byte, s string) []byte {
 	out = append(out, '"')
 	start := 0

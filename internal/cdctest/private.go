@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// Private is a Postgres of one test, which may be harmed.
+// Private is a Postgres server of one test, which may be killed.
 type Private struct {
 	*Database
 
@@ -32,7 +32,7 @@ type Private struct {
 	ended    chan struct{} // closed when the process has ended
 }
 
-// NewPrivate starts one, with the binaries of the server that the tests share.
+// NewPrivate starts a server, with the binaries of the server that the tests share.
 func NewPrivate(tb testing.TB, settings ...string) *Private {
 	tb.Helper()
 	p := &Private{tb: tb, bin: Query[string](New(tb), `SELECT setting FROM pg_config WHERE name = 'BINDIR'`)}
@@ -43,7 +43,7 @@ func NewPrivate(tb testing.TB, settings ...string) *Private {
 	return p
 }
 
-// Standby makes a copy of the server and starts it as a standby, which is told in settings how to follow. The server is
+// Standby starts a copy of the server as a standby, with settings that say which server to follow. The original is
 // stopped meanwhile.
 func (p *Private) Standby(settings ...string) *Private {
 	p.tb.Helper()
@@ -71,11 +71,11 @@ func (p *Private) makeFolder() {
 	}
 }
 
-// startFirst starts it for the first time.
+// startFirst starts the server for the first time.
 func (p *Private) startFirst(settings []string) {
 	p.tb.Helper()
-	port := testport.Reserve(p.tb) // it stays this server's while it is stopped
-	// Tests kill the server, and never the machine: nothing is lost without fsync.
+	port := testport.Reserve(p.tb) // reserved for this server even while it is stopped
+	// Tests kill the server but never the machine, so nothing is lost without fsync.
 	p.settings = append([]string{"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"}, settings...)
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port))
 	require.NoError(p.tb, err)
@@ -89,7 +89,7 @@ func (p *Private) startFirst(settings []string) {
 	p.Start()
 }
 
-// nobodyIDs is whom root runs Postgres as.
+// nobodyIDs returns the user that runs Postgres if the tests run as root.
 func (p *Private) nobodyIDs() (uid, gid uint32) {
 	p.tb.Helper()
 	other, err := user.Lookup("nobody")
@@ -114,7 +114,7 @@ func (p *Private) newCommand(name string, args ...string) *exec.Cmd {
 	return command
 }
 
-// Start starts it, and waits until it answers.
+// Start starts the server, and waits until it answers.
 func (p *Private) Start() {
 	p.tb.Helper()
 	args := []string{"-D", p.dataFolder()}
@@ -145,7 +145,7 @@ func (p *Private) Start() {
 	}
 }
 
-// Stop ends it: SIGINT in order, SIGQUIT as a crash does.
+// Stop stops the server: SIGINT shuts it down in order, SIGQUIT is like a crash.
 func (p *Private) Stop(signal os.Signal) {
 	p.tb.Helper()
 	if p.process == nil {
