@@ -36,7 +36,7 @@ type BackfillConfig struct {
 }
 
 // Backfill reads a table beside the stream, in the order of its key and chunk by chunk, while the table is being
-// written to. [Stream.Next] returns the rows as transactions of their own with changes of [KindRead]. Each arrives at a
+// written to. [Stream.Next] returns the rows in separate transactions with changes of [KindRead]. Each arrives at a
 // position where it is true: the row is the result of all transactions before it, and later transactions change it
 // further. Rows that change while their chunk is read come from the stream only.
 //
@@ -66,7 +66,7 @@ type Backfill struct {
 	progress  progress
 	chunk     *chunk     // read, and not delivered yet
 	window    *window    // since the low watermark
-	closed    uint64     // the last chunk whose high watermark was passed
+	closed    uint64     // the last chunk with a passed high watermark
 	tableLock *TableLock // held by the chunk that is being read
 }
 

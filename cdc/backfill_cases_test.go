@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// applyUntilDone applies until the backfill is done and all that was written before has come.
+// applyUntilDone applies changes until the backfill is done and everything written before has arrived.
 func (c *tableCopy) applyUntilDone(d *database, s *cdc.Stream, b *cdc.Backfill) {
 	d.tb.Helper()
 	for !isDone(b) {
@@ -50,7 +50,7 @@ func TestBackfillFollowsWhatHappensBetweenChunks(t *testing.T) {
 				c.consume(t, s, b)
 			}
 			b.Pause()
-			for c.reads < 30 { // the next may have been on its way
+			for c.reads < 30 { // the next chunk may already have been read
 				d.exec(`select pg_logical_emit_message(true, 'mine', '')`)
 				if c.consume(t, s, b); c.reads == 15 {
 					break
@@ -107,13 +107,13 @@ func TestBackfillFollowsChangesOfTheTable(t *testing.T) {
 	for !isDone(b) {
 		d.exec(`select pg_logical_emit_message(true, 'mine', '')`)
 		_, err := s.Next(t.Context())
-		require.NoError(t, err, "the stream goes on")
+		require.NoError(t, err, "the stream continues")
 	}
 	require.ErrorContains(t, b.Err(), "another key")
 }
 
-// A table is published while somebody has written into it and not committed. What was written before need not be in the stream,
-// so that it has to be read.
+// A table is published while a transaction that has written to it is open. The stream need not have these changes, so
+// the backfill has to read the row.
 func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -130,7 +130,7 @@ func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	d.exec(`alter publication ` + d.name + ` add table t`)
 	b, err := s.Backfill(ctx, cdc.BackfillConfig{Table: "t"})
 	require.NoError(t, err)
-	// It waits for the writer; the stream does not.
+	// The backfill waits for the writer; the stream does not.
 	d.exec(`insert into first values (1)`)
 	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert first [1]"}, changes)
@@ -152,7 +152,7 @@ func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	require.Equal(t, "late", rows["8"])
 }
 
-func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
+func TestBackfillRefusesInvalidInput(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`, `create table keyless (id int)`, `create table other (id int primary key)`,
@@ -190,7 +190,7 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 	require.Equal(t, "read t [51]", changes[0])
 	require.Contains(t, b.Token(), `"key":["70"]`)
 	_, err = s.Backfill(t.Context(), cdc.BackfillConfig{Table: "other", Token: strings.Replace(good, `"t"`, `"other"`, 1)})
-	require.ErrorContains(t, err, "before the first transaction")
+	require.ErrorContains(t, err, "before the first call of Next")
 	b.Stop()
 	<-b.Done()
 	require.ErrorIs(t, b.Err(), cdc.ErrClosed)
@@ -204,14 +204,14 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 	require.ErrorIs(t, err, cdc.ErrClosed)
 }
 
-// A chunk whose transaction lasts too long is read again with fewer rows, down to one.
-func TestTheTransactionOfAChunkIsBounded(t *testing.T) {
+// If a chunk's transaction exceeds ChunkTimeout, the chunk is read again with fewer rows, down to one.
+func TestChunkTimeoutShrinksChunks(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
 	log := make(said, 100)
 	s := d.openStream(func(c *cdc.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
-	d.exec(`insert into t select i, repeat('x', 20000000) from generate_series(1, 4) i`) // one of which takes more than a millisecond
+	d.exec(`insert into t select i, repeat('x', 20000000) from generate_series(1, 4) i`) // reading one row takes more than a millisecond
 	_, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkTimeout: 1})
 	wrong := new(cdc.InvalidError)
 	require.ErrorAs(t, err, &wrong)

@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// copied is a table kept by somebody who began with nothing: from the stream and a backfill. truth is the same table from a
-// snapshot and the stream, so that each row that is read can be compared with what it must be at its place.
+// tableCopy is a copy of a table made from the stream and a backfill, without a snapshot. truth is a copy of the same
+// table made from a snapshot and the stream, to compare each row with when the backfill delivers it.
 type tableCopy struct {
 	copy, truth *replica
 	at          cdc.LSN
@@ -74,7 +74,7 @@ func (c *tableCopy) apply(change *cdc.Change) error {
 	return nil
 }
 
-// beginCopy takes the truth's snapshot. The copy has nothing.
+// beginCopy reads the truth's snapshot. The copy is empty.
 func (d *database) beginCopy(table string, keys ...string) *tableCopy {
 	d.tb.Helper()
 	snapshot := d.createSnapshot()
@@ -87,7 +87,7 @@ func (d *database) beginCopy(table string, keys ...string) *tableCopy {
 	return c
 }
 
-// consume takes one transaction, and tells whether it was the end that the test has written.
+// consume applies one transaction, and reports whether it is the end that the test has written.
 func (c *tableCopy) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ended bool) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
@@ -104,7 +104,7 @@ func (c *tableCopy) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ende
 	return ended
 }
 
-// equalLines compares without printing thousands of rows.
+// equalLines compares rows without printing thousands of them.
 func equalLines(tb testing.TB, want, got []string) {
 	tb.Helper()
 	require.Len(tb, got, len(want))
@@ -125,7 +125,7 @@ func isDone(b *cdc.Backfill) bool {
 	}
 }
 
-func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
+func TestBackfillBesideWritersEqualsTheTable(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for name, full := range map[string]bool{"primary key": false, "replica identity full": true} {
@@ -167,7 +167,8 @@ func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
 	d := newDatabase(t)
 	const keys = 3000
 	d.fillTable(keys)
-	// One transaction is written for three that are consumed: some come again because the consumer dies, and it must get on.
+	// One transaction is written for three that are consumed. The consumer dies and gets transactions again, but must make
+	// progress.
 	pace := newPace(300)
 	stop := d.startWriters(1, keys, pace)
 	kept := d.beginCopy("everything", "s", "n")
@@ -175,7 +176,7 @@ func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
 	for written := false; !ended; lives++ {
 		c, life := kept.clone(), 20+rand.IntN(200)
 		if lives == 0 {
-			life = 20 + rand.IntN(40) // less than there are chunks
+			life = 20 + rand.IntN(40) // fewer than there are chunks
 		}
 		s := d.openStream(func(config *cdc.Config) { config.Start, config.OnlyAcknowledged = kept.at, true })
 		b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 40, Token: kept.token})

@@ -14,8 +14,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// The configuration as it is leads nowhere, as with a password that has expired.
-func TestEachConnectionIsGivenItsConfiguration(t *testing.T) {
+// The configuration itself does not connect, as if its password had expired.
+func TestBeforeConnectIsCalledForEachConnection(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
@@ -39,5 +39,5 @@ func TestEachConnectionIsGivenItsConfiguration(t *testing.T) {
 	require.Equal(t, []string{"insert t [1]"}, changes)
 	require.GreaterOrEqual(t, asked.Load(), int64(3))
 	require.EqualValues(t, 1, refused.Load())
-	require.NoError(t, cdc.TryConnection(s), "also the connection that only looks whether the server takes any")
+	require.NoError(t, cdc.TryConnection(s), "also the probe for a shutdown")
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// BenchmarkStream reads changes that are there, and has pg_recvlogical, which only prints what it gets, read the same. It tells
-// changes per second of both. Half of the changes come in transactions of one, half in transactions of a thousand.
+// BenchmarkStream compares reading existing changes with pg_recvlogical, which only prints them, in changes per second.
+// Half of the changes come in transactions of one change, half in transactions of a thousand.
 func BenchmarkStream(b *testing.B) {
 	const small, large, thousand = 50_000, 50, 1000
 	const changes = small + large*thousand

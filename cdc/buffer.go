@@ -15,8 +15,8 @@ const (
 	largestChunk  = 256 << 10
 )
 
-// entry is a message as received. data is valid until the next entry is read. If it has largestChunk bytes or more, it
-// has its own memory, which is not reused.
+// entry is a message as received. data is valid until the next entry is read. Data of largestChunk bytes or more is a
+// separate allocation, and is not reused.
 type entry struct {
 	at   LSN
 	xid  uint32

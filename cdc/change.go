@@ -34,9 +34,9 @@ type Change struct {
 	// is nil.
 	Old []Value
 	// Key holds the replica identity's columns before the change, and null for all others. It is set for a deleted row,
-	// and for an updated row whose key has changed. It is nil otherwise, and if Old is set.
+	// and for an update that changes the key. It is nil otherwise, and if Old is set.
 	Key []Value
-	// LSN is the position of the change in the log. Several changes can have the same position.
+	// LSN is the position of the change in the log. Several changes can be at the same position.
 	LSN LSN
 	// XID is the transaction that made the change, or its subtransaction if the server streams. It is zero for
 	// [KindRead], and for messages outside of transactions.

@@ -105,7 +105,7 @@ func (b *Backfill) waitUntil(ctx context.Context, is func() bool) error {
 // Every transaction that committed before l is visible in S. That is not obvious, because a commit is written to the
 // log before it becomes visible, with synchronous replication long before. But a transaction keeps its locks until it
 // is visible. So S is taken after all transactions that could write to the table just after l have released it. That
-// also covers transactions that wrote before the table was in the publication, whose changes the stream does not have.
+// also covers transactions that wrote before the table was in the publication. The stream lacks their changes.
 //
 // A transaction that committed between l and h may or may not be visible in S, and is in the stream between the
 // watermarks: closeWindow drops or completes its rows. A transaction that commits after h is not visible in S, because
@@ -220,15 +220,15 @@ func (b *Backfill) readLockedChunk(ctx context.Context, conn *connection, c *chu
 // waitForWriters waits for the end of all transactions that hold a lock, at the time of the first query, with which
 // they can write to the table.
 func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
-	ask := fmt.Sprintf(`
+	query := fmt.Sprintf(`
 		SELECT DISTINCT virtualtransaction FROM pg_locks
 		WHERE locktype = 'relation' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			AND relation IN (SELECT %d UNION SELECT relid FROM pg_partition_tree(%[1]d))
 			AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, b.oid)
 	var waiting map[string]bool
-	for looks := backoff.New(time.Millisecond, 200*time.Millisecond); ; {
-		rows, err := conn.queryRows(ctx, ask)
+	for delays := backoff.New(time.Millisecond, 200*time.Millisecond); ; {
+		rows, err := conn.queryRows(ctx, query)
 		if err != nil {
 			return err
 		}
@@ -241,7 +241,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 		if waiting = now; len(waiting) == 0 {
 			return nil
 		}
-		if err := backoff.Pause(ctx, looks.Delay()); err != nil {
+		if err := backoff.Pause(ctx, delays.Delay()); err != nil {
 			return err
 		}
 	}

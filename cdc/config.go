@@ -37,10 +37,10 @@ type Config struct {
 	// server has written other WAL, [Stream.Next] returns an empty transaction every StatusInterval, so that the slot
 	// can still move. Default: while nothing waits for an acknowledgement, the slot follows the server.
 	OnlyAcknowledged bool
-	// SchemaChanges makes [Transaction.Changes] yield a change of [KindSchema] before the first change of a table whose
-	// columns, replica identity or name differ from those at its previous change, or that was replaced by another table
-	// of the same name. Postgres describes a table only when one of its rows changes again, so nothing is reported for
-	// a table that is not written to or that was dropped. Default: false.
+	// SchemaChanges makes [Transaction.Changes] yield a change of [KindSchema] before the first change under a new
+	// definition: other columns, another replica identity or another name, or another table under the same name.
+	// Postgres describes a table only when one of its rows changes again, so nothing is reported for a table that is
+	// not written to or that was dropped. Default: false.
 	SchemaChanges bool
 	// SkipUndecodable decides whether to leave out, for good, a row that cannot be decoded. It is called each time the
 	// row is met, by the goroutine that calls Next or by one of the stream's, and several may call it at once. A row
@@ -64,7 +64,7 @@ type Config struct {
 	// StatusInterval is how often the server is sent a standby status while the position does not change. It must be
 	// less than the server's wal_sender_timeout, which is 60 seconds by default. Default: 10 seconds.
 	StatusInterval time.Duration
-	// Heartbeat is how often a small message is written into the log by a connection of its own. On a quiet database it
+	// Heartbeat is how often a small message is written into the log, by a separate connection. On a quiet database it
 	// gives the slot something to confirm, and the lag something to be measured by. Other readers of the database see
 	// it as a logical message with the prefix delta_heartbeat; [Stream.Next] does not return it. Most streams do not
 	// need it, because keepalives report WAL that is not for them. It cannot be used on a standby. Default: 0, none; at

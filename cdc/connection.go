@@ -190,11 +190,11 @@ func (c *connection) startReplication(ctx context.Context, config *Config, confi
 
 // createTemporary creates a slot that lives as long as the connection.
 func (c *connection) createTemporary(ctx context.Context, name string, _ LSN) (LSN, error) {
-	made, err := pglogrepl.ParseCreateReplicationSlot(c.Exec(ctx, "CREATE_REPLICATION_SLOT "+quoteIdentifier(name)+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
+	created, err := pglogrepl.ParseCreateReplicationSlot(c.Exec(ctx, "CREATE_REPLICATION_SLOT "+quoteIdentifier(name)+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
 	if err != nil {
 		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, wrapServerError(err))
 	}
-	return ParseLSN(made.ConsistentPoint)
+	return ParseLSN(created.ConsistentPoint)
 }
 
 // checkSlot checks that a slot can deliver all changes since a position, and returns the position to start from. Zero
@@ -260,15 +260,15 @@ type status struct {
 	confirmed LSN
 }
 
-// sendStatus sends a standby status update. ask requests a reply.
-func (c *connection) sendStatus(s status, ask bool) error {
+// sendStatus sends a standby status update, and can request a reply.
+func (c *connection) sendStatus(s status, requestReply bool) error {
 	data := make([]byte, 0, 34)
 	data = append(data, pglogrepl.StandbyStatusUpdateByteID)
 	for _, lsn := range []LSN{s.written, s.fresh, s.confirmed} {
 		data = binary.BigEndian.AppendUint64(data, uint64(lsn))
 	}
 	data = binary.BigEndian.AppendUint64(data, uint64(time.Since(postgresEpoch).Microseconds())) //nolint:gosec // it is positive
-	if ask {
+	if requestReply {
 		data = append(data, 1)
 	} else {
 		data = append(data, 0)

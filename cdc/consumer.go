@@ -88,7 +88,7 @@ func (f *Fanout) Join(name string) (*Consumer, error) {
 	})
 }
 
-func (f *Fanout) attachConsumer(name string, place func(*consumerState) error) (*Consumer, error) {
+func (f *Fanout) attachConsumer(name string, setPosition func(*consumerState) error) (*Consumer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.consumers[name]
@@ -100,7 +100,7 @@ func (f *Fanout) attachConsumer(name string, place func(*consumerState) error) (
 	case f.err != nil:
 		return nil, f.err
 	}
-	if err := place(c); err != nil {
+	if err := setPosition(c); err != nil {
 		return nil, err
 	}
 	c.delivered, c.isWaiting, c.hasGap = nil, false, false
@@ -228,7 +228,7 @@ func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 	}
 }
 
-// buildTransaction returns a transaction whose changes come part by part.
+// buildTransaction returns a transaction that reads its changes part by part.
 func (r *Consumer) buildTransaction(p *part) *Transaction {
 	t := *p.transaction
 	if !t.isFor(r.state.name) { // delivered for its position only

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// database is one test's.
+// database is the database of one test.
 type database struct {
 	*cdctest.Database
 	tb   testing.TB
@@ -31,10 +31,10 @@ func wrapDatabase(tb testing.TB, d *cdctest.Database) *database {
 	return &database{Database: d, tb: tb, name: d.Name, pool: d.Pool}
 }
 
-// config connects to the database.
+// config returns a configuration for the database.
 func (d *database) config() *pgx.ConnConfig { return d.Config() }
 
-// newProxy stands between clients and the server.
+// newProxy starts a proxy between clients and the server.
 func (d *database) newProxy() *testproxy.Proxy {
 	d.tb.Helper()
 	config := d.config()

@@ -6,7 +6,7 @@
 //	                                 │
 //	            walsender ─► assembler ─► memory, or a temporary file beyond Config.MemoryLimit
 //
-//	Stream.Backfill ─► low mark, rows of one chunk, high mark ─► KindRead between the transactions of Stream.Next
+//	Stream.Backfill ─► low watermark, rows of one chunk, high watermark ─► KindRead between the transactions of Stream.Next
 //
 // It needs a server with wal_level = logical, a role that may replicate, a publication, and nothing installed: it reads
 // pgoutput, which every Postgres has. It needs Postgres 14 or later; what needs more says so.

@@ -143,7 +143,7 @@ type AckError struct {
 }
 
 func (e *AckError) Error() string {
-	problem := "not the end of a delivered transaction"
+	problem := "not the end of a transaction that was delivered"
 	switch {
 	case e.LSN > e.Delivered:
 		problem = "beyond what was delivered"

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// said is what was logged.
+// said collects log lines.
 type said chan string
 
 func (s said) Write(line []byte) (int, error) {
@@ -30,7 +30,7 @@ func (s said) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// newFailoverPair is a primary and its standby, which has a copy of the slot named postgres.
+// newFailoverPair starts a primary and a standby with a copy of the slot named postgres.
 func newFailoverPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
 	t.Helper()
 	newDatabase(t).NeedsVersion(17)
@@ -41,7 +41,7 @@ func newFailoverPair(t *testing.T, settings ...string) (primary *privateServer, 
 	_, err := cdc.CreateSlot(t.Context(), p.pool, "postgres", cdc.SlotOptions{Failover: true})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		p.exec(`select pg_log_standby_snapshot()`) // from where the standby can begin
+		p.exec(`select pg_log_standby_snapshot()`) // the standby's slot can start there
 		return cdctest.Query[bool](standby.Database, `select exists (select from pg_replication_slots where slot_name = 'postgres' and synced and not temporary)`)
 	}, cdctest.Patience, 200*time.Millisecond)
 	both, err = pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable", p.config().Port, standby.Config().Port))
@@ -49,8 +49,8 @@ func newFailoverPair(t *testing.T, settings ...string) (primary *privateServer, 
 	return primary, p, standby, both
 }
 
-// The primary is killed while somebody writes, and its standby is promoted. One Stream goes on there by itself: what it has
-// delivered in all is what the new primary has, each row once and in order.
+// The primary is killed during writes, and its standby is promoted. The Stream continues there by itself: all that it
+// has delivered equals the rows of the new primary, each once and in order.
 func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	t.Parallel()
 	primary, p, standby, both := newFailoverPair(t, "synchronized_standby_slots=standby")
@@ -65,7 +65,7 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	writer.Go(func() {
 		for id := 1; ; id++ {
 			if _, err := p.pool.Exec(t.Context(), `insert into t values ($1)`, id); err != nil {
-				return // it was killed
+				return // the primary was killed
 			}
 		}
 	})
@@ -106,9 +106,9 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	t.Logf("%d rows, reconnects: %d", len(there), stream.Stats().Reconnects)
 }
 
-// A standby that nobody has waited for is promoted, and does not have what was delivered last. What it writes then has the same
-// places in the log, and must not be taken for what came before.
-func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
+// A standby that the primary has not waited for is promoted without the changes that were delivered last. Its later
+// changes have the same positions in the log, and must not be mistaken for the earlier ones.
+func TestChangesLostInAFailoverNeedAResync(t *testing.T) {
 	t.Parallel()
 	primary, p, standby, both := newFailoverPair(t)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
@@ -133,8 +133,8 @@ func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
 	require.Equal(t, cdc.SlotDiverged, resync.Reason)
 }
 
-// What it does not have is not for the stream, which was only told how far the log goes.
-func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
+// The lost changes are not in the publication; the stream only knew the end of the log.
+func TestLostChangesOfOtherTablesNeedNoResync(t *testing.T) {
 	t.Parallel()
 	primary, p, standby, both := newFailoverPair(t)
 	p.exec(`create table other (id int)`)
@@ -161,14 +161,14 @@ func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
 	}, cdctest.Patience, 10*time.Millisecond)
 }
 
-// disconnectStandby has a standby that has all there is not get any more.
+// disconnectStandby waits until the standby has everything, and keeps it from receiving more.
 func disconnectStandby(t *testing.T, p *database, standby *cdctest.Private) {
 	t.Helper()
 	end := queryValue[string](p, `select pg_current_wal_flush_lsn()::text`)
 	require.Eventually(t, func() bool {
 		return cdctest.Query[bool](standby.Database, `select pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, end)
 	}, cdctest.Patience, 10*time.Millisecond)
-	require.Eventually(t, func() bool { // it comes again at once
+	require.Eventually(t, func() bool { // the standby reconnects at once
 		p.exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'standby' and active`)
 		_, err := p.pool.Exec(t.Context(), `select pg_drop_replication_slot('standby')`)
 		return err == nil

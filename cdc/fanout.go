@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Fanout lets several consumers read one slot, whose changes are received and decoded once. Each consumer has its own
+// Fanout lets several consumers read one slot. The changes are received and decoded once. Each consumer has its own
 // position, and may be detached for as long as the changes that it misses fit into the buffer. The slot is confirmed up
 // to the slowest consumer. After a restart of the process, everything unconfirmed comes from the slot again, and each
 // consumer continues at the position that it has stored.

@@ -9,7 +9,7 @@ import (
 type FanoutConfig struct {
 	// Config configures the stream. OnlyAcknowledged is always set. Temporary must be false.
 	Config
-	// Consumers are the names of the consumers, each of which has its own position: 1 to 100 names of 1 to 63 bytes.
+	// Consumers are the names of the consumers: 1 to 100 names of 1 to 63 bytes. Each consumer has a separate position.
 	// The slot keeps what one of them has not acknowledged, even while it is detached. A name that is left out after a
 	// restart is forgotten.
 	Consumers []string

@@ -10,14 +10,15 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// consumer is a program's own part of one: load gives the position that save has kept together with what apply has made of the changes; 0: none.
-type consumerState interface {
+// consumer is the part of a program that reads as one consumer. load returns the position that save has stored together
+// with the results of apply, 0 if there is none.
+type consumer interface {
 	load(ctx context.Context) (cdc.LSN, error)
 	apply(ctx context.Context, t *cdc.Transaction) error
 	save(ctx context.Context, at cdc.LSN) error
 }
 
-func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consumerState) error {
+func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consumer) error {
 	fanout, err := cdc.OpenFanout(ctx, cdc.FanoutConfig{
 		Config:    cdc.Config{Conn: config, Slot: "accounts", Publications: []string{"accounts"}},
 		Consumers: []string{"search", "cache"},
@@ -33,7 +34,7 @@ func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consum
 }
 
 // readConsumer reads as one consumer until the context ends.
-func readConsumer(ctx context.Context, fanout *cdc.Fanout, name string, c consumerState) error {
+func readConsumer(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) error {
 	kept, err := c.load(ctx)
 	if err != nil {
 		return err
@@ -43,16 +44,16 @@ func readConsumer(ctx context.Context, fanout *cdc.Fanout, name string, c consum
 	if kept != 0 {
 		reader, err = fanout.Attach(name, kept)
 	}
-	anew := kept == 0 || errors.Is(err, cdc.ErrResyncNeeded) // it was away for too long
-	if anew {
-		reader, err = fanout.Join(name) // the changes from now on, and the table beside them
+	startOver := kept == 0 || errors.Is(err, cdc.ErrResyncNeeded) // it was detached for too long
+	if startOver {
+		reader, err = fanout.Join(name) // changes from now on, and the table by Backfill
 	}
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
 	defer context.AfterFunc(ctx, reader.Close)()
-	if anew {
+	if startOver {
 		if backfill, err = fanout.Backfill(ctx, name, cdc.BackfillConfig{Table: "account"}); err != nil {
 			return err
 		}
@@ -65,10 +66,10 @@ func readConsumer(ctx context.Context, fanout *cdc.Fanout, name string, c consum
 		if err := c.apply(ctx, t); err != nil {
 			return err
 		}
-		if anew = anew && !t.BackfillEnds; anew && backfill.Err() != nil {
+		if startOver = startOver && !t.BackfillEnds; startOver && backfill.Err() != nil {
 			return backfill.Err()
 		}
-		if !anew { // or else a restart begins anew, for the table was not read to its end
+		if !startOver { // no position is stored before the table was read to its end, so that a restart starts over
 			if err := c.save(ctx, t.EndLSN); err != nil {
 				return err
 			}

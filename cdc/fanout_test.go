@@ -14,7 +14,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// openFanout makes a publication of all tables and a slot, both named as the database, and opens a fan-out for consumers a and b.
+// openFanout makes a publication of all tables and a slot, both named like the database, and opens a fan-out for the
+// consumers a and b.
 func (d *database) openFanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
 	d.tb.Helper()
 	ctx := d.tb.Context()
@@ -37,7 +38,7 @@ func (d *database) openFanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
 	return f
 }
 
-// smallBuffer has a consumer cut as soon as another one waits.
+// smallBuffer configures a fan-out that cuts a consumer as soon as another one waits.
 func smallBuffer(c *cdc.FanoutConfig) { c.BufferLimit, c.SlowConsumerTimeout = 64<<10, -1 }
 
 func attachConsumer(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *cdc.Consumer {
@@ -48,7 +49,7 @@ func attachConsumer(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *c
 	return c
 }
 
-// takeTransaction is the next transaction that has changes, and these as text. Those without are acknowledged.
+// takeTransaction returns the next transaction with changes, and the changes as text. It acknowledges empty ones.
 func takeTransaction(tb testing.TB, c *cdc.Consumer) (*cdc.Transaction, []string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
@@ -73,7 +74,7 @@ func changeTexts(tb testing.TB, t *cdc.Transaction) (all []string) {
 	return all
 }
 
-// waitConfirmed waits until Postgres may forget what ends there.
+// waitConfirmed waits until the slot is confirmed up to a position.
 func (d *database) waitConfirmed(lsn cdc.LSN) {
 	d.tb.Helper()
 	for began := time.Now(); queryValue[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, lsn.String(), d.name); {
@@ -118,13 +119,13 @@ func TestConsumersOfOneSlotHavePositionsOfTheirOwn(t *testing.T) {
 	b.Close()
 	b = attachConsumer(t, f, "b", 0)
 	_, changes = takeTransaction(t, b)
-	require.Equal(t, []string{"insert [2]"}, changes, "what was not acknowledged comes again")
+	require.Equal(t, []string{"insert [2]"}, changes, "unacknowledged transactions are delivered again")
 	b.Close()
 	b = attachConsumer(t, f, "b", ends[1])
 	_, changes = takeTransaction(t, b)
-	require.Equal(t, []string{"insert [3]"}, changes, "what it has does not")
+	require.Equal(t, []string{"insert [3]"}, changes, "transactions that it has processed are not")
 
-	d.waitConfirmed(ends[1]) // before it is closed: what is not confirmed comes again
+	d.waitConfirmed(ends[1]) // before Close, because unconfirmed transactions are delivered again
 	f.Close()
 	_, err := a.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrClosed)
@@ -137,7 +138,7 @@ func TestConsumersOfOneSlotHavePositionsOfTheirOwn(t *testing.T) {
 	require.Equal(t, []string{"insert [3]"}, changes, "the slot has kept it")
 }
 
-func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
+func TestASlowConsumerIsCutAndStartsOver(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
@@ -161,7 +162,7 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 	_, err = f.Attach("b", 0)
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
 
-	// The buffer has room for all that comes from here on, whoever reads it first.
+	// The buffer has space for everything from here on, whichever consumer reads first.
 	d.exec(`update t set v = 'short'`)
 	last, changes := takeTransaction(t, a)
 	require.Len(t, changes, 100)
@@ -171,7 +172,7 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 	defer b.Close()
 	backfill, err := f.Backfill(t.Context(), "b", cdc.BackfillConfig{Table: "t"})
 	require.NoError(t, err)
-	go func() { // what marks the end for both
+	go func() { // the end for both
 		<-backfill.Done()
 		_, _ = d.pool.Exec(context.Background(), `insert into t values (1000, 'end')`)
 	}()
@@ -188,10 +189,10 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 	}
 	require.Equal(t, 100, reads)
 	_, changes = takeTransaction(t, a)
-	require.Equal(t, []string{"insert [1000 end]"}, changes, "a has nothing of the backfill")
+	require.Equal(t, []string{"insert [1000 end]"}, changes, "a gets nothing of the backfill")
 }
 
-// A consumer that is removed does not hold the slot any more, and one that is added is kept what comes from then on.
+// The slot does not wait for a removed consumer, and keeps later changes for an added one.
 func TestConsumersAreAddedAndRemovedWhileOthersRead(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -202,7 +203,7 @@ func TestConsumersAreAddedAndRemovedWhileOthersRead(t *testing.T) {
 	takeTransaction(t, a)
 	last, _ := takeTransaction(t, a)
 	require.NoError(t, a.Ack(last.EndLSN))
-	first, _ := takeTransaction(t, b) // and nothing is acknowledged
+	first, _ := takeTransaction(t, b) // without acknowledging anything
 	require.Positive(t, statusOf(t, f, "b").LagBytes)
 	require.True(t, queryValue[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, first.EndLSN.String(), d.name))
 	require.NoError(t, f.Remove("b"))
@@ -227,8 +228,9 @@ func TestConsumersAreAddedAndRemovedWhileOthersRead(t *testing.T) {
 	}
 }
 
-// Done is closed when the stream has read the last rows. The consumer may have read none of them yet: what it goes by comes with them.
-func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
+// Done is closed when the stream has read the last rows. The consumer may not have read any of them yet, so it needs
+// BackfillEnds.
+func TestBackfillEndsIsSetWithAConsumersLastRows(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`, `insert into t select generate_series(1, 25)`)
@@ -248,13 +250,13 @@ func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
 		ended = transaction.BackfillEnds
 		require.Equal(t, transaction.Backfill == backfill, transaction.Backfill != nil)
 	}
-	require.Equal(t, 25, read, "all of it had come then, and nothing else")
+	require.Equal(t, 25, read, "all rows have arrived by then, and nothing else")
 	_, changes := takeTransaction(t, a)
 	require.Equal(t, []string{"insert [1000]"}, changes)
 	for range 10 {
 		transaction, err := b.Next(t.Context())
 		require.NoError(t, err)
-		require.False(t, transaction.BackfillEnds, "it is another's")
+		require.False(t, transaction.BackfillEnds, "it is the backfill of another consumer")
 		if len(changeTexts(t, transaction)) > 0 {
 			return
 		}
@@ -262,7 +264,7 @@ func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
 	require.Fail(t, "b has nothing")
 }
 
-func TestWhileAllConsumersAreAwayNobodyIsCut(t *testing.T) {
+func TestNoConsumerIsCutWhileAllAreDetached(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
@@ -270,7 +272,7 @@ func TestWhileAllConsumersAreAwayNobodyIsCut(t *testing.T) {
 	for i := range 100 {
 		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
 	}
-	for began := time.Now(); statusOf(t, f, "a").Waiting < 20; { // there is room for some 25
+	for began := time.Now(); statusOf(t, f, "a").Waiting < 20; { // the buffer has space for some 25
 		require.Less(t, time.Since(began), cdctest.Patience)
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -284,7 +286,7 @@ func TestWhileAllConsumersAreAwayNobodyIsCut(t *testing.T) {
 	}
 }
 
-func TestAConsumerThatDoesNotAcknowledgeGoesOnAndCannotComeBack(t *testing.T) {
+func TestAnUnacknowledgingConsumerContinuesButCannotReattach(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
@@ -297,11 +299,11 @@ func TestAConsumerThatDoesNotAcknowledgeGoesOnAndCannotComeBack(t *testing.T) {
 	}
 	a.Close()
 	_, err := f.Attach("a", 0)
-	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "the buffer has forgotten what comes next")
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "the buffer has dropped the next transaction")
 	f.Close()
 	f = d.openFanout()
 	_, changes := takeTransaction(t, attachConsumer(t, f, "a", 0))
-	require.True(t, strings.HasPrefix(changes[0], "insert [0 "), "the slot has not")
+	require.True(t, strings.HasPrefix(changes[0], "insert [0 "), "the slot has kept it")
 }
 
 func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
@@ -329,7 +331,7 @@ func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
 						return fmt.Errorf("%s of %v came after the large transaction", change.Kind, change.New[0])
 					}
 					large = false
-					break // what is left of it is passed over
+					break // Next skips the rest
 				}
 				if err := b.Ack(transaction.EndLSN); err != nil {
 					return err
@@ -390,10 +392,10 @@ func TestWrongUseOfAFanoutIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, cdc.ErrClosed)
 	_, err = f.Attach("a", first.EndLSN-1)
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
-	between := attachConsumer(t, f, "a", second.EndLSN-1) // as the end of one without changes, which does not come again
+	between := attachConsumer(t, f, "a", second.EndLSN-1) // like the end of an empty transaction, which is not delivered again
 	_, changes := takeTransaction(t, between)
 	require.Equal(t, []string{"insert [2]"}, changes)
 	between.Close()
 	_, changes = takeTransaction(t, attachConsumer(t, f, "a", 0))
-	require.Equal(t, []string{"insert [2]"}, changes, "nothing was confirmed by it")
+	require.Equal(t, []string{"insert [2]"}, changes, "it has confirmed nothing")
 }

@@ -18,8 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// watchHeap watches the memory in use, garbage left out, until the function it returns is called, which tells the most there was
-// over what there was at first.
+// watchHeap measures the memory in use, without garbage, until peak is called, which returns the largest increase.
 func watchHeap(t *testing.T) (peak func() uint64) {
 	t.Helper()
 	before := debug.SetGCPercent(10)
@@ -49,7 +48,7 @@ func watchHeap(t *testing.T) (peak func() uint64) {
 	}
 }
 
-// Not parallel: it measures memory.
+// Not parallel, because it measures memory.
 func TestLargeTransactionsPassInBoundedMemory(t *testing.T) {
 	soak.Long(t)
 	for protocol := 1; protocol <= 2; protocol++ {
@@ -102,7 +101,7 @@ func TestTransactionsBeyondTheLimitAreRefused(t *testing.T) {
 			s := d.openStream(func(c *cdc.Config) { c.MemoryLimit, c.SpillLimit = 64<<10, limit })
 			d.exec(`insert into t values (0, '')`, `insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i`)
 			_, changes := nextTransaction(t, s)
-			require.Equal(t, []string{"insert t [0 ]"}, changes, "what came before is delivered")
+			require.Equal(t, []string{"insert t [0 ]"}, changes, "transactions before it are delivered")
 			_, err := s.Next(t.Context())
 			var large *cdc.TooLargeError
 			require.ErrorAs(t, err, &large)
@@ -113,7 +112,7 @@ func TestTransactionsBeyondTheLimitAreRefused(t *testing.T) {
 	}
 }
 
-// With protocol 2, transactions come in pieces between each other, and what was rolled back of them came too.
+// With protocol 2, pieces of several transactions are interleaved, and rolled-back parts are sent too.
 func TestStreamedTransactionsAreWhole(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -157,12 +156,12 @@ func TestStreamedTransactionsAreWhole(t *testing.T) {
 	require.Contains(t, changes[2999], "[13000 ")
 	require.Greater(t, second.EndLSN, small.EndLSN)
 	_, changes = nextTransaction(t, s)
-	require.Len(t, changes, 3000, "what was rolled back is not there")
+	require.Len(t, changes, 3000, "changes that were rolled back are missing")
 	require.Contains(t, changes[1999], "[2000 ")
 	require.Contains(t, changes[2000], "[5001 ")
 }
 
-func TestASlowConsumerHoldsTheServerBack(t *testing.T) {
+func TestASlowConsumerBlocksTheServer(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
 	s := d.openStream(func(c *cdc.Config) { c.MemoryLimit = 256 << 10 })
@@ -171,12 +170,12 @@ func TestASlowConsumerHoldsTheServerBack(t *testing.T) {
 	for i := range transactions { // 30 MB
 		d.exec(fmt.Sprintf(`insert into t select i, repeat('x', 1000) from generate_series(%d, %d) i`, i*rows, i*rows+rows-1))
 	}
-	// The server is held back for good: it could not write on for a while, and there is more.
+	// The server is blocked for good: it could not send for a while, although there is more.
 	end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_insert_lsn()::text`))
 	require.NoError(t, err)
 	var at, before string
 	for same, patience := 0, time.Now().Add(cdctest.Patience); same < 5; time.Sleep(100 * time.Millisecond) {
-		require.True(t, time.Now().Before(patience), "at %s of %s: the server is not held back", at, end)
+		require.True(t, time.Now().Before(patience), "at %s of %s: the server is not blocked", at, end)
 		before = at
 		at = queryValue[string](d, `select coalesce(max(sent_lsn::text), '') from pg_stat_replication r join pg_stat_activity a using (pid)
 			join pg_replication_slots s on s.active_pid = pid where slot_name = $1 and wait_event = 'WalSenderWriteData'`, d.name)

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindTables lists the tables whose schema.table matches one of the patterns, by name, for [Publication.Tables]. In a
-// pattern, * matches any characters including slashes and dots, ? matches one character, [a-z] one of these, and a
+// FindTables lists the tables for which schema.table matches one of the patterns, by name, for [Publication.Tables]. In
+// a pattern, * matches any characters including slashes and dots, ? matches one character, [a-z] one of these, and a
 // backslash escapes the next character. Partitions and system tables are left out. It fails with an [*InvalidError] on
 // an invalid pattern, and on one that matches no table.
 func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTable, error) {

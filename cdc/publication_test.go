@@ -60,11 +60,11 @@ func TestTablesAreFoundByPatterns(t *testing.T) {
 	}
 }
 
-func TestWhatNeedsPostgres15IsNamed(t *testing.T) {
+func TestFeaturesOfPostgres15NeedPostgres15(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	if queryValue[int](d, `select current_setting('server_version_num')::int`) >= 150000 {
-		t.Skip("this has them")
+		t.Skip("this server has these features")
 	}
 	d.exec(`create table t (id int primary key)`)
 	for _, table := range []cdc.PublishedTable{{Table: "t", Columns: []string{"id"}}, {Table: "t", Filter: "true"}} {
@@ -73,8 +73,8 @@ func TestWhatNeedsPostgres15IsNamed(t *testing.T) {
 	}
 }
 
-// Postgres 18 streams generated columns for who asks for them.
-func TestGeneratedColumnsComeWhereTheyArePublished(t *testing.T) {
+// Postgres 18 streams generated columns if the publication says so.
+func TestPublishedGeneratedColumnsAreStreamed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.NeedsVersion(18)

@@ -22,7 +22,7 @@ func TestSnapshotAnswersQueries(t *testing.T) {
 		rows = append(rows, row)
 	}
 	require.Equal(t, [][]cdc.Value{{{State: cdc.Present, Text: "7"}, {State: cdc.Present, Text: "2025-12-31 22:00:00+00"}, {State: cdc.Present, Text: `\x00ff`}, {}}}, rows)
-	// Loops that are left, queries that fail and contexts that end spoil nothing for others.
+	// Loops that are left early, failing queries and ended contexts do not affect other loops.
 	for range 5 {
 		for _, err := range s.Query(t.Context(), `select id from t`) {
 			require.NoError(t, err)

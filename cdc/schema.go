@@ -11,8 +11,8 @@ type SchemaChange struct {
 	Recreated, Renamed bool
 	// Identity reports that the replica identity has changed.
 	Identity bool
-	// Added, Dropped and Retyped name columns; Retyped those whose type or modifier has changed. A renamed column is
-	// dropped and added.
+	// Added, Dropped and Retyped name columns; Retyped those with another type or modifier. A renamed column is dropped
+	// and added.
 	Added, Dropped, Retyped []string
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// schemaChanges reads a transaction; changes of tables are what they say.
+// schemaChanges reads a transaction and returns its changes as text, schema changes with their description.
 func schemaChanges(t *testing.T, s *cdc.Stream) (changes []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
@@ -30,7 +30,7 @@ func schemaChanges(t *testing.T, s *cdc.Stream) (changes []string) {
 	return changes
 }
 
-func TestChangesOfTablesAreTold(t *testing.T) {
+func TestSchemaChangesAreDelivered(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v varchar(5))`)
@@ -58,7 +58,7 @@ func TestChangesOfTablesAreTold(t *testing.T) {
 	d.exec(`alter table t rename to u`, `insert into u (id) values (3)`)
 	require.Equal(t, []string{"schema u: renamed from public.t", "insert u"}, schemaChanges(t, s))
 
-	// Within a transaction it stands between the changes of both shapes; what was rolled back never was.
+	// Within a transaction the schema change is between changes of both definitions. Rolled-back changes do not count.
 	tx, err := d.pool.Begin(t.Context())
 	require.NoError(t, err)
 	for _, statement := range []string{
@@ -97,7 +97,7 @@ func TestADroppedPublicationNeedsAResync(t *testing.T) {
 	}
 }
 
-func TestASpillFolderThatCannotBeWrittenIsNamed(t *testing.T) {
+func TestAnUnwritableSpillFolderIsReported(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
@@ -114,7 +114,7 @@ func TestASpillFolderThatCannotBeWrittenIsNamed(t *testing.T) {
 	require.NotErrorIs(t, err, cdc.ErrResyncNeeded)
 }
 
-func TestPatternsOfTablesKnowNoSlashes(t *testing.T) {
+func TestPatternsMatchSlashes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		pattern, name string

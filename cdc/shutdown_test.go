@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// Stop waits for the server, which once waited for the acknowledgement for ever.
+// Stop waits until the server has stopped. The server used to wait for an acknowledgement for ever.
 func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -38,22 +38,22 @@ func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
 	s.Start()
 	d.pool.Reset()
 	// Before Postgres 17 a server that stops may forget the last confirmations. The stream repeats them on its next connection.
-	// It may also have confirmed a little more by now, such as the end of what came before the second transaction.
+	// It may also have confirmed a little more by now, such as the log before the second transaction.
 	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= before }, cdctest.Patience, time.Millisecond)
 	require.Less(t, d.lookupSlot().Confirmed, second.EndLSN)
 	d.exec(`insert into t values (4)`)
 	_, changes = nextTransaction(t, stream)
-	require.Equal(t, []string{"insert t [4]"}, changes, "within one stream nothing comes twice")
+	require.Equal(t, []string{"insert t [4]"}, changes, "within one stream nothing is delivered twice")
 
 	stream = s.reopen(d, stream)
 	for id := 2; id <= 4; id++ {
 		transaction, changes := nextTransaction(t, stream)
-		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", id)}, changes, "what was not acknowledged comes again")
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", id)}, changes, "unacknowledged transactions are delivered again")
 		require.NoError(t, stream.Ack(transaction.EndLSN))
 	}
 }
 
-// One that does not even take what comes: the server has more to send than fits.
+// The consumer does not even receive: the server has more to send than fits into the buffers.
 func TestAConsumerThatDoesNotReadLetsTheServerStop(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -89,9 +89,9 @@ func TestAConsumerThatDoesNotReadLetsTheServerStop(t *testing.T) {
 	require.Positive(t, stream.Stats().Reconnects)
 }
 
-// A position is told once, and everything that goes by it still does: where nothing happens the slot follows the server, and what the
-// server measures is known.
-func TestWhatWasConfirmedIsToldOnce(t *testing.T) {
+// A position is reported as flushed once. Features that depend on it still work: on a quiet database the slot follows
+// the server, and the server knows its lag.
+func TestAFlushIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	_, d := newPrivateServer(t)
 	d.exec(`create table t (id int primary key)`, `create table other (id int primary key)`)

@@ -16,7 +16,7 @@ type DB interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// ErrExists reports a slot or a publication whose name is taken.
+// ErrExists reports that the name of a new slot or publication is taken.
 var ErrExists = errors.New("cdc: it exists")
 
 // ErrNotFound reports a slot or a publication that does not exist.

@@ -29,14 +29,14 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	require.False(t, slot.Active)
 	require.Greater(t, slot.LagBytes, int64(1<<20))
 	require.GreaterOrEqual(t, slot.RetainedBytes, slot.LagBytes)
-	require.Nil(t, slot.LagTime, "nothing reads it, so nothing measures it: zero would say that there is no lag")
+	require.Nil(t, slot.LagTime, "nothing reads it, so nothing measures it: zero would mean no lag")
 	require.Equal(t, queryValue[int](d, `select current_setting('server_version_num')::int`) >= 170000, slot.InactiveTime != nil)
 	require.Nil(t, slot.SafeWALBytes, "max_slot_wal_keep_size is not set")
 	slots, err := cdc.Slots(ctx, d.pool)
 	require.NoError(t, err)
 	require.Len(t, slots, 3)
 
-	require.ErrorIs(t, cdc.DropSlot(ctx, d.pool, d.name[:10]), cdc.ErrNotFound, "a part of a name is no name")
+	require.ErrorIs(t, cdc.DropSlot(ctx, d.pool, d.name[:10]), cdc.ErrNotFound, "a part of a name is another name")
 	var invalid *cdc.InvalidError
 	require.ErrorAs(t, cdc.DropSlot(ctx, d.pool, d.name+"_foreign"), &invalid)
 	require.NoError(t, cdc.DropSlot(ctx, d.pool, d.name))
@@ -56,7 +56,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	}
 }
 
-func TestBadInputIsNamed(t *testing.T) {
+func TestInvalidInputIsReported(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.openStream()

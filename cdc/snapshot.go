@@ -122,12 +122,12 @@ func (s *Snapshot) createSlot(ctx context.Context) error {
 		return err
 	}
 	sql := "CREATE_REPLICATION_SLOT " + quoteIdentifier(s.Slot) + " LOGICAL pgoutput " + options
-	made, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
+	created, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
 	if err != nil {
 		return fmt.Errorf("cdc: creating slot %q with a snapshot: %w", s.Slot, wrapServerError(err))
 	}
-	s.exportedName = made.SnapshotName
-	s.LSN, err = ParseLSN(made.ConsistentPoint)
+	s.exportedName = created.SnapshotName
+	s.LSN, err = ParseLSN(created.ConsistentPoint)
 	return err
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// textLines are rows of the server in the form of [replica.lines].
+// textLines returns rows of the server in the form of [replica.lines].
 func textLines(rows [][][]byte) []string {
 	lines := make([]string, 0, len(rows))
 	for _, r := range rows {
@@ -31,7 +31,7 @@ func textLines(rows [][][]byte) []string {
 	return lines
 }
 
-// createSnapshot makes a publication of all tables, and a slot with a snapshot, both named as the database.
+// createSnapshot makes a publication of all tables, and a slot with a snapshot, both named like the database.
 func (d *database) createSnapshot(change ...func(*cdc.SnapshotConfig)) *cdc.Snapshot {
 	d.tb.Helper()
 	d.exec(`CREATE PUBLICATION ` + d.name + ` FOR ALL TABLES`)
@@ -45,7 +45,7 @@ func (d *database) createSnapshot(change ...func(*cdc.SnapshotConfig)) *cdc.Snap
 	return s
 }
 
-func TestSnapshotAndStreamMakeTheTable(t *testing.T) {
+func TestSnapshotAndStreamEqualTheTable(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for name, rough := range map[string]bool{"undisturbed": false, "walsender terminated": true} {
@@ -60,7 +60,7 @@ func TestSnapshotAndStreamMakeTheTable(t *testing.T) {
 			for c, err := range snapshot.Rows(t.Context(), "public", "everything") {
 				require.NoError(t, err)
 				require.Equal(t, cdc.KindRead, c.Kind)
-				require.NoError(t, replica.apply(c), "a row comes once")
+				require.NoError(t, replica.apply(c), "each row is read once")
 			}
 			snapshot.Close()
 			read := len(replica.rows)
@@ -108,7 +108,7 @@ func TestSnapshotIsReadInTheOrderOfTheKey(t *testing.T) {
 		`insert into t select i, 'v' || i from generate_series(1, 1005) i`)
 	s := d.createSnapshot(func(c *cdc.SnapshotConfig) { c.PageSize, c.Connections = 10, 4 })
 	d.exec(`delete from t where id % 2 = 0`, `insert into t values (0, 'late')`)
-	// More readers than connections, some of which leave early, and bad names between them.
+	// More readers than connections, some of which leave early, mixed with invalid names.
 	var work sync.WaitGroup
 	for i := range 8 {
 		work.Go(func() {
@@ -162,7 +162,7 @@ func TestSnapshotIsReadInTheOrderOfTheKey(t *testing.T) {
 	}
 }
 
-func TestSnapshotReadsWhatIsPublished(t *testing.T) {
+func TestSnapshotReadsPublishedRowsAndColumns(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.NeedsVersion(15)
@@ -199,7 +199,7 @@ func TestSnapshotReadsWhatIsPublished(t *testing.T) {
 	}
 }
 
-// Also of types that pgx has no name for, and of domains, which the server calls by what they are made of.
+// Also for types that pgx does not know, and for domains, for which the server reports the base type.
 func TestTypesHaveTheSameNamesInSnapshotsAndStreams(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-func TestStatsTellHowTheStreamDoes(t *testing.T) {
+func TestStatsMeasureTheStream(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
@@ -36,7 +36,7 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	require.Equal(t, first.EndLSN, s.Stats().Confirmed)
 	require.NoError(t, s.Ack(second.EndLSN))
 	require.Zero(t, s.Stats().Lag)
-	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, cdctest.Patience, 10*time.Millisecond, "where nothing waits, it follows")
+	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, cdctest.Patience, 10*time.Millisecond, "if nothing waits, the slot follows the server")
 
 	require.True(t, queryValue[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
 	require.Eventually(t, func() bool { return s.Stats().Reconnects >= 1 }, cdctest.Patience, 10*time.Millisecond)
@@ -44,14 +44,14 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	require.False(t, s.Stats().Connected)
 }
 
-// The delay of heartbeats covers the whole way: through the server and the queue, to the caller of Next.
+// The delay covers the whole way of a heartbeat: through the server and the queue, to the caller of Next.
 func TestStatsMeasureTheDelayByHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
 	s := d.openStream(func(c *cdc.Config) { c.Heartbeat = 100 * time.Millisecond })
 	const late = 2 * time.Second // longer than a heartbeat takes on a busy machine, most of the time
-	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > 0 }, cdctest.Patience, 10*time.Millisecond, "nothing waits: it is delivered at once")
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > 0 }, cdctest.Patience, 10*time.Millisecond, "nothing waits, so it is delivered at once")
 	d.exec(`insert into t values (1)`)
 	require.Eventually(t, func() bool { return s.Stats().Waiting == 1 }, cdctest.Patience, 10*time.Millisecond)
 	waits := s.Stats()
@@ -60,10 +60,10 @@ func TestStatsMeasureTheDelayByHeartbeats(t *testing.T) {
 		return now.Heartbeats >= waits.Heartbeats+5 && now.HeartbeatDelay > late
 	}, cdctest.Patience, 10*time.Millisecond, "a transaction waits for Next, and heartbeats behind it")
 	nextTransaction(t, s)
-	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < late }, cdctest.Patience, 10*time.Millisecond, "the next ones wait for nothing")
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < late }, cdctest.Patience, 10*time.Millisecond, "later heartbeats do not wait")
 }
 
-// Of several behind one transaction the oldest is what counts, and a new one that is already late.
+// Of several heartbeats behind one transaction the oldest counts, and so does a new one that is already late.
 func TestTheDelayIsThatOfTheOldestHeartbeat(t *testing.T) {
 	t.Parallel()
 	at := func(second int) time.Time { return time.Unix(1000+int64(second), 0) }
@@ -77,19 +77,19 @@ func TestTheDelayIsThatOfTheOldestHeartbeat(t *testing.T) {
 		h.Arrive(at(second), 7)
 	}
 	h.Deliver(6, at(8))
-	require.Equal(t, 9*time.Second, h.Current(at(9)), "they wait behind a transaction that nobody has taken")
+	require.Equal(t, 9*time.Second, h.Current(at(9)), "they wait behind a transaction that Next has not returned")
 	h.Deliver(7, at(10))
-	require.Equal(t, 10*time.Second, h.Current(at(20)), "as long as the oldest of them took, until there is another one")
+	require.Equal(t, 10*time.Second, h.Current(at(20)), "the time of the oldest one, until there is another")
 	h.Write(at(21))
 	require.Equal(t, 10*time.Second, h.Current(at(22)))
 	h.Arrive(at(21), 7)
 	h.Deliver(7, at(23))
 	require.Equal(t, 2*time.Second, h.Current(at(30)))
 	h.Arrive(at(21), 7)
-	require.Equal(t, 2*time.Second, h.Current(at(40)), "one that is sent again, after a lost connection, counts once")
+	require.Equal(t, 2*time.Second, h.Current(at(40)), "a heartbeat that is sent again after a lost connection counts once")
 }
 
-// A server that sends nothing more must not leave the last good delay in place.
+// If the server sends nothing more, the last good delay must not stay.
 func TestTheDelayGrowsWhileNoHeartbeatComesBack(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -102,11 +102,11 @@ func TestTheDelayGrowsWhileNoHeartbeatComesBack(t *testing.T) {
 	p.Freeze()
 	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > time.Second }, cdctest.Patience, 10*time.Millisecond)
 	p.Cut()
-	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < time.Second }, cdctest.Patience, 10*time.Millisecond, "new connections carry new ones")
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < time.Second }, cdctest.Patience, 10*time.Millisecond, "a new connection has new heartbeats")
 }
 
-// Where there are only acknowledgements to go by, there is something to acknowledge.
-func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
+// With OnlyAcknowledged, a quiet stream still has something to acknowledge.
+func TestOnlyAcknowledgedMovesTheSlotByAcks(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`)
@@ -136,7 +136,7 @@ func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
 	}
 }
 
-func TestTransactionsTellTheirOrigin(t *testing.T) {
+func TestTransactionsHaveTheirOrigin(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)

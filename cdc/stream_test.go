@@ -15,10 +15,10 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// quiet is the log of tests that make trouble on purpose.
+// quiet discards the log of tests that cause errors on purpose.
 var quiet = slog.New(slog.DiscardHandler)
 
-// openStream makes a publication of all tables and a slot, both named as the database, and opens the stream.
+// openStream makes a publication of all tables and a slot, both named like the database, and opens the stream.
 func (d *database) openStream(change ...func(*cdc.Config)) *cdc.Stream {
 	d.tb.Helper()
 	ctx := d.tb.Context()
@@ -29,7 +29,7 @@ func (d *database) openStream(change ...func(*cdc.Config)) *cdc.Stream {
 		require.NoError(d.tb, err)
 	}
 	s, err := cdc.Open(ctx, d.streamConfig(change...))
-	// Postgres lets go of a slot a little after its reader has gone: Open itself waits for a second only.
+	// Postgres releases a slot shortly after its reader has closed, and Open itself waits for one second only.
 	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
 		s, err = cdc.Open(ctx, d.streamConfig(change...))
 	}
@@ -49,7 +49,7 @@ func (d *database) streamConfig(change ...func(*cdc.Config)) cdc.Config {
 	return config
 }
 
-// nextTransaction is the next transaction, and its changes as text.
+// nextTransaction returns the next transaction, and its changes as text.
 func nextTransaction(tb testing.TB, s *cdc.Stream) (*cdc.Transaction, []string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
@@ -105,7 +105,7 @@ func TestStreamDeliversTransactionsInOrder(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
+func TestOnlyDeliveredTransactionsCanBeAcknowledged(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
@@ -129,13 +129,13 @@ func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
 	refused(first.EndLSN, "behind what is acknowledged")
 	refused(0, "behind what is acknowledged")
 	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= second.EndLSN }, cdctest.Patience, 20*time.Millisecond)
-	// Three statuses later. The first one that is seen may have been on its way.
+	// Three statuses later, because the first one may have been sent before.
 	told := map[time.Time]bool{}
 	require.Eventually(t, func() bool {
 		told[queryValue[time.Time](d, `select coalesce(max(reply_time), 'epoch') from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid where slot_name = $1`, d.name)] = true
 		return len(told) > 3
 	}, cdctest.Patience, 20*time.Millisecond)
-	confirmed := d.lookupSlot().Confirmed // others may have written something between the second and the third
+	confirmed := d.lookupSlot().Confirmed // other tests may have written something between the second and the third
 
 	s.Close()
 	s.Close()
@@ -144,8 +144,8 @@ func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
 	require.ErrorIs(t, err, cdc.ErrClosed)
 	s = d.openStream()
 	third, changes := nextTransaction(t, s)
-	require.Equal(t, []string{"insert t [3]"}, changes, "what was not acknowledged comes again")
-	require.Less(t, confirmed, third.CommitLSN, "nothing is confirmed over what waits")
+	require.Equal(t, []string{"insert t [3]"}, changes, "unacknowledged transactions are delivered again")
+	require.Less(t, confirmed, third.CommitLSN, "nothing is confirmed beyond an unacknowledged transaction")
 }
 
 func (d *database) lookupSlot() cdc.Slot {
@@ -169,7 +169,7 @@ func TestTablesWithoutChangesDoNotKeepWAL(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, end, start.Confirmed+10<<20, "the other table writes enough to tell")
 	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= end }, cdctest.Patience, 50*time.Millisecond)
-	// The server lets go of the WAL behind the next two notes of running transactions.
+	// The server removes the WAL after it has logged the running transactions twice.
 	require.Eventually(t, func() bool {
 		d.exec(`checkpoint`)
 		return d.lookupSlot().Restart >= end
@@ -189,10 +189,10 @@ func TestStreamGoesOnAfterItsWalsenderIsTerminated(t *testing.T) {
 		require.True(t, queryValue[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
 		d.exec(fmt.Sprintf(`insert into t values (%d)`, i))
 		_, changes := nextTransaction(t, s)
-		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes, "nothing is missing, and nothing comes twice")
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes, "nothing is missing, and nothing is delivered twice")
 		require.Eventually(t, func() bool { return d.lookupSlot().Active }, cdctest.Patience, 10*time.Millisecond)
 	}
-	require.NoError(t, s.Ack(second.EndLSN), "what was delivered before can be acknowledged after")
+	require.NoError(t, s.Ack(second.EndLSN), "transactions of the lost connection can be acknowledged")
 }
 
 func TestStreamGoesOnAfterTheNetworkIsCut(t *testing.T) {
@@ -223,7 +223,7 @@ func TestStreamNoticesASilentNetwork(t *testing.T) {
 	_, err := cdc.CreateSlot(t.Context(), d.pool, d.name, cdc.SlotOptions{})
 	require.NoError(t, err)
 	var s *cdc.Stream
-	require.Eventually(t, func() bool { // the time that a silent server has bounds the connecting too
+	require.Eventually(t, func() bool { // Timeout also bounds connecting
 		s, err = cdc.Open(t.Context(), d.streamConfig(func(c *cdc.Config) {
 			c.Conn.Host, c.Conn.Port = p.Host, p.Port
 			c.Timeout = time.Second

@@ -76,7 +76,7 @@ func lookupTable(ctx context.Context, conn *connection, schema, name string, pub
 		return nil, err
 	}
 	if conn.isRaw && !t.relation.hasUTF8Names() {
-		return nil, newInvalidError(FieldTable, full, "a table whose name and columns are UTF-8")
+		return nil, newInvalidError(FieldTable, full, "a table with a name and columns in UTF-8")
 	}
 	return t, nil
 }

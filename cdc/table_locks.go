@@ -54,7 +54,7 @@ func (h *tableLocks) addLock(conn *connection, t *table) {
 	}
 }
 
-// removeLocks forgets the locks of a connection whose transaction has ended.
+// removeLocks forgets the locks of a connection after its transaction has ended.
 func (h *tableLocks) removeLocks(conn *connection) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

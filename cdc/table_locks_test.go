@@ -13,13 +13,13 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// lockingPIDs are the processes that have a lock on a table.
+// lockingPIDs returns the server processes with a lock on a table.
 func (d *database) lockingPIDs(table string) []int64 {
 	d.tb.Helper()
 	return queryValue[[]int64](d, `select coalesce(array_agg(pid order by pid), '{}') from pg_locks where locktype = 'relation' and relation = $1::text::regclass`, table)
 }
 
-// lockPIDs are the processes that a snapshot says have a lock on a table.
+// lockPIDs returns the server processes with a lock on a table, as the snapshot lists them.
 func lockPIDs(s *cdc.Snapshot, table string) []int64 {
 	pids := []int64{}
 	for _, hold := range s.TableLocks() {
@@ -30,7 +30,7 @@ func lockPIDs(s *cdc.Snapshot, table string) []int64 {
 	return pids
 }
 
-func TestATableThatWasReadToItsEndIsLockedNoLonger(t *testing.T) {
+func TestATableReadToItsEndIsUnlocked(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	for _, table := range []string{"t", "u"} {
@@ -52,10 +52,10 @@ func TestATableThatWasReadToItsEndIsLockedNoLonger(t *testing.T) {
 	require.Empty(t, d.lockingPIDs("t"))
 	require.Empty(t, s.TableLocks())
 	d.exec(`alter table t add column n int`)
-	require.Len(t, page("t", first.Next).Rows, 20, "the last page can be asked for again")
+	require.Len(t, page("t", first.Next).Rows, 20, "the last page can be read again")
 	require.Empty(t, d.lockingPIDs("t"))
 
-	// By several connections, with a table between that is not read to its end.
+	// With several connections, and another table that is not read to its end.
 	n := 0
 	for _, err := range s.Rows(t.Context(), "public", "u") {
 		require.NoError(t, err)
@@ -78,13 +78,13 @@ func TestATableThatWasReadToItsEndIsLockedNoLonger(t *testing.T) {
 	_, err := s.Page(t.Context(), "public", "t", nil, 30, 1<<20)
 	require.ErrorIs(t, err, cdc.ErrSnapshotGone)
 	_, err = s.Page(t.Context(), "public", "u", nil, 50, 1<<20)
-	require.NoError(t, err, "the other table is as it was")
+	require.NoError(t, err, "the other table is unchanged")
 	s.Close()
 	require.Empty(t, s.TableLocks())
 }
 
-// One that is left early is not read any more either.
-func TestALoopThatIsLeftFreesItsTable(t *testing.T) {
+// A loop that is left early no longer reads its table.
+func TestLeavingALoopUnlocksItsTable(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`, `insert into t select generate_series(1, 500)`)
@@ -94,11 +94,11 @@ func TestALoopThatIsLeftFreesItsTable(t *testing.T) {
 		break
 	}
 	require.Empty(t, s.TableLocks())
-	require.Eventually(t, func() bool { return len(d.lockingPIDs("t")) == 0 }, cdctest.Patience, time.Millisecond, "what was being read ends with its connection")
+	require.Eventually(t, func() bool { return len(d.lockingPIDs("t")) == 0 }, cdctest.Patience, time.Millisecond, "a page that was being read ends with its connection")
 }
 
-// What a statement of somebody's own has read may be asked for again.
-func TestWhatAQueryOfASnapshotLocksIsShown(t *testing.T) {
+// A user's query may be repeated, so its tables stay locked.
+func TestTableLocksOfASnapshotQueryAreListed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`, `create table u (id int primary key)`)
@@ -120,8 +120,9 @@ func TestWhatAQueryOfASnapshotLocksIsShown(t *testing.T) {
 	require.True(t, queryValue[bool](d, `select exists (select from pg_locks where relation = 't'::regclass and pid = $1)`, int(held[0].PID)))
 }
 
-// A lock on an index has those wait who plan a statement of the table, and not those who lock the table: a chunk stands still once it has locked it.
-func TestWhatAChunkLocksIsShown(t *testing.T) {
+// A lock on an index blocks statements that plan to use the table, but not LOCK TABLE. So a chunk is stuck once it has
+// locked the table.
+func TestTableLocksOfAChunkAreListed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`, `create index t_v on t (v)`, `insert into t select i, 'v' from generate_series(1, 20) i`)
@@ -129,7 +130,7 @@ func TestWhatAChunkLocksIsShown(t *testing.T) {
 	require.Empty(t, s.TableLocks())
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkSize: 5})
 	require.NoError(t, err)
-	// Nobody takes from the stream, so that at most the first chunk was read.
+	// Next is not called, so at most the first chunk was read.
 	stopper, err := d.pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = stopper.Rollback(context.Background()) }()

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// logText keeps what is logged.
+// logText collects log lines.
 type logText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -37,7 +37,7 @@ func (d *database) activePID() int {
 	return queryValue[int](d, `select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = $1`, d.name)
 }
 
-// The server does not notice that the connection is lost, for it never looks: with wal_sender_timeout it would after that time.
+// The server does not notice the lost connection, because without wal_sender_timeout it never checks.
 func TestASlotIsTakenOverFromALostConnection(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -61,7 +61,7 @@ func TestASlotIsTakenOverFromALostConnection(t *testing.T) {
 	require.True(t, log.has("a lost connection of this stream still read the slot"))
 }
 
-// One that another stream reads is left to that.
+// A slot that another stream reads is left alone.
 func TestASlotIsNotTakenFromAnotherStream(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)

@@ -26,7 +26,7 @@ type Transaction struct {
 	Size int64
 	// Spilled reports whether the transaction was too large for memory.
 	Spilled bool
-	// Backfill is the backfill whose rows the transaction holds. It is nil for all other transactions.
+	// Backfill is the backfill that has read the rows of this transaction. It is nil for all other transactions.
 	Backfill *Backfill
 	// BackfillEnds reports whether these are the last rows of Backfill. Consumers of a [Fanout] need it because
 	// [Backfill.Done] is closed before the rows reach them.

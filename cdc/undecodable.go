@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// findBadColumn returns the name of the first column whose text is not UTF-8; found is false if there is none.
+// findBadColumn returns the name of the first column with a text that is not UTF-8; found is false if there is none.
 func findBadColumn(relation *Relation, rows ...[]Value) (name string, found bool) {
 	for _, row := range rows {
 		for i := range row {

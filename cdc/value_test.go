@@ -13,7 +13,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// countAllocated counts the bytes that are allocated until the function it returns is called: each copy of a value counts, however soon it is freed.
+// countAllocated counts the bytes that are allocated until the returned function is called, so each copy of a value
+// counts even if it is freed soon.
 func countAllocated() func() uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -23,7 +24,7 @@ func countAllocated() func() uint64 {
 	}
 }
 
-// Not parallel: it measures memory. There are two copies of a value: as it comes from the network, and as it is handed on.
+// Not parallel, because it measures memory. There are two copies of a value: as received and as delivered.
 func TestAVeryLargeValueIsCopiedOnce(t *testing.T) {
 	soak.Long(t)
 	const size = 64 << 20

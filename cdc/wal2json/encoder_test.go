@@ -17,15 +17,15 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// scene is what a test compares: the same transactions through the plugin, and through pgoutput and the encoder.
+// scene is a test case: the same transactions go through the plugin, and through pgoutput and the encoder.
 type scene struct {
-	// before is done before the slots are made, and is in neither stream.
+	// before is run before the slots are made, so it is in neither stream.
 	before []string
-	// keyed are the tables of before whose updates and deletes are streamed.
+	// keyed are the tables with streamed updates and deletes.
 	keyed []string
-	// each is a transaction of its own.
+	// each holds statements that run in their own transactions.
 	each []string
-	// differs changes what the plugin wrote, where it is not to be the same.
+	// differs edits the plugin's output where the encoder's is different on purpose.
 	differs func(string) string
 }
 
@@ -34,7 +34,7 @@ const (
 	end    = "end of the test"
 )
 
-// readFrames are those of the plugin and those of the encoder.
+// readFrames returns the frames of the plugin and of the encoder.
 func (s scene) readFrames(t *testing.T) (theirs, ours []string) {
 	t.Helper()
 	d := cdctest.New(t)
@@ -52,7 +52,7 @@ func (s scene) readFrames(t *testing.T) (theirs, ours []string) {
 	}
 	d.Exec(`SELECT pg_logical_emit_message(true, '` + end + `', '')`)
 
-	// The plugin prints with the settings of who reads.
+	// The plugin prints with the settings of the reading connection.
 	conn, err := pgx.ConnectConfig(t.Context(), d.Config())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(context.Background())) }()
@@ -79,7 +79,7 @@ func (s scene) readFrames(t *testing.T) (theirs, ours []string) {
 	return theirs, ours
 }
 
-// compareFrames requires the same bytes, and returns the frames. Transactions without changes are the plugin's only.
+// compareFrames requires equal bytes, and returns the frames. Only the plugin writes transactions without changes.
 func (s scene) compareFrames(t *testing.T) []string {
 	t.Helper()
 	theirs, ours := s.readFrames(t)
@@ -104,7 +104,7 @@ func (s scene) compareFrames(t *testing.T) []string {
 	return ours
 }
 
-// types is a table of all of them.
+// types is a table with columns of all types.
 const types = `create table types (
 	id bigint primary key, i2 smallint, i4 integer, o oid, n numeric, n2 numeric(12,3), n0 numeric(5), f4 real, f8 double precision, b boolean,
 	t text, vc character varying(20), vcn varchar, c character(6), c1 "char", nm name, by bytea, u uuid, j json, jb jsonb,
@@ -209,7 +209,7 @@ func TestEveryReplicaIdentityIsWrittenAsThePluginDoes(t *testing.T) {
 
 func TestUnchangedLargeValuesAreLeftOutAsThePluginDoes(t *testing.T) {
 	t.Parallel()
-	// So random that it cannot be compressed into the row.
+	// Random, so that it cannot be compressed and is stored out of line.
 	const large = `(select string_agg(md5(i::text || random()::text), '') from generate_series(1, 300) i)`
 	frames := scene{
 		before: []string{

@@ -54,7 +54,7 @@ var timeoutSettings = map[string]string{"lock_timeout": "0", "statement_timeout"
 const sessionTimeouts = `SELECT pg_catalog.current_setting('row_security'); SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
 	WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
 
-// WithSettings returns a copy of a configuration whose connections have the settings of this package. Call it only
+// WithSettings returns a copy of a configuration that gives connections the settings of this package. Call it only
 // once, because each call adds a query to each new connection.
 func WithSettings(config *pgx.ConnConfig) *pgx.ConnConfig {
 	own := config.Copy()
