@@ -14,8 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// openFanout makes a publication of all tables and a slot, both named like the database, and opens a fan-out for the
-// consumers a and b.
+// openFanout makes a publication of all tables and a slot, named like the database, and a fan-out for a and b.
 func (d *database) openFanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
 	d.tb.Helper()
 	ctx := d.tb.Context()
