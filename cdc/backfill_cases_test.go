@@ -171,7 +171,7 @@ func TestBackfillRefusesInvalidInput(t *testing.T) {
 		"a value of Backfill.Token": {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: "{}"}},
 		"a value for each column":   {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["50"]`, `["1","2"]`, 1)}},
 		"of the table":              {cdc.FieldToken, cdc.BackfillConfig{Table: "other", Token: good}},
-		"with the key":              {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["id"]`, `["x"]`, 1)}},
+		"with the same key":         {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["id"]`, `["x"]`, 1)}},
 	} {
 		_, err := s.Backfill(t.Context(), c.config)
 		var invalid *cdc.InvalidError
