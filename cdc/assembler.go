@@ -2,133 +2,134 @@ package cdc
 
 import "fmt"
 
-// assembler makes transactions of the messages of one connection, within limits of memory and of temporary files.
+// assembler builds transactions from the messages of one connection, within limits of memory and of temporary files.
 type assembler struct {
 	memoryLimit, spillLimit int64
 	folder                  string
 	decoder                 *decoder
-	// after is the end of the last transaction that came by an earlier connection: until there, all are passed over.
-	after LSN
+	// resumeAfter is the end of the last transaction received by an earlier connection. Transactions up to it are
+	// dropped.
+	resumeAfter LSN
 
-	open     *Transaction            // between begin and commit
-	streams  map[uint32]*Transaction // those that come in pieces
-	piece    *Transaction            // the one that a piece is of
-	describe buffer                  // descriptions of tables in transactions that were passed over
-	spilled  func(bytes int64) (total int64)
-	emit     func(*Transaction) error
-	skip     func(end LSN) // a transaction without changes
-	// marked tells whether a mark is one of this stream's backfills, and not of another process.
-	marked    func(mark) bool
-	heartbeat func(heartbeat)
+	open         *Transaction            // between begin and commit
+	streamed     map[uint32]*Transaction // incomplete transactions of protocol 2, by XID
+	streaming    *Transaction            // between stream start and stream stop
+	descriptions buffer                  // of tables, from dropped transactions
+	addSpilled   func(bytes int64) (total int64)
+	emit         func(*Transaction) error
+	onEmpty      func(end LSN) // called for a transaction without changes
+	// isOwnWatermark reports whether a watermark belongs to a backfill of this stream, and not of another process.
+	isOwnWatermark func(watermark) bool
+	onHeartbeat    func(heartbeat)
 }
 
-// inside tells whether the messages that follow belong to a transaction that is not complete.
-func (a *assembler) inside() bool { return a.open != nil || a.piece != nil }
+// isInTransaction reports whether the next messages belong to an incomplete transaction.
+func (a *assembler) isInTransaction() bool { return a.open != nil || a.streaming != nil }
 
-// message takes one. data is valid during the call only.
-func (a *assembler) message(at LSN, data []byte) error {
-	w := &wire{rest: data}
-	switch kind := w.byte(); kind {
+// addMessage handles a message. data is valid during the call only.
+func (a *assembler) addMessage(at LSN, data []byte) error {
+	w := &messageReader{rest: data}
+	switch kind := w.readByte(); kind {
 	case messageBegin:
-		commit := w.lsn()
-		w.time()
-		a.open = &Transaction{XID: w.uint32(), CommitLSN: commit, decoder: a.decoder}
+		commit := w.readLSN()
+		w.readTime()
+		a.open = &Transaction{XID: w.readUint32(), CommitLSN: commit, decoder: a.decoder}
 	case messageCommit:
-		w.byte()
-		return a.commit(a.open, w)
+		w.readByte()
+		return a.commitTransaction(a.open, w)
 	case messageStreamStart:
-		xid := w.uint32()
-		if a.piece = a.streams[xid]; a.piece == nil {
-			a.piece = &Transaction{XID: xid, decoder: a.decoder, streamed: true}
-			a.streams[xid] = a.piece
+		xid := w.readUint32()
+		if a.streaming = a.streamed[xid]; a.streaming == nil {
+			a.streaming = &Transaction{XID: xid, decoder: a.decoder, isStreamed: true}
+			a.streamed[xid] = a.streaming
 		}
 	case messageStreamStop:
-		a.piece = nil
+		a.streaming = nil
 	case messageStreamCommit:
-		xid := w.uint32()
-		w.byte()
-		t := a.streams[xid]
-		delete(a.streams, xid)
-		return a.commit(t, w)
+		xid := w.readUint32()
+		w.readByte()
+		t := a.streamed[xid]
+		delete(a.streamed, xid)
+		return a.commitTransaction(t, w)
 	case messageStreamAbort:
-		a.abort(w.uint32(), w.uint32())
+		a.abortTransaction(w.readUint32(), w.readUint32())
 	case messageOrigin:
-		if t := a.current(); t != nil {
-			t.OriginLSN, t.Origin = w.lsn(), w.string()
+		if t := a.currentTransaction(); t != nil {
+			t.OriginLSN, t.Origin = w.readLSN(), w.readString()
 		}
 	case messageLogical:
-		t := a.current()
-		own, content := ownMessage(data, t != nil && t.streamed)
+		t := a.currentTransaction()
+		own, content := ownMessage(data, t != nil && t.isStreamed)
 		switch {
 		case own != "":
-			a.own(t, own, content)
+			a.takeOwnMessage(t, own, content)
 			return nil
 		case t == nil:
-			return a.alone(at, data)
+			return a.deliverLoneMessage(at, data)
 		}
-		return a.row(at, data, true)
+		return a.addRow(at, data, true)
 	default:
-		return a.row(at, data, kind != messageRelation && kind != messageType)
+		return a.addRow(at, data, kind != messageRelation && kind != messageType)
 	}
 	return w.err
 }
 
-// own takes a message that this package has written, and which is not delivered.
-func (a *assembler) own(t *Transaction, prefix, content string) {
+// takeOwnMessage handles a message that this package has written, which is not delivered.
+func (a *assembler) takeOwnMessage(t *Transaction, prefix, content string) {
 	switch prefix {
-	case prefixMark:
-		if m, ok := parseMark(content); ok && t != nil && a.marked(m) {
-			t.mark = &m
+	case prefixWatermark:
+		if m, ok := parseWatermark(content); ok && t != nil && a.isOwnWatermark(m) {
+			t.watermark = &m
 		}
 	case prefixHeartbeat:
 		if h, ok := parseHeartbeat(content); ok {
-			a.heartbeat(h)
+			a.onHeartbeat(h)
 		}
 	}
 }
 
-func (a *assembler) current() *Transaction {
-	if a.piece != nil {
-		return a.piece
+func (a *assembler) currentTransaction() *Transaction {
+	if a.streaming != nil {
+		return a.streaming
 	}
 	return a.open
 }
 
-// row keeps what belongs to the transaction.
-func (a *assembler) row(at LSN, data []byte, change bool) error {
-	t := a.current()
+// addRow adds a message to the current transaction.
+func (a *assembler) addRow(at LSN, data []byte, change bool) error {
+	t := a.currentTransaction()
 	if t == nil {
 		return fmt.Errorf("%w: message %q at %s is outside of a transaction", ErrProtocol, data[:min(1, len(data))], at)
 	}
 	xid := t.XID
-	if t.streamed {
-		xid = (&wire{rest: data[1:]}).uint32()
+	if t.isStreamed {
+		xid = (&messageReader{rest: data[1:]}).readUint32()
 	}
 	if change {
 		t.rows++
 	}
-	return a.add(t, entry{at, xid, data})
+	return a.addEntry(t, entry{at, xid, data})
 }
 
-func (a *assembler) add(t *Transaction, e entry) error {
+func (a *assembler) addEntry(t *Transaction, e entry) error {
 	before := t.buffer.size
-	if int64(len(e.data)) > a.memoryLimit && t.buffer.file == nil && a.spillLimit >= 0 { // it need not be copied only to go to a file
+	if int64(len(e.data)) > a.memoryLimit && t.buffer.file == nil && a.spillLimit >= 0 { // write a large message to a file without copying it first
 		t.Spilled, before = true, 0
-		if err := t.buffer.spill(a.folder); err != nil {
+		if err := t.buffer.spillToFile(a.folder); err != nil {
 			return err
 		}
 	}
-	if err := t.buffer.append(e); err != nil {
+	if err := t.buffer.appendEntry(e); err != nil {
 		return err
 	}
 	if t.buffer.file != nil {
-		return a.room(t, t.buffer.size-before)
+		return a.reserveSpill(t, t.buffer.size-before)
 	}
-	if a.memory() <= a.memoryLimit {
+	if a.memoryInUse() <= a.memoryLimit {
 		return nil
 	}
 	largest := t
-	for _, other := range a.streams {
+	for _, other := range a.streamed {
 		if other.buffer.memory > largest.buffer.memory {
 			largest = other
 		}
@@ -137,64 +138,65 @@ func (a *assembler) add(t *Transaction, e entry) error {
 		return &TooLargeError{XID: largest.XID, Limit: a.memoryLimit}
 	}
 	largest.Spilled = true
-	if err := largest.buffer.spill(a.folder); err != nil {
+	if err := largest.buffer.spillToFile(a.folder); err != nil {
 		return err
 	}
-	return a.room(largest, largest.buffer.size)
+	return a.reserveSpill(largest, largest.buffer.size)
 }
 
-func (a *assembler) room(t *Transaction, bytes int64) error {
-	if a.spilled(bytes) > a.spillLimit {
+// reserveSpill counts bytes of temporary files against the limit.
+func (a *assembler) reserveSpill(t *Transaction, bytes int64) error {
+	if a.addSpilled(bytes) > a.spillLimit {
 		return &TooLargeError{XID: t.XID, Limit: a.spillLimit}
 	}
 	return nil
 }
 
-func (a *assembler) memory() (total int64) {
+func (a *assembler) memoryInUse() (total int64) {
 	if a.open != nil {
 		total = a.open.buffer.memory
 	}
-	for _, t := range a.streams {
+	for _, t := range a.streamed {
 		total += t.buffer.memory
 	}
 	return total
 }
 
-func (a *assembler) commit(t *Transaction, w *wire) error {
+func (a *assembler) commitTransaction(t *Transaction, w *messageReader) error {
 	if t == nil {
 		return fmt.Errorf("%w: a commit without a transaction", ErrProtocol)
 	}
-	if t.CommitLSN, t.EndLSN, t.CommitTime = w.lsn(), w.lsn(), w.time(); w.err != nil {
+	if t.CommitLSN, t.EndLSN, t.CommitTime = w.readLSN(), w.readLSN(), w.readTime(); w.err != nil {
 		return w.err
 	}
 	a.open = nil
-	return a.deliver(t)
+	return a.deliverTransaction(t)
 }
 
-// alone delivers a message that belongs to no transaction.
-func (a *assembler) alone(at LSN, data []byte) error {
+// deliverLoneMessage delivers a message that belongs to no transaction.
+func (a *assembler) deliverLoneMessage(at LSN, data []byte) error {
 	t := &Transaction{CommitLSN: at, EndLSN: at, decoder: a.decoder, rows: 1}
-	if err := t.buffer.append(entry{at, 0, data}); err != nil {
+	if err := t.buffer.appendEntry(entry{at, 0, data}); err != nil {
 		return err
 	}
-	return a.deliver(t)
+	return a.deliverTransaction(t)
 }
 
-func (a *assembler) deliver(t *Transaction) error {
+func (a *assembler) deliverTransaction(t *Transaction) error {
 	t.Size = t.buffer.size
-	if seen := t.EndLSN <= a.after; seen || t.rows == 0 && t.mark == nil {
+	if seen := t.EndLSN <= a.resumeAfter; seen || t.rows == 0 && t.watermark == nil {
 		if !seen {
-			a.skip(t.EndLSN)
+			a.onEmpty(t.EndLSN)
 		}
-		defer a.drop(t)
+		defer a.dropTransaction(t)
 		return a.keepDescriptions(t)
 	}
-	// They are read when it is this transaction's turn, not before: those before it may need the older ones.
-	t.described, a.describe = a.describe, buffer{}
+	// The decoder reads descriptions together with this transaction, because earlier transactions may need older ones.
+	t.descriptions, a.descriptions = a.descriptions, buffer{}
 	return a.emit(t)
 }
 
-// keepDescriptions takes from a transaction that is passed over what those that follow need.
+// keepDescriptions copies the descriptions of tables from a dropped transaction, because later ones need them.
 func (a *assembler) keepDescriptions(t *Transaction) error {
 	for {
 		e, err := t.buffer.next()
@@ -205,22 +207,22 @@ func (a *assembler) keepDescriptions(t *Transaction) error {
 			continue
 		}
 		data := e.data
-		if t.streamed { // without the transaction
+		if t.isStreamed { // remove the XID
 			data = append(append([]byte{}, data[0]), data[5:]...)
 		}
-		if err := a.describe.append(entry{e.at, 0, data}); err != nil {
+		if err := a.descriptions.appendEntry(entry{e.at, 0, data}); err != nil {
 			return err
 		}
 	}
 }
 
-func (a *assembler) abort(xid, subxid uint32) {
-	t := a.streams[xid]
+func (a *assembler) abortTransaction(xid, subxid uint32) {
+	t := a.streamed[xid]
 	switch {
 	case t == nil:
 	case xid == subxid:
-		delete(a.streams, xid)
-		a.drop(t)
+		delete(a.streamed, xid)
+		a.dropTransaction(t)
 	default:
 		if t.aborted == nil {
 			t.aborted = map[uint32]bool{}
@@ -229,20 +231,20 @@ func (a *assembler) abort(xid, subxid uint32) {
 	}
 }
 
-func (a *assembler) drop(t *Transaction) {
+func (a *assembler) dropTransaction(t *Transaction) {
 	if t.Spilled {
-		a.spilled(-t.buffer.size)
+		a.addSpilled(-t.buffer.size)
 	}
 	t.buffer.release()
 }
 
-// discard frees all that is not complete.
-func (a *assembler) discard() {
+// discardIncomplete releases all incomplete transactions.
+func (a *assembler) discardIncomplete() {
 	if a.open != nil {
-		a.drop(a.open)
+		a.dropTransaction(a.open)
 	}
-	for _, t := range a.streams {
-		a.drop(t)
+	for _, t := range a.streamed {
+		a.dropTransaction(t)
 	}
-	a.open, a.piece, a.streams = nil, nil, map[uint32]*Transaction{}
+	a.open, a.streaming, a.streamed = nil, nil, map[uint32]*Transaction{}
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// copyAll applies until the backfill is done and all that was written before has come.
-func (c *copied) copyAll(d *database, s *cdc.Stream, b *cdc.Backfill) {
+// applyUntilDone applies changes until the backfill is done and everything written before has arrived.
+func (c *tableCopy) applyUntilDone(d *database, s *cdc.Stream, b *cdc.Backfill) {
 	d.tb.Helper()
-	for !done(b) {
+	for !isDone(b) {
 		c.consume(d.tb, s, b)
 	}
 	require.NoError(d.tb, b.Err())
@@ -43,14 +43,14 @@ func TestBackfillFollowsWhatHappensBetweenChunks(t *testing.T) {
 			d.exec(`create table t (id int primary key, v text, big text)`, `alter table t alter big set storage external`,
 				`insert into t select i, 'v' || i, repeat(md5(i::text), 100) from generate_series(1, 100) i`)
 			c := d.beginCopy("t", "id")
-			s := d.stream(func(config *cdc.Config) { config.Start = c.at })
+			s := d.openStream(func(config *cdc.Config) { config.Start = c.at })
 			b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkSize: 15})
 			require.NoError(t, err)
 			for c.reads == 0 {
 				c.consume(t, s, b)
 			}
 			b.Pause()
-			for c.reads < 30 { // the next may have been on its way
+			for c.reads < 30 { // the next chunk may already have been read
 				d.exec(`select pg_logical_emit_message(true, 'mine', '')`)
 				if c.consume(t, s, b); c.reads == 15 {
 					break
@@ -58,7 +58,7 @@ func TestBackfillFollowsWhatHappensBetweenChunks(t *testing.T) {
 			}
 			d.exec(harm...)
 			b.Resume()
-			c.copyAll(d, s, b)
+			c.applyUntilDone(d, s, b)
 		})
 	}
 }
@@ -67,11 +67,11 @@ func TestBackfillFollowsChangesOfTheTable(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v int, gone text)`, `insert into t select i, i, 'x' from generate_series(1, 400) i`)
-	s := d.stream()
+	s := d.openStream()
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkSize: 10})
 	require.NoError(t, err)
 	rows := map[string]map[string]string{}
-	for i := 0; !done(b); i++ {
+	for i := 0; !isDone(b); i++ {
 		switch i {
 		case 3:
 			d.exec(`alter table t add more text default 'added'`, `update t set v = v + 1 where id in (5, 395)`)
@@ -104,23 +104,23 @@ func TestBackfillFollowsChangesOfTheTable(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Ack(transaction.EndLSN))
 	d.exec(`alter table t drop constraint t_pkey, add primary key (id, v)`)
-	for !done(b) {
+	for !isDone(b) {
 		d.exec(`select pg_logical_emit_message(true, 'mine', '')`)
 		_, err := s.Next(t.Context())
-		require.NoError(t, err, "the stream goes on")
+		require.NoError(t, err, "the stream continues")
 	}
 	require.ErrorContains(t, b.Err(), "another key")
 }
 
-// A table is published while somebody has written into it and not committed. What was written before need not be in the stream,
-// so that it has to be read.
+// A table is published while a transaction that has written to it is open. The stream need not have these changes, so
+// the backfill has to read the row.
 func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := t.Context()
 	d.exec(`create table first (id int primary key)`, `create table t (id int primary key, v text)`,
 		`insert into t select i, 'old' from generate_series(1, 50) i`, `create publication `+d.name+` for table first`)
-	s := d.stream()
+	s := d.openStream()
 	_, err := s.Backfill(ctx, cdc.BackfillConfig{Table: "t"})
 	require.ErrorContains(t, err, "it must be in one of the publications")
 	late, err := d.pool.Begin(ctx)
@@ -130,16 +130,16 @@ func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	d.exec(`alter publication ` + d.name + ` add table t`)
 	b, err := s.Backfill(ctx, cdc.BackfillConfig{Table: "t"})
 	require.NoError(t, err)
-	// It waits for the writer; the stream does not.
+	// The backfill waits for the writer; the stream does not.
 	d.exec(`insert into first values (1)`)
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert first [1]"}, changes)
-	require.False(t, done(b))
+	require.False(t, isDone(b))
 	_, err = late.Exec(ctx, `update t set v = 'late' where id = 8`)
 	require.NoError(t, err)
 	require.NoError(t, late.Commit(ctx))
 	rows := map[string]string{}
-	for !done(b) {
+	for !isDone(b) {
 		transaction, err := s.Next(ctx)
 		require.NoError(t, err)
 		for change, err := range transaction.Changes() {
@@ -152,26 +152,26 @@ func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	require.Equal(t, "late", rows["8"])
 }
 
-func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
+func TestBackfillRefusesInvalidInput(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`, `create table keyless (id int)`, `create table other (id int primary key)`,
 		`insert into t select generate_series(1, 100)`)
-	s := d.stream()
+	s := d.openStream()
 	good := `{"version":1,"schema":"public","table":"t","columns":["id"],"key":["50"]}`
 	for name, c := range map[string]struct {
 		field  cdc.Field
 		config cdc.BackfillConfig
 	}{
-		"primary key":              {cdc.FieldTable, cdc.BackfillConfig{Table: "keyless"}},
-		"no table of this name":    {cdc.FieldTable, cdc.BackfillConfig{Table: "none"}},
-		"1 to 63 bytes":            {cdc.FieldTable, cdc.BackfillConfig{}},
-		"1 to 100000":              {cdc.FieldChunkSize, cdc.BackfillConfig{Table: "t", ChunkSize: 100_001}},
-		"not negative":             {cdc.FieldInterval, cdc.BackfillConfig{Table: "t", Interval: -1}},
-		"what Backfill.Token gave": {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: "{}"}},
-		"a value for each column":  {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["50"]`, `["1","2"]`, 1)}},
-		"of the table":             {cdc.FieldToken, cdc.BackfillConfig{Table: "other", Token: good}},
-		"with the key":             {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["id"]`, `["x"]`, 1)}},
+		"primary key":               {cdc.FieldTable, cdc.BackfillConfig{Table: "keyless"}},
+		"no table of this name":     {cdc.FieldTable, cdc.BackfillConfig{Table: "none"}},
+		"1 to 63 bytes":             {cdc.FieldTable, cdc.BackfillConfig{}},
+		"1 to 100000":               {cdc.FieldChunkSize, cdc.BackfillConfig{Table: "t", ChunkSize: 100_001}},
+		"not negative":              {cdc.FieldInterval, cdc.BackfillConfig{Table: "t", Interval: -1}},
+		"a value of Backfill.Token": {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: "{}"}},
+		"a value for each column":   {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["50"]`, `["1","2"]`, 1)}},
+		"of the table":              {cdc.FieldToken, cdc.BackfillConfig{Table: "other", Token: good}},
+		"with the same key":         {cdc.FieldToken, cdc.BackfillConfig{Table: "t", Token: strings.Replace(good, `["id"]`, `["x"]`, 1)}},
 	} {
 		_, err := s.Backfill(t.Context(), c.config)
 		var invalid *cdc.InvalidError
@@ -184,13 +184,13 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
 	require.ErrorContains(t, err, "not being backfilled already")
-	first, changes := next(t, s)
+	first, changes := nextTransaction(t, s)
 	require.Equal(t, b, first.Backfill)
 	require.Len(t, changes, 20)
 	require.Equal(t, "read t [51]", changes[0])
 	require.Contains(t, b.Token(), `"key":["70"]`)
 	_, err = s.Backfill(t.Context(), cdc.BackfillConfig{Table: "other", Token: strings.Replace(good, `"t"`, `"other"`, 1)})
-	require.ErrorContains(t, err, "before the first transaction")
+	require.ErrorContains(t, err, "before the first call of Next")
 	b.Stop()
 	<-b.Done()
 	require.ErrorIs(t, b.Err(), cdc.ErrClosed)
@@ -204,14 +204,14 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 	require.ErrorIs(t, err, cdc.ErrClosed)
 }
 
-// A chunk whose transaction lasts too long is read again with fewer rows, down to one.
-func TestTheTransactionOfAChunkIsBounded(t *testing.T) {
+// If a chunk's transaction exceeds ChunkTimeout, the chunk is read again with fewer rows, down to one.
+func TestChunkTimeoutShrinksChunks(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
 	log := make(said, 100)
-	s := d.stream(func(c *cdc.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
-	d.exec(`insert into t select i, repeat('x', 20000000) from generate_series(1, 4) i`) // one of which takes more than a millisecond
+	s := d.openStream(func(c *cdc.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	d.exec(`insert into t select i, repeat('x', 20000000) from generate_series(1, 4) i`) // reading one row takes more than a millisecond
 	_, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkTimeout: 1})
 	wrong := new(cdc.InvalidError)
 	require.ErrorAs(t, err, &wrong)
@@ -227,7 +227,7 @@ func TestTheTransactionOfAChunkIsBounded(t *testing.T) {
 	for err == nil {
 		_, err = s.Next(ctx)
 	}
-	require.True(t, done(b))
+	require.True(t, isDone(b))
 	require.ErrorAs(t, b.Err(), &wrong)
 	require.Equal(t, cdc.FieldChunkTimeout, wrong.Field)
 	require.Contains(t, wrong.Rule, `"t"`)
@@ -239,6 +239,6 @@ func TestTheTransactionOfAChunkIsBounded(t *testing.T) {
 	}
 	require.Equal(t, []string{"2", "1"}, rows)
 	require.Eventually(t, func() bool {
-		return !query[bool](d, `select exists (select from pg_locks where relation = 't'::regclass and pid <> pg_backend_pid() and mode = 'AccessShareLock')`)
+		return !queryValue[bool](d, `select exists (select from pg_locks where relation = 't'::regclass and pid <> pg_backend_pid() and mode = 'AccessShareLock')`)
 	}, cdctest.Patience, 20*time.Millisecond)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// copyAccounts reads a table beside the stream, from where an earlier process has come to. save keeps what is made of a
-// transaction in one transaction of its own.
+// copyAccounts reads a table beside the stream, and continues where an earlier process has stopped. save commits the
+// position, the token and the results of a transaction's changes together.
 func copyAccounts(ctx context.Context, config *pgx.ConnConfig, kept cdc.LSN, token string,
 	apply func(*cdc.Change) error, save func(kept cdc.LSN, token string) error,
 ) error {
@@ -33,7 +33,7 @@ func copyAccounts(ctx context.Context, config *pgx.ConnConfig, kept cdc.LSN, tok
 			if err != nil {
 				return err
 			}
-			if err := apply(change); err != nil { // cdc.KindRead is the whole row, whether it was there or not
+			if err := apply(change); err != nil { // cdc.KindRead is the whole row, whether the copy has it or not
 				return err
 			}
 		}
@@ -45,7 +45,7 @@ func copyAccounts(ctx context.Context, config *pgx.ConnConfig, kept cdc.LSN, tok
 		}
 		select {
 		case <-backfill.Done():
-			return backfill.Err() // nil: all was read. Others go on with the stream here.
+			return backfill.Err() // nil if everything was read. A real program would go on with the stream.
 		default:
 		}
 	}

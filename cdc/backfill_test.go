@@ -15,27 +15,27 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// copied is a table kept by somebody who began with nothing: from the stream and a backfill. truth is the same table from a
-// snapshot and the stream, so that each row that is read can be compared with what it must be at its place.
-type copied struct {
+// tableCopy is a copy of a table made from the stream and a backfill, without a snapshot. truth is a copy of the same
+// table made from a snapshot and the stream, to compare each row with when the backfill delivers it.
+type tableCopy struct {
 	copy, truth *replica
 	at          cdc.LSN
 	token       string
 	reads       int
 }
 
-func (c *copied) clone() *copied {
+func (c *tableCopy) clone() *tableCopy {
 	clone := *c
 	clone.copy = &replica{keys: c.copy.keys, rows: maps.Clone(c.copy.rows)}
 	clone.truth = &replica{keys: c.truth.keys, rows: maps.Clone(c.truth.rows)}
 	return &clone
 }
 
-func (c *copied) apply(change *cdc.Change) error {
+func (c *tableCopy) apply(change *cdc.Change) error {
 	r := c.copy
 	if change.Kind == cdc.KindRead {
 		key := r.key(change, change.New)
-		if got, want := line(change.New), line(c.truth.rows[key]); got != want {
+		if got, want := formatRow(change.New), formatRow(c.truth.rows[key]); got != want {
 			return fmt.Errorf("row %s was read as\n%.400s\nand is\n%.400s", key, got, want)
 		}
 		c.reads++
@@ -74,11 +74,11 @@ func (c *copied) apply(change *cdc.Change) error {
 	return nil
 }
 
-// beginCopy takes the truth's snapshot. The copy has nothing.
-func (d *database) beginCopy(table string, keys ...string) *copied {
+// beginCopy reads the truth's snapshot. The copy is empty.
+func (d *database) beginCopy(table string, keys ...string) *tableCopy {
 	d.tb.Helper()
-	snapshot := d.snapshot()
-	c := &copied{copy: newReplica(keys...), truth: newReplica(keys...), at: snapshot.LSN}
+	snapshot := d.createSnapshot()
+	c := &tableCopy{copy: newReplica(keys...), truth: newReplica(keys...), at: snapshot.LSN}
 	for change, err := range snapshot.Rows(d.tb.Context(), "public", table) {
 		require.NoError(d.tb, err)
 		require.NoError(d.tb, c.truth.apply(change))
@@ -87,8 +87,8 @@ func (d *database) beginCopy(table string, keys ...string) *copied {
 	return c
 }
 
-// consume takes one transaction, and tells whether it was the end that the test has written.
-func (c *copied) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ended bool) {
+// consume applies one transaction, and reports whether it is the end that the test has written.
+func (c *tableCopy) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ended bool) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
 	defer cancel()
@@ -104,7 +104,7 @@ func (c *copied) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ended b
 	return ended
 }
 
-// equalLines compares without printing thousands of rows.
+// equalLines compares rows without printing thousands of them.
 func equalLines(tb testing.TB, want, got []string) {
 	tb.Helper()
 	require.Len(tb, got, len(want))
@@ -116,7 +116,7 @@ func equalLines(tb testing.TB, want, got []string) {
 	}
 }
 
-func done(b *cdc.Backfill) bool {
+func isDone(b *cdc.Backfill) bool {
 	select {
 	case <-b.Done():
 		return true
@@ -125,7 +125,7 @@ func done(b *cdc.Backfill) bool {
 	}
 }
 
-func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
+func TestBackfillBesideWritersEqualsTheTable(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for name, full := range map[string]bool{"primary key": false, "replica identity full": true} {
@@ -133,18 +133,18 @@ func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			const keys = 3000
-			d.fill(keys)
+			d.fillTable(keys)
 			if full {
 				// With a generated column that is not published, Postgres 18 would refuse the updates.
 				d.exec(`ALTER TABLE everything DROP COLUMN g`, `ALTER TABLE everything REPLICA IDENTITY FULL`)
 			}
 			pace := newPace(300)
-			stop := d.write(3, keys, pace)
+			stop := d.startWriters(3, keys, pace)
 			c := d.beginCopy("everything", "s", "n")
-			s := d.stream(func(config *cdc.Config) { config.Start = c.at })
+			s := d.openStream(func(config *cdc.Config) { config.Start = c.at })
 			b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 100})
 			require.NoError(t, err)
-			for !done(b) {
+			for !isDone(b) {
 				c.consume(t, s, b)
 				pace.more()
 				require.NoError(t, s.Ack(c.at))
@@ -154,7 +154,7 @@ func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
 			d.exec(`SELECT pg_logical_emit_message(true, 'end', '')`)
 			for !c.consume(t, s, b) {
 			}
-			equalLines(t, d.lines(), c.copy.lines())
+			equalLines(t, d.tableLines(), c.copy.lines())
 			equalLines(t, c.truth.lines(), c.copy.lines())
 			t.Logf("%d rows read, %d in the table, %d transactions written", c.reads, len(c.copy.rows), written)
 		})
@@ -166,21 +166,22 @@ func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	const keys = 3000
-	d.fill(keys)
-	// One transaction is written for three that are consumed: some come again because the consumer dies, and it must get on.
+	d.fillTable(keys)
+	// One transaction is written for three that are consumed. The consumer dies and gets transactions again, but must make
+	// progress.
 	pace := newPace(300)
-	stop := d.write(1, keys, pace)
+	stop := d.startWriters(1, keys, pace)
 	kept := d.beginCopy("everything", "s", "n")
 	lives, ended := 0, false
 	for written := false; !ended; lives++ {
 		c, life := kept.clone(), 20+rand.IntN(200)
 		if lives == 0 {
-			life = 20 + rand.IntN(40) // less than there are chunks
+			life = 20 + rand.IntN(40) // fewer than there are chunks
 		}
-		s := d.stream(func(config *cdc.Config) { config.Start, config.OnlyAcknowledged = kept.at, true })
+		s := d.openStream(func(config *cdc.Config) { config.Start, config.OnlyAcknowledged = kept.at, true })
 		b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 40, Token: kept.token})
 		require.NoError(t, err)
-		for i := 0; !ended && (i < life || done(b)); i++ {
+		for i := 0; !ended && (i < life || isDone(b)); i++ {
 			if i%3 == 0 {
 				pace.more()
 			}
@@ -192,7 +193,7 @@ func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
 				d.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
 					AND (backend_type = 'walsender' OR query LIKE '%LOCK TABLE%' OR query LIKE '%pg_logical_emit%') AND pid <> pg_backend_pid()`)
 			}
-			if done(b) && !written {
+			if isDone(b) && !written {
 				require.NoError(t, b.Err())
 				stop()
 				d.exec(`SELECT pg_logical_emit_message(true, 'end', '')`)
@@ -200,11 +201,11 @@ func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
 			}
 		}
 		s.Close()
-		if !done(b) || b.Err() != nil {
+		if !isDone(b) || b.Err() != nil {
 			require.ErrorIs(t, b.Err(), cdc.ErrClosed)
 		}
 	}
 	require.Greater(t, lives, 1)
-	equalLines(t, d.lines(), kept.copy.lines())
+	equalLines(t, d.tableLines(), kept.copy.lines())
 	t.Logf("%d lives, %d rows read, %d in the table", lives, kept.reads, len(kept.copy.rows))
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// The configuration as it is leads nowhere, as with a password that has expired.
-func TestEachConnectionIsGivenItsConfiguration(t *testing.T) {
+// The configuration itself does not connect, as if its password had expired.
+func TestBeforeConnectIsCalledForEachConnection(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
@@ -29,15 +29,15 @@ func TestEachConnectionIsGivenItsConfiguration(t *testing.T) {
 		config.Host, config.Port = right.Host, right.Port
 		return nil
 	}
-	s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port, c.BeforeConnect = "127.0.0.1", 1, before })
+	s := d.openStream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port, c.BeforeConnect = "127.0.0.1", 1, before })
 	require.EqualValues(t, 1, asked.Load())
 	require.Eventually(t, func() bool {
-		return query[bool](d, `select coalesce(bool_or(pg_terminate_backend(active_pid)), false) from pg_replication_slots where slot_name = $1`, d.name)
+		return queryValue[bool](d, `select coalesce(bool_or(pg_terminate_backend(active_pid)), false) from pg_replication_slots where slot_name = $1`, d.name)
 	}, cdctest.Patience, 10*time.Millisecond)
 	d.exec(`insert into t values (1)`)
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert t [1]"}, changes)
 	require.GreaterOrEqual(t, asked.Load(), int64(3))
 	require.EqualValues(t, 1, refused.Load())
-	require.NoError(t, cdc.TryConnection(s), "also the connection that only looks whether the server takes any")
+	require.NoError(t, cdc.TryConnection(s), "also the probe for a shutdown")
 }

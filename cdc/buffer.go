@@ -9,34 +9,34 @@ import (
 )
 
 const (
-	// entryHeader is the length, the position and the transaction before each message.
+	// entryHeader is the size of the header of a message: length, position and transaction.
 	entryHeader   = 4 + 8 + 4
 	smallestChunk = 512
 	largestChunk  = 256 << 10
 )
 
-// entry is a message as it came. data is valid until the next is read; one of largestChunk bytes or more has memory of its own, which is
-// not used again.
+// entry is a message as received. data is valid until the next entry is read. Data of largestChunk bytes or more is a
+// separate allocation, and is not reused.
 type entry struct {
 	at   LSN
 	xid  uint32
 	data []byte
 }
 
-// buffer holds the messages of a transaction: in memory first, and all of them in a temporary file from when it is spilled.
-// It is written by one goroutine, and read by one after that.
+// buffer holds the messages of a transaction, in memory until it is spilled, and then all of them in a temporary file.
+// One goroutine writes it, and afterwards one reads it.
 type buffer struct {
-	chunks [][]byte
-	memory int64 // bytes that chunks take
-	size   int64 // bytes of all entries
-	file   *os.File
-	folder string // of the file
-	writer *bufio.Writer
-	reader *bufio.Reader
-	read   []byte
+	chunks  [][]byte
+	memory  int64 // bytes allocated for chunks
+	size    int64 // bytes of all entries
+	file    *os.File
+	folder  string // of the file
+	writer  *bufio.Writer
+	reader  *bufio.Reader
+	scratch []byte
 }
 
-func (b *buffer) append(e entry) error {
+func (b *buffer) appendEntry(e entry) error {
 	var header [entryHeader]byte
 	binary.BigEndian.PutUint32(header[:], uint32(len(e.data))) //nolint:gosec // the server's messages are below 1 GiB
 	binary.BigEndian.PutUint64(header[4:], uint64(e.at))
@@ -64,9 +64,9 @@ func (b *buffer) append(e entry) error {
 	return nil
 }
 
-// spill moves what is in memory to a file of the folder. The file has no name where the system allows that, so that
-// nothing is left when the process dies.
-func (b *buffer) spill(folder string) error {
+// spillToFile moves the entries to a file in the folder. The file is unlinked at once if the system allows it, so that
+// nothing is left if the process dies.
+func (b *buffer) spillToFile(folder string) error {
 	if b.file != nil {
 		return nil
 	}
@@ -88,8 +88,8 @@ func (b *buffer) spill(folder string) error {
 	return nil
 }
 
-// complete ends the writing.
-func (b *buffer) complete() error {
+// flushFile ends writing.
+func (b *buffer) flushFile() error {
 	if b.writer == nil {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (b *buffer) complete() error {
 	return b.spillError(err)
 }
 
-// next reads an entry. It returns io.EOF after the last.
+// next reads an entry. It returns io.EOF after the last one.
 func (b *buffer) next() (e entry, err error) {
 	if b.file != nil {
 		return b.nextSpilled()
@@ -122,7 +122,7 @@ func readEntry(data []byte) (e entry, rest []byte) {
 
 func (b *buffer) nextSpilled() (e entry, err error) {
 	if b.reader == nil {
-		if err := b.complete(); err != nil {
+		if err := b.flushFile(); err != nil {
 			return e, err
 		}
 		if _, err := b.file.Seek(0, io.SeekStart); err != nil {
@@ -138,13 +138,13 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 		return e, b.spillError(err)
 	}
 	n := int(binary.BigEndian.Uint32(header[:]))
-	data := b.read
+	data := b.scratch
 	switch {
 	case n >= largestChunk:
 		data = make([]byte, n)
 	case cap(data) < n:
 		data = make([]byte, n)
-		b.read = data
+		b.scratch = data
 	}
 	if _, err := io.ReadFull(b.reader, data[:n]); err != nil {
 		return e, b.spillError(err)
@@ -152,13 +152,13 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 	return entry{at: LSN(binary.BigEndian.Uint64(header[4:])), xid: binary.BigEndian.Uint32(header[12:]), data: data[:n]}, nil
 }
 
-// release frees the memory and the file.
+// release frees the memory and removes the file.
 func (b *buffer) release() {
 	if b.file != nil {
 		_ = b.file.Close()
-		_ = os.Remove(b.file.Name()) // where an open file cannot be removed
+		_ = os.Remove(b.file.Name()) // for systems on which an open file cannot be removed
 	}
-	b.chunks, b.memory, b.reader, b.read = nil, 0, nil, nil
+	b.chunks, b.memory, b.reader, b.scratch = nil, 0, nil, nil
 }
 
 func (b *buffer) spillError(err error) error {

@@ -2,12 +2,12 @@ package cdc
 
 import "time"
 
-// Kind is what happened.
+// Kind is the kind of a [Change].
 type Kind string
 
 // The kinds of changes.
 const (
-	// KindRead is a row as a snapshot found it.
+	// KindRead is a row that a snapshot or a backfill has read.
 	KindRead Kind = "read"
 	// KindInsert is a new row.
 	KindInsert Kind = "insert"
@@ -15,55 +15,56 @@ const (
 	KindUpdate Kind = "update"
 	// KindDelete is a deleted row.
 	KindDelete Kind = "delete"
-	// KindTruncate is a table that was emptied.
+	// KindTruncate empties a table.
 	KindTruncate Kind = "truncate"
-	// KindMessage is what pg_logical_emit_message wrote.
+	// KindMessage is a logical message, written by pg_logical_emit_message.
 	KindMessage Kind = "message"
-	// KindSchema is a table whose shape has changed, before its first change under the new one. Only with [Config.SchemaChanges].
+	// KindSchema is a changed table definition, before the first change under it. Only with [Config.SchemaChanges].
 	KindSchema Kind = "schema"
 )
 
-// Change is one row, one truncated table or one message. It may be kept: nothing writes to it later.
+// Change is one row, one truncated table or one message. You may keep it, because nothing writes to it later.
 type Change struct {
 	Kind Kind
-	// Relation is the table, as it was when the change was made. It is nil for [KindMessage].
+	// Relation is the table as it was defined when the change was made. It is nil for [KindMessage].
 	Relation *Relation
-	// New is the row after the change, in the order of Relation.Columns. It is nil where there is none.
+	// New is the row after the change, in the order of Relation.Columns. It is nil if there is none.
 	New []Value
-	// Old is the row before it. A server sends it where the table's replica identity is FULL. It is nil otherwise.
+	// Old is the row before the change. The server sends it only if the table's replica identity is FULL; otherwise it
+	// is nil.
 	Old []Value
-	// Key holds the columns of the replica identity before the change, the others being null: of a deleted row, and of an
-	// updated one whose key has changed. It is nil otherwise, and where Old is there.
+	// Key holds the replica identity's columns before the change, and null for all others. It is set for a deleted row,
+	// and for an update that changes the key. It is nil otherwise, and if Old is set.
 	Key []Value
-	// LSN is where the change stands in the log. Several changes can stand at the same position.
+	// LSN is the position of the change in the log. Several changes can be at the same position.
 	LSN LSN
-	// XID is the transaction, or the subtransaction where the server streams, that made the change. It is zero for
+	// XID is the transaction that made the change, or its subtransaction if the server streams. It is zero for
 	// [KindRead], and for messages outside of transactions.
 	XID uint32
-	// Truncate says how, for [KindTruncate].
+	// Truncate holds the options of a [KindTruncate].
 	Truncate Truncate
-	// Message is there for [KindMessage].
+	// Message is set for [KindMessage].
 	Message *Message
-	// Schema is there for [KindSchema]: how Relation differs from what it was.
+	// Schema is set for [KindSchema]: how Relation differs from its previous definition.
 	Schema *SchemaChange
 }
 
-// Truncate are the options of a TRUNCATE.
+// Truncate holds the options of a TRUNCATE.
 type Truncate struct {
 	Cascade         bool
 	RestartIdentity bool
 }
 
-// Message is what pg_logical_emit_message wrote.
+// Message is a logical message, written by pg_logical_emit_message.
 type Message struct {
-	// Transactional tells a message that comes with its transaction from one that came at once.
+	// Transactional reports whether the message was delivered with its transaction, and not at once.
 	Transactional bool
 	Prefix        string
 	Content       []byte
 }
 
-// KeyValues are the values of the key columns that the row had before the change, and has after it if it is new: what
-// names the row. It is nil where the table has no replica identity, and for messages and truncates.
+// KeyValues returns the values of the key columns, which identify the row: those before the change, or those of a new
+// row. It is nil if the table has no replica identity, and for messages and truncates.
 func (c *Change) KeyValues() []Value {
 	row := c.New
 	switch {
@@ -84,7 +85,7 @@ func (c *Change) KeyValues() []Value {
 	return key
 }
 
-// Relation is a table, as the server describes it. It is not to be changed.
+// Relation is a table as the server describes it. Do not modify it.
 type Relation struct {
 	OID      uint32
 	Schema   string
@@ -93,10 +94,10 @@ type Relation struct {
 	Columns  []Column
 }
 
-// Name is the schema and the table with a dot between them, not quoted.
+// Name returns the schema and the table with a dot between them, not quoted.
 func (r *Relation) Name() string { return r.Schema + "." + r.Table }
 
-// Index is the place of a column in Columns, -1 if there is none of that name.
+// Index returns the index of a column in Columns, -1 if there is no column of that name.
 func (r *Relation) Index(column string) int {
 	for i := range r.Columns {
 		if r.Columns[i].Name == column {
@@ -106,7 +107,7 @@ func (r *Relation) Index(column string) int {
 	return -1
 }
 
-// Identity is a table's replica identity: which columns the server sends of the row before a change.
+// Identity is a table's replica identity: the columns of the old row that the server sends with a change.
 type Identity byte
 
 // The replica identities.
@@ -114,44 +115,45 @@ const (
 	IdentityDefault Identity = 'd' // the primary key
 	IdentityNothing Identity = 'n'
 	IdentityFull    Identity = 'f' // all columns
-	IdentityIndex   Identity = 'i' // those of an index
+	IdentityIndex   Identity = 'i' // the columns of an index
 )
 
-// Column is one of a table.
+// Column is a column of a table.
 type Column struct {
 	Name string
-	// Type is the name of the type, for one that is not built in with its schema; for a domain, that of the type it is made of.
-	// It is empty for one that the server has not named.
+	// Type is the name of the type, with its schema unless it is built in. For a domain it is the base type. It is
+	// empty if the server has not named the type.
 	Type    string
 	TypeOID uint32
-	// Modifier is the type's, such as a length; -1 if it has none.
+	// Modifier is the type modifier, such as a length; -1 if there is none.
 	Modifier int32
-	// Key tells whether the column belongs to the replica identity. With [IdentityFull] all do.
+	// Key reports whether the column belongs to the replica identity. With [IdentityFull] all columns do.
 	Key bool
 }
 
-// State tells whether a value is there.
+// State reports whether a value is present.
 type State byte
 
 // The states of a value.
 const (
-	// Null is SQL's NULL, or a column that does not belong to a key.
+	// Null is SQL's NULL, or a column that does not belong to the key.
 	Null State = iota
 	// Present is a value.
 	Present
-	// Unchanged is a large value, stored beside the table, that an update has left alone. The server does not send it.
+	// Unchanged is a large value, stored out of line (TOAST), that an update has not changed. The server does not send
+	// it.
 	Unchanged
 )
 
 // Value is one column of a row. The zero Value is null.
 type Value struct {
 	State State
-	// Text is the value as Postgres prints it: dates in ISO form, times with a zone in UTC, bytea in hex, floats so that
-	// they can be read back exactly. It is the same in snapshots and in streams.
+	// Text is the value as Postgres prints it: dates in ISO form, times with a zone in UTC, bytea in hex, and floats
+	// with enough digits to be read back exactly. It is the same in snapshots and in streams.
 	Text string
 }
 
-// String is the text, NULL or (unchanged): for people to read.
+// String returns the text, NULL or (unchanged), for people to read.
 func (v Value) String() string {
 	switch v.State {
 	case Present:
@@ -163,5 +165,5 @@ func (v Value) String() string {
 	}
 }
 
-// postgresEpoch is where the server's times begin.
+// postgresEpoch is the zero of the server's timestamps.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -13,20 +13,20 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// chunk is rows of a table that were read between a low and a high mark.
+// chunk holds the rows of a table that were read between a low and a high watermark.
 type chunk struct {
 	number   uint64
 	relation *Relation
 	rows     [][]Value
 	keys     [][]string
 	has      map[string]bool     // keys of rows
-	again    map[string][]string // keys that were to be read again, and now were
-	high     []string            // the key of the last row in order, nil where there was none
-	last     bool                // there are no rows behind it
+	reread   map[string][]string // keys of rows that were read again
+	lastKey  []string            // the key of the last row in key order, nil without rows
+	isLast   bool                // no rows follow
 }
 
-// fits tells whether a row that the stream has described so has all columns of the chunk.
-func (c *chunk) fits(relation *Relation) bool {
+// fitsRelation reports whether a row of a relation, as described in the stream, has all columns of the chunk.
+func (c *chunk) fitsRelation(relation *Relation) bool {
 	if relation == nil {
 		return false
 	}
@@ -36,12 +36,12 @@ func (c *chunk) fits(relation *Relation) bool {
 	})
 }
 
-// run reads chunk after chunk until all are delivered.
+// run reads chunks until all are delivered.
 func (b *Backfill) run(ctx context.Context, conn *connection) {
 	drop := func() {
 		if conn != nil {
 			conn.close()
-			b.unlock()
+			b.noteUnlocked()
 			conn = nil
 		}
 	}
@@ -49,41 +49,41 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 	config := &b.stream.config
 	retry := backoff.New(config.ShortestRetry, config.LongestRetry)
 	for number := uint64(1); ; number++ {
-		err := b.wait(ctx, func() bool { return !b.paused })
+		err := b.waitUntil(ctx, func() bool { return !b.paused })
 		if err == nil && conn == nil {
 			connecting, stop := context.WithTimeout(ctx, config.Timeout)
 			conn, err = b.stream.connectWriter(connecting, b.config.Conn)
 			stop()
 		}
 		if err == nil {
-			err = b.shrink(b.read(ctx, conn, number))
+			err = b.shrinkChunks(b.readChunk(ctx, conn, number))
 		}
 		if err == nil {
 			retry.Reset()
-			if err = b.wait(ctx, func() bool { return b.closed >= number }); err == nil && b.config.Interval > 0 {
+			if err = b.waitUntil(ctx, func() bool { return b.closed >= number }); err == nil && b.config.Interval > 0 {
 				err = backoff.Pause(ctx, b.config.Interval)
 			}
 		}
 		switch {
 		case ctx.Err() != nil:
-			b.finish(ErrClosed) // if it was not finished
+			b.finish(ErrClosed) // no effect if it has finished
 			return
 		case err == nil:
 			continue
-		case !passing(err):
-			config.Logger.Error("cdc: a backfill ends", "table", b.from, "error", err)
+		case !isTransient(err):
+			config.Logger.Error("cdc: a backfill has failed", "table", b.from, "error", err)
 			b.finish(err)
 			return
 		}
 		drop()
 		delay := retry.Delay()
 		config.Logger.Warn("cdc: a chunk of a backfill could not be read", "table", b.from, "error", err, "retry", delay)
-		_ = backoff.Pause(ctx, delay) // the context is looked at above
+		_ = backoff.Pause(ctx, delay) // the switch above checks the context
 	}
 }
 
-// wait waits until something is true, which is asked with the mutex held.
-func (b *Backfill) wait(ctx context.Context, is func() bool) error {
+// waitUntil waits until a condition is true, which is called with b.mu held.
+func (b *Backfill) waitUntil(ctx context.Context, is func() bool) error {
 	for {
 		b.mu.Lock()
 		ready := is()
@@ -99,33 +99,34 @@ func (b *Backfill) wait(ctx context.Context, is func() bool) error {
 	}
 }
 
-// read reads a chunk between two marks. It is right for these reasons. Let l be the commit of the low mark in the log, S
-// the snapshot that the chunk is read with, and h the commit of the high mark.
+// readChunk reads a chunk between two watermarks. Let l be the position of the low watermark's commit in the log, S the
+// snapshot with which the chunk is read, and h the position of the high watermark's commit.
 //
-// What has committed before l is in S. This does not go without saying: a commit is written into the log before it can be
-// seen, and with synchronous replication long before. But until it can be seen a transaction keeps its locks. So S is
-// taken when all who could write into the table just after l have let go of it. That has them out of the way too who
-// wrote before the table was in the publication, whose changes the stream does not have.
+// Every transaction that committed before l is visible in S. That is not obvious, because a commit is written to the
+// log before it becomes visible, with synchronous replication long before. But a transaction keeps its locks until it
+// is visible. So S is taken after all transactions that could write to the table just after l have released it. That
+// also covers transactions that wrote before the table was in the publication. The stream lacks their changes.
 //
-// What has committed between l and h may be in S or not, and is in the stream between the marks: deliver drops these rows, or
-// completes them. What commits after h is not in S, as h is written after S was taken, and is in the stream after the rows.
+// A transaction that committed between l and h may or may not be visible in S, and is in the stream between the
+// watermarks: closeWindow drops or completes its rows. A transaction that commits after h is not visible in S, because
+// h is written after S was taken, and is in the stream after the chunk.
 //
-// The table is locked, against nothing but changes of its definition and TRUNCATE, from before S until h has committed. So the
-// columns of the chunk are those that the table has at h, and S sees no table that was rewritten after it.
-func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) error {
+// From before S until h has committed, the table is locked against nothing but TRUNCATE and changes of its definition.
+// So the chunk has the columns that the table has at h, and S sees no table that was rewritten after it.
+func (b *Backfill) readChunk(ctx context.Context, conn *connection, number uint64) error {
 	b.mu.Lock()
 	low, exhausted := b.progress.Key, b.progress.Exhausted
-	c := &chunk{number: number, has: map[string]bool{}, again: map[string][]string{}, last: exhausted}
-	for text, key := range b.progress.Again {
-		if len(c.again) == b.size {
+	c := &chunk{number: number, has: map[string]bool{}, reread: map[string][]string{}, isLast: exhausted}
+	for text, key := range b.progress.Reread {
+		if len(c.reread) == b.chunkSize {
 			break
 		}
-		c.again[text] = key
+		c.reread[text] = key
 	}
 	b.mu.Unlock()
 
-	m := mark{backfill: b.id, chunk: number}
-	if err := conn.emit(ctx, prefixMark, m.String()); err != nil {
+	m := watermark{backfill: b.id, chunk: number}
+	if err := conn.emitMessage(ctx, prefixWatermark, m.String()); err != nil {
 		return err
 	}
 	if err := b.waitForWriters(ctx, conn); err != nil {
@@ -136,70 +137,70 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 		SET LOCAL statement_timeout = `+limit+`; SET LOCAL idle_in_transaction_session_timeout = `+limit).ReadAll(); err != nil {
 		return fmt.Errorf("cdc: locking %s: %w", b.from, err)
 	}
-	b.lock(conn)
+	b.noteLocked(conn)
 	bounded, cancel := context.WithTimeoutCause(ctx, b.config.ChunkTimeout, errSlowChunk)
 	defer cancel()
-	err := b.readLocked(bounded, conn, c, m, low)
-	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isSlow(err) { // whoever was faster, this process or Postgres
+	err := b.readLockedChunk(bounded, conn, c, m, low)
+	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isTimeout(err) { // by this process or by Postgres, which enforce the same limit
 		err = fmt.Errorf("%w: %w", errSlowChunk, err)
 	}
 	if err == nil {
-		b.unlock()
+		b.noteUnlocked()
 		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed >= number { // it has committed although we were not told
+	if b.closed >= number { // it has committed, although the reply was lost
 		return nil
 	}
 	b.chunk = nil
 	return err
 }
 
-// errSlowChunk is one whose transaction has lasted for ChunkTimeout.
+// errSlowChunk reports that a chunk's transaction has exceeded ChunkTimeout.
 var errSlowChunk = errors.New("cdc: the transaction of a chunk lasts longer than ChunkTimeout")
 
-// isSlow reports whether Postgres has ended the transaction of a chunk for its timeouts.
-func isSlow(err error) bool {
+// isTimeout reports whether Postgres has ended a chunk's transaction because of a timeout.
+func isTimeout(err error) bool {
 	const cancelled, idle = "57014", "25P03"
 	var server *pgconn.PgError
 	return errors.As(err, &server) && (server.Code == cancelled || server.Code == idle)
 }
 
-// shrink has the next chunks be smaller. It fails where they cannot be.
-func (b *Backfill) shrink(err error) error {
+// shrinkChunks halves the size of the next chunks after a timeout. It fails if a chunk has one row already.
+func (b *Backfill) shrinkChunks(err error) error {
 	if !errors.Is(err, errSlowChunk) {
 		return err
 	}
-	if b.size == 1 {
-		return invalid(FieldChunkTimeout, b.config.ChunkTimeout, "long enough to read one row of "+b.from)
+	if b.chunkSize == 1 {
+		return newInvalidError(FieldChunkTimeout, b.config.ChunkTimeout, "long enough to read one row of "+b.from)
 	}
-	b.size /= 2
-	b.stream.config.Logger.Warn("cdc: a chunk of a backfill took too long, and is read again with fewer rows", "table", b.from, "rows", b.size, "timeout", b.config.ChunkTimeout)
+	b.chunkSize /= 2
+	b.stream.config.Logger.Warn("cdc: a chunk of a backfill took too long, and is read again with fewer rows", "table", b.from, "rows", b.chunkSize, "timeout", b.config.ChunkTimeout)
 	return err
 }
 
-// readLocked reads the rows, with the table locked, until the high mark is written.
-func (b *Backfill) readLocked(ctx context.Context, conn *connection, c *chunk, m mark, low []string) error {
-	t, err := describe(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
+// readLockedChunk reads the rows and writes the high watermark. The table must be locked.
+func (b *Backfill) readLockedChunk(ctx context.Context, conn *connection, c *chunk, m watermark, low []string) error {
+	t, err := lookupTable(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
 	if err != nil {
 		return err
 	}
-	columns, err := t.identify()
+	columns, err := t.useReplicaIdentity()
 	if err != nil {
 		return err
 	}
 	if t.relation.OID != b.oid || !slices.Equal(columns, b.columns) {
-		return invalid(FieldTable, t.relation.Name(), "it was made anew, or has another key now: begin another backfill of it")
+		return newInvalidError(FieldTable, t.relation.Name(), "it was recreated, or has another key now: start a new backfill")
 	}
 	c.relation = t.relation
-	if !c.last {
+	if !c.isLast {
 		if err := b.readRange(ctx, conn, t, c, low); err != nil {
 			return err
 		}
 	}
-	if len(c.again) > 0 {
-		if err := b.readAgainKeys(ctx, conn, t, c); err != nil {
+	if len(c.reread) > 0 {
+		if err := b.rereadRows(ctx, conn, t, c); err != nil {
 			return err
 		}
 	}
@@ -209,24 +210,25 @@ func (b *Backfill) readLocked(ctx context.Context, conn *connection, c *chunk, m
 	}
 	b.mu.Unlock()
 	m.high = true
-	if err := conn.emit(ctx, prefixMark, m.String()); err != nil {
+	if err := conn.emitMessage(ctx, prefixWatermark, m.String()); err != nil {
 		return err
 	}
 	_, err = conn.Exec(ctx, `COMMIT`).ReadAll()
 	return err
 }
 
-// waitForWriters waits until those have ended who hold a lock now with which the table can be written to.
+// waitForWriters waits for the end of all transactions that hold a lock, at the time of the first query, with which
+// they can write to the table.
 func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
-	ask := fmt.Sprintf(`
+	query := fmt.Sprintf(`
 		SELECT DISTINCT virtualtransaction FROM pg_locks
 		WHERE locktype = 'relation' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			AND relation IN (SELECT %d UNION SELECT relid FROM pg_partition_tree(%[1]d))
 			AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, b.oid)
 	var waiting map[string]bool
-	for looks := backoff.New(time.Millisecond, 200*time.Millisecond); ; {
-		rows, err := conn.rows(ctx, ask)
+	for delays := backoff.New(time.Millisecond, 200*time.Millisecond); ; {
+		rows, err := conn.queryRows(ctx, query)
 		if err != nil {
 			return err
 		}
@@ -239,46 +241,46 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 		if waiting = now; len(waiting) == 0 {
 			return nil
 		}
-		if err := backoff.Pause(ctx, looks.Delay()); err != nil {
+		if err := backoff.Pause(ctx, delays.Delay()); err != nil {
 			return err
 		}
 	}
 }
 
-// readRange reads the next rows in the order of the key.
+// readRange reads the next rows in key order.
 func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c *chunk, low []string) error {
-	names, _ := t.keys(0)
-	where, args := t.between(values(low), nil)
-	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.size), args...)
+	names, _ := t.keyClauses(0)
+	where, args := t.keyRange(presentValues(low), nil)
+	rows, err := conn.queryRows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.chunkSize), args...)
 	if err != nil {
 		return err
 	}
 	if err := b.addRows(conn, t, c, rows); err != nil {
 		return err
 	}
-	c.last = len(rows) < b.size
-	if len(rows) > 0 { // also where it is left out
-		high, ok := (&keyReader{columns: b.columns}).read(c.relation, rows[len(rows)-1], nil)
+	c.isLast = len(rows) < b.chunkSize
+	if len(rows) > 0 { // even if that row is left out
+		high, ok := (&keyReader{columns: b.columns}).readKey(c.relation, rows[len(rows)-1], nil)
 		if !ok {
 			return errNoKey
 		}
-		c.high = high
+		c.lastKey = high
 	}
 	return nil
 }
 
-// readAgainKeys reads rows by their keys.
-func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table, c *chunk) error {
-	keys := make([][]string, 0, len(c.again))
-	for _, key := range c.again {
+// rereadRows reads rows by their keys.
+func (b *Backfill) rereadRows(ctx context.Context, conn *connection, t *table, c *chunk) error {
+	keys := make([][]string, 0, len(c.reread))
+	for _, key := range c.reread {
 		keys = append(keys, key)
 	}
-	const most = 500 // of the parameters that a statement can have
+	const most = 500 // because a statement has at most 65535 parameters
 	for some := range slices.Chunk(keys, most) {
-		names, _ := t.keys(0)
+		names, _ := t.keyClauses(0)
 		var list, args []string
 		for _, key := range some {
-			_, parameters := t.keys(len(args))
+			_, parameters := t.keyClauses(len(args))
 			list = append(list, "("+parameters+")")
 			args = append(args, key...)
 		}
@@ -286,7 +288,7 @@ func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table
 		if t.filter != "" {
 			where += " AND (" + t.filter + ")"
 		}
-		rows, err := conn.rows(ctx, `SELECT `+t.columns+` FROM `+t.from+` WHERE `+where, args...)
+		rows, err := conn.queryRows(ctx, `SELECT `+t.columns+` FROM `+t.from+` WHERE `+where, args...)
 		if err != nil {
 			return err
 		}
@@ -297,17 +299,17 @@ func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table
 	return nil
 }
 
-// errNoKey cannot be: the columns of a key are not null.
+// errNoKey cannot happen, because key columns are not null.
 var errNoKey = errors.New("cdc: a row has no key")
 
 func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value) error {
 	reader := keyReader{columns: b.columns}
 	for _, row := range rows {
-		key, ok := reader.read(c.relation, row, nil)
+		key, ok := reader.readKey(c.relation, row, nil)
 		if !ok {
 			return errNoKey
 		}
-		keep, err := (undecodableRows{skip: b.stream.skips}).keep(conn, t, row)
+		keep, err := (undecodableFilter{skip: b.stream.skipUndecodable}).keepRow(conn, t, row)
 		if err != nil {
 			return err
 		}
@@ -322,7 +324,7 @@ func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value)
 	return nil
 }
 
-func values(texts []string) (row []Value) {
+func presentValues(texts []string) (row []Value) {
 	for _, text := range texts {
 		row = append(row, Value{State: Present, Text: text})
 	}

@@ -21,43 +21,46 @@ import (
 	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
-// connection is one to a walsender. It belongs to one goroutine.
+// connection is a connection to a server process, often a walsender. It belongs to one goroutine.
 type connection struct {
 	*pgconn.PgConn
-	version int
-	arrived gatherer        // of one to a walsender
-	intact  map[string]bool // tables that were seen to be whole
-	inside  bool            // it is in a transaction with a snapshot
-	// raw is set for a database without an encoding: texts come as they are stored, and have to be looked at.
-	raw bool
+	version      int
+	gatherer     gatherer        // set for a walsender
+	intactTables map[string]bool // tables that checkNotRewritten has checked
+	isInSnapshot bool            // in a transaction with a snapshot
+	// isRaw is set for a database without an encoding: texts arrive as they are stored, and this package has to
+	// validate them.
+	isRaw bool
 }
 
-// Connect makes a connection for statements beside streams and snapshots, with the settings that these have: values are printed the same, and nothing ends
-// early, whatever a role, a database or the environment sets. before, unless it is nil, is given a copy of the configuration first, as
-// [Config].BeforeConnect is. The address of a pooler is refused with an [*InvalidError]. The connection is the caller's, who closes it.
+// Connect opens a connection for statements next to streams and snapshots, with the same settings: values are printed
+// alike, and no timeout of a role, a database or the environment applies. before, unless it is nil, is called first
+// with a copy of the configuration, like [Config].BeforeConnect. The address of a pooler is refused with an
+// [*InvalidError]. The caller closes the connection.
 func Connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.Conn, error) {
-	own, err := settings.Connecting(ctx, config, before)
+	own, err := settings.PrepareConfig(ctx, config, before)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: %w", err)
 	}
 	conn, err := pgx.ConnectConfig(ctx, own)
 	if err != nil {
-		return nil, explainConnect(own, err)
+		return nil, connectError(own, err)
 	}
 	return conn, nil
 }
 
-// explainConnect is an error of connecting, which says so if the address is that of a pooler.
-func explainConnect(config *pgx.ConnConfig, err error) error {
+// connectError returns an error of connecting, an [*InvalidError] if the address is that of a pooler.
+func connectError(config *pgx.ConnConfig, err error) error {
 	if settings.IsPooler(err) {
-		return invalid(FieldConn, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), settings.PoolerRule)
+		return newInvalidError(FieldConn, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), settings.PoolerRule)
 	}
 	return fmt.Errorf("cdc: connecting: %w", err)
 }
 
-// connect opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
-func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
-	own, err := settings.Connecting(ctx, config, before)
+// openConnection opens a connection with this package's settings, to a walsender if replication is set. before, unless
+// it is nil, is called first with the configuration.
+func openConnection(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
+	own, err := settings.PrepareConfig(ctx, config, before)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: %w", err)
 	}
@@ -68,8 +71,8 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 	if replication {
 		c.RuntimeParams["replication"] = "database"
 		c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-			result.arrived = gatherer{from: r}
-			return pgproto3.NewFrontend(&result.arrived, w)
+			result.gatherer = gatherer{from: r}
+			return pgproto3.NewFrontend(&result.gatherer, w)
 		}
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
@@ -78,18 +81,18 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 		if errors.As(err, &server) && (server.Code == "42501" || server.Code == "28000") && replication {
 			return nil, fmt.Errorf("cdc: connecting: does the role have REPLICATION (ALTER ROLE … REPLICATION), and pg_hba.conf let it in? %w", err)
 		}
-		return nil, explainConnect(own, err)
+		return nil, connectError(own, err)
 	}
 	result.PgConn = conn
-	number, err := result.value(ctx, `SELECT current_setting('server_version_num')`)
+	number, err := result.queryValue(ctx, `SELECT current_setting('server_version_num')`)
 	if err == nil {
 		result.version, err = strconv.Atoi(number)
 	}
 	if err == nil && result.version < MinServerVersion {
-		err = invalid(FieldServerVersion, number, "Postgres 14 or later")
+		err = newInvalidError(FieldServerVersion, number, "Postgres 14 or later")
 	}
 	if err == nil {
-		err = result.takeRaw(ctx)
+		err = result.disableTranscoding(ctx)
 	}
 	if err != nil {
 		result.close()
@@ -98,17 +101,18 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 	return result, nil
 }
 
-// takeRaw has a database without an encoding give texts as they are stored. The server would only look whether they are UTF-8, and end all that it
-// sends where one is not. Here that is one row, whose table is known.
-func (c *connection) takeRaw(ctx context.Context) error {
+// disableTranscoding makes a database without an encoding send texts as they are stored. Otherwise the server would
+// validate them as UTF-8, and an invalid text would end everything that it sends. Here it concerns one row of a known
+// table.
+func (c *connection) disableTranscoding(ctx context.Context) error {
 	const none = "SQL_ASCII"
 	if c.ParameterStatus("server_encoding") != none {
 		return nil
 	}
-	if _, err := c.Exec(ctx, `SET client_encoding = `+literal(none)).ReadAll(); err != nil {
-		return fmt.Errorf("cdc: taking texts as they are stored: %w", err)
+	if _, err := c.Exec(ctx, `SET client_encoding = `+quoteLiteral(none)).ReadAll(); err != nil {
+		return fmt.Errorf("cdc: asking for texts as they are stored: %w", err)
 	}
-	c.raw = true
+	c.isRaw = true
 	return nil
 }
 
@@ -119,8 +123,8 @@ func (c *connection) close() {
 	<-c.CleanupDone()
 }
 
-// value asks for one value, "" where there is no row or it is null.
-func (c *connection) value(ctx context.Context, sql string) (string, error) {
+// queryValue returns the value that a query selects, "" for no row or NULL.
+func (c *connection) queryValue(ctx context.Context, sql string) (string, error) {
 	results, err := c.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return "", fmt.Errorf("cdc: asking the server: %w", err)
@@ -131,17 +135,17 @@ func (c *connection) value(ctx context.Context, sql string) (string, error) {
 	return string(results[0].Rows[0][0]), nil
 }
 
-// requireLogical tells of a server that cannot decode.
+// requireLogical returns an error if the server's wal_level does not allow logical decoding.
 func (c *connection) requireLogical(ctx context.Context) error {
-	level, err := c.value(ctx, `SELECT current_setting('wal_level')`)
+	level, err := c.queryValue(ctx, `SELECT current_setting('wal_level')`)
 	if err == nil && level != "logical" {
-		err = invalid(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+		err = newInvalidError(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
 	}
 	return err
 }
 
-// begin starts to stream, behind what was confirmed and behind is not before, and returns where.
-func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN, protocol int, behind LSN) (LSN, error) {
+// startReplication starts to stream after the confirmed position, but not before behind, and returns the position.
+func (c *connection) startReplication(ctx context.Context, config *Config, confirmed LSN, protocol int, behind LSN) (LSN, error) {
 	if err := c.requireLogical(ctx); err != nil {
 		return 0, err
 	}
@@ -156,26 +160,26 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN, p
 	at = max(at, behind)
 	var names []string
 	for _, p := range config.Publications {
-		names = append(names, quote(p))
-		exists, err := c.value(ctx, `SELECT 1 FROM pg_publication WHERE pubname = `+literal(p))
+		names = append(names, quoteIdentifier(p))
+		exists, err := c.queryValue(ctx, `SELECT 1 FROM pg_publication WHERE pubname = `+quoteLiteral(p))
 		if err != nil {
 			return 0, err
 		}
 		if exists == "" {
-			return 0, invalid(FieldPublications, p, "there is no publication of this name in the database")
+			return 0, newInvalidError(FieldPublications, p, "there is no publication of this name in the database")
 		}
 	}
-	args := []string{"proto_version '" + strconv.Itoa(protocol) + "'", "publication_names " + literal(strings.Join(names, ",")), "messages 'true'"}
+	args := []string{"proto_version '" + strconv.Itoa(protocol) + "'", "publication_names " + quoteLiteral(strings.Join(names, ",")), "messages 'true'"}
 	if protocol > 1 {
 		args = append(args, "streaming 'on'")
 	}
-	err = pglogrepl.StartReplication(ctx, c.PgConn, quote(config.Slot), pglogrepl.LSN(at),
+	err = pglogrepl.StartReplication(ctx, c.PgConn, quoteIdentifier(config.Slot), pglogrepl.LSN(at),
 		pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
 	var server *pgconn.PgError
 	if errors.As(err, &server) && server.Code == "55006" {
 		return 0, fmt.Errorf("%w: %q: %w", ErrSlotBusy, config.Slot, err)
 	}
-	if errors.As(err, &server) && server.Code == "42704" { // it was dropped a moment ago
+	if errors.As(err, &server) && server.Code == "42704" { // dropped a moment ago
 		return 0, &ResyncError{Slot: config.Slot, Reason: SlotMissing, Detail: server.Message}
 	}
 	if err != nil {
@@ -184,18 +188,19 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN, p
 	return at, nil
 }
 
-// createTemporary makes a slot that lives as long as the connection.
+// createTemporary creates a slot that lives as long as the connection.
 func (c *connection) createTemporary(ctx context.Context, name string, _ LSN) (LSN, error) {
-	made, err := pglogrepl.ParseCreateReplicationSlot(c.Exec(ctx, "CREATE_REPLICATION_SLOT "+quote(name)+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
+	created, err := pglogrepl.ParseCreateReplicationSlot(c.Exec(ctx, "CREATE_REPLICATION_SLOT "+quoteIdentifier(name)+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
 	if err != nil {
-		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, known(err))
+		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, wrapServerError(err))
 	}
-	return ParseLSN(made.ConsistentPoint)
+	return ParseLSN(created.ConsistentPoint)
 }
 
-// checkSlot finds a slot that cannot give all changes since a position, which is zero for where the slot is.
+// checkSlot checks that a slot can deliver all changes since a position, and returns the position to start from. Zero
+// means the slot's own position.
 func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) (LSN, error) {
-	text, err := c.value(ctx, `SELECT to_jsonb(s) FROM pg_replication_slots s WHERE slot_name = `+literal(name))
+	text, err := c.queryValue(ctx, `SELECT to_jsonb(s) FROM pg_replication_slots s WHERE slot_name = `+quoteLiteral(name))
 	if err != nil {
 		return 0, err
 	}
@@ -208,13 +213,13 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 		Status              string `json:"wal_status"`
 		Invalidation        string `json:"invalidation_reason"`
 		Conflicting, Active bool
-		Synced              bool // it is a copy of the primary's
+		Synced              bool // a copy of the primary's slot
 	}
 	if err := json.Unmarshal([]byte(text), &slot); err != nil {
 		return 0, fmt.Errorf("%w: slot %s: %w", ErrProtocol, text, err)
 	}
-	if slot.Synced { // and stays so after the server was promoted
-		if standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`); err != nil {
+	if slot.Synced { // also after the server was promoted
+		if standby, err := c.queryValue(ctx, `SELECT pg_is_in_recovery()`); err != nil {
 			return 0, err
 		} else if standby == "t" {
 			return 0, fmt.Errorf("%w: slot %q", ErrStandby, name)
@@ -222,7 +227,7 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 	}
 	switch {
 	case slot.Plugin != "pgoutput":
-		return 0, invalid(FieldSlot, name, "a logical slot with the plugin pgoutput; this one has "+strconv.Quote(slot.Plugin))
+		return 0, newInvalidError(FieldSlot, name, "a logical slot with the plugin pgoutput; this one has "+strconv.Quote(slot.Plugin))
 	case slot.Status == "lost" || slot.Conflicting || slot.Invalidation != "":
 		return 0, &ResyncError{Slot: name, Reason: SlotInvalidated, Detail: strings.TrimSpace("wal_status " + slot.Status + " " + slot.Invalidation)}
 	case confirmed == 0:
@@ -230,38 +235,40 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 	case slot.Confirmed > confirmed:
 		return 0, &ResyncError{Slot: name, Reason: SlotAdvanced, Detail: fmt.Sprintf("it is at %s, and %s was confirmed", slot.Confirmed, confirmed)}
 	}
-	end, err := c.value(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END`)
+	end, err := c.queryValue(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END`)
 	if err != nil {
 		return 0, err
 	}
 	if last, err := ParseLSN(end); err != nil || confirmed > last {
-		return 0, errors.Join(err, invalid(FieldStart, confirmed, "no more than the end of the server's log, "+end))
+		return 0, errors.Join(err, newInvalidError(FieldStart, confirmed, "no more than the end of the server's log, "+end))
 	}
 	return confirmed, nil
 }
 
-// status is a report of the stream's position to the server.
+// status is a standby status update, which reports the stream's position to the server.
 type status struct {
-	// written is how far the server's log was received.
+	// written is the position up to which the server's log was received.
 	written LSN
-	// fresh is a position up to which everything was acknowledged, zero where the server was told of it before. A server that shuts down
-	// waits until its walsenders have been told that all they have sent is flushed; of one that was told no flush it takes what was
-	// written instead. So a position is told once: a client that does not acknowledge must not keep Postgres from stopping. A flush of zero
-	// moves no slot (ProcessStandbyReplyMessage and WalSndDone of walsender.c). pglogrepl's SendStandbyStatusUpdate replaces the zero.
+	// fresh is a newly acknowledged position, zero if the server was told before. It is sent as flushed, and only once,
+	// because a client that does not acknowledge must not keep Postgres from stopping: a server that shuts down waits
+	// until its walsenders' clients have reported everything sent as flushed, but for a client that reports no flush it
+	// uses the written position instead. A flush of zero moves no slot (ProcessStandbyReplyMessage and WalSndDone of
+	// walsender.c). pglogrepl's SendStandbyStatusUpdate cannot be used, because it replaces the zero.
 	fresh LSN
-	// confirmed is the same position each time. It is told as applied, which only the server's measurement of the lag goes by.
+	// confirmed is the acknowledged position, sent each time. It is sent as applied, which affects only the server's
+	// measurement of the lag.
 	confirmed LSN
 }
 
-// tell sends a status. ask makes the server answer.
-func (c *connection) tell(s status, ask bool) error {
+// sendStatus sends a standby status update, and can request a reply.
+func (c *connection) sendStatus(s status, requestReply bool) error {
 	data := make([]byte, 0, 34)
 	data = append(data, pglogrepl.StandbyStatusUpdateByteID)
 	for _, lsn := range []LSN{s.written, s.fresh, s.confirmed} {
 		data = binary.BigEndian.AppendUint64(data, uint64(lsn))
 	}
 	data = binary.BigEndian.AppendUint64(data, uint64(time.Since(postgresEpoch).Microseconds())) //nolint:gosec // it is positive
-	if ask {
+	if requestReply {
 		data = append(data, 1)
 	} else {
 		data = append(data, 0)

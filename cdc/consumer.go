@@ -9,183 +9,191 @@ import (
 	"sync"
 )
 
-// ErrConsumerBusy is a consumer of a [Fanout] that somebody else reads as at the moment.
+// ErrConsumerBusy reports that another reader is attached to a consumer of a [Fanout].
 var ErrConsumerBusy = errors.New("cdc: the consumer is attached already")
 
-// ErrConsumerRemoved is a consumer that [Fanout.Remove] has removed while it read.
+// ErrConsumerRemoved reports a consumer that [Fanout.Remove] has removed while it was being read.
 var ErrConsumerRemoved = errors.New("cdc: the consumer was removed")
 
-// ConsumerCut is a consumer that a [Fanout] does not keep the changes for any more.
+// ConsumerCut is a consumer for which a [Fanout] no longer keeps changes.
 const ConsumerCut ResyncReason = "cut"
 
-// consumer is where one of a [Fanout] stands. The fan-out's mu guards it.
-type consumer struct {
+// consumerState is the state of one consumer of a [Fanout]. Fanout.mu guards it.
+type consumerState struct {
 	name   string
-	reader *Consumer // nil while nobody reads
-	lost   bool
-	// next is the part to be read, and kept the first one that is kept for it: the one after what it has acknowledged.
-	next, kept   int
-	acknowledged LSN
-	resume       LSN // what it has, and has not come yet; zero otherwise
-	waiting      bool
-	removed      bool
-	forgot       bool       // that which follows acknowledged is kept: another one had to go on
-	delivered    []delivery // and not acknowledged
+	reader *Consumer // nil while detached
+	isLost bool
+	// nextPart is the next part to read, and firstKept the first one kept for the consumer: the one after its last
+	// acknowledged transaction.
+	nextPart, firstKept int
+	acknowledged        LSN
+	resumeAfter         LSN // it has processed transactions up to here, which may come again; zero otherwise
+	isWaiting           bool
+	isRemoved           bool
+	hasGap              bool       // parts after acknowledged were dropped, so that another consumer could continue
+	delivered           []delivery // delivered and not acknowledged
 }
 
-// delivery is a transaction that was handed out.
+// delivery is a transaction that Next has returned.
 type delivery struct {
 	end  LSN
-	part int // the first one of it
+	part int // its first part
 }
 
-// Consumer reads the transactions of a [Fanout] at a position of its own. Next is for one goroutine at a time; Ack and Close can be called by
-// any at any time.
+// Consumer reads the transactions of a [Fanout] at its own position. Next is for one goroutine at a time; Ack and Close
+// may be called by any goroutine at any time.
 type Consumer struct {
 	fanout *Fanout
-	state  *consumer
+	state  *consumerState
 	once   sync.Once
 	closed chan struct{}
 }
 
-// Attach begins to read as one of the consumers. After is the end of the last transaction that it has processed; 0: the last that it has
-// acknowledged. It must be closed.
+// Attach starts to read as one of the consumers. after is the end of the last transaction that the consumer has
+// processed; 0 means the last one that it has acknowledged. The result must be closed.
 //
-// That a consumer was cut is not known after a restart. One that gives After finds out, with [ErrResyncNeeded]. One that gives 0 goes on where the
-// slot is, and misses what is between.
+// A Fanout does not remember after a restart that a consumer was cut. If the consumer gives after, Attach finds the gap
+// and fails with [ErrResyncNeeded]. If it gives 0, it continues at the slot's position and misses the changes in
+// between.
 //
-// It fails with an [*InvalidError] for an unknown name, with [ErrConsumerBusy], with [ErrClosed], with what has ended the stream, and with
-// [ErrResyncNeeded] where what follows is not kept any more.
+// Attach fails with an [*InvalidError] for an unknown name, with [ErrConsumerBusy], with [ErrClosed], with the error
+// that has ended the stream, and with [ErrResyncNeeded] if the changes after the position are no longer kept.
 func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
-	return f.attach(name, func(c *consumer) error {
+	return f.attachConsumer(name, func(c *consumerState) error {
 		switch {
-		case c.lost:
-			return f.cut(c)
+		case c.isLost:
+			return f.cutError(c)
 		case after != 0 && after < c.acknowledged:
 			return &ResyncError{
 				Slot: f.config.Slot, Reason: ConsumerCut,
-				Detail: fmt.Sprintf("consumer %q has acknowledged %s, which is behind %s, and what is between them does not come again", c.name, c.acknowledged, after),
+				Detail: fmt.Sprintf("consumer %q has acknowledged %s, which is after %s, and the changes in between are not delivered again", c.name, c.acknowledged, after),
 			}
 		}
-		c.next, c.resume = c.kept, 0
+		c.nextPart, c.resumeAfter = c.firstKept, 0
 		if after > c.acknowledged {
-			c.resume = after
+			c.resumeAfter = after
 		}
 		return nil
 	})
 }
 
-// Join begins to read as one of the consumers with the transactions that come from now on, and leaves out what it has missed: for one that starts over.
-// [Fanout.Backfill] then has it read what is in a table. It fails as [Fanout.Attach] does, but never with [ErrResyncNeeded].
+// Join starts to read as one of the consumers, from the next transaction on, and skips everything that the consumer has
+// missed. It is for a consumer that starts over; [Fanout.Backfill] then gives it the rows of a table. It fails as
+// [Fanout.Attach] does, but never with [ErrResyncNeeded].
 func (f *Fanout) Join(name string) (*Consumer, error) {
-	return f.attach(name, func(c *consumer) error {
-		c.lost, c.resume, c.acknowledged = false, 0, f.last
-		c.next, c.kept = f.end(), f.end()
+	return f.attachConsumer(name, func(c *consumerState) error {
+		c.isLost, c.resumeAfter, c.acknowledged = false, 0, f.lastEnd
+		c.nextPart, c.firstKept = f.endNumber(), f.endNumber()
 		return nil
 	})
 }
 
-func (f *Fanout) attach(name string, place func(*consumer) error) (*Consumer, error) {
+func (f *Fanout) attachConsumer(name string, setPosition func(*consumerState) error) (*Consumer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.consumers[name]
 	switch {
 	case c == nil:
-		return nil, f.unknown(name)
+		return nil, f.requireConsumer(name)
 	case c.reader != nil:
 		return nil, ErrConsumerBusy
 	case f.err != nil:
 		return nil, f.err
 	}
-	if err := place(c); err != nil {
+	if err := setPosition(c); err != nil {
 		return nil, err
 	}
-	c.delivered, c.waiting, c.forgot = nil, false, false
+	c.delivered, c.isWaiting, c.hasGap = nil, false, false
 	c.reader = &Consumer{fanout: f, state: c, closed: make(chan struct{})}
-	f.confirm()
-	f.broadcast()
+	f.confirmLowest()
+	f.notifyAll()
 	return c.reader, nil
 }
 
-func (f *Fanout) cut(c *consumer) error {
+func (f *Fanout) cutError(c *consumerState) error {
 	return &ResyncError{
 		Slot: f.config.Slot, Reason: ConsumerCut,
-		Detail: fmt.Sprintf("consumer %q was too far behind, and what follows %s is not kept for it: Join, and read the tables again", c.name, c.acknowledged),
+		Detail: fmt.Sprintf("consumer %q was too far behind, and changes after %s are no longer kept for it: Join, and read the tables again", c.name, c.acknowledged),
 	}
 }
 
-// Close lets go of the consumer; another one can attach. What it has not acknowledged comes again then. It can be called more than once.
+// Close detaches the consumer, so that another reader can attach. It then gets unacknowledged transactions again. Close
+// may be called more than once.
 func (r *Consumer) Close() {
 	r.once.Do(func() {
 		close(r.closed)
 		r.fanout.mu.Lock()
 		defer r.fanout.mu.Unlock()
 		c := r.state
-		c.reader, c.waiting = nil, false
-		if c.forgot {
-			c.lost = true
-			r.fanout.confirm()
+		c.reader, c.isWaiting = nil, false
+		if c.hasGap {
+			c.isLost = true
+			r.fanout.confirmLowest()
 		}
-		r.fanout.broadcast()
+		r.fanout.notifyAll()
 	})
 }
 
-// Next waits for the next transaction. Its changes are shared with the other consumers, and must not be modified. It fails with the context's
-// error, with [ErrClosed], with [ErrResyncNeeded] for a consumer that was too far behind, or with what has ended the stream, after all
-// that came before. What is left unread of the transaction before is passed over.
+// Next waits for the next transaction. Its changes are shared with other consumers and must not be modified. Changes of
+// the previous transaction that were not read are skipped. It fails with the context's error, with [ErrClosed], with
+// [ErrResyncNeeded] for a consumer that was cut, or, after all transactions before, with the error that has ended the
+// stream.
 //
-// Transactions without changes come now and then, to be acknowledged and kept like others: where nothing else happens, and where another consumer's
-// backfill has read something. The changes of a large transaction may have to be waited for: Close ends that, and the context does not.
+// Now and then a transaction has no changes, for example on a quiet database or after a chunk of another consumer's
+// backfill. Acknowledge and store its position like any other. Reading the changes of a large transaction may wait for
+// the server. Close ends that wait, but the context does not.
 func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 	f, c := r.fanout, r.state
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
-		number := c.next
-		p, err := r.take(ctx)
+		number := c.nextPart
+		p, err := r.takePart(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if !p.begins {
+		if !p.isFirst {
 			continue
 		}
-		if !r.skips(p) {
-			c.delivered = append(c.delivered, delivery{p.of.EndLSN, number})
-			return r.transaction(p), nil
+		if !r.isProcessed(p) {
+			c.delivered = append(c.delivered, delivery{p.transaction.EndLSN, number})
+			return r.buildTransaction(p), nil
 		}
-		if len(c.delivered) == 0 && p.of.EndLSN == c.acknowledged {
-			c.acknowledge(p.of.EndLSN, f.after(number))
-			f.confirm()
-			f.broadcast()
+		if len(c.delivered) == 0 && p.transaction.EndLSN == c.acknowledged {
+			c.acknowledge(p.transaction.EndLSN, f.partAfter(number))
+			f.confirmLowest()
+			f.notifyAll()
 		}
 	}
 }
 
-// skips reports whether the consumer has a transaction already. Nothing counts as acknowledged for it until the one comes that it has named. That may
-// be none which comes again, because it had no changes: then the first one behind it is where the consumer goes on.
-func (r *Consumer) skips(p *part) bool {
+// isProcessed reports whether the consumer has already processed a transaction. Nothing counts as acknowledged until
+// the transaction that the consumer has named arrives. That one may never come again, because it had no changes; then
+// the consumer continues with the first transaction after it.
+func (r *Consumer) isProcessed(p *part) bool {
 	c := r.state
-	if c.resume == 0 || p.of.EndLSN > c.resume {
-		c.resume = 0
+	if c.resumeAfter == 0 || p.transaction.EndLSN > c.resumeAfter {
+		c.resumeAfter = 0
 		return false
 	}
-	if p.of.EndLSN == c.resume {
-		c.acknowledged, c.resume = c.resume, 0
+	if p.transaction.EndLSN == c.resumeAfter {
+		c.acknowledged, c.resumeAfter = c.resumeAfter, 0
 	}
 	return true
 }
 
-// isFor reports whether a consumer gets the changes of a transaction: not those of a backfill for another one.
+// isFor reports whether a consumer gets the changes of a transaction, which is false for a backfill of another
+// consumer.
 func (t *Transaction) isFor(consumer string) bool {
 	return t.Backfill == nil || t.Backfill.config.consumer == "" || t.Backfill.config.consumer == consumer
 }
 
-// take waits for the next part, with mu held.
-func (r *Consumer) take(ctx context.Context) (*part, error) {
+// takePart waits for the next part. f.mu must be held.
+func (r *Consumer) takePart(ctx context.Context) (*part, error) {
 	f, c := r.fanout, r.state
 	defer func() {
-		if c.reader == r { // or another one may wait by now
-			c.waiting = false
+		if c.reader == r { // otherwise another reader may be waiting by now
+			c.isWaiting = false
 		}
 	}()
 	for {
@@ -195,74 +203,74 @@ func (r *Consumer) take(ctx context.Context) (*part, error) {
 		default:
 		}
 		switch {
-		case c.removed:
+		case c.isRemoved:
 			return nil, ErrConsumerRemoved
-		case c.lost:
-			return nil, f.cut(c)
-		case c.next < f.end():
-			p := f.parts[c.next-f.first]
-			c.next++
-			if !p.begins && len(c.delivered) == 0 && c.resume == 0 {
-				c.kept = max(c.kept, c.next) // the rest of one that was acknowledged meanwhile
-				f.broadcast()
+		case c.isLost:
+			return nil, f.cutError(c)
+		case c.nextPart < f.endNumber():
+			p := f.parts[c.nextPart-f.first]
+			c.nextPart++
+			if !p.isFirst && len(c.delivered) == 0 && c.resumeAfter == 0 {
+				c.firstKept = max(c.firstKept, c.nextPart) // the rest of a transaction that was acknowledged meanwhile
+				f.notifyAll()
 			}
 			return p, nil
 		case f.err != nil:
 			return nil, f.err
 		}
-		if !c.waiting {
-			c.waiting = true
-			f.broadcast() // the reader may wait for room that this one is given
+		if !c.isWaiting {
+			c.isWaiting = true
+			f.notifyAll() // the stream's reader may be waiting for a reason to drop a part
 		}
-		if err := f.wait(ctx, r.closed, -1); err != nil {
+		if err := f.waitForChange(ctx, r.closed, -1); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// transaction is one whose changes come part by part.
-func (r *Consumer) transaction(p *part) *Transaction {
-	t := *p.of
-	if !t.isFor(r.state.name) { // its end is a position like any other
-		t.Backfill, t.BackfillEnds, t.more = nil, false, func() ([]*Change, error) { return nil, io.EOF }
+// buildTransaction returns a transaction that reads its changes part by part.
+func (r *Consumer) buildTransaction(p *part) *Transaction {
+	t := *p.transaction
+	if !t.isFor(r.state.name) { // delivered for its position only
+		t.Backfill, t.BackfillEnds, t.nextChanges = nil, false, func() ([]*Change, error) { return nil, io.EOF }
 		return &t
 	}
 	t.pending = p.changes
-	next, ended := r.state.next, p.ends
-	t.more = func() ([]*Change, error) {
+	next, ended := r.state.nextPart, p.isLast
+	t.nextChanges = func() ([]*Change, error) {
 		r.fanout.mu.Lock()
 		defer r.fanout.mu.Unlock()
 		switch {
 		case ended:
 			return nil, io.EOF
 		case r.state.reader != r:
-			return nil, ErrClosed // another reader has begun again, and next is its
-		case r.state.next != next: // the transaction after it was taken
+			return nil, ErrClosed // another reader is attached, and nextPart belongs to it
+		case r.state.nextPart != next: // Next has moved on to another transaction
 			return nil, io.EOF
 		}
-		p, err := r.take(context.Background())
+		p, err := r.takePart(context.Background())
 		if err != nil {
 			return nil, err
 		}
-		next, ended = r.state.next, p.ends
+		next, ended = r.state.nextPart, p.isLast
 		return p.changes, nil
 	}
 	return &t
 }
 
-// Ack confirms that a transaction and all before it were processed by this consumer. It takes the EndLSN of a transaction that Next has
-// returned; the last one may be acknowledged again. Anything else is an [*AckError].
+// Ack confirms that this consumer has processed a transaction and all before it. lsn is the EndLSN of a transaction
+// that Next has returned; the last one may be acknowledged again. Any other position is an [*AckError].
 func (r *Consumer) Ack(lsn LSN) error {
 	f, c := r.fanout, r.state
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case c.removed:
+	case c.isRemoved:
 		return ErrConsumerRemoved
 	case c.reader != r:
 		return ErrClosed
-	case c.lost:
-		return f.cut(c)
+	case c.isLost:
+		return f.cutError(c)
 	case lsn == c.acknowledged && (len(c.delivered) == 0 || c.delivered[0].end != lsn):
 		return nil
 	}
@@ -277,23 +285,23 @@ func (r *Consumer) Ack(lsn LSN) error {
 	for i+1 < len(c.delivered) && c.delivered[i+1].end == lsn {
 		i++
 	}
-	c.acknowledge(lsn, f.after(c.delivered[i].part))
+	c.acknowledge(lsn, f.partAfter(c.delivered[i].part))
 	c.delivered = c.delivered[i+1:]
-	f.confirm()
-	f.broadcast()
+	f.confirmLowest()
+	f.notifyAll()
 	return nil
 }
 
-// acknowledge moves the position. following is the first part behind it.
-func (c *consumer) acknowledge(lsn LSN, following int) {
-	c.forgot = c.forgot && following < c.kept
-	c.acknowledged, c.kept = lsn, max(c.kept, following)
+// acknowledge moves the acknowledged position. following is the first part after it.
+func (c *consumerState) acknowledge(lsn LSN, following int) {
+	c.hasGap = c.hasGap && following < c.firstKept
+	c.acknowledged, c.firstKept = lsn, max(c.firstKept, following)
 }
 
-// after is the number of the part that follows a transaction, as far as it has come.
-func (f *Fanout) after(begin int) int {
+// partAfter returns the number of the first part after a transaction, or endNumber if it is still arriving.
+func (f *Fanout) partAfter(begin int) int {
 	i := max(begin+1, f.first)
-	for i < f.end() && !f.parts[i-f.first].begins {
+	for i < f.endNumber() && !f.parts[i-f.first].isFirst {
 		i++
 	}
 	return i

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// database is one test's.
+// database is the database of one test.
 type database struct {
 	*cdctest.Database
 	tb   testing.TB
@@ -24,18 +24,18 @@ type database struct {
 
 func newDatabase(tb testing.TB) *database {
 	tb.Helper()
-	return wrap(tb, cdctest.New(tb))
+	return wrapDatabase(tb, cdctest.New(tb))
 }
 
-func wrap(tb testing.TB, d *cdctest.Database) *database {
+func wrapDatabase(tb testing.TB, d *cdctest.Database) *database {
 	return &database{Database: d, tb: tb, name: d.Name, pool: d.Pool}
 }
 
-// config connects to the database.
+// config returns a configuration for the database.
 func (d *database) config() *pgx.ConnConfig { return d.Config() }
 
-// proxy stands between clients and the server.
-func (d *database) proxy() *testproxy.Proxy {
+// newProxy starts a proxy between clients and the server.
+func (d *database) newProxy() *testproxy.Proxy {
 	d.tb.Helper()
 	config := d.config()
 	return testproxy.New(d.tb, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))))
@@ -46,7 +46,7 @@ func (d *database) exec(statements ...string) {
 	d.Exec(statements...)
 }
 
-func query[T any](d *database, sql string, args ...any) (value T) {
+func queryValue[T any](d *database, sql string, args ...any) (value T) {
 	d.tb.Helper()
 	return cdctest.Query[T](d.Database, sql, args...)
 }

@@ -24,11 +24,11 @@ const (
 	messageStreamAbort  = 'A'
 )
 
-// builtin knows the names of the types that every server has, except others.
-var builtin = pgtype.NewMap()
+// builtinTypes holds the names of the types that every server has, except otherTypes.
+var builtinTypes = pgtype.NewMap()
 
-// others are those that a column can have and pgx does not know.
-var others = map[uint32]string{
+// otherTypes are types that a column can have and pgx does not know.
+var otherTypes = map[uint32]string{
 	22: "int2vector", 24: "regproc", 30: "oidvector", 775: "_macaddr8", 790: "money", 791: "_money", 1006: "_int2vector",
 	1008: "_regproc", 1013: "_oidvector", 1266: "timetz", 1270: "_timetz", 1790: "refcursor", 2201: "_refcursor",
 	2202: "regprocedure", 2203: "regoper", 2204: "regoperator", 2205: "regclass", 2206: "regtype", 2207: "_regprocedure",
@@ -40,51 +40,52 @@ var others = map[uint32]string{
 	6155: "_datemultirange", 6157: "_int8multirange",
 }
 
-// decoder makes changes of messages. It must see those of one connection, in the order in which transactions are
-// delivered: a table is described once, before its first change.
+// decoder decodes messages into changes. It must see all messages of one connection in the order in which transactions
+// are delivered, because the server describes a table once, before its first change.
 type decoder struct {
 	relations map[uint32]*Relation
 	types     map[uint32]string
-	shapes    *shapes // nil where nobody asks for changes of tables
-	// raw has the texts of rows looked at, because the server has not; skip is asked whether a row that cannot be decoded is left out.
-	raw  bool
-	skip func(*UndecodableError) bool
+	schemas   *schemaTracker // nil without Config.SchemaChanges
+	// isRaw makes the decoder validate texts, because the server has not. skip decides whether to leave out a row that
+	// cannot be decoded.
+	isRaw bool
+	skip  func(*UndecodableError) bool
 }
 
 func newDecoder() *decoder {
 	return &decoder{relations: map[uint32]*Relation{}, types: map[uint32]string{}}
 }
 
-// decode appends what a message says to changes: nothing for descriptions, one for each table for a truncate. streamed
-// tells of messages that carry the transaction they belong to.
+// decode appends the changes in a message: none for a description, and one for each table of a truncate. streamed
+// reports whether the message carries its transaction.
 func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, streamed bool) ([]*Change, error) {
-	w := &wire{rest: data}
-	kind := w.byte()
+	w := &messageReader{rest: data}
+	kind := w.readByte()
 	if streamed {
-		xid = w.uint32()
+		xid = w.readUint32()
 	}
 	change := &Change{LSN: at, XID: xid}
 	switch kind {
 	case messageRelation:
-		d.relation(w)
+		d.decodeRelation(w)
 		return changes, w.err
 	case messageType:
-		d.typeName(w)
+		d.decodeType(w)
 		return changes, w.err
 	case messageInsert, messageUpdate, messageDelete:
-		d.row(w, kind, change)
-		if err := d.readable(w, change); err != nil {
-			return changes, d.leaveOut(err)
+		d.decodeRow(w, kind, change)
+		if err := d.rowError(w, change); err != nil {
+			return changes, d.skipError(err)
 		}
-		changes = d.announce(changes, change)
+		changes = d.appendSchemaChange(changes, change)
 	case messageTruncate:
-		return d.truncate(changes, w, change)
+		return d.decodeTruncate(changes, w, change)
 	case messageLogical:
 		change.Kind = KindMessage
-		flags := w.byte()
-		w.lsn()
-		change.Message = &Message{Transactional: flags&1 != 0, Prefix: w.string()}
-		change.Message.Content = append([]byte{}, w.take(int(w.uint32()))...)
+		flags := w.readByte()
+		w.readLSN()
+		change.Message = &Message{Transactional: flags&1 != 0, Prefix: w.readString()}
+		change.Message.Content = append([]byte{}, w.takeBytes(int(w.readUint32()))...)
 		if !change.Message.Transactional {
 			change.XID = 0
 		}
@@ -97,10 +98,10 @@ func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, str
 	return append(changes, change), nil
 }
 
-// readable says why a row cannot be decoded, nil where it can.
-func (d *decoder) readable(w *wire, change *Change) error {
+// rowError returns why a row cannot be decoded, nil if it can.
+func (d *decoder) rowError(w *messageReader, change *Change) error {
 	if w.err == nil {
-		return d.checkTexts(change)
+		return d.checkUTF8(change)
 	}
 	table := ""
 	if change.Relation != nil {
@@ -109,8 +110,8 @@ func (d *decoder) readable(w *wire, change *Change) error {
 	return &UndecodableError{Table: table, LSN: change.LSN, XID: change.XID, Err: w.err}
 }
 
-func (d *decoder) row(w *wire, kind byte, change *Change) {
-	change.Relation = d.lookup(w)
+func (d *decoder) decodeRow(w *messageReader, kind byte, change *Change) {
+	change.Relation = d.lookupRelation(w)
 	switch kind {
 	case messageInsert:
 		change.Kind = KindInsert
@@ -120,8 +121,8 @@ func (d *decoder) row(w *wire, kind byte, change *Change) {
 		change.Kind = KindDelete
 	}
 	for len(w.rest) > 0 && w.err == nil {
-		part := w.byte()
-		row := w.row()
+		part := w.readByte()
+		row := w.readRow()
 		if w.err == nil && change.Relation != nil && len(row) != len(change.Relation.Columns) {
 			w.fail("a row of %s has %d columns and not %d", change.Relation.Name(), len(row), len(change.Relation.Columns))
 		}
@@ -145,31 +146,31 @@ func (d *decoder) row(w *wire, kind byte, change *Change) {
 	}
 }
 
-// announce appends the change of the table that a change is the first to show.
-func (d *decoder) announce(changes []*Change, first *Change) []*Change {
-	if d.shapes == nil {
+// appendSchemaChange appends a change of the table's definition, if first is the first change under a new definition.
+func (d *decoder) appendSchemaChange(changes []*Change, first *Change) []*Change {
+	if d.schemas == nil {
 		return changes
 	}
-	if schema := d.shapes.note(first.Relation); schema != nil {
+	if schema := d.schemas.noteRelation(first.Relation); schema != nil {
 		changes = append(changes, &Change{Kind: KindSchema, Relation: first.Relation, LSN: first.LSN, XID: first.XID, Schema: schema})
 	}
 	return changes
 }
 
-func (d *decoder) truncate(changes []*Change, w *wire, change *Change) ([]*Change, error) {
-	n, options := int(w.uint32()), w.byte()
+func (d *decoder) decodeTruncate(changes []*Change, w *messageReader, change *Change) ([]*Change, error) {
+	n, options := int(w.readUint32()), w.readByte()
 	change.Kind, change.Truncate = KindTruncate, Truncate{Cascade: options&1 != 0, RestartIdentity: options&2 != 0}
 	for i := 0; i < n && w.err == nil; i++ {
 		one := *change
-		if one.Relation = d.lookup(w); w.err == nil {
-			changes = append(d.announce(changes, &one), &one)
+		if one.Relation = d.lookupRelation(w); w.err == nil {
+			changes = append(d.appendSchemaChange(changes, &one), &one)
 		}
 	}
 	return changes, w.err
 }
 
-func (d *decoder) lookup(w *wire) *Relation {
-	oid := w.uint32()
+func (d *decoder) lookupRelation(w *messageReader) *Relation {
+	oid := w.readUint32()
 	relation := d.relations[oid]
 	if relation == nil {
 		w.fail("table %d was never described", oid)
@@ -177,23 +178,23 @@ func (d *decoder) lookup(w *wire) *Relation {
 	return relation
 }
 
-func (d *decoder) relation(w *wire) {
-	r := &Relation{OID: w.uint32(), Schema: w.string(), Table: w.string(), Identity: Identity(w.byte())}
+func (d *decoder) decodeRelation(w *messageReader) {
+	r := &Relation{OID: w.readUint32(), Schema: w.readString(), Table: w.readString(), Identity: Identity(w.readByte())}
 	if r.Schema == "" {
 		r.Schema = "pg_catalog"
 	}
-	for n := int(w.uint16()); n > 0 && w.err == nil; n-- {
-		c := Column{Key: w.byte()&1 != 0, Name: w.string(), TypeOID: w.uint32()}
-		c.Modifier = int32(w.uint32()) //nolint:gosec // the server's are signed
+	for n := int(w.readUint16()); n > 0 && w.err == nil; n-- {
+		c := Column{Key: w.readByte()&1 != 0, Name: w.readString(), TypeOID: w.readUint32()}
+		c.Modifier = int32(w.readUint32()) //nolint:gosec // signed on the server
 		c.Type = d.types[c.TypeOID]
-		if t, ok := builtin.TypeForOID(c.TypeOID); ok && c.Type == "" {
+		if t, ok := builtinTypes.TypeForOID(c.TypeOID); ok && c.Type == "" {
 			c.Type = t.Name
 		} else if c.Type == "" {
-			c.Type = others[c.TypeOID]
+			c.Type = otherTypes[c.TypeOID]
 		}
 		r.Columns = append(r.Columns, c)
 	}
-	if d.raw && !r.isText() {
+	if d.isRaw && !r.hasUTF8Names() {
 		w.fail("the name of the table %q, or of a column of it, is not UTF-8", r.Name())
 	}
 	if w.err == nil {
@@ -201,8 +202,8 @@ func (d *decoder) relation(w *wire) {
 	}
 }
 
-func (d *decoder) typeName(w *wire) {
-	oid, schema, name := w.uint32(), w.string(), w.string()
+func (d *decoder) decodeType(w *messageReader) {
+	oid, schema, name := w.readUint32(), w.readString(), w.readString()
 	if schema != "" {
 		name = schema + "." + name
 	}

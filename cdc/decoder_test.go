@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// messages are what pgoutput makes of all that was written since the slot was made, or last asked.
-func (d *database) messages(protocol int) (messages [][]byte) {
+// readMessages returns pgoutput's messages for everything written since the last call, or since the slot was made.
+func (d *database) readMessages(protocol int) (messages [][]byte) {
 	d.tb.Helper()
 	tx, err := d.pool.Begin(d.tb.Context())
 	require.NoError(d.tb, err)
@@ -35,7 +35,7 @@ func (d *database) messages(protocol int) (messages [][]byte) {
 	return messages
 }
 
-func decode(tb testing.TB, messages [][]byte) (changes []*cdc.Change) {
+func decodeMessages(tb testing.TB, messages [][]byte) (changes []*cdc.Change) {
 	tb.Helper()
 	decoder := cdc.NewDecoder()
 	for _, m := range messages {
@@ -68,7 +68,7 @@ func TestDecoderReadsWhatTheServerWrites(t *testing.T) {
 				`select pg_logical_emit_message(true, 'mine', 'with'), pg_logical_emit_message(false, 'mine', 'without')`,
 				`alter table other add column more bigint default 7`,
 				`insert into other values (1)`)
-			changes := decode(t, d.messages(protocol))
+			changes := decodeMessages(t, d.readMessages(protocol))
 			var kinds []string
 			for _, c := range changes {
 				kinds = append(kinds, string(c.Kind))
@@ -93,7 +93,7 @@ func TestDecoderReadsWhatTheServerWrites(t *testing.T) {
 
 			updated := changes[1]
 			require.Equal(t, cdc.Null, updated.New[2].State)
-			require.Equal(t, cdc.Value{State: cdc.Unchanged}, updated.New[3], "a large value that was left alone is not null")
+			require.Equal(t, cdc.Value{State: cdc.Unchanged}, updated.New[3], "a large value that was not changed is not null")
 			require.Nil(t, updated.Key)
 
 			moved := changes[2]
@@ -110,7 +110,7 @@ func TestDecoderReadsWhatTheServerWrites(t *testing.T) {
 			require.Equal(t, cdc.Truncate{Cascade: true, RestartIdentity: true}, changes[6].Truncate)
 			require.ElementsMatch(t, []string{"public.whole", "public.other"}, []string{changes[6].Relation.Name(), changes[7].Relation.Name()})
 
-			// What is not transactional is not ordered with what is.
+			// Messages outside of transactions are not ordered with transactional ones.
 			contents := map[bool]string{}
 			for _, c := range changes[8:10] {
 				require.Equal(t, "mine", c.Message.Prefix)
@@ -118,7 +118,7 @@ func TestDecoderReadsWhatTheServerWrites(t *testing.T) {
 			}
 			require.Equal(t, map[bool]string{true: "with", false: "without"}, contents)
 
-			require.Equal(t, "[1 7]", fmt.Sprint(changes[10].New), "the table is described anew when it has changed")
+			require.Equal(t, "[1 7]", fmt.Sprint(changes[10].New), "the table is described again when it has changed")
 			require.Equal(t, "int8", changes[10].Relation.Columns[1].Type)
 		})
 	}
@@ -130,28 +130,28 @@ func TestDecoderReadsStreamedTransactions(t *testing.T) {
 	d.exec(`create table many (id int primary key, v text)`, `create publication p for all tables`,
 		`select pg_create_logical_replication_slot('`+d.name+`', 'pgoutput')`,
 		`insert into many select i, 'v' || i from generate_series(1, 5000) i`)
-	messages := d.messages(2)
-	require.Equal(t, byte('S'), messages[0][0], "the server must stream for this test to test anything")
-	changes := decode(t, messages)
+	messages := d.readMessages(2)
+	require.Equal(t, byte('S'), messages[0][0], "the server must stream, otherwise this tests nothing")
+	changes := decodeMessages(t, messages)
 	require.Len(t, changes, 5000)
 	require.Equal(t, "[5000 v5000]", fmt.Sprint(changes[4999].New))
 	require.NotZero(t, changes[0].XID)
 }
 
-// Whatever comes, a decoder fails and does not panic; each message cut off anywhere is an error.
-func TestDecoderRefusesWhatIsCutOff(t *testing.T) {
+// A decoder never panics, whatever the input. Each truncated message is an error.
+func TestDecoderRefusesTruncatedMessages(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`, `create publication p for all tables`,
 		`select pg_create_logical_replication_slot('`+d.name+`', 'pgoutput')`,
 		`insert into t values (1, 'one')`, `update t set id = 2`, `delete from t`, `truncate t`,
 		`select pg_logical_emit_message(true, 'mine', 'with')`)
-	messages := d.messages(1)
+	messages := d.readMessages(1)
 	decoder := cdc.NewDecoder()
 	for _, m := range messages {
 		for end := range m {
 			if strings.ContainsRune("BCO", rune(m[0])) && end > 0 {
-				continue // frames are for the stream
+				continue // begin, commit and the like are for the assembler
 			}
 			_, err := decoder.Decode(m[:end])
 			require.ErrorIs(t, err, cdc.ErrProtocol, "%q", m[:end])

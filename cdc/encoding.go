@@ -7,8 +7,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// checkEncoding refuses a connection of the caller's on which names are not UTF-8. pgx does not tell the server what it sends, so that a connection
-// has the encoding of its database, unless it says otherwise. The server reports that by itself. What is neither of pgx is taken as it is.
+// checkEncoding refuses a connection of the caller on which names are not UTF-8. pgx does not set client_encoding, so a
+// connection has the encoding of its database unless configured otherwise. The server reports the encoding by itself. A
+// DB that is not one of pgx's types is not checked.
 func checkEncoding(ctx context.Context, db DB) error {
 	var conn *pgx.Conn
 	switch db := db.(type) {
@@ -30,7 +31,7 @@ func checkEncoding(ctx context.Context, db DB) error {
 		return nil
 	}
 	if encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding != "UTF8" && encoding != "" {
-		return invalid(FieldClientEncoding, encoding, "UTF8: put client_encoding=UTF8 into the connection string")
+		return newInvalidError(FieldClientEncoding, encoding, "UTF8: put client_encoding=UTF8 into the connection string")
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// What is in a table, and then each change of it.
+// The rows of a table, and then each change of them.
 func Example() {
 	ctx := context.Background()
 	config, err := pgx.ParseConfig(os.Getenv("DATABASE_URL"))
@@ -28,7 +28,7 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	// The slot keeps the server's log from here on: drop it when it is not needed any more.
+	// The slot keeps the server's log from here on: drop it when you no longer need it.
 	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: config, Slot: "accounts", Publications: []string{"accounts"}})
 	if err != nil {
 		log.Fatal(err)
@@ -59,7 +59,7 @@ func Example() {
 		}
 		fmt.Println(change.Kind, change.KeyValues(), change.New)
 	}
-	// Only now may the server forget it. Without this, it comes again after a restart.
+	// Now the server may forget the transaction. Without Ack it is delivered again after a restart.
 	if err := stream.Ack(transaction.EndLSN); err != nil {
 		log.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// The example is a program that needs a database, so it is run from here. Not parallel: it prints.
+// The example needs a database, so it is run from here. It prints, so this test is not parallel.
 func TestTheExampleDoesWhatItSays(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table account (id int primary key, balance numeric)`, `insert into account values (1, 10), (2, 20.50)`)
@@ -65,7 +65,7 @@ func TestTheExampleOfABackfillGoesOn(t *testing.T) {
 	require.ErrorIs(t, run(7000), crash)
 	require.Equal(t, 5000, rows)
 	err := run(12000)
-	// Postgres lets go of the slot a little after its reader has gone: Open itself waits for a second only.
+	// Postgres releases the slot shortly after its reader has closed, and Open itself waits for one second only.
 	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
 		err = run(12000)
 	}
@@ -74,7 +74,7 @@ func TestTheExampleOfABackfillGoesOn(t *testing.T) {
 	require.Contains(t, token, `"done":true`)
 }
 
-// rowsSeen is a consumer that says when it may keep a position with all rows that it wants.
+// rowsSeen is a consumer that stores a position once it has seen all expected rows.
 type rowsSeen struct {
 	rows map[string]bool
 	all  func()

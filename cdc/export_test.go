@@ -2,16 +2,16 @@ package cdc
 
 import "time"
 
-// Decoder is for tests of what the server sends, without a stream.
+// Decoder decodes messages of the server without a stream.
 type Decoder struct {
 	*decoder
 	streamed bool
 }
 
-// NewDecoder makes one.
+// NewDecoder returns an empty decoder.
 func NewDecoder() *Decoder { return &Decoder{decoder: newDecoder()} }
 
-// Decode decodes one message; it passes over the frames of transactions.
+// Decode decodes a message. It skips those that frame transactions.
 func (d *Decoder) Decode(data []byte) ([]*Change, error) {
 	if len(data) > 0 {
 		switch data[0] {
@@ -28,29 +28,29 @@ func (d *Decoder) Decode(data []byte) ([]*Change, error) {
 	return d.decode(nil, data, 0, 0, d.streamed)
 }
 
-// Name is what the server calls a snapshot.
-func (s *Snapshot) Name() string { return s.name }
+// Name returns the server's name of the snapshot.
+func (s *Snapshot) Name() string { return s.exportedName }
 
-// TryConnection looks whether the server of a stream takes connections.
-func TryConnection(s *Stream) error { return s.tryConnection() }
+// TryConnection probes whether the server of a stream accepts connections.
+func TryConnection(s *Stream) error { return s.probeConnection() }
 
-// IsPassing reports whether a stream tries again after an error.
-func IsPassing(err error) bool { return passing(err) }
+// IsPassing reports whether a stream retries after an error.
+func IsPassing(err error) bool { return isTransient(err) }
 
 // Heartbeats measure the delay.
 type Heartbeats struct{ of heartbeats }
 
-// NewHeartbeats has seen none.
+// NewHeartbeats returns an empty measurement.
 func NewHeartbeats() *Heartbeats { return &Heartbeats{} }
 
-// Write notes one that is on its way.
-func (h *Heartbeats) Write(now time.Time) { h.of.write(now) }
+// Write records that a heartbeat was written.
+func (h *Heartbeats) Write(now time.Time) { h.of.noteWritten(now) }
 
-// Arrive notes one that came back.
-func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.arrive(written, after) }
+// Arrive records that a heartbeat has arrived behind the transaction that ends at after.
+func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.noteArrived(written, after) }
 
-// Deliver notes what Next has returned.
-func (h *Heartbeats) Deliver(end LSN, now time.Time) { h.of.deliver(end, now) }
+// Deliver records that Next has returned everything up to end.
+func (h *Heartbeats) Deliver(end LSN, now time.Time) { h.of.noteDelivered(end, now) }
 
-// Current is the delay.
-func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.current(now) }
+// Current returns the delay.
+func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.currentDelay(now) }

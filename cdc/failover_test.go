@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// said is what was logged.
+// said collects log lines.
 type said chan string
 
 func (s said) Write(line []byte) (int, error) {
@@ -30,8 +30,8 @@ func (s said) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// newPair is a primary and its standby, which has a copy of the slot named postgres.
-func newPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
+// newFailoverPair starts a primary and a standby with a copy of the slot named postgres.
+func newFailoverPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
 	t.Helper()
 	newDatabase(t).NeedsVersion(17)
 	primary, p = newPrivateServer(t, settings...)
@@ -41,7 +41,7 @@ func newPair(t *testing.T, settings ...string) (primary *privateServer, p *datab
 	_, err := cdc.CreateSlot(t.Context(), p.pool, "postgres", cdc.SlotOptions{Failover: true})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		p.exec(`select pg_log_standby_snapshot()`) // from where the standby can begin
+		p.exec(`select pg_log_standby_snapshot()`) // the standby's slot can start there
 		return cdctest.Query[bool](standby.Database, `select exists (select from pg_replication_slots where slot_name = 'postgres' and synced and not temporary)`)
 	}, cdctest.Patience, 200*time.Millisecond)
 	both, err = pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable", p.config().Port, standby.Config().Port))
@@ -49,11 +49,11 @@ func newPair(t *testing.T, settings ...string) (primary *privateServer, p *datab
 	return primary, p, standby, both
 }
 
-// The primary is killed while somebody writes, and its standby is promoted. One Stream goes on there by itself: what it has
-// delivered in all is what the new primary has, each row once and in order.
+// The primary is killed during writes, and its standby is promoted. The Stream continues there by itself: all that it
+// has delivered equals the rows of the new primary, each once and in order.
 func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	t.Parallel()
-	primary, p, standby, both := newPair(t, "synchronized_standby_slots=standby")
+	primary, p, standby, both := newFailoverPair(t, "synchronized_standby_slots=standby")
 	tooEarly := make(said, 100)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) {
 		c.Conn, c.Logger = both, slog.New(slog.NewTextHandler(tooEarly, nil))
@@ -65,14 +65,14 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	writer.Go(func() {
 		for id := 1; ; id++ {
 			if _, err := p.pool.Exec(t.Context(), `insert into t values ($1)`, id); err != nil {
-				return // it was killed
+				return // the primary was killed
 			}
 		}
 	})
 	var delivered []string
 	read := func(until func() bool) {
 		for !until() {
-			transaction, changes := next(t, stream)
+			transaction, changes := nextTransaction(t, stream)
 			delivered = append(delivered, changes...)
 			if len(delivered)%3 == 0 {
 				require.NoError(t, stream.Ack(transaction.EndLSN))
@@ -106,21 +106,21 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	t.Logf("%d rows, reconnects: %d", len(there), stream.Stats().Reconnects)
 }
 
-// A standby that nobody has waited for is promoted, and does not have what was delivered last. What it writes then has the same
-// places in the log, and must not be taken for what came before.
-func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
+// A standby that the primary has not waited for is promoted without the changes that were delivered last. Its later
+// changes have the same positions in the log, and must not be mistaken for the earlier ones.
+func TestChangesLostInAFailoverNeedAResync(t *testing.T) {
 	t.Parallel()
-	primary, p, standby, both := newPair(t)
+	primary, p, standby, both := newFailoverPair(t)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)
 	p.exec(`insert into t values (1)`)
-	transaction, changes := next(t, stream)
+	transaction, changes := nextTransaction(t, stream)
 	require.Equal(t, []string{"insert t [1]"}, changes)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
-	leaveBehind(t, p, standby)
+	disconnectStandby(t, p, standby)
 	p.exec(`insert into t select generate_series(100, 1000)`)
-	_, changes = next(t, stream)
+	_, changes = nextTransaction(t, stream)
 	require.Len(t, changes, 901)
 	primary.Stop(syscall.SIGQUIT)
 	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
@@ -133,25 +133,25 @@ func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
 	require.Equal(t, cdc.SlotDiverged, resync.Reason)
 }
 
-// What it does not have is not for the stream, which was only told how far the log goes.
-func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
+// The lost changes are not in the publication; the stream only knew the end of the log.
+func TestLostChangesOfOtherTablesNeedNoResync(t *testing.T) {
 	t.Parallel()
-	primary, p, standby, both := newPair(t)
+	primary, p, standby, both := newFailoverPair(t)
 	p.exec(`create table other (id int)`)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)
 	p.exec(`insert into t values (1)`)
-	transaction, _ := next(t, stream)
+	transaction, _ := nextTransaction(t, stream)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
-	leaveBehind(t, p, standby)
+	disconnectStandby(t, p, standby)
 	p.exec(`insert into other select generate_series(1, 1000)`)
-	end, err := cdc.ParseLSN(query[string](p, `select pg_current_wal_insert_lsn()::text`))
+	end, err := cdc.ParseLSN(queryValue[string](p, `select pg_current_wal_insert_lsn()::text`))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return stream.Stats().Confirmed >= end }, cdctest.Patience, 10*time.Millisecond)
 	primary.Stop(syscall.SIGQUIT)
 	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
-	transaction, changes := next(t, stream)
+	transaction, changes := nextTransaction(t, stream)
 	require.Equal(t, []string{"insert t [2]"}, changes)
 	require.Less(t, transaction.EndLSN, end)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
@@ -161,14 +161,14 @@ func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
 	}, cdctest.Patience, 10*time.Millisecond)
 }
 
-// leaveBehind has a standby that has all there is not get any more.
-func leaveBehind(t *testing.T, p *database, standby *cdctest.Private) {
+// disconnectStandby waits until the standby has everything, and keeps it from receiving more.
+func disconnectStandby(t *testing.T, p *database, standby *cdctest.Private) {
 	t.Helper()
-	end := query[string](p, `select pg_current_wal_flush_lsn()::text`)
+	end := queryValue[string](p, `select pg_current_wal_flush_lsn()::text`)
 	require.Eventually(t, func() bool {
 		return cdctest.Query[bool](standby.Database, `select pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, end)
 	}, cdctest.Patience, 10*time.Millisecond)
-	require.Eventually(t, func() bool { // it comes again at once
+	require.Eventually(t, func() bool { // the standby reconnects at once
 		p.exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'standby' and active`)
 		_, err := p.pool.Exec(t.Context(), `select pg_drop_replication_slot('standby')`)
 		return err == nil

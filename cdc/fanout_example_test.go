@@ -10,7 +10,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// consumer is a program's own part of one: load gives the position that save has kept together with what apply has made of the changes; 0: none.
+// consumer is the part of a program that reads as one consumer. load returns the position that save has stored together
+// with the results of apply, 0 if there is none.
 type consumer interface {
 	load(ctx context.Context) (cdc.LSN, error)
 	apply(ctx context.Context, t *cdc.Transaction) error
@@ -27,13 +28,13 @@ func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consum
 	}
 	defer fanout.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return follow(ctx, fanout, "search", search) })
-	group.Go(func() error { return follow(ctx, fanout, "cache", cache) })
+	group.Go(func() error { return readConsumer(ctx, fanout, "search", search) })
+	group.Go(func() error { return readConsumer(ctx, fanout, "cache", cache) })
 	return group.Wait()
 }
 
-// follow reads as one consumer until the context ends.
-func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) error {
+// readConsumer reads as one consumer until the context ends.
+func readConsumer(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) error {
 	kept, err := c.load(ctx)
 	if err != nil {
 		return err
@@ -43,16 +44,16 @@ func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) er
 	if kept != 0 {
 		reader, err = fanout.Attach(name, kept)
 	}
-	anew := kept == 0 || errors.Is(err, cdc.ErrResyncNeeded) // it was away for too long
-	if anew {
-		reader, err = fanout.Join(name) // the changes from now on, and the table beside them
+	startOver := kept == 0 || errors.Is(err, cdc.ErrResyncNeeded) // it was detached for too long
+	if startOver {
+		reader, err = fanout.Join(name) // changes from now on, and the table by Backfill
 	}
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
 	defer context.AfterFunc(ctx, reader.Close)()
-	if anew {
+	if startOver {
 		if backfill, err = fanout.Backfill(ctx, name, cdc.BackfillConfig{Table: "account"}); err != nil {
 			return err
 		}
@@ -65,10 +66,10 @@ func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) er
 		if err := c.apply(ctx, t); err != nil {
 			return err
 		}
-		if anew = anew && !t.BackfillEnds; anew && backfill.Err() != nil {
+		if startOver = startOver && !t.BackfillEnds; startOver && backfill.Err() != nil {
 			return backfill.Err()
 		}
-		if !anew { // or else a restart begins anew, for the table was not read to its end
+		if !startOver { // no position is stored before the table was read to its end, so that a restart starts over
 			if err := c.save(ctx, t.EndLSN); err != nil {
 				return err
 			}

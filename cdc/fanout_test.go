@@ -1,12 +1,9 @@
 package cdc_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +12,10 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
-	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// fanout makes a publication of all tables and a slot, both named as the database, and opens a fan-out for consumers a and b.
-func (d *database) fanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
+// openFanout makes a publication of all tables and a slot, named like the database, and a fan-out for a and b.
+func (d *database) openFanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
 	d.tb.Helper()
 	ctx := d.tb.Context()
 	if err := cdc.CreatePublication(ctx, d.pool, cdc.Publication{Name: d.name, AllTables: true}); !errors.Is(err, cdc.ErrExists) {
@@ -41,10 +37,10 @@ func (d *database) fanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
 	return f
 }
 
-// smallBuffer has a consumer cut as soon as another one waits.
-func smallBuffer(c *cdc.FanoutConfig) { c.BufferLimit, c.Patience = 64<<10, -1 }
+// smallBuffer configures a fan-out that cuts a consumer as soon as another one waits.
+func smallBuffer(c *cdc.FanoutConfig) { c.BufferLimit, c.SlowConsumerTimeout = 64<<10, -1 }
 
-func attach(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *cdc.Consumer {
+func attachConsumer(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *cdc.Consumer {
 	tb.Helper()
 	c, err := f.Attach(name, after)
 	require.NoError(tb, err)
@@ -52,8 +48,8 @@ func attach(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *cdc.Consu
 	return c
 }
 
-// take is the next transaction that has changes, and these as text. Those without are acknowledged.
-func take(tb testing.TB, c *cdc.Consumer) (*cdc.Transaction, []string) {
+// takeTransaction returns the next transaction with changes, and the changes as text. It acknowledges empty ones.
+func takeTransaction(tb testing.TB, c *cdc.Consumer) (*cdc.Transaction, []string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
 	defer cancel()
@@ -77,10 +73,10 @@ func changeTexts(tb testing.TB, t *cdc.Transaction) (all []string) {
 	return all
 }
 
-// confirmed waits until Postgres may forget what ends there.
-func (d *database) confirmed(lsn cdc.LSN) {
+// waitConfirmed waits until the slot is confirmed up to a position.
+func (d *database) waitConfirmed(lsn cdc.LSN) {
 	d.tb.Helper()
-	for began := time.Now(); query[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, lsn.String(), d.name); {
+	for began := time.Now(); queryValue[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, lsn.String(), d.name); {
 		require.Less(d.tb, time.Since(began), cdctest.Patience, "the slot stays behind %s", lsn)
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -101,56 +97,56 @@ func TestConsumersOfOneSlotHavePositionsOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	f := d.fanout()
-	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	f := d.openFanout()
+	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	d.exec(`insert into t values (1)`, `insert into t values (2)`, `insert into t values (3)`)
 	var ends []cdc.LSN
 	for i := range 3 {
-		transaction, changes := take(t, a)
+		transaction, changes := takeTransaction(t, a)
 		require.Equal(t, []string{fmt.Sprintf("insert [%d]", i+1)}, changes)
 		ends = append(ends, transaction.EndLSN)
 	}
 	require.NoError(t, a.Ack(ends[2]))
-	first, changes := take(t, b)
+	first, changes := takeTransaction(t, b)
 	require.Equal(t, []string{"insert [1]"}, changes)
 	require.NoError(t, b.Ack(first.EndLSN))
-	take(t, b) // not acknowledged
-	d.confirmed(ends[0])
-	require.True(t, query[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, ends[1].String(), d.name),
+	takeTransaction(t, b) // not acknowledged
+	d.waitConfirmed(ends[0])
+	require.True(t, queryValue[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, ends[1].String(), d.name),
 		"b may need it")
 
 	b.Close()
-	b = attach(t, f, "b", 0)
-	_, changes = take(t, b)
-	require.Equal(t, []string{"insert [2]"}, changes, "what was not acknowledged comes again")
+	b = attachConsumer(t, f, "b", 0)
+	_, changes = takeTransaction(t, b)
+	require.Equal(t, []string{"insert [2]"}, changes, "unacknowledged transactions are delivered again")
 	b.Close()
-	b = attach(t, f, "b", ends[1])
-	_, changes = take(t, b)
-	require.Equal(t, []string{"insert [3]"}, changes, "what it has does not")
+	b = attachConsumer(t, f, "b", ends[1])
+	_, changes = takeTransaction(t, b)
+	require.Equal(t, []string{"insert [3]"}, changes, "transactions that it has processed are not")
 
-	d.confirmed(ends[1]) // before it is closed: what is not confirmed comes again
+	d.waitConfirmed(ends[1]) // before Close, because unconfirmed transactions are delivered again
 	f.Close()
 	_, err := a.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrClosed)
-	f = d.fanout()
-	a, b = attach(t, f, "a", ends[2]), attach(t, f, "b", 0)
+	f = d.openFanout()
+	a, b = attachConsumer(t, f, "a", ends[2]), attachConsumer(t, f, "b", 0)
 	d.exec(`insert into t values (4)`)
-	_, changes = take(t, a)
+	_, changes = takeTransaction(t, a)
 	require.Equal(t, []string{"insert [4]"}, changes)
-	_, changes = take(t, b)
+	_, changes = takeTransaction(t, b)
 	require.Equal(t, []string{"insert [3]"}, changes, "the slot has kept it")
 }
 
-func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
+func TestASlowConsumerIsCutAndStartsOver(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	f := d.fanout(smallBuffer)
-	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	f := d.openFanout(smallBuffer)
+	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	var last *cdc.Transaction
 	for i := range 100 {
 		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
-		last, _ = take(t, a)
+		last, _ = takeTransaction(t, a)
 		require.NoError(t, a.Ack(last.EndLSN))
 	}
 	_, err := b.Next(t.Context())
@@ -160,14 +156,14 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 	require.Equal(t, cdc.ConsumerCut, resync.Reason)
 	require.ErrorIs(t, b.Ack(last.EndLSN), cdc.ErrResyncNeeded)
 	require.True(t, statusOf(t, f, "b").Lost)
-	d.confirmed(last.EndLSN) // nothing is kept for b
+	d.waitConfirmed(last.EndLSN) // nothing is kept for b
 	b.Close()
 	_, err = f.Attach("b", 0)
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
 
-	// The buffer has room for all that comes from here on, whoever reads it first.
+	// The buffer has space for everything from here on, whichever consumer reads first.
 	d.exec(`update t set v = 'short'`)
-	last, changes := take(t, a)
+	last, changes := takeTransaction(t, a)
 	require.Len(t, changes, 100)
 	require.NoError(t, a.Ack(last.EndLSN))
 	b, err = f.Join("b")
@@ -175,13 +171,13 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 	defer b.Close()
 	backfill, err := f.Backfill(t.Context(), "b", cdc.BackfillConfig{Table: "t"})
 	require.NoError(t, err)
-	go func() { // what marks the end for both
+	go func() { // the end for both
 		<-backfill.Done()
 		_, _ = d.pool.Exec(context.Background(), `insert into t values (1000, 'end')`)
 	}()
 	reads := 0
 	for ended := false; !ended; {
-		transaction, changes := take(t, b)
+		transaction, changes := takeTransaction(t, b)
 		require.NoError(t, b.Ack(transaction.EndLSN))
 		for _, change := range changes {
 			ended = ended || change == "insert [1000 end]"
@@ -191,26 +187,26 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 		}
 	}
 	require.Equal(t, 100, reads)
-	_, changes = take(t, a)
-	require.Equal(t, []string{"insert [1000 end]"}, changes, "a has nothing of the backfill")
+	_, changes = takeTransaction(t, a)
+	require.Equal(t, []string{"insert [1000 end]"}, changes, "a gets nothing of the backfill")
 }
 
-// A consumer that is removed does not hold the slot any more, and one that is added is kept what comes from then on.
+// The slot does not wait for a removed consumer, and keeps later changes for an added one.
 func TestConsumersAreAddedAndRemovedWhileOthersRead(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	f := d.fanout()
-	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	f := d.openFanout()
+	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	d.exec(`insert into t values (1)`, `insert into t values (2)`)
-	take(t, a)
-	last, _ := take(t, a)
+	takeTransaction(t, a)
+	last, _ := takeTransaction(t, a)
 	require.NoError(t, a.Ack(last.EndLSN))
-	first, _ := take(t, b) // and nothing is acknowledged
+	first, _ := takeTransaction(t, b) // without acknowledging anything
 	require.Positive(t, statusOf(t, f, "b").LagBytes)
-	require.True(t, query[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, first.EndLSN.String(), d.name))
+	require.True(t, queryValue[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, first.EndLSN.String(), d.name))
 	require.NoError(t, f.Remove("b"))
-	d.confirmed(last.EndLSN)
+	d.waitConfirmed(last.EndLSN)
 	_, err := b.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrConsumerRemoved)
 	require.ErrorIs(t, b.Ack(first.EndLSN), cdc.ErrConsumerRemoved)
@@ -224,20 +220,21 @@ func TestConsumersAreAddedAndRemovedWhileOthersRead(t *testing.T) {
 	require.Error(t, f.Add("c"))
 	require.Error(t, f.Add(""))
 	d.exec(`insert into t values (3)`)
-	for _, reader := range []*cdc.Consumer{a, attach(t, f, "c", 0)} {
-		transaction, changes := take(t, reader)
+	for _, reader := range []*cdc.Consumer{a, attachConsumer(t, f, "c", 0)} {
+		transaction, changes := takeTransaction(t, reader)
 		require.Equal(t, []string{"insert [3]"}, changes)
 		require.NoError(t, reader.Ack(transaction.EndLSN))
 	}
 }
 
-// Done is closed when the stream has read the last rows. The consumer may have read none of them yet: what it goes by comes with them.
-func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
+// Done is closed when the stream has read the last rows. The consumer may not have read any of them yet, so it needs
+// BackfillEnds.
+func TestBackfillEndsIsSetWithAConsumersLastRows(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`, `insert into t select generate_series(1, 25)`)
-	f := d.fanout()
-	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	f := d.openFanout()
+	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	backfill, err := f.Backfill(t.Context(), "a", cdc.BackfillConfig{Table: "t", ChunkSize: 10})
 	require.NoError(t, err)
 	<-backfill.Done()
@@ -252,13 +249,13 @@ func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
 		ended = transaction.BackfillEnds
 		require.Equal(t, transaction.Backfill == backfill, transaction.Backfill != nil)
 	}
-	require.Equal(t, 25, read, "all of it had come then, and nothing else")
-	_, changes := take(t, a)
+	require.Equal(t, 25, read, "all rows have arrived by then, and nothing else")
+	_, changes := takeTransaction(t, a)
 	require.Equal(t, []string{"insert [1000]"}, changes)
 	for range 10 {
 		transaction, err := b.Next(t.Context())
 		require.NoError(t, err)
-		require.False(t, transaction.BackfillEnds, "it is another's")
+		require.False(t, transaction.BackfillEnds, "it is the backfill of another consumer")
 		if len(changeTexts(t, transaction)) > 0 {
 			return
 		}
@@ -266,54 +263,54 @@ func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
 	require.Fail(t, "b has nothing")
 }
 
-func TestWhileAllConsumersAreAwayNobodyIsCut(t *testing.T) {
+func TestNoConsumerIsCutWhileAllAreDetached(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	f := d.fanout(smallBuffer)
+	f := d.openFanout(smallBuffer)
 	for i := range 100 {
 		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
 	}
-	for began := time.Now(); statusOf(t, f, "a").Waiting < 20; { // there is room for some 25
+	for began := time.Now(); statusOf(t, f, "a").Waiting < 20; { // the buffer has space for some 25
 		require.Less(t, time.Since(began), cdctest.Patience)
 		time.Sleep(10 * time.Millisecond)
 	}
-	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	for i := range 100 {
 		for _, c := range []*cdc.Consumer{a, b} {
-			transaction, changes := take(t, c)
+			transaction, changes := takeTransaction(t, c)
 			require.True(t, strings.HasPrefix(changes[0], fmt.Sprintf("insert [%d ", i)))
 			require.NoError(t, c.Ack(transaction.EndLSN))
 		}
 	}
 }
 
-func TestAConsumerThatDoesNotAcknowledgeGoesOnAndCannotComeBack(t *testing.T) {
+func TestAnUnacknowledgingConsumerContinuesButCannotReattach(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	f := d.fanout(smallBuffer, func(c *cdc.FanoutConfig) { c.Consumers = []string{"a"} })
-	a := attach(t, f, "a", 0)
+	f := d.openFanout(smallBuffer, func(c *cdc.FanoutConfig) { c.Consumers = []string{"a"} })
+	a := attachConsumer(t, f, "a", 0)
 	for i := range 100 {
 		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
-		_, changes := take(t, a)
+		_, changes := takeTransaction(t, a)
 		require.True(t, strings.HasPrefix(changes[0], fmt.Sprintf("insert [%d ", i)))
 	}
 	a.Close()
 	_, err := f.Attach("a", 0)
-	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "the buffer has forgotten what comes next")
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "the buffer has dropped the next transaction")
 	f.Close()
-	f = d.fanout()
-	_, changes := take(t, attach(t, f, "a", 0))
-	require.True(t, strings.HasPrefix(changes[0], "insert [0 "), "the slot has not")
+	f = d.openFanout()
+	_, changes := takeTransaction(t, attachConsumer(t, f, "a", 0))
+	require.True(t, strings.HasPrefix(changes[0], "insert [0 "), "the slot has kept it")
 }
 
 func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	f := d.fanout(func(c *cdc.FanoutConfig) { c.BufferLimit, c.Patience = 1<<20, time.Hour })
-	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	f := d.openFanout(func(c *cdc.FanoutConfig) { c.BufferLimit, c.SlowConsumerTimeout = 1<<20, time.Hour })
+	a, b := attachConsumer(t, f, "a", 0), attachConsumer(t, f, "b", 0)
 	d.exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i`, `insert into t values (0, 'after')`)
 	read := make(chan error, 1)
 	go func() {
@@ -333,7 +330,7 @@ func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
 						return fmt.Errorf("%s of %v came after the large transaction", change.Kind, change.New[0])
 					}
 					large = false
-					break // what is left of it is passed over
+					break // Next skips the rest
 				}
 				if err := b.Ack(transaction.EndLSN); err != nil {
 					return err
@@ -341,11 +338,11 @@ func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
 			}
 		}()
 	}()
-	transaction, changes := take(t, a)
+	transaction, changes := takeTransaction(t, a)
 	require.Len(t, changes, 5000)
 	require.Empty(t, changeTexts(t, transaction), "changes are read once")
 	require.NoError(t, <-read)
-	_, changes = take(t, a)
+	_, changes = takeTransaction(t, a)
 	require.Equal(t, []string{"insert [0 after]"}, changes)
 }
 
@@ -353,7 +350,7 @@ func TestWrongUseOfAFanoutIsRefused(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	f := d.fanout()
+	f := d.openFanout()
 	refusedField := func(err error, field cdc.Field) {
 		t.Helper()
 		var wrong *cdc.InvalidError
@@ -377,126 +374,27 @@ func TestWrongUseOfAFanoutIsRefused(t *testing.T) {
 	_, err = f.Backfill(t.Context(), "a", cdc.BackfillConfig{Table: "t", Token: "x"})
 	refusedField(err, cdc.FieldToken)
 
-	a := attach(t, f, "a", 0)
+	a := attachConsumer(t, f, "a", 0)
 	_, err = f.Attach("a", 0)
 	require.ErrorIs(t, err, cdc.ErrConsumerBusy)
 	d.exec(`insert into t values (1)`, `insert into t values (2)`)
-	first, _ := take(t, a)
+	first, _ := takeTransaction(t, a)
 	var ack *cdc.AckError
 	require.ErrorAs(t, a.Ack(first.EndLSN+1), &ack)
 	require.NoError(t, a.Ack(first.EndLSN))
 	require.NoError(t, a.Ack(first.EndLSN), "again")
 	require.ErrorAs(t, a.Ack(first.EndLSN-1), &ack)
-	second, _ := take(t, a)
+	second, _ := takeTransaction(t, a)
 	a.Close()
 	require.ErrorIs(t, a.Ack(second.EndLSN), cdc.ErrClosed)
 	_, err = a.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrClosed)
 	_, err = f.Attach("a", first.EndLSN-1)
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
-	between := attach(t, f, "a", second.EndLSN-1) // as the end of one without changes, which does not come again
-	_, changes := take(t, between)
+	between := attachConsumer(t, f, "a", second.EndLSN-1) // like the end of an empty transaction, which is not delivered again
+	_, changes := takeTransaction(t, between)
 	require.Equal(t, []string{"insert [2]"}, changes)
 	between.Close()
-	_, changes = take(t, attach(t, f, "a", 0))
-	require.Equal(t, []string{"insert [2]"}, changes, "nothing was confirmed by it")
-}
-
-// rowsOf are the rows of two columns, in the order of the first.
-func rowsOf(r *replica) (all []string) {
-	for _, row := range r.rows {
-		all = append(all, row[0].Text+" "+row[1].Text)
-	}
-	slices.SortFunc(all, func(a, b string) int {
-		var i, j int
-		_, _ = fmt.Sscan(a, &i)
-		_, _ = fmt.Sscan(b, &j)
-		return cmp.Compare(i, j)
-	})
-	return all
-}
-
-// Consumers read, acknowledge, go away and come back at random, and the process restarts. Each keeps a copy of the table, together with its
-// position: nothing is missing in it, and nothing came twice.
-func TestSoakOfConsumersThatShareASlot(t *testing.T) {
-	soak.Long(t)
-	t.Parallel()
-	d := newDatabase(t)
-	d.exec(`create table t (id int primary key, v int)`)
-	names := []string{"a", "b", "c"}
-	open := func() *cdc.Fanout { return d.fanout(func(c *cdc.FanoutConfig) { c.Consumers = names }) }
-	f := open()
-	type kept struct {
-		copied *replica
-		at     cdc.LSN
-	}
-	all := map[string]*kept{}
-	for _, name := range names {
-		all[name] = &kept{copied: newReplica("id")}
-	}
-	consume := func(ctx context.Context, f *cdc.Fanout, name string, turns int) error {
-		c, err := f.Attach(name, all[name].at)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		for range turns {
-			transaction, err := c.Next(ctx)
-			if err != nil {
-				return err
-			}
-			for change, err := range transaction.Changes() {
-				if err != nil {
-					return err
-				}
-				if err := all[name].copied.apply(change); err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-			}
-			all[name].at = transaction.EndLSN
-			if rand.IntN(3) > 0 {
-				if err := c.Ack(transaction.EndLSN); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	rounds := 0
-	for end := time.Now().Add(soak.Time(t, 5*time.Second)); time.Now().Before(end) || rounds < 5; rounds++ {
-		statements := make([]string, 0, 50)
-		for range 50 {
-			id := rand.IntN(40)
-			statements = append(statements,
-				fmt.Sprintf(`insert into t values (%d, %d) on conflict (id) do update set v = excluded.v + 1`, id, rand.IntN(1000)),
-				fmt.Sprintf(`delete from t where id = %d`, rand.IntN(40)))
-		}
-		d.exec(statements...)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		errs := make(chan error, len(names))
-		for _, name := range names {
-			turns := rand.IntN(60)
-			go func() { errs <- consume(ctx, f, name, turns) }()
-		}
-		for range names {
-			if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
-				require.NoError(t, err)
-			}
-		}
-		cancel()
-		if rand.IntN(4) == 0 {
-			f.Close()
-			f = open()
-		}
-	}
-	d.exec(`insert into t values (-1, 0)`)
-	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
-	defer cancel()
-	for _, name := range names {
-		for all[name].copied.rows[`"-1"`] == nil {
-			require.NoError(t, consume(ctx, f, name, 1))
-		}
-		require.Equal(t, query[[]string](d, `select array_agg(id || ' ' || v order by id) from t`), rowsOf(all[name].copied), name)
-	}
-	t.Logf("%d rounds", rounds)
+	_, changes = takeTransaction(t, attachConsumer(t, f, "a", 0))
+	require.Equal(t, []string{"insert [2]"}, changes, "it has confirmed nothing")
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// beat writes a message now and then until the stream ends. Heartbeats that fail are no reason to end it.
-func (s *Stream) beat() {
+// writeHeartbeats writes a heartbeat periodically until the stream ends. A failure to do so does not end the stream.
+func (s *Stream) writeHeartbeats() {
 	var conn *connection
 	defer func() {
 		if conn != nil {
@@ -26,8 +26,8 @@ func (s *Stream) beat() {
 		}
 		if err == nil {
 			now := time.Now()
-			s.heartbeats.write(now)
-			err = conn.emit(ctx, prefixHeartbeat, heartbeat{s.config.Slot, now}.String())
+			s.heartbeats.noteWritten(now)
+			err = conn.emitMessage(ctx, prefixHeartbeat, heartbeat{s.config.Slot, now}.String())
 		}
 		cancel()
 		if err == nil {
@@ -39,13 +39,13 @@ func (s *Stream) beat() {
 			conn = nil
 		}
 		if s.alive.Err() == nil {
-			s.config.Logger.Warn("cdc: no heartbeat", "slot", s.config.Slot, "error", err)
+			s.config.Logger.Warn("cdc: a heartbeat could not be written", "slot", s.config.Slot, "error", err)
 		}
 	}
 }
 
-// heartbeat is the content of one: the slot for which it was written, and when, by the clock of the process that wrote it. That
-// process is the usual reader too, so that what it measures does not depend on how the clocks of two machines differ.
+// heartbeat is the content of a heartbeat message: its slot, and when it was written by the clock of the writing
+// process. Usually the same process reads it, so the difference between the clocks of two machines does not matter.
 type heartbeat struct {
 	slot    string
 	written time.Time
@@ -53,26 +53,28 @@ type heartbeat struct {
 
 func (h heartbeat) String() string { return h.slot + " " + strconv.FormatInt(h.written.UnixNano(), 10) }
 
-// parseHeartbeat reads what String makes. Anybody can write messages, so anything else is only no heartbeat.
+// parseHeartbeat parses the result of String. Any user of the database can write messages, so other content is ignored.
 func parseHeartbeat(text string) (h heartbeat, ok bool) {
 	slot, written, found := strings.Cut(text, " ")
 	nanoseconds, err := strconv.ParseInt(written, 10, 64)
 	return heartbeat{slot, time.Unix(0, nanoseconds)}, found && err == nil
 }
 
-// mostOutstanding bounds how many written heartbeats are remembered: a server that sends nothing must not fill the memory.
-const mostOutstanding = 1024
+// maxOutstanding bounds the number of written heartbeats to remember, so that a silent server cannot exhaust the
+// memory.
+const maxOutstanding = 1024
 
-// heartbeats measures how long a heartbeat takes from the database to the caller of Next.
+// heartbeats measures the time of a heartbeat from the database to the caller of Next.
 type heartbeats struct {
 	mu sync.Mutex
-	// outstanding are the times of those that were written and have not come back, the oldest first.
+	// outstanding are the times of the heartbeats that were written and have not arrived, the oldest first.
 	outstanding []time.Time
-	// arrived are those that came while transactions before them still waited for Next, in order.
+	// arrived are the heartbeats that have arrived while transactions before them wait for Next, in order.
 	arrived []arrivedHeartbeat
-	// delay is that of the last one whose predecessors were all delivered.
+	// delay is that of the last heartbeat for which Next has returned all transactions before it.
 	delay time.Duration
-	// latest is when the newest that came was written. After a lost connection the server sends heartbeats again.
+	// latest is when the newest heartbeat that arrived was written. After a lost connection the server sends heartbeats
+	// again.
 	latest time.Time
 }
 
@@ -81,16 +83,16 @@ type arrivedHeartbeat struct {
 	written time.Time
 }
 
-func (h *heartbeats) write(now time.Time) {
+func (h *heartbeats) noteWritten(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.outstanding) < mostOutstanding {
+	if len(h.outstanding) < maxOutstanding {
 		h.outstanding = append(h.outstanding, now)
 	}
 }
 
-// arrive notes one that came behind the transaction that ends at after.
-func (h *heartbeats) arrive(written time.Time, after LSN) {
+// noteArrived records a heartbeat that has arrived behind the transaction that ends at after.
+func (h *heartbeats) noteArrived(written time.Time, after LSN) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !written.After(h.latest) {
@@ -100,24 +102,25 @@ func (h *heartbeats) arrive(written time.Time, after LSN) {
 	for len(h.outstanding) > 0 && h.outstanding[0].UnixNano() <= written.UnixNano() {
 		h.outstanding = h.outstanding[1:]
 	}
-	// Of several behind the same transaction, the oldest has waited longest. Keeping only that bounds the list.
+	// Of several heartbeats behind one transaction, the oldest has waited longest. Keeping only that one bounds the list.
 	if n := len(h.arrived); n == 0 || h.arrived[n-1].after != after {
 		h.arrived = append(h.arrived, arrivedHeartbeat{after, written})
 	}
 }
 
-// deliver notes that Next has returned everything up to end.
-func (h *heartbeats) deliver(end LSN, now time.Time) {
+// noteDelivered records that Next has returned all transactions up to end.
+func (h *heartbeats) noteDelivered(end LSN, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for len(h.arrived) > 0 && h.arrived[0].after <= end {
-		h.delay = max(1, now.Sub(h.arrived[0].written)) // a clock that was set back must not look like no heartbeat
+		h.delay = max(1, now.Sub(h.arrived[0].written)) // zero would mean no heartbeat, even if the clock was set back
 		h.arrived = h.arrived[1:]
 	}
 }
 
-// current is the delay as it is now: one that is still on its way counts as soon as it is later than the last.
-func (h *heartbeats) current(now time.Time) time.Duration {
+// currentDelay returns the delay of the last heartbeat, or the time that a later one has been on its way if that is
+// more.
+func (h *heartbeats) currentDelay(now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delay := h.delay
@@ -130,11 +133,11 @@ func (h *heartbeats) current(now time.Time) time.Duration {
 	return delay
 }
 
-// heartbeatArrived is called by the reader.
-func (s *Stream) heartbeatArrived(h heartbeat) {
+// receiveHeartbeat is called by the reader for each heartbeat.
+func (s *Stream) receiveHeartbeat(h heartbeat) {
 	if h.slot != s.config.Slot {
 		return
 	}
-	s.heartbeats.arrive(h.written, s.positions.undelivered())
-	s.heartbeats.deliver(s.positions.delivery(), time.Now()) // also if Next has returned it since
+	s.heartbeats.noteArrived(h.written, s.positions.undeliveredEnd())
+	s.heartbeats.noteDelivered(s.positions.deliveredEnd(), time.Now()) // Next may have returned the transaction in the meantime
 }

@@ -6,9 +6,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// AppendJSON appends the value as JSON, given the type of its column. Only what every reader of JSON reads exactly is a number or a boolean:
-// int2, int4, oid, finite floats and bool. Everything else is a string with the text of Postgres. In a string, bytes that are not UTF-8, which
-// only a database without an encoding holds, are replaced.
+// AppendJSON appends the value as JSON, given the type of its column. Only types that every JSON parser reads exactly
+// become a number or a boolean: int2, int4, oid, finite floats and bool. All others become a string with Postgres'
+// text. Bytes that are not UTF-8, which only a database without an encoding can hold, are replaced.
 func (v Value) AppendJSON(out []byte, columnType string) []byte {
 	if v.State != Present {
 		return append(out, "null"...)
@@ -27,7 +27,7 @@ func (v Value) AppendJSON(out []byte, columnType string) []byte {
 	return out
 }
 
-// isFinite reports whether a float has a number in JSON: others are NaN, Infinity and -Infinity.
+// isFinite reports whether a float can be a JSON number, which NaN, Infinity and -Infinity cannot.
 func isFinite(text string) bool {
 	last := text[len(text)-1]
 	return last >= '0' && last <= '9'

@@ -18,9 +18,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// heap watches the memory in use, garbage left out, until the function it returns is called, which tells the most there was
-// over what there was at first.
-func heap(t *testing.T) (peak func() uint64) {
+// watchHeap measures the memory in use, without garbage, until peak is called, which returns the largest increase.
+func watchHeap(t *testing.T) (peak func() uint64) {
 	t.Helper()
 	before := debug.SetGCPercent(10)
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
@@ -49,7 +48,7 @@ func heap(t *testing.T) (peak func() uint64) {
 	}
 }
 
-// Not parallel: it measures memory.
+// Not parallel, because it measures memory.
 func TestLargeTransactionsPassInBoundedMemory(t *testing.T) {
 	soak.Long(t)
 	for protocol := 1; protocol <= 2; protocol++ {
@@ -57,11 +56,11 @@ func TestLargeTransactionsPassInBoundedMemory(t *testing.T) {
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key, v text)`)
 			folder := t.TempDir()
-			s := d.stream(func(c *cdc.Config) {
+			s := d.openStream(func(c *cdc.Config) {
 				c.Protocol, c.MemoryLimit, c.SpillFolder = protocol, 1<<20, folder
 			})
 			const rows = 200_000
-			peak := heap(t)
+			peak := watchHeap(t)
 			d.exec(fmt.Sprintf(`insert into t select i, repeat(md5(i::text), 6) from generate_series(1, %d) i`, rows))
 			ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 			defer cancel()
@@ -83,7 +82,7 @@ func TestLargeTransactionsPassInBoundedMemory(t *testing.T) {
 			t.Logf("%d rows, %d MB, at most %.1f MB of heap more", n, large.Size>>20, float64(most)/(1<<20))
 			require.NoError(t, s.Ack(large.EndLSN))
 			d.exec(`insert into t values (0, '')`)
-			_, changes := next(t, s)
+			_, changes := nextTransaction(t, s)
 			require.Equal(t, []string{"insert t [0 ]"}, changes)
 			left, err := os.ReadDir(folder)
 			require.NoError(t, err)
@@ -99,10 +98,10 @@ func TestTransactionsBeyondTheLimitAreRefused(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key, v text)`)
-			s := d.stream(func(c *cdc.Config) { c.MemoryLimit, c.SpillLimit = 64<<10, limit })
+			s := d.openStream(func(c *cdc.Config) { c.MemoryLimit, c.SpillLimit = 64<<10, limit })
 			d.exec(`insert into t values (0, '')`, `insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i`)
-			_, changes := next(t, s)
-			require.Equal(t, []string{"insert t [0 ]"}, changes, "what came before is delivered")
+			_, changes := nextTransaction(t, s)
+			require.Equal(t, []string{"insert t [0 ]"}, changes, "transactions before it are delivered")
 			_, err := s.Next(t.Context())
 			var large *cdc.TooLargeError
 			require.ErrorAs(t, err, &large)
@@ -113,12 +112,12 @@ func TestTransactionsBeyondTheLimitAreRefused(t *testing.T) {
 	}
 }
 
-// With protocol 2, transactions come in pieces between each other, and what was rolled back of them came too.
+// With protocol 2, pieces of several transactions are interleaved, and rolled-back parts are sent too.
 func TestStreamedTransactionsAreWhole(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	s := d.stream(func(c *cdc.Config) {
+	s := d.openStream(func(c *cdc.Config) {
 		c.MemoryLimit = 256 << 10
 		c.Conn.RuntimeParams["logical_decoding_work_mem"] = "64kB"
 	})
@@ -150,35 +149,35 @@ func TestStreamedTransactionsAreWhole(t *testing.T) {
 	require.NoError(t, b.Commit(ctx))
 	require.NoError(t, a.Commit(ctx))
 
-	small, changes := next(t, s)
+	small, changes := nextTransaction(t, s)
 	require.Len(t, changes, 1)
-	second, changes := next(t, s)
+	second, changes := nextTransaction(t, s)
 	require.Len(t, changes, 3000)
 	require.Contains(t, changes[2999], "[13000 ")
 	require.Greater(t, second.EndLSN, small.EndLSN)
-	_, changes = next(t, s)
-	require.Len(t, changes, 3000, "what was rolled back is not there")
+	_, changes = nextTransaction(t, s)
+	require.Len(t, changes, 3000, "changes that were rolled back are missing")
 	require.Contains(t, changes[1999], "[2000 ")
 	require.Contains(t, changes[2000], "[5001 ")
 }
 
-func TestASlowConsumerHoldsTheServerBack(t *testing.T) {
+func TestASlowConsumerBlocksTheServer(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
-	s := d.stream(func(c *cdc.Config) { c.MemoryLimit = 256 << 10 })
-	peak := heap(t)
+	s := d.openStream(func(c *cdc.Config) { c.MemoryLimit = 256 << 10 })
+	peak := watchHeap(t)
 	const transactions, rows = 300, 100
 	for i := range transactions { // 30 MB
 		d.exec(fmt.Sprintf(`insert into t select i, repeat('x', 1000) from generate_series(%d, %d) i`, i*rows, i*rows+rows-1))
 	}
-	// The server is held back for good: it could not write on for a while, and there is more.
-	end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+	// The server is blocked for good: it could not send for a while, although there is more.
+	end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_insert_lsn()::text`))
 	require.NoError(t, err)
 	var at, before string
 	for same, patience := 0, time.Now().Add(cdctest.Patience); same < 5; time.Sleep(100 * time.Millisecond) {
-		require.True(t, time.Now().Before(patience), "at %s of %s: the server is not held back", at, end)
+		require.True(t, time.Now().Before(patience), "at %s of %s: the server is not blocked", at, end)
 		before = at
-		at = query[string](d, `select coalesce(max(sent_lsn::text), '') from pg_stat_replication r join pg_stat_activity a using (pid)
+		at = queryValue[string](d, `select coalesce(max(sent_lsn::text), '') from pg_stat_replication r join pg_stat_activity a using (pid)
 			join pg_replication_slots s on s.active_pid = pid where slot_name = $1 and wait_event = 'WalSenderWriteData'`, d.name)
 		if same++; at == "" || at != before {
 			same = 0
@@ -190,9 +189,9 @@ func TestASlowConsumerHoldsTheServerBack(t *testing.T) {
 	most := peak()
 	require.Less(t, most, uint64(2<<20))
 	t.Logf("at most %.1f MB of heap more", float64(most)/(1<<20))
-	require.True(t, d.slot().Active)
+	require.True(t, d.lookupSlot().Active)
 	for i := range transactions {
-		transaction, changes := next(t, s)
+		transaction, changes := nextTransaction(t, s)
 		require.Len(t, changes, rows)
 		require.Contains(t, changes[0], fmt.Sprintf("[%d ", i*rows))
 		require.NoError(t, s.Ack(transaction.EndLSN))

@@ -6,10 +6,11 @@ import (
 	"strings"
 )
 
-// LSN is a position in the server's write-ahead log, in bytes. Zero is no position.
+// LSN is a position in the server's write-ahead log, in bytes. Zero means no position.
 type LSN uint64
 
-// ParseLSN reads the form that Postgres prints, such as 16/B374D848. It fails with an [*InvalidError] on anything else.
+// ParseLSN parses the form that Postgres prints, such as 16/B374D848. It fails with an [*InvalidError] on anything
+// else.
 func ParseLSN(s string) (LSN, error) {
 	high, low, found := strings.Cut(s, "/")
 	h, err := parseHex(high)
@@ -19,7 +20,7 @@ func ParseLSN(s string) (LSN, error) {
 			return LSN(h<<32 | l), nil
 		}
 	}
-	return 0, invalid(FieldLSN, s, "two hexadecimal numbers of at most 8 digits with a slash between them")
+	return 0, newInvalidError(FieldLSN, s, "two hexadecimal numbers of at most 8 digits with a slash between them")
 }
 
 func parseHex(s string) (uint64, error) {
@@ -32,13 +33,13 @@ func parseHex(s string) (uint64, error) {
 	return strconv.ParseUint(s, 16, 32)
 }
 
-// String is the form that Postgres prints.
+// String returns the form that Postgres prints.
 func (l LSN) String() string { return fmt.Sprintf("%X/%X", uint64(l)>>32, uint64(l)&0xFFFFFFFF) }
 
-// MarshalText is [LSN.String].
+// MarshalText returns [LSN.String].
 func (l LSN) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// UnmarshalText is [ParseLSN].
+// UnmarshalText parses as [ParseLSN] does.
 func (l *LSN) UnmarshalText(text []byte) (err error) {
 	*l, err = ParseLSN(string(text))
 	return err

@@ -10,13 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindTables lists the tables whose schema.table matches one of the patterns, by name, for [Publication.Tables]: an allow-list.
-// In a pattern * stands for any characters, a slash and a dot among them, ? for one, [a-z] for one of these, and a backslash takes from the
-// next its meaning. Partitions are left out, as are the server's own tables. It fails with an [*InvalidError] on a bad
-// pattern, and on one that no table matches.
+// FindTables lists the tables for which schema.table matches one of the patterns, by name, for [Publication.Tables]. In
+// a pattern, * matches any characters including slashes and dots, ? matches one character, [a-z] one of these, and a
+// backslash escapes the next character. Partitions and system tables are left out. It fails with an [*InvalidError] on
+// an invalid pattern, and on one that matches no table.
 func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTable, error) {
 	if len(patterns) == 0 {
-		return nil, invalid(FieldTables, patterns, "at least one pattern")
+		return nil, newInvalidError(FieldTables, patterns, "at least one pattern")
 	}
 	if err := checkEncoding(ctx, db); err != nil {
 		return nil, err
@@ -47,22 +47,23 @@ func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTabl
 			found = found || match
 		}
 		if !found {
-			return nil, invalid(FieldTables, pattern, "a pattern that matches the schema.table of at least one table")
+			return nil, newInvalidError(FieldTables, pattern, "a pattern that matches the schema.table of at least one table")
 		}
 	}
 	i := -1
 	return slices.DeleteFunc(tables, func(PublishedTable) bool { i++; return !chosen[i] }), nil
 }
 
-// MatchTable reports whether a pattern of [FindTables] chooses a table, whose name is its schema and its own with a dot between them,
-// as [Relation.Name] has them. It fails with an [*InvalidError] on a bad pattern.
+// MatchTable reports whether a pattern of [FindTables] matches a table name of the form schema.table, as
+// [Relation.Name] returns it. It fails with an [*InvalidError] on an invalid pattern.
 func MatchTable(pattern, name string) (bool, error) {
 	match, err := path.Match(withoutSlashes(pattern), withoutSlashes(name))
 	if err != nil {
-		return false, invalid(FieldTables, pattern, "a pattern of *, ?, [a-z] and other characters")
+		return false, newInvalidError(FieldTables, pattern, "a pattern of *, ?, [a-z] and other characters")
 	}
 	return match, nil
 }
 
-// withoutSlashes puts what no name can hold in the place of slashes. To path.Match they separate, and in the name of a table they do not.
+// withoutSlashes replaces slashes by a character that no name can contain, because to path.Match a slash is a
+// separator.
 func withoutSlashes(text string) string { return strings.ReplaceAll(text, "/", "\x00") }

@@ -6,144 +6,147 @@ import (
 	"time"
 )
 
-// commit is a transaction that waits for its acknowledgement.
+// commit is an unacknowledged transaction.
 type commit struct {
 	end  LSN
-	when time.Time
+	time time.Time
 }
 
-// positions knows what was received, delivered and acknowledged. Only it decides what the server is told.
+// positions tracks what was received, delivered and acknowledged. It alone decides which positions the server is told.
 type positions struct {
 	mu sync.Mutex
-	// waiting are the transactions that were received and not acknowledged, in order; the first delivered of them were
-	// handed out.
-	waiting   []commit
-	delivered int
-	// acknowledged is the end of the last transaction that was; last is that of the last one that was handed out.
-	acknowledged, last LSN
-	// confirmed is what the server may forget. It is ahead of acknowledged where nothing waits.
+	// unacknowledged are the received and unacknowledged transactions, in order. Next has returned the first delivered ones.
+	unacknowledged []commit
+	delivered      int
+	// acknowledged is the end of the last acknowledged transaction, and lastDelivered that of the last delivered one.
+	acknowledged, lastDelivered LSN
+	// confirmed is the position before which the server may remove WAL. It is ahead of acknowledged if nothing waits
+	// for an acknowledgement.
 	confirmed LSN
-	// received is the end of the last transaction that came, and server how far the server has read.
+	// received is the end of the last transaction that has arrived, and server the position up to which the server has
+	// read.
 	received, server LSN
-	// behind is where all that has committed before has come.
-	behind LSN
-	// strict has confirmed follow acknowledgements only.
-	strict bool
+	// complete is a position up to which all transactions have arrived.
+	complete LSN
+	// onlyAcknowledged makes confirmed follow acknowledgements only.
+	onlyAcknowledged bool
 }
 
 func (p *positions) start(at LSN, strict bool) {
-	p.strict, p.behind = strict, at
-	p.acknowledged, p.last, p.confirmed, p.received, p.server = at, at, at, at, at
+	p.onlyAcknowledged, p.complete = strict, at
+	p.acknowledged, p.lastDelivered, p.confirmed, p.received, p.server = at, at, at, at, at
 }
 
-// receive notes a transaction that came.
-func (p *positions) receive(t *Transaction) {
+// noteReceived records a transaction that has arrived.
+func (p *positions) noteReceived(t *Transaction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiting = append(p.waiting, commit{t.EndLSN, t.CommitTime})
+	p.unacknowledged = append(p.unacknowledged, commit{t.EndLSN, t.CommitTime})
 	p.received = t.EndLSN
 	p.server = max(p.server, t.EndLSN)
 }
 
-// pass notes a transaction that came and that nobody has to acknowledge.
-func (p *positions) pass(end LSN) {
+// noteEmpty records a transaction that has arrived and needs no acknowledgement.
+func (p *positions) noteEmpty(end LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.received = end
 	p.server = max(p.server, end)
-	p.follow(end)
+	p.advanceConfirmed(end)
 }
 
-// follow moves what is confirmed where nobody has to acknowledge anything first.
-func (p *positions) follow(to LSN) {
-	p.behind = max(p.behind, to)
-	if len(p.waiting) == 0 && !p.strict {
+// advanceConfirmed moves the confirmed position if nothing waits for an acknowledgement.
+func (p *positions) advanceConfirmed(to LSN) {
+	p.complete = max(p.complete, to)
+	if len(p.unacknowledged) == 0 && !p.onlyAcknowledged {
 		p.confirmed = max(p.confirmed, to)
 	}
 }
 
-// idle is a position that can be acknowledged because nothing was delivered since the last one; ok tells that there is one.
-func (p *positions) idle() (at LSN, ok bool) {
+// idlePosition returns a position that can be acknowledged although nothing was delivered since the last one. ok
+// reports whether there is such a position.
+func (p *positions) idlePosition() (at LSN, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.behind, p.strict && len(p.waiting) == 0 && p.behind > max(p.acknowledged, p.received)
+	return p.complete, p.onlyAcknowledged && len(p.unacknowledged) == 0 && p.complete > max(p.acknowledged, p.received)
 }
 
-// forget takes back the last one that was received, which could not be handed on.
-func (p *positions) forget(before LSN) {
+// dropLastReceived undoes the last noteReceived, for a transaction that could not be queued.
+func (p *positions) dropLastReceived(before LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiting, p.received = p.waiting[:len(p.waiting)-1], before
+	p.unacknowledged, p.received = p.unacknowledged[:len(p.unacknowledged)-1], before
 }
 
-// deliver notes that the next one was handed out.
-func (p *positions) deliver(t *Transaction) {
+// noteDelivered records that Next has returned the next transaction.
+func (p *positions) noteDelivered(t *Transaction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delivered++
-	p.last = t.EndLSN
+	p.lastDelivered = t.EndLSN
 }
 
-// undelivered is the end of the last transaction that came and waits for Next, zero where none does.
-func (p *positions) undelivered() LSN {
+// undeliveredEnd returns the end of the last transaction that waits for Next, zero if none does.
+func (p *positions) undeliveredEnd() LSN {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.delivered == len(p.waiting) {
+	if p.delivered == len(p.unacknowledged) {
 		return 0
 	}
-	return p.waiting[len(p.waiting)-1].end
+	return p.unacknowledged[len(p.unacknowledged)-1].end
 }
 
-// delivery is the end of the last transaction that Next has returned.
-func (p *positions) delivery() LSN {
+// deliveredEnd returns the end of the last transaction that Next has returned.
+func (p *positions) deliveredEnd() LSN {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.last
+	return p.lastDelivered
 }
 
-// acknowledge confirms all that was delivered up to the end of a transaction.
+// acknowledge confirms everything up to the end of a delivered transaction.
 func (p *positions) acknowledge(lsn LSN) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if lsn == p.acknowledged {
 		return nil
 	}
-	i := sort.Search(p.delivered, func(i int) bool { return p.waiting[i].end >= lsn })
-	if i == p.delivered || p.waiting[i].end != lsn {
-		return &AckError{LSN: lsn, Acknowledged: p.acknowledged, Delivered: p.last}
+	i := sort.Search(p.delivered, func(i int) bool { return p.unacknowledged[i].end >= lsn })
+	if i == p.delivered || p.unacknowledged[i].end != lsn {
+		return &AckError{LSN: lsn, Acknowledged: p.acknowledged, Delivered: p.lastDelivered}
 	}
-	for i+1 < p.delivered && p.waiting[i+1].end == lsn {
+	for i+1 < p.delivered && p.unacknowledged[i+1].end == lsn {
 		i++
 	}
-	p.waiting = p.waiting[i+1:]
+	p.unacknowledged = p.unacknowledged[i+1:]
 	p.delivered -= i + 1
 	p.acknowledged, p.confirmed = lsn, max(p.confirmed, lsn)
 	return nil
 }
 
-// advance notes how far the server has read. Where nothing waits, there is nothing before it that could be lost. inside
-// tells of a transaction that has come in part.
-func (p *positions) advance(to LSN, inside bool) {
+// noteServerPosition records how far the server has read. If nothing waits, the log before that position holds nothing
+// to lose. inside reports whether a part of a transaction has arrived.
+func (p *positions) noteServerPosition(to LSN, inside bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.server = max(p.server, to)
 	if !inside {
-		p.follow(to)
+		p.advanceConfirmed(to)
 	}
 }
 
-// rewind goes back to where a log ends that the server has no more of. What was received must be before it.
+// rewind goes back to the end of a log that the server does not have beyond. It fails if a transaction after it was
+// received.
 func (p *positions) rewind(to LSN) (received LSN, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.received > to {
 		return p.received, false
 	}
-	p.confirmed, p.server, p.behind = min(p.confirmed, to), min(p.server, to), min(p.behind, to)
+	p.confirmed, p.server, p.complete = min(p.confirmed, to), min(p.server, to), min(p.complete, to)
 	return p.received, true
 }
 
-// status is what the server is told.
+// status returns the positions to report to the server.
 func (p *positions) status() (written, confirmed LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

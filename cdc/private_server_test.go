@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// privateServer is a Postgres of one test, which may be harmed.
+// privateServer is a Postgres server of one test, which may be killed.
 type privateServer struct {
 	*cdctest.Private
 	t *testing.T
@@ -29,10 +29,10 @@ type privateServer struct {
 func newPrivateServer(t *testing.T, settings ...string) (*privateServer, *database) {
 	t.Helper()
 	p := cdctest.NewPrivate(t, append([]string{"wal_level=logical"}, settings...)...)
-	return &privateServer{Private: p, t: t}, wrap(t, p.Database)
+	return &privateServer{Private: p, t: t}, wrapDatabase(t, p.Database)
 }
 
-// stream opens one of all tables.
+// stream opens a stream of all tables.
 func (s *privateServer) stream(d *database) *cdc.Stream {
 	s.t.Helper()
 	d.exec(`create publication postgres for all tables`, `select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
@@ -53,7 +53,7 @@ func (s *privateServer) open(d *database) *cdc.Stream {
 		StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
 	}
 	stream, err := cdc.Open(s.t.Context(), config)
-	// Postgres lets go of a slot a little after its reader has gone: Open itself waits for a second only.
+	// Postgres releases a slot shortly after its reader has closed, and Open itself waits for one second only.
 	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
 		stream, err = cdc.Open(s.t.Context(), config)
 	}
@@ -69,14 +69,14 @@ func TestStreamGoesOnAfterTheServerIsRestarted(t *testing.T) {
 	d.exec(`create table t (id int primary key)`)
 	stream := s.stream(d)
 	d.exec(`insert into t values (1)`)
-	first, _ := next(t, stream)
+	first, _ := nextTransaction(t, stream)
 	require.NoError(t, stream.Ack(first.EndLSN))
 	for i, signal := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT} {
 		s.Stop(signal)
 		s.Start()
 		d.pool.Reset()
 		d.exec(fmt.Sprintf(`insert into t values (%d)`, i+2))
-		transaction, changes := next(t, stream)
+		transaction, changes := nextTransaction(t, stream)
 		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i+2)}, changes)
 		require.NoError(t, stream.Ack(transaction.EndLSN))
 	}
@@ -88,8 +88,8 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 	d.exec(`create table t (id int primary key)`)
 	stream := s.stream(d)
 	d.exec(`insert into t values (1)`)
-	next(t, stream) // and never acknowledged
-	require.NotNil(t, d.slot().SafeWALBytes)
+	nextTransaction(t, stream) // never acknowledged
+	require.NotNil(t, d.lookupSlot().SafeWALBytes)
 	for range 4 {
 		d.exec(`insert into t values ((select max(id) + 1 from t))`, `select pg_switch_wal()`)
 	}
@@ -112,38 +112,38 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	_, d := newPrivateServer(t) // what other tests write is retained too
+	_, d := newPrivateServer(t) // because the writes of other tests would be retained too
 	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`,
 		`select pg_create_logical_replication_slot('`+d.name+`_other', 'test_decoding')`)
-	s := d.stream(func(c *cdc.Config) {
+	s := d.openStream(func(c *cdc.Config) {
 		c.Heartbeat = 100 * time.Millisecond
 	})
 	d.exec(`insert into idle values (1)`)
-	transaction, _ := next(t, s)
+	transaction, _ := nextTransaction(t, s)
 	require.NoError(t, s.Ack(transaction.EndLSN))
-	first, most := d.slot(), int64(0)
+	first, most := d.lookupSlot(), int64(0)
 	const round = 5 << 20
 	for range 12 {
 		d.exec(fmt.Sprintf(`insert into busy select repeat('x', 1000) from generate_series(1, %d)`, round/1000))
-		end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+		end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_insert_lsn()::text`))
 		require.NoError(t, err)
 		require.Eventually(t, func() bool {
-			d.exec(`checkpoint`) // which notes the running transactions, from where a slot can start
-			return d.slot().Restart >= end
+			d.exec(`checkpoint`) // logs the running transactions, where a slot can start
+			return d.lookupSlot().Restart >= end
 		}, cdctest.Patience, 100*time.Millisecond)
-		most = max(most, d.slot().RetainedBytes)
+		most = max(most, d.lookupSlot().RetainedBytes)
 	}
-	last := d.slot()
+	last := d.lookupSlot()
 	require.Greater(t, last.Confirmed, first.Confirmed+12*round)
 	require.Less(t, most, int64(2*round))
 	require.Positive(t, s.Stats().Heartbeats)
-	require.Equal(t, int64(1), s.Stats().Transactions, "nobody sees them here")
-	require.Positive(t, query[int](d, `select count(*) from pg_logical_slot_peek_changes($1, null, null) where data like '%delta_heartbeat%'`, d.name+"_other"))
+	require.Equal(t, int64(1), s.Stats().Transactions, "heartbeats are not delivered")
+	require.Positive(t, queryValue[int](d, `select count(*) from pg_logical_slot_peek_changes($1, null, null) where data like '%delta_heartbeat%'`, d.name+"_other"))
 	t.Logf("%d MB written, at most %.1f MB retained, %d heartbeats", (last.Confirmed-first.Confirmed)>>20, float64(most)/(1<<20), s.Stats().Heartbeats)
 }
 
-// One commits and cannot be seen for as long as its standby is waited for, while the stream has it already. A chunk that were
-// read meanwhile would undo it.
+// A commit is not visible while it waits for a synchronous standby, although the stream has it already. A chunk that
+// was read meanwhile would undo it.
 func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 	t.Parallel()
 	_, d := newPrivateServer(t)
@@ -155,7 +155,7 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	d.exec(`alter system set synchronous_standby_names = 'nobody'`, `select pg_reload_conf()`)
-	// Whether commits wait is decided by the checkpointer, when it has seen the setting too.
+	// The checkpointer decides whether commits wait, once it has read the setting.
 	require.Eventually(t, func() bool {
 		ended := make(chan error, 1)
 		go func() {
@@ -163,7 +163,7 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 			ended <- err
 		}()
 		for len(ended) == 0 {
-			if query[bool](d, `select coalesce(bool_or(pg_cancel_backend(pid)), false) from pg_stat_activity where wait_event = 'SyncRep'`) {
+			if queryValue[bool](d, `select coalesce(bool_or(pg_cancel_backend(pid)), false) from pg_stat_activity where wait_event = 'SyncRep'`) {
 				return <-ended == nil
 			}
 		}
@@ -174,33 +174,34 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 		_, err := d.pool.Exec(t.Context(), `update t set v = 'new' where id = 1`)
 		committing <- err
 	}()
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"update t [1 new]"}, changes)
-	require.Equal(t, "old", query[string](d, `select v from t where id = 1`), "it cannot be seen")
+	require.Equal(t, "old", queryValue[string](d, `select v from t where id = 1`), "the commit is not visible yet")
 
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
 	require.NoError(t, err)
-	// What the server is asked while it waits.
+	// The backfill's query while it waits.
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_stat_activity where query like '%pg_locks%' and pid <> pg_backend_pid()`) > 0
+		return queryValue[int](d, `select count(*) from pg_stat_activity where query like '%pg_locks%' and pid <> pg_backend_pid()`) > 0
 	}, cdctest.Patience, time.Millisecond)
 	require.Empty(t, committing)
 	d.exec(`alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
 	require.NoError(t, <-committing)
-	_, changes = next(t, s)
+	_, changes = nextTransaction(t, s)
 	require.Equal(t, []string{"read t [1 new]", "read t [2 old]"}, changes)
-	require.True(t, done(b))
+	require.True(t, isDone(b))
 	require.NoError(t, b.Err())
 }
 
-// A server that was restarted gives the same names to other snapshots.
+// A restarted server gives the same names to other snapshots.
 func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	const senders = 4
 	s, d := newPrivateServer(t, fmt.Sprint("max_wal_senders=", senders), "autovacuum=off")
 	d.exec(`create table t (id int primary key)`, `insert into t values (1)`)
-	// All that there can be to walsenders, as the one is that holds a snapshot, and of the pool: before Postgres 17 they share names.
+	// The most connections to walsenders, such as the one that holds a snapshot, and of the pool: before Postgres 17 they
+	// share names.
 	connections := func() (all []*pgx.Conn, free func()) {
 		config := d.config()
 		config.RuntimeParams["replication"], config.DefaultQueryExecMode = "database", pgx.QueryExecModeSimpleProtocol
@@ -225,7 +226,7 @@ func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 		}
 	}
 	all, free := connections()
-	for _, conn := range all { // each transaction counts in the names
+	for _, conn := range all { // the names count transactions
 		for range 30 {
 			_, err := conn.Exec(t.Context(), `select 1`)
 			require.NoError(t, err)
@@ -233,7 +234,7 @@ func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 	}
 	free()
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
+		return queryValue[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
 	}, cdctest.Patience, 10*time.Millisecond)
 	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: "old"})
 	require.NoError(t, err)
@@ -254,7 +255,7 @@ func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, conn.QueryRow(t.Context(), `select pg_export_snapshot()`).Scan(&name))
 		}
-		require.Less(t, name[9:], snapshot.Name()[9:]+"~", "it was passed over")
+		require.Less(t, name[9:], snapshot.Name()[9:]+"~", "the name of the snapshot was skipped")
 	}
 	page, err := snapshot.Page(t.Context(), "public", "t", nil, 10, 1000)
 	require.ErrorIs(t, err, cdc.ErrSnapshotGone, page)

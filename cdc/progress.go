@@ -9,84 +9,85 @@ import (
 	"unicode/utf8"
 )
 
-// progress is how far a backfill has come: what its token holds.
+// progress is the state of a backfill that is stored in its token.
 type progress struct {
 	Version int      `json:"version"`
 	Schema  string   `json:"schema"`
 	Table   string   `json:"table"`
 	Columns []string `json:"columns"`
-	// Key is that of the last row that was read, nil before the first.
+	// Key is the key of the last row that was read, nil before the first.
 	Key []string `json:"key,omitempty"`
-	// Exhausted tells that there are no rows behind Key.
+	// Exhausted reports that no rows follow Key.
 	Exhausted bool `json:"exhausted,omitempty"`
-	// Again are the keys of rows to be read once more, wherever they are.
-	Again map[string][]string `json:"-"`
-	List  [][]string          `json:"again,omitempty"`
-	Done  bool                `json:"done,omitempty"`
+	// Reread holds the keys of rows that have to be read again, wherever they are.
+	Reread     map[string][]string `json:"-"`
+	RereadList [][]string          `json:"again,omitempty"`
+	Done       bool                `json:"done,omitempty"`
 }
 
-// String is the token. The same progress makes the same token.
+// String returns the token. Equal progress has equal tokens.
 func (p *progress) String() string {
 	c := *p
-	c.Version, c.List = 1, nil
-	for _, key := range c.Again {
-		c.List = append(c.List, writeKey(key))
+	c.Version, c.RereadList = 1, nil
+	for _, key := range c.Reread {
+		c.RereadList = append(c.RereadList, encodeKey(key))
 	}
-	c.Key = writeKey(c.Key)
-	slices.SortFunc(c.List, slices.Compare[[]string])
+	c.Key = encodeKey(c.Key)
+	slices.SortFunc(c.RereadList, slices.Compare[[]string])
 	text, err := json.Marshal(c)
 	if err != nil {
-		return "" // texts, numbers and lists of them can be encoded
+		return "" // cannot happen for texts, numbers and lists of them
 	}
 	return string(text)
 }
 
-// parse reads a token, which must be one of a table.
+// parse parses a token, which must belong to the table.
 func (p *progress) parse(token, schema, table string) error {
 	var read progress
 	if err := json.Unmarshal([]byte(token), &read); err != nil || read.Version != 1 || len(read.Columns) == 0 {
-		return invalid(FieldToken, token, "what Backfill.Token gave")
+		return newInvalidError(FieldToken, token, "a value of Backfill.Token")
 	}
 	if read.Schema != schema || read.Table != table {
-		return invalid(FieldToken, token, "one of the table "+schema+"."+table)
+		return newInvalidError(FieldToken, token, "a token of the table "+schema+"."+table)
 	}
-	read.Again = map[string][]string{}
-	for _, key := range append(read.List, read.Key) {
+	read.Reread = map[string][]string{}
+	for _, key := range append(read.RereadList, read.Key) {
 		if key != nil && len(key) != len(read.Columns) {
-			return invalid(FieldToken, token, "what Backfill.Token gave: a key has a value for each column")
+			return newInvalidError(FieldToken, token, "a value of Backfill.Token: a key has a value for each column")
 		}
-		if !readKey(key) {
-			return invalid(FieldToken, token, "what Backfill.Token gave: a value that is not UTF-8 is in hexadecimal digits")
+		if !decodeKey(key) {
+			return newInvalidError(FieldToken, token, "a value of Backfill.Token: a value that is not UTF-8 is in hexadecimal digits")
 		}
 	}
-	for _, key := range read.List {
-		read.Again[joinKey(key)] = key
+	for _, key := range read.RereadList {
+		read.Reread[joinKey(key)] = key
 	}
 	*p = read
 	return nil
 }
 
-// bytesMark is before the hexadecimal digits of a value that is not UTF-8, which JSON cannot hold. No text of Postgres has this character.
-const bytesMark = "\x00"
+// hexPrefix precedes the hexadecimal digits of a value that is not UTF-8, which JSON cannot hold. Postgres' texts
+// cannot contain this character.
+const hexPrefix = "\x00"
 
-// writeKey is a key as a token has it.
-func writeKey(key []string) []string {
+// encodeKey returns a key as it is stored in a token.
+func encodeKey(key []string) []string {
 	if !slices.ContainsFunc(key, func(v string) bool { return !utf8.ValidString(v) }) {
 		return key
 	}
 	key = slices.Clone(key)
 	for i, v := range key {
 		if !utf8.ValidString(v) {
-			key[i] = bytesMark + hex.EncodeToString([]byte(v))
+			key[i] = hexPrefix + hex.EncodeToString([]byte(v))
 		}
 	}
 	return key
 }
 
-// readKey takes back what writeKey has done. It reports whether that was possible.
-func readKey(key []string) bool {
+// decodeKey reverses encodeKey in place. It reports whether that was possible.
+func decodeKey(key []string) bool {
 	for i, v := range key {
-		digits, marked := strings.CutPrefix(v, bytesMark)
+		digits, marked := strings.CutPrefix(v, hexPrefix)
 		if !marked {
 			continue
 		}
@@ -99,7 +100,7 @@ func readKey(key []string) bool {
 	return true
 }
 
-// joinKey makes one text of a key, different for different keys.
+// joinKey returns a text that is different for different keys.
 func joinKey(key []string) string {
 	if len(key) == 1 {
 		return key[0]
@@ -113,24 +114,24 @@ func joinKey(key []string) string {
 	return b.String()
 }
 
-// keyReader takes keys from rows. It belongs to one goroutine.
+// keyReader reads keys from rows. It belongs to one goroutine.
 type keyReader struct {
 	columns  []string
-	relation *Relation // the one that places are of
-	places   []int
+	relation *Relation // of indexes
+	indexes  []int
 }
 
-// read is the key of a row; ok is false where the table has no such columns any more. Values that an update has left alone are
-// in before.
-func (k *keyReader) read(relation *Relation, row, before []Value) (key []string, ok bool) {
+// readKey returns the key of a row; ok is false if the table no longer has the columns. Values that an update has left
+// unchanged are taken from before.
+func (k *keyReader) readKey(relation *Relation, row, before []Value) (key []string, ok bool) {
 	if k.relation != relation {
-		k.relation, k.places = relation, nil
+		k.relation, k.indexes = relation, nil
 		for _, c := range k.columns {
-			k.places = append(k.places, relation.Index(c))
+			k.indexes = append(k.indexes, relation.Index(c))
 		}
 	}
-	key = make([]string, len(k.places))
-	for i, place := range k.places {
+	key = make([]string, len(k.indexes))
+	for i, place := range k.indexes {
 		if place < 0 || place >= len(row) {
 			return nil, false
 		}

@@ -8,71 +8,71 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Publication says which tables are streamed.
+// Publication names the tables to stream.
 type Publication struct {
 	Name string
-	// AllTables streams every table of the database, also those to come; Tables is empty then.
+	// AllTables streams every table of the database, including future ones. Tables must be empty then.
 	AllTables bool
 	Tables    []PublishedTable
-	// ViaRoot has changes of partitions told as changes of the table that is partitioned.
+	// ViaRoot reports changes of partitions as changes of the partitioned table.
 	ViaRoot bool
 }
 
-// PublishedTable is one table of a publication.
+// PublishedTable is a table of a publication.
 type PublishedTable struct {
 	// Schema of the table. Default: public.
 	Schema string
 	Table  string
-	// Columns are those that are streamed, which must include those of the replica identity for updates and deletes.
+	// Columns are the columns to stream. For updates and deletes they must include those of the replica identity.
 	// Default: all. Postgres 15 and later.
 	Columns []string
-	// Filter is an SQL expression; rows for which it is not true are not streamed. It goes to the server as it is: never let
-	// it come from people who are not to write SQL. Default: all rows. Postgres 15 and later.
+	// Filter is an SQL expression; only rows for which it is true are streamed. It is sent to the server as it is, so
+	// never take it from people who may not run SQL. Default: all rows. Postgres 15 and later.
 	Filter string
 }
 
-// CreatePublication makes one. It fails with [ErrExists], or an [*InvalidError].
+// CreatePublication creates a publication. It fails with [ErrExists], or an [*InvalidError].
 func CreatePublication(ctx context.Context, db DB, p Publication) error {
 	if err := validateName(FieldPublications, p.Name); err != nil {
 		return err
 	}
 	if p.AllTables == (len(p.Tables) > 0) {
-		return invalid(FieldTables, p.Name, "either AllTables, or at least one of Tables")
+		return newInvalidError(FieldTables, p.Name, "either AllTables, or at least one of Tables")
 	}
 	if err := checkEncoding(ctx, db); err != nil {
 		return err
 	}
-	sql := `CREATE PUBLICATION ` + quote(p.Name) + ` FOR ALL TABLES`
+	sql := `CREATE PUBLICATION ` + quoteIdentifier(p.Name) + ` FOR ALL TABLES`
 	if !p.AllTables {
 		var tables []string
 		for _, t := range p.Tables {
-			text, err := t.sql()
+			text, err := t.toSQL()
 			if err != nil {
 				return err
 			}
 			tables = append(tables, text)
 		}
-		sql = `CREATE PUBLICATION ` + quote(p.Name) + ` FOR TABLE ` + strings.Join(tables, ", ")
+		sql = `CREATE PUBLICATION ` + quoteIdentifier(p.Name) + ` FOR TABLE ` + strings.Join(tables, ", ")
 	}
 	if p.ViaRoot {
 		sql += ` WITH (publish_via_partition_root = true)`
 	}
 	for _, t := range p.Tables {
 		if len(t.Columns) > 0 || t.Filter != "" {
-			if err := needs(ctx, db, 15, FieldTables, "a column list or a row filter"); err != nil {
+			if err := requireVersion(ctx, db, 15, FieldTables, "a column list or a row filter"); err != nil {
 				return err
 			}
 			break
 		}
 	}
-	// One statement only, whatever a filter holds.
+	// The extended protocol allows a single statement only, whatever a filter holds.
 	if _, err := db.Exec(ctx, sql, pgx.QueryExecModeDescribeExec); err != nil {
-		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, known(err))
+		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, wrapServerError(err))
 	}
 	return nil
 }
 
-func (t PublishedTable) sql() (string, error) {
+func (t PublishedTable) toSQL() (string, error) {
 	schema := t.Schema
 	if schema == "" {
 		schema = "public"
@@ -89,26 +89,26 @@ func (t PublishedTable) sql() (string, error) {
 			if err := validateName(FieldColumns, c); err != nil {
 				return "", err
 			}
-			columns = append(columns, quote(c))
+			columns = append(columns, quoteIdentifier(c))
 		}
 		sql += " (" + strings.Join(columns, ", ") + ")"
 	}
 	if t.Filter != "" {
 		if strings.ContainsRune(t.Filter, 0) {
-			return "", invalid(FieldFilter, t.Filter, "no zero byte")
+			return "", newInvalidError(FieldFilter, t.Filter, "no zero byte")
 		}
 		sql += " WHERE (" + t.Filter + "\n)"
 	}
 	return sql, nil
 }
 
-// Publications lists those of the database, by name. Tables are those that were named; columns and filters are told by
-// Postgres 15 and later.
+// Publications lists the publications of the database by name. Tables holds the tables that were named explicitly, with
+// columns and filters on Postgres 15 and later.
 func Publications(ctx context.Context, db DB) ([]Publication, error) {
 	if err := checkEncoding(ctx, db); err != nil {
 		return nil, err
 	}
-	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
+	version, err := queryOne[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: listing publications: %w", err)
 	}
@@ -153,7 +153,7 @@ func Publications(ctx context.Context, db DB) ([]Publication, error) {
 	return found, nil
 }
 
-// DropPublication drops the one of exactly this name. It fails with [ErrNotFound].
+// DropPublication drops the publication of exactly this name. It fails with [ErrNotFound].
 func DropPublication(ctx context.Context, db DB, name string) error {
 	if err := validateName(FieldPublications, name); err != nil {
 		return err
@@ -161,8 +161,8 @@ func DropPublication(ctx context.Context, db DB, name string) error {
 	if err := checkEncoding(ctx, db); err != nil {
 		return err
 	}
-	if _, err := db.Exec(ctx, `DROP PUBLICATION `+quote(name)); err != nil {
-		return fmt.Errorf("cdc: dropping publication %q: %w", name, known(err))
+	if _, err := db.Exec(ctx, `DROP PUBLICATION `+quoteIdentifier(name)); err != nil {
+		return fmt.Errorf("cdc: dropping publication %q: %w", name, wrapServerError(err))
 	}
 	return nil
 }

@@ -26,17 +26,17 @@ func TestPublicationsFilterRowsAndColumns(t *testing.T) {
 	p.Tables[0].Filter = "(id > 10)"
 	require.Equal(t, []cdc.Publication{p}, found)
 
-	s := d.stream()
+	s := d.openStream()
 	d.exec(`insert into "a ""b" values (1, 'x', 'k'), (11, 'x', 'k')`, `insert into other values (1)`, `insert into plain values (1)`)
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{`insert a "b [11 k]`}, changes)
-	_, changes = next(t, s)
+	_, changes = nextTransaction(t, s)
 	require.Equal(t, []string{"insert plain [1]"}, changes)
 
 	require.ErrorIs(t, cdc.DropPublication(ctx, d.pool, d.name+"_"), cdc.ErrNotFound)
 	injection := cdc.Publication{Name: "injected", Tables: []cdc.PublishedTable{{Table: "plain", Filter: "true); drop table other; --"}}}
 	require.Error(t, cdc.CreatePublication(ctx, d.pool, injection))
-	require.Equal(t, 1, query[int](d, `select count(*) from other`))
+	require.Equal(t, 1, queryValue[int](d, `select count(*) from other`))
 	s.Close()
 	require.NoError(t, cdc.DropPublication(ctx, d.pool, d.name))
 }
@@ -60,11 +60,11 @@ func TestTablesAreFoundByPatterns(t *testing.T) {
 	}
 }
 
-func TestWhatNeedsPostgres15IsNamed(t *testing.T) {
+func TestFeaturesOfPostgres15NeedPostgres15(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	if query[int](d, `select current_setting('server_version_num')::int`) >= 150000 {
-		t.Skip("this has them")
+	if queryValue[int](d, `select current_setting('server_version_num')::int`) >= 150000 {
+		t.Skip("this server has these features")
 	}
 	d.exec(`create table t (id int primary key)`)
 	for _, table := range []cdc.PublishedTable{{Table: "t", Columns: []string{"id"}}, {Table: "t", Filter: "true"}} {
@@ -73,8 +73,8 @@ func TestWhatNeedsPostgres15IsNamed(t *testing.T) {
 	}
 }
 
-// Postgres 18 streams generated columns for who asks for them.
-func TestGeneratedColumnsComeWhereTheyArePublished(t *testing.T) {
+// Postgres 18 streams generated columns if the publication says so.
+func TestPublishedGeneratedColumnsAreStreamed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.NeedsVersion(18)
@@ -98,11 +98,11 @@ func TestGeneratedColumnsComeWhereTheyArePublished(t *testing.T) {
 			require.Equal(t, row, fmt.Sprint(c.New), table)
 		}
 		d.exec(`update ` + table + ` set id = id`)
-		_, changes := next(t, s)
+		_, changes := nextTransaction(t, s)
 		require.Equal(t, []string{"update " + table + " " + row}, changes)
 		b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: table})
 		require.NoError(t, err)
-		_, changes = next(t, s)
+		_, changes = nextTransaction(t, s)
 		require.Equal(t, []string{"read " + table + " " + row}, changes)
 		<-b.Done()
 		require.NoError(t, b.Err())

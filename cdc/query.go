@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Query reads what a statement of your own selects, as of the moment of the snapshot: rows of texts, which are as in
-// [Snapshot.Rows] and in the stream. args are the texts of its parameters. Names in the statement are those of today. It is
-// one statement, and the rows come as they are taken: it keeps one of the connections until the loop has ended. An error is
-// the last thing that it yields: [ErrClosed], the context's error, or one of the server, such as for a table of which a policy hides rows
-// from the role. It spoils nothing for others.
+// Query yields the rows that a statement selects at the moment of the snapshot, as texts of the same form as in
+// [Snapshot.Rows] and in the stream. args are its parameters as texts. Names in the statement refer to the current
+// catalog. It must be a single statement. Rows are read as they are consumed, so one of the connections is occupied
+// until the loop has ended. An error is the last element: [ErrClosed], the context's error, or one of the server, for
+// example for a table of which a policy hides rows from the role. It does not affect other loops.
 func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.Seq2[[]Value, error] {
 	return func(yield func([]Value, error) bool) {
 		left, began := false, time.Now()
-		err := s.borrow(ctx, func(conn *connection) error {
+		err := s.withConnection(ctx, func(conn *connection) error {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			parameters := make([][]byte, len(args))
@@ -24,7 +24,7 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			result := conn.ExecParams(ctx, sql, parameters, nil, nil, nil)
 			for result.NextRow() {
 				row := copyRow(result.Values())
-				keep, err := s.undecodable().keep(conn, nil, row)
+				keep, err := s.undecodableRows().keepRow(conn, nil, row)
 				if err != nil {
 					cancel()
 					_, _ = result.Close()
@@ -34,19 +34,19 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 					continue
 				}
 				if left = !yield(row, nil); left {
-					cancel() // or else the rest would be read
+					cancel() // otherwise Close would read the rest
 					break
 				}
 			}
 			if _, err := result.Close(); err != nil {
 				return readingError(err)
 			}
-			if err := conn.whole(ctx, ""); err != nil {
+			if err := conn.checkNotRewritten(ctx, ""); err != nil {
 				return err
 			}
-			tables, err := conn.rows(ctx, ownLocks)
+			tables, err := conn.queryRows(ctx, ownLocksQuery)
 			if err == nil {
-				s.holds.query(conn, tables, began)
+				s.locks.noteQuery(conn, tables, began)
 			}
 			return err
 		})

@@ -14,7 +14,7 @@ func TestSnapshotAnswersQueries(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, at timestamptz, b bytea, none text)`,
 		`insert into t select i, '2026-01-01 00:00+02', '\x00ff' from generate_series(1, 100000) i`)
-	s := d.snapshot(func(c *cdc.SnapshotConfig) { c.Connections = 2 })
+	s := d.createSnapshot(func(c *cdc.SnapshotConfig) { c.Connections = 2 })
 	d.exec(`update t set none = 'late'`)
 	var rows [][]cdc.Value
 	for row, err := range s.Query(t.Context(), `select id, at, b, none from t where id <= $1 order by id desc limit 1`, "7") {
@@ -22,7 +22,7 @@ func TestSnapshotAnswersQueries(t *testing.T) {
 		rows = append(rows, row)
 	}
 	require.Equal(t, [][]cdc.Value{{{State: cdc.Present, Text: "7"}, {State: cdc.Present, Text: "2025-12-31 22:00:00+00"}, {State: cdc.Present, Text: `\x00ff`}, {}}}, rows)
-	// Loops that are left, queries that fail and contexts that end spoil nothing for others.
+	// Loops that are left early, failing queries and ended contexts do not affect other loops.
 	for range 5 {
 		for _, err := range s.Query(t.Context(), `select id from t`) {
 			require.NoError(t, err)

@@ -12,119 +12,120 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// spilledWaiting is how many spilled transactions may wait for Next, if no others do.
-const spilledWaiting = 16
+// maxSpilledWaiting is how many spilled transactions may wait for Next, if no others do.
+const maxSpilledWaiting = 16
 
-// reader is what belongs to one connection of a stream.
-type reader struct {
-	stream    *Stream
-	conn      *connection
-	assembler assembler
-	heard     time.Time // when the server last said something
-	told      time.Time // when it was last told something
-	confirmed LSN       // what it was told
-	due       time.Time // when there is something to do again
-	ticked    time.Time // when Next was last given something to acknowledge
+// streamReader is the state of one connection of a stream.
+type streamReader struct {
+	stream       *Stream
+	conn         *connection
+	assembler    assembler
+	lastReceived time.Time // when the last message arrived
+	lastStatus   time.Time // when the last standby status was sent
+	confirmed    LSN       // in the last standby status
+	statusDue    time.Time // when the next standby status is due
+	lastEmpty    time.Time // when the last empty transaction was emitted
 }
 
-// maintain tells the server what it is to know, and sets how long may be waited.
-func (r *reader) maintain() error {
+// sendDueStatus sends a standby status if one is due, and sets the deadline for reading accordingly.
+func (r *streamReader) sendDueStatus() error {
 	s := r.stream
-	s.woken.Store(false)
-	s.soon.Store(false)
+	s.isWoken.Store(false)
+	s.isStatusScheduled.Store(false)
 	written, confirmed := s.positions.status()
-	since := time.Since(r.told)
+	since := time.Since(r.lastStatus)
 	idle := since >= s.config.StatusInterval
 	closed := s.ctx.Err() != nil
-	if idle || confirmed > r.confirmed && (closed || since >= confirmTick) {
+	if idle || confirmed > r.confirmed && (closed || since >= confirmInterval) {
 		now := status{written: written, confirmed: confirmed}
-		if confirmed > r.confirmed { // on each connection once: a new one does not know what the one before was told
+		if confirmed > r.confirmed { // again on a new connection, because each walsender starts without it
 			now.fresh = confirmed
 		}
-		if err := r.conn.tell(now, idle); err != nil {
+		if err := r.conn.sendStatus(now, idle); err != nil {
 			return fmt.Errorf("cdc: writing: %w", err)
 		}
-		r.told, r.confirmed = time.Now(), confirmed
+		r.lastStatus, r.confirmed = time.Now(), confirmed
 	}
 	if closed {
 		return ErrClosed
 	}
-	r.due = r.told.Add(s.config.StatusInterval)
+	r.statusDue = r.lastStatus.Add(s.config.StatusInterval)
 	if confirmed > r.confirmed {
-		r.due = r.told.Add(confirmTick)
-		s.soon.Store(true)
+		r.statusDue = r.lastStatus.Add(confirmInterval)
+		s.isStatusScheduled.Store(true)
 	}
-	if err := r.conn.Conn().SetReadDeadline(r.due); err != nil {
+	if err := r.conn.Conn().SetReadDeadline(r.statusDue); err != nil {
 		return err
 	}
-	if s.woken.Load() { // since, and the deadline is ours now
+	if s.isWoken.Load() { // woken meanwhile: the new deadline has replaced the one that wakes
 		return r.conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	}
 	return nil
 }
 
-// tick has Next return a transaction without changes where nothing else can be acknowledged.
-func (r *reader) tick() error {
-	at, ok := r.stream.positions.idle()
-	if !ok || time.Since(r.ticked) < r.stream.config.StatusInterval {
+// emitEmptyTransaction makes Next return a transaction without changes if nothing else can be acknowledged.
+func (r *streamReader) emitEmptyTransaction() error {
+	at, ok := r.stream.positions.idlePosition()
+	if !ok || time.Since(r.lastEmpty) < r.stream.config.StatusInterval {
 		return nil
 	}
-	r.ticked = time.Now()
-	return r.emit(&Transaction{CommitLSN: at, EndLSN: at, decoder: r.assembler.decoder})
+	r.lastEmpty = time.Now()
+	return r.emitTransaction(&Transaction{CommitLSN: at, EndLSN: at, decoder: r.assembler.decoder})
 }
 
-func (r *reader) message(message pgproto3.BackendMessage) error {
+func (r *streamReader) handleMessage(message pgproto3.BackendMessage) error {
 	switch m := message.(type) {
 	case *pgproto3.CopyData:
-		return r.copied(m.Data)
+		return r.handleCopyData(m.Data)
 	case *pgproto3.ErrorResponse:
-		return r.lostPublication(pgconn.ErrorResponseToPgError(m))
-	case *pgproto3.NoticeResponse: // of Postgres 18 and later, which goes on without the changes
-		if err := r.lostPublication(pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m))); errors.Is(err, ErrResyncNeeded) {
+		return r.explainServerError(pgconn.ErrorResponseToPgError(m))
+	case *pgproto3.NoticeResponse: // Postgres 18 and later only warns, and leaves the changes out
+		if err := r.explainServerError(pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m))); errors.Is(err, ErrResyncNeeded) {
 			return err
 		}
 		return nil
 	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 		return errors.New("cdc: the server has ended the stream")
 	default:
-		return nil // changed parameters
+		return nil // such as a changed parameter
 	}
 }
 
-// lostPublication explains an error, or a warning, of a publication that the server does not find where it reads the log.
-func (r *reader) lostPublication(err *pgconn.PgError) error {
+// explainServerError returns an error of the server as one of this package's: a publication that the server does not
+// find at its position in the log, or a row that it cannot decode.
+func (r *streamReader) explainServerError(err *pgconn.PgError) error {
 	const undefined, notReady = "42704", "55000"
 	for _, name := range r.stream.config.Publications {
 		if (err.Code == undefined || err.Code == notReady) && strings.Contains(err.Message, name) {
 			return &ResyncError{Slot: r.stream.config.Slot, Reason: PublicationMissing, Detail: err.Message}
 		}
 	}
-	if row := r.undecodable(err); row != nil {
+	if row := r.undecodableChange(err); row != nil {
 		return row
 	}
 	return fmt.Errorf("cdc: streaming: %w", err)
 }
 
-func (r *reader) copied(data []byte) error {
-	w := &wire{rest: data}
-	switch kind := w.byte(); kind {
+func (r *streamReader) handleCopyData(data []byte) error {
+	w := &messageReader{rest: data}
+	switch kind := w.readByte(); kind {
 	case pglogrepl.XLogDataByteID:
-		at := w.lsn()
-		w.lsn()
-		w.uint64()
+		at := w.readLSN()
+		w.readLSN()
+		w.readUint64()
 		if w.err != nil {
 			return w.err
 		}
-		return r.assembler.message(at, w.rest)
+		return r.assembler.addMessage(at, w.rest)
 	case pglogrepl.PrimaryKeepaliveMessageByteID:
-		end := w.lsn()
-		w.uint64()
-		if w.byte() != 0 {
-			r.told = time.Time{}
-			r.stream.woken.Store(true)
+		end := w.readLSN()
+		w.readUint64()
+		if w.readByte() != 0 {
+			r.lastStatus = time.Time{}
+			r.stream.isWoken.Store(true)
 		}
 		if w.err == nil {
-			r.stream.positions.advance(end, r.assembler.inside())
+			r.stream.positions.noteServerPosition(end, r.assembler.isInTransaction())
 		}
 	default:
 		w.fail("a message of the unknown kind %q", kind)
@@ -132,34 +133,34 @@ func (r *reader) copied(data []byte) error {
 	return w.err
 }
 
-// emit hands a transaction to Next, and waits while too much waits there.
-func (r *reader) emit(t *Transaction) error {
+// emitTransaction queues a transaction for Next, and waits while the queue or its memory is full.
+func (r *streamReader) emitTransaction(t *Transaction) error {
 	s := r.stream
-	if err := t.buffer.complete(); err != nil {
-		r.assembler.drop(t)
+	if err := t.buffer.flushFile(); err != nil {
+		r.assembler.dropTransaction(t)
 		return err
 	}
 	weight := min(max(t.buffer.memory, 1), s.config.MemoryLimit/2)
 	if t.Spilled {
-		weight = s.config.MemoryLimit / 2 / spilledWaiting
+		weight = s.config.MemoryLimit / 2 / maxSpilledWaiting
 	}
 	if !s.memory.TryAcquire(weight) {
-		if err := r.wait(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) }); err != nil {
-			r.assembler.drop(t)
+		if err := r.retryWhileBlocked(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) }); err != nil {
+			r.assembler.dropTransaction(t)
 			return err
 		}
 	}
-	t.weight = weight
-	before := s.positions.received      // which only this goroutine changes
-	hidden, end := t.hidden(), t.EndLSN // t is no longer ours when it is in the queue
+	t.memoryWeight = weight
+	before := s.positions.received        // only this goroutine changes it
+	hidden, end := t.isHidden(), t.EndLSN // once queued, t belongs to the caller of Next
 	if !hidden {
-		s.positions.receive(t)
+		s.positions.noteReceived(t)
 	}
 	var err error
 	select {
 	case s.queue <- t:
 	default:
-		err = r.wait(func(ctx context.Context) error {
+		err = r.retryWhileBlocked(func(ctx context.Context) error {
 			select {
 			case s.queue <- t:
 				return nil
@@ -170,33 +171,34 @@ func (r *reader) emit(t *Transaction) error {
 	}
 	switch {
 	case err != nil && !hidden:
-		s.positions.forget(before)
-		s.free(t)
+		s.positions.dropLastReceived(before)
+		s.releaseTransaction(t)
 	case err != nil:
-		s.free(t)
+		s.releaseTransaction(t)
 	case hidden:
-		s.positions.pass(end)
+		s.positions.noteEmpty(end)
 	}
 	return err
 }
 
-// wait tries until it succeeds, and tends the connection meanwhile. A server that shuts down waits until all that it has sent was
-// read, which may be never: the connection is given up then. What was not read comes again by the next one.
-func (r *reader) wait(try func(context.Context) error) error {
+// retryWhileBlocked calls a function until it succeeds, and keeps the connection alive meanwhile. A server that shuts
+// down waits until everything it has sent was read, which may never happen. So the connection is closed then, and the
+// next one receives the rest again.
+func (r *streamReader) retryWhileBlocked(try func(context.Context) error) error {
 	var closing shutdownWatch
 	for {
-		ctx, cancel := context.WithTimeout(r.stream.ctx, blockedTick)
+		ctx, cancel := context.WithTimeout(r.stream.ctx, blockedInterval)
 		err := try(ctx)
 		cancel()
 		if err == nil {
 			return nil
 		}
-		if err := r.maintain(); err != nil {
+		if err := r.sendDueStatus(); err != nil {
 			return err
 		}
-		if err := closing.look(r.stream); err != nil {
+		if err := closing.checkShutdown(r.stream); err != nil {
 			return err
 		}
-		r.heard = time.Now()
+		r.lastReceived = time.Now()
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// replica is a table made anew of changes. It is strict: what is not an exact continuation is an error.
+// replica is a table rebuilt from changes. It is strict: a change that does not fit its rows is an error.
 type replica struct {
 	keys []string
 	rows map[string][]cdc.Value
@@ -37,14 +37,14 @@ func (r *replica) apply(c *cdc.Change) error {
 	case cdc.KindRead, cdc.KindInsert:
 		key := r.key(c, c.New)
 		if _, exists := r.rows[key]; exists {
-			return fmt.Errorf("%s of %s, which is there", c.Kind, key)
+			return fmt.Errorf("%s of %s, which exists", c.Kind, key)
 		}
 		r.rows[key] = c.New
 	case cdc.KindUpdate:
 		key := r.key(c, before)
 		old, exists := r.rows[key]
 		if !exists {
-			return fmt.Errorf("update of %s, which is not there", key)
+			return fmt.Errorf("update of %s, which does not exist", key)
 		}
 		delete(r.rows, key)
 		row := slices.Clone(c.New)
@@ -55,13 +55,13 @@ func (r *replica) apply(c *cdc.Change) error {
 		}
 		key = r.key(c, row)
 		if _, exists := r.rows[key]; exists {
-			return fmt.Errorf("update to %s, which is there", key)
+			return fmt.Errorf("update to %s, which exists", key)
 		}
 		r.rows[key] = row
 	case cdc.KindDelete:
 		key := r.key(c, before)
 		if _, exists := r.rows[key]; !exists {
-			return fmt.Errorf("delete of %s, which is not there", key)
+			return fmt.Errorf("delete of %s, which does not exist", key)
 		}
 		delete(r.rows, key)
 	case cdc.KindTruncate:
@@ -71,17 +71,17 @@ func (r *replica) apply(c *cdc.Change) error {
 	return nil
 }
 
-// lines are the rows as text, sorted.
+// lines returns the rows as sorted text.
 func (r *replica) lines() []string {
 	lines := make([]string, 0, len(r.rows))
 	for row := range maps.Values(r.rows) {
-		lines = append(lines, line(row))
+		lines = append(lines, formatRow(row))
 	}
 	slices.Sort(lines)
 	return lines
 }
 
-func line(row []cdc.Value) string {
+func formatRow(row []cdc.Value) string {
 	var parts []string
 	for _, v := range row {
 		parts = append(parts, fmt.Sprintf("%d:%s", v.State, v.Text))

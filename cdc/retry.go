@@ -8,15 +8,15 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// passing reports whether an error is one that another connection can get over: of the network, and of a server that is restarted, has no
-// room at the moment, or lets go of a slot a little later.
-func passing(err error) bool {
+// isTransient reports whether another connection can succeed after the error: an error of the network, or of a server
+// that restarts, lacks resources at the moment, or will release the slot soon.
+func isTransient(err error) bool {
 	var server *pgconn.PgError
 	if errors.Is(err, errSlowChunk) { // the next one is smaller
 		return true
 	}
 	if errors.As(err, &server) {
-		// A change that the server cannot decode is an internal error each time: to try it for ever would hide it.
+		// A change that the server cannot decode is an internal error each time. Retrying it for ever would hide it.
 		return backoff.IsTransientCode(server.Code) && server.Code != "XX000"
 	}
 	var invalid *InvalidError

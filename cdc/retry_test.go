@@ -11,8 +11,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// A stream that tried for ever what the server cannot decode would look like one that waits for it.
-func TestAStreamDoesNotTryAgainWhatTheServerCannotDecode(t *testing.T) {
+// If a stream retried for ever what the server cannot decode, it would look as if it waited for the server.
+func TestUndecodableChangesAreNotRetried(t *testing.T) {
 	t.Parallel()
 	for code, passes := range map[string]bool{"57P01": true, "55006": true, "08006": true, "XX000": false, "42704": false} {
 		require.Equal(t, passes, cdc.IsPassing(fmt.Errorf("receiving: %w", &pgconn.PgError{Code: code})), code)

@@ -2,26 +2,28 @@ package cdc
 
 import "strings"
 
-// SchemaChange is how a table differs from what it was at its change before. It comes right before the first change under the new shape.
+// SchemaChange is the difference between the definitions of a table at two consecutive changes. It comes right before
+// the first change under the new definition.
 type SchemaChange struct {
-	// Previous is the table as it was.
+	// Previous is the old definition.
 	Previous *Relation
-	// Recreated tells of another table under the same name, Renamed of the same table under another one.
+	// Recreated reports another table under the same name, Renamed the same table under another name.
 	Recreated, Renamed bool
-	// Identity tells that the replica identity is another one.
+	// Identity reports that the replica identity has changed.
 	Identity bool
-	// Added and Dropped name columns; Retyped those whose type or modifier is another one. A column that was renamed is dropped and added.
+	// Added, Dropped and Retyped name columns; Retyped those with another type or modifier. A renamed column is dropped
+	// and added.
 	Added, Dropped, Retyped []string
 }
 
-// String is for people to read.
+// String describes the change for people to read.
 func (s *SchemaChange) String() string {
 	var parts []string
 	for _, part := range []struct {
 		is   bool
 		text string
 	}{
-		{s.Recreated, "made anew"},
+		{s.Recreated, "recreated"},
 		{s.Renamed, "renamed from " + s.Previous.Name()},
 		{s.Identity, "another replica identity"},
 		{len(s.Added) > 0, "added " + strings.Join(s.Added, ", ")},
@@ -35,16 +37,19 @@ func (s *SchemaChange) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// shapes are the tables as they were at their last change, across connections. They belong to the goroutine that calls Next.
-type shapes struct {
+// schemaTracker holds the definition of each table at its last change, across connections. It belongs to the goroutine
+// that calls Next.
+type schemaTracker struct {
 	tables map[uint32]*Relation
 	names  map[string]uint32
 }
 
-func newShapes() *shapes { return &shapes{tables: map[uint32]*Relation{}, names: map[string]uint32{}} }
+func newSchemaTracker() *schemaTracker {
+	return &schemaTracker{tables: map[uint32]*Relation{}, names: map[string]uint32{}}
+}
 
-// note returns how a table differs from what it was, nil where it does not or was not seen before.
-func (s *shapes) note(r *Relation) *SchemaChange {
+// noteRelation returns how a table differs from its previous definition, nil if it does not or was not seen before.
+func (s *schemaTracker) noteRelation(r *Relation) *SchemaChange {
 	before := s.tables[r.OID]
 	if before == r {
 		return nil
@@ -52,12 +57,12 @@ func (s *shapes) note(r *Relation) *SchemaChange {
 	var change *SchemaChange
 	switch other, known := s.names[r.Name()]; {
 	case before != nil:
-		change = compareShapes(before, r)
+		change = compareRelations(before, r)
 		if before.Name() != r.Name() && s.names[before.Name()] == r.OID {
 			delete(s.names, before.Name())
 		}
 	case known && other != r.OID:
-		change = compareShapes(s.tables[other], r)
+		change = compareRelations(s.tables[other], r)
 		change.Recreated = true
 	}
 	s.tables[r.OID], s.names[r.Name()] = r, r.OID
@@ -67,7 +72,7 @@ func (s *shapes) note(r *Relation) *SchemaChange {
 	return change
 }
 
-func compareShapes(before, after *Relation) *SchemaChange {
+func compareRelations(before, after *Relation) *SchemaChange {
 	change := &SchemaChange{Previous: before, Renamed: before.Name() != after.Name(), Identity: before.Identity != after.Identity}
 	for _, c := range after.Columns {
 		switch i := before.Index(c.Name); {

@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// told reads a transaction; changes of tables are what they say.
-func told(t *testing.T, s *cdc.Stream) (changes []string) {
+// schemaChanges reads a transaction and returns its changes as text, schema changes with their description.
+func schemaChanges(t *testing.T, s *cdc.Stream) (changes []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
@@ -30,13 +30,13 @@ func told(t *testing.T, s *cdc.Stream) (changes []string) {
 	return changes
 }
 
-func TestChangesOfTablesAreTold(t *testing.T) {
+func TestSchemaChangesAreDelivered(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v varchar(5))`)
-	s := d.stream(func(c *cdc.Config) { c.SchemaChanges = true })
+	s := d.openStream(func(c *cdc.Config) { c.SchemaChanges = true })
 	d.exec(`insert into t values (1, 'a')`)
-	require.Equal(t, []string{"insert t"}, told(t, s), "a table that is new to the stream has not changed")
+	require.Equal(t, []string{"insert t"}, schemaChanges(t, s), "a table that is new to the stream has not changed")
 	for _, c := range []struct{ statement, says string }{
 		{`alter table t add w text`, "added w"},
 		{`alter table t alter v type varchar(9)`, "retyped v"},
@@ -44,21 +44,21 @@ func TestChangesOfTablesAreTold(t *testing.T) {
 		{`alter table t drop x`, "dropped x"},
 		{`alter table t replica identity full`, "another replica identity"},
 		{`analyze t`, ""},
-		{`drop table t; create table t (id int primary key, w text)`, "made anew; another replica identity"},
+		{`drop table t; create table t (id int primary key, w text)`, "recreated; another replica identity"},
 	} {
 		d.exec(c.statement, `insert into t (id) values (2)`, `delete from t where id = 2`)
 		changes := []string{"insert t", "delete t"}
-		if got := told(t, s); c.says != "" {
+		if got := schemaChanges(t, s); c.says != "" {
 			require.Equal(t, []string{"schema t: " + c.says, "insert t"}, got, c.statement)
 		} else {
 			require.Equal(t, changes[:1], got, c.statement)
 		}
-		require.Equal(t, changes[1:], told(t, s), c.statement)
+		require.Equal(t, changes[1:], schemaChanges(t, s), c.statement)
 	}
 	d.exec(`alter table t rename to u`, `insert into u (id) values (3)`)
-	require.Equal(t, []string{"schema u: renamed from public.t", "insert u"}, told(t, s))
+	require.Equal(t, []string{"schema u: renamed from public.t", "insert u"}, schemaChanges(t, s))
 
-	// Within a transaction it stands between the changes of both shapes; what was rolled back never was.
+	// Within a transaction the schema change is between changes of both definitions. Rolled-back changes do not count.
 	tx, err := d.pool.Begin(t.Context())
 	require.NoError(t, err)
 	for _, statement := range []string{
@@ -69,7 +69,7 @@ func TestChangesOfTablesAreTold(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, tx.Commit(t.Context()))
-	require.Equal(t, []string{"insert u", "insert u", "schema u: added kept", "truncate u"}, told(t, s))
+	require.Equal(t, []string{"insert u", "insert u", "schema u: added kept", "truncate u"}, schemaChanges(t, s))
 }
 
 func TestADroppedPublicationNeedsAResync(t *testing.T) {
@@ -79,9 +79,9 @@ func TestADroppedPublicationNeedsAResync(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key)`)
-			s := d.stream()
+			s := d.openStream()
 			d.exec(`insert into t values (1)`)
-			next(t, s)
+			nextTransaction(t, s)
 			d.exec(`drop publication "`+d.name+`"`, `insert into t values (2)`)
 			if again {
 				d.exec(`create publication "` + d.name + `" for all tables`)
@@ -97,12 +97,12 @@ func TestADroppedPublicationNeedsAResync(t *testing.T) {
 	}
 }
 
-func TestASpillFolderThatCannotBeWrittenIsNamed(t *testing.T) {
+func TestAnUnwritableSpillFolderIsReported(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key, v text)`)
 	folder := filepath.Join(t.TempDir(), "gone")
-	s := d.stream(func(c *cdc.Config) { c.MemoryLimit, c.SpillFolder = 64<<10, folder })
+	s := d.openStream(func(c *cdc.Config) { c.MemoryLimit, c.SpillFolder = 64<<10, folder })
 	d.exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i`)
 	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
@@ -114,7 +114,7 @@ func TestASpillFolderThatCannotBeWrittenIsNamed(t *testing.T) {
 	require.NotErrorIs(t, err, cdc.ErrResyncNeeded)
 }
 
-func TestPatternsOfTablesKnowNoSlashes(t *testing.T) {
+func TestPatternsMatchSlashes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		pattern, name string

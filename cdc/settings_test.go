@@ -16,7 +16,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// printed is a table whose texts depend on settings, or would. Its key is an array with a null, which comes back as the place of a page.
+// printed creates a table of which the texts would depend on settings. Its key is an array with a null, which has to
+// survive as the key of a page.
 var printed = []string{
 	`CREATE TABLE "Printed" (k text[] PRIMARY KEY, at timestamptz, day date, lasts interval, raw bytea, ratio float8, words text, price money)`,
 	`INSERT INTO "Printed" VALUES (ARRAY['NULL', 'z']), (ARRAY[NULL, 'a']), (ARRAY[NULL, 'b'])`,
@@ -25,10 +26,10 @@ var printed = []string{
 	`CREATE PUBLICATION p FOR TABLE "Printed"`,
 }
 
-// printedTexts are those of all columns but the key.
+// printedTexts are the texts of all columns but the key.
 var printedTexts = []string{"2026-03-04 05:06:07+00", "2026-03-04", "-1 days +02:00:00", `\xdead00ef`, "0.30000000000000004", `a\b 'c'`, "$1,234.50"}
 
-func texts(row []cdc.Value) (all []string) {
+func rowTexts(row []cdc.Value) (all []string) {
 	for _, v := range row {
 		all = append(all, v.Text)
 	}
@@ -43,7 +44,7 @@ func execAs(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// forEachPlace runs a test with the settings of each family, made by a role and by a database.
+// forEachPlace runs a test with each family of settings, made by a role and by a database.
 func forEachPlace(t *testing.T, test func(t *testing.T, config *pgx.ConnConfig, family hostile.Family)) {
 	t.Helper()
 	for _, family := range hostile.Families() {
@@ -66,10 +67,10 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 		var keys []string
 		for change, err := range snapshot.Rows(t.Context(), "public", "Printed") {
 			require.NoError(t, err)
-			require.Equal(t, printedTexts, texts(change.New[1:]))
+			require.Equal(t, printedTexts, rowTexts(change.New[1:]))
 			keys = append(keys, change.New[0].Text)
-			require.LessOrEqual(t, len(keys), 3, "%s", keys) // or else it may go on for ever
-			time.Sleep(300 * time.Millisecond)               // longer, together, than the idle timeouts of the role
+			require.LessOrEqual(t, len(keys), 3, "%s", keys) // otherwise the loop may not end
+			time.Sleep(300 * time.Millisecond)               // altogether longer than the idle timeouts of the role
 		}
 		require.Equal(t, []string{`{"NULL",z}`, `{NULL,a}`, `{NULL,b}`}, keys, "each row is read once, in order")
 		for row, err := range snapshot.Query(t.Context(), `SELECT count(*) FROM public."Printed"`) {
@@ -89,18 +90,18 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 
 		stream := streamOf(t, config, snapshot)
 		execAs(t, owner, `UPDATE "Printed" SET words = words WHERE k = ARRAY['NULL', 'z']`)
-		require.Equal(t, printedTexts, texts(nextChange(t, stream).New[1:]), "the walsender prints as queries do")
+		require.Equal(t, printedTexts, rowTexts(nextChange(t, stream).New[1:]), "the walsender prints as queries do")
 		require.Equal(t, 3, readAll(t, stream, "Printed", func(change *cdc.Change) {
-			require.Equal(t, printedTexts, texts(change.New[1:]))
+			require.Equal(t, printedTexts, rowTexts(change.New[1:]))
 		}))
 	})
 }
 
-// snapshotBesideAWriter makes a slot and a snapshot while somebody writes, whom the server waits for.
+// snapshotBesideAWriter makes a slot and a snapshot while a transaction is open, which the server waits for.
 func snapshotBesideAWriter(t *testing.T, config *pgx.ConnConfig) *cdc.Snapshot {
 	t.Helper()
 	writer := hostile.Owner(t, cdctest.Admin(t), config)
-	watcher := hostile.Owner(t, cdctest.Admin(t), config) // a transaction sees the activity as it was when it first looked
+	watcher := hostile.Owner(t, cdctest.Admin(t), config) // because a transaction sees the activity as of its first look
 	execAs(t, writer, `CREATE TABLE other ()`, `BEGIN`, `INSERT INTO other DEFAULT VALUES`)
 	type made struct {
 		snapshot *cdc.Snapshot
@@ -137,7 +138,7 @@ func streamOf(t *testing.T, config *pgx.ConnConfig, snapshot *cdc.Snapshot) *cdc
 	return s
 }
 
-// nextChange is the first change that comes.
+// nextChange returns the first change that arrives.
 func nextChange(t *testing.T, s *cdc.Stream) *cdc.Change {
 	t.Helper()
 	for {
@@ -152,12 +153,12 @@ func nextChange(t *testing.T, s *cdc.Stream) *cdc.Change {
 	}
 }
 
-// readAll reads a table beside the stream, and counts its rows.
+// readAll backfills a table and counts its rows.
 func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (rows int) {
 	t.Helper()
 	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: table, ChunkSize: 1})
 	require.NoError(t, err)
-	for !done(b) {
+	for !isDone(b) {
 		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 		transaction, err := s.Next(ctx)
 		cancel()
@@ -174,7 +175,7 @@ func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (
 	return rows
 }
 
-// A connection that does nothing between heartbeats is not ended by the server.
+// The server must not end the connection that is idle between heartbeats.
 func TestHeartbeatsOutliveTheIdleTimeoutOfTheirRole(t *testing.T) {
 	t.Parallel()
 	config := hostile.Make(t, cdctest.Admin(t), "role", hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "100ms"}}})
@@ -190,7 +191,7 @@ func TestHeartbeatsOutliveTheIdleTimeoutOfTheirRole(t *testing.T) {
 	defer s.Close()
 	require.Eventually(t, func() bool { return s.Stats().Heartbeats >= 3 }, cdctest.Patience, 20*time.Millisecond)
 	for len(log) > 0 {
-		require.NotContains(t, <-log, "no heartbeat")
+		require.NotContains(t, <-log, "a heartbeat could not be written")
 	}
 }
 
@@ -225,7 +226,7 @@ func TestTextIsUTF8WhateverTheEncodingOfTheDatabaseIs(t *testing.T) {
 	}
 }
 
-func TestNamesGoThroughConnectionsInUTF8Only(t *testing.T) {
+func TestConnectionsOfOtherEncodingsAreRefused(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "LATIN1")
@@ -279,9 +280,9 @@ func TestRowsThatAPolicyHidesAreAnError(t *testing.T) {
 		return read, last
 	}
 	read, err := rows(config.Database + "_1")
-	require.NoError(t, err, "policies do not hold for the owner of the table")
+	require.NoError(t, err, "policies do not apply to the owner of the table")
 	require.Equal(t, 2, read)
-	snapshot.Close() // which has the table locked
+	snapshot.Close() // because it has locked the table
 
 	execAs(t, owner, `ALTER TABLE t FORCE ROW LEVEL SECURITY`)
 	read, err = rows(config.Database + "_2")

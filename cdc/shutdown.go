@@ -10,47 +10,48 @@ import (
 	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
-// errShutdown is a server that shuts down while this process cannot read what it sends.
-var errShutdown = errors.New("cdc: the server shuts down, or starts, and the stream's consumer is too slow to read what it still sends")
+// errShutdown reports that the server shuts down while this process cannot read what it sends.
+var errShutdown = errors.New("cdc: the server shuts down, or starts, and the stream's consumer is too slow to read the rest of its messages")
 
-// longestShutdownLook is how long it may take until a shutdown is noticed. Those that stop a server, such as docker stop, often have a
-// patience of ten seconds.
-const longestShutdownLook = 5 * time.Second
+// maxProbeInterval bounds how long a shutdown goes unnoticed. Programs that stop a server, such as docker stop, often
+// wait only ten seconds.
+const maxProbeInterval = 5 * time.Second
 
-// shutdownWatch notices that the server shuts down while nothing is read from it, and its messages cannot say so: then it
-// refuses new connections. The zero value begins to watch.
+// shutdownWatch notices that the server shuts down while nothing is read from it, so that its messages cannot say so:
+// the server then refuses new connections. The zero value is ready to use.
 type shutdownWatch struct {
-	next    time.Time  // when to look
-	looking chan error // of the look that is under way
+	nextProbe time.Time  // when the next probe starts
+	probe     chan error // receives the result of the running probe
 }
 
-// look begins a look now and then, and returns errShutdown once one has seen that the server shuts down. It does not wait.
-func (w *shutdownWatch) look(s *Stream) error {
-	every := min(s.config.StatusInterval, longestShutdownLook)
-	if w.next.IsZero() {
-		w.next = time.Now().Add(every)
+// checkShutdown starts a probe now and then, and returns errShutdown once one has found that the server shuts down. It
+// does not block.
+func (w *shutdownWatch) checkShutdown(s *Stream) error {
+	every := min(s.config.StatusInterval, maxProbeInterval)
+	if w.nextProbe.IsZero() {
+		w.nextProbe = time.Now().Add(every)
 	}
 	select {
-	case err := <-w.looking:
-		w.looking, w.next = nil, time.Now().Add(every)
+	case err := <-w.probe:
+		w.probe, w.nextProbe = nil, time.Now().Add(every)
 		if refusesConnections(err) {
 			return errShutdown
 		}
 	default:
 	}
-	if w.looking == nil && !time.Now().Before(w.next) {
+	if w.probe == nil && !time.Now().Before(w.nextProbe) {
 		found := make(chan error, 1)
-		w.looking = found
-		s.closing.Go(func() { found <- s.tryConnection() })
+		w.probe = found
+		s.goroutines.Go(func() { found <- s.probeConnection() })
 	}
 	return nil
 }
 
-// tryConnection makes a connection of which nothing is asked.
-func (s *Stream) tryConnection() error {
+// probeConnection opens a connection and closes it.
+func (s *Stream) probeConnection() error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.config.Timeout)
 	defer cancel()
-	config, err := settings.Connecting(ctx, s.config.Conn, s.config.BeforeConnect) // which may decide which server that is
+	config, err := settings.PrepareConfig(ctx, s.config.Conn, s.config.BeforeConnect) // BeforeConnect may choose the server
 	if err != nil {
 		return err
 	}
@@ -62,8 +63,8 @@ func (s *Stream) tryConnection() error {
 	return err
 }
 
-// refusesConnections reports whether a connection failed because the server takes none: cannot_connect_now. Where there are several
-// servers, none of the others was one to connect to.
+// refusesConnections reports whether a connection failed because the server accepts none: cannot_connect_now. With
+// several servers, none of the others could be connected to.
 func refusesConnections(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == "57P03"

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// Stop waits for the server, which once waited for the acknowledgement for ever.
+// Stop waits until the server has stopped. The server used to wait for an acknowledgement for ever.
 func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -24,36 +24,36 @@ func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
 	d.exec(`create table t (id int primary key)`)
 	stream := s.stream(d)
 	d.exec(`insert into t values (1)`)
-	first, _ := next(t, stream)
+	first, _ := nextTransaction(t, stream)
 	require.NoError(t, stream.Ack(first.EndLSN))
-	require.Eventually(t, func() bool { return d.slot().Confirmed >= first.EndLSN }, cdctest.Patience, time.Millisecond)
+	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= first.EndLSN }, cdctest.Patience, time.Millisecond)
 	d.exec(`insert into t values (2)`, `insert into t values (3)`)
-	second, changes := next(t, stream)
+	second, changes := nextTransaction(t, stream)
 	require.Equal(t, []string{"insert t [2]"}, changes)
-	next(t, stream)
-	before := d.slot().Confirmed
+	nextTransaction(t, stream)
+	before := d.lookupSlot().Confirmed
 	require.Less(t, before, second.EndLSN)
 
 	s.Stop(syscall.SIGINT)
 	s.Start()
 	d.pool.Reset()
 	// Before Postgres 17 a server that stops may forget the last confirmations. The stream repeats them on its next connection.
-	// It may also have confirmed a little more by now, such as the end of what came before the second transaction.
-	require.Eventually(t, func() bool { return d.slot().Confirmed >= before }, cdctest.Patience, time.Millisecond)
-	require.Less(t, d.slot().Confirmed, second.EndLSN)
+	// It may also have confirmed a little more by now, such as the log before the second transaction.
+	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= before }, cdctest.Patience, time.Millisecond)
+	require.Less(t, d.lookupSlot().Confirmed, second.EndLSN)
 	d.exec(`insert into t values (4)`)
-	_, changes = next(t, stream)
-	require.Equal(t, []string{"insert t [4]"}, changes, "within one stream nothing comes twice")
+	_, changes = nextTransaction(t, stream)
+	require.Equal(t, []string{"insert t [4]"}, changes, "within one stream nothing is delivered twice")
 
 	stream = s.reopen(d, stream)
 	for id := 2; id <= 4; id++ {
-		transaction, changes := next(t, stream)
-		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", id)}, changes, "what was not acknowledged comes again")
+		transaction, changes := nextTransaction(t, stream)
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", id)}, changes, "unacknowledged transactions are delivered again")
 		require.NoError(t, stream.Ack(transaction.EndLSN))
 	}
 }
 
-// One that does not even take what comes: the server has more to send than fits.
+// The consumer does not even receive: the server has more to send than fits into the buffers.
 func TestAConsumerThatDoesNotReadLetsTheServerStop(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestAConsumerThatDoesNotReadLetsTheServerStop(t *testing.T) {
 		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 100000))`, i))
 	}
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_stat_activity where wait_event = 'WalSenderWriteData'`) == 1
+		return queryValue[int](d, `select count(*) from pg_stat_activity where wait_event = 'WalSenderWriteData'`) == 1
 	}, cdctest.Patience, 10*time.Millisecond)
 	s.Stop(syscall.SIGINT)
 	s.Start()
@@ -89,9 +89,9 @@ func TestAConsumerThatDoesNotReadLetsTheServerStop(t *testing.T) {
 	require.Positive(t, stream.Stats().Reconnects)
 }
 
-// A position is told once, and everything that goes by it still does: where nothing happens the slot follows the server, and what the
-// server measures is known.
-func TestWhatWasConfirmedIsToldOnce(t *testing.T) {
+// A position is reported as flushed once. Features that depend on it still work: on a quiet database the slot follows
+// the server, and the server knows its lag.
+func TestAFlushIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	_, d := newPrivateServer(t)
 	d.exec(`create table t (id int primary key)`, `create table other (id int primary key)`)
@@ -102,21 +102,21 @@ func TestWhatWasConfirmedIsToldOnce(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)
 	flushed := func() bool {
-		return query[bool](d, `select count(flush_lsn) > 0 from pg_stat_replication`)
+		return queryValue[bool](d, `select count(flush_lsn) > 0 from pg_stat_replication`)
 	}
 	d.exec(`insert into t values (1)`)
-	transaction, _ := next(t, stream)
+	transaction, _ := nextTransaction(t, stream)
 	require.NoError(t, stream.Ack(transaction.EndLSN))
-	require.Eventually(t, func() bool { return d.slot().Confirmed >= transaction.EndLSN }, cdctest.Patience, time.Millisecond)
+	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= transaction.EndLSN }, cdctest.Patience, time.Millisecond)
 	require.Eventually(t, func() bool { return !flushed() }, cdctest.Patience, time.Millisecond)
 	for i := range 3 {
 		d.exec(fmt.Sprintf(`insert into other values (%d)`, i))
-		end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_lsn()::text`))
+		end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_lsn()::text`))
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return d.slot().Confirmed >= end }, cdctest.Patience, time.Millisecond)
+		require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= end }, cdctest.Patience, time.Millisecond)
 	}
 	require.Eventually(t, func() bool {
-		lag := d.slot().LagTime
+		lag := d.lookupSlot().LagTime
 		return lag != nil && *lag == 0
 	}, cdctest.Patience, time.Millisecond, "nothing is left to confirm")
 }

@@ -10,81 +10,83 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// DB is what slots and publications are managed through: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
+// DB manages slots and publications: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
 type DB interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// ErrExists is a slot or a publication whose name is taken.
+// ErrExists reports that the name of a new slot or publication is taken.
 var ErrExists = errors.New("cdc: it exists")
 
-// ErrNotFound is a slot or a publication that does not exist.
+// ErrNotFound reports a slot or a publication that does not exist.
 var ErrNotFound = errors.New("cdc: it does not exist")
 
-// SlotOptions are those of a new slot.
+// SlotOptions configures a new slot.
 type SlotOptions struct {
-	// Failover has the slot kept on standbys too, so that the stream can go on after a failover. Postgres 17 and later.
+	// Failover also keeps the slot on standbys, so that the stream can continue after a failover. Postgres 17 and
+	// later.
 	Failover bool
-	// Temporary has the slot dropped when the connection that made it ends. It is of no use with a pool.
+	// Temporary drops the slot when the connection that made it ends. It is useless with a pool.
 	Temporary bool
 }
 
-// Slot is what the server tells of a logical slot of this database.
+// Slot is a logical slot of this database as the server reports it.
 type Slot struct {
 	Name   string
 	Plugin string
-	// Active tells that somebody reads it: the server process PID, zero if nobody does.
+	// Active reports whether a server process, PID, reads the slot. PID is zero otherwise.
 	Active bool
 	PID    int
-	// Confirmed is the position up to which all was acknowledged, Restart that from which the server keeps its WAL.
+	// Confirmed is the position up to which everything was acknowledged, and Restart the one from which the server
+	// keeps WAL.
 	Confirmed, Restart LSN
-	// LagBytes is the WAL between Confirmed and the end of the log; RetainedBytes that between Restart and the end.
+	// LagBytes is the WAL from Confirmed to the end of the log, and RetainedBytes the WAL from Restart.
 	LagBytes, RetainedBytes int64
-	// LagTime is how long the last confirmations took from the server's flush of the WAL, as the server measures it. It is zero
-	// where a reader has confirmed everything, and nil where it is not known: nothing reads the slot, or its reader has not
-	// confirmed anything yet.
+	// LagTime is how long the last confirmations took after the server flushed their WAL, as measured by the server. It
+	// is zero if a reader has confirmed everything, and nil if it is not known: nothing reads the slot, or its reader
+	// has not confirmed anything yet.
 	LagTime *time.Duration
-	// InactiveTime is for how long nothing has read the slot: nil while it is read, and before Postgres 17, which does not
-	// record it.
+	// InactiveTime is the time since the slot was last read. It is nil while the slot is read, and before Postgres 17,
+	// which does not record it.
 	InactiveTime *time.Duration
-	// SafeWALBytes is how much WAL can still be written before the slot may be invalidated, by max_slot_wal_keep_size: negative
-	// where that has been exceeded. It is nil where there is no such limit, and for a slot that is lost.
+	// SafeWALBytes is how much WAL can still be written before max_slot_wal_keep_size may invalidate the slot; negative
+	// if that limit is exceeded. It is nil without a limit, and for a lost slot.
 	SafeWALBytes *int64
 	// Status is the server's wal_status: reserved, extended, unreserved or lost.
 	Status string
-	// Temporary and Failover are as they were asked for. Failover needs Postgres 17.
+	// Temporary and Failover are the options of the slot. Failover needs Postgres 17.
 	Temporary, Failover bool
 }
 
-// CreateSlot makes a slot for [Open]. Everything that commits from now on will be in its stream, and the server keeps its WAL
-// from now on: drop it when it is not needed. It fails with [ErrExists], or an [*InvalidError].
+// CreateSlot makes a slot for [Open]. All transactions that commit from now on will be in its stream. The server keeps
+// its WAL from now on, so drop the slot when it is no longer needed. It fails with [ErrExists], or an [*InvalidError].
 func CreateSlot(ctx context.Context, db DB, name string, options SlotOptions) (LSN, error) {
-	if err := validateSlot(name); err != nil {
+	if err := validateSlotName(name); err != nil {
 		return 0, err
 	}
-	level, err := single[string](ctx, db, `SELECT current_setting('wal_level')`)
+	level, err := queryOne[string](ctx, db, `SELECT current_setting('wal_level')`)
 	if err != nil {
 		return 0, err
 	}
 	if level != "logical" {
-		return 0, invalid(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+		return 0, newInvalidError(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
 	}
 	call, args := `$1, 'pgoutput', $2`, []any{name, options.Temporary}
 	if options.Failover {
-		if err := needs(ctx, db, 17, FieldFailover, true); err != nil {
+		if err := requireVersion(ctx, db, 17, FieldFailover, true); err != nil {
 			return 0, err
 		}
 		call += `, false, true`
 	}
-	at, err := single[string](ctx, db, `SELECT lsn::text FROM pg_create_logical_replication_slot(`+call+`)`, args...)
+	at, err := queryOne[string](ctx, db, `SELECT lsn::text FROM pg_create_logical_replication_slot(`+call+`)`, args...)
 	if err != nil {
-		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, known(err))
+		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, wrapServerError(err))
 	}
 	return ParseLSN(at)
 }
 
-// Slots lists the logical slots of the database, by name, those of others too.
+// Slots lists the logical slots of the database by name, including those of other programs.
 func Slots(ctx context.Context, db DB) ([]Slot, error) {
 	rows, err := db.Query(ctx, `
 		SELECT s.slot_name, s.plugin, s.active, coalesce(s.active_pid, 0), coalesce(s.confirmed_flush_lsn, '0/0')::text,
@@ -92,7 +94,7 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 			coalesce(pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn), 0)::bigint,
 			coalesce(pg_wal_lsn_diff(here.lsn, s.restart_lsn), 0)::bigint,
 			CASE WHEN NOT s.active THEN NULL
-				WHEN s.confirmed_flush_lsn >= here.lsn THEN 0 -- the server keeps its last measurement: a position is told once only
+				WHEN s.confirmed_flush_lsn >= here.lsn THEN 0 -- the server keeps its last measurement, because a position is reported once only
 				ELSE extract(epoch FROM r.flush_lag) END::float8,
 			CASE WHEN NOT s.active THEN extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz) END::float8,
 			s.safe_wal_size, coalesce(s.wal_status, ''), s.temporary,
@@ -113,7 +115,7 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 		if err != nil {
 			return s, err
 		}
-		s.LagTime, s.InactiveTime = seconds(lag), seconds(inactive)
+		s.LagTime, s.InactiveTime = toDuration(lag), toDuration(inactive)
 		if s.Confirmed, err = ParseLSN(confirmed); err != nil {
 			return s, err
 		}
@@ -126,8 +128,8 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 	return slots, nil
 }
 
-// seconds makes a duration, never a negative one, of what the server has measured. nil stays nil.
-func seconds(n *float64) *time.Duration {
+// toDuration converts the server's seconds into a duration that is never negative. nil stays nil.
+func toDuration(n *float64) *time.Duration {
 	if n == nil {
 		return nil
 	}
@@ -135,9 +137,9 @@ func seconds(n *float64) *time.Duration {
 	return &d
 }
 
-// LookupSlot finds the slot of exactly this name. It fails with [ErrNotFound].
+// LookupSlot returns the slot of exactly this name. It fails with [ErrNotFound].
 func LookupSlot(ctx context.Context, db DB, name string) (Slot, error) {
-	if err := validateSlot(name); err != nil {
+	if err := validateSlotName(name); err != nil {
 		return Slot{}, err
 	}
 	slots, err := Slots(ctx, db)
@@ -152,32 +154,32 @@ func LookupSlot(ctx context.Context, db DB, name string) (Slot, error) {
 	return Slot{}, fmt.Errorf("%w: slot %q", ErrNotFound, name)
 }
 
-// DropSlot drops the slot of exactly this name, if it is one of this database that pgoutput writes. It fails with
-// [ErrNotFound], and with [ErrSlotBusy] while somebody reads it.
+// DropSlot drops the slot of exactly this name, if it belongs to this database and has the plugin pgoutput. It fails
+// with [ErrNotFound], and with [ErrSlotBusy] while it is being read.
 func DropSlot(ctx context.Context, db DB, name string) error {
 	slot, err := LookupSlot(ctx, db, name)
 	if err != nil {
 		return err
 	}
 	if slot.Plugin != "pgoutput" {
-		return invalid(FieldSlot, name, "a slot with the plugin pgoutput; this one belongs to somebody else")
+		return newInvalidError(FieldSlot, name, "a slot with the plugin pgoutput; this one belongs to another program")
 	}
 	if _, err := db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, name); err != nil {
-		return fmt.Errorf("cdc: dropping slot %q: %w", name, known(err))
+		return fmt.Errorf("cdc: dropping slot %q: %w", name, wrapServerError(err))
 	}
 	return nil
 }
 
-// needs refuses what came with a later major version of Postgres.
-func needs(ctx context.Context, db DB, major int, field Field, value any) error {
-	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int / 10000`)
+// requireVersion refuses a feature of a later major version of Postgres.
+func requireVersion(ctx context.Context, db DB, major int, field Field, value any) error {
+	version, err := queryOne[int](ctx, db, `SELECT current_setting('server_version_num')::int / 10000`)
 	if err == nil && version < major {
-		err = invalid(field, value, fmt.Sprintf("Postgres %d or later; this is %d", major, version))
+		err = newInvalidError(field, value, fmt.Sprintf("Postgres %d or later; this is %d", major, version))
 	}
 	return err
 }
 
-func single[T any](ctx context.Context, db DB, sql string, args ...any) (value T, err error) {
+func queryOne[T any](ctx context.Context, db DB, sql string, args ...any) (value T, err error) {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return value, err
@@ -185,8 +187,8 @@ func single[T any](ctx context.Context, db DB, sql string, args ...any) (value T
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
 }
 
-// known gives errors of the server the names they have here.
-func known(err error) error {
+// wrapServerError wraps errors of the server in the errors of this package that they mean.
+func wrapServerError(err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
 		switch server.Code {

@@ -22,21 +22,21 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	require.NoError(t, err)
 	d.exec(`select pg_create_logical_replication_slot('`+d.name+`_foreign', 'test_decoding')`,
 		`create table t as select i, repeat('x', 100) from generate_series(1, 10000) i`)
-	slot := d.slot()
+	slot := d.lookupSlot()
 	require.Equal(t, at, slot.Confirmed)
 	require.Equal(t, "pgoutput", slot.Plugin)
 	require.Equal(t, "reserved", slot.Status)
 	require.False(t, slot.Active)
 	require.Greater(t, slot.LagBytes, int64(1<<20))
 	require.GreaterOrEqual(t, slot.RetainedBytes, slot.LagBytes)
-	require.Nil(t, slot.LagTime, "nothing reads it, so nothing measures it: zero would say that there is no lag")
-	require.Equal(t, query[int](d, `select current_setting('server_version_num')::int`) >= 170000, slot.InactiveTime != nil)
+	require.Nil(t, slot.LagTime, "nothing reads it, so nothing measures it: zero would mean no lag")
+	require.Equal(t, queryValue[int](d, `select current_setting('server_version_num')::int`) >= 170000, slot.InactiveTime != nil)
 	require.Nil(t, slot.SafeWALBytes, "max_slot_wal_keep_size is not set")
 	slots, err := cdc.Slots(ctx, d.pool)
 	require.NoError(t, err)
 	require.Len(t, slots, 3)
 
-	require.ErrorIs(t, cdc.DropSlot(ctx, d.pool, d.name[:10]), cdc.ErrNotFound, "a part of a name is no name")
+	require.ErrorIs(t, cdc.DropSlot(ctx, d.pool, d.name[:10]), cdc.ErrNotFound, "a part of a name is another name")
 	var invalid *cdc.InvalidError
 	require.ErrorAs(t, cdc.DropSlot(ctx, d.pool, d.name+"_foreign"), &invalid)
 	require.NoError(t, cdc.DropSlot(ctx, d.pool, d.name))
@@ -47,7 +47,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	require.Len(t, slots, 2)
 
 	_, err = cdc.CreateSlot(ctx, d.pool, d.name+"_f", cdc.SlotOptions{Failover: true})
-	if query[int](d, `select current_setting('server_version_num')::int`) < 170000 {
+	if queryValue[int](d, `select current_setting('server_version_num')::int`) < 170000 {
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, cdc.FieldFailover, invalid.Field)
 		require.ErrorContains(t, err, "Postgres 17 or later")
@@ -56,22 +56,22 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	}
 }
 
-func TestBadInputIsNamed(t *testing.T) {
+func TestInvalidInputIsReported(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	d.stream()
+	d.openStream()
 	ctx := t.Context()
 	for field, change := range map[cdc.Field]func(*cdc.Config){
-		cdc.FieldConn:         func(c *cdc.Config) { c.Conn = nil },
-		cdc.FieldSlot:         func(c *cdc.Config) { c.Slot = `x"; drop table t; --` },
-		cdc.FieldPublications: func(c *cdc.Config) { c.Publications = []string{"there is none"} },
-		cdc.FieldProtocol:     func(c *cdc.Config) { c.Protocol = 3 },
-		cdc.FieldMemoryLimit:  func(c *cdc.Config) { c.MemoryLimit = 1 },
-		cdc.FieldStatus:       func(c *cdc.Config) { c.StatusInterval = -1 },
-		cdc.FieldTimeout:      func(c *cdc.Config) { c.Timeout = time.Millisecond },
-		cdc.FieldHeartbeat:    func(c *cdc.Config) { c.Heartbeat = 1 },
-		cdc.FieldRetry:        func(c *cdc.Config) { c.LongestRetry = -1 },
-		cdc.FieldStart:        func(c *cdc.Config) { c.Start = 0xFFFFFFFF00000000 },
+		cdc.FieldConn:           func(c *cdc.Config) { c.Conn = nil },
+		cdc.FieldSlot:           func(c *cdc.Config) { c.Slot = `x"; drop table t; --` },
+		cdc.FieldPublications:   func(c *cdc.Config) { c.Publications = []string{"there is none"} },
+		cdc.FieldProtocol:       func(c *cdc.Config) { c.Protocol = 3 },
+		cdc.FieldMemoryLimit:    func(c *cdc.Config) { c.MemoryLimit = 1 },
+		cdc.FieldStatusInterval: func(c *cdc.Config) { c.StatusInterval = -1 },
+		cdc.FieldTimeout:        func(c *cdc.Config) { c.Timeout = time.Millisecond },
+		cdc.FieldHeartbeat:      func(c *cdc.Config) { c.Heartbeat = 1 },
+		cdc.FieldRetry:          func(c *cdc.Config) { c.LongestRetry = -1 },
+		cdc.FieldStart:          func(c *cdc.Config) { c.Start = 0xFFFFFFFF00000000 },
 	} {
 		_, err := cdc.Open(ctx, d.streamConfig(change))
 		var invalid *cdc.InvalidError

@@ -12,52 +12,54 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// SnapshotConfig is what [CreateSnapshot] needs.
+// SnapshotConfig configures [CreateSnapshot].
 type SnapshotConfig struct {
 	// Conn connects to the database, as a role that may replicate and may read the tables. It is copied.
 	Conn *pgx.ConnConfig
-	// Slot is the name of the slot to be made. There must be none of this name.
+	// Slot is the name of the new slot. No slot of this name may exist.
 	Slot string
-	// Publications, where they are given, have only their tables read, and of these what their column lists and row filters
-	// leave: what [Open] streams with the same publications. Default: any table, whole.
+	// Publications, if given, restrict reading to their tables, column lists and row filters, as [Open] streams them
+	// with the same publications. Default: any table, with all columns and rows.
 	Publications []string
-	// Failover has the slot kept on standbys too. Postgres 17 and later.
+	// Failover also keeps the slot on standbys. Postgres 17 and later.
 	Failover bool
 	// BeforeConnect is as in [Config].
 	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
-	// SkipUndecodable is as in [Config]. The rows of one snapshot all have its LSN; those of [Snapshot.Query] have no table. By several goroutines at once.
+	// SkipUndecodable is as in [Config]; several goroutines may call it at once. All rows of a snapshot have the
+	// snapshot's LSN, and rows of [Snapshot.Query] have no table.
 	SkipUndecodable func(*UndecodableError) bool
-	// Logger is told of rows that are left out. Default: [slog.Default].
+	// Logger receives the rows that are left out. Default: [slog.Default].
 	Logger *slog.Logger
-	// PageSize is how many rows are read at a time. Default: 2000; at most 100,000.
+	// PageSize is the number of rows in a page. Default: 2000; at most 100,000.
 	PageSize int
-	// Connections is how many read at the same time, all tables together. As many pages of each table that is being read,
-	// and two more, are in memory. Default: 4; at most 64.
+	// Connections is the number of connections that read at the same time, for all tables together. As many pages of
+	// each table that is being read, plus two, are in memory. Default: 4; at most 64.
 	Connections int
 }
 
-// Snapshot is what the database held at a moment. All that has committed before LSN is in it, and all that commits after
-// it is in the stream of its slot. Its methods can be called by any goroutine, Rows also at the same time.
+// Snapshot is the content of the database at one moment. Everything that has committed before LSN is in it, and
+// everything that commits later is in the stream of its slot. Its methods may be called by any goroutine, Rows also
+// concurrently.
 type Snapshot struct {
 	// Slot is the new slot.
 	Slot string
-	// LSN is the moment: what [Config.Start] takes.
+	// LSN is the position of the snapshot: the value for [Config.Start].
 	LSN LSN
 
-	config SnapshotConfig
-	name   string // the server's, for other connections
-	export *connection
-	holder string // the server's process of export
-	holds  *holds
-	idle   chan *connection // nil where a connection is to be made
-	close  sync.Once
+	config       SnapshotConfig
+	exportedName string // for SET TRANSACTION SNAPSHOT
+	export       *connection
+	exporter     string // backendIdentity of export
+	locks        *tableLocks
+	idle         chan *connection // nil stands for a connection that is not open
+	close        sync.Once
 }
 
-// CreateSnapshot makes a slot, and a snapshot of the moment from which it streams. It waits for the transactions that are
-// running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum as long; the slot stays. A table that is being read
-// is locked, as [Snapshot.Holds] tells, until it was read to its end: ALTER TABLE waits for it, and everybody who comes later for that. Where a
-// snapshot could not be read to its end, drop the slot and begin anew. It fails with [ErrExists], an [*InvalidError] or an
-// error of the server.
+// CreateSnapshot makes a slot, and a snapshot of the moment at which its stream starts. It waits for the transactions
+// that are running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum for as long; the slot
+// stays. Each table is locked while it is being read, see [Snapshot.TableLocks]: ALTER TABLE waits for that lock, and
+// all later statements on the table wait for the ALTER TABLE. If a snapshot could not be read to its end, drop the slot
+// and start over. It fails with [ErrExists], an [*InvalidError] or an error of the server.
 func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {
 	setDefault(&config.PageSize, 2000)
 	setDefault(&config.Connections, 4)
@@ -68,15 +70,15 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 		return nil, err
 	}
 	config.Conn = config.Conn.Copy()
-	conn, err := connect(ctx, config.Conn, config.BeforeConnect, true)
+	conn, err := openConnection(ctx, config.Conn, config.BeforeConnect, true)
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Slot: config.Slot, config: config, export: conn, holds: newHolds(), idle: make(chan *connection, config.Connections)}
+	s := &Snapshot{Slot: config.Slot, config: config, export: conn, locks: newTableLocks(), idle: make(chan *connection, config.Connections)}
 	for range config.Connections {
 		s.idle <- nil
 	}
-	if err := s.create(ctx); err != nil {
+	if err := s.createSlot(ctx); err != nil {
 		conn.close()
 		return nil, err
 	}
@@ -85,7 +87,7 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 
 func (c *SnapshotConfig) validate() error {
 	if c.Conn == nil {
-		return invalid(FieldConn, "nil", "needed")
+		return newInvalidError(FieldConn, "nil", "needed")
 	}
 	for _, p := range c.Publications {
 		if err := validateName(FieldPublications, p); err != nil {
@@ -94,14 +96,14 @@ func (c *SnapshotConfig) validate() error {
 	}
 	switch {
 	case c.PageSize < 1 || c.PageSize > 100_000:
-		return invalid(FieldPageSize, c.PageSize, "1 to 100000 rows")
+		return newInvalidError(FieldPageSize, c.PageSize, "1 to 100000 rows")
 	case c.Connections < 1 || c.Connections > 64:
-		return invalid(FieldConnections, c.Connections, "1 to 64")
+		return newInvalidError(FieldConnections, c.Connections, "1 to 64")
 	}
-	return validateSlot(c.Slot)
+	return validateSlotName(c.Slot)
 }
 
-func (s *Snapshot) create(ctx context.Context) error {
+func (s *Snapshot) createSlot(ctx context.Context) error {
 	if err := s.export.requireLogical(ctx); err != nil {
 		return err
 	}
@@ -111,33 +113,33 @@ func (s *Snapshot) create(ctx context.Context) error {
 	}
 	if s.config.Failover {
 		if s.export.version < 170000 {
-			return invalid(FieldFailover, true, "Postgres 17 or later")
+			return newInvalidError(FieldFailover, true, "Postgres 17 or later")
 		}
 		options = "(SNAPSHOT 'export', FAILOVER true)"
 	}
 	var err error
-	if s.holder, err = s.export.value(ctx, `SELECT `+holder+` FROM pg_stat_activity WHERE pid = pg_backend_pid()`); err != nil {
+	if s.exporter, err = s.export.queryValue(ctx, `SELECT `+backendIdentity+` FROM pg_stat_activity WHERE pid = pg_backend_pid()`); err != nil {
 		return err
 	}
-	sql := "CREATE_REPLICATION_SLOT " + quote(s.Slot) + " LOGICAL pgoutput " + options
-	made, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
+	sql := "CREATE_REPLICATION_SLOT " + quoteIdentifier(s.Slot) + " LOGICAL pgoutput " + options
+	created, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
 	if err != nil {
-		return fmt.Errorf("cdc: creating slot %q with a snapshot: %w", s.Slot, known(err))
+		return fmt.Errorf("cdc: creating slot %q with a snapshot: %w", s.Slot, wrapServerError(err))
 	}
-	s.name = made.SnapshotName
-	s.LSN, err = ParseLSN(made.ConsistentPoint)
+	s.exportedName = created.SnapshotName
+	s.LSN, err = ParseLSN(created.ConsistentPoint)
 	return err
 }
 
-// holder tells a process of the server from all others, those of before a restart too.
-const holder = `pid || ' ' || backend_start`
+// backendIdentity distinguishes a server process from all others, including those before a restart.
+const backendIdentity = `pid || ' ' || backend_start`
 
-// Close ends the snapshot. Nothing can be read from it any more. Close waits for pages that are being read.
+// Close ends the snapshot, after waiting for pages that are being read. Nothing can be read from it afterwards.
 func (s *Snapshot) Close() {
 	s.close.Do(func() {
 		for range s.config.Connections {
 			if conn := <-s.idle; conn != nil {
-				s.discard(conn)
+				s.discardConnection(conn)
 			}
 		}
 		close(s.idle)
@@ -145,9 +147,9 @@ func (s *Snapshot) Close() {
 	})
 }
 
-// borrow gives one of the connections, which are in a transaction with the snapshot, to a function. One that has failed is
-// not used again, so that others do not fail for it.
-func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) error {
+// withConnection calls a function with a connection that is in a transaction with the snapshot. A connection on which
+// the function has failed is not used again, so that later calls do not fail because of it.
+func (s *Snapshot) withConnection(ctx context.Context, use func(*connection) error) error {
 	var conn *connection
 	select {
 	case c, open := <-s.idle:
@@ -160,59 +162,60 @@ func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) erro
 	}
 	err := ctx.Err()
 	if conn == nil && err == nil {
-		conn, err = s.join(ctx)
-	} else if err == nil && !conn.inside {
-		err = s.enter(ctx, conn)
+		conn, err = s.joinSnapshot(ctx)
+	} else if err == nil && !conn.isInSnapshot {
+		err = s.beginTransaction(ctx, conn)
 	}
 	if err == nil {
 		err = use(conn)
 	}
 	if err != nil && conn != nil {
-		s.discard(conn)
+		s.discardConnection(conn)
 		conn = nil
 	}
-	s.giveBack(conn)
+	s.returnConnection(conn)
 	return err
 }
 
-// join makes a connection that sees the rows that the snapshot saw.
-func (s *Snapshot) join(ctx context.Context) (*connection, error) {
-	conn, err := connect(ctx, s.config.Conn, s.config.BeforeConnect, false)
+// joinSnapshot opens a connection that sees the rows of the snapshot.
+func (s *Snapshot) joinSnapshot(ctx context.Context) (*connection, error) {
+	conn, err := openConnection(ctx, s.config.Conn, s.config.BeforeConnect, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.enter(ctx, conn); err != nil {
+	if err := s.beginTransaction(ctx, conn); err != nil {
 		conn.close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-// enter begins a transaction with the snapshot.
-func (s *Snapshot) enter(ctx context.Context, conn *connection) error {
-	_, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
+// beginTransaction begins a transaction with the snapshot.
+func (s *Snapshot) beginTransaction(ctx context.Context, conn *connection) error {
+	_, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+quoteLiteral(s.exportedName)).ReadAll()
 	var server *pgconn.PgError
-	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // no name of a snapshot, or of none that there is
+	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // not the name of a snapshot, or not of an existing one
 		err = fmt.Errorf("%w: %w", ErrSnapshotGone, err)
 	}
 	if err == nil {
-		err = s.held(ctx, conn)
+		err = s.checkExported(ctx, conn)
 	}
 	if err != nil {
 		return fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, err)
 	}
-	conn.inside = true
+	conn.isInSnapshot = true
 	return nil
 }
 
-// whole sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
-// rewrites a table, as does TRUNCATE. From the first time on the table is locked against both, until it was read to its end. Of what a statement of somebody's
-// own has read, each time all is looked at.
-func (c *connection) whole(ctx context.Context, table string) error {
-	if c.intact[table] {
+// checkNotRewritten checks, after a table was read, that no ALTER TABLE or TRUNCATE has rewritten it since the
+// snapshot, because a rewritten table looks empty to the snapshot. After the first check the table is locked against
+// both until it was read to its end, so later checks are skipped. After a user's query (table is empty), all locked
+// tables are checked each time.
+func (c *connection) checkNotRewritten(ctx context.Context, table string) error {
+	if c.intactTables[table] {
 		return nil
 	}
-	name, err := c.value(ctx, `
+	name, err := c.queryValue(ctx, `
 		SELECT c.oid::regclass FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 		WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace
 			AND c.relfilenode <> pg_relation_filenode(c.oid)
@@ -221,17 +224,18 @@ func (c *connection) whole(ctx context.Context, table string) error {
 		err = fmt.Errorf("%w: table %s was rewritten or truncated after it", ErrSnapshotGone, name)
 	}
 	if err == nil && table != "" {
-		if c.intact == nil {
-			c.intact = map[string]bool{}
+		if c.intactTables == nil {
+			c.intactTables = map[string]bool{}
 		}
-		c.intact[table] = true
+		c.intactTables[table] = true
 	}
 	return err
 }
 
-// held sees that the snapshot is the one that was made: after a restart, or a failover, others get its name.
-func (s *Snapshot) held(ctx context.Context, conn *connection) error {
-	found, err := conn.value(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+holder+` = `+literal(s.holder))
+// checkExported checks that the exporting connection still exists. Otherwise, after a restart or a failover, another
+// snapshot can have the same name.
+func (s *Snapshot) checkExported(ctx context.Context, conn *connection) error {
+	found, err := conn.queryValue(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+backendIdentity+` = `+quoteLiteral(s.exporter))
 	if err == nil && found == "" {
 		err = ErrSnapshotGone
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// textLines are rows of the server in the form of [replica.lines].
+// textLines returns rows of the server in the form of [replica.lines].
 func textLines(rows [][][]byte) []string {
 	lines := make([]string, 0, len(rows))
 	for _, r := range rows {
@@ -25,14 +25,14 @@ func textLines(rows [][][]byte) []string {
 				values[i] = cdc.Value{State: cdc.Present, Text: string(v)}
 			}
 		}
-		lines = append(lines, line(values))
+		lines = append(lines, formatRow(values))
 	}
 	slices.Sort(lines)
 	return lines
 }
 
-// snapshot makes a publication of all tables, and a slot with a snapshot, both named as the database.
-func (d *database) snapshot(change ...func(*cdc.SnapshotConfig)) *cdc.Snapshot {
+// createSnapshot makes a publication of all tables, and a slot with a snapshot, both named like the database.
+func (d *database) createSnapshot(change ...func(*cdc.SnapshotConfig)) *cdc.Snapshot {
 	d.tb.Helper()
 	d.exec(`CREATE PUBLICATION ` + d.name + ` FOR ALL TABLES`)
 	config := cdc.SnapshotConfig{Conn: d.config(), Slot: d.name}
@@ -45,7 +45,7 @@ func (d *database) snapshot(change ...func(*cdc.SnapshotConfig)) *cdc.Snapshot {
 	return s
 }
 
-func TestSnapshotAndStreamMakeTheTable(t *testing.T) {
+func TestSnapshotAndStreamEqualTheTable(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for name, rough := range map[string]bool{"undisturbed": false, "walsender terminated": true} {
@@ -53,20 +53,20 @@ func TestSnapshotAndStreamMakeTheTable(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			const keys = 4000
-			d.fill(keys)
-			stop := d.write(3, keys, nil)
-			snapshot := d.snapshot(func(c *cdc.SnapshotConfig) { c.PageSize, c.Connections = 97, 3 })
+			d.fillTable(keys)
+			stop := d.startWriters(3, keys, nil)
+			snapshot := d.createSnapshot(func(c *cdc.SnapshotConfig) { c.PageSize, c.Connections = 97, 3 })
 			replica := newReplica("s", "n")
 			for c, err := range snapshot.Rows(t.Context(), "public", "everything") {
 				require.NoError(t, err)
 				require.Equal(t, cdc.KindRead, c.Kind)
-				require.NoError(t, replica.apply(c), "a row comes once")
+				require.NoError(t, replica.apply(c), "each row is read once")
 			}
 			snapshot.Close()
 			read := len(replica.rows)
 			require.Greater(t, read, keys/2)
 
-			stream := d.stream(func(c *cdc.Config) { c.Start = snapshot.LSN })
+			stream := d.openStream(func(c *cdc.Config) { c.Start = snapshot.LSN })
 			var written int64
 			transactions, changes := int64(0), 0
 			for ended := false; !ended; {
@@ -90,7 +90,7 @@ func TestSnapshotAndStreamMakeTheTable(t *testing.T) {
 					d.exec(`SELECT pg_logical_emit_message(true, 'end', '')`)
 				}
 			}
-			require.Equal(t, d.lines(), replica.lines())
+			require.Equal(t, d.tableLines(), replica.lines())
 			require.Greater(t, changes, 700, "there is something to compare")
 			if rough {
 				require.Eventually(t, func() bool { return stream.Stats().Reconnects > 0 }, cdctest.Patience, time.Millisecond)
@@ -106,9 +106,9 @@ func TestSnapshotIsReadInTheOrderOfTheKey(t *testing.T) {
 	d.exec(`create table t (id int primary key, v text)`, `create table empty (id int primary key)`,
 		`create table exact (id int primary key)`, `insert into exact select generate_series(1, 20)`,
 		`insert into t select i, 'v' || i from generate_series(1, 1005) i`)
-	s := d.snapshot(func(c *cdc.SnapshotConfig) { c.PageSize, c.Connections = 10, 4 })
+	s := d.createSnapshot(func(c *cdc.SnapshotConfig) { c.PageSize, c.Connections = 10, 4 })
 	d.exec(`delete from t where id % 2 = 0`, `insert into t values (0, 'late')`)
-	// More readers than connections, some of which leave early, and bad names between them.
+	// More readers than connections, some of which leave early, mixed with invalid names.
 	var work sync.WaitGroup
 	for i := range 8 {
 		work.Go(func() {
@@ -162,7 +162,7 @@ func TestSnapshotIsReadInTheOrderOfTheKey(t *testing.T) {
 	}
 }
 
-func TestSnapshotReadsWhatIsPublished(t *testing.T) {
+func TestSnapshotReadsPublishedRowsAndColumns(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.NeedsVersion(15)
@@ -171,7 +171,7 @@ func TestSnapshotReadsWhatIsPublished(t *testing.T) {
 	require.NoError(t, cdc.CreatePublication(t.Context(), d.pool, cdc.Publication{Name: "some", Tables: []cdc.PublishedTable{
 		{Table: "t", Columns: []string{"id", "kind"}, Filter: "id % 2 = 0"}, {Table: "keyless"},
 	}}))
-	s := d.snapshot(func(c *cdc.SnapshotConfig) { c.Publications, c.PageSize = []string{"some"}, 5 })
+	s := d.createSnapshot(func(c *cdc.SnapshotConfig) { c.Publications, c.PageSize = []string{"some"}, 5 })
 	var rows []string
 	for c, err := range s.Rows(t.Context(), "public", "t") {
 		require.NoError(t, err)
@@ -199,20 +199,20 @@ func TestSnapshotReadsWhatIsPublished(t *testing.T) {
 	}
 }
 
-// Also of types that pgx has no name for, and of domains, which the server calls by what they are made of.
+// Also for types that pgx does not know, and for domains, for which the server reports the base type.
 func TestTypesHaveTheSameNamesInSnapshotsAndStreams(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	columns := query[string](d, `select string_agg(format('c%s %I', oid, typname), ', ' order by oid) from pg_type
+	columns := queryValue[string](d, `select string_agg(format('c%s %I', oid, typname), ', ' order by oid) from pg_type
 		where typnamespace = 'pg_catalog'::regnamespace and oid < 10000 and typtype in ('b', 'r', 'm') and typname !~ '^_?pg_(?!lsn|snapshot)' and typname <> '_cstring'`)
 	d.exec(`create domain positive as int check (value > 0)`, `create domain small as positive check (value < 10)`, `create domain words as text[]`,
 		`create type mood as enum ('good')`, `create domain good as mood`, `create schema other`, `create type other.mood as (a int)`,
 		`create table t (id int primary key, `+columns+`, p positive, s small, w words, m mood[], g good, o other.mood)`)
-	snapshot := d.snapshot()
+	snapshot := d.createSnapshot()
 	page, err := snapshot.Page(t.Context(), "public", "t", nil, 1, 1)
 	require.NoError(t, err)
 	d.exec(`insert into t values (1)`)
-	stream := d.stream(func(c *cdc.Config) { c.Start = snapshot.LSN })
+	stream := d.openStream(func(c *cdc.Config) { c.Start = snapshot.LSN })
 	transaction, err := stream.Next(t.Context())
 	require.NoError(t, err)
 	for c, err := range transaction.Changes() {

@@ -28,7 +28,8 @@ import (
 // chaosURL is set for the child process that is the client.
 const chaosURL = "CDC_CHAOS_URL"
 
-// TestClientOfTheSoak is that child: it prints each transaction before it may acknowledge it, and tells of what is not whole.
+// TestClientOfTheSoak is the child process: it prints each transaction before it may acknowledge it, and reports
+// incomplete ones.
 func TestClientOfTheSoak(t *testing.T) {
 	url := os.Getenv(chaosURL)
 	if url == "" {
@@ -100,7 +101,7 @@ func TestClientOfTheSoak(t *testing.T) {
 	}
 }
 
-// chaos is what the parent knows.
+// chaos is the state of the parent process.
 type chaos struct {
 	t      *testing.T
 	server *privateServer
@@ -110,13 +111,13 @@ type chaos struct {
 	seen       []int // the last transaction of each writer
 	duplicates int
 	problems   []string
-	confirmed  cdc.LSN         // by the server, before the client began
+	confirmed  cdc.LSN         // by the server, before the client started
 	opened     bool            // the client knows what is confirmed
-	life       map[string]bool // what this client has printed
+	life       map[string]bool // printed by this client
 }
 
-// client runs one until it is killed.
-func (c *chaos) client(url string) (kill func(os.Signal)) {
+// startClient runs a client until it is killed.
+func (c *chaos) startClient(url string) (kill func(os.Signal)) {
 	c.t.Helper()
 	command := exec.Command(os.Args[0], "-test.run=^TestClientOfTheSoak$", "-test.timeout=0")
 	command.Env = append(os.Environ(), chaosURL+"="+url)
@@ -128,7 +129,7 @@ func (c *chaos) client(url string) (kill func(os.Signal)) {
 	go func() {
 		defer close(done)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			c.line(lines.Text())
+			c.handleLine(lines.Text())
 		}
 		_ = command.Wait() // it was killed
 	}()
@@ -138,7 +139,7 @@ func (c *chaos) client(url string) (kill func(os.Signal)) {
 	}
 }
 
-func (c *chaos) line(text string) {
+func (c *chaos) handleLine(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var end string
@@ -148,7 +149,7 @@ func (c *chaos) line(text string) {
 	}
 	c.opened = c.opened || text == "OPEN"
 	if n, _ := fmt.Sscanf(text, "T %s %d %d %d", &end, &writer, &seq, &of); n != 4 {
-		return // of the testing package, or cut off
+		return // of the testing package, or incomplete
 	}
 	lsn, err := cdc.ParseLSN(end)
 	key := fmt.Sprint(writer, " ", seq)
@@ -169,8 +170,8 @@ func (c *chaos) line(text string) {
 	c.life[key] = true
 }
 
-// write commits one transaction after the other, each once, whatever happens to the server.
-func (c *chaos) write(ctx context.Context, writer int) (written int) {
+// writeBatch commits one transaction after the other, each exactly once, even if the server is killed.
+func (c *chaos) writeBatch(ctx context.Context, writer int) (written int) {
 	background := context.Background()
 	var conn *pgx.Conn
 	for seq := 1; ctx.Err() == nil; {
@@ -178,7 +179,7 @@ func (c *chaos) write(ctx context.Context, writer int) (written int) {
 			connecting, cancel := context.WithTimeout(background, 5*time.Second)
 			var err error
 			conn, err = pgx.ConnectConfig(connecting, c.d.pool.Config().ConnConfig.Copy())
-			if err == nil { // whether the last one has committed after all
+			if err == nil { // the last one may have committed after all
 				err = conn.QueryRow(connecting, `select coalesce(max(seq), 0) from events where writer = $1`, writer).Scan(&written)
 				seq = written + 1
 			}
@@ -210,7 +211,7 @@ func (c *chaos) write(ctx context.Context, writer int) (written int) {
 	return written
 }
 
-// Not parallel: it takes all the machine has.
+// Not parallel, because it uses the whole machine.
 func TestSoakOfAClientThatIsKilled(t *testing.T) {
 	long := soak.Time(t, 12*time.Second)
 	server, d := newPrivateServer(t)
@@ -224,16 +225,16 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 	var work sync.WaitGroup
 	written := make([]int, writers)
 	for w := range writers {
-		work.Go(func() { written[w] = c.write(ctx, w) })
+		work.Go(func() { written[w] = c.writeBatch(ctx, w) })
 	}
 	defer work.Wait()
 	defer cancel()
 
-	kill := c.client(url)
+	kill := c.startClient(url)
 	t.Cleanup(func() { kill(syscall.SIGKILL) })
 	count := map[string]int{}
 	for end := time.Now().Add(long); time.Now().Before(end); {
-		time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond) // what is killed has run for a while
+		time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond) // before the kill, so that processes have run for a while
 		what := []string{"restart", "crash", "walsender", "walsender", "kill", "kill", "close"}[rand.IntN(7)]
 		count[what]++
 		switch what {
@@ -242,8 +243,8 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 			if what == "crash" {
 				sig = syscall.SIGQUIT
 			}
-			// A server that is restarted may have forgotten what was confirmed last. A client that has its stream has not; one
-			// that has yet to open it begins where the server is.
+			// A restarted server may have forgotten the last confirmation. A client with an open stream has not; one that has
+			// not opened it yet begins at the server's position.
 			c.mu.Lock()
 			if !c.opened {
 				c.confirmed = 0
@@ -260,14 +261,14 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 				sig = syscall.SIGTERM
 			}
 			kill(sig)
-			// What the dead client has still sent is taken until the slot is let go of.
-			require.Eventually(t, func() bool { return !query[bool](d, `select active from pg_replication_slots`) }, cdctest.Patience, 5*time.Millisecond)
-			confirmed, err := cdc.ParseLSN(query[string](d, `select confirmed_flush_lsn::text from pg_replication_slots`))
+			// The server handles the last messages of the dead client until it releases the slot.
+			require.Eventually(t, func() bool { return !queryValue[bool](d, `select active from pg_replication_slots`) }, cdctest.Patience, 5*time.Millisecond)
+			confirmed, err := cdc.ParseLSN(queryValue[string](d, `select confirmed_flush_lsn::text from pg_replication_slots`))
 			require.NoError(t, err)
 			c.mu.Lock()
 			c.confirmed = confirmed
 			c.mu.Unlock()
-			kill = c.client(url)
+			kill = c.startClient(url)
 		}
 	}
 	cancel()
@@ -277,7 +278,7 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 		defer c.mu.Unlock()
 		return fmt.Sprint(c.seen, c.duplicates), fmt.Sprint(c.seen) == fmt.Sprint(written) || len(c.problems) > 0
 	}
-	// How long it takes to catch up depends on the machine: it must get on.
+	// How long catching up takes depends on the machine, so only progress is required.
 	for before, patience := "", time.Now().Add(cdctest.Patience); ; time.Sleep(50 * time.Millisecond) {
 		seen, over := state()
 		if over {
@@ -286,14 +287,14 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 		if seen != before {
 			before, patience = seen, time.Now().Add(cdctest.Patience)
 		}
-		require.True(t, time.Now().Before(patience), "nothing comes any more: %s of %v", seen, written)
+		require.True(t, time.Now().Before(patience), "no progress: %s of %v", seen, written)
 	}
 	kill(syscall.SIGTERM)
 	require.Empty(t, c.problems)
 	require.Equal(t, written, c.seen, "nothing is lost")
 	for w := range writers {
 		require.Positive(t, written[w])
-		require.Equal(t, written[w], query[int](d, `select count(distinct seq) from events where writer = $1`, w))
+		require.Equal(t, written[w], queryValue[int](d, `select count(distinct seq) from events where writer = $1`, w))
 	}
 	t.Logf("%v written in %s, %d came twice, after %v", written, long, c.duplicates, count)
 }

@@ -16,45 +16,46 @@ import (
 
 const (
 	queueLength = 1024
-	// blockedTick is how often acknowledgements are passed on while the consumer is slower than the server.
-	blockedTick = 50 * time.Millisecond
-	// confirmTick is how often the server is told of acknowledgements at most.
-	confirmTick = 10 * time.Millisecond
+	// blockedInterval is how often acknowledgements are sent while the consumer is slower than the server.
+	blockedInterval = 50 * time.Millisecond
+	// confirmInterval is the shortest time between two standby status messages with new acknowledgements.
+	confirmInterval = 10 * time.Millisecond
 )
 
-// Stream reads the transactions of a slot. It connects again by itself; within one Stream no transaction comes twice.
-// Next is for one goroutine at a time; all other methods can be called by any at any time.
+// Stream reads the transactions of a slot. It reconnects by itself; within one Stream no transaction is delivered
+// twice. Next is for one goroutine at a time; all other methods may be called by any goroutine at any time.
 type Stream struct {
-	config     Config
-	positions  positions
-	queue      chan *Transaction
-	memory     *semaphore.Weighted // for transactions that wait
-	spilled    atomic.Int64
-	decoded    *Transaction // what Next returned last
-	backfills  backfills
-	heartbeats heartbeats
-	own        []string // processes of the server that this stream has connected to, the latest last
-	shapes     *shapes  // nil without Config.SchemaChanges
-	timeline   int32    // of the server, as the last connection found it; zero where that was a standby
-	protocol   int      // of the next connection
-	behind     LSN      // where the next connection begins at least: behind a transaction that is left out
+	config       Config
+	positions    positions
+	queue        chan *Transaction
+	memory       *semaphore.Weighted // for transactions in the queue
+	spilled      atomic.Int64
+	delivered    *Transaction // by the last call of Next
+	backfills    backfills
+	heartbeats   heartbeats
+	ownProcesses []string       // backends of this stream's connections, the latest last
+	schemas      *schemaTracker // nil without Config.SchemaChanges
+	timeline     int32          // of the server at the last connection; zero for a standby
+	protocol     int            // of the next connection
+	resumeAt     LSN            // the next connection begins here or later: after a transaction that is left out
 
-	cancel context.CancelFunc
-	ctx    context.Context //nolint:containedctx // it ends with Close
-	done   chan struct{}
-	err    error           // why done is closed
-	alive  context.Context //nolint:containedctx // it ends with the stream, however that ends
-	end    context.CancelFunc
+	cancel   context.CancelFunc
+	ctx      context.Context //nolint:containedctx // ends with Close
+	done     chan struct{}
+	err      error           // the reason why done is closed
+	alive    context.Context //nolint:containedctx // ends with the stream, for whatever reason
+	endAlive context.CancelFunc
 
-	woken    atomic.Bool
-	soon     atomic.Bool // the server is told of acknowledgements without anybody waking the reader
-	conn     atomic.Pointer[connection]
-	counters counters
-	closing  sync.WaitGroup
+	isWoken           atomic.Bool
+	isStatusScheduled atomic.Bool // the reader will send acknowledgements without being woken
+	conn              atomic.Pointer[connection]
+	counters          counters
+	goroutines        sync.WaitGroup
 }
 
-// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrStandby], [ErrResyncNeeded], an error of
-// pgx where it cannot connect, or the context's, which bounds the opening only. The stream must be closed.
+// Open connects and starts to stream. The stream must be closed. The context bounds only the opening. It fails with an
+// [*InvalidError], [ErrSlotBusy], [ErrStandby], [ErrResyncNeeded], an error of pgx if it cannot connect, or the
+// context's error.
 func Open(ctx context.Context, config Config) (*Stream, error) {
 	config = config.WithDefaults()
 	if err := config.validate(); err != nil {
@@ -66,12 +67,12 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 		memory: semaphore.NewWeighted(config.MemoryLimit / 2), protocol: config.Protocol,
 	}
 	if config.SchemaChanges {
-		s.shapes = newShapes()
+		s.schemas = newSchemaTracker()
 	}
-	conn, at, err := s.connect(ctx, config.Start)
+	conn, at, err := s.openReplication(ctx, config.Start)
 	for end := time.Now().Add(time.Second); errors.Is(err, ErrSlotBusy) && time.Now().Before(end); {
-		if backoff.Pause(ctx, blockedTick) == nil { // the server lets go of a slot a little after the one before has closed
-			conn, at, err = s.connect(ctx, config.Start)
+		if backoff.Pause(ctx, blockedInterval) == nil { // the server releases a slot shortly after its last reader has closed
+			conn, at, err = s.openReplication(ctx, config.Start)
 		}
 	}
 	if err != nil {
@@ -80,27 +81,27 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	s.positions.start(at, config.OnlyAcknowledged)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.conn.Store(conn)
-	s.alive, s.end = context.WithCancel(context.Background())
+	s.alive, s.endAlive = context.WithCancel(context.Background())
 	go s.run(conn)
 	if config.Heartbeat > 0 {
-		s.closing.Go(s.beat)
+		s.goroutines.Go(s.writeHeartbeats)
 	}
 	return s, nil
 }
 
-func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, error) {
+func (s *Stream) openReplication(ctx context.Context, confirmed LSN) (*connection, LSN, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
-	conn, err := connect(ctx, s.config.Conn, s.config.BeforeConnect, true)
+	conn, err := openConnection(ctx, s.config.Conn, s.config.BeforeConnect, true)
 	if err != nil {
 		return nil, 0, err
 	}
-	at, err := s.keepTo(ctx, conn, confirmed)
+	at, err := s.checkTimeline(ctx, conn, confirmed)
 	if err == nil {
-		err = s.takeOver(ctx, conn)
+		err = s.terminateLostConnection(ctx, conn)
 	}
 	if err == nil {
-		at, err = conn.begin(ctx, &s.config, at, s.protocol, s.behind)
+		at, err = conn.startReplication(ctx, &s.config, at, s.protocol, s.resumeAt)
 	}
 	if err != nil {
 		conn.close()
@@ -109,26 +110,26 @@ func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, 
 	return conn, at, nil
 }
 
-// Next waits for the next transaction. It fails with the context's error, with [ErrClosed], or with the error that has
-// ended the stream, after all that came before: [ErrResyncNeeded], a [*TooLargeError], [ErrProtocol], or one of the server
-// that another connection cannot get over.
+// Next waits for the next transaction. It fails with the context's error, with [ErrClosed], or, after all transactions
+// that were received before, with the error that has ended the stream: [ErrResyncNeeded], a [*TooLargeError], a
+// [*SpillError], an [*UndecodableError], [ErrProtocol], or an error of the server that is not solved by reconnecting.
 func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
-	if err := s.finish(); err != nil {
+	if err := s.finishDelivered(); err != nil {
 		return nil, err
 	}
 	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	for {
-		t, err := s.take(ctx)
+		t, err := s.takeFromQueue(ctx)
 		if err != nil {
 			return nil, err
 		}
-		s.decoded = t
-		s.backfills.pass(t)
-		if !t.hidden() {
-			s.positions.deliver(t)
-			s.heartbeats.deliver(t.EndLSN, time.Now())
+		s.delivered = t
+		s.backfills.observeTransaction(t)
+		if !t.isHidden() {
+			s.positions.noteDelivered(t)
+			s.heartbeats.noteDelivered(t.EndLSN, time.Now())
 			if t.Spilled {
 				s.counters.spilled.Add(1)
 			}
@@ -136,14 +137,14 @@ func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 			s.counters.bytes.Add(t.Size)
 			return t, nil
 		}
-		if err := s.finish(); err != nil {
+		if err := s.finishDelivered(); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// take is the next transaction of the queue.
-func (s *Stream) take(ctx context.Context) (*Transaction, error) {
+// takeFromQueue waits for the next transaction of the queue.
+func (s *Stream) takeFromQueue(ctx context.Context) (*Transaction, error) {
 	select {
 	case t := <-s.queue:
 		return t, nil
@@ -164,29 +165,30 @@ func (s *Stream) take(ctx context.Context) (*Transaction, error) {
 	}
 }
 
-// finish frees the transaction that Next returned last. Its error stays.
-func (s *Stream) finish() error {
-	if s.decoded == nil {
+// finishDelivered releases the transaction that Next returned last. If it fails, it fails again at each call.
+func (s *Stream) finishDelivered() error {
+	if s.delivered == nil {
 		return nil
 	}
-	if err := s.decoded.finish(); err != nil {
+	if err := s.delivered.finish(); err != nil {
 		return err
 	}
-	s.free(s.decoded)
-	s.decoded = nil
+	s.releaseTransaction(s.delivered)
+	s.delivered = nil
 	return nil
 }
 
-func (s *Stream) free(t *Transaction) {
+func (s *Stream) releaseTransaction(t *Transaction) {
 	t.buffer.release()
-	s.memory.Release(t.weight)
+	s.memory.Release(t.memoryWeight)
 	if t.Spilled {
 		s.spilled.Add(-t.Size)
 	}
 }
 
-// Ack confirms that a transaction and all before it were processed, and returns at once: the server is told soon. It takes
-// the EndLSN of a transaction that Next has returned; the last one may be acknowledged again. Anything else is an [*AckError].
+// Ack confirms that a transaction and all before it were processed. It returns at once; the server is told soon after.
+// lsn is the EndLSN of a transaction that Next has returned; the last one may be acknowledged again. Any other position
+// is an [*AckError].
 func (s *Stream) Ack(lsn LSN) error {
 	if s.ctx.Err() != nil {
 		return ErrClosed
@@ -194,55 +196,55 @@ func (s *Stream) Ack(lsn LSN) error {
 	if err := s.positions.acknowledge(lsn); err != nil {
 		return err
 	}
-	if !s.soon.Load() {
-		s.wake()
+	if !s.isStatusScheduled.Load() {
+		s.wakeReader()
 	}
 	return nil
 }
 
-// Close ends the stream and waits until all is released; what was acknowledged is told to the server before. It can be called
-// more than once, but not beside Next.
+// Close sends the last acknowledgements to the server, ends the stream and waits until its resources are released. It
+// may be called more than once, but not concurrently with Next.
 func (s *Stream) Close() {
 	s.backfills.close()
 	s.cancel()
-	s.wake()
+	s.wakeReader()
 	<-s.done
-	s.closing.Wait()
-	if s.decoded != nil {
-		s.free(s.decoded)
-		s.decoded = nil
+	s.goroutines.Wait()
+	if s.delivered != nil {
+		s.releaseTransaction(s.delivered)
+		s.delivered = nil
 	}
 	for {
 		select {
 		case t := <-s.queue:
-			s.free(t)
+			s.releaseTransaction(t)
 		default:
 			return
 		}
 	}
 }
 
-// wake makes the reader look up from the network.
-func (s *Stream) wake() {
-	if conn := s.conn.Load(); conn != nil && !s.woken.Swap(true) {
+// wakeReader interrupts the reader's wait for the network.
+func (s *Stream) wakeReader() {
+	if conn := s.conn.Load(); conn != nil && !s.isWoken.Swap(true) {
 		_ = conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// run reads until the stream is closed or cannot go on.
+// run reads, and reconnects, until the stream is closed or fails for good.
 func (s *Stream) run(conn *connection) {
-	defer s.end()
+	defer s.endAlive()
 	defer close(s.done)
 	retry := backoff.New(s.config.ShortestRetry, s.config.LongestRetry)
 	for {
-		err := s.goAround(s.read(conn, retry))
-		s.closing.Go(conn.close)
+		err := s.resumeAfterUndecodable(s.readConnection(conn, retry))
+		s.goroutines.Go(conn.close)
 		for conn = nil; conn == nil; {
 			if s.ctx.Err() != nil {
 				s.err = ErrClosed
 				return
 			}
-			if !passing(err) {
+			if !isTransient(err) {
 				s.err = err
 				s.config.Logger.Error("cdc: the stream ends", "slot", s.config.Slot, "error", err)
 				return
@@ -253,9 +255,9 @@ func (s *Stream) run(conn *connection) {
 				continue
 			}
 			_, confirmed := s.positions.status()
-			conn, _, err = s.connect(s.ctx, confirmed)
+			conn, _, err = s.openReplication(s.ctx, confirmed)
 			var wrong *InvalidError
-			if errors.As(err, &wrong) && wrong.Field == FieldPublications { // it was there when the stream was opened
+			if errors.As(err, &wrong) && wrong.Field == FieldPublications { // it existed when the stream was opened
 				err = &ResyncError{Slot: s.config.Slot, Reason: PublicationMissing, Detail: fmt.Sprintf("publication %q was dropped", wrong.Value)}
 			}
 		}
@@ -263,45 +265,45 @@ func (s *Stream) run(conn *connection) {
 	}
 }
 
-// read takes what comes by one connection until that is lost.
-func (s *Stream) read(conn *connection, retry *backoff.Backoff) error {
-	r := &reader{stream: s, conn: conn}
+// readConnection reads from one connection until it is lost.
+func (s *Stream) readConnection(conn *connection, retry *backoff.Backoff) error {
+	r := &streamReader{stream: s, conn: conn}
 	r.assembler = assembler{
 		memoryLimit: s.config.MemoryLimit / 2, spillLimit: s.config.SpillLimit, folder: s.config.SpillFolder,
-		decoder: newDecoder(), after: s.positions.received, streams: map[uint32]*Transaction{},
-		spilled: s.spilled.Add, emit: r.emit,
-		skip:   func(end LSN) { s.positions.advance(end, false) },
-		marked: s.backfills.known, heartbeat: s.heartbeatArrived,
+		decoder: newDecoder(), resumeAfter: s.positions.received, streamed: map[uint32]*Transaction{},
+		addSpilled: s.spilled.Add, emit: r.emitTransaction,
+		onEmpty:        func(end LSN) { s.positions.noteServerPosition(end, false) },
+		isOwnWatermark: s.backfills.isOwnWatermark, onHeartbeat: s.receiveHeartbeat,
 	}
-	r.assembler.decoder.shapes, r.assembler.decoder.raw, r.assembler.decoder.skip = s.shapes, conn.raw, s.skips
-	defer r.assembler.discard()
+	r.assembler.decoder.schemas, r.assembler.decoder.isRaw, r.assembler.decoder.skip = s.schemas, conn.isRaw, s.skipUndecodable
+	defer r.assembler.discardIncomplete()
 	s.conn.Store(conn)
 	defer s.conn.Store(nil)
-	s.woken.Store(true)
-	r.heard = time.Now()
+	s.isWoken.Store(true)
+	r.lastReceived = time.Now()
 	for {
-		if s.woken.Load() || time.Now().After(r.due) {
-			if err := r.maintain(); err != nil {
+		if s.isWoken.Load() || time.Now().After(r.statusDue) {
+			if err := r.sendDueStatus(); err != nil {
 				return err
 			}
-			if err := r.tick(); err != nil {
+			if err := r.emitEmptyTransaction(); err != nil {
 				return err
 			}
 		}
 		message, err := conn.ReceiveMessage(context.Background())
 		switch {
 		case pgconn.Timeout(err):
-			if silent := time.Since(r.heard); silent > s.config.Timeout {
+			if silent := time.Since(r.lastReceived); silent > s.config.Timeout {
 				return fmt.Errorf("cdc: the server was silent for %s", silent)
 			}
-			s.woken.Store(true)
+			s.isWoken.Store(true)
 			continue
 		case err != nil:
 			return fmt.Errorf("cdc: reading: %w", err)
 		}
-		r.heard = time.Now()
-		conn.arrived.count(r.heard)
-		if err := r.message(message); err != nil {
+		r.lastReceived = time.Now()
+		conn.gatherer.countMessage(r.lastReceived)
+		if err := r.handleMessage(message); err != nil {
 			return err
 		}
 		retry.Reset()

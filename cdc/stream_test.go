@@ -15,11 +15,11 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// quiet is the log of tests that make trouble on purpose.
+// quiet discards the log of tests that cause errors on purpose.
 var quiet = slog.New(slog.DiscardHandler)
 
-// stream makes a publication of all tables and a slot, both named as the database, and opens the stream.
-func (d *database) stream(change ...func(*cdc.Config)) *cdc.Stream {
+// openStream makes a publication of all tables and a slot, both named like the database, and opens the stream.
+func (d *database) openStream(change ...func(*cdc.Config)) *cdc.Stream {
 	d.tb.Helper()
 	ctx := d.tb.Context()
 	if err := cdc.CreatePublication(ctx, d.pool, cdc.Publication{Name: d.name, AllTables: true}); !errors.Is(err, cdc.ErrExists) {
@@ -29,7 +29,7 @@ func (d *database) stream(change ...func(*cdc.Config)) *cdc.Stream {
 		require.NoError(d.tb, err)
 	}
 	s, err := cdc.Open(ctx, d.streamConfig(change...))
-	// Postgres lets go of a slot a little after its reader has gone: Open itself waits for a second only.
+	// Postgres releases a slot shortly after its reader has closed, and Open itself waits for one second only.
 	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
 		s, err = cdc.Open(ctx, d.streamConfig(change...))
 	}
@@ -49,8 +49,8 @@ func (d *database) streamConfig(change ...func(*cdc.Config)) cdc.Config {
 	return config
 }
 
-// next is the next transaction, and its changes as text.
-func next(tb testing.TB, s *cdc.Stream) (*cdc.Transaction, []string) {
+// nextTransaction returns the next transaction, and its changes as text.
+func nextTransaction(tb testing.TB, s *cdc.Stream) (*cdc.Transaction, []string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
 	defer cancel()
@@ -76,18 +76,18 @@ func TestStreamDeliversTransactionsInOrder(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key, v text)`)
-			s := d.stream(func(c *cdc.Config) { c.Protocol = protocol })
-			before := query[time.Time](d, `select clock_timestamp()`)
+			s := d.openStream(func(c *cdc.Config) { c.Protocol = protocol })
+			before := queryValue[time.Time](d, `select clock_timestamp()`)
 			d.exec(`insert into t values (1, 'one'), (2, null)`)
-			after := query[time.Time](d, `select clock_timestamp()`)
+			after := queryValue[time.Time](d, `select clock_timestamp()`)
 			d.exec(`do $$ begin insert into t values (3, 'three'); delete from t where id = 1; end $$`)
 
-			first, changes := next(t, s)
+			first, changes := nextTransaction(t, s)
 			require.Equal(t, []string{"insert t [1 one]", "insert t [2 NULL]"}, changes)
 			require.NotZero(t, first.XID)
 			require.Greater(t, first.EndLSN, first.CommitLSN)
 			require.WithinRange(t, first.CommitTime, before, after)
-			second, changes := next(t, s)
+			second, changes := nextTransaction(t, s)
 			require.Equal(t, []string{"insert t [3 three]", "delete t []"}, changes)
 			require.Greater(t, second.EndLSN, first.EndLSN)
 			require.NoError(t, s.Ack(second.EndLSN))
@@ -95,24 +95,24 @@ func TestStreamDeliversTransactionsInOrder(t *testing.T) {
 			var end string
 			require.NoError(t, d.pool.QueryRow(t.Context(), `select pg_logical_emit_message(false, 'mine', 'alone')::text`).Scan(&end))
 			d.exec(`insert into t values (4, 'four')`)
-			alone, changes := next(t, s)
+			alone, changes := nextTransaction(t, s)
 			require.Len(t, changes, 1)
 			require.Zero(t, alone.XID)
 			require.Equal(t, end, alone.EndLSN.String())
-			_, changes = next(t, s)
+			_, changes = nextTransaction(t, s)
 			require.Equal(t, []string{"insert t [4 four]"}, changes)
 		})
 	}
 }
 
-func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
+func TestOnlyDeliveredTransactionsCanBeAcknowledged(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	s := d.stream()
+	s := d.openStream()
 	d.exec(`insert into t values (1)`, `insert into t values (2)`, `insert into t values (3)`)
-	first, _ := next(t, s)
-	second, _ := next(t, s)
+	first, _ := nextTransaction(t, s)
+	second, _ := nextTransaction(t, s)
 	refused := func(lsn cdc.LSN, why string) {
 		t.Helper()
 		var ack *cdc.AckError
@@ -128,27 +128,27 @@ func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
 	require.NoError(t, s.Ack(second.EndLSN), "the last can be repeated")
 	refused(first.EndLSN, "behind what is acknowledged")
 	refused(0, "behind what is acknowledged")
-	require.Eventually(t, func() bool { return d.slot().Confirmed >= second.EndLSN }, cdctest.Patience, 20*time.Millisecond)
-	// Three statuses later. The first one that is seen may have been on its way.
+	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= second.EndLSN }, cdctest.Patience, 20*time.Millisecond)
+	// Three statuses later, because the first one may have been sent before.
 	told := map[time.Time]bool{}
 	require.Eventually(t, func() bool {
-		told[query[time.Time](d, `select coalesce(max(reply_time), 'epoch') from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid where slot_name = $1`, d.name)] = true
+		told[queryValue[time.Time](d, `select coalesce(max(reply_time), 'epoch') from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid where slot_name = $1`, d.name)] = true
 		return len(told) > 3
 	}, cdctest.Patience, 20*time.Millisecond)
-	confirmed := d.slot().Confirmed // others may have written something between the second and the third
+	confirmed := d.lookupSlot().Confirmed // other tests may have written something between the second and the third
 
 	s.Close()
 	s.Close()
 	require.ErrorIs(t, s.Ack(second.EndLSN), cdc.ErrClosed)
 	_, err := s.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrClosed)
-	s = d.stream()
-	third, changes := next(t, s)
-	require.Equal(t, []string{"insert t [3]"}, changes, "what was not acknowledged comes again")
-	require.Less(t, confirmed, third.CommitLSN, "nothing is confirmed over what waits")
+	s = d.openStream()
+	third, changes := nextTransaction(t, s)
+	require.Equal(t, []string{"insert t [3]"}, changes, "unacknowledged transactions are delivered again")
+	require.Less(t, confirmed, third.CommitLSN, "nothing is confirmed beyond an unacknowledged transaction")
 }
 
-func (d *database) slot() cdc.Slot {
+func (d *database) lookupSlot() cdc.Slot {
 	d.tb.Helper()
 	slot, err := cdc.LookupSlot(d.tb.Context(), d.pool, d.name)
 	require.NoError(d.tb, err)
@@ -160,19 +160,19 @@ func TestTablesWithoutChangesDoNotKeepWAL(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table idle (id int primary key)`, `create table busy (id int, v text)`,
 		`create publication `+d.name+` for table idle`)
-	d.stream()
-	start := d.slot()
+	d.openStream()
+	start := d.lookupSlot()
 	for i := range 10 {
 		d.exec(fmt.Sprintf(`insert into busy select i, repeat(md5(i::text), 20) from generate_series(%d, %d) i`, i*2000, i*2000+1999))
 	}
-	end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_lsn()::text`))
+	end, err := cdc.ParseLSN(queryValue[string](d, `select pg_current_wal_lsn()::text`))
 	require.NoError(t, err)
 	require.Greater(t, end, start.Confirmed+10<<20, "the other table writes enough to tell")
-	require.Eventually(t, func() bool { return d.slot().Confirmed >= end }, cdctest.Patience, 50*time.Millisecond)
-	// The server lets go of the WAL behind the next two notes of running transactions.
+	require.Eventually(t, func() bool { return d.lookupSlot().Confirmed >= end }, cdctest.Patience, 50*time.Millisecond)
+	// The server removes the WAL after it has logged the running transactions twice.
 	require.Eventually(t, func() bool {
 		d.exec(`checkpoint`)
-		return d.slot().Restart >= end
+		return d.lookupSlot().Restart >= end
 	}, cdctest.Patience, 300*time.Millisecond)
 }
 
@@ -180,33 +180,33 @@ func TestStreamGoesOnAfterItsWalsenderIsTerminated(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	s := d.stream()
+	s := d.openStream()
 	d.exec(`insert into t values (1)`, `insert into t values (2)`)
-	first, _ := next(t, s)
+	first, _ := nextTransaction(t, s)
 	require.NoError(t, s.Ack(first.EndLSN))
-	second, _ := next(t, s)
+	second, _ := nextTransaction(t, s)
 	for i := 3; i < 8; i++ {
-		require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
+		require.True(t, queryValue[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
 		d.exec(fmt.Sprintf(`insert into t values (%d)`, i))
-		_, changes := next(t, s)
-		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes, "nothing is missing, and nothing comes twice")
-		require.Eventually(t, func() bool { return d.slot().Active }, cdctest.Patience, 10*time.Millisecond)
+		_, changes := nextTransaction(t, s)
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes, "nothing is missing, and nothing is delivered twice")
+		require.Eventually(t, func() bool { return d.lookupSlot().Active }, cdctest.Patience, 10*time.Millisecond)
 	}
-	require.NoError(t, s.Ack(second.EndLSN), "what was delivered before can be acknowledged after")
+	require.NoError(t, s.Ack(second.EndLSN), "transactions of the lost connection can be acknowledged")
 }
 
 func TestStreamGoesOnAfterTheNetworkIsCut(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := d.proxy()
-	s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.Host, p.Port })
+	p := d.newProxy()
+	s := d.openStream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.Host, p.Port })
 	for i := range 10 {
 		d.exec(fmt.Sprintf(`insert into t values (%d)`, i))
 		if i%2 == 1 {
 			p.Cut()
 		}
-		transaction, changes := next(t, s)
+		transaction, changes := nextTransaction(t, s)
 		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes)
 		if i%3 == 0 {
 			require.NoError(t, s.Ack(transaction.EndLSN))
@@ -218,12 +218,12 @@ func TestStreamNoticesASilentNetwork(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := d.proxy()
+	p := d.newProxy()
 	d.exec(`create publication ` + d.name + ` for all tables`)
 	_, err := cdc.CreateSlot(t.Context(), d.pool, d.name, cdc.SlotOptions{})
 	require.NoError(t, err)
 	var s *cdc.Stream
-	require.Eventually(t, func() bool { // the time that a silent server has bounds the connecting too
+	require.Eventually(t, func() bool { // Timeout also bounds connecting
 		s, err = cdc.Open(t.Context(), d.streamConfig(func(c *cdc.Config) {
 			c.Conn.Host, c.Conn.Port = p.Host, p.Port
 			c.Timeout = time.Second
@@ -232,14 +232,14 @@ func TestStreamNoticesASilentNetwork(t *testing.T) {
 	}, cdctest.Patience, time.Millisecond)
 	t.Cleanup(s.Close)
 	d.exec(`insert into t values (1)`)
-	next(t, s)
+	nextTransaction(t, s)
 	p.Freeze()
 	d.exec(`insert into t values (2)`)
 	// The walsender does not notice, and keeps the slot.
 	require.Eventually(t, func() bool {
-		return query[bool](d, `select coalesce(bool_or(pg_terminate_backend(active_pid)), false) from pg_replication_slots where slot_name = $1`, d.name)
+		return queryValue[bool](d, `select coalesce(bool_or(pg_terminate_backend(active_pid)), false) from pg_replication_slots where slot_name = $1`, d.name)
 	}, cdctest.Patience, 10*time.Millisecond)
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert t [2]"}, changes)
 }
 
@@ -254,16 +254,16 @@ func TestLostSlotsNeedAResync(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key)`)
-			p := d.proxy()
-			s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.Host, p.Port })
+			p := d.newProxy()
+			s := d.openStream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.Host, p.Port })
 			d.exec(`insert into t values (1)`)
-			first, _ := next(t, s)
+			first, _ := nextTransaction(t, s)
 			require.NoError(t, s.Ack(first.EndLSN))
 			d.exec(`insert into t values (2)`)
-			next(t, s)
+			nextTransaction(t, s)
 			p.Refuse()
 			d.exec(`insert into t values (3)`)
-			require.Eventually(t, func() bool { return !d.slot().Active }, cdctest.Patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return !d.lookupSlot().Active }, cdctest.Patience, 10*time.Millisecond)
 			d.exec(fmt.Sprintf(harm, d.name))
 			p.Accept()
 			ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
@@ -285,7 +285,7 @@ func TestLostSlotsNeedAResync(t *testing.T) {
 func TestASlotHasOneReader(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	d.stream()
+	d.openStream()
 	_, err := cdc.Open(t.Context(), d.streamConfig())
 	require.ErrorIs(t, err, cdc.ErrSlotBusy)
 	require.ErrorIs(t, cdc.DropSlot(t.Context(), d.pool, d.name), cdc.ErrSlotBusy)

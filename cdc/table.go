@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,40 +10,40 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// table is what is needed to read one page by page.
+// table describes how to read a table page by page.
 type table struct {
 	relation *Relation
-	from     string // what is selected from
+	from     string // for a FROM clause
 	columns  string
 	filter   string // an expression, or ""
 	key      []keyColumn
-	index    []keyColumn // that of the replica identity, if it has one of its own
+	index    []keyColumn // of the replica identity, if that is an index
 }
 
 type keyColumn struct {
 	column string
 	name   string // quoted
-	cast   string // its type, so that texts can be compared with it
+	cast   string // its type, to compare it with texts
 }
 
-// identify makes the key the one by which the stream names rows, and tells its columns.
-func (t *table) identify() (columns []string, err error) {
+// useReplicaIdentity sets the key to the one by which the stream identifies rows, and returns its columns.
+func (t *table) useReplicaIdentity() (columns []string, err error) {
 	if t.relation.Identity == IdentityIndex && len(t.index) > 0 {
 		t.key = t.index
 	}
 	for _, k := range t.key {
 		if t.relation.Index(k.column) < 0 {
-			return nil, invalid(FieldTable, t.relation.Name(), "its key column "+k.column+" must be published")
+			return nil, newInvalidError(FieldTable, t.relation.Name(), "its key column "+k.column+" must be published")
 		}
 		columns = append(columns, k.column)
 	}
 	return columns, nil
 }
 
-// describe looks a table up. Names are what they are in the catalog, not quoted.
-func describe(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
+// lookupTable looks up a table. Names are as in the catalog, not quoted.
+func lookupTable(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
 	full := schema + "." + name
-	rows, err := conn.rows(ctx, `
+	rows, err := conn.queryRows(ctx, `
 		SELECT c.oid, c.relkind, c.relreplident, row_security_active(c.oid), current_user
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`, schema, name)
@@ -50,7 +51,7 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, invalid(FieldTable, full, "there is no table of this name")
+		return nil, newInvalidError(FieldTable, full, "there is no table of this name")
 	}
 	if rows[0][3].Text == "t" {
 		return nil, &RowSecurityError{Table: full, Role: rows[0][4].Text}
@@ -64,25 +65,25 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 		relation: &Relation{OID: uint32(number), Schema: schema, Table: name, Identity: Identity(rows[0][2].Text[0])},
 		from:     pgx.Identifier{schema, name}.Sanitize(),
 	}
-	if rows[0][1].Text == "r" { // tables that inherit from it are others
+	if rows[0][1].Text == "r" { // without the tables that inherit from it
 		t.from = "ONLY " + t.from
 	}
-	listed, err := t.published(ctx, conn, publications)
+	listed, err := t.lookupPublished(ctx, conn, publications)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.describeColumns(ctx, conn, oid, listed); err != nil {
+	if err := t.lookupColumns(ctx, conn, oid, listed); err != nil {
 		return nil, err
 	}
-	if conn.raw && !t.relation.isText() {
-		return nil, invalid(FieldTable, full, "one whose name and columns are UTF-8")
+	if conn.isRaw && !t.relation.hasUTF8Names() {
+		return nil, newInvalidError(FieldTable, full, "a table with a name and columns in UTF-8")
 	}
 	return t, nil
 }
 
-// describeColumns finds those that the stream has too, and those to go by.
-func (t *table) describeColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
-	rows, err := conn.rows(ctx, `
+// lookupColumns finds the columns that the stream also has, and the keys.
+func (t *table) lookupColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
+	rows, err := conn.queryRows(ctx, `
 		SELECT a.attname, a.atttypid, a.atttypmod, base.typname, bn.nspname,
 			coalesce(array_position(p.indkey[0:p.indnkeyatts-1]::int2[], a.attnum), -1),
 			coalesce(array_position(r.indkey[0:r.indnkeyatts-1]::int2[], a.attnum), -1),
@@ -122,7 +123,7 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		if row[4].Text != "pg_catalog" {
 			c.Type = row[4].Text + "." + c.Type
 		}
-		key := keyColumn{c.Name, quote(c.Name), pgx.Identifier{row[9].Text, row[8].Text}.Sanitize()}
+		key := keyColumn{c.Name, quoteIdentifier(c.Name), pgx.Identifier{row[9].Text, row[8].Text}.Sanitize()}
 		if row[5].Text != "-1" {
 			primary[row[5].Text] = key
 		}
@@ -131,11 +132,11 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		}
 		c.Key = t.relation.Identity == IdentityFull || t.relation.Identity == IdentityDefault && row[5].Text != "-1" ||
 			t.relation.Identity == IdentityIndex && row[6].Text != "-1"
-		// Before Postgres 18 generated columns are never streamed; from then on the list tells.
+		// Before Postgres 18 generated columns are never streamed; since then the column list decides.
 		hidden := row[7].Text == "t" && (listed == nil || conn.version < 180000)
 		if !hidden && (listed == nil || listed[c.Name]) {
 			t.relation.Columns = append(t.relation.Columns, c)
-			columns = append(columns, quote(c.Name))
+			columns = append(columns, quoteIdentifier(c.Name))
 		}
 	}
 	for i := range len(index) {
@@ -148,14 +149,14 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		t.key = append(t.key, primary[strconv.Itoa(i+1)])
 	}
 	if len(t.key) == 0 {
-		return invalid(FieldTable, t.relation.Name(), "it needs a primary key, or a replica identity with an index, to be read page by page")
+		return newInvalidError(FieldTable, t.relation.Name(), "it needs a primary key, or a replica identity with an index, to be read page by page")
 	}
 	t.columns = strings.Join(columns, ", ")
 	return nil
 }
 
-// published finds the columns, nil for all, and the filter with which the publications have the table.
-func (t *table) published(ctx context.Context, conn *connection, publications []string) (columns map[string]bool, err error) {
+// lookupPublished returns the columns of the table in the publications, nil for all, and sets the filter.
+func (t *table) lookupPublished(ctx context.Context, conn *connection, publications []string) (columns map[string]bool, err error) {
 	if len(publications) == 0 {
 		return nil, nil
 	}
@@ -165,15 +166,15 @@ func (t *table) published(ctx context.Context, conn *connection, publications []
 	}
 	var names []string
 	for _, p := range publications {
-		names = append(names, literal(p))
+		names = append(names, quoteLiteral(p))
 	}
-	rows, err := conn.rows(ctx, `SELECT pubname, `+extra+` FROM pg_publication_tables
+	rows, err := conn.queryRows(ctx, `SELECT pubname, `+extra+` FROM pg_publication_tables
 		WHERE schemaname = $1 AND tablename = $2 AND pubname IN (`+strings.Join(names, ", ")+`)`, t.relation.Schema, t.relation.Table)
 	if err != nil {
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, invalid(FieldTable, t.relation.Name(), "it must be in one of the publications "+strings.Join(publications, ", "))
+		return nil, newInvalidError(FieldTable, t.relation.Name(), "it must be in one of the publications "+strings.Join(publications, ", "))
 	}
 	var filters []string
 	for _, row := range rows {
@@ -186,8 +187,23 @@ func (t *table) published(ctx context.Context, conn *connection, publications []
 			filters = append(filters, "("+row[2].Text+")")
 		}
 	}
-	if len(filters) == len(rows) { // one without a filter lets all pass
+	if len(filters) == len(rows) { // a publication without a filter includes all rows
 		t.filter = strings.Join(filters, " OR ")
 	}
 	return columns, nil
+}
+
+// addNames adds the names of a JSON list to a set.
+func addNames(names map[string]bool, text string) (map[string]bool, error) {
+	var list []string
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, fmt.Errorf("%w: names %s: %w", ErrProtocol, text, err)
+	}
+	if names == nil {
+		names = map[string]bool{}
+	}
+	for _, n := range list {
+		names[n] = true
+	}
+	return names, nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// logText keeps what is logged.
+// logText collects log lines.
 type logText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -32,59 +32,59 @@ func (l *logText) has(text string) bool {
 	return strings.Contains(l.text.String(), text)
 }
 
-func (d *database) reader() int {
+func (d *database) activePID() int {
 	d.tb.Helper()
-	return query[int](d, `select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = $1`, d.name)
+	return queryValue[int](d, `select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = $1`, d.name)
 }
 
-// The server does not notice that the connection is lost, for it never looks: with wal_sender_timeout it would after that time.
+// The server does not notice the lost connection, because without wal_sender_timeout it never checks.
 func TestASlotIsTakenOverFromALostConnection(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := d.proxy()
+	p := d.newProxy()
 	log := &logText{}
-	s := d.stream(func(c *cdc.Config) {
+	s := d.openStream(func(c *cdc.Config) {
 		c.Conn.Host, c.Conn.Port = p.Host, p.Port
 		c.Conn.RuntimeParams["wal_sender_timeout"] = "0"
 		c.Timeout, c.Logger = 2*time.Second, slog.New(slog.NewTextHandler(log, nil))
 	})
 	d.exec(`insert into t values (1)`)
-	transaction, _ := next(t, s)
+	transaction, _ := nextTransaction(t, s)
 	require.NoError(t, s.Ack(transaction.EndLSN))
-	before := d.reader()
+	before := d.activePID()
 	p.Freeze()
 	d.exec(`insert into t values (2)`)
-	_, changes := next(t, s)
+	_, changes := nextTransaction(t, s)
 	require.Equal(t, []string{"insert t [2]"}, changes)
-	require.NotEqual(t, before, d.reader())
+	require.NotEqual(t, before, d.activePID())
 	require.True(t, log.has("a lost connection of this stream still read the slot"))
 }
 
-// One that another stream reads is left to that.
+// A slot that another stream reads is left alone.
 func TestASlotIsNotTakenFromAnotherStream(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := d.proxy()
+	p := d.newProxy()
 	log := &logText{}
-	first := d.stream(func(c *cdc.Config) {
+	first := d.openStream(func(c *cdc.Config) {
 		c.Conn.Host, c.Conn.Port = p.Host, p.Port
 		c.Logger = slog.New(slog.NewTextHandler(log, nil))
 	})
 	d.exec(`insert into t values (1)`)
-	next(t, first)
+	nextTransaction(t, first)
 	p.Refuse()
-	second := d.stream()
-	reader := d.reader()
+	second := d.openStream()
+	reader := d.activePID()
 	p.Accept()
 	require.Eventually(t, func() bool { return log.has("the slot is in use") }, cdctest.Patience, time.Millisecond)
-	require.Equal(t, reader, d.reader())
+	require.Equal(t, reader, d.activePID())
 	d.exec(`insert into t values (2)`)
-	_, changes := next(t, second)
+	_, changes := nextTransaction(t, second)
 	require.Equal(t, []string{"insert t [1]"}, changes)
-	_, changes = next(t, second)
+	_, changes = nextTransaction(t, second)
 	require.Equal(t, []string{"insert t [2]"}, changes)
-	require.Equal(t, reader, d.reader())
+	require.Equal(t, reader, d.activePID())
 	require.False(t, log.has("terminated"))
 }

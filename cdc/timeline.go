@@ -9,9 +9,10 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// timeline is that on which the server writes its log. It changes when a standby is promoted. A standby writes none: zero.
-func (c *connection) timeline(ctx context.Context) (int32, error) {
-	standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`)
+// queryTimeline returns the timeline on which the server writes its log, which changes when a standby is promoted. A
+// standby writes no log: zero.
+func (c *connection) queryTimeline(ctx context.Context) (int32, error) {
+	standby, err := c.queryValue(ctx, `SELECT pg_is_in_recovery()`)
 	if err != nil || standby == "t" {
 		return 0, err
 	}
@@ -22,8 +23,9 @@ func (c *connection) timeline(ctx context.Context) (int32, error) {
 	return system.Timeline, nil
 }
 
-// left is where the history of a timeline left an earlier one, zero where it does not come from that.
-func (c *connection) left(ctx context.Context, earlier, timeline int32) (LSN, error) {
+// findSwitchPoint returns the position at which the history of a timeline has left an earlier one, zero if it does not
+// descend from that.
+func (c *connection) findSwitchPoint(ctx context.Context, earlier, timeline int32) (LSN, error) {
 	history, err := pglogrepl.TimelineHistory(ctx, c.PgConn, timeline)
 	if err != nil {
 		return 0, fmt.Errorf("cdc: asking the server for the history of its timeline: %w", err)
@@ -36,27 +38,27 @@ func (c *connection) left(ctx context.Context, earlier, timeline int32) (LSN, er
 	return 0, nil
 }
 
-// keepTo sees that the server's log has all that was received, as it was received. The log of a standby that was promoted may
-// lack the last of it, and then has other things at the same places. Where that was nothing for this stream, only its
+// checkTimeline checks that the server's log contains everything that was received. The log of a promoted standby may
+// lack the last part of it, and continue differently from there. If that part held nothing for this stream, only its
 // position goes back.
-func (s *Stream) keepTo(ctx context.Context, conn *connection, confirmed LSN) (LSN, error) {
-	timeline, err := conn.timeline(ctx)
+func (s *Stream) checkTimeline(ctx context.Context, conn *connection, confirmed LSN) (LSN, error) {
+	timeline, err := conn.queryTimeline(ctx)
 	switch {
 	case err != nil:
 		return 0, err
-	case timeline == 0 && s.timeline != 0: // what it has not got yet is not lost
+	case timeline == 0 && s.timeline != 0: // the standby may still receive the rest
 		return 0, fmt.Errorf("%w: slot %q", ErrStandby, s.config.Slot)
 	case timeline == 0:
 		return confirmed, nil
 	}
 	if s.timeline != 0 && s.timeline != timeline {
-		end, err := conn.left(ctx, s.timeline, timeline)
+		end, err := conn.findSwitchPoint(ctx, s.timeline, timeline)
 		if err != nil {
 			return 0, err
 		}
 		if received, ok := s.positions.rewind(end); !ok {
 			return 0, &ResyncError{Slot: s.config.Slot, Reason: SlotDiverged, Detail: fmt.Sprintf(
-				"%s was received, and the server that was promoted has what came before %s only: see synchronized_standby_slots", received, end)}
+				"%s was received, but the promoted server has only the log before %s: see synchronized_standby_slots", received, end)}
 		}
 		confirmed = min(confirmed, end)
 	}

@@ -7,47 +7,50 @@ import (
 	"time"
 )
 
-// Transaction is one that has committed, or a single message that was emitted outside of any. It belongs to the goroutine
-// that called [Stream.Next], until the next call.
+// Transaction is a committed transaction, or a single message that was emitted outside of any transaction. It belongs
+// to the goroutine that called [Stream.Next], until its next call.
 type Transaction struct {
 	// XID is the transaction's id, zero for a message outside of transactions.
 	XID uint32
-	// CommitLSN is where the commit stands in the log.
+	// CommitLSN is the position of the commit in the log.
 	CommitLSN LSN
-	// EndLSN is the end of the commit: what [Stream.Ack] takes.
+	// EndLSN is the end of the commit: the argument of [Stream.Ack].
 	EndLSN LSN
 	// CommitTime is the server's clock at the commit, in UTC. It is zero for a message outside of transactions.
 	CommitTime time.Time
-	// Origin names where the transaction was made first, if it was replicated to this server. OriginLSN is its commit there.
+	// Origin names the server that made the transaction first, if it was replicated to this one. OriginLSN is its
+	// commit there.
 	Origin    string
 	OriginLSN LSN
-	// Size is what the server sent, in bytes.
+	// Size is the size of the transaction as sent by the server, in bytes.
 	Size int64
-	// Spilled tells that the transaction was too large for memory.
+	// Spilled reports whether the transaction was too large for memory.
 	Spilled bool
-	// Backfill is the one whose rows this transaction holds, nil for all that others have written.
+	// Backfill is the backfill that has read the rows of this transaction. It is nil for all other transactions.
 	Backfill *Backfill
-	// BackfillEnds is set with the last rows of Backfill: all was read. A consumer of a [Fanout] goes by it, because [Backfill.Done] is closed before these
-	// rows have come to it.
+	// BackfillEnds reports whether these are the last rows of Backfill. Consumers of a [Fanout] need it because
+	// [Backfill.Done] is closed before the rows reach them.
 	BackfillEnds bool
 
-	buffer    buffer
-	described buffer // descriptions of tables that came before
-	streamed  bool
-	rows      int
-	aborted   map[uint32]bool // subtransactions that were rolled back
-	decoder   *decoder
-	pending   []*Change
-	mark      *mark
-	observe   func(*Change) // nil while there is no backfill
-	weight    int64         // what it holds of the memory for transactions that wait
-	// more are the next changes of one that a [Fanout] has decoded already, io.EOF after the last; nil otherwise.
-	more func() ([]*Change, error)
-	err  error
+	buffer       buffer
+	descriptions buffer // of tables, from transactions before this one that were left out
+	isStreamed   bool
+	rows         int
+	aborted      map[uint32]bool // subtransactions that were rolled back
+	decoder      *decoder
+	pending      []*Change
+	watermark    *watermark
+	observe      func(*Change) // nil while there is no backfill
+	memoryWeight int64         // its share of Stream.memory
+	// nextChanges returns the next changes of a transaction that a [Fanout] has decoded, io.EOF after the last. It is
+	// nil for a transaction of a Stream.
+	nextChanges func() ([]*Change, error)
+	err         error
 }
 
-// Changes reads the changes in the order in which they were made, once: where a loop was left, the next goes on. What is
-// left unread is passed over by the next call of [Stream.Next]. An error is the last thing that it yields, and ends the stream.
+// Changes yields the changes in the order in which they were made, once: a second loop continues where the first one
+// stopped. The next call of [Stream.Next] skips changes that were not read. An error is the last element, and ends the
+// stream.
 func (t *Transaction) Changes() iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
 		for {
@@ -64,11 +67,11 @@ func (t *Transaction) next() (*Change, error) {
 		if t.err != nil {
 			return nil, t.err
 		}
-		if t.more != nil {
-			t.pending, t.err = t.more()
+		if t.nextChanges != nil {
+			t.pending, t.err = t.nextChanges()
 			continue
 		}
-		if e, err := t.described.next(); err == nil {
+		if e, err := t.descriptions.next(); err == nil {
 			_, t.err = t.decoder.decode(nil, e.data, e.at, 0, false)
 			continue
 		}
@@ -77,7 +80,7 @@ func (t *Transaction) next() (*Change, error) {
 			continue
 		}
 		if err == nil {
-			t.pending, err = t.decoder.decode(t.pending[:0], e.data, e.at, e.xid, t.streamed)
+			t.pending, err = t.decoder.decode(t.pending[:0], e.data, e.at, e.xid, t.isStreamed)
 		}
 		if err == nil && t.observe != nil {
 			for _, change := range t.pending {
@@ -91,8 +94,8 @@ func (t *Transaction) next() (*Change, error) {
 	return change, nil
 }
 
-// hidden tells of a transaction that is only for this package.
-func (t *Transaction) hidden() bool { return t.mark != nil && !t.mark.high && t.rows == 0 }
+// isHidden reports whether the transaction holds nothing but a low watermark of this package, which is not delivered.
+func (t *Transaction) isHidden() bool { return t.watermark != nil && !t.watermark.high && t.rows == 0 }
 
 func ignoreEOF(err error) error {
 	if errors.Is(err, io.EOF) {
@@ -101,7 +104,7 @@ func ignoreEOF(err error) error {
 	return err
 }
 
-// finish reads what is left, for the descriptions of tables in it, and frees the room.
+// finish decodes the rest, because it may describe tables of later transactions, and releases the buffer.
 func (t *Transaction) finish() error {
 	defer t.buffer.release()
 	for {

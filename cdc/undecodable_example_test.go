@@ -6,7 +6,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// leaveOut reads a slot without one row, whose position was in the error: it stays the same each time that the log is read.
+// leaveOut opens a slot and leaves out one row, given the position in its error, which is the same each time the log is
+// read.
 func leaveOut(ctx context.Context, config cdc.Config, position cdc.LSN) (*cdc.Stream, error) {
 	config.SkipUndecodable = func(row *cdc.UndecodableError) bool { return row.LSN == position }
 	return cdc.Open(ctx, config)

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// nextTexts are the changes of the next transaction that has any, or the error that comes in its place.
+// nextTexts returns the changes of the next transaction that has any, or the error that Next returns instead.
 func nextTexts(t *testing.T, s *cdc.Stream) ([]string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
@@ -41,7 +41,7 @@ func nextTexts(t *testing.T, s *cdc.Stream) ([]string, error) {
 	}
 }
 
-// openFree opens a slot of which the server may let go a little later.
+// openFree opens a slot that the server may release only shortly afterwards.
 func openFree(t *testing.T, c cdc.Config) (s *cdc.Stream) {
 	t.Helper()
 	s, err := cdc.Open(t.Context(), c)
@@ -53,7 +53,7 @@ func openFree(t *testing.T, c cdc.Config) (s *cdc.Stream) {
 	return s
 }
 
-// undecodableDatabase has a table with a row of which the second column is no text, and a slot from before that.
+// undecodableDatabase makes a slot, and then a table with a row of which the second column is not valid text.
 func undecodableDatabase(t *testing.T) (*pgx.ConnConfig, *pgx.Conn, *cdc.Snapshot) {
 	t.Helper()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "SQL_ASCII")
@@ -68,7 +68,7 @@ func undecodableDatabase(t *testing.T) (*pgx.ConnConfig, *pgx.Conn, *cdc.Snapsho
 	return config, owner, snapshot
 }
 
-func TestARowThatIsNoTextIsLeftOutWhereThatIsDecided(t *testing.T) {
+func TestAnUndecodableRowIsLeftOutOnlyIfChosen(t *testing.T) {
 	t.Parallel()
 	config, owner, snapshot := undecodableDatabase(t)
 	log := make(said, 100)
@@ -80,7 +80,7 @@ func TestARowThatIsNoTextIsLeftOutWhereThatIsDecided(t *testing.T) {
 	require.Equal(t, "public.t", row.Table)
 	require.Equal(t, "v", row.Column)
 	require.NotZero(t, row.LSN)
-	require.False(t, row.Whole)
+	require.False(t, row.WholeTransaction)
 	require.ErrorContains(t, err, "SQL_ASCII")
 	_, err = nextTexts(t, s)
 	require.ErrorAs(t, err, &row, "it stays")
@@ -94,7 +94,7 @@ func TestARowThatIsNoTextIsLeftOutWhereThatIsDecided(t *testing.T) {
 	defer s.Close()
 	got, err := nextTexts(t, s)
 	require.NoError(t, err)
-	require.Equal(t, []string{"insert [4 d]", "insert [6 f]"}, got, "the rest of the transaction comes")
+	require.Equal(t, []string{"insert [4 d]", "insert [6 f]"}, got, "the rest of the transaction is delivered")
 	got, err = nextTexts(t, s)
 	require.NoError(t, err)
 	require.Equal(t, []string{"update [3 größer]"}, got)
@@ -106,11 +106,11 @@ func TestARowThatIsNoTextIsLeftOutWhereThatIsDecided(t *testing.T) {
 	execAs(t, owner, `INSERT INTO t VALUES (7, E'na\xefve')`)
 	_, err = nextTexts(t, s)
 	other := new(cdc.UndecodableError)
-	require.ErrorAs(t, err, &other, "it was one row that was decided about")
+	require.ErrorAs(t, err, &other, "only one row was to be left out")
 	require.Greater(t, other.LSN, row.LSN)
 }
 
-func TestRowsThatAreNoTextAreLeftOutOfSnapshotsAndBackfills(t *testing.T) {
+func TestUndecodableRowsAreLeftOutOfSnapshotsAndBackfills(t *testing.T) {
 	t.Parallel()
 	config, _, first := undecodableDatabase(t)
 	rows := func(s *cdc.Snapshot) (all []string, last error) {
@@ -147,7 +147,7 @@ func TestRowsThatAreNoTextAreLeftOutOfSnapshotsAndBackfills(t *testing.T) {
 	page, err := second.Page(t.Context(), "public", "t", nil, 2, 1<<20)
 	require.NoError(t, err)
 	require.Len(t, page.Rows, 1)
-	require.Equal(t, []string{"2"}, page.Next, "the place is behind the row that was left out")
+	require.Equal(t, []string{"2"}, page.Next, "the key is that of the row that was left out")
 
 	c := cdc.Config{Conn: config, Slot: second.Slot, Publications: []string{"p"}, Logger: quiet}
 	s := openFree(t, c)
@@ -162,7 +162,7 @@ func TestRowsThatAreNoTextAreLeftOutOfSnapshotsAndBackfills(t *testing.T) {
 	for err == nil {
 		_, err = s.Next(reading)
 	}
-	require.True(t, done(b))
+	require.True(t, isDone(b))
 	require.ErrorAs(t, b.Err(), &row)
 	require.Equal(t, "public.t", row.Table)
 	s.Close()
@@ -174,8 +174,9 @@ func TestRowsThatAreNoTextAreLeftOutOfSnapshotsAndBackfills(t *testing.T) {
 	require.EqualValues(t, 2, s.Stats().Undecodable)
 }
 
-// A character of the database that has no equivalent in UTF-8 is found by the server itself, which then sends nothing more of the transaction.
-func TestATransactionThatTheServerCannotDecodeIsLeftOutWhereThatIsDecided(t *testing.T) {
+// The server itself finds a character of the database without an equivalent in UTF-8, and sends nothing more of the
+// transaction.
+func TestAnUndecodableTransactionIsSkippedOnlyIfChosen(t *testing.T) {
 	t.Parallel()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "WIN1252")
 	owner := hostile.Owner(t, cdctest.Admin(t), config)
@@ -194,7 +195,7 @@ func TestATransactionThatTheServerCannotDecodeIsLeftOutWhereThatIsDecided(t *tes
 			_, err = nextTexts(t, s)
 			row := new(cdc.UndecodableError)
 			require.ErrorAs(t, err, &row)
-			require.True(t, row.Whole)
+			require.True(t, row.WholeTransaction)
 			require.NotZero(t, row.LSN)
 			require.NotZero(t, row.XID)
 			var server *pgconn.PgError
@@ -204,7 +205,7 @@ func TestATransactionThatTheServerCannotDecodeIsLeftOutWhereThatIsDecided(t *tes
 
 			c.SkipUndecodable = func(other *cdc.UndecodableError) bool { return other.LSN == row.LSN }
 			s = openFree(t, c)
-			for _, want := range []string{"insert [1 a]", "insert [4 d]"} { // nothing was acknowledged
+			for _, want := range []string{"insert [1 a]", "insert [4 d]"} { // again, because nothing was acknowledged
 				transaction, err := s.Next(t.Context())
 				require.NoError(t, err)
 				require.Equal(t, []string{want}, changeTexts(t, transaction))

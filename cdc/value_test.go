@@ -13,8 +13,9 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// allocated counts the bytes that are allocated until the function it returns is called: each copy of a value counts, however soon it is freed.
-func allocated() func() uint64 {
+// countAllocated counts the bytes that are allocated until the returned function is called, so each copy of a value
+// counts even if it is freed soon.
+func countAllocated() func() uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	return func() uint64 {
@@ -23,7 +24,7 @@ func allocated() func() uint64 {
 	}
 }
 
-// Not parallel: it measures memory. There are two copies of a value: as it comes from the network, and as it is handed on.
+// Not parallel, because it measures memory. There are two copies of a value: as received and as delivered.
 func TestAVeryLargeValueIsCopiedOnce(t *testing.T) {
 	soak.Long(t)
 	const size = 64 << 20
@@ -40,8 +41,8 @@ func TestAVeryLargeValueIsCopiedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key, v text, n int)`, `alter table t alter v set storage external`)
-			s := d.stream(func(c *cdc.Config) { c.MemoryLimit, c.SpillFolder = limit, t.TempDir() })
-			sum := allocated()
+			s := d.openStream(func(c *cdc.Config) { c.MemoryLimit, c.SpillFolder = limit, t.TempDir() })
+			sum := countAllocated()
 			d.exec(`insert into t values (1, ` + value + `, 7)`)
 			ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 			defer cancel()
@@ -57,8 +58,8 @@ func TestAVeryLargeValueIsCopiedOnce(t *testing.T) {
 	t.Run("of a snapshot", func(t *testing.T) {
 		d := newDatabase(t)
 		d.exec(`create table t (id int primary key, v text, n int)`, `insert into t values (1, `+value+`, 7), (2, 'small', 8)`)
-		s := d.snapshot()
-		sum := allocated()
+		s := d.createSnapshot()
+		sum := countAllocated()
 		page, err := s.Page(t.Context(), "public", "t", nil, 10, 1<<30)
 		require.NoError(t, err)
 		require.Len(t, page.Rows, 2)

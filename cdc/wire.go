@@ -8,14 +8,14 @@ import (
 	"unsafe"
 )
 
-// wire reads the fields of a message one after the other. The first that is not there is kept as the error, and all that
-// follow are zero.
-type wire struct {
+// messageReader reads the fields of a message one after the other. The first missing field sets the error, and all
+// later ones are zero.
+type messageReader struct {
 	rest []byte
 	err  error
 }
 
-func (w *wire) take(n int) []byte {
+func (w *messageReader) takeBytes(n int) []byte {
 	if w.err != nil || n < 0 || n > len(w.rest) {
 		w.fail("%d bytes are left where %d are needed", len(w.rest), n)
 		return nil
@@ -25,75 +25,75 @@ func (w *wire) take(n int) []byte {
 	return taken
 }
 
-func (w *wire) fail(format string, args ...any) {
+func (w *messageReader) fail(format string, args ...any) {
 	if w.err == nil {
 		w.err = fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
 	}
 }
 
-func (w *wire) byte() byte {
-	if b := w.take(1); b != nil {
+func (w *messageReader) readByte() byte {
+	if b := w.takeBytes(1); b != nil {
 		return b[0]
 	}
 	return 0
 }
 
-func (w *wire) uint16() uint16 {
-	if b := w.take(2); b != nil {
+func (w *messageReader) readUint16() uint16 {
+	if b := w.takeBytes(2); b != nil {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
-func (w *wire) uint32() uint32 {
-	if b := w.take(4); b != nil {
+func (w *messageReader) readUint32() uint32 {
+	if b := w.takeBytes(4); b != nil {
 		return binary.BigEndian.Uint32(b)
 	}
 	return 0
 }
 
-func (w *wire) uint64() uint64 {
-	if b := w.take(8); b != nil {
+func (w *messageReader) readUint64() uint64 {
+	if b := w.takeBytes(8); b != nil {
 		return binary.BigEndian.Uint64(b)
 	}
 	return 0
 }
 
-func (w *wire) lsn() LSN { return LSN(w.uint64()) }
+func (w *messageReader) readLSN() LSN { return LSN(w.readUint64()) }
 
-func (w *wire) time() time.Time {
-	return postgresEpoch.Add(time.Duration(int64(w.uint64())) * time.Microsecond) //nolint:gosec // the server's are signed
+func (w *messageReader) readTime() time.Time {
+	return postgresEpoch.Add(time.Duration(int64(w.readUint64())) * time.Microsecond) //nolint:gosec // signed on the server
 }
 
-func (w *wire) string() string {
+func (w *messageReader) readString() string {
 	end := bytes.IndexByte(w.rest, 0)
 	if end < 0 {
 		w.fail("a string has no end")
 		return ""
 	}
-	s := string(w.take(end))
-	w.take(1)
+	s := string(w.takeBytes(end))
+	w.takeBytes(1)
 	return s
 }
 
-// row reads the values of a row. Their texts share one string.
-func (w *wire) row() []Value {
-	n := int(w.uint16())
-	if n > len(w.rest) { // each takes one byte at least
+// readRow reads the values of a row. Their texts share one string.
+func (w *messageReader) readRow() []Value {
+	n := int(w.readUint16())
+	if n > len(w.rest) { // each takes at least one byte
 		w.fail("a row of %d columns has %d bytes", n, len(w.rest))
 		return nil
 	}
 	values := make([]Value, n)
-	texts, start := text(w.rest), w.rest
+	texts, start := bytesToString(w.rest), w.rest
 	for i := range values {
-		switch kind := w.byte(); kind {
+		switch kind := w.readByte(); kind {
 		case 'n':
 		case 'u':
 			values[i].State = Unchanged
 		case 't':
-			length := int(w.uint32())
+			length := int(w.readUint32())
 			at := len(start) - len(w.rest)
-			if w.take(length); w.err == nil {
+			if w.takeBytes(length); w.err == nil {
 				values[i] = Value{State: Present, Text: texts[at : at+length]}
 			}
 		default:
@@ -106,10 +106,11 @@ func (w *wire) row() []Value {
 	return values
 }
 
-// text is the data of an entry, or of its end, as a string. That of a large entry is not copied: see [entry].
-func text(data []byte) string {
+// bytesToString returns the data of an entry, or the end of it, as a string. That of a large entry is not copied, see
+// [entry].
+func bytesToString(data []byte) string {
 	if len(data) < largestChunk {
 		return string(data)
 	}
-	return unsafe.String(unsafe.SliceData(data), len(data)) //nolint:gosec // nothing writes into it any more
+	return unsafe.String(unsafe.SliceData(data), len(data)) //nolint:gosec // nothing writes to it any more
 }

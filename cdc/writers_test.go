@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// everything has a key of two columns of which one is text, values of the common types, and some that are stored apart.
+// everything creates a table with a key of two columns, one of them text, values of the common types and some that are
+// stored out of line.
 const everything = `
 	CREATE TYPE mood AS ENUM ('glad', 'so so');
 	CREATE TABLE everything (
@@ -22,7 +23,7 @@ const everything = `
 		i interval, a text[], na int[], m mood, bits bit(5), c char(4), big text, g int GENERATED ALWAYS AS (n + 1) STORED
 	)`
 
-// row is an SQL list of random values for the columns behind the key.
+// row is an SQL list of random values for the columns after the key.
 const row = `random() < 0.5, random() * 1e10, random(), (random() * 1e6)::numeric(12,4), gen_random_uuid(), decode(md5(random()::text), 'hex'),
 	jsonb_build_object('k', random(), 'q', '"quoted"'), '{"b": 1,  "a": null}', current_date, clock_timestamp(), clock_timestamp(),
 	random() * interval '40 days', ARRAY['x,y', NULL, 'q"'], NULL, 'so so', B'10110', 'ab',
@@ -30,17 +31,17 @@ const row = `random() < 0.5, random() * 1e10, random(), (random() * 1e6)::numeri
 
 const columns = `n, s, b, f, r, money, u, bin, j, js, d, t, ts, i, a, na, m, bits, c, big`
 
-// fill inserts rows before anything else happens.
-func (d *database) fill(rows int) {
+// fillTable inserts rows before anything else.
+func (d *database) fillTable(rows int) {
 	d.tb.Helper()
 	d.exec(everything, fmt.Sprintf(`INSERT INTO everything (%s) SELECT x, CASE x %% 3 WHEN 0 THEN 'a''"b' WHEN 1 THEN 'B' ELSE 'ü\' END, %s FROM generate_series(1, %d) x`,
 		columns, row, rows))
 }
 
-// pace bounds how far writers are ahead of the reader: each transaction takes one token.
+// pace bounds how far writers are ahead of the reader: each transaction takes a token.
 type pace chan struct{}
 
-// newPace lets writers be ahead by some transactions.
+// newPace returns a pace with which writers may be ahead by some transactions.
 func newPace(ahead int) pace {
 	p := make(pace, ahead)
 	for range ahead {
@@ -49,7 +50,7 @@ func newPace(ahead int) pace {
 	return p
 }
 
-// more lets one more transaction be written.
+// more allows one more transaction.
 func (p pace) more() {
 	select {
 	case p <- struct{}{}:
@@ -57,9 +58,9 @@ func (p pace) more() {
 	}
 }
 
-// write changes the table in all ways at random by some connections, until the function it returns is called. It returns when
-// each of them has written. Without a pace, they write as fast as they can.
-func (d *database) write(writers, keys int, p pace) (stop func() (transactions int64)) {
+// startWriters changes the table at random from several connections until stop is called. It returns when each
+// connection has written. Without a pace, they write as fast as they can.
+func (d *database) startWriters(writers, keys int, p pace) (stop func() (transactions int64)) {
 	d.tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var work, begun sync.WaitGroup
@@ -102,7 +103,7 @@ func (d *database) write(writers, keys int, p pace) (stop func() (transactions i
 	return stop
 }
 
-// writeOnce runs one transaction. What collides with another is no error.
+// writeOnce runs one transaction. A collision with another transaction is not an error.
 func (d *database) writeOnce(conn *pgx.Conn, keys int) error {
 	ctx := context.Background()
 	tx, err := conn.Begin(ctx)
@@ -135,7 +136,7 @@ func (d *database) writeOnce(conn *pgx.Conn, keys int) error {
 	return collision(tx.Commit(ctx))
 }
 
-// collision forgives a deadlock, and a row that somebody else has inserted.
+// collision returns nil for a deadlock, and for a row that another transaction has inserted.
 func collision(err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) && (server.Code == "40P01" || server.Code == "23505") {
@@ -144,8 +145,8 @@ func collision(err error) error {
 	return err
 }
 
-// lines are the rows of the table as a connection with the settings of this package prints them, sorted as text.
-func (d *database) lines() []string {
+// tableLines returns the rows of the table as sorted text, printed with the settings of this package.
+func (d *database) tableLines() []string {
 	d.tb.Helper()
 	config := d.config()
 	for name, value := range map[string]string{"timezone": "UTC", "datestyle": "ISO, YMD", "intervalstyle": "postgres", "extra_float_digits": "3", "bytea_output": "hex"} {

@@ -66,7 +66,7 @@ func (s *Server) openShare(ctx context.Context, h *share, one *session) error {
 	config := s.streamConfig(one.slot)
 	config.Publications = []string{one.slot}
 	fanout, err := cdc.OpenFanout(ctx, cdc.FanoutConfig{
-		Config: config, Consumers: one.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, Patience: s.config.ConsumerPatience,
+		Config: config, Consumers: one.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, SlowConsumerTimeout: s.config.ConsumerPatience,
 	})
 	if errors.Is(err, cdc.ErrSlotBusy) {
 		return refusal(http.StatusConflict, "busy", "another server, or somebody else, reads the slot: all consumers of a slot have to come to the same server")

@@ -94,7 +94,7 @@ type registry struct {
 // measured is a stream, or one that several share.
 type measured interface {
 	Stats() cdc.Stats
-	Holds() []cdc.Hold
+	TableLocks() []cdc.TableLock
 }
 
 // add begins to count a stream, and its client. leave is called when it has ended.
@@ -153,12 +153,12 @@ func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, clien
 }
 
 // holds are the tables that are locked for chunks of a named slot at this moment.
-func (r *registry) holds(slot string) (all []cdc.Hold) {
+func (r *registry) holds(slot string) (all []cdc.TableLock) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for stream, of := range r.open {
 		if of == slot {
-			all = append(all, stream.Holds()...)
+			all = append(all, stream.TableLocks()...)
 		}
 	}
 	return all

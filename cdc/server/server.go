@@ -92,7 +92,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 		return nil, err
 	}
 	pooled.MaxConns = connections
-	settings.Pool(pooled, config.Conn, config.BeforeConnect)
+	settings.PreparePool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
 		return nil, err

@@ -112,14 +112,14 @@ type lockJSON struct {
 // describeHeld is nil where this server holds no snapshot of the slot.
 func (s *Server) describeHeld(name string) *heldJSON {
 	if h := s.held(name); h != nil {
-		return &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: locksOf(h.Holds())}
+		return &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: locksOf(h.TableLocks())}
 	} else if h := s.v1.Held(); h != nil && h.Slot == name {
 		return &heldJSON{Since: h.Since.UTC(), PID: h.PID, Tables: locksOf(h.Locks)}
 	}
 	return nil
 }
 
-func locksOf(holds []cdc.Hold) []lockJSON {
+func locksOf(holds []cdc.TableLock) []lockJSON {
 	locks := make([]lockJSON, len(holds))
 	for i, one := range holds {
 		locks[i] = lockJSON{one.Schema + "." + one.Table, one.PID, one.Since.UTC()}

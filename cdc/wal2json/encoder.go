@@ -1,12 +1,12 @@
-// Package wal2json writes transactions of the package cdc as the plugin wal2json does, with its format version 1 and the
-// option include-lsn: without a plugin on the server, and byte for byte the same.
+// Package wal2json writes transactions of the package cdc like the plugin wal2json, with its format version 1 and the
+// option include-lsn: byte for byte the same, without a plugin on the server.
 //
 //	{"nextlsn":"0/170FCB0","change":[{"kind":"insert","schema":"public","table":"t","columnnames":["id"],
 //	 "columntypes":["integer"],"columnvalues":[3]}]}
 //
-// What the plugin writes and pgoutput does not tell is not there: transactions without changes, and generated columns. Where
-// the plugin's output is not JSON, this package's is: that is so for names of types with two quoted parts, and for messages
-// outside of transactions.
+// Transactions without changes and generated columns, which the plugin writes, are missing, because pgoutput does not
+// send them. In two cases the plugin's output is not JSON, and this package's is: names of types with two quoted parts,
+// and messages outside of transactions.
 package wal2json
 
 import (
@@ -17,36 +17,36 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// chunk is how much is collected before it is written, in bytes.
-const chunk = 32 << 10
+// flushSize is the size at which output is written, in bytes.
+const flushSize = 32 << 10
 
 // Encoder writes the transactions of one stream. It belongs to one goroutine.
 type Encoder struct {
-	types Types
-	known map[uint32]*described
-	out   []byte
+	types  Types
+	tables map[uint32]*describedTable
+	out    []byte
 }
 
-// described is a table with the names of its columns' types.
-type described struct {
+// describedTable is a table with the names of its columns' types.
+type describedTable struct {
 	relation *cdc.Relation
-	types    [][]byte // as they are written
+	types    [][]byte // encoded
 }
 
-// NewEncoder makes an encoder that asks for the names of types, once for each description of a table.
+// NewEncoder returns an encoder that asks types for the names of types, once for each description of a table.
 func NewEncoder(types Types) *Encoder {
-	return &Encoder{types: types, known: map[uint32]*described{}}
+	return &Encoder{types: types, tables: map[uint32]*describedTable{}}
 }
 
-// Encode writes a transaction, in several pieces where it is large. It reads the changes of it. It fails with an error of
-// the transaction, of the writer, or of the naming of types; what was written then is not whole.
+// Encode reads the changes of a transaction and writes it, in several pieces if it is large. It fails with an error of
+// the transaction, of the writer, or of Types; the output is incomplete then.
 func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) error {
 	e.out = e.out[:0]
 	if t.XID != 0 {
 		e.out = append(e.out, `{"nextlsn":"`...)
 		e.out = append(e.out, t.EndLSN.String()...)
 		e.out = append(e.out, `","change":[`...)
-	} else { // a message outside of transactions has no position
+	} else { // the plugin writes no position for a message outside of transactions
 		e.out = append(e.out, `{"change":[`...)
 	}
 	comma := false
@@ -54,17 +54,17 @@ func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) e
 		if err != nil {
 			return err
 		}
-		if !written(change) {
+		if !isWritten(change) {
 			continue
 		}
 		if comma {
 			e.out = append(e.out, ',')
 		}
 		comma = true
-		if err := e.change(ctx, change); err != nil {
+		if err := e.appendChange(ctx, change); err != nil {
 			return err
 		}
-		if len(e.out) >= chunk {
+		if len(e.out) >= flushSize {
 			if _, err := w.Write(e.out); err != nil {
 				return err
 			}
@@ -76,8 +76,9 @@ func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) e
 	return err
 }
 
-// written tells of changes that the format has: no truncates, and no updates and deletes of tables without an identity.
-func written(c *cdc.Change) bool {
+// isWritten reports whether the format has such a change: it has no truncates, and no updates and deletes of tables
+// without a replica identity.
+func isWritten(c *cdc.Change) bool {
 	switch c.Kind {
 	case cdc.KindUpdate, cdc.KindDelete:
 		for _, column := range c.Relation.Columns {
@@ -93,42 +94,42 @@ func written(c *cdc.Change) bool {
 	}
 }
 
-// table names a table, behind the kind of a change.
-func (e *Encoder) table(r *cdc.Relation) {
+// appendTable appends the name of a table, after the kind of a change.
+func (e *Encoder) appendTable(r *cdc.Relation) {
 	e.out = append(e.out, `","schema":`...)
 	e.out = AppendString(e.out, r.Schema)
 	e.out = append(e.out, `,"table":`...)
 	e.out = AppendString(e.out, r.Table)
 }
 
-func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
+func (e *Encoder) appendChange(ctx context.Context, c *cdc.Change) error {
 	e.out = append(e.out, `{"kind":"`...)
 	e.out = append(e.out, c.Kind...)
 	if c.Kind == cdc.KindMessage {
-		e.message(c.Message)
+		e.appendMessage(c.Message)
 		return nil
 	}
 	if c.Kind == cdc.KindSchema {
-		return e.schema(ctx, c)
+		return e.appendSchemaChange(ctx, c)
 	}
-	d, err := e.describe(ctx, c.Relation)
+	d, err := e.describeTable(ctx, c.Relation)
 	if err != nil {
 		return err
 	}
-	e.table(c.Relation)
+	e.appendTable(c.Relation)
 	if c.New != nil {
 		e.out = append(e.out, ',')
-		e.columns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })
+		e.appendColumns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })
 	}
 	if c.Kind != cdc.KindInsert {
 		e.out = append(e.out, `,"oldkeys":{`...)
 		switch {
 		case c.Old != nil:
-			e.columns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+			e.appendColumns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
 		case c.Key != nil:
-			e.columns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+			e.appendColumns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
 		default: // the key has not changed
-			e.columns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.Present })
+			e.appendColumns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.Present })
 		}
 		e.out = append(e.out, '}')
 	}
@@ -136,8 +137,8 @@ func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
 	return nil
 }
 
-// columns writes three lists of those that are kept: names, types and values.
-func (e *Encoder) columns(d *described, row []cdc.Value, prefix string, keep func(cdc.Value, cdc.Column) bool) {
+// appendColumns appends the names, types and values of the columns for which keep is true, as three lists.
+func (e *Encoder) appendColumns(d *describedTable, row []cdc.Value, prefix string, keep func(cdc.Value, cdc.Column) bool) {
 	for part := range 3 {
 		if part > 0 {
 			e.out = append(e.out, ',')
@@ -166,7 +167,7 @@ func (e *Encoder) columns(d *described, row []cdc.Value, prefix string, keep fun
 	}
 }
 
-func (e *Encoder) message(m *cdc.Message) {
+func (e *Encoder) appendMessage(m *cdc.Message) {
 	e.out = append(e.out, `","transactional":`...)
 	if m.Transactional {
 		e.out = append(e.out, `true`...)
@@ -180,9 +181,9 @@ func (e *Encoder) message(m *cdc.Message) {
 	e.out = append(e.out, '}')
 }
 
-// describe finds the names of the types of a table, anew where the server has described it anew.
-func (e *Encoder) describe(ctx context.Context, r *cdc.Relation) (*described, error) {
-	if d := e.known[r.OID]; d != nil && d.relation == r {
+// describeTable returns the names of the types of a table. It asks again if the server has described the table again.
+func (e *Encoder) describeTable(ctx context.Context, r *cdc.Relation) (*describedTable, error) {
+	if d := e.tables[r.OID]; d != nil && d.relation == r {
 		return d, nil
 	}
 	names, err := e.types(ctx, r.Columns)
@@ -192,10 +193,10 @@ func (e *Encoder) describe(ctx context.Context, r *cdc.Relation) (*described, er
 	if err != nil {
 		return nil, fmt.Errorf("wal2json: the types of table %s: %w", r.Name(), err)
 	}
-	d := &described{relation: r}
+	d := &describedTable{relation: r}
 	for _, name := range names {
 		d.types = append(d.types, appendType(nil, name))
 	}
-	e.known[r.OID] = d
+	e.tables[r.OID] = d
 	return d, nil
 }

@@ -17,15 +17,15 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// scene is what a test compares: the same transactions through the plugin, and through pgoutput and the encoder.
+// scene is a test case: the same transactions go through the plugin, and through pgoutput and the encoder.
 type scene struct {
-	// before is done before the slots are made, and is in neither stream.
+	// before is run before the slots are made, so it is in neither stream.
 	before []string
-	// keyed are the tables of before whose updates and deletes are streamed.
+	// keyed are the tables with streamed updates and deletes.
 	keyed []string
-	// each is a transaction of its own.
+	// each holds statements that run in their own transactions.
 	each []string
-	// differs changes what the plugin wrote, where it is not to be the same.
+	// differs edits the plugin's output where the encoder's is different on purpose.
 	differs func(string) string
 }
 
@@ -34,8 +34,8 @@ const (
 	end    = "end of the test"
 )
 
-// frames are those of the plugin and those of the encoder.
-func (s scene) frames(t *testing.T) (theirs, ours []string) {
+// readFrames returns the frames of the plugin and of the encoder.
+func (s scene) readFrames(t *testing.T) (theirs, ours []string) {
 	t.Helper()
 	d := cdctest.New(t)
 	d.Exec(s.before...)
@@ -52,7 +52,7 @@ func (s scene) frames(t *testing.T) (theirs, ours []string) {
 	}
 	d.Exec(`SELECT pg_logical_emit_message(true, '` + end + `', '')`)
 
-	// The plugin prints with the settings of who reads.
+	// The plugin prints with the settings of the reading connection.
 	conn, err := pgx.ConnectConfig(t.Context(), d.Config())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(context.Background())) }()
@@ -79,10 +79,10 @@ func (s scene) frames(t *testing.T) (theirs, ours []string) {
 	return theirs, ours
 }
 
-// compare requires the same bytes, and returns the frames. Transactions without changes are the plugin's only.
-func (s scene) compare(t *testing.T) []string {
+// compareFrames requires equal bytes, and returns the frames. Only the plugin writes transactions without changes.
+func (s scene) compareFrames(t *testing.T) []string {
 	t.Helper()
-	theirs, ours := s.frames(t)
+	theirs, ours := s.readFrames(t)
 	var expected []string
 	for _, frame := range theirs {
 		if s.differs != nil {
@@ -104,7 +104,7 @@ func (s scene) compare(t *testing.T) []string {
 	return ours
 }
 
-// types is a table of all of them.
+// types is a table with columns of all types.
 const types = `create table types (
 	id bigint primary key, i2 smallint, i4 integer, o oid, n numeric, n2 numeric(12,3), n0 numeric(5), f4 real, f8 double precision, b boolean,
 	t text, vc character varying(20), vcn varchar, c character(6), c1 "char", nm name, by bytea, u uuid, j json, jb jsonb,
@@ -156,7 +156,7 @@ func TestEveryTypeIsWrittenAsThePluginDoes(t *testing.T) {
 		differs: func(frame string) string {
 			return strings.ReplaceAll(frame, `"Other"."Thing"`, `"\"Other\".\"Thing\""`)
 		},
-	}.compare(t)
+	}.compareFrames(t)
 	require.Greater(t, len(frames), 10)
 	require.Contains(t, frames[0], `"integer","oid","numeric","numeric(12,3)","numeric(5,0)","real","double precision"`)
 }
@@ -175,7 +175,7 @@ func TestNamesAreQuotedAsThePluginDoes(t *testing.T) {
 			`update "Sch""ema\x"."ta'ble ""q"" \ é" set "co""l" = '\'`,
 			`delete from "Sch""ema\x"."ta'ble ""q"" \ é"`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 }
 
 func TestEveryReplicaIdentityIsWrittenAsThePluginDoes(t *testing.T) {
@@ -203,13 +203,13 @@ func TestEveryReplicaIdentityIsWrittenAsThePluginDoes(t *testing.T) {
 			`insert into part values (1, 'a'), (11, 'b')`, `update part set v = 'c'`, `update part set id = 12 where id = 1`, `delete from part`,
 			`insert into parent values (1)`, `insert into child values (2, 'c')`, `update parent set id = id + 10`, `delete from parent`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 	require.Greater(t, len(frames), 20)
 }
 
 func TestUnchangedLargeValuesAreLeftOutAsThePluginDoes(t *testing.T) {
 	t.Parallel()
-	// So random that it cannot be compressed into the row.
+	// Random, so that it cannot be compressed and is stored out of line.
 	const large = `(select string_agg(md5(i::text || random()::text), '') from generate_series(1, 300) i)`
 	frames := scene{
 		before: []string{
@@ -221,7 +221,7 @@ func TestUnchangedLargeValuesAreLeftOutAsThePluginDoes(t *testing.T) {
 			`update t set small = 'b'`, `update t set large = large || 'x'`, `update t set id = 2`, `insert into t values (3, ` + large + `, 'c', null)`, `delete from t`,
 			`update f set small = 'b'`, `delete from f`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 	require.Contains(t, frames[0], `"columnnames":["id","small"]`)
 }
 
@@ -243,7 +243,7 @@ func TestChangedTablesAreWrittenAsThePluginDoes(t *testing.T) {
 			`insert into u values (1, 'a')`, `alter table u drop column d`, `drop type dropped`, `insert into u values (2)`,
 			`create table later (id int primary key, v text)`, `insert into later values (1, 'a')`,
 		},
-	}.compare(t)
+	}.compareFrames(t)
 }
 
 func TestTransactionsAreWrittenAsThePluginDoes(t *testing.T) {
@@ -272,6 +272,6 @@ func TestTransactionsAreWrittenAsThePluginDoes(t *testing.T) {
 		},
 		// The plugin forgets that a message outside of transactions is the first in its frame, which then is not JSON.
 		differs: func(frame string) string { return strings.Replace(frame, `{"change":[,{`, `{"change":[{`, 1) },
-	}.compare(t)
+	}.compareFrames(t)
 	require.Contains(t, frames[2], `"change":[]`, "a truncate")
 }

@@ -19,7 +19,7 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 
-func TestWhatFailsIsTold(t *testing.T) {
+func TestEncodeReturnsErrors(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	d.Exec(`create table t (id int primary key)`, `create publication p for all tables`)
@@ -45,7 +45,7 @@ func TestWhatFailsIsTold(t *testing.T) {
 	require.ErrorContains(t, few.Encode(ctx, &out, next()), "0 names for 1 columns")
 	encoder := wal2json.NewEncoder(wal2json.Catalog(d.Pool))
 	require.ErrorIs(t, encoder.Encode(ctx, brokenWriter{}, next()), errBroken)
-	// An encoder that has failed is of use for the next transaction.
+	// After a failure, an encoder works for the next transaction.
 	out.Reset()
 	require.NoError(t, encoder.Encode(ctx, &out, next()))
 	require.Contains(t, out.String(), `"columnvalues":[4]`)

@@ -6,13 +6,14 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// schema writes how a table has changed, which the format of the plugin does not have: only a stream with [cdc.Config.SchemaChanges] has it.
-func (e *Encoder) schema(ctx context.Context, c *cdc.Change) error {
-	d, err := e.describe(ctx, c.Relation)
+// appendSchemaChange appends the change of a table's definition. The plugin's format has no such change; it occurs only
+// in streams with [cdc.Config.SchemaChanges].
+func (e *Encoder) appendSchemaChange(ctx context.Context, c *cdc.Change) error {
+	d, err := e.describeTable(ctx, c.Relation)
 	if err != nil {
 		return err
 	}
-	e.table(c.Relation)
+	e.appendTable(c.Relation)
 	e.out = append(e.out, `,"columnnames":[`...)
 	for i, column := range c.Relation.Columns {
 		e.out = appendComma(e.out, i)

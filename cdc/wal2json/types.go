@@ -9,16 +9,16 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// Types names the types of columns, such as integer and character varying(20).
+// Types returns the names of the types of columns, such as integer and character varying(20).
 type Types func(ctx context.Context, columns []cdc.Column) ([]string, error)
 
-// unknown is what Postgres calls a type that does not exist.
-const unknown = "???"
+// unknownType is format_type's result for a type that does not exist.
+const unknownType = "???"
 
-// Catalog asks the database for the names, with format_type. Types that are not on the search path of the connection have
-// their schema before them, so that it should be the one that a walsender has: the role's, or the database's. A type that
-// was dropped meanwhile has the name that the stream had for it. One that was renamed has its new name, from the next
-// description of a table on.
+// Catalog asks the database for the names, with format_type. Types that are not on the connection's search path are
+// prefixed with their schema, so the search path should be the walsender's: that of the role or the database. A type
+// that was dropped meanwhile has the name from the stream. A renamed type has its new name from the next description of
+// a table on.
 func Catalog(db cdc.DB) Types {
 	return func(ctx context.Context, columns []cdc.Column) ([]string, error) {
 		oids, modifiers := make([]uint32, len(columns)), make([]int32, len(columns))
@@ -32,16 +32,16 @@ func Catalog(db cdc.DB) Types {
 		}
 		names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		for i, name := range names {
-			if err == nil && strings.HasPrefix(name, unknown) && columns[i].Type != "" {
-				names[i], err = dropped(ctx, db, columns[i].Type)
+			if err == nil && strings.HasPrefix(name, unknownType) && columns[i].Type != "" {
+				names[i], err = droppedTypeName(ctx, db, columns[i].Type)
 			}
 		}
 		return names, err
 	}
 }
 
-// dropped is the name that a type had.
-func dropped(ctx context.Context, db cdc.DB, full string) (string, error) {
+// droppedTypeName returns the name of a dropped type, with its schema if that is not on the search path.
+func droppedTypeName(ctx context.Context, db cdc.DB, full string) (string, error) {
 	schema, name, qualified := strings.Cut(full, ".")
 	if !qualified {
 		return full, nil
@@ -53,7 +53,7 @@ func dropped(ctx context.Context, db cdc.DB, full string) (string, error) {
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 }
 
-// appendType appends the name of a type. The plugin does not quote a name again that is quoted already.
+// appendType appends the name of a type. Like the plugin, it does not quote a quoted name again.
 func appendType(out []byte, name string) []byte {
 	if inner, quoted := strings.CutPrefix(name, `"`); quoted {
 		if inner, quoted = strings.CutSuffix(inner, `"`); quoted && !strings.ContainsAny(inner, "\"\\\n\r\t") {

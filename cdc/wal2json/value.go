@@ -8,8 +8,9 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// AppendValue appends a value of a type as JSON: numbers and booleans as such, bytea in hexadecimal digits, all else as a
-// string. Numbers that JSON does not have, NaN and the infinities, are null. What an update has left alone is null too.
+// AppendValue appends a value of a type as JSON: numbers and booleans as such, bytea in hexadecimal digits, all others
+// as strings. NaN and the infinities, which JSON does not have, are null, and so are values that an update has left
+// unchanged.
 func AppendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
 	if v.State != cdc.Present {
 		return append(out, `null`...)
@@ -32,9 +33,9 @@ func AppendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
 	}
 }
 
-const hexadecimal = "0123456789abcdef"
+const hexDigits = "0123456789abcdef"
 
-// AppendString appends a string as JSON, as Postgres does: only quotes, backslashes and control characters are escaped.
+// AppendString appends a string as JSON like Postgres: only quotes, backslashes and control characters are escaped.
 func AppendString(out []byte, s string) []byte {
 	out = append(out, '"')
 	start := 0
@@ -59,7 +60,7 @@ func AppendString(out []byte, s string) []byte {
 		case '\t':
 			out = append(out, `\t`...)
 		default:
-			out = append(out, '\\', 'u', '0', '0', hexadecimal[c>>4], hexadecimal[c&15])
+			out = append(out, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
 	return append(append(out, s[start:]...), '"')

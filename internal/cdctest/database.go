@@ -1,4 +1,3 @@
-// Package cdctest gives the tests of the packages below cdc a database each, on the Postgres that all tests share.
 package cdctest
 
 import (
@@ -26,15 +25,15 @@ var server struct {
 	admin *pgx.ConnConfig
 }
 
-// Patience is how long a test waits for something that must happen. It costs nothing where it does happen, and is long so that
-// a machine with much to do does not look like a fault.
+// Patience is how long a test waits for an event that must happen. It is long so that a busy machine does not make
+// tests fail; a test that passes does not wait for it.
 const Patience = 2 * time.Minute
 
-// Main runs the tests of a package, and fails where goroutines are left behind.
+// Main runs the tests of a package, and fails if goroutines are left.
 func Main(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		// Goroutines of closed connections end a moment later, and goleak itself waits for a second only.
+		// Goroutines of closed connections end a moment later, but goleak itself waits for one second only.
 		err := goleak.Find()
 		for end := time.Now().Add(Patience); err != nil && time.Now().Before(end); {
 			err = goleak.Find()
@@ -47,7 +46,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Database is one test's. It is dropped, with its slots, when the test has ended.
+// Database is the database of one test. It is dropped, with its slots, when the test has ended.
 type Database struct {
 	Name string
 	Pool *pgxpool.Pool
@@ -56,7 +55,7 @@ type Database struct {
 	config func() *pgx.ConnConfig
 }
 
-// Admin connects to the server's own database, as a superuser.
+// Admin returns a configuration for the server's own database, as a superuser.
 func Admin(tb testing.TB) *pgx.ConnConfig {
 	tb.Helper()
 	server.once.Do(func() {
@@ -70,7 +69,7 @@ func Admin(tb testing.TB) *pgx.ConnConfig {
 	return server.admin.Copy()
 }
 
-// New makes one.
+// New makes a database for a test.
 func New(tb testing.TB) *Database {
 	tb.Helper()
 	admin := Admin(tb)
@@ -88,7 +87,7 @@ func New(tb testing.TB) *Database {
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		d.Pool.Close()
-		// A slot that is read cannot be dropped until its reader has ended: Administer tries again.
+		// A slot cannot be dropped until its reader has ended, so Administer tries again.
 		Administer(tb, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = '`+d.Name+`'`)
 		Administer(tb, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '`+d.Name+`'`)
 		Administer(tb, "DROP DATABASE "+d.Name+" WITH (FORCE)")
@@ -96,15 +95,15 @@ func New(tb testing.TB) *Database {
 	return d
 }
 
-// Config connects to the database, as a superuser.
+// Config returns a configuration for the database, as a superuser.
 func (d *Database) Config() *pgx.ConnConfig {
 	config := d.config()
-	// What is written is to be there for decoding at once.
+	// Decoding must see a commit at once.
 	config.RuntimeParams["synchronous_commit"] = "on"
 	return config
 }
 
-// Exec runs statements, each in a transaction of its own.
+// Exec runs statements, each in its own transaction.
 func (d *Database) Exec(statements ...string) {
 	d.tb.Helper()
 	for _, s := range statements {
@@ -113,8 +112,8 @@ func (d *Database) Exec(statements ...string) {
 	}
 }
 
-// PluginSlot makes a slot of the plugin wal2json. A server that does not have the plugin, as those that are not Debian's, has
-// nothing to compare with: the test is skipped.
+// PluginSlot makes a slot with the plugin wal2json. If the server does not have the plugin, which only Debian's has,
+// the test is skipped, because there is nothing to compare with.
 func (d *Database) PluginSlot(name string) {
 	d.tb.Helper()
 	_, err := d.Pool.Exec(context.Background(), `SELECT pg_create_logical_replication_slot($1, 'wal2json')`, name)
@@ -125,7 +124,7 @@ func (d *Database) PluginSlot(name string) {
 	require.NoError(d.tb, err)
 }
 
-// NeedsVersion skips a test of what came with a later major version of Postgres.
+// NeedsVersion skips a test that needs a later major version of Postgres.
 func (d *Database) NeedsVersion(major int) {
 	d.tb.Helper()
 	if version := Query[int](d, `SELECT current_setting('server_version_num')::int / 10000`); version < major {
@@ -133,34 +132,34 @@ func (d *Database) NeedsVersion(major int) {
 	}
 }
 
-// Query asks for one value.
+// Query returns the value of a query with one row and one column.
 func Query[T any](d *Database, sql string, args ...any) (value T) {
 	d.tb.Helper()
 	require.NoError(d.tb, d.Pool.QueryRow(context.Background(), sql, args...).Scan(&value), sql)
 	return value
 }
 
-// Administer runs a statement in the server's own database. While the statement meets something that is in use, it is tried
-// again: Postgres itself waits for five seconds at most until processes that it has ended are gone from a database.
+// Administer runs a statement in the server's own database. It retries while an object is in use, because Postgres
+// itself waits only five seconds for terminated processes to leave a database.
 func Administer(tb testing.TB, statement string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	err := administer(ctx, statement)
-	for inUse(err) && ctx.Err() == nil {
+	err := execAsAdmin(ctx, statement)
+	for isObjectInUse(err) && ctx.Err() == nil {
 		time.Sleep(20 * time.Millisecond)
-		err = administer(ctx, statement)
+		err = execAsAdmin(ctx, statement)
 	}
 	require.NoError(tb, err, statement)
 }
 
-// inUse reports whether a statement has failed because another process uses what it is about: a slot, or a database.
-func inUse(err error) bool {
+// isObjectInUse reports whether a statement has failed because another process uses the slot or the database.
+func isObjectInUse(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == "55006" // object_in_use
 }
 
-func administer(ctx context.Context, statement string) error {
+func execAsAdmin(ctx context.Context, statement string) error {
 	conn, err := pgx.ConnectConfig(ctx, server.admin.Copy())
 	if err != nil {
 		return err

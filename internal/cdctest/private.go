@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// Private is a Postgres of one test, which may be harmed.
+// Private is a Postgres server of one test, which may be killed.
 type Private struct {
 	*Database
 
@@ -32,30 +32,30 @@ type Private struct {
 	ended    chan struct{} // closed when the process has ended
 }
 
-// NewPrivate starts one, with the binaries of the server that the tests share.
+// NewPrivate starts a server, with the binaries of the server that the tests share.
 func NewPrivate(tb testing.TB, settings ...string) *Private {
 	tb.Helper()
 	p := &Private{tb: tb, bin: Query[string](New(tb), `SELECT setting FROM pg_config WHERE name = 'BINDIR'`)}
 	p.makeFolder()
-	out, err := p.command("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
+	out, err := p.newCommand("initdb", "-D", p.dataFolder(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
 	require.NoError(tb, err, "%s", out)
-	p.serve(settings)
+	p.startFirst(settings)
 	return p
 }
 
-// Standby makes a copy of the server and starts it as a standby, which is told in settings how to follow. The server is
+// Standby starts a copy of the server as a standby, with settings that say which server to follow. The original is
 // stopped meanwhile.
 func (p *Private) Standby(settings ...string) *Private {
 	p.tb.Helper()
 	s := &Private{tb: p.tb, bin: p.bin}
 	s.makeFolder()
 	p.Stop(syscall.SIGINT)
-	out, err := exec.Command("cp", "-a", p.data(), s.data()).CombinedOutput()
+	out, err := exec.Command("cp", "-a", p.dataFolder(), s.dataFolder()).CombinedOutput()
 	require.NoError(p.tb, err, "%s", out)
-	require.NoError(p.tb, os.WriteFile(filepath.Join(s.data(), "standby.signal"), nil, 0o644))
+	require.NoError(p.tb, os.WriteFile(filepath.Join(s.dataFolder(), "standby.signal"), nil, 0o644))
 	p.Start()
 	p.Pool.Reset()
-	s.serve(settings)
+	s.startFirst(settings)
 	return s
 }
 
@@ -66,16 +66,16 @@ func (p *Private) makeFolder() {
 	p.tb.Cleanup(func() { _ = os.RemoveAll(folder) })
 	p.folder = folder
 	if os.Getuid() == 0 {
-		uid, gid := p.nobody()
+		uid, gid := p.nobodyIDs()
 		require.NoError(p.tb, os.Chown(folder, int(uid), int(gid)))
 	}
 }
 
-// serve starts it for the first time.
-func (p *Private) serve(settings []string) {
+// startFirst starts the server for the first time.
+func (p *Private) startFirst(settings []string) {
 	p.tb.Helper()
-	port := testport.Reserve(p.tb) // it stays this server's while it is stopped
-	// Tests kill the server, and never the machine: nothing is lost without fsync.
+	port := testport.Reserve(p.tb) // reserved for this server even while it is stopped
+	// Tests kill the server but never the machine, so nothing is lost without fsync.
 	p.settings = append([]string{"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"}, settings...)
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port))
 	require.NoError(p.tb, err)
@@ -89,8 +89,8 @@ func (p *Private) serve(settings []string) {
 	p.Start()
 }
 
-// nobody is whom root runs Postgres as.
-func (p *Private) nobody() (uid, gid uint32) {
+// nobodyIDs returns the user that runs Postgres if the tests run as root.
+func (p *Private) nobodyIDs() (uid, gid uint32) {
 	p.tb.Helper()
 	other, err := user.Lookup("nobody")
 	require.NoError(p.tb, err, "root may not run Postgres")
@@ -101,27 +101,27 @@ func (p *Private) nobody() (uid, gid uint32) {
 	return uint32(u), uint32(g)
 }
 
-func (p *Private) data() string { return filepath.Join(p.folder, "data") }
+func (p *Private) dataFolder() string { return filepath.Join(p.folder, "data") }
 
-func (p *Private) command(name string, args ...string) *exec.Cmd {
+func (p *Private) newCommand(name string, args ...string) *exec.Cmd {
 	command := exec.Command(filepath.Join(p.bin, name), args...)
 	command.Dir = p.folder
 
 	if os.Getuid() == 0 {
-		uid, gid := p.nobody()
+		uid, gid := p.nobodyIDs()
 		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	}
 	return command
 }
 
-// Start starts it, and waits until it answers.
+// Start starts the server, and waits until it answers.
 func (p *Private) Start() {
 	p.tb.Helper()
-	args := []string{"-D", p.data()}
+	args := []string{"-D", p.dataFolder()}
 	for _, setting := range p.settings {
 		args = append(args, "-c", setting)
 	}
-	p.process = p.command("postgres", args...)
+	p.process = p.newCommand("postgres", args...)
 	log, err := os.OpenFile(filepath.Join(p.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(p.tb, err)
 	defer func() { _ = log.Close() }()
@@ -145,7 +145,7 @@ func (p *Private) Start() {
 	}
 }
 
-// Stop ends it: SIGINT in order, SIGQUIT as a crash does.
+// Stop stops the server: SIGINT shuts it down in order, SIGQUIT is like a crash.
 func (p *Private) Stop(signal os.Signal) {
 	p.tb.Helper()
 	if p.process == nil {

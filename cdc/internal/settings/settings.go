@@ -1,10 +1,11 @@
-// Package settings decides the settings of the connections that cdc and its server make themselves, so that a role, a database, a
-// server or the environment (PGOPTIONS) cannot change what is read, how values are printed, or how long something may take.
+// Package settings defines the settings of the connections that cdc and its server open, so that a role, a database, a
+// server or the environment (PGOPTIONS) cannot change which rows are read, how values are printed, or how long a
+// statement may take.
 //
-// The settings are parameters of the startup message, because these win over ALTER ROLE and ALTER DATABASE, and hold from the first
-// statement on. A SET after the connection was made would do as well, but RESET ALL
-// and DISCARD ALL would undo it. PgBouncer refuses such parameters, or passes over those that it is told to, which does not matter: these connections
-// replicate, export snapshots, or hold one for long, and no pooler can serve them. IsPooler knows both.
+// The settings are parameters of the startup message, because these take precedence over ALTER ROLE and ALTER DATABASE
+// and apply from the first statement on. A SET after connecting would be undone by RESET ALL and DISCARD ALL. PgBouncer
+// refuses such parameters, or ignores those that it is told to ignore. That does not matter, because these connections
+// replicate, export snapshots, or hold one for long, which no pooler supports. IsPooler recognizes both cases.
 package settings
 
 import (
@@ -19,40 +20,45 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// fixed are of all connections. Each exists since Postgres 14 at least.
-var fixed = map[string]string{
-	// Text is UTF-8, whatever the database has it in. What UTF-8 cannot be made of is an error of the server.
+// fixedSettings apply to all connections. All supported servers know each of them.
+var fixedSettings = map[string]string{
+	// Texts are UTF-8, whatever the encoding of the database. The server reports an error for text without a UTF-8
+	// form.
 	"client_encoding": "UTF8",
-	// How values are printed, by queries and by the walsender's output plugin alike: snapshots and streams have the same texts.
+	// These determine how values are printed, by queries and by the walsender's output plugin alike, so that snapshots
+	// and streams have the same texts.
 	"datestyle": "ISO, YMD", "intervalstyle": "postgres", "timezone": "UTC", "extra_float_digits": "3", "bytea_output": "hex",
 	"lc_monetary": "C", // of money
-	// How constants and expressions are read: keys that are arrays, the row filters of publications, quoted names.
+	// These determine how constants and expressions are parsed: keys that are arrays, row filters of publications,
+	// quoted names.
 	"standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off", "quote_all_identifiers": "off",
-	// A policy that hides rows is an error. With row_security on, they would be missing without a word from snapshots and
-	// backfills, though the stream has them.
+	// A policy that hides rows is an error. With row_security on, the rows would silently be missing from snapshots and
+	// backfills, although the stream has them.
 	"row_security": "off",
-	// Statements that need another isolation, or may only read, begin their transaction so.
+	// Statements that need another isolation level, or a read-only transaction, say so when they begin it.
 	"default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "default_transaction_deferrable": "off",
-	// A snapshot is held for as long as somebody reads it.
+	// A snapshot stays open for as long as it is being read.
 	"idle_in_transaction_session_timeout": "0",
 }
 
-// bounds are timeouts that a role or a database has for the sake of its applications. Contexts bound what is done here. One that
-// the connection string names is meant for these connections, and stays.
-var bounds = map[string]string{"lock_timeout": "0", "statement_timeout": "0"}
+// timeoutSettings are timeouts that a role or a database may have for its applications. Here contexts bound the time. A
+// timeout in the connection string is meant for these connections, and is kept.
+var timeoutSettings = map[string]string{"lock_timeout": "0", "statement_timeout": "0"}
 
-// later are timeouts that not all servers know, which would refuse them in a startup message: idle_session_timeout came with
-// Postgres 14, and an older one is to be refused by its version; transaction_timeout came with 17.
+// sessionTimeouts ends timeouts that some servers would refuse as unknown in a startup message: idle_session_timeout
+// came with Postgres 14, and an older server should be refused because of its version; transaction_timeout came with
+// 17.
 //
-// A pooler that passes over the parameters has the server's row_security, which is on, or that of a role: then none of these settings may hold.
-const later = `SELECT pg_catalog.current_setting('row_security'); SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
+// Behind a pooler that ignores the parameters, row_security is on, or as the role sets it. Then none of these settings
+// may be in effect.
+const sessionTimeouts = `SELECT pg_catalog.current_setting('row_security'); SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
 	WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
 
-// Own returns a copy of a configuration whose connections have the settings of this package. Call it once: each call has a
-// connection that is made ask the server once more.
-func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
+// WithSettings returns a copy of a configuration that gives connections the settings of this package. Call it only
+// once, because each call adds a query to each new connection.
+func WithSettings(config *pgx.ConnConfig) *pgx.ConnConfig {
 	own := config.Copy()
-	own.RuntimeParams = parameters(own.RuntimeParams)
+	own.RuntimeParams = withParameters(own.RuntimeParams)
 	before := own.AfterConnect
 	own.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		if before != nil {
@@ -60,11 +66,11 @@ func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 				return err
 			}
 		}
-		results, err := conn.Exec(ctx, later).ReadAll()
+		results, err := conn.Exec(ctx, sessionTimeouts).ReadAll()
 		switch {
 		case err != nil:
 			return fmt.Errorf("ending the timeouts of the session: %w", err)
-		case len(results) == 0 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != fixed["row_security"]:
+		case len(results) == 0 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != fixedSettings["row_security"]:
 			return errIgnored
 		}
 		return nil
@@ -72,30 +78,30 @@ func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 	return own
 }
 
-// parameters adds those of this package.
-func parameters(own map[string]string) map[string]string {
-	params := maps.Clone(bounds)
+// withParameters adds the parameters of this package.
+func withParameters(own map[string]string) map[string]string {
+	params := maps.Clone(timeoutSettings)
 	maps.Copy(params, own)
-	maps.Copy(params, fixed)
+	maps.Copy(params, fixedSettings)
 	return params
 }
 
-// Connecting gives a configuration to a user's function, which may be nil, and makes it one of this package after that: what the function changes, such as
-// the host or the password, holds, and these settings do too.
-func Connecting(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.ConnConfig, error) {
+// PrepareConfig calls a user's function, which may be nil, with a copy of a configuration, and then adds the settings
+// of this package. Changes by the function, such as the host or the password, and these settings both take effect.
+func PrepareConfig(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.ConnConfig, error) {
 	if before != nil {
 		config = config.Copy()
 		if err := before(ctx, config); err != nil {
 			return nil, fmt.Errorf("BeforeConnect: %w", err)
 		}
 	}
-	return Own(config), nil
+	return WithSettings(config), nil
 }
 
-// Pool has the connections of a pool be as those of Connecting. A pool calls BeforeConnect with a configuration that is Own's already, so that the
-// parameters are set once more behind it.
-func Pool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) {
-	pool.ConnConfig = Own(config)
+// PreparePool configures the connections of a pool like PrepareConfig. A pool calls BeforeConnect with the result of
+// WithSettings, so the parameters are set again after it.
+func PreparePool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) {
+	pool.ConnConfig = WithSettings(config)
 	if before == nil {
 		return
 	}
@@ -103,20 +109,20 @@ func Pool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Cont
 		if err := before(ctx, config); err != nil {
 			return fmt.Errorf("BeforeConnect: %w", err)
 		}
-		config.RuntimeParams = parameters(config.RuntimeParams)
+		config.RuntimeParams = withParameters(config.RuntimeParams)
 		return nil
 	}
 }
 
-// errIgnored is a connection whose parameters were passed over.
-var errIgnored = errors.New("the settings of the connection were passed over")
+// errIgnored reports that the parameters of a connection were ignored.
+var errIgnored = errors.New("the settings of the connection were ignored")
 
-// PoolerRule is what the address of a pooler breaks.
+// PoolerRule is the rule that the address of a pooler breaks.
 const PoolerRule = "the address of Postgres itself: this is a pooler, such as PgBouncer, which can neither replicate nor keep a snapshot or the settings of a connection"
 
-// IsPooler reports whether an error of connecting is that of a pooler, which refuses the parameters of the startup message, or passes over them. Rejected: to
-// compare the number of the process that the startup has told with that of the server, because proxies that serve replication well make up
-// that number, too.
+// IsPooler reports whether an error of connecting comes from a pooler, which refuses the parameters of the startup
+// message or ignores them. Rejected: comparing the PID of the startup with that of the server, because proxies that
+// support replication well also invent that number.
 func IsPooler(err error) bool {
 	const protocolViolation = "08P01" // Postgres itself has 42704 for a parameter that it does not know
 	var server *pgconn.PgError

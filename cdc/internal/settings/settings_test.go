@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
-// What a user's function changes holds, and the settings of this package do too, whatever the function says of them.
-func TestSettingsHoldWhateverIsDoneBeforeConnecting(t *testing.T) {
+// Changes by the user's function take effect, and so do the settings of this package, whatever the function sets.
+func TestSettingsHoldAfterBeforeConnect(t *testing.T) {
 	t.Parallel()
 	config, err := pgx.ParseConfig("postgres://nobody@localhost/db")
 	require.NoError(t, err)
@@ -22,11 +22,11 @@ func TestSettingsHoldWhateverIsDoneBeforeConnecting(t *testing.T) {
 		config.RuntimeParams = map[string]string{"row_security": "on", "application_name": "mine", "lock_timeout": "5s"}
 		return nil
 	}
-	own, err := settings.Connecting(t.Context(), config, before)
+	own, err := settings.PrepareConfig(t.Context(), config, before)
 	require.NoError(t, err)
 	pooled, err := pgxpool.ParseConfig("")
 	require.NoError(t, err)
-	settings.Pool(pooled, config, before)
+	settings.PreparePool(pooled, config, before)
 	connecting := pooled.ConnConfig.Copy()
 	require.NoError(t, pooled.BeforeConnect(t.Context(), connecting))
 	for _, c := range []*pgx.ConnConfig{own, connecting} {
@@ -35,17 +35,17 @@ func TestSettingsHoldWhateverIsDoneBeforeConnecting(t *testing.T) {
 		require.Equal(t, "UTF8", c.RuntimeParams["client_encoding"])
 		require.Equal(t, "C", c.RuntimeParams["lc_monetary"])
 		require.Equal(t, "mine", c.RuntimeParams["application_name"])
-		require.Equal(t, "5s", c.RuntimeParams["lock_timeout"], "a bound that somebody has named stays")
+		require.Equal(t, "5s", c.RuntimeParams["lock_timeout"], "a timeout of the connection string is kept")
 		require.Equal(t, "0", c.RuntimeParams["statement_timeout"])
 	}
-	require.Empty(t, config.Password, "the caller's is not changed")
+	require.Empty(t, config.Password, "the caller's configuration is not changed")
 	require.NotContains(t, config.RuntimeParams, "row_security")
 
 	none := errors.New("no token")
 	refuses := func(context.Context, *pgx.ConnConfig) error { return none }
-	_, err = settings.Connecting(t.Context(), config, refuses)
+	_, err = settings.PrepareConfig(t.Context(), config, refuses)
 	require.ErrorIs(t, err, none)
-	settings.Pool(pooled, config, refuses)
+	settings.PreparePool(pooled, config, refuses)
 	require.ErrorIs(t, pooled.BeforeConnect(t.Context(), connecting), none)
-	settings.Pool(pooled, config, nil)
+	settings.PreparePool(pooled, config, nil)
 }

@@ -60,7 +60,7 @@ func New(config Config) (*Handler, error) {
 		return nil, err
 	}
 	pooled.MaxConns = connections
-	settings.Pool(pooled, config.Conn, config.BeforeConnect)
+	settings.PreparePool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, err

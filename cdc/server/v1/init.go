@@ -135,7 +135,7 @@ func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 // initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
 // found again whatever happens in between.
 func (h *Handler) initialize(ctx context.Context) (string, error) {
-	config, err := settings.Connecting(ctx, h.config.Conn, h.config.BeforeConnect)
+	config, err := settings.PrepareConfig(ctx, h.config.Conn, h.config.BeforeConnect)
 	if err != nil {
 		return "", fmt.Errorf("connecting: %w", err)
 	}
@@ -283,7 +283,7 @@ type Held struct {
 	Slot  string
 	Since time.Time
 	PID   uint32
-	Locks []cdc.Hold
+	Locks []cdc.TableLock
 }
 
 // Held returns the snapshot of the session, nil where there is none.
@@ -299,7 +299,7 @@ func (h *Handler) Held() *Held {
 	if s.gone {
 		return nil
 	}
-	return &Held{Slot: s.slot, Since: s.since, PID: s.snapshot.PID(), Locks: s.snapshot.Holds()}
+	return &Held{Slot: s.slot, Since: s.since, PID: s.snapshot.PID(), Locks: s.snapshot.TableLocks()}
 }
 
 // reason says why the snapshot is gone.

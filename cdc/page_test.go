@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-func TestAPageBehindAKey(t *testing.T) {
+func TestPageReturnsTheRowsAfterAKey(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (a int, b text, v text, primary key (b, a))`, `insert into t select i, 'x''"' || i % 3, repeat('v', 100) from generate_series(1, 10) i`)
@@ -35,7 +35,7 @@ func TestAPageBehindAKey(t *testing.T) {
 	require.Equal(t, whole, paged)
 	page, err := s.Page(t.Context(), "public", "t", nil, 10, 150)
 	require.NoError(t, err)
-	require.Len(t, page.Rows, 2, "one beyond the limit in bytes")
+	require.Len(t, page.Rows, 2, "one row beyond the limit in bytes")
 	require.NotNil(t, page.Next)
 	var invalid *cdc.InvalidError
 	_, err = s.Page(t.Context(), "public", "t", []string{"1"}, 3, 1)
@@ -62,15 +62,15 @@ func TestATemporarySlotEndsWithItsConnection(t *testing.T) {
 	_, err = s.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
 	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_replication_slots where slot_name = $1`, d.name) == 0
+		return queryValue[int](d, `select count(*) from pg_replication_slots where slot_name = $1`, d.name) == 0
 	}, cdctest.Patience, 20*time.Millisecond)
 	config.Start = 1
 	_, err = cdc.Open(t.Context(), config)
 	require.ErrorContains(t, err, "none with Temporary")
 }
 
-// What rewrites a table takes its rows from older snapshots, and says nothing in the log.
-func TestATableThatWasRewrittenIsNotTakenForEmpty(t *testing.T) {
+// A statement that rewrites a table hides its rows from older snapshots, and logs nothing about it.
+func TestARewrittenTableFailsTheSnapshot(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table rewritten (id int primary key, v int)`, `insert into rewritten values (1, 1)`,
