@@ -1,6 +1,6 @@
 // Package sinks delivers messages to systems outside of Postgres: at least once, in the order of their keys.
 //
-//	relay, err := sinks.NewRelay(sinks.Config{Source: sinks.Stream(stream, sinks.StreamConfig{}), Sink: sink})
+//	relay, err := sinks.NewRelay(sinks.Config{Source: sinks.NewStreamSource(stream, sinks.StreamConfig{}), Sink: sink})
 //	if err != nil {
 //		return err
 //	}

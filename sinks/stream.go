@@ -13,7 +13,7 @@ import (
 // HeaderNewKey is the header of a delete message whose row lives on under another key: the Key of the insert message that follows.
 const HeaderNewKey = "new_key"
 
-// Stream is a Source of the changes in the stream of a slot, one message for each row. Open the stream with [cdc.Open], and close it after the
+// NewStreamSource is a Source of the changes in the stream of a slot, one message for each row. Open the stream with [cdc.Open], and close it after the
 // relay has ended. It must have no other reader, and no backfill: rows of a backfill have no position that stays the same.
 //
 // The key of a message is its table with the row's key, and the type is the kind of the change. An update that changes the key is
@@ -21,11 +21,11 @@ const HeaderNewKey = "new_key"
 // logical messages are barriers. The body is JSON with schema, table, key, new, old and unchanged, as `delta stream` writes them.
 //
 // The slot moves when all messages of a transaction are finished, so Postgres keeps its log while a message is blocked.
-func Stream(stream *cdc.Stream, config StreamConfig) Source {
+func NewStreamSource(stream *cdc.Stream, config StreamConfig) Source {
 	return &streamSource{stream: stream, name: config.Name, keys: config.Keys}
 }
 
-// StreamConfig is what [Stream] can be told. The zero value is useful.
+// StreamConfig is what [NewStreamSource] can be told. The zero value is useful.
 type StreamConfig struct {
 	// Name begins the ids of messages. Give each stream of a database its own where several go to one receiver, which otherwise takes changes of one
 	// transaction in two streams for the same: the name of the slot will do. Default: none.

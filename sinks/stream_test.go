@@ -44,7 +44,7 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 		`create table note (text text)`, `alter table note replica identity full`)
 	published(t, d)
 	sink := &recorder{}
-	start(t, quick(sinks.Stream(openStream(t, d), sinks.StreamConfig{Name: "slot"}), sink))
+	start(t, quick(sinks.NewStreamSource(openStream(t, d), sinks.StreamConfig{Name: "slot"}), sink))
 	d.Exec(`insert into "Order" values ('a/b', 1, 1.50, true)`,
 		`update "Order" set total = null, paid = false`,
 		`update "Order" set id = 2`,
@@ -92,7 +92,7 @@ func TestASlotMovesOnlyBehindTransactionsThatWereDelivered(t *testing.T) {
 		return nil
 	}}
 	stream := openStream(t, d)
-	config := quick(sinks.Stream(stream, sinks.StreamConfig{}), sink)
+	config := quick(sinks.NewStreamSource(stream, sinks.StreamConfig{}), sink)
 	config.BatchSize = 3
 	_, stop := start(t, config)
 	until(t, func() bool { return len(sink.ids()) == 28 })
@@ -102,7 +102,7 @@ func TestASlotMovesOnlyBehindTransactionsThatWereDelivered(t *testing.T) {
 
 	healed.Store(true)
 	again := &recorder{}
-	config = quick(sinks.Stream(openStream(t, d), sinks.StreamConfig{}), again)
+	config = quick(sinks.NewStreamSource(openStream(t, d), sinks.StreamConfig{}), again)
 	relay, stop := start(t, config)
 	until(t, func() bool { return len(again.ids()) == 20 && relay.Stats().Unconfirmed == 0 })
 	require.NoError(t, stop())

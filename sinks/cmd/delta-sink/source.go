@@ -58,7 +58,7 @@ func (d *decoder) stream(s streamSection, field string) opener {
 		if err != nil {
 			return nil, nil, err
 		}
-		return sinks.Stream(stream, sinks.StreamConfig{Name: prefix, Keys: s.Keys}), stream.Close, nil
+		return sinks.NewStreamSource(stream, sinks.StreamConfig{Name: prefix, Keys: s.Keys}), stream.Close, nil
 	}
 }
 
