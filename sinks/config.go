@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Policy is what a Relay does with a message that cannot be delivered: the sink refused it with an error that [Permanent] made, a transform
+// ErrorPolicy is what a Relay does with a message that cannot be delivered: the sink refused it with an error that [Permanent] made, a transform
 // function failed, or [Config.MaxAttempts] are over.
-type Policy string
+type ErrorPolicy string
 
 const (
 	// Block tries the message again, each [Config.LongestRetry]. Its key waits; when [Config.Window] is full, so does everything.
-	Block Policy = "block"
+	Block ErrorPolicy = "block"
 	// SetAside gives the message to [Config.SetAside], and goes on with the next one of its key.
-	SetAside Policy = "set_aside"
+	SetAside ErrorPolicy = "set_aside"
 	// Stop ends [Relay.Run] with a [*DeliveryError]. The message comes again from the next source, in another relay.
-	Stop Policy = "stop"
+	Stop ErrorPolicy = "stop"
 )
 
 // Config is what a [Relay] needs. Source and Sink are required.
@@ -47,7 +47,7 @@ type Config struct {
 	// for.
 	MaxAttempts int
 	// Undeliverable says what to do with a message that cannot be delivered. Default: [Block].
-	Undeliverable Policy
+	Undeliverable ErrorPolicy
 	// SetAside keeps a message that cannot be delivered, with the reason; it is required with the policy of the same name. It must be
 	// idempotent. If it fails, the message is tried again like one that was blocked.
 	SetAside func(ctx context.Context, m Message, reason error) error

@@ -88,7 +88,7 @@ func (d *decoder) buildRelay(s relaySection, field string) *relay {
 	r.config = sinks.Config{
 		Filter: d.filter(s.Filter, r.sourceType, field+".filter"), BatchSize: s.Limits.BatchSize, Parallelism: s.Limits.Parallelism, Window: s.Limits.Window,
 		WindowBytes: s.Limits.WindowBytes, ConfirmInterval: s.Limits.ConfirmInterval, ShortestRetry: s.Retry.Shortest, LongestRetry: s.Retry.Longest,
-		MaxAttempts: s.Retry.MaxAttempts, DeliveryTimeout: s.Retry.Timeout, Undeliverable: sinks.Policy(s.Undeliverable.Policy),
+		MaxAttempts: s.Retry.MaxAttempts, DeliveryTimeout: s.Retry.Timeout, Undeliverable: sinks.ErrorPolicy(s.Undeliverable.Policy),
 		SetAside: d.aside(s, field+".undeliverable"),
 	}
 	d.validateConfig(r.config, field)
@@ -179,7 +179,7 @@ func (noSource) Confirm(context.Context, any) error { return nil }
 // aside is what keeps the messages that cannot be delivered; nil if nothing does.
 func (d *decoder) aside(s relaySection, field string) func(context.Context, sinks.Message, error) error {
 	kept := s.Undeliverable.File
-	if (kept != "") != (sinks.Policy(s.Undeliverable.Policy) == sinks.SetAside) {
+	if (kept != "") != (sinks.ErrorPolicy(s.Undeliverable.Policy) == sinks.SetAside) {
 		if kept == "" {
 			d.failOnce(field+".file", "is required where the policy is set_aside")
 		} else {
