@@ -294,7 +294,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 // with a [*cdc.InvalidError] to listen where other machines can call and no token is asked for, unless Insecure. It is called
 // once, and closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	if err := s.MayListen(listener.Addr()); err != nil {
+	if err := s.CheckListenAddress(listener.Addr()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	s.local = isLoopback(listener.Addr())
@@ -330,9 +330,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// MayListen tells whether [Server.Serve] serves on an address: an [*cdc.InvalidError] where other machines reach it, and there is
+// CheckListenAddress tells whether [Server.Serve] serves on an address: an [*cdc.InvalidError] where other machines reach it, and there is
 // neither a token nor Config.Insecure.
-func (s *Server) MayListen(address net.Addr) error {
+func (s *Server) CheckListenAddress(address net.Addr) error {
 	if isLoopback(address) || len(s.config.Tokens) > 0 || s.config.Insecure {
 		return nil
 	}
