@@ -114,8 +114,8 @@ type resumeError struct{ err error }
 func (e *resumeError) Error() string { return e.err.Error() }
 func (e *resumeError) Unwrap() error { return e.err }
 
-// resumes reports whether an error was marked by [Resume].
-func resumes(err error) bool {
+// isResume reports whether an error was marked by [Resume].
+func isResume(err error) bool {
 	var marked *resumeError
 	return errors.As(err, &marked)
 }

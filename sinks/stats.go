@@ -35,26 +35,26 @@ func (r *Relay) Stats() Stats {
 	return r.stats
 }
 
-func (r *Relay) count(add func(*Stats)) {
+func (r *Relay) addStats(add func(*Stats)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	add(&r.stats)
 }
 
-// publish copies how the queue stands into the stats.
-func (l *loop) publish() {
+// publishStats copies how the queue stands into the stats.
+func (l *loop) publishStats() {
 	var oldest time.Time
 	if len(l.queue.entries) > 0 {
 		oldest = l.queue.entries[0].message.Time
 	}
 	full := len(l.queue.entries) >= l.config.Window || l.queue.bytes >= l.config.WindowBytes
 	becameFull := false
-	l.count(func(s *Stats) {
+	l.addStats(func(s *Stats) {
 		becameFull = full && !s.Full && len(l.queue.delayed) > 0
 		s.Unconfirmed, s.Waiting, s.Full, s.Oldest = len(l.queue.entries), len(l.queue.delayed), full, oldest
 	})
 	if becameFull {
-		l.log.add("the window is full of messages that wait for one that is not delivered; nothing is read until it is", l.queue.delayed[0].err)
+		l.log.logFailure("the window is full of messages that wait for one that is not delivered; nothing is read until it is", l.queue.delayed[0].err)
 	}
 }
 
@@ -74,7 +74,7 @@ type failureLine struct {
 	count  int
 }
 
-func (f *failureLog) add(what string, err error) {
+func (f *failureLog) logFailure(what string, err error) {
 	f.mu.Lock()
 	line := f.lines[what]
 	if line == nil {

@@ -73,7 +73,7 @@ func (s *streamSource) Next(ctx context.Context, limit int) ([]Message, error) {
 			continue
 		}
 		change := s.ahead
-		if err := s.advance(); err != nil {
+		if err := s.readAhead(); err != nil {
 			return nil, err
 		}
 		messages = s.appendMessages(messages, change)
@@ -95,7 +95,7 @@ func (s *streamSource) nextTransaction(ctx context.Context) error {
 	}
 	s.current, s.index = t, 0
 	s.next, s.stop = iter.Pull2(t.Changes())
-	if err := s.advance(); err != nil {
+	if err := s.readAhead(); err != nil {
 		return err
 	}
 	if s.ahead == nil {
@@ -104,8 +104,8 @@ func (s *streamSource) nextTransaction(ctx context.Context) error {
 	return nil
 }
 
-// advance reads the next change of the current transaction into ahead, nil at its end.
-func (s *streamSource) advance() error {
+// readAhead reads the next change of the current transaction into ahead, nil at its end.
+func (s *streamSource) readAhead() error {
 	change, err, found := s.next()
 	if !found {
 		s.ahead = nil
@@ -149,8 +149,8 @@ func (s *streamSource) Confirm(_ context.Context, position any) error {
 	return s.stream.Ack(p.lsn)
 }
 
-// position numbers a message. The slot may follow to the end of the transaction before, and to that of its own with the last message.
-func (s *streamSource) position(last bool) streamPosition {
+// nextPosition numbers a message. The slot may follow to the end of the transaction before, and to that of its own with the last message.
+func (s *streamSource) nextPosition(last bool) streamPosition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.given++
@@ -182,19 +182,19 @@ func (s *streamSource) appendMessages(messages []Message, c *cdc.Change) []Messa
 		removed.Headers = map[string]string{HeaderNewKey: newKey}
 		inserted.Type, inserted.Key, inserted.Body = string(cdc.KindInsert), newKey, changeBody(c, cdc.KindInsert)
 		inserted.Headers = maps.Clone(m.Headers)
-		return append(messages, s.number(removed, false), s.number(inserted, last))
+		return append(messages, s.numberMessage(removed, false), s.numberMessage(inserted, last))
 	}
 	m.Body = changeBody(c, c.Kind)
-	return append(messages, s.number(m, last))
+	return append(messages, s.numberMessage(m, last))
 }
 
-// number gives a message its id and position. The id is the same if the transaction comes again.
-func (s *streamSource) number(m Message, last bool) Message {
+// numberMessage gives a message its id and position. The id is the same if the transaction comes again.
+func (s *streamSource) numberMessage(m Message, last bool) Message {
 	m.ID = fmt.Sprintf("%s-%d", s.current.CommitLSN, s.index)
 	if s.name != "" {
 		m.ID = s.name + ":" + m.ID
 	}
 	s.index++
-	m.Position = s.position(last)
+	m.Position = s.nextPosition(last)
 	return m
 }

@@ -25,17 +25,17 @@ func newAccess(config *Config) *access {
 	return a
 }
 
-// check refuses pages of other origins, names of other hosts while there are no tokens, and callers without a token where one
+// checkRequest refuses pages of other origins, names of other hosts while there are no tokens, and callers without a token where one
 // is needed.
-func (a *access) check(r *http.Request, open bool) *problem {
+func (a *access) checkRequest(r *http.Request, open bool) *problem {
 	if len(a.tokens) == 0 && !a.knowsHost(r.Host) {
-		return refusal(http.StatusForbidden, "host", "the server does not go by this name: see --host")
+		return newProblem(http.StatusForbidden, "host", "the server does not go by this name: see --host")
 	}
 	if !a.knowsOrigin(r, open) {
-		return refusal(http.StatusForbidden, "origin", "pages of this origin may not call: see --origin")
+		return newProblem(http.StatusForbidden, "origin", "pages of this origin may not call: see --origin")
 	}
 	if len(a.tokens) > 0 && !open && !a.knowsToken(r) {
-		return refusal(http.StatusUnauthorized, "unauthorized", "a token that this server knows is needed: Authorization: Bearer …")
+		return newProblem(http.StatusUnauthorized, "unauthorized", "a token that this server knows is needed: Authorization: Bearer …")
 	}
 	return nil
 }
@@ -50,7 +50,7 @@ func (a *access) knowsHost(host string) bool {
 	if _, err := netip.ParseAddr(name); err == nil || name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return true
 	}
-	return matches(a.hosts, name)
+	return matchesAny(a.hosts, name)
 }
 
 // knowsOrigin keeps out other pages. Programs that are no browsers send no origin. A person may follow a link to what is open.
@@ -72,7 +72,9 @@ func (a *access) knowsOrigin(r *http.Request, open bool) bool {
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (u.Scheme == scheme || u.Scheme == "https")
 }
 
-func (a *access) allowsOrigin(origin string) bool { return matches(a.origins, strings.ToLower(origin)) }
+func (a *access) allowsOrigin(origin string) bool {
+	return matchesAny(a.origins, strings.ToLower(origin))
+}
 
 // knowsToken compares hashes, all of them, so that the time it takes tells nothing.
 func (a *access) knowsToken(r *http.Request) bool {
@@ -85,7 +87,7 @@ func (a *access) knowsToken(r *http.Request) bool {
 	return known == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
-func matches(patterns []string, name string) bool {
+func matchesAny(patterns []string, name string) bool {
 	for _, p := range patterns {
 		if ok, _ := path.Match(p, name); ok { // patterns were checked
 			return true

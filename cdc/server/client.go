@@ -21,20 +21,20 @@ type client interface {
 	// ping sees that the client is there. It may be called beside send.
 	ping(ctx context.Context) error
 	// end tells why it ends, if the client is still there: nil if it is not. Nothing can be sent after it.
-	end(p *problem)
+	close(p *problem)
 }
 
 // errSlow is a client that was cut.
-var errSlow = refusal(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
+var errSlow = newProblem(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
 
 // goneError is a client that is not there any more.
 type goneError struct{ reason string }
 
 func (e *goneError) Error() string { return e.reason }
 
-// gone tells of the end of a websocket what a reader of the log has to know, without the names that the package of websockets has
+// explainClose tells of the end of a websocket what a reader of the log has to know, without the names that the package of websockets has
 // for it.
-func gone(err error) error {
+func explainClose(err error) error {
 	if closed := (websocket.CloseError{}); errors.As(err, &closed) {
 		return &goneError{strings.TrimSpace(fmt.Sprintf("the client has closed it: %d %s", int(closed.Code), closed.Reason))}
 	}
@@ -44,21 +44,21 @@ func gone(err error) error {
 	return &goneError{"the client is gone: " + err.Error()}
 }
 
-// accept makes a client of a request: a websocket where it asks for one, or else Server-Sent Events. After it, errors go
+// acceptClient makes a client of a request: a websocket where it asks for one, or else Server-Sent Events. After it, errors go
 // through [client.end].
-func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) {
+func (s *Server) acceptClient(w http.ResponseWriter, r *http.Request) (client, error) {
 	if wantsSocket(r) {
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // access has seen the origin
 		if err != nil {
 			return nil, err // and the answer is written
 		}
 		conn.SetReadLimit(4 << 10)
-		return newSocket(s.patience, conn, s.config.WriteTimeout), nil
+		return newSocket(s.graceCtx, conn, s.config.WriteTimeout), nil
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("X-Accel-Buffering", "no") // or else proxies would keep it
-	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.patience}
+	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.graceCtx}
 	if err := e.control.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
@@ -66,18 +66,18 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) 
 	if err := e.control.Flush(); err != nil {
 		return nil, err
 	}
-	e.hurried = context.AfterFunc(s.patience, func() { _ = e.control.SetWriteDeadline(time.Now()) })
+	e.stopDeadline = context.AfterFunc(s.graceCtx, func() { _ = e.control.SetWriteDeadline(time.Now()) })
 	return e, nil
 }
 
 // wantsSocket tells whether a request asks for a websocket.
 func wantsSocket(r *http.Request) bool {
-	return names(r.Header.Values("Connection"), "upgrade") && names(r.Header.Values("Upgrade"), "websocket")
+	return headerHas(r.Header.Values("Connection"), "upgrade") && headerHas(r.Header.Values("Upgrade"), "websocket")
 }
 
-// names tells whether one of the lists in a header holds a word.
-func names(lists []string, word string) bool {
-	for _, item := range list(lists) {
+// headerHas tells whether one of the lists in a header holds a word.
+func headerHas(lists []string, word string) bool {
+	for _, item := range splitList(lists) {
 		if name, _, _ := strings.Cut(item, ";"); strings.EqualFold(strings.TrimSpace(name), word) {
 			return true
 		}
@@ -90,10 +90,10 @@ func checkUpgrade(r *http.Request) error {
 	switch {
 	case wantsSocket(r):
 		if r.Header.Get("Sec-Websocket-Version") != "13" || r.Header.Get("Sec-Websocket-Key") == "" || r.ProtoMajor != 1 {
-			return refusal(http.StatusBadRequest, "invalid", "the handshake of the websocket is not one of version 13 over HTTP/1.1")
+			return newProblem(http.StatusBadRequest, "invalid", "the handshake of the websocket is not one of version 13 over HTTP/1.1")
 		}
-	case !names(r.Header.Values("Accept"), "text/event-stream"):
-		return refusal(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or say Accept: text/event-stream")
+	case !headerHas(r.Header.Values("Accept"), "text/event-stream"):
+		return newProblem(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or say Accept: text/event-stream")
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (c *socket) sendLarge(message frame) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	written, err := message.writeTo(writer(func(data []byte) (int, error) {
+	written, err := message.writeTo(writerFunc(func(data []byte) (int, error) {
 		c.slow.Reset(c.timeout)
 		return w.Write(data)
 	}))
@@ -146,9 +146,9 @@ func (c *socket) sendLarge(message frame) (int, error) {
 }
 
 // writer is a function that writes.
-type writer func(data []byte) (int, error)
+type writerFunc func(data []byte) (int, error)
 
-func (w writer) Write(data []byte) (int, error) { return w(data) }
+func (w writerFunc) Write(data []byte) (int, error) { return w(data) }
 
 func (c *socket) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -156,7 +156,7 @@ func (c *socket) ping(ctx context.Context) error {
 	return c.conn.Ping(ctx)
 }
 
-func (c *socket) end(p *problem) {
+func (c *socket) close(p *problem) {
 	defer c.cut(nil)
 	defer c.conn.CloseNow() //nolint:errcheck // it is closed then
 	if p == nil {
@@ -171,12 +171,12 @@ func (c *socket) end(p *problem) {
 
 // events are Server-Sent Events.
 type events struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	buffer  []byte
-	ctx     context.Context //nolint:containedctx // as that of socket
-	hurried func() bool
+	w            http.ResponseWriter
+	control      *http.ResponseController
+	timeout      time.Duration
+	buffer       []byte
+	ctx          context.Context //nolint:containedctx // as that of socket
+	stopDeadline func() bool
 }
 
 func (c *events) send(kind string, message frame, token string) (written int, err error) {
@@ -188,7 +188,7 @@ func (c *events) send(kind string, message frame, token string) (written int, er
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	w := &punctual{c.ctx, c.w, c.control, c.timeout}
+	w := &deadlineWriter{c.ctx, c.w, c.control, c.timeout}
 	if message.isSmall() {
 		c.buffer = append(append(c.buffer, message.text...), "\n\n"...)
 		written = len(message.text)
@@ -209,14 +209,14 @@ func (c *events) send(kind string, message frame, token string) (written int, er
 }
 
 // punctual writes an answer, of which the client must read each piece in time.
-type punctual struct {
+type deadlineWriter struct {
 	ctx     context.Context //nolint:containedctx // that of the answer
 	w       http.ResponseWriter
 	control *http.ResponseController
 	timeout time.Duration
 }
 
-func (p *punctual) Write(data []byte) (int, error) {
+func (p *deadlineWriter) Write(data []byte) (int, error) {
 	if err := p.ctx.Err(); err != nil { // or else the new deadline would replace that of a server that stops
 		return 0, err
 	}
@@ -228,24 +228,24 @@ func (p *punctual) Write(data []byte) (int, error) {
 
 func (c *events) ping(context.Context) error { return nil } // the heartbeats are written, and that is all that there is
 
-func (c *events) end(*problem) { c.hurried() }
+func (c *events) close(*problem) { c.stopDeadline() }
 
 // errorMessage is the last message to a client.
 func errorMessage(p *problem) frame {
 	e := newEncoder(nil)
-	e.text(`{"type":"error","code":`)
-	e.string(p.Code)
-	e.text(`,"error":`)
-	e.string(p.Text)
-	e.text(`}`)
-	return e.frame()
+	e.writeText(`{"type":"error","code":`)
+	e.writeString(p.Code)
+	e.writeText(`,"error":`)
+	e.writeString(p.Text)
+	e.writeText(`}`)
+	return e.toFrame()
 }
 
-// ackOf reads an acknowledgement.
-func ackOf(text string) (cdc.LSN, error) {
+// parseAck reads an acknowledgement.
+func parseAck(text string) (cdc.LSN, error) {
 	lsn, err := cdc.ParseLSN(text)
 	if err != nil || lsn == 0 {
-		return 0, refusal(http.StatusBadRequest, "bad_ack", fmt.Sprintf(`an acknowledgement must be {"lsn":"0/16B3748"}, and not %.100q`, text))
+		return 0, newProblem(http.StatusBadRequest, "bad_ack", fmt.Sprintf(`an acknowledgement must be {"lsn":"0/16B3748"}, and not %.100q`, text))
 	}
 	return lsn, nil
 }

@@ -132,12 +132,12 @@ func tailPublication(patterns []string) string {
 	if len(patterns) == 1 && patterns[0] == "*" {
 		return name
 	}
-	sum := sha256.Sum256([]byte(strings.Join(sorted(patterns), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(sortPatterns(patterns), "\n")))
 	return name + "_" + hex.EncodeToString(sum[:4])
 }
 
-// sorted is the set of patterns, whatever their order and number.
-func sorted(patterns []string) []string {
+// sortPatterns is the set of patterns, whatever their order and number.
+func sortPatterns(patterns []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(patterns)))
 }
 
@@ -150,23 +150,23 @@ func setDefault[T comparable](field *T, value T) {
 
 func (c *Config) validate() error {
 	if c.Conn == nil {
-		return invalid("Conn", "nil", "needed")
+		return invalidField("Conn", "nil", "needed")
 	}
 	for _, token := range c.Tokens {
 		if len(token) < shortestToken || strings.ContainsAny(token, " \t\r\n") {
-			return invalid("Tokens", fmt.Sprintf("of %d characters", len(token)), fmt.Sprintf("%d characters or more, none of them white space", shortestToken))
+			return invalidField("Tokens", fmt.Sprintf("of %d characters", len(token)), fmt.Sprintf("%d characters or more, none of them white space", shortestToken))
 		}
 	}
 	for field, patterns := range map[cdc.Field][]string{cdc.FieldTables: c.Tables, "Origins": c.Origins, "Hosts": c.Hosts} {
 		for _, p := range patterns {
 			if _, err := path.Match(p, ""); err != nil || p == "" {
-				return invalid(field, p, "a pattern of *, ?, [a-z] and other characters")
+				return invalidField(field, p, "a pattern of *, ?, [a-z] and other characters")
 			}
 		}
 	}
 	for _, o := range c.Origins {
 		if u, err := url.Parse(strings.NewReplacer("*", "x", "?", "x", "[", "x", "]", "x").Replace(o)); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
-			return invalid("Origins", o, "a scheme and a host, such as https://app.example.com")
+			return invalidField("Origins", o, "a scheme and a host, such as https://app.example.com")
 		}
 	}
 	for _, limit := range []struct {
@@ -189,30 +189,30 @@ func (c *Config) validate() error {
 		{"WriteTimeout", c.WriteTimeout, c.WriteTimeout > 0},
 	} {
 		if !limit.holds {
-			return invalid(limit.field, limit.value, "more than zero")
+			return invalidField(limit.field, limit.value, "more than zero")
 		}
 	}
 	if err := checkSkips(c.SkipUndecodable); err != nil {
 		return err
 	}
 	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
-		return invalid("Publication", c.Publication, "1 to 63 bytes, none of them zero")
+		return invalidField("Publication", c.Publication, "1 to 63 bytes, none of them zero")
 	}
 	if every := c.Stream.Heartbeat; every != 0 && every < 100*time.Millisecond {
-		return invalid("Stream.Heartbeat", every, "0, for none, or at least 100 milliseconds")
+		return invalidField("Stream.Heartbeat", every, "0, for none, or at least 100 milliseconds")
 	}
 	if c.ClientMemory < 64<<10 {
-		return invalid("ClientMemory", c.ClientMemory, "at least 65536 bytes")
+		return invalidField("ClientMemory", c.ClientMemory, "at least 65536 bytes")
 	}
 	if c.ConsumerBuffer < 64<<10 {
-		return invalid("ConsumerBuffer", c.ConsumerBuffer, "at least 65536 bytes")
+		return invalidField("ConsumerBuffer", c.ConsumerBuffer, "at least 65536 bytes")
 	}
 	if c.MaxRows >= 100_000 {
-		return invalid("MaxRows", c.MaxRows, "less than 100000")
+		return invalidField("MaxRows", c.MaxRows, "less than 100000")
 	}
 	return nil
 }
 
-func invalid(field cdc.Field, value any, rule string) error {
+func invalidField(field cdc.Field, value any, rule string) error {
 	return &cdc.InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }

@@ -17,49 +17,49 @@ import (
 )
 
 // mostConsumers is how many may share a slot, as in a [cdc.Fanout].
-const mostConsumers = 100
+const maxConsumers = 100
 
 var consumerName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // errConsumerRemoved is a consumer that somebody has removed.
-var errConsumerRemoved = refusal(http.StatusNotFound, "unknown_consumer", "the consumer was removed: PUT /v2/slots/{name}/consumers/{consumer} makes it anew")
+var errConsumerRemoved = newProblem(http.StatusNotFound, "unknown_consumer", "the consumer was removed: PUT /v2/slots/{name}/consumers/{consumer} makes it anew")
 
 // checkConsumers refuses names that are none, or come twice.
 func checkConsumers(names []string) error {
 	for i, name := range names {
 		switch {
 		case !consumerName.MatchString(name):
-			return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %.100q: it must be 1 to 63 of the characters a-z, 0-9 and _", name))
+			return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %.100q: it must be 1 to 63 of the characters a-z, 0-9 and _", name))
 		case slices.Contains(names[:i], name):
-			return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %q: each name once", name))
+			return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %q: each name once", name))
 		}
 	}
-	if len(names) > mostConsumers {
-		return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers: there are %d, and may be %d", len(names), mostConsumers))
+	if len(names) > maxConsumers {
+		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers: there are %d, and may be %d", len(names), maxConsumers))
 	}
 	return nil
 }
 
 // share is a slot that several consumers read. It is open while one of them does.
-type share struct {
+type sharedSlot struct {
 	mu         sync.Mutex
 	fanout     *cdc.Fanout // nil while nobody reads
 	unregister func()
 	readers    int
 }
 
-// shareOf is the one of a slot.
-func (s *Server) shareOf(slot string) *share {
+// findSharedSlot is the one of a slot.
+func (s *Server) findSharedSlot(slot string) *sharedSlot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shares[slot] == nil {
-		s.shares[slot] = &share{}
+	if s.sharedSlots[slot] == nil {
+		s.sharedSlots[slot] = &sharedSlot{}
 	}
-	return s.shares[slot]
+	return s.sharedSlots[slot]
 }
 
-// openShare opens a slot for its consumers if nobody reads it yet, with mu held.
-func (s *Server) openShare(ctx context.Context, h *share, one *session) error {
+// openSharedSlot opens a slot for its consumers if nobody reads it yet, with mu held.
+func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, one *session) error {
 	if h.fanout != nil {
 		return nil
 	}
@@ -69,17 +69,17 @@ func (s *Server) openShare(ctx context.Context, h *share, one *session) error {
 		Config: config, Consumers: one.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, Patience: s.config.ConsumerPatience,
 	})
 	if errors.Is(err, cdc.ErrSlotBusy) {
-		return refusal(http.StatusConflict, "busy", "another server, or somebody else, reads the slot: all consumers of a slot have to come to the same server")
+		return newProblem(http.StatusConflict, "busy", "another server, or somebody else, reads the slot: all consumers of a slot have to come to the same server")
 	}
 	if err != nil {
 		return err
 	}
-	h.fanout, h.unregister = fanout, s.streams.register(one.slot, fanout)
+	h.fanout, h.unregister = fanout, s.streams.registerStream(one.slot, fanout)
 	return nil
 }
 
 // close ends it once nobody reads, with mu held.
-func (h *share) close() {
+func (h *sharedSlot) close() {
 	if h.readers > 0 || h.fanout == nil {
 		return
 	}
@@ -88,14 +88,14 @@ func (h *share) close() {
 	h.fanout = nil
 }
 
-// follow has the consumers be those that are noted, which another server may have changed.
-func (h *share) follow(names []string) {
+// setConsumers has the consumers be those that are noted, which another server may have changed.
+func (h *sharedSlot) setConsumers(names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.followLocked(names)
+	h.setConsumersLocked(names)
 }
 
-func (h *share) followLocked(names []string) {
+func (h *sharedSlot) setConsumersLocked(names []string) {
 	if h.fanout == nil {
 		return
 	}
@@ -113,25 +113,25 @@ func (h *share) followLocked(names []string) {
 	}
 }
 
-// join has a session read as a consumer. leave ends that.
-func (s *Server) join(ctx context.Context, one *session) (leave func(), err error) {
-	h := s.shareOf(one.slot)
+// joinConsumer has a session read as a consumer. leave ends that.
+func (s *Server) joinConsumer(ctx context.Context, one *session) (leave func(), err error) {
+	h := s.findSharedSlot(one.slot)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := s.openShare(ctx, h, one); err != nil {
+	if err := s.openSharedSlot(ctx, h, one); err != nil {
 		return nil, err
 	}
-	h.followLocked(one.owned.Consumers)
-	reader, err := s.attach(ctx, h.fanout, one)
+	h.setConsumersLocked(one.owned.Consumers)
+	reader, err := s.attachConsumer(ctx, h.fanout, one)
 	if err != nil {
 		h.close()
 		return nil, err
 	}
 	h.readers++
 	one.source = reader
-	uncount := s.streams.count()
+	uncount := s.streams.countClient()
 	return func() {
-		one.flush()
+		one.flushConfirmed()
 		reader.Close()
 		uncount()
 		h.mu.Lock()
@@ -141,8 +141,8 @@ func (s *Server) join(ctx context.Context, one *session) (leave func(), err erro
 	}, nil
 }
 
-// attach finds where the consumer goes on, or has it begin anew.
-func (s *Server) attach(ctx context.Context, fanout *cdc.Fanout, one *session) (reader *cdc.Consumer, err error) {
+// attachConsumer finds where the consumer goes on, or has it begin anew.
+func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, one *session) (reader *cdc.Consumer, err error) {
 	if one.resume == 0 {
 		tables, err := s.resyncTables(ctx, one)
 		if err != nil {
@@ -153,7 +153,7 @@ func (s *Server) attach(ctx context.Context, fanout *cdc.Fanout, one *session) (
 		}
 		one.resync = &resync{fanout: fanout, tables: tables}
 	} else {
-		if err := s.checkEnd(ctx, one.resume); err != nil {
+		if err := s.checkLogEnd(ctx, one.resume); err != nil {
 			return nil, err
 		}
 		if reader, err = fanout.Attach(one.consumer, one.resume); err != nil {
@@ -188,7 +188,7 @@ func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.Publishe
 	var tables []cdc.PublishedTable
 	var t cdc.PublishedTable
 	_, err = pgx.ForEachRow(rows, []any{&t.Schema, &t.Table}, func() error {
-		if one.encode.filter.wants(t.Schema + "." + t.Table) {
+		if one.encoder.filter.wantsTable(t.Schema + "." + t.Table) {
 			tables = append(tables, t)
 		}
 		return nil
@@ -196,12 +196,12 @@ func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.Publishe
 	return tables, err
 }
 
-// readNext begins to read the next table, or says that all were read: from then on, there are tokens.
-func (s *session) readNext(ctx context.Context) error {
+// readNextTable begins to read the next table, or says that all were read: from then on, there are tokens.
+func (s *session) readNextTable(ctx context.Context) error {
 	r := s.resync
 	if len(r.tables) == 0 {
 		s.resync = nil
-		return s.tellResynced()
+		return s.sendResynced()
 	}
 	t := r.tables[0]
 	r.tables = r.tables[1:]
@@ -219,26 +219,26 @@ func (s *session) readNext(ctx context.Context) error {
 	return nil
 }
 
-// stopReading ends a resync that is not at its end.
-func (s *session) stopReading() {
+// stopResync ends a resync that is not at its end.
+func (s *session) stopResync() {
 	if s.resync != nil && s.resync.reads != nil {
 		s.resync.reads.Stop()
 	}
 }
 
-// tellResynced says that all rows of the tables were sent.
-func (s *session) tellResynced() error {
+// sendResynced says that all rows of the tables were sent.
+func (s *session) sendResynced() error {
 	s.mu.Lock()
 	at := max(s.passed, s.last)
 	s.mu.Unlock()
-	token := s.token(at)
+	token := s.resumeToken(at)
 	e := newEncoder(nil)
-	e.text(`{"type":"resynced","lsn":`)
-	e.lsn(at)
-	e.text(`,"resume":`)
-	e.string(token)
-	e.text(`}`)
-	return s.send("resynced", e.frame(), token)
+	e.writeText(`{"type":"resynced","lsn":`)
+	e.writeLSN(at)
+	e.writeText(`,"resume":`)
+	e.writeString(token)
+	e.writeText(`}`)
+	return s.sendMessage("resynced", e.toFrame(), token)
 }
 
 // consumerJSON is a consumer as it is answered.
@@ -253,13 +253,13 @@ type consumerJSON struct {
 	Waiting      *int     `json:"waiting"`
 }
 
-// consumersOf says how the consumers of a slot stand.
-func (s *Server) consumersOf(slot string, names []string) []consumerJSON {
+// describeConsumers says how the consumers of a slot stand.
+func (s *Server) describeConsumers(slot string, names []string) []consumerJSON {
 	if len(names) == 0 {
 		return nil
 	}
 	standing := map[string]cdc.ConsumerStatus{}
-	if h := s.shareOf(slot); h.mu.TryLock() { // it is held while the slot is opened, which may take long, and this is to be quick
+	if h := s.findSharedSlot(slot); h.mu.TryLock() { // it is held while the slot is opened, which may take long, and this is to be quick
 		if h.fanout != nil {
 			for _, c := range h.fanout.Consumers() {
 				standing[c.Name] = c
@@ -279,8 +279,8 @@ func (s *Server) consumersOf(slot string, names []string) []consumerJSON {
 	return all
 }
 
-// addConsumer makes a consumer of a slot.
-func (s *Server) addConsumer(w http.ResponseWriter, r *http.Request) {
+// serveAddConsumer makes a consumer of a slot.
+func (s *Server) serveAddConsumer(w http.ResponseWriter, r *http.Request) {
 	name, consumer := r.PathValue("name"), r.PathValue("consumer")
 	status := http.StatusOK
 	err := checkConsumers([]string{consumer})
@@ -295,17 +295,17 @@ func (s *Server) addConsumer(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	if status == http.StatusCreated {
 		s.config.Logger.Info("cdc/server: a consumer was added", "slot", name, "consumer", consumer)
 	}
-	reply(w, status, map[string]string{"slot": name, "consumer": consumer})
+	replyJSON(w, status, map[string]string{"slot": name, "consumer": consumer})
 }
 
-// removeConsumer has a slot wait for a consumer no longer.
-func (s *Server) removeConsumer(w http.ResponseWriter, r *http.Request) {
+// serveRemoveConsumer has a slot wait for a consumer no longer.
+func (s *Server) serveRemoveConsumer(w http.ResponseWriter, r *http.Request) {
 	name, consumer := r.PathValue("name"), r.PathValue("consumer")
 	err := s.changeConsumers(r.Context(), name, func(names []string) ([]string, error) {
 		i := slices.Index(names, consumer)
@@ -315,10 +315,10 @@ func (s *Server) removeConsumer(w http.ResponseWriter, r *http.Request) {
 		return slices.Delete(names, i, i+1), nil
 	})
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	s.forget(sessionKey(name, consumer))
+	s.forgetAcks(sessionKey(name, consumer))
 	s.config.Logger.Info("cdc/server: a consumer was removed", "slot", name, "consumer", consumer)
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -328,13 +328,13 @@ func unknownConsumer(consumer string, names []string) error {
 	if len(names) > 0 {
 		text += "; it has " + strings.Join(names, ", ")
 	}
-	return refusal(http.StatusNotFound, "unknown_consumer", text)
+	return newProblem(http.StatusNotFound, "unknown_consumer", text)
 }
 
 // changeConsumers changes what the comment of the slot's publication says of its consumers, and those that read from this server. Those of another server
 // follow within a heartbeat.
 func (s *Server) changeConsumers(ctx context.Context, slot string, change func([]string) ([]string, error)) error {
-	if _, err := s.mine(ctx, slot); err != nil {
+	if _, err := s.findOwnSlot(ctx, slot); err != nil {
 		return err
 	}
 	var names []string
@@ -346,7 +346,7 @@ func (s *Server) changeConsumers(ctx context.Context, slot string, change func([
 		if err := tx.QueryRow(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, slot).Scan(&comment); err != nil {
 			return err
 		}
-		var o owned
+		var o ownedPublication
 		if err := json.Unmarshal([]byte(comment), &o); err != nil || o.MadeBy != maker {
 			return errUnpublished
 		}
@@ -362,26 +362,26 @@ func (s *Server) changeConsumers(ctx context.Context, slot string, change func([
 		return commentOn(ctx, tx, slot, string(text))
 	})
 	if err == nil {
-		s.shareOf(slot).follow(names)
+		s.findSharedSlot(slot).setConsumers(names)
 	}
 	return err
 }
 
-// checkConsumer compares what a client asks for with what the slot has.
-func (s *session) checkConsumer(resync string, resume bool) error {
+// checkConsumerRequest compares what a client asks for with what the slot has.
+func (s *session) checkConsumerRequest(resync string, resume bool) error {
 	switch names := s.owned.Consumers; {
 	case s.consumer == "" && resync != "":
-		return refusal(http.StatusBadRequest, "invalid", "resync: it is for a consumer")
+		return newProblem(http.StatusBadRequest, "invalid", "resync: it is for a consumer")
 	case s.consumer == "" && len(names) > 0:
-		return refusal(http.StatusConflict, "consumer_needed", "the slot has consumers, and a client reads as one of them: consumer="+strings.Join(names, ", "))
+		return newProblem(http.StatusConflict, "consumer_needed", "the slot has consumers, and a client reads as one of them: consumer="+strings.Join(names, ", "))
 	case s.consumer == "":
 		return nil
 	case !slices.Contains(names, s.consumer):
 		return unknownConsumer(s.consumer, names)
 	case resync != "" && resync != "true" && resync != "false":
-		return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("resync %.40q: it must be true or false", resync))
+		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("resync %.40q: it must be true or false", resync))
 	case !resume && resync != "true":
-		return refusal(http.StatusBadRequest, "bad_resume", "a consumer says where it is: resume= with the token of the slot or of its last message; or resync=true, to begin anew with the rows of the tables")
+		return newProblem(http.StatusBadRequest, "bad_resume", "a consumer says where it is: resume= with the token of the slot or of its last message; or resync=true, to begin anew with the rows of the tables")
 	}
 	return nil
 }

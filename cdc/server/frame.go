@@ -42,7 +42,7 @@ func (f frame) writeTo(w io.Writer) (written int, err error) {
 		write(f.text[from:one.at])
 		write([]byte{'"'})
 		for rest := one.text; len(rest) > 0 && err == nil; {
-			end := cut(rest, pieceBytes)
+			end := cutAtRune(rest, pieceBytes)
 			piece, _ = jsontext.AppendQuote(piece[:0], rest[:end])
 			write(piece[1 : len(piece)-1])
 			rest = rest[end:]
@@ -54,8 +54,8 @@ func (f frame) writeTo(w io.Writer) (written int, err error) {
 	return written, err
 }
 
-// cut is the largest place up to a limit that is not within a character, and more than zero.
-func cut(text string, limit int) int {
+// cutAtRune is the largest place up to a limit that is not within a character, and more than zero.
+func cutAtRune(text string, limit int) int {
 	if len(text) <= limit {
 		return len(text)
 	}

@@ -17,7 +17,7 @@ import (
 
 // errUnpublished is a slot of ours whose publication somebody has dropped, or made again. The log between cannot be read: Postgres looks
 // a publication up as it was when a change was written.
-var errUnpublished = refusal(http.StatusGone, "resync_needed",
+var errUnpublished = newProblem(http.StatusGone, "resync_needed",
 	"the publication of the slot was dropped by somebody, or made again: DELETE the slot, make it again, and begin with its snapshot")
 
 const ledgerMaker = "delta stream /v2 slots"
@@ -39,8 +39,8 @@ func parseLedger(comment string) *ledger {
 	return &l
 }
 
-// noted are the slots of all ledgers: each role has its own, because only its owner can comment on a publication.
-func (s *Server) noted(ctx context.Context) (map[string]string, error) {
+// readLedgers are the slots of all ledgers: each role has its own, because only its owner can comment on a publication.
+func (s *Server) readLedgers(ctx context.Context) (map[string]string, error) {
 	rows, err := s.pool.Query(ctx, `SELECT obj_description(oid, 'pg_publication') FROM pg_publication
 		WHERE obj_description(oid, 'pg_publication') LIKE '{"madeBy":%'`)
 	if err != nil {
@@ -89,7 +89,7 @@ func changeLedgers(ctx context.Context, tx pgx.Tx, names []string, change func(s
 			return nil
 		}
 		if !may {
-			return refusal(http.StatusForbidden, "foreign_slot", fmt.Sprintf("a server with the role %q has made the slot, and only that can take it out of its list: ask a server with that role", owner))
+			return newProblem(http.StatusForbidden, "foreign_slot", fmt.Sprintf("a server with the role %q has made the slot, and only that can take it out of its list: ask a server with that role", owner))
 		}
 		ledgers = append(ledgers, name)
 		return nil
@@ -116,7 +116,7 @@ func changeLedgerNamed(ctx context.Context, tx pgx.Tx, name string, change func(
 	}
 	l := parseLedger(comment)
 	if exists && l == nil {
-		return refusal(http.StatusConflict, "exists", "the publication "+name+", in which this server notes its slots, is somebody else's: rename it")
+		return newProblem(http.StatusConflict, "exists", "the publication "+name+", in which this server notes its slots, is somebody else's: rename it")
 	}
 	if l == nil {
 		l = &ledger{MadeBy: ledgerMaker, Slots: map[string]string{}}
@@ -151,8 +151,8 @@ func commentOn(ctx context.Context, tx pgx.Tx, name, comment string) error {
 	return err
 }
 
-// unpublish drops the publication of a slot, unless it is gone or somebody else's, and takes the slot out of the ledger.
-func (s *Server) unpublish(ctx context.Context, name string) error {
+// dropSlotPublication drops the publication of a slot, unless it is gone or somebody else's, and takes the slot out of the ledger.
+func (s *Server) dropSlotPublication(ctx context.Context, name string) error {
 	found, err := s.findOwned(ctx, name)
 	if err != nil {
 		return err
@@ -187,20 +187,20 @@ func (s *Server) noteMissing(ctx context.Context, gone map[string]string) {
 	}
 }
 
-// foreignSlot is a slot of somebody else.
-func foreignSlot(reason string) *problem {
-	return refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone"+reason)
+// foreignSlotError is a slot of somebody else.
+func foreignSlotError(reason string) *problem {
+	return newProblem(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone"+reason)
 }
 
-// claim says why a slot is not, or no longer, the one that this server has noted under its name; nil where it is.
-func claim(slot cdc.Slot, incarnation string) *problem {
+// checkLedgerSlot says why a slot is not, or no longer, the one that this server has noted under its name; nil where it is.
+func checkLedgerSlot(slot cdc.Slot, incarnation string) *problem {
 	switch {
 	case slot.Plugin != "pgoutput":
-		return foreignSlot(fmt.Sprintf(": it has the plugin %q, and the one of this name that was made here is gone", slot.Plugin))
+		return foreignSlotError(fmt.Sprintf(": it has the plugin %q, and the one of this name that was made here is gone", slot.Plugin))
 	case slot.Temporary:
-		return foreignSlot(": it is temporary, and the one of this name that was made here is gone")
+		return foreignSlotError(": it is temporary, and the one of this name that was made here is gone")
 	case incarnation == "":
-		return foreignSlot(": the one of this name that was made here was seen to be gone before")
+		return foreignSlotError(": the one of this name that was made here was seen to be gone before")
 	}
 	return nil
 }

@@ -44,25 +44,25 @@ func newCounters() *counters {
 }
 
 // durations are the upper bounds of the buckets of requests, in seconds. A new slot may wait half a minute for transactions.
-var durations = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+var durationBuckets = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 
-// observe notes how long a request took. Streams are left out: they last as long as their clients want.
-func (c *counters) observe(route string, status int, took time.Duration) {
+// observeRequest notes how long a request took. Streams are left out: they last as long as their clients want.
+func (c *counters) observeRequest(route string, status int, took time.Duration) {
 	name := fmt.Sprintf(`delta_stream_request_duration_seconds{route=%q,code="%d"}`, route, status)
-	c.set.GetOrCreatePrometheusHistogramExt(name, durations).Update(took.Seconds())
+	c.set.GetOrCreatePrometheusHistogramExt(name, durationBuckets).Update(took.Seconds())
 }
 
 // answered remembers the status of an answer.
-type answered struct {
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
 // Unwrap gives access to what the writer can do besides.
-func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *statusRecorder) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // WriteHeader remembers the first status.
-func (a *answered) WriteHeader(status int) {
+func (a *statusRecorder) WriteHeader(status int) {
 	if a.status == 0 {
 		a.status = status
 	}
@@ -70,44 +70,44 @@ func (a *answered) WriteHeader(status int) {
 }
 
 // Write answers with 200 if nothing else was said before, as net/http does.
-func (a *answered) Write(data []byte) (int, error) {
+func (a *statusRecorder) Write(data []byte) (int, error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
 	return a.ResponseWriter.Write(data)
 }
 
-// streams reports whether the answer was the beginning of a stream.
-func (a *answered) streams() bool {
+// isStream reports whether the answer was the beginning of a stream.
+func (a *statusRecorder) isStream() bool {
 	return a.status == http.StatusSwitchingProtocols || a.status == http.StatusOK && a.Header().Get("Content-Type") == "text/event-stream"
 }
 
 // registry knows the streams that are open, of both versions of the protocol.
-type registry struct {
+type streamRegistry struct {
 	mu   sync.Mutex
-	open map[measured]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
+	open map[measuredStream]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
 	// ended are the counts of streams that have ended, so that sums over all streams never fall.
 	ended   cdc.Stats
 	clients int // of all of them: a slot may have several consumers
 }
 
 // measured is a stream, or one that several share.
-type measured interface {
+type measuredStream interface {
 	Stats() cdc.Stats
 	Holds() []cdc.Hold
 }
 
-// add begins to count a stream, and its client. leave is called when it has ended.
-func (r *registry) add(slot string, stream *cdc.Stream) (leave func()) {
-	uncount, unregister := r.count(), r.register(slot, stream)
+// addStream begins to count a stream, and its client. leave is called when it has ended.
+func (r *streamRegistry) addStream(slot string, stream *cdc.Stream) (leave func()) {
+	uncount, unregister := r.countClient(), r.registerStream(slot, stream)
 	return func() {
 		uncount()
 		unregister()
 	}
 }
 
-// count counts a client until it is called off.
-func (r *registry) count() (uncount func()) {
+// countClient counts a client until it is called off.
+func (r *streamRegistry) countClient() (uncount func()) {
 	change := func(by int) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -117,8 +117,8 @@ func (r *registry) count() (uncount func()) {
 	return func() { change(-1) }
 }
 
-// register begins to count what a stream does. leave is called when it has ended.
-func (r *registry) register(slot string, stream measured) (leave func()) {
+// registerStream begins to count what a stream does. leave is called when it has ended.
+func (r *streamRegistry) registerStream(slot string, stream measuredStream) (leave func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[stream] = slot
@@ -136,8 +136,8 @@ func addCounts(sum *cdc.Stats, one cdc.Stats) {
 	sum.SpilledTransactions += one.SpilledTransactions
 }
 
-// figures are those of each named slot that is streamed, the sums over all streams, and how many clients there are.
-func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, clients int) {
+// collectStats are those of each named slot that is streamed, the sums over all streams, and how many clients there are.
+func (r *streamRegistry) collectStats() (bySlot map[string]cdc.Stats, sums cdc.Stats, clients int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	bySlot, sums = map[string]cdc.Stats{}, r.ended
@@ -152,8 +152,8 @@ func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, clien
 	return bySlot, sums, r.clients
 }
 
-// holds are the tables that are locked for chunks of a named slot at this moment.
-func (r *registry) holds(slot string) (all []cdc.Hold) {
+// tableLocks are the tables that are locked for chunks of a named slot at this moment.
+func (r *streamRegistry) tableLocks(slot string) (all []cdc.Hold) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for stream, of := range r.open {
@@ -167,7 +167,7 @@ func (r *registry) holds(slot string) (all []cdc.Hold) {
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	e := exposed.New()
+	e := metricFamilies.New()
 	e.Include(s.metrics.set.WritePrometheus)
 	e.Include(metrics.WriteProcessMetrics)
 	e.Include(metrics.WriteFDMetrics)
@@ -183,7 +183,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) exposeStreams(e *exposition.Text) {
-	bySlot, sums, clients := s.streams.figures()
+	bySlot, sums, clients := s.streams.collectStats()
 	e.Add("delta_stream_clients", "", float64(clients))
 	e.Add("delta_stream_spilled_bytes", "", float64(sums.SpilledBytes))
 	e.Add("delta_stream_spilled_transactions_total", "", float64(sums.SpilledTransactions))
@@ -219,10 +219,10 @@ func (s *Server) exposeSpill(e *exposition.Text) {
 func spillFolder(c *cdc.Config) string { return cmp.Or(c.SpillFolder, os.TempDir()) }
 
 // statuses are the values of the label status, wal_status of Postgres and our own word for a slot that somebody has dropped.
-var statuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
+var walStatuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
 
 func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
-	slots, err := s.slots(ctx)
+	slots, err := s.describeSlots(ctx)
 	if err != nil { // what is known without the database is exposed all the same
 		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
 	}
@@ -232,7 +232,7 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 			continue
 		}
 		label := slotLabel(one.Name)
-		for _, status := range statuses {
+		for _, status := range walStatuses {
 			e.Add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, exposition.Flag(one.Status == status))
 		}
 		if one.Status == statusMissing {
@@ -248,7 +248,7 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 			e.Add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
 		}
 		s.exposeConsumers(e, &one)
-		exposeHeld(e, &one)
+		exposeSnapshot(e, &one)
 		if one.SafeWALBytes != nil {
 			e.Add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
 		}
@@ -268,8 +268,8 @@ func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	}
 }
 
-// exposeHeld has for how long this server holds the snapshot of a slot, and each table that is locked for the slot. The processes are in GET /v2/slots.
-func exposeHeld(e *exposition.Text, slot *slotJSON) {
+// exposeSnapshot has for how long this server holds the snapshot of a slot, and each table that is locked for the slot. The processes are in GET /v2/slots.
+func exposeSnapshot(e *exposition.Text, slot *slotJSON) {
 	locks := slot.Reading
 	if slot.Held != nil {
 		e.Add("delta_stream_snapshot_held_seconds", slotLabel(slot.Name), time.Since(slot.Held.Since).Seconds())
@@ -282,12 +282,12 @@ func exposeHeld(e *exposition.Text, slot *slotJSON) {
 		}
 	}
 	for table, first := range since {
-		e.Add("delta_stream_table_locked_seconds", `{slot="`+slot.Name+`",table="`+labelText.Replace(table)+`"}`, time.Since(first).Seconds())
+		e.Add("delta_stream_table_locked_seconds", `{slot="`+slot.Name+`",table="`+labelEscaper.Replace(table)+`"}`, time.Since(first).Seconds())
 	}
 }
 
 // labelText escapes what the exposition format escapes in the value of a label.
-var labelText = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
 func slotLabel(slot string) string { return `{slot="` + slot + `"}` }
@@ -312,7 +312,7 @@ var buildLabels = sync.OnceValue(func() string {
 	return fmt.Sprintf("{version=%q,revision=%q,goversion=%q}", version, revision, runtime.Version())
 })
 
-// quietLog has the web server's own complaints, such as of handshakes that failed, logged at a low level.
-func quietLog(logger *slog.Logger) *log.Logger {
+// newErrorLog has the web server's own complaints, such as of handshakes that failed, logged at a low level.
+func newErrorLog(logger *slog.Logger) *log.Logger {
 	return slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 }

@@ -60,11 +60,11 @@ func NewSink(config SinkConfig) (sinks.Sink, error) {
 type sink struct{ config SinkConfig }
 
 // perTransaction is how many messages are written at once. Each has a savepoint, and Postgres keeps 64 of a transaction in memory.
-const perTransaction = 50
+const maxPerTransaction = 50
 
 func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, 0, len(messages))
-	for page := range slices.Chunk(messages, perTransaction) {
+	for page := range slices.Chunk(messages, maxPerTransaction) {
 		done, ok := s.writeAll(ctx, page)
 		errs = append(errs, done...)
 		if !ok {
@@ -89,7 +89,7 @@ func (s *sink) writeAll(ctx context.Context, messages []sinks.Message) (errs []e
 	errs = make([]error, len(messages))
 	client := s.config.Client.InTx(tx)
 	for i, m := range messages {
-		if errs[i] = s.write(ctx, client, m); errs[i] != nil && !sinks.IsPermanent(errs[i]) {
+		if errs[i] = s.writeMessage(ctx, client, m); errs[i] != nil && !sinks.IsPermanent(errs[i]) {
 			failFrom(errs, i, errs[i])
 			return errs, false
 		}
@@ -115,7 +115,7 @@ func failFrom(errs []error, n int, err error) {
 	}
 }
 
-func (s *sink) write(ctx context.Context, client *messagedb.Client, m sinks.Message) error {
+func (s *sink) writeMessage(ctx context.Context, client *messagedb.Client, m sinks.Message) error {
 	stream, err := messagedb.NewStreamName(s.config.Category, s.config.StreamID(m))
 	if err != nil {
 		return classifyWrite(err)
@@ -134,7 +134,7 @@ func (s *sink) write(ctx context.Context, client *messagedb.Client, m sinks.Mess
 }
 
 // ofMessage are the fields of an [messagedb.InvalidError] that is about the message. Another one may be about the connection.
-var ofMessage = []messagedb.Field{
+var messageFields = []messagedb.Field{
 	messagedb.FieldID, messagedb.FieldType, messagedb.FieldData, messagedb.FieldMetadata, messagedb.FieldStream, messagedb.FieldStreamID, messagedb.FieldCategory,
 }
 
@@ -145,7 +145,7 @@ const limitExceeded = "54"
 func classifyWrite(err error) error {
 	var invalid *messagedb.InvalidError
 	var server *pgconn.PgError
-	isRefused := errors.As(err, &invalid) && slices.Contains(ofMessage, invalid.Field) || errors.As(err, new(*messagedb.DuplicateIDError)) ||
+	isRefused := errors.As(err, &invalid) && slices.Contains(messageFields, invalid.Field) || errors.As(err, new(*messagedb.DuplicateIDError)) ||
 		errors.As(err, &server) && strings.HasPrefix(server.Code, limitExceeded)
 	if isRefused {
 		return sinks.Permanent(err)

@@ -104,7 +104,7 @@ func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	client := newClient(t, server.Pool)
 	sink, err := category.NewSink(category.SinkConfig{Client: client, Category: "numbers"})
 	require.NoError(t, err)
-	sinktest.Outage(t, 1000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
+	sinktest.CheckOutage(t, 1000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
 		until(t, func() bool { return relay.Stats().Delivered >= 200 })
 		server.Stop(syscall.SIGQUIT)
 		failed := relay.Stats().Failed

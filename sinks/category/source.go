@@ -72,9 +72,9 @@ func NewSource(config SourceConfig) (sinks.ClaimedSource, error) {
 			}
 			return cursor, nil
 		},
-		Message:    config.message,
+		Message:    config.toMessage,
 		Superseded: messagedb.ErrConsumerSuperseded,
-		HasLost: func(err error) bool {
+		IsLost: func(err error) bool {
 			hasGoneBack := errors.As(err, new(*messagedb.RewoundError)) && config.Consumer.Rewind == messagedb.RewindRestart
 			return errors.Is(err, messagedb.ErrConsumerSuperseded) || hasGoneBack
 		},
@@ -84,7 +84,7 @@ func NewSource(config SourceConfig) (sinks.ClaimedSource, error) {
 	}, nil
 }
 
-func (c *SourceConfig) message(m *messagedb.Message) (sinks.Message, *messagedb.Message, error) {
+func (c *SourceConfig) toMessage(m *messagedb.Message) (sinks.Message, *messagedb.Message, error) {
 	body, err := json.Marshal(EntryOf(m))
 	if err != nil {
 		return sinks.Message{}, nil, fmt.Errorf("message %s of category %s as JSON: %w", m.ID, c.Consumer.Category, err)

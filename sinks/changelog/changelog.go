@@ -60,9 +60,9 @@ func New(config Config) (sinks.ClaimedSource, error) {
 			}
 			return cursor, nil
 		},
-		Message:    config.message,
+		Message:    config.toMessage,
 		Superseded: delta.ErrConsumerSuperseded,
-		HasLost:    func(err error) bool { return errors.Is(err, delta.ErrConsumerSuperseded) },
+		IsLost:     func(err error) bool { return errors.Is(err, delta.ErrConsumerSuperseded) },
 		IsPermanent: func(err error) bool { // a server that is away is waited for
 			return errors.As(err, new(*delta.ChangePositionError)) || errors.As(err, new(*delta.InputError)) || errors.Is(err, delta.ErrNoSchema)
 		},
@@ -97,7 +97,7 @@ func EntryOf(c *delta.Change) Entry {
 	}
 }
 
-func (c *Config) message(change *delta.Change) (sinks.Message, delta.ChangePosition, error) {
+func (c *Config) toMessage(change *delta.Change) (sinks.Message, delta.ChangePosition, error) {
 	m := sinks.Message{
 		ID: c.Prefix + string(change.Position), Key: change.Kind + "/" + url.PathEscape(change.ObjectID), Subject: change.Kind, Type: string(change.Type), Time: change.At,
 		Body: entryJSON(change),

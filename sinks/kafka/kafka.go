@@ -31,14 +31,14 @@ const (
 
 // DefaultTopic is delta. and the subject of the message, in which each character that a topic cannot have is an underscore.
 func DefaultTopic(m sinks.Message) string {
-	topic := "delta." + illegal.ReplaceAllString(m.Subject, "_")
-	return topic[:min(len(topic), longestTopic)]
+	topic := "delta." + illegalChars.ReplaceAllString(m.Subject, "_")
+	return topic[:min(len(topic), maxTopic)]
 }
 
 // illegal is what a topic cannot have, and longestTopic how long it may be: see org.apache.kafka.common.internals.Topic.
-var illegal = regexp.MustCompile(`[^a-zA-Z0-9._-]`)
+var illegalChars = regexp.MustCompile(`[^a-zA-Z0-9._-]`)
 
-const longestTopic = 249
+const maxTopic = 249
 
 // New returns a sink, or an [*sinks.InvalidError].
 func New(config Config) (sinks.Sink, error) {
@@ -74,12 +74,12 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, len(messages))
 	for i, m := range messages {
 		errs[i] = errUnanswered
-		s.config.Client.Produce(ctx, s.record(m), func(_ *kgo.Record, err error) { answers <- answer{i, err} })
+		s.config.Client.Produce(ctx, s.toRecord(m), func(_ *kgo.Record, err error) { answers <- answer{i, err} })
 	}
 	for range messages {
 		select {
 		case a := <-answers:
-			errs[a.at] = classify(a.err)
+			errs[a.at] = classifyError(a.err)
 		case <-ctx.Done(): // the client gives up its records as well, when it looks at them the next time
 			return errs
 		}
@@ -87,7 +87,7 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	return errs
 }
 
-func (s *sink) record(m sinks.Message) *kgo.Record {
+func (s *sink) toRecord(m sinks.Message) *kgo.Record {
 	r := &kgo.Record{Topic: s.config.Topic(m), Value: m.Body, Timestamp: m.Time}
 	if m.Key != "" {
 		r.Key = []byte(m.Key)
@@ -103,8 +103,8 @@ func (s *sink) record(m sinks.Message) *kgo.Record {
 	return r
 }
 
-// classify marks errors that the same message will meet again.
-func classify(err error) error {
+// classifyError marks errors that the same message will meet again.
+func classifyError(err error) error {
 	for _, permanent := range []error{kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidTopicException, kerr.InvalidRecord, kerr.InvalidTimestamp} {
 		if errors.Is(err, permanent) {
 			return sinks.Permanent(err)

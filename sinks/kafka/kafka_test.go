@@ -109,7 +109,7 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	})
 	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
 	require.NoError(t, err)
-	sinktest.Outage(t, 2000, sinks.Config{Sink: sink}, func(*sinks.Relay) {}, func() (all []sinktest.Delivered) {
+	sinktest.CheckOutage(t, 2000, sinks.Config{Sink: sink}, func(*sinks.Relay) {}, func() (all []sinktest.Delivered) {
 		for _, r := range consume(t, cluster, "delta.number", 2000) {
 			all = append(all, sinktest.Delivered{ID: string(r.Headers[0].Value), Key: string(r.Key)})
 		}

@@ -63,18 +63,18 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, len(messages))
 	futures := make([]jetstream.PubAckFuture, len(messages))
 	for i, m := range messages {
-		futures[i], errs[i] = s.config.JetStream.PublishMsgAsync(s.message(m), jetstream.WithMsgID(m.ID))
+		futures[i], errs[i] = s.config.JetStream.PublishMsgAsync(s.toMessage(m), jetstream.WithMsgID(m.ID))
 	}
 	for i, future := range futures {
 		if errs[i] == nil {
-			errs[i] = await(ctx, future)
+			errs[i] = awaitAck(ctx, future)
 		}
-		errs[i] = classify(errs[i])
+		errs[i] = classifyError(errs[i])
 	}
 	return errs
 }
 
-func (s *sink) message(m sinks.Message) *nats.Msg {
+func (s *sink) toMessage(m sinks.Message) *nats.Msg {
 	out := nats.NewMsg(s.config.Subject(m))
 	out.Data = m.Body
 	for name, value := range m.Headers {
@@ -94,7 +94,7 @@ func oneLine(value string) string { return lineBreaks.Replace(value) }
 // lineBreaks is made once: that takes longer than to replace something.
 var lineBreaks = strings.NewReplacer("\r", "%0D", "\n", "%0A")
 
-func await(ctx context.Context, future jetstream.PubAckFuture) error {
+func awaitAck(ctx context.Context, future jetstream.PubAckFuture) error {
 	select {
 	case <-future.Ok():
 		return nil
@@ -105,8 +105,8 @@ func await(ctx context.Context, future jetstream.PubAckFuture) error {
 	}
 }
 
-// classify marks errors that the same message will meet again.
-func classify(err error) error {
+// classifyError marks errors that the same message will meet again.
+func classifyError(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:

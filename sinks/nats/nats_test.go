@@ -95,7 +95,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	stream := createStream(t, js)
 	sink, err := deltanats.New(deltanats.Config{JetStream: js})
 	require.NoError(t, err)
-	sinktest.Outage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Second}, func(relay *sinks.Relay) {
+	sinktest.CheckOutage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Second}, func(relay *sinks.Relay) {
 		require.Eventually(t, func() bool { return relay.Stats().Delivered >= 500 }, sinktest.Patience, time.Millisecond)
 		s.Shutdown()
 		s.WaitForShutdown()

@@ -84,21 +84,21 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 			errs[i] = sinks.Permanent(fmt.Errorf("the body has %d bytes, and MaxBytes is %d", len(m.Body), s.config.MaxBytes))
 			continue
 		}
-		added[i] = pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.config.Stream(m), MaxLen: s.config.MaxLen, Approx: s.config.MaxLen > 0, Values: fields(m)})
+		added[i] = pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.config.Stream(m), MaxLen: s.config.MaxLen, Approx: s.config.MaxLen > 0, Values: entryFields(m)})
 	}
 	if _, err := pipe.Exec(ctx); err != nil && ctx.Err() != nil {
 		return sinks.FailAll(len(messages), err)
 	}
 	for i, cmd := range added {
 		if cmd != nil {
-			errs[i] = explain(cmd.Err())
+			errs[i] = explainError(cmd.Err())
 		}
 	}
 	return errs
 }
 
-// fields are those of an entry, in the same order at each delivery.
-func fields(m sinks.Message) []any {
+// entryFields are those of an entry, in the same order at each delivery.
+func entryFields(m sinks.Message) []any {
 	all := []any{FieldID, m.ID}
 	for _, f := range []struct{ name, value string }{{FieldType, m.Type}, {FieldKey, m.Key}, {FieldSubject, m.Subject}} {
 		if f.value != "" {
@@ -114,9 +114,9 @@ func fields(m sinks.Message) []any {
 	return append(all, FieldBody, m.Body)
 }
 
-// explain says what Redis says too shortly. None of its refusals is of the message alone: each ends when the server, its memory or the rights of
+// explainError says what Redis says too shortly. None of its refusals is of the message alone: each ends when the server, its memory or the rights of
 // the user are other ones, so the message is tried again.
-func explain(err error) error {
+func explainError(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -125,7 +125,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	client := connect(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client})
 	require.NoError(t, err)
-	sinktest.Outage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
+	sinktest.CheckOutage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
 		require.Eventually(t, func() bool { return relay.Stats().Delivered >= 500 }, sinktest.Patience, time.Millisecond)
 		kill()
 		failed := relay.Stats().Failed

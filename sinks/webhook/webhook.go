@@ -111,14 +111,14 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 		}
 		all.Go(func() {
 			defer func() { <-free }()
-			errs[i] = s.post(ctx, m)
+			errs[i] = s.postMessage(ctx, m)
 		})
 	}
 	all.Wait()
 	return errs
 }
 
-func (s *sink) post(ctx context.Context, m sinks.Message) error {
+func (s *sink) postMessage(ctx context.Context, m sinks.Message) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.config.URL, bytes.NewReader(m.Body))
 	if err != nil {
 		return err
@@ -133,42 +133,42 @@ func (s *sink) post(ctx context.Context, m sinks.Message) error {
 	if answer.StatusCode/100 == 2 {
 		return nil
 	}
-	return explain(answer, s.now())
+	return explainAnswer(answer, s.now())
 }
 
 func (s *sink) addHeaders(request *http.Request, m sinks.Message) {
 	for name, values := range s.config.Headers {
 		request.Header[http.CanonicalHeaderKey(name)] = values
 	}
-	setDefault(request.Header, "Content-Type", "application/json")
+	setDefaultHeader(request.Header, "Content-Type", "application/json")
 	for name, value := range map[string]string{headerType: m.Type, headerKey: m.Key, headerSubject: m.Subject} {
 		if value != "" {
-			request.Header.Set(name, escape(value))
+			request.Header.Set(name, escapeHeader(value))
 		}
 	}
-	id, timestamp := escape(m.ID), strconv.FormatInt(s.now().Unix(), 10)
+	id, timestamp := escapeHeader(m.ID), strconv.FormatInt(s.now().Unix(), 10)
 	request.Header.Set(headerID, id)
 	request.Header.Set(headerTimestamp, timestamp)
 	var signatures []string
 	for _, key := range s.keys {
-		signatures = append(signatures, sign(key, id, timestamp, m.Body))
+		signatures = append(signatures, signMessage(key, id, timestamp, m.Body))
 	}
 	if signatures != nil {
 		request.Header.Set(headerSignature, strings.Join(signatures, " "))
 	}
 }
 
-func setDefault(header http.Header, name, value string) {
+func setDefaultHeader(header http.Header, name, value string) {
 	if header.Get(name) == "" {
 		header.Set(name, value)
 	}
 }
 
-// escape makes any text one line of ASCII, as a header must be.
-func escape(text string) string { return strings.ReplaceAll(url.PathEscape(text), "%2F", "/") }
+// escapeHeader makes any text one line of ASCII, as a header must be.
+func escapeHeader(text string) string { return strings.ReplaceAll(url.PathEscape(text), "%2F", "/") }
 
-// sign is the signature of version 1 of Standard Webhooks.
-func sign(key []byte, id, timestamp string, body []byte) string {
+// signMessage is the signature of version 1 of Standard Webhooks.
+func signMessage(key []byte, id, timestamp string, body []byte) string {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(id + "." + timestamp + "."))
 	mac.Write(body)
@@ -184,9 +184,9 @@ func withoutURL(request *http.Request, err error) error {
 	return fmt.Errorf("posting to %s: %w", request.URL.Host, err)
 }
 
-// explain makes an error of an answer, whose body is left out, because it may repeat that of the message. Those that say that the message itself is wrong are permanent. A receiver that does not know the address
+// explainAnswer makes an error of an answer, whose body is left out, because it may repeat that of the message. Those that say that the message itself is wrong are permanent. A receiver that does not know the address
 // or the authorization may be mended, so these are tried again.
-func explain(answer *http.Response, now time.Time) error {
+func explainAnswer(answer *http.Response, now time.Time) error {
 	err := fmt.Errorf("the receiver answered %s", answer.Status)
 	switch answer.StatusCode {
 	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:

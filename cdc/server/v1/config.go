@@ -40,7 +40,7 @@ type Config struct {
 	// TABLE and TRUNCATE, behind which everybody else waits then. Default: 24 hours.
 	SnapshotMax time.Duration
 	// Refresh is how often new and changed tables are looked for while there is a slot. Default: 5 seconds.
-	Refresh time.Duration
+	RefreshInterval time.Duration
 	// PingInterval is how often a client is asked whether it is there, PingTimeout how long it may take to answer. What it
 	// has not read yet comes before the question. Defaults: 20 seconds, 60 seconds.
 	PingInterval, PingTimeout time.Duration
@@ -49,7 +49,7 @@ type Config struct {
 	Stream cdc.Config
 	// Opened is called with each stream that begins, for what looks at its Stats. What it returns is called when the stream has
 	// ended. Default: nothing looks.
-	Opened func(slot string, stream *cdc.Stream) (ended func())
+	StreamOpened func(slot string, stream *cdc.Stream) (ended func())
 	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
 	Logger *slog.Logger
 }
@@ -66,11 +66,11 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MaxRows, 100_000)
 	setDefault(&c.SnapshotIdle, time.Hour)
 	setDefault(&c.SnapshotMax, 24*time.Hour)
-	setDefault(&c.Refresh, 5*time.Second)
+	setDefault(&c.RefreshInterval, 5*time.Second)
 	setDefault(&c.PingInterval, 20*time.Second)
 	setDefault(&c.PingTimeout, 60*time.Second)
-	if c.Opened == nil {
-		c.Opened = func(string, *cdc.Stream) func() { return func() {} }
+	if c.StreamOpened == nil {
+		c.StreamOpened = func(string, *cdc.Stream) func() { return func() {} }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -89,28 +89,28 @@ var installationName = regexp.MustCompile(`^[a-z0-9_]{1,30}$`)
 
 func (c *Config) validate() error {
 	if c.Conn == nil {
-		return invalid("Conn", "nil", "needed")
+		return invalidField("Conn", "nil", "needed")
 	}
 	if !installationName.MatchString(c.Installation) {
-		return invalid("Installation", c.Installation, "1 to 30 of the characters a-z, 0-9 and _")
+		return invalidField("Installation", c.Installation, "1 to 30 of the characters a-z, 0-9 and _")
 	}
 	for field, patterns := range map[cdc.Field][]string{"Tables": c.Tables, "Origins": c.Origins} {
 		for _, p := range patterns {
 			if _, err := path.Match(p, ""); err != nil {
-				return invalid(field, p, "a pattern of *, ?, [a-z] and other characters")
+				return invalidField(field, p, "a pattern of *, ?, [a-z] and other characters")
 			}
 		}
 	}
 	for field, positive := range map[cdc.Field]bool{
-		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "SnapshotMax": c.SnapshotMax > 0, "Refresh": c.Refresh > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
+		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "SnapshotMax": c.SnapshotMax > 0, "Refresh": c.RefreshInterval > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
 	} {
 		if !positive {
-			return invalid(field, "negative", "more than zero")
+			return invalidField(field, "negative", "more than zero")
 		}
 	}
 	return nil
 }
 
-func invalid(field cdc.Field, value any, rule string) error {
+func invalidField(field cdc.Field, value any, rule string) error {
 	return &cdc.InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }

@@ -25,7 +25,7 @@ import (
 )
 
 // connections to the database are for short questions only; those of snapshots and streams come on top.
-const connections = 4
+const poolConnections = 4
 
 // Handler serves /v1/init, /v1/snapshot/data and /v1/lr/stream. It must be closed.
 type Handler struct {
@@ -38,14 +38,14 @@ type Handler struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 
-	writing   time.Duration // how long a client may take to read a piece of a snapshot
-	strangers atomic.Int64  // tables that are not the role's
+	writeTimeout  time.Duration // how long a client may take to read a piece of a snapshot
+	foreignTables atomic.Int64  // tables that are not the role's
 
 	initializing chan struct{} // holds one while nobody does
 	mu           sync.Mutex
 	session      *session // nil before init, and in a new process
-	streams      map[*streaming]bool
-	closed       bool
+	streams      map[*streamClient]bool
+	isClosed     bool
 }
 
 // New makes a handler. It does not connect: it works as soon as the database is there. It fails with a [*cdc.InvalidError].
@@ -59,7 +59,7 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.MaxConns = connections
+	pooled.MaxConns = poolConnections
 	settings.Pool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
@@ -67,7 +67,7 @@ func New(config Config) (*Handler, error) {
 	}
 	h := &Handler{
 		config: config, mux: http.NewServeMux(), pool: pool, markers: newMarkers(config.Installation),
-		writing: writing, initializing: make(chan struct{}, 1), streams: map[*streaming]bool{},
+		writeTimeout: defaultWriteTimeout, initializing: make(chan struct{}, 1), streams: map[*streamClient]bool{},
 	}
 	h.initializing <- struct{}{}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
@@ -82,33 +82,33 @@ func New(config Config) (*Handler, error) {
 		h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != endpoint.method {
 				w.Header().Set("Allow", endpoint.method)
-				refuse(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed: use "+endpoint.method, "")
+				replyError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed: use "+endpoint.method, "")
 				return
 			}
 			endpoint.serve(w, r)
 		})
 	}
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "there is nothing here: the endpoints are /v1/init, /v1/snapshot/data and /v1/lr/stream", "")
+		replyError(w, http.StatusNotFound, "there is nothing here: the endpoints are /v1/init, /v1/snapshot/data and /v1/lr/stream", "")
 	})
-	h.work.Go(h.refresh)
+	h.work.Go(h.refreshPublications)
 	return h, nil
 }
 
 // ServeHTTP serves one request. Any number of them can be served at the same time.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.foreign(r) {
-		refuse(w, http.StatusForbidden, "the page is of another host, which is not one of those that are allowed", "")
+	if h.isForeign(r) {
+		replyError(w, http.StatusForbidden, "the page is of another host, which is not one of those that are allowed", "")
 		return
 	}
 	h.mu.Lock()
-	closed := h.closed
+	closed := h.isClosed
 	if !closed {
 		h.work.Add(1)
 	}
 	h.mu.Unlock()
 	if closed {
-		refuse(w, http.StatusServiceUnavailable, errClosing.Error(), "")
+		replyError(w, http.StatusServiceUnavailable, errClosing.Error(), "")
 		return
 	}
 	defer h.work.Done()
@@ -122,7 +122,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // It can be called more than once.
 func (h *Handler) Close() {
 	h.mu.Lock()
-	h.closed = true
+	h.isClosed = true
 	h.mu.Unlock()
 	h.cancel(errClosing)
 	h.work.Wait()

@@ -65,7 +65,7 @@ func serveOn(t *testing.T, d *cdctest.Database, change ...func(*v1.Config)) *ser
 	t.Helper()
 	s := &server{Database: d, t: t, log: &record{}}
 	config := v1.Config{
-		Conn: d.Config(), Logger: slog.New(slog.NewTextHandler(s.log, nil)), Refresh: 50 * time.Millisecond,
+		Conn: d.Config(), Logger: slog.New(slog.NewTextHandler(s.log, nil)), RefreshInterval: 50 * time.Millisecond,
 		Stream: cdc.Config{StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond},
 	}
 	for _, c := range change {

@@ -111,7 +111,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"Origins":      {Conn: conn, Origins: []string{"["}},
 		"MaxRows":      {Conn: conn, MaxRows: -1},
 		"MaxBody":      {Conn: conn, MaxBody: -1},
-		"Refresh":      {Conn: conn, Refresh: -1},
+		"Refresh":      {Conn: conn, RefreshInterval: -1},
 		"PingInterval": {Conn: conn, PingInterval: -1},
 		"PingTimeout":  {Conn: conn, PingTimeout: -1},
 	} {
@@ -177,7 +177,7 @@ func TestANewInitReplacesTheFormer(t *testing.T) {
 func TestAnInitDoesNotWaitForWhoReadsTheFormerSnapshot(t *testing.T) {
 	t.Parallel()
 	s := serve(t, []string{`create table t (id int primary key, v text)`, `insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i`})
-	s.handler.SetWriting(24 * time.Hour) // so that an init that waits for them waits for good
+	s.handler.SetWriteTimeout(24 * time.Hour) // so that an init that waits for them waits for good
 	s.init()
 	// More clients than connections, which ask for 50 MB and read none of it.
 	for range 5 {

@@ -32,14 +32,14 @@ type marker struct {
 }
 
 // foreignError is a publication that has the name of one of ours, and is not.
-type foreignError struct{ name string }
+type foreignPublicationError struct{ name string }
 
-func (e *foreignError) Error() string {
+func (e *foreignPublicationError) Error() string {
 	return fmt.Sprintf("publication %q was not made by this installation: drop it, or choose another name for the installation", e.name)
 }
 
-// found tells whether a publication is there, and what its comment says.
-func (m markers) found(ctx context.Context, db cdc.DB, name string) (*marker, error) {
+// readMarker tells whether a publication is there, and what its comment says.
+func (m markers) readMarker(ctx context.Context, db cdc.DB, name string) (*marker, error) {
 	rows, err := db.Query(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, name)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (m markers) found(ctx context.Context, db cdc.DB, name string) (*marker, er
 	}
 	made := &marker{}
 	if json.Unmarshal([]byte(comment), made) != nil || made.MadeBy != maker || made.Installation != m.installation {
-		return nil, &foreignError{name}
+		return nil, &foreignPublicationError{name}
 	}
 	return made, nil
 }
@@ -77,17 +77,17 @@ func Slots(ctx context.Context, db cdc.DB) (map[string]string, error) {
 	return found, err
 }
 
-// slots are those that this installation has made, or was about to make.
-func (m markers) slots(ctx context.Context, db cdc.DB) ([]string, error) {
-	made, err := m.found(ctx, db, m.changes)
+// readSlots are those that this installation has made, or was about to make.
+func (m markers) readSlots(ctx context.Context, db cdc.DB) ([]string, error) {
+	made, err := m.readMarker(ctx, db, m.changes)
 	if err != nil || made == nil {
 		return nil, err
 	}
 	return made.Slots, nil
 }
 
-// write says in the comment of a publication whose it is.
-func (m markers) write(ctx context.Context, db cdc.DB, name string, slots ...string) error {
+// writeMarker says in the comment of a publication whose it is.
+func (m markers) writeMarker(ctx context.Context, db cdc.DB, name string, slots ...string) error {
 	comment, err := json.Marshal(marker{maker, m.installation, slots})
 	if err != nil {
 		return err

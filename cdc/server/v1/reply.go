@@ -18,11 +18,11 @@ type problem struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-func refuse(w http.ResponseWriter, status int, text, detail string) {
-	reply(w, status, problem{text, detail})
+func replyError(w http.ResponseWriter, status int, text, detail string) {
+	replyJSON(w, status, problem{text, detail})
 }
 
-func reply(w http.ResponseWriter, status int, body any) {
+func replyJSON(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		status, data = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
@@ -32,9 +32,9 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_, _ = w.Write(data)
 }
 
-// explain is what a client may know of an error: what was wrong with input and settings, and what the database says. Errors of
+// explainError is what a client may know of an error: what was wrong with input and settings, and what the database says. Errors of
 // the network are for the log.
-func explain(err error) string {
+func explainError(err error) string {
 	var invalid *cdc.InvalidError
 	var resync *cdc.ResyncError
 	var ack *cdc.AckError
@@ -53,7 +53,7 @@ func explain(err error) string {
 		return strings.TrimPrefix(err.Error(), "cdc: ")
 	case errors.As(err, new(*cdc.UndecodableError)):
 		return strings.TrimPrefix(err.Error(), "cdc: ")
-	case errors.As(err, new(*foreignError)):
+	case errors.As(err, new(*foreignPublicationError)):
 		return err.Error()
 	case errors.Is(err, cdc.ErrSlotBusy):
 		return strings.TrimPrefix(err.Error(), "cdc: ")

@@ -18,16 +18,16 @@ import (
 )
 
 // chunk is how much of an answer is collected before it is written, in bytes.
-const chunk = 64 << 10
+const flushBytes = 64 << 10
 
 // writing is how long a client may take to read such a piece, unless a test has set it.
-const writing = 30 * time.Second
+const defaultWriteTimeout = 30 * time.Second
 
 // malformed is what PGDeltaStream says of a body that does not bind to its fields.
-const malformed = "invalid input JSON"
+const malformedText = "invalid input JSON"
 
 // request is the body of a request for snapshot data.
-type request struct {
+type snapshotRequest struct {
 	SlotName string `json:"slotName"`
 	Table    string `json:"table"`
 	Offset   int64  `json:"offset"`
@@ -38,10 +38,10 @@ type request struct {
 	} `json:"order_by"`
 }
 
-// parse reads a request, and checks what can be checked without the database.
-func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *problem, int) {
+// parseRequest reads a request, and checks what can be checked without the database.
+func (h *Handler) parseRequest(w http.ResponseWriter, r *http.Request) (*snapshotRequest, *problem, int) {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, h.config.MaxBody))
-	q := &request{}
+	q := &snapshotRequest{}
 	err := decoder.Decode(q)
 	if err == nil {
 		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
@@ -55,18 +55,18 @@ func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *prob
 	case errors.As(err, &large):
 		return nil, &problem{Error: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}, http.StatusRequestEntityTooLarge
 	case err != nil:
-		return nil, &problem{malformed, body.Explain(err)}, http.StatusBadRequest
+		return nil, &problem{malformedText, body.Explain(err)}, http.StatusBadRequest
 	}
 	text, detail := "", ""
 	switch {
 	case q.Table == "":
-		text, detail = malformed, "required field 'table' missing"
+		text, detail = malformedText, "required field 'table' missing"
 	case q.Limit == nil:
-		text, detail = malformed, "required field 'limit' missing"
+		text, detail = malformedText, "required field 'limit' missing"
 	case q.Offset < 0:
-		text, detail = malformed, fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
+		text, detail = malformedText, fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
 	case *q.Limit < 0:
-		text, detail = malformed, fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
+		text, detail = malformedText, fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
 	case *q.Limit > int64(h.config.MaxRows):
 		text = fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
 	case q.OrderBy != nil && q.OrderBy.Column == "":
@@ -86,21 +86,21 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	s := h.session
 	h.mu.Unlock()
 	if s == nil {
-		refuse(w, http.StatusServiceUnavailable, unavailable, "")
+		replyError(w, http.StatusServiceUnavailable, unavailable, "")
 		return
 	}
-	q, wrong, status := h.parse(w, r)
+	q, wrong, status := h.parseRequest(w, r)
 	if wrong != nil {
-		reply(w, status, wrong)
+		replyJSON(w, status, wrong)
 		return
 	}
 	if q.SlotName != "" && q.SlotName != s.slot {
-		refuse(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the snapshot there is belongs to slot %q", s.slot))
+		replyError(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the snapshot there is belongs to slot %q", s.slot))
 		return
 	}
-	done, there := s.use(h.config.SnapshotIdle)
+	done, there := s.useSnapshot(h.config.SnapshotIdle)
 	if !there {
-		refuse(w, http.StatusServiceUnavailable, unavailable, s.reason())
+		replyError(w, http.StatusServiceUnavailable, unavailable, s.goneReason())
 		return
 	}
 	defer done()
@@ -124,27 +124,27 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	case begun: // what was sent has no end, and so it is not taken for the whole
 		panic(http.ErrAbortHandler)
 	case refused != nil:
-		refuse(w, refused.status, "unable to get snapshot data", refused.text)
-	case errors.Is(err, cdc.ErrClosed) || s.ctx.Err() != nil || lost(err):
-		refuse(w, http.StatusServiceUnavailable, unavailable, "the snapshot is gone")
+		replyError(w, refused.status, "unable to get snapshot data", refused.text)
+	case errors.Is(err, cdc.ErrClosed) || s.ctx.Err() != nil || isSnapshotLost(err):
+		replyError(w, http.StatusServiceUnavailable, unavailable, "the snapshot is gone")
 	default:
-		status, cause := http.StatusInternalServerError, explain(err)
-		if unordered(err) {
+		status, cause := http.StatusInternalServerError, explainError(err)
+		if hasNoOrder(err) {
 			status = http.StatusBadRequest
 		}
-		refuse(w, status, "unable to get snapshot data", cause)
+		replyError(w, status, "unable to get snapshot data", cause)
 	}
 }
 
 // writeRows writes what is asked for, and tells whether it has begun to.
-func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot *cdc.Snapshot, q *request) (begun bool, err error) {
-	t, err := h.lookup(ctx, q.Table)
+func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot *cdc.Snapshot, q *snapshotRequest) (begun bool, err error) {
+	t, err := h.lookupTable(ctx, q.Table)
 	if err != nil {
 		return false, err
 	}
 	order, descending := "", false
 	if q.OrderBy != nil {
-		if order, err = t.column(q.OrderBy.Column); err != nil {
+		if order, err = t.findColumn(q.OrderBy.Column); err != nil {
 			return false, err
 		}
 		descending = strings.EqualFold(q.OrderBy.Order, "DESC")
@@ -157,7 +157,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	out := []byte{'['}
 	flush := func() error {
 		// Where it is not supported, whoever mounts the handler has limits of their own.
-		_ = controller.SetWriteDeadline(time.Now().Add(h.writing))
+		_ = controller.SetWriteDeadline(time.Now().Add(h.writeTimeout))
 		if err := ctx.Err(); err != nil { // the session has ended, and its deadline was overwritten here
 			return err
 		}
@@ -171,7 +171,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	}
 	defer func() { _ = controller.SetWriteDeadline(time.Time{}) }()
 	first := true
-	for row, err := range snapshot.Query(ctx, t.page(order, descending, q.Offset, *q.Limit)) {
+	for row, err := range snapshot.Query(ctx, t.pageQuery(order, descending, q.Offset, *q.Limit)) {
 		if err != nil {
 			return begun, err
 		}
@@ -187,7 +187,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 			out = appendValue(append(out, names[i]...), t.Columns[i].TypeOID, value)
 		}
 		out = append(out, '}')
-		if len(out) >= chunk {
+		if len(out) >= flushBytes {
 			if err := flush(); err != nil {
 				return begun, err
 			}
@@ -198,8 +198,8 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	return begun, err
 }
 
-// lost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.
-func lost(err error) bool {
+// isSnapshotLost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.
+func isSnapshotLost(err error) bool {
 	if errors.Is(err, cdc.ErrSnapshotGone) {
 		return true
 	}
@@ -210,8 +210,8 @@ func lost(err error) bool {
 	return server.Code == "55000"
 }
 
-// unordered tells of a column that has no order, such as json.
-func unordered(err error) bool {
+// hasNoOrder tells of a column that has no order, such as json.
+func hasNoOrder(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == "42883"
 }

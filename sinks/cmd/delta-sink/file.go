@@ -151,8 +151,8 @@ type limitsSection struct {
 	ConfirmInterval time.Duration `yaml:"confirm_interval"`
 }
 
-// load reads and validates a file, and makes relays of it. It connects to nothing.
-func load(name string) ([]*relay, error) {
+// loadFile reads and validates a file, and makes relays of it. It connects to nothing.
+func loadFile(name string) ([]*relay, error) {
 	content, err := os.ReadFile(name) //nolint:gosec // the user names it
 	if err != nil {
 		return nil, fmt.Errorf("--file: %w", err)
@@ -169,16 +169,16 @@ func load(name string) ([]*relay, error) {
 	}
 	var f file
 	d := &decoder{lines: map[string]int{}}
-	d.decode(root.Content[0], reflect.ValueOf(&f).Elem(), "")
-	relays := d.build(f)
-	return relays, d.err(name)
+	d.decodeNode(root.Content[0], reflect.ValueOf(&f).Elem(), "")
+	relays := d.buildRelays(f)
+	return relays, d.toError(name)
 }
 
-var syntaxError = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+var syntaxErrorPattern = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
 // syntaxProblem has the line of an error of the package yaml where that of all problems is.
 func syntaxProblem(err error) problem {
-	if parts := syntaxError.FindStringSubmatch(err.Error()); parts != nil {
+	if parts := syntaxErrorPattern.FindStringSubmatch(err.Error()); parts != nil {
 		if line, err := strconv.Atoi(parts[1]); err == nil {
 			return problem{line, "", "is no YAML: " + parts[2]}
 		}

@@ -110,7 +110,7 @@ func setEnvironment(t *testing.T) {
 
 func TestAFileWithEveryFieldIsRead(t *testing.T) {
 	setEnvironment(t)
-	relays, err := load(write(t, whole))
+	relays, err := loadFile(write(t, whole))
 	require.NoError(t, err)
 	require.Len(t, relays, 5)
 	var read []string
@@ -236,7 +236,7 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			require.Contains(t, whole, c.from)
 			path := write(t, strings.Replace(whole, c.from, c.to, 1))
-			_, err := load(path)
+			_, err := loadFile(path)
 			invalid := new(fileError)
 			require.ErrorAs(t, err, &invalid)
 			require.Contains(t, err.Error(), c.says)
@@ -247,7 +247,7 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 		})
 	}
 	for name, text := range map[string]string{"empty": "", "a comment": "# nothing\n", "no relays": "relays: []\n", "null": "relays:\n"} {
-		_, err := load(write(t, text))
+		_, err := loadFile(write(t, text))
 		require.ErrorContains(t, err, "relays: ", name)
 	}
 }
@@ -257,7 +257,7 @@ func TestAllThatIsWrongIsSaid(t *testing.T) {
 	setEnvironment(t)
 	text := strings.NewReplacer("slot: orders", "slot: X", "concurrency: 3", "concurrency: x", "policy: stop", "policy: drop").Replace(whole)
 	path := write(t, text)
-	_, err := load(path)
+	_, err := loadFile(path)
 	require.Equal(t, []string{
 		path + ":6: relays[0].source.stream.slot: must be 1 to 63 of the characters a-z, 0-9 and _",
 		path + ":16: relays[0].sink.webhook.concurrency: must be a whole number",
@@ -275,7 +275,7 @@ func TestTheDocumentedFileIsRight(t *testing.T) {
 	block := yamlBlock.FindSubmatch(document)
 	require.NotNil(t, block)
 	text := strings.NewReplacer("/run/secrets/webhook", "SECRETFILE", "/var/lib/delta/orders.jsonl", "ASIDEFILE").Replace(string(block[1]))
-	relays, err := load(write(t, text))
+	relays, err := loadFile(write(t, text))
 	require.NoError(t, err)
 	require.Len(t, relays, 2)
 }

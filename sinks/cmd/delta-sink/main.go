@@ -79,7 +79,7 @@ func rootCommand() *cobra.Command {
 		Short: "Validate a file, and connect to nothing",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			relays, err := load(file)
+			relays, err := loadFile(file)
 			if err != nil {
 				return err
 			}
@@ -127,13 +127,13 @@ func runFile(ctx context.Context, file string, o options, stderr io.Writer) erro
 			return fmt.Errorf("--metrics %q: it must be a host and a port, such as 127.0.0.1:9464", o.metrics)
 		}
 	}
-	relays, err := load(file)
+	relays, err := loadFile(file)
 	if err != nil {
 		return err
 	}
-	s := newSupervisor(relays, o.logger(stderr))
+	s := newSupervisor(relays, o.newLogger(stderr))
 	if o.metrics != "" {
-		stop, err := s.serve(ctx, o.metrics)
+		stop, err := s.serveHTTP(ctx, o.metrics)
 		if err != nil {
 			return &failure{err}
 		}
@@ -145,7 +145,7 @@ func runFile(ctx context.Context, file string, o options, stderr io.Writer) erro
 	return nil
 }
 
-func (o options) logger(w io.Writer) *slog.Logger {
+func (o options) newLogger(w io.Writer) *slog.Logger {
 	handler := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if o.verbose {
 		handler.Level = slog.LevelDebug

@@ -65,7 +65,7 @@ func TestACategoryReachesACategoryHoweverOftenAProcessIsKilled(t *testing.T) {
 	until(t, func() bool {
 		text, _ := os.ReadFile(aside)
 		for line := range strings.Lines(string(text)) {
-			var one asideLine
+			var one setAsideLine
 			if json.Unmarshal([]byte(line), &one) == nil { // otherwise it is being written
 				refused[one.ID] = one.Key
 			}

@@ -360,12 +360,12 @@ func TestRelaysOfAFileDoNotWaitForEachOther(t *testing.T) {
 `)
 	p := begin(t, file)
 	kept := filepath.Join(filepath.Dir(file), "aside.jsonl")
-	var lines []asideLine
+	var lines []setAsideLine
 	until(t, func() bool {
 		text, _ := os.ReadFile(kept)
 		lines = nil
 		for line := range strings.Lines(string(text)) {
-			var one asideLine
+			var one setAsideLine
 			if json.Unmarshal([]byte(line), &one) != nil {
 				return false // it is being written
 			}
@@ -461,14 +461,14 @@ func TestAMessageIsSetAsideBehindALineThatWasCutOff(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "aside.jsonl")
 	require.NoError(t, os.WriteFile(path, []byte(`{"at":"20`), 0o600))
-	a := &asideFile{path: path, relay: "r"}
-	require.NoError(t, a.add(t.Context(), sinks.Message{ID: "1", Body: []byte{0xff}}, io.ErrUnexpectedEOF))
-	require.NoError(t, a.add(t.Context(), sinks.Message{ID: "2", Body: []byte(`{"a": 1}`)}, io.ErrUnexpectedEOF))
+	a := &setAsideFile{path: path, relay: "r"}
+	require.NoError(t, a.appendMessage(t.Context(), sinks.Message{ID: "1", Body: []byte{0xff}}, io.ErrUnexpectedEOF))
+	require.NoError(t, a.appendMessage(t.Context(), sinks.Message{ID: "2", Body: []byte(`{"a": 1}`)}, io.ErrUnexpectedEOF))
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	require.Len(t, lines, 3)
-	var first, second asideLine
+	var first, second setAsideLine
 	require.NoError(t, json.Unmarshal([]byte(lines[1]), &first))
 	require.NoError(t, json.Unmarshal([]byte(lines[2]), &second))
 	require.Equal(t, "1", first.ID)

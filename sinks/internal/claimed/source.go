@@ -26,8 +26,8 @@ type Source[E, P any] struct {
 	Message func(entry E) (sinks.Message, P, error)
 	// Superseded is the error of Confirm for a place that was read before the claim was lost. HasLost reports whether an error of Next says that a place was lost,
 	// and IsPermanent whether an error stays as it is.
-	Superseded           error
-	HasLost, IsPermanent func(err error) bool
+	Superseded          error
+	IsLost, IsPermanent func(err error) bool
 
 	mu     sync.Mutex
 	cursor Cursor[E, P] // nil before the first call of Next, and after the claim was lost
@@ -43,19 +43,19 @@ type position[P any] struct {
 
 // Next reads.
 func (s *Source[E, P]) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
-	cursor, claim, err := s.open(ctx)
+	cursor, claim, err := s.openCursor(ctx)
 	if err != nil {
-		return nil, s.classify(err)
+		return nil, s.classifyError(err)
 	}
 	if len(s.rest) == 0 || isDone(cursor.Done()) {
 		s.rest, err = cursor.Next(ctx)
 	}
 	switch {
-	case err != nil && s.HasLost(err):
+	case err != nil && s.IsLost(err):
 		s.Close()
 		return nil, sinks.Resume(err)
 	case err != nil:
-		return nil, s.classify(err)
+		return nil, s.classifyError(err)
 	}
 	page := s.rest[:min(limit, len(s.rest))]
 	s.rest = s.rest[len(page):]
@@ -71,8 +71,8 @@ func (s *Source[E, P]) Next(ctx context.Context, limit int) ([]sinks.Message, er
 	return messages, nil
 }
 
-func (s *Source[E, P]) open(ctx context.Context) (Cursor[E, P], int, error) {
-	if cursor, claim := s.current(); cursor != nil {
+func (s *Source[E, P]) openCursor(ctx context.Context) (Cursor[E, P], int, error) {
+	if cursor, claim := s.currentCursor(); cursor != nil {
 		return cursor, claim, nil
 	}
 	cursor, err := s.Open(ctx)
@@ -86,13 +86,13 @@ func (s *Source[E, P]) open(ctx context.Context) (Cursor[E, P], int, error) {
 	return cursor, s.claim, nil
 }
 
-func (s *Source[E, P]) current() (Cursor[E, P], int) {
+func (s *Source[E, P]) currentCursor() (Cursor[E, P], int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cursor, s.claim
 }
 
-func (s *Source[E, P]) classify(err error) error {
+func (s *Source[E, P]) classifyError(err error) error {
 	if s.IsPermanent(err) {
 		return sinks.Permanent(err)
 	}
@@ -102,7 +102,7 @@ func (s *Source[E, P]) classify(err error) error {
 // Confirm saves the place of a message.
 func (s *Source[E, P]) Confirm(ctx context.Context, at any) error {
 	p := at.(position[P]) //nolint:forcetypeassert // it is ours
-	cursor, claim := s.current()
+	cursor, claim := s.currentCursor()
 	if cursor == nil || claim != p.claim {
 		return s.Superseded
 	}
@@ -111,7 +111,7 @@ func (s *Source[E, P]) Confirm(ctx context.Context, at any) error {
 
 // Lost is closed when the claim is lost.
 func (s *Source[E, P]) Lost() <-chan struct{} {
-	if cursor, _ := s.current(); cursor != nil {
+	if cursor, _ := s.currentCursor(); cursor != nil {
 		return cursor.Done()
 	}
 	return nil

@@ -22,15 +22,15 @@ func (w *Writer) Close() { w.Out, w.comma = append(w.Out, '}'), true }
 
 // Name begins a member. What follows is its value, which is appended to Out.
 func (w *Writer) Name(name string) {
-	w.separate()
-	w.quote(name)
+	w.appendComma()
+	w.appendQuoted(name)
 	w.Out = append(w.Out, ':')
 }
 
 // String adds a member.
 func (w *Writer) String(name, value string) {
 	w.Name(name)
-	w.quote(value)
+	w.appendQuoted(value)
 }
 
 // Int adds a member.
@@ -53,15 +53,15 @@ func (w *Writer) Strings(name string, values []string) {
 	w.Name(name)
 	w.Out, w.comma = append(w.Out, '['), false
 	for _, v := range values {
-		w.separate()
-		w.quote(v)
+		w.appendComma()
+		w.appendQuoted(v)
 	}
 	w.Out, w.comma = append(w.Out, ']'), true
 }
 
-func (w *Writer) quote(s string) { w.Out, _ = jsontext.AppendQuote(w.Out, s) }
+func (w *Writer) appendQuoted(s string) { w.Out, _ = jsontext.AppendQuote(w.Out, s) }
 
-func (w *Writer) separate() {
+func (w *Writer) appendComma() {
 	if w.comma {
 		w.Out = append(w.Out, ',')
 	}

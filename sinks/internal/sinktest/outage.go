@@ -41,9 +41,9 @@ func (c *counter) Confirm(_ context.Context, position any) error {
 	return nil
 }
 
-// Outage relays n messages, of the subject number and the type new, while harm does harm to the system and mends it. Then delivered must return each
+// CheckOutage relays n messages, of the subject number and the type new, while harm does harm to the system and mends it. Then delivered must return each
 // message, those of a key in their order. Some deliveries must have failed.
-func Outage(t *testing.T, n int, config sinks.Config, harm func(relay *sinks.Relay), delivered func() []Delivered) {
+func CheckOutage(t *testing.T, n int, config sinks.Config, harm func(relay *sinks.Relay), delivered func() []Delivered) {
 	t.Helper()
 	source := &counter{n: n}
 	config.Source, config.ShortestRetry, config.LongestRetry = source, time.Millisecond, 20*time.Millisecond

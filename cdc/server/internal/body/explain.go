@@ -20,7 +20,7 @@ func Explain(err error) string {
 		if wrong.Field != "" {
 			name = fmt.Sprintf("%q", wrong.Field)
 		}
-		return fmt.Sprintf("%s must be %s, and not %s", name, named(wrong.Type), article(wrong.Value))
+		return fmt.Sprintf("%s must be %s, and not %s", name, typeName(wrong.Type), describeValue(wrong.Value))
 	case errors.Is(err, io.EOF):
 		return "it is empty"
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -29,8 +29,8 @@ func Explain(err error) string {
 	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
-// named is a type in JSON's words.
-func named(t reflect.Type) string {
+// typeName is a type in JSON's words.
+func typeName(t reflect.Type) string {
 	words := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Bool: "true or false", reflect.Slice: "an array", reflect.Struct: "an object",
 	}
@@ -40,8 +40,8 @@ func named(t reflect.Type) string {
 	return cmp.Or(words[t.Kind()], "a whole number")
 }
 
-// article is a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
-func article(value string) string {
+// describeValue is a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
+func describeValue(value string) string {
 	switch {
 	case value == "bool":
 		return "true or false"

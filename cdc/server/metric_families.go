@@ -61,4 +61,4 @@ var families = []exposition.Family{
 	{Name: "process_max_fds", Type: "gauge", Help: "How many file descriptors may be open."},
 }
 
-var exposed = exposition.NewTable(families)
+var metricFamilies = exposition.NewTable(families)

@@ -25,26 +25,26 @@ type relay struct {
 	connect func(logger *slog.Logger) (sink sinks.Sink, release func(), err error)
 }
 
-var relayName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,126}$`)
+var relayNamePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,126}$`)
 
-// build makes relays of a file, and notes what breaks a rule.
-func (d *decoder) build(f file) (relays []*relay) {
+// buildRelays makes relays of a file, and notes what breaks a rule.
+func (d *decoder) buildRelays(f file) (relays []*relay) {
 	if len(f.Relays) == 0 {
-		d.failOnce("relays", "must have at least one relay")
+		d.addProblemOnce("relays", "must have at least one relay")
 	}
 	names, files := map[string]bool{}, map[string]bool{}
 	for i, section := range f.Relays {
 		field := fmt.Sprintf("relays[%d]", i)
 		switch {
-		case !relayName.MatchString(section.Name):
-			d.failOnce(field+".name", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
+		case !relayNamePattern.MatchString(section.Name):
+			d.addProblemOnce(field+".name", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
 		case names[section.Name]:
-			d.fail(field+".name", "is that of another relay: %s", section.Name)
+			d.addProblem(field+".name", "is that of another relay: %s", section.Name)
 		}
 		names[section.Name] = true
 		if kept := section.Undeliverable.File; kept != "" {
 			if files[kept] {
-				d.fail(field+".undeliverable.file", "is that of another relay")
+				d.addProblem(field+".undeliverable.file", "is that of another relay")
 			}
 			files[kept] = true
 		}
@@ -55,85 +55,85 @@ func (d *decoder) build(f file) (relays []*relay) {
 
 func (d *decoder) buildRelay(s relaySection, field string) *relay {
 	r := &relay{name: s.Name}
-	r.sourceType = d.onlyOne(field+".source", map[string]bool{
+	r.sourceType = d.findOnlyOne(field+".source", map[string]bool{
 		"stream": s.Source.Stream != nil, "log": s.Source.Log != nil, "messagedb": s.Source.MessageDB != nil,
 	})
 	at := field + ".source." + r.sourceType
 	switch {
 	case r.sourceType == "":
 	case s.Source.Stream != nil:
-		r.open = d.stream(*s.Source.Stream, at)
+		r.open = d.buildStreamSource(*s.Source.Stream, at)
 	case s.Source.Log != nil:
-		r.open = d.log(*s.Source.Log, s.Name, s.Filter.Kinds, at)
+		r.open = d.buildLogSource(*s.Source.Log, s.Name, s.Filter.Kinds, at)
 	case s.Source.MessageDB != nil:
-		r.open = d.category(*s.Source.MessageDB, s.Name, at)
+		r.open = d.buildCategorySource(*s.Source.MessageDB, s.Name, at)
 	}
-	r.sinkType = d.onlyOne(field+".sink", map[string]bool{
+	r.sinkType = d.findOnlyOne(field+".sink", map[string]bool{
 		"webhook": s.Sink.Webhook != nil, "nats": s.Sink.NATS != nil, "kafka": s.Sink.Kafka != nil, "redis": s.Sink.Redis != nil, "messagedb": s.Sink.MessageDB != nil,
 	})
 	at = field + ".sink." + r.sinkType
 	switch {
 	case r.sinkType == "":
 	case s.Sink.Webhook != nil:
-		r.connect = d.webhook(*s.Sink.Webhook, at)
+		r.connect = d.buildWebhookSink(*s.Sink.Webhook, at)
 	case s.Sink.NATS != nil:
-		r.connect = d.nats(*s.Sink.NATS, s.Name, at)
+		r.connect = d.buildNATSSink(*s.Sink.NATS, s.Name, at)
 	case s.Sink.Kafka != nil:
-		r.connect = d.kafka(*s.Sink.Kafka, at)
+		r.connect = d.buildKafkaSink(*s.Sink.Kafka, at)
 	case s.Sink.Redis != nil:
-		r.connect = d.redis(*s.Sink.Redis, at)
+		r.connect = d.buildRedisSink(*s.Sink.Redis, at)
 	case s.Sink.MessageDB != nil:
-		r.connect = d.messageDB(*s.Sink.MessageDB, at)
+		r.connect = d.buildMessageDBSink(*s.Sink.MessageDB, at)
 	}
 	r.config = sinks.Config{
-		Filter: d.filter(s.Filter, r.sourceType, field+".filter"), BatchSize: s.Limits.BatchSize, Parallelism: s.Limits.Parallelism, Window: s.Limits.Window,
+		Filter: d.buildFilter(s.Filter, r.sourceType, field+".filter"), BatchSize: s.Limits.BatchSize, Parallelism: s.Limits.Parallelism, Window: s.Limits.Window,
 		WindowBytes: s.Limits.WindowBytes, ConfirmInterval: s.Limits.ConfirmInterval, ShortestRetry: s.Retry.Shortest, LongestRetry: s.Retry.Longest,
 		MaxAttempts: s.Retry.MaxAttempts, DeliveryTimeout: s.Retry.Timeout, Undeliverable: sinks.ErrorPolicy(s.Undeliverable.Policy),
-		SetAside: d.aside(s, field+".undeliverable"),
+		SetAside: d.buildSetAside(s, field+".undeliverable"),
 	}
 	d.validateConfig(r.config, field)
 	return r
 }
 
-// onlyOne is which of the fields is set.
-func (d *decoder) onlyOne(field string, set map[string]bool) (one string) {
+// findOnlyOne is which of the fields is set.
+func (d *decoder) findOnlyOne(field string, set map[string]bool) (one string) {
 	names := slices.Sorted(maps.Keys(set))
 	for _, name := range names {
 		if !set[name] {
 			continue
 		}
 		if one != "" {
-			d.failOnce(field, "must have one of %s, and has %s and %s", strings.Join(names, ", "), one, name)
+			d.addProblemOnce(field, "must have one of %s, and has %s and %s", strings.Join(names, ", "), one, name)
 			return ""
 		}
 		one = name
 	}
 	if one == "" {
-		d.failOnce(field, "must have one of %s", strings.Join(names, ", "))
+		d.addProblemOnce(field, "must have one of %s", strings.Join(names, ", "))
 	}
 	return one
 }
 
-// failOnce notes that a field breaks a rule, unless something else is wrong with it, or in it, already: a value that could not be read is then missing as well.
-func (d *decoder) failOnce(field, format string, args ...any) {
+// addProblemOnce notes that a field breaks a rule, unless something else is wrong with it, or in it, already: a value that could not be read is then missing as well.
+func (d *decoder) addProblemOnce(field, format string, args ...any) {
 	for _, p := range d.problems {
-		if within(p.field, field) {
+		if isWithin(p.field, field) {
 			return
 		}
 	}
-	d.fail(field, format, args...)
+	d.addProblem(field, format, args...)
 }
 
-// within reports whether a field is another one, or in it.
-func within(field, other string) bool {
+// isWithin reports whether a field is another one, or in it.
+func isWithin(field, other string) bool {
 	rest, found := strings.CutPrefix(field, other)
 	return found && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// require notes that a field has no value.
-func (d *decoder) require(field string, isSet bool) {
+// requireValue notes that a field has no value.
+func (d *decoder) requireValue(field string, isSet bool) {
 	if !isSet {
-		d.failOnce(field, "is required")
+		d.addProblemOnce(field, "is required")
 	}
 }
 
@@ -148,11 +148,11 @@ var configFields = map[string]string{
 func (d *decoder) validateConfig(config sinks.Config, field string) {
 	config.Source, config.Sink = noSource{}, sinks.SinkFunc(func(context.Context, []sinks.Message) []error { return nil })
 	_, err := sinks.NewRelay(config)
-	d.failInvalid(err, field, configFields)
+	d.addInvalid(err, field, configFields)
 }
 
-// failInvalid notes an error of the package sinks about a field.
-func (d *decoder) failInvalid(err error, field string, names map[string]string) {
+// addInvalid notes an error of the package sinks about a field.
+func (d *decoder) addInvalid(err error, field string, names map[string]string) {
 	var invalid *sinks.InvalidError
 	if !errors.As(err, &invalid) {
 		return
@@ -165,7 +165,7 @@ func (d *decoder) failInvalid(err error, field string, names map[string]string) 
 	for ours, its := range names {
 		rule = strings.ReplaceAll(rule, ours, its)
 	}
-	d.failOnce(field+"."+names[name]+index, "%s", rule)
+	d.addProblemOnce(field+"."+names[name]+index, "%s", rule)
 }
 
 // noSource stands for a source that is opened later.
@@ -176,14 +176,14 @@ func (noSource) Next(context.Context, int) ([]sinks.Message, error) {
 }
 func (noSource) Confirm(context.Context, any) error { return nil }
 
-// aside is what keeps the messages that cannot be delivered; nil if nothing does.
-func (d *decoder) aside(s relaySection, field string) func(context.Context, sinks.Message, error) error {
+// buildSetAside is what keeps the messages that cannot be delivered; nil if nothing does.
+func (d *decoder) buildSetAside(s relaySection, field string) func(context.Context, sinks.Message, error) error {
 	kept := s.Undeliverable.File
 	if (kept != "") != (sinks.ErrorPolicy(s.Undeliverable.Policy) == sinks.SetAside) {
 		if kept == "" {
-			d.failOnce(field+".file", "is required where the policy is set_aside")
+			d.addProblemOnce(field+".file", "is required where the policy is set_aside")
 		} else {
-			d.fail(field+".file", "is for the policy set_aside only")
+			d.addProblem(field+".file", "is for the policy set_aside only")
 		}
 		return nil
 	}
@@ -191,7 +191,7 @@ func (d *decoder) aside(s relaySection, field string) func(context.Context, sink
 		return nil
 	}
 	if info, err := os.Stat(filepath.Dir(kept)); err != nil || !info.IsDir() {
-		d.fail(field+".file", "must be in a folder that exists, and is %q", kept)
+		d.addProblem(field+".file", "must be in a folder that exists, and is %q", kept)
 	}
-	return (&asideFile{path: kept, relay: s.Name}).add
+	return (&setAsideFile{path: kept, relay: s.Name}).appendMessage
 }

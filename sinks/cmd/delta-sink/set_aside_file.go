@@ -15,13 +15,13 @@ import (
 
 // asideFile keeps messages that cannot be delivered, one JSON object a line. The same message can be there twice, with the same id: the process
 // may die behind the line and before the source is confirmed.
-type asideFile struct {
+type setAsideFile struct {
 	path, relay string
 	mu          sync.Mutex
 }
 
 // asideLine is what is kept of a message. Body is that of the message if it is JSON, and BodyBase64 any other.
-type asideLine struct {
+type setAsideLine struct {
 	At         time.Time         `json:"at"`
 	Relay      string            `json:"relay"`
 	Reason     string            `json:"reason"`
@@ -35,9 +35,9 @@ type asideLine struct {
 	BodyBase64 []byte            `json:"body_base64,omitempty"`
 }
 
-// add returns when the line is on the disk. The file is opened anew each time, so that it may be moved away at any time.
-func (a *asideFile) add(_ context.Context, m sinks.Message, reason error) error {
-	line := asideLine{
+// appendMessage returns when the line is on the disk. The file is opened anew each time, so that it may be moved away at any time.
+func (a *setAsideFile) appendMessage(_ context.Context, m sinks.Message, reason error) error {
+	line := setAsideLine{
 		At: time.Now().UTC(), Relay: a.relay, Reason: reason.Error(), ID: m.ID, Key: m.Key, Subject: m.Subject, Type: m.Type, Time: m.Time, Headers: m.Headers,
 	}
 	if json.Valid(m.Body) {

@@ -17,8 +17,8 @@ import (
 
 // shortestPause and longestPause bound the delay before a source is opened again.
 const (
-	shortestPause = 500 * time.Millisecond
-	longestPause  = 30 * time.Second
+	minPause = 500 * time.Millisecond
+	maxPause = 30 * time.Second
 )
 
 // supervisor runs relays. None is delayed by another one that fails.
@@ -45,7 +45,7 @@ func (s *supervisor) run(ctx context.Context) (ended []string) {
 	for _, r := range s.relays {
 		all.Go(func() {
 			logger := s.logger.With("relay", r.name)
-			if err := s.keep(ctx, r, logger); err != nil {
+			if err := s.keepRunning(ctx, r, logger); err != nil {
 				logger.Error("the relay has ended, and is not started again", "error", err)
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -60,15 +60,15 @@ func (s *supervisor) run(ctx context.Context) (ended []string) {
 	return slices.Sorted(slices.Values(s.ended))
 }
 
-// keep runs a relay, and opens its source again after each error that may be mended without a change of the file: a server that is away, a slot that
+// keepRunning runs a relay, and opens its source again after each error that may be mended without a change of the file: a server that is away, a slot that
 // another process still reads, or one that is to be made anew.
-func (s *supervisor) keep(ctx context.Context, r *relay, logger *slog.Logger) error {
+func (s *supervisor) keepRunning(ctx context.Context, r *relay, logger *slog.Logger) error {
 	sink, release, err := r.connect(logger)
 	if err != nil {
 		return err
 	}
 	defer release()
-	pause := backoff.New(shortestPause, longestPause)
+	pause := backoff.New(minPause, maxPause)
 	for {
 		delivered, err := s.runOnce(ctx, r, sink, logger)
 		switch {
@@ -110,14 +110,14 @@ func (s *supervisor) runOnce(ctx context.Context, r *relay, sink sinks.Sink, log
 	if err != nil {
 		return false, err
 	}
-	s.set(r.name, made)
-	defer s.set(r.name, nil)
+	s.setRunning(r.name, made)
+	defer s.setRunning(r.name, nil)
 	logger.Info("the relay runs", "source", r.sourceType, "sink", r.sinkType)
 	err = made.Run(ctx)
 	return made.Stats().Delivered > 0, err
 }
 
-func (s *supervisor) set(name string, made *sinks.Relay) {
+func (s *supervisor) setRunning(name string, made *sinks.Relay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running[name] = made
