@@ -9,19 +9,19 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// messageRoom is what a message has besides its changes, at most: position, time, token, the name of an origin.
+// messageOverhead is how much a message has besides its changes, at most: position, time, token, the name of an origin.
 const messageOverhead = 2 << 10
 
-// chunkRoom is what a chunk has besides its text.
+// chunkOverhead is how much the message of a chunk has besides its text.
 const chunkOverhead = 256
 
-// apart are the values of a change that are sent before it, in chunks.
+// chunkedValues are the values of a change that are sent before it, in chunks.
 type chunkedValues struct {
 	change *cdc.Change
 	values []chunkedValue
 }
 
-// valueApart is one of them: old says whether it is of the row before the change.
+// chunkedValue is a value that is sent in chunks. isOld reports whether it is of the row before the change.
 type chunkedValue struct {
 	number int
 	column int
@@ -29,7 +29,7 @@ type chunkedValue struct {
 	text   string
 }
 
-// findNumber is the number of the chunks in which a value of a change was sent, zero where it stands in the change itself.
+// findNumber returns the number under which a value of a change was sent in chunks, 0 if the value is in the change itself.
 func (a *chunkedValues) findNumber(c *cdc.Change, old bool, column int) int {
 	if a.change != c {
 		return 0
@@ -42,7 +42,7 @@ func (a *chunkedValues) findNumber(c *cdc.Change, old bool, column int) int {
 	return 0
 }
 
-// quotedLength is how many bytes a text has as a JSON string, at most.
+// quotedLength returns an upper bound of the bytes that a text has as a JSON string.
 func quotedLength(s string) int {
 	n := len(s) + 2
 	if !utf8.ValidString(s) { // each wrong byte becomes a character of three
@@ -59,7 +59,7 @@ func quotedLength(s string) int {
 	return n
 }
 
-// maxChangeLength is how many bytes a change has in a message at most, with the description of its table if that is new.
+// maxChangeLength returns an upper bound of the bytes that a change has in a message, with the description of its table.
 func (e *encoder) maxChangeLength(c *cdc.Change) int {
 	n := 512
 	if m := c.Message; m != nil {
@@ -73,7 +73,7 @@ func (e *encoder) maxChangeLength(c *cdc.Change) int {
 	for _, row := range [][]cdc.Value{c.New, c.Old, c.Key} {
 		for i, v := range row {
 			length := quotedLength(c.Relation.Columns[i].Name) + quotedLength(v.Text) + 16
-			if isKey(c.Relation, i) { // it stands in the key too
+			if isKey(c.Relation, i) { // it is in the key, too
 				length *= 2
 			}
 			n += length
@@ -87,7 +87,7 @@ func isKey(r *cdc.Relation, column int) bool {
 	return r.Columns[column].Key && r.Identity != cdc.IdentityFull
 }
 
-// jsonLength is how many bytes were written, with the strings that are quoted later.
+// jsonLength returns the length of the message so far, including strings that are quoted later.
 func (e *encoder) jsonLength() int {
 	n := len(e.buffer)
 	for _, one := range e.large {
@@ -96,13 +96,13 @@ func (e *encoder) jsonLength() int {
 	return n
 }
 
-// hasRoomFor reports whether a change has room in the message that was begun.
+// hasRoomFor reports whether a change fits into the current message.
 func (e *encoder) hasRoomFor(c *cdc.Change) bool {
 	return e.filter.maxMessage == 0 || e.jsonLength()+e.maxChangeLength(c)+messageOverhead <= e.filter.maxMessage
 }
 
-// chooseChunked chooses the values of a change that alone is larger than a message may be, the largest first. It fails where there are none, or the
-// client has not asked for chunks.
+// chooseChunked chooses the largest values of a change to send in chunks, until the rest fits into a message. It fails if that is not
+// enough, or the client has not asked for chunks.
 func (e *encoder) chooseChunked(c *cdc.Change) error {
 	e.chunked = chunkedValues{change: c}
 	length := e.maxChangeLength(c) + messageOverhead
@@ -135,7 +135,7 @@ func (e *encoder) chooseChunked(c *cdc.Change) error {
 	return nil
 }
 
-// tooLargeError says which change does not fit.
+// tooLargeError returns the error for a change that does not fit.
 func (e *encoder) tooLargeError(c *cdc.Change, length int) error {
 	of := "a message"
 	if c.Message != nil {
@@ -150,7 +150,7 @@ func (e *encoder) tooLargeError(c *cdc.Change, length int) error {
 		}
 		of = fmt.Sprintf("%s %s of %s (%s)", articleFor(c.Kind), c.Kind, c.Relation.Name(), strings.Join(key, ", "))
 	}
-	text := fmt.Sprintf("%s at %s takes %d bytes, and the client takes %d (max_message): come again with a larger limit", of, c.LSN, length, e.filter.maxMessage)
+	text := fmt.Sprintf("%s at %s takes %d bytes, and the client takes %d (max_message): connect again with a larger limit", of, c.LSN, length, e.filter.maxMessage)
 	if c.Relation != nil && !e.filter.canChunk {
 		text += ", or with large=chunks"
 	}
@@ -164,7 +164,7 @@ func articleFor(kind cdc.Kind) string {
 	return "a"
 }
 
-// sendChunks sends the chunks of a change's values, before the part of the transaction that has the change.
+// sendChunks sends the chunks of a change's values, before the part that has the change.
 func (s *session) sendChunks(t *cdc.Transaction) error {
 	e := newEncoder(nil)
 	for _, v := range s.encoder.chunked.values {
@@ -192,7 +192,7 @@ func (s *session) sendChunks(t *cdc.Transaction) error {
 	return nil
 }
 
-// cutToFit is the beginning of a text that is no longer than so many bytes as a JSON string.
+// cutToFit returns the beginning of a text that has at most so many bytes as a JSON string.
 func cutToFit(s string, bytes int) string {
 	piece := s[:cutAtRune(s, bytes)]
 	for quotedLength(piece) > bytes {

@@ -13,27 +13,26 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// client is the other end of a stream. Its methods belong to one goroutine.
+// client is the other end of a stream. Except for ping, its methods are called by one goroutine.
 type client interface {
-	// send hands over a message, and returns how many bytes that were. It fails when the client does not read it in time, a large one piece by
-	// piece. token is where one can go on behind it, or empty.
+	// send writes a message and returns how many bytes it had. It fails if the client does not read in time; each piece of a large message
+	// has that time. token is where the client can resume after the message, or empty.
 	send(kind string, message frame, token string) (int, error)
-	// ping sees that the client is there. It may be called beside send.
+	// ping checks that the client is there. It may be called concurrently with send.
 	ping(ctx context.Context) error
-	// end tells why it ends, if the client is still there: nil if it is not. Nothing can be sent after it.
+	// close tells the client why the stream ends; p is nil if the client is gone. Nothing can be sent after it.
 	close(p *problem)
 }
 
-// errSlow is a client that was cut.
+// errSlow ends a client that does not read.
 var errSlow = newProblem(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
 
-// goneError is a client that is not there any more.
+// goneError says that the client has disconnected, and why.
 type goneError struct{ reason string }
 
 func (e *goneError) Error() string { return e.reason }
 
-// explainClose tells of the end of a websocket what a reader of the log has to know, without the names that the package of websockets has
-// for it.
+// explainClose turns the error of a websocket into one for the log, without the internal names of the websocket package.
 func explainClose(err error) error {
 	if closed := (websocket.CloseError{}); errors.As(err, &closed) {
 		return &goneError{strings.TrimSpace(fmt.Sprintf("the client has closed it: %d %s", int(closed.Code), closed.Reason))}
@@ -44,20 +43,20 @@ func explainClose(err error) error {
 	return &goneError{"the client is gone: " + err.Error()}
 }
 
-// acceptClient makes a client of a request: a websocket where it asks for one, or else Server-Sent Events. After it, errors go
-// through [client.end].
+// acceptClient upgrades a request to a websocket if it asks for one, and otherwise to Server-Sent Events. After it, errors are sent with
+// [client.close].
 func (s *Server) acceptClient(w http.ResponseWriter, r *http.Request) (client, error) {
 	if wantsSocket(r) {
-		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // access has seen the origin
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // access has checked the origin
 		if err != nil {
-			return nil, err // and the answer is written
+			return nil, err // Accept has written the answer
 		}
 		conn.SetReadLimit(4 << 10)
 		return newSocket(s.graceCtx, conn, s.config.WriteTimeout), nil
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
-	header.Set("X-Accel-Buffering", "no") // or else proxies would keep it
+	header.Set("X-Accel-Buffering", "no") // otherwise proxies would buffer it
 	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.graceCtx}
 	if err := e.control.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
@@ -70,12 +69,12 @@ func (s *Server) acceptClient(w http.ResponseWriter, r *http.Request) (client, e
 	return e, nil
 }
 
-// wantsSocket tells whether a request asks for a websocket.
+// wantsSocket reports whether a request asks for a websocket.
 func wantsSocket(r *http.Request) bool {
 	return headerHas(r.Header.Values("Connection"), "upgrade") && headerHas(r.Header.Values("Upgrade"), "websocket")
 }
 
-// headerHas tells whether one of the lists in a header holds a word.
+// headerHas reports whether one of the lists in a header contains a word.
 func headerHas(lists []string, word string) bool {
 	for _, item := range splitList(lists) {
 		if name, _, _ := strings.Cut(item, ";"); strings.EqualFold(strings.TrimSpace(name), word) {
@@ -85,7 +84,7 @@ func headerHas(lists []string, word string) bool {
 	return false
 }
 
-// checkUpgrade answers what [Server.accept] could not any more.
+// checkUpgrade refuses requests that cannot be upgraded, because [Server.acceptClient] cannot answer with a status any more.
 func checkUpgrade(r *http.Request) error {
 	switch {
 	case wantsSocket(r):
@@ -102,8 +101,8 @@ func checkUpgrade(r *http.Request) error {
 type socket struct {
 	conn    *websocket.Conn
 	timeout time.Duration
-	ctx     context.Context //nolint:containedctx // the server's patience: a stop reaches a client that does not read
-	slow    *time.Timer     // ends ctx; a context for each message would cost more than to write it
+	ctx     context.Context //nolint:containedctx // Server.graceCtx: a stop also ends a client that does not read
+	slow    *time.Timer     // ends ctx; a context for each message would cost more than writing the message
 	cut     context.CancelCauseFunc
 }
 
@@ -129,7 +128,7 @@ func (c *socket) send(_ string, message frame, _ string) (written int, err error
 	return written, err
 }
 
-// sendLarge writes the pieces of one message, for each of which the client has the time of one.
+// sendLarge writes a message in pieces, each of which the client must read within the timeout.
 func (c *socket) sendLarge(message frame) (int, error) {
 	w, err := c.conn.Writer(c.ctx, websocket.MessageText)
 	if err != nil {
@@ -145,7 +144,7 @@ func (c *socket) sendLarge(message frame) (int, error) {
 	return written, w.Close()
 }
 
-// writer is a function that writes.
+// writerFunc is a function as an io.Writer.
 type writerFunc func(data []byte) (int, error)
 
 func (w writerFunc) Write(data []byte) (int, error) { return w(data) }
@@ -169,13 +168,13 @@ func (c *socket) close(p *problem) {
 	_ = c.conn.Close(code, p.Code)
 }
 
-// events are Server-Sent Events.
+// events is a client of Server-Sent Events.
 type events struct {
 	w            http.ResponseWriter
 	control      *http.ResponseController
 	timeout      time.Duration
 	buffer       []byte
-	ctx          context.Context //nolint:containedctx // as that of socket
+	ctx          context.Context //nolint:containedctx // as in socket
 	stopDeadline func() bool
 }
 
@@ -208,7 +207,7 @@ func (c *events) send(kind string, message frame, token string) (written int, er
 	return written, err
 }
 
-// punctual writes an answer, of which the client must read each piece in time.
+// deadlineWriter writes an answer; the client must read each piece within the timeout.
 type deadlineWriter struct {
 	ctx     context.Context //nolint:containedctx // that of the answer
 	w       http.ResponseWriter
@@ -217,7 +216,7 @@ type deadlineWriter struct {
 }
 
 func (p *deadlineWriter) Write(data []byte) (int, error) {
-	if err := p.ctx.Err(); err != nil { // or else the new deadline would replace that of a server that stops
+	if err := p.ctx.Err(); err != nil { // otherwise the new deadline would replace that of a server that stops
 		return 0, err
 	}
 	if err := p.control.SetWriteDeadline(time.Now().Add(p.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -226,11 +225,11 @@ func (p *deadlineWriter) Write(data []byte) (int, error) {
 	return p.w.Write(data)
 }
 
-func (c *events) ping(context.Context) error { return nil } // the heartbeats are written, and that is all that there is
+func (c *events) ping(context.Context) error { return nil } // Server-Sent Events have no ping; a write that fails ends the client
 
 func (c *events) close(*problem) { c.stopDeadline() }
 
-// errorMessage is the last message to a client.
+// errorMessage returns the last message to a client.
 func errorMessage(p *problem) frame {
 	e := newEncoder(nil)
 	e.writeText(`{"type":"error","code":`)
@@ -241,7 +240,7 @@ func errorMessage(p *problem) frame {
 	return e.toFrame()
 }
 
-// parseAck reads an acknowledgement.
+// parseAck parses the position of an acknowledgement.
 func parseAck(text string) (cdc.LSN, error) {
 	lsn, err := cdc.ParseLSN(text)
 	if err != nil || lsn == 0 {

@@ -16,15 +16,15 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// mostConsumers is how many may share a slot, as in a [cdc.Fanout].
+// maxConsumers is how many consumers may share a slot, as in a [cdc.Fanout].
 const maxConsumers = 100
 
 var consumerName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// errConsumerRemoved is a consumer that somebody has removed.
-var errConsumerRemoved = newProblem(http.StatusNotFound, "unknown_consumer", "the consumer was removed: PUT /v2/slots/{name}/consumers/{consumer} makes it anew")
+// errConsumerRemoved says that a consumer was removed.
+var errConsumerRemoved = newProblem(http.StatusNotFound, "unknown_consumer", "the consumer was removed: PUT /v2/slots/{name}/consumers/{consumer} creates it again")
 
-// checkConsumers refuses names that are none, or come twice.
+// checkConsumers refuses invalid names and duplicates.
 func checkConsumers(names []string) error {
 	for i, name := range names {
 		switch {
@@ -40,15 +40,15 @@ func checkConsumers(names []string) error {
 	return nil
 }
 
-// share is a slot that several consumers read. It is open while one of them does.
+// sharedSlot is a slot that several consumers read. It is open while at least one of them reads.
 type sharedSlot struct {
 	mu         sync.Mutex
-	fanout     *cdc.Fanout // nil while nobody reads
+	fanout     *cdc.Fanout // nil while no consumer reads
 	unregister func()
 	readers    int
 }
 
-// findSharedSlot is the one of a slot.
+// findSharedSlot returns the shared slot of a name, and creates it if needed.
 func (s *Server) findSharedSlot(slot string) *sharedSlot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +58,7 @@ func (s *Server) findSharedSlot(slot string) *sharedSlot {
 	return s.sharedSlots[slot]
 }
 
-// openSharedSlot opens a slot for its consumers if nobody reads it yet, with mu held.
+// openSharedSlot opens a slot for its consumers unless it is open, with mu held.
 func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, one *session) error {
 	if h.fanout != nil {
 		return nil
@@ -69,7 +69,7 @@ func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, one *session
 		Config: config, Consumers: one.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, Patience: s.config.ConsumerPatience,
 	})
 	if errors.Is(err, cdc.ErrSlotBusy) {
-		return newProblem(http.StatusConflict, "busy", "another server, or somebody else, reads the slot: all consumers of a slot have to come to the same server")
+		return newProblem(http.StatusConflict, "busy", "another server, or another program, reads the slot: all consumers of a slot must connect to the same server")
 	}
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, one *session
 	return nil
 }
 
-// close ends it once nobody reads, with mu held.
+// close closes the fan-out when no consumer reads, with mu held.
 func (h *sharedSlot) close() {
 	if h.readers > 0 || h.fanout == nil {
 		return
@@ -88,7 +88,7 @@ func (h *sharedSlot) close() {
 	h.fanout = nil
 }
 
-// setConsumers has the consumers be those that are noted, which another server may have changed.
+// setConsumers updates the fan-out to the consumers in the publication's comment, which another server may have changed.
 func (h *sharedSlot) setConsumers(names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -103,7 +103,7 @@ func (h *sharedSlot) setConsumersLocked(names []string) {
 	for _, c := range h.fanout.Consumers() {
 		known[c.Name] = true
 		if !slices.Contains(names, c.Name) {
-			_ = h.fanout.Remove(c.Name) // which only fails for one that is not there
+			_ = h.fanout.Remove(c.Name) // fails only if it does not exist
 		}
 	}
 	for _, name := range names {
@@ -113,7 +113,7 @@ func (h *sharedSlot) setConsumersLocked(names []string) {
 	}
 }
 
-// joinConsumer has a session read as a consumer. leave ends that.
+// joinConsumer lets a session read as a consumer. leave ends that.
 func (s *Server) joinConsumer(ctx context.Context, one *session) (leave func(), err error) {
 	h := s.findSharedSlot(one.slot)
 	h.mu.Lock()
@@ -141,7 +141,7 @@ func (s *Server) joinConsumer(ctx context.Context, one *session) (leave func(), 
 	}, nil
 }
 
-// attachConsumer finds where the consumer goes on, or has it begin anew.
+// attachConsumer attaches a session to its consumer at the client's token, or starts a resync if there is none.
 func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, one *session) (reader *cdc.Consumer, err error) {
 	if one.resume == 0 {
 		tables, err := s.resyncTables(ctx, one)
@@ -159,7 +159,7 @@ func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, one *se
 		if reader, err = fanout.Attach(one.consumer, one.resume); err != nil {
 			return nil, err
 		}
-		one.passed, one.resume = one.resume, 0 // the fan-out passes over what it covers
+		one.passed, one.resume = one.resume, 0 // the fan-out skips what the token covers
 	}
 	for _, c := range fanout.Consumers() {
 		if c.Name == one.consumer {
@@ -169,14 +169,15 @@ func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, one *se
 	return reader, nil
 }
 
-// resync is a consumer that begins anew: the tables are read beside the changes, one after the other, for it alone.
+// resync is the state of a consumer that starts over: the tables are read beside the changes, one after the other, and their rows go to
+// this consumer only.
 type resync struct {
 	fanout *cdc.Fanout
-	tables []cdc.PublishedTable // that are still to be read
-	reads  *cdc.Backfill        // the one that is being read
+	tables []cdc.PublishedTable // not read yet
+	reads  *cdc.Backfill        // the table being read
 }
 
-// resyncTables are those of the slot that the client wants.
+// resyncTables returns the tables of the slot that the client wants.
 func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.PublishedTable, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -196,7 +197,7 @@ func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.Publishe
 	return tables, err
 }
 
-// readNextTable begins to read the next table, or says that all were read: from then on, there are tokens.
+// readNextTable starts to read the next table, or sends resynced after the last one. From then on the client gets tokens.
 func (s *session) readNextTable(ctx context.Context) error {
 	r := s.resync
 	if len(r.tables) == 0 {
@@ -219,14 +220,14 @@ func (s *session) readNextTable(ctx context.Context) error {
 	return nil
 }
 
-// stopResync ends a resync that is not at its end.
+// stopResync stops a resync that has not ended.
 func (s *session) stopResync() {
 	if s.resync != nil && s.resync.reads != nil {
 		s.resync.reads.Stop()
 	}
 }
 
-// sendResynced says that all rows of the tables were sent.
+// sendResynced tells the client that all rows of the tables were sent.
 func (s *session) sendResynced() error {
 	s.mu.Lock()
 	at := max(s.passed, s.last)
@@ -241,28 +242,28 @@ func (s *session) sendResynced() error {
 	return s.sendMessage("resynced", e.toFrame(), token)
 }
 
-// consumerJSON is a consumer as it is answered.
+// consumerJSON is a consumer in an answer.
 type consumerJSON struct {
 	Name string `json:"name"`
-	// Attached tells that a client reads as it from this server, and Lost that it has to begin anew.
+	// Attached reports whether a client of this server reads as the consumer, and Lost whether the consumer must resync.
 	Attached bool `json:"attached"`
 	Lost     bool `json:"lost"`
-	// The others are null while no consumer of the slot reads from this server: each is at most as far behind as the slot then.
+	// The others are null while no consumer of the slot reads from this server. Each consumer is then at most as far behind as the slot.
 	Acknowledged *cdc.LSN `json:"acknowledged"`
 	LagBytes     *int64   `json:"lag_bytes"`
 	Waiting      *int     `json:"waiting"`
 }
 
-// describeConsumers says how the consumers of a slot stand.
+// describeConsumers returns the consumers of a slot with their positions.
 func (s *Server) describeConsumers(slot string, names []string) []consumerJSON {
 	if len(names) == 0 {
 		return nil
 	}
-	standing := map[string]cdc.ConsumerStatus{}
-	if h := s.findSharedSlot(slot); h.mu.TryLock() { // it is held while the slot is opened, which may take long, and this is to be quick
+	statuses := map[string]cdc.ConsumerStatus{}
+	if h := s.findSharedSlot(slot); h.mu.TryLock() { // do not wait for a slot that is being opened, which may take long
 		if h.fanout != nil {
 			for _, c := range h.fanout.Consumers() {
-				standing[c.Name] = c
+				statuses[c.Name] = c
 			}
 		}
 		h.mu.Unlock()
@@ -270,7 +271,7 @@ func (s *Server) describeConsumers(slot string, names []string) []consumerJSON {
 	all := make([]consumerJSON, 0, len(names))
 	for _, name := range names {
 		one := consumerJSON{Name: name}
-		if c, known := standing[name]; known {
+		if c, known := statuses[name]; known {
 			one.Attached, one.Lost = c.Attached, c.Lost
 			one.Acknowledged, one.LagBytes, one.Waiting = &c.Acknowledged, &c.LagBytes, &c.Waiting
 		}
@@ -279,7 +280,7 @@ func (s *Server) describeConsumers(slot string, names []string) []consumerJSON {
 	return all
 }
 
-// serveAddConsumer makes a consumer of a slot.
+// serveAddConsumer adds a consumer to a slot.
 func (s *Server) serveAddConsumer(w http.ResponseWriter, r *http.Request) {
 	name, consumer := r.PathValue("name"), r.PathValue("consumer")
 	status := http.StatusOK
@@ -304,7 +305,7 @@ func (s *Server) serveAddConsumer(w http.ResponseWriter, r *http.Request) {
 	replyJSON(w, status, map[string]string{"slot": name, "consumer": consumer})
 }
 
-// serveRemoveConsumer has a slot wait for a consumer no longer.
+// serveRemoveConsumer removes a consumer, so that the slot no longer waits for it.
 func (s *Server) serveRemoveConsumer(w http.ResponseWriter, r *http.Request) {
 	name, consumer := r.PathValue("name"), r.PathValue("consumer")
 	err := s.changeConsumers(r.Context(), name, func(names []string) ([]string, error) {
@@ -331,8 +332,8 @@ func unknownConsumer(consumer string, names []string) error {
 	return newProblem(http.StatusNotFound, "unknown_consumer", text)
 }
 
-// changeConsumers changes what the comment of the slot's publication says of its consumers, and those that read from this server. Those of another server
-// follow within a heartbeat.
+// changeConsumers changes the consumers in the comment of the slot's publication, and those of this server. Other servers read the comment
+// at their next heartbeat.
 func (s *Server) changeConsumers(ctx context.Context, slot string, change func([]string) ([]string, error)) error {
 	if _, err := s.findOwnSlot(ctx, slot); err != nil {
 		return err
@@ -367,7 +368,7 @@ func (s *Server) changeConsumers(ctx context.Context, slot string, change func([
 	return err
 }
 
-// checkConsumerRequest compares what a client asks for with what the slot has.
+// checkConsumerRequest checks the parameters of a client against the consumers of the slot.
 func (s *session) checkConsumerRequest(resync string, resume bool) error {
 	switch names := s.owned.Consumers; {
 	case s.consumer == "" && resync != "":
@@ -381,7 +382,7 @@ func (s *session) checkConsumerRequest(resync string, resume bool) error {
 	case resync != "" && resync != "true" && resync != "false":
 		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("resync %.40q: it must be true or false", resync))
 	case !resume && resync != "true":
-		return newProblem(http.StatusBadRequest, "bad_resume", "a consumer says where it is: resume= with the token of the slot or of its last message; or resync=true, to begin anew with the rows of the tables")
+		return newProblem(http.StatusBadRequest, "bad_resume", "a consumer must say where it is: resume= with the token of the slot or of its last message; or resync=true, to start over with the rows of the tables")
 	}
 	return nil
 }

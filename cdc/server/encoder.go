@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// A transaction goes out in parts of about so much, so that none is ever whole in memory here.
+// A transaction is sent in parts of about this size, so that it is never in memory as a whole.
 const (
 	partChanges = 1000
 	partBytes   = 256 << 10
@@ -20,18 +20,18 @@ const (
 // encoder writes the JSON of transactions and pages. It remembers which tables it has described to the client.
 type encoder struct {
 	buffer []byte
-	large  []largeString // what stands within the buffer
+	large  []largeString // strings to insert into the buffer when it is written
 	filter *filter
 	tables map[uint32]*describedTable
 
 	changes      int
 	part         int
-	newTables    []*cdc.Relation // to be described with this part
-	chunked      chunkedValues   // values of the latest change that were sent before it
-	chunkedCount int             // how many values were, since the client has come
+	newTables    []*cdc.Relation // to describe in this part
+	chunked      chunkedValues   // values of the latest change, which are sent before the change
+	chunkedCount int             // how many values were sent in chunks in this session
 }
 
-// described is a table as the client knows it.
+// describedTable is a table as the client knows it.
 type describedTable struct {
 	relation    *cdc.Relation
 	isWanted    bool
@@ -42,7 +42,7 @@ func newEncoder(f *filter) *encoder { return &encoder{filter: f, tables: map[uin
 
 func (e *encoder) writeText(s string) { e.buffer = append(e.buffer, s...) }
 
-// writeString writes a JSON string. What is not UTF-8, which only a database without an encoding holds, is replaced.
+// writeString writes a JSON string. Invalid UTF-8, which only a database with the encoding SQL_ASCII holds, is replaced.
 func (e *encoder) writeString(s string) {
 	if len(s) >= largeText {
 		e.large = append(e.large, largeString{len(e.buffer), s})
@@ -63,7 +63,7 @@ func (e *encoder) writeLSN(l cdc.LSN) {
 	e.writeText(`"`)
 }
 
-// writeHex writes the digits as Postgres prints them.
+// writeHex writes a number as Postgres prints the halves of an LSN.
 func (e *encoder) writeHex(n uint64) {
 	from := len(e.buffer)
 	e.buffer = strconv.AppendUint(e.buffer, n, 16)
@@ -74,7 +74,7 @@ func (e *encoder) writeHex(n uint64) {
 	}
 }
 
-// beginPart starts the first part of a transaction, or the next.
+// beginPart starts the first or next part of a transaction.
 func (e *encoder) beginPart(t *cdc.Transaction) {
 	e.reset()
 	e.changes, e.newTables = 0, e.newTables[:0]
@@ -96,16 +96,16 @@ func (e *encoder) beginPart(t *cdc.Transaction) {
 	e.writeText(`,"changes":[`)
 }
 
-// toFrame is what was written.
+// toFrame returns the message that was written. It is valid until reset.
 func (e *encoder) toFrame() frame { return frame{e.buffer, e.large} }
 
-// reset begins another message, and lets go of the values of the one before.
+// reset starts another message, and releases the values of the previous one.
 func (e *encoder) reset() {
 	clear(e.large)
 	e.buffer, e.large = e.buffer[:0], e.large[:0]
 }
 
-// rawLength is about how much was written.
+// rawLength returns about how many bytes were written.
 func (e *encoder) rawLength() int {
 	n := len(e.buffer)
 	for _, one := range e.large {
@@ -114,7 +114,7 @@ func (e *encoder) rawLength() int {
 	return n
 }
 
-// isPartFull tells that the part is large enough, or that a table has changed whose former description it goes by.
+// isPartFull reports whether the part is large enough, or describes a table that was altered since.
 func (e *encoder) isPartFull(c *cdc.Change) bool {
 	if e.changes == 0 {
 		return false
@@ -129,7 +129,7 @@ func (e *encoder) isPartFull(c *cdc.Change) bool {
 	return known != nil && known.isDescribed && known.relation != c.Relation && !isSameRelation(known.relation, c.Relation)
 }
 
-// endPart closes a part. token is where the client can go on behind the last one, if it can.
+// endPart ends a part. token is where the client can resume after the last part, if it can.
 func (e *encoder) endPart(final bool, token string) {
 	e.writeText(`]`)
 	if len(e.newTables) > 0 {
@@ -152,7 +152,7 @@ func (e *encoder) endPart(final bool, token string) {
 	e.writeText(`}`)
 }
 
-// wantsChange asks the filter, once for each description of a table.
+// wantsChange applies the filter to a change, and remembers the result for each table.
 func (e *encoder) wantsChange(c *cdc.Change) bool {
 	if !e.filter.kinds[c.Kind] {
 		return false
@@ -168,7 +168,7 @@ func (e *encoder) wantsChange(c *cdc.Change) bool {
 	return known.isWanted
 }
 
-// describeTable has a table told of before its first change, and when it has changed.
+// describeTable adds a table to the part's descriptions before its first change, and again after its schema has changed.
 func (e *encoder) describeTable(r *cdc.Relation) {
 	known := e.tables[r.OID]
 	if known.isDescribed && (known.relation == r || isSameRelation(known.relation, r)) {
@@ -219,7 +219,7 @@ func (e *encoder) writeColumns(r *cdc.Relation) {
 	e.writeText(`]`)
 }
 
-// writeChange adds one that the filter has let pass.
+// writeChange writes a change that has passed the filter.
 func (e *encoder) writeChange(c *cdc.Change) {
 	if c.Relation != nil && e.filter != nil {
 		e.describeTable(c.Relation)
@@ -256,7 +256,7 @@ func (e *encoder) writeTableName(r *cdc.Relation) {
 	e.writeString(r.Table)
 }
 
-// writeKey names the row. Where all columns do, the rows say it already.
+// writeKey writes the key of the row. If all columns are the key, the rows already have it.
 func (e *encoder) writeKey(c *cdc.Change) {
 	row := c.New
 	switch {
@@ -325,7 +325,7 @@ func (e *encoder) writeChunked(c *cdc.Change) {
 	e.writeText(`]`)
 }
 
-// writeRow writes an object of columns, without those that are unchanged or were sent before.
+// writeRow writes an object of columns, without values that are unchanged or were sent before.
 func (e *encoder) writeRow(change *cdc.Change, row []cdc.Value, keyOnly bool) {
 	e.writeText(`{`)
 	first := true
@@ -346,7 +346,7 @@ func (e *encoder) writeRow(change *cdc.Change, row []cdc.Value, keyOnly bool) {
 	e.writeText(`}`)
 }
 
-// writeValue writes a value. Types of users have a schema in their names, and domains have the name of what they are made of.
+// writeValue writes a value. The name of a user's type includes its schema; the name of a domain is that of its base type.
 func (e *encoder) writeValue(name string, v cdc.Value) {
 	if len(v.Text) >= largeText {
 		e.writeString(v.Text)
@@ -370,7 +370,7 @@ func (e *encoder) writeMessage(m *cdc.Message) {
 	e.writeText(`"`)
 }
 
-// writePage writes one of a snapshot, and leaves its object open.
+// writePage writes a page of a snapshot, and leaves the object open.
 func (e *encoder) writePage(p *cdc.Page) {
 	e.writeText(`{"table":`)
 	e.writeRelation(p.Relation)

@@ -11,22 +11,22 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// filter is what one client gets, of what the server allows.
+// filter chooses what one client gets, out of what the server allows.
 type filter struct {
 	allowed, tables []string
 	kinds           map[cdc.Kind]bool
-	// most is how many bytes a message may have, zero for any number; chunks has larger values sent apart, in chunks.
+	// maxMessage limits the bytes of a message, 0 for no limit. With canChunk, larger values are sent in chunks before their change.
 	maxMessage int
 	canChunk   bool
 }
 
-// leastMessage is the smallest limit that a client may state: names of columns and keys need some room.
+// minMaxMessage is the smallest limit that a client may set, because names of columns and keys need some room.
 const minMaxMessage = 64 << 10
 
-// kinds are those that can be asked for. Messages are those of any program: who wants them says so.
+// kinds are the kinds of changes that a client can ask for. Messages are left out by default, because any program can write them.
 var kinds = []cdc.Kind{cdc.KindInsert, cdc.KindUpdate, cdc.KindDelete, cdc.KindTruncate, cdc.KindMessage}
 
-// newFilter reads tables and kinds, each a list with commas, or several.
+// newFilter reads the parameters tables and kinds, each of which is a list with commas, or may be repeated.
 func (s *Server) newFilter(query url.Values) (*filter, error) {
 	f := &filter{allowed: s.config.Tables, kinds: map[cdc.Kind]bool{}}
 	for _, pattern := range splitPatterns(query["tables"]) {
@@ -46,7 +46,7 @@ func (s *Server) newFilter(query url.Values) (*filter, error) {
 			f.kinds[kind] = kind != cdc.KindMessage
 		}
 	}
-	f.kinds[cdc.KindRead] = true // of a consumer that begins anew: no other stream has any
+	f.kinds[cdc.KindRead] = true // rows of a resync; other streams have none
 	return f, f.readMessageLimit(query)
 }
 
@@ -69,9 +69,9 @@ func (f *filter) readMessageLimit(query url.Values) (err error) {
 	return nil
 }
 
-// splitPatterns is as list, where a comma behind a backslash belongs to a name.
+// splitPatterns is splitList, except that a comma behind a backslash belongs to a name.
 func splitPatterns(values []string) (items []string) {
-	const comma = "\x00" // which no name can hold
+	const comma = "\x00" // no name can contain it
 	for i, v := range values {
 		values[i] = strings.ReplaceAll(v, `\,`, comma)
 	}
@@ -81,7 +81,7 @@ func splitPatterns(values []string) (items []string) {
 	return items
 }
 
-// matchesTable reports whether one of the patterns, which were checked, chooses a table.
+// matchesTable reports whether a table matches one of the patterns, which are valid.
 func matchesTable(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		match, _ := cdc.MatchTable(pattern, name)
@@ -100,7 +100,7 @@ func splitList(values []string) (items []string) {
 	return items
 }
 
-// checkTables names a pattern that chooses none of the tables: it would have a client wait for ever, and drop what it wanted.
+// checkTables refuses a pattern that matches no table: the client would wait for ever, and acknowledge changes that it wanted.
 func (f *filter) checkTables(tables []string) error {
 	for _, pattern := range f.tables {
 		if !slices.ContainsFunc(tables, func(table string) bool { return matchesTable([]string{pattern}, table) }) {

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/internal/exposition"
 )
 
-// counters are the figures of /metrics that are counted as things happen. All others are asked for when it is read.
+// counters are the figures of /metrics that are counted as things happen. All others are collected for each scrape.
 type counters struct {
 	set                                         *metrics.Set
 	transactions, changes, bytes, acks, badAcks *metrics.Counter
@@ -43,22 +43,23 @@ func newCounters() *counters {
 	}
 }
 
-// durations are the upper bounds of the buckets of requests, in seconds. A new slot may wait half a minute for transactions.
+// durationBuckets are the upper bounds of the buckets of request durations, in seconds. The creation of a slot may wait half a minute for
+// transactions.
 var durationBuckets = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 
-// observeRequest notes how long a request took. Streams are left out: they last as long as their clients want.
+// observeRequest records how long a request took. Streams are left out, because they last as long as their clients want.
 func (c *counters) observeRequest(route string, status int, took time.Duration) {
 	name := fmt.Sprintf(`delta_stream_request_duration_seconds{route=%q,code="%d"}`, route, status)
 	c.set.GetOrCreatePrometheusHistogramExt(name, durationBuckets).Update(took.Seconds())
 }
 
-// answered remembers the status of an answer.
+// statusRecorder remembers the status of an answer.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-// Unwrap gives access to what the writer can do besides.
+// Unwrap returns the writer for [http.ResponseController].
 func (a *statusRecorder) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // WriteHeader remembers the first status.
@@ -69,7 +70,7 @@ func (a *statusRecorder) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Write answers with 200 if nothing else was said before, as net/http does.
+// Write sets the status to 200 if there is none yet, as net/http does.
 func (a *statusRecorder) Write(data []byte) (int, error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
@@ -77,91 +78,9 @@ func (a *statusRecorder) Write(data []byte) (int, error) {
 	return a.ResponseWriter.Write(data)
 }
 
-// isStream reports whether the answer was the beginning of a stream.
+// isStream reports whether the answer has started a stream.
 func (a *statusRecorder) isStream() bool {
 	return a.status == http.StatusSwitchingProtocols || a.status == http.StatusOK && a.Header().Get("Content-Type") == "text/event-stream"
-}
-
-// registry knows the streams that are open, of both versions of the protocol.
-type streamRegistry struct {
-	mu   sync.Mutex
-	open map[measuredStream]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
-	// ended are the counts of streams that have ended, so that sums over all streams never fall.
-	ended   cdc.Stats
-	clients int // of all of them: a slot may have several consumers
-}
-
-// measured is a stream, or one that several share.
-type measuredStream interface {
-	Stats() cdc.Stats
-	Holds() []cdc.Hold
-}
-
-// addStream begins to count a stream, and its client. leave is called when it has ended.
-func (r *streamRegistry) addStream(slot string, stream *cdc.Stream) (leave func()) {
-	uncount, unregister := r.countClient(), r.registerStream(slot, stream)
-	return func() {
-		uncount()
-		unregister()
-	}
-}
-
-// countClient counts a client until it is called off.
-func (r *streamRegistry) countClient() (uncount func()) {
-	change := func(by int) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.clients += by
-	}
-	change(1)
-	return func() { change(-1) }
-}
-
-// registerStream begins to count what a stream does. leave is called when it has ended.
-func (r *streamRegistry) registerStream(slot string, stream measuredStream) (leave func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.open[stream] = slot
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.open, stream)
-		addCounts(&r.ended, stream.Stats())
-	}
-}
-
-func addCounts(sum *cdc.Stats, one cdc.Stats) {
-	sum.Reconnects += one.Reconnects
-	sum.Heartbeats += one.Heartbeats
-	sum.SpilledTransactions += one.SpilledTransactions
-}
-
-// collectStats are those of each named slot that is streamed, the sums over all streams, and how many clients there are.
-func (r *streamRegistry) collectStats() (bySlot map[string]cdc.Stats, sums cdc.Stats, clients int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	bySlot, sums = map[string]cdc.Stats{}, r.ended
-	for stream, slot := range r.open {
-		stats := stream.Stats()
-		addCounts(&sums, stats)
-		sums.SpilledBytes += stats.SpilledBytes
-		if slot != "" {
-			bySlot[slot] = stats
-		}
-	}
-	return bySlot, sums, r.clients
-}
-
-// tableLocks are the tables that are locked for chunks of a named slot at this moment.
-func (r *streamRegistry) tableLocks(slot string) (all []cdc.Hold) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for stream, of := range r.open {
-		if of == slot {
-			all = append(all, stream.Holds()...)
-		}
-	}
-	return all
 }
 
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
@@ -193,7 +112,7 @@ func (s *Server) exposeStreams(e *exposition.Text) {
 		label := slotLabel(slot)
 		e.Add("delta_stream_slot_unacknowledged", label, float64(stats.Waiting))
 		e.Add("delta_stream_slot_unacknowledged_age_seconds", label, stats.Lag.Seconds())
-		if stats.HeartbeatDelay > 0 { // zero is no measurement
+		if stats.HeartbeatDelay > 0 { // 0 means not measured
 			e.Add("delta_stream_slot_delivery_seconds", label, stats.HeartbeatDelay.Seconds())
 		}
 	}
@@ -215,20 +134,20 @@ func (s *Server) exposeSpill(e *exposition.Text) {
 	}
 }
 
-// spillFolder is where the streams have their temporary files.
+// spillFolder returns the folder for temporary files of streams.
 func spillFolder(c *cdc.Config) string { return cmp.Or(c.SpillFolder, os.TempDir()) }
 
-// statuses are the values of the label status, wal_status of Postgres and our own word for a slot that somebody has dropped.
+// walStatuses are the values of the label status: wal_status of Postgres, and missing for a slot that another program has dropped.
 var walStatuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
 
 func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 	slots, err := s.describeSlots(ctx)
-	if err != nil { // what is known without the database is exposed all the same
+	if err != nil { // expose the other metrics without the database
 		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
 	}
 	e.Add("delta_stream_database_up", "", exposition.Flag(err == nil))
 	for _, one := range slots {
-		if one.Temporary { // see registry
+		if one.Temporary { // see streamRegistry.open
 			continue
 		}
 		label := slotLabel(one.Name)
@@ -255,7 +174,7 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 	}
 }
 
-// exposeConsumers has those of a slot of which something is known here.
+// exposeConsumers exposes the consumers of a slot that have a position known to this server.
 func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	for _, c := range slot.Consumers {
 		if c.LagBytes == nil {
@@ -268,7 +187,8 @@ func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	}
 }
 
-// exposeSnapshot has for how long this server holds the snapshot of a slot, and each table that is locked for the slot. The processes are in GET /v2/slots.
+// exposeSnapshot exposes how long this server has held the snapshot of a slot, and each table that is locked for the slot. GET /v2/slots
+// also has the processes.
 func exposeSnapshot(e *exposition.Text, slot *slotJSON) {
 	locks := slot.Reading
 	if slot.Held != nil {
@@ -286,15 +206,15 @@ func exposeSnapshot(e *exposition.Text, slot *slotJSON) {
 	}
 }
 
-// labelText escapes what the exposition format escapes in the value of a label.
+// labelEscaper escapes the value of a label as the exposition format requires.
 var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
+// slotLabel does not escape, because names of slots consist of a-z, 0-9 and _.
 func slotLabel(slot string) string { return `{slot="` + slot + `"}` }
 
 const modulePath = "github.com/chariot-giving/delta"
 
-// buildLabels are what is known of this build. A program that imports the server is another module than Delta.
+// buildLabels describe this build. In a program that imports the server, Delta is a dependency and not the main module.
 var buildLabels = sync.OnceValue(func() string {
 	version, revision := "unknown", "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -312,7 +232,7 @@ var buildLabels = sync.OnceValue(func() string {
 	return fmt.Sprintf("{version=%q,revision=%q,goversion=%q}", version, revision, runtime.Version())
 })
 
-// newErrorLog has the web server's own complaints, such as of handshakes that failed, logged at a low level.
+// newErrorLog logs the HTTP server's own errors, such as failed handshakes, at level debug.
 func newErrorLog(logger *slog.Logger) *log.Logger {
 	return slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 }

@@ -17,32 +17,32 @@ import (
 
 const maker = "delta stream /v2"
 
-// owned is a slot, or the publication of tails, that this or another server of this kind has made. A publication of its name says so in its comment:
-// what has no such publication belongs to somebody else, and is never touched.
+// ownedPublication is the publication of a slot, or of tails, that a server of this kind has created. Its comment says so. A slot without
+// such a publication belongs to another program, and is never touched.
 type ownedPublication struct {
 	MadeBy string `json:"madeBy"`
-	// Incarnation tells a slot from earlier ones of its name.
+	// Incarnation distinguishes a slot from earlier ones of its name.
 	Incarnation string `json:"incarnation"`
-	// Tail are the patterns that the publication of tails is kept by, nil where it is that of a slot.
+	// Tail are the patterns of tables for a publication of tails, nil for that of a slot.
 	Tail []string `json:"tail,omitempty"`
-	// Consumers share the slot, each at a position of its own. Without any, one client reads it.
+	// Consumers share the slot, each at its own position. If there are none, one client reads it.
 	Consumers []string `json:"consumers,omitempty"`
 	Tables    []string `json:"-"`
 }
 
-// resumeToken is where a client can go on.
+// resumeToken returns the token to resume after a position.
 func (o ownedPublication) resumeToken(lsn cdc.LSN) string { return lsn.String() + "@" + o.Incarnation }
 
-// parseToken reads what token has written.
+// parseToken parses a token of resumeToken.
 func parseToken(text string) (lsn cdc.LSN, incarnation string, err error) {
 	at, incarnation, found := strings.Cut(text, "@")
 	if lsn, err = cdc.ParseLSN(at); err != nil || !found || lsn == 0 {
-		return 0, "", newProblem(http.StatusBadRequest, "bad_resume", fmt.Sprintf("resume %.100q: it is none of the tokens that this server gives", text))
+		return 0, "", newProblem(http.StatusBadRequest, "bad_resume", fmt.Sprintf("resume %.100q: it is not a token of this server", text))
 	}
 	return lsn, incarnation, nil
 }
 
-// findOwned lists them by name; name chooses one.
+// findOwned returns the owned publications by name; name selects one unless it is empty.
 func (s *Server) findOwned(ctx context.Context, name string) (map[string]ownedPublication, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT p.pubname, obj_description(p.oid, 'pg_publication'),
@@ -68,7 +68,7 @@ func (s *Server) findOwned(ctx context.Context, name string) (map[string]ownedPu
 	return found, err
 }
 
-// findOwnSlot finds one of them; foreign slots and those that are not there are errors.
+// findOwnSlot returns the publication of one of our slots. It returns an error for a slot of another program, or one that does not exist.
 func (s *Server) findOwnSlot(ctx context.Context, name string) (ownedPublication, error) {
 	found, err := s.findOwned(ctx, name)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Server) findOwnSlot(ctx context.Context, name string) (ownedPublication
 	return ownedPublication{}, errUnpublished
 }
 
-// createPublication makes the publication of a slot, or of tails, with what says that it is ours, in one transaction.
+// createPublication creates the publication of a slot, or of tails, with its comment, in one transaction.
 func (s *Server) createPublication(ctx context.Context, name string, tables []cdc.PublishedTable, tail, consumers []string) (o ownedPublication, err error) {
 	o = ownedPublication{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12]), Tail: tail, Consumers: consumers}
 	comment, err := json.Marshal(o)
@@ -118,19 +118,19 @@ func (s *Server) createPublication(ctx context.Context, name string, tables []cd
 	})
 }
 
-// keys is what a table can be used for.
+// tableUses says how a table can be used.
 type tableUses struct {
-	canStream bool // updates and deletes name the row
-	canPage   bool // it has an order
+	canStream bool // updates and deletes identify the row
+	canPage   bool // it has a key to read pages in the order of
 	isOwned   bool // the role may publish it
 }
 
-// can is what tables can be used for, by schema and name.
+// usesByTable has the uses of tables by schema and name.
 type usesByTable map[[2]string]tableUses
 
 func (c usesByTable) usesOf(t cdc.PublishedTable) tableUses { return c[[2]string{t.Schema, t.Table}] }
 
-// findAllowedTables finds the allowed tables that patterns choose, and what they can be used for.
+// findAllowedTables returns the allowed tables that match patterns, and how they can be used.
 func (s *Server) findAllowedTables(ctx context.Context, patterns []string) ([]cdc.PublishedTable, usesByTable, error) {
 	all, err := cdc.FindTables(ctx, s.pool, patterns...)
 	if err != nil {

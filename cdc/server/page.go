@@ -22,7 +22,7 @@ func servePage(file, contentType string) http.HandlerFunc {
 	}
 }
 
-// originHosts are the hosts of patterns of origins.
+// originHosts returns the hosts of patterns of origins.
 func originHosts(origins []string) (hosts []string) {
 	for _, o := range origins {
 		if _, host, found := strings.Cut(o, "://"); found {

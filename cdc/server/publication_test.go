@@ -76,7 +76,7 @@ func TestASlotOfSomebodyElseUnderANotedName(t *testing.T) {
 	a := h.do("DELETE", at, "")
 	require.Equal(t, http.StatusForbidden, a.status)
 	require.Equal(t, "foreign_slot", a.code())
-	require.Contains(t, a.body, "seen to be gone")
+	require.Contains(t, a.body, "was missing before")
 	h.Exec(`select pg_drop_replication_slot('` + h.s + `')`)
 	require.Equal(t, http.StatusNoContent, h.do("DELETE", at, "").status)
 	require.False(t, noted())

@@ -9,8 +9,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// watchPublication looks now and then whether the slot's publication is still the one that it was made with, and has the same tables: what is no
-// longer published is not in the log's stream, and nothing in it says so.
+// watchPublication checks regularly that the slot's publication is still the one that it was created with, and reads its tables. When a
+// table is removed from a publication, its changes stop without a message in the log's stream.
 func (s *session) watchPublication(ctx context.Context, end context.CancelCauseFunc) {
 	ticker := time.NewTicker(s.server.config.HeartbeatInterval)
 	defer ticker.Stop()
@@ -25,7 +25,7 @@ func (s *session) watchPublication(ctx context.Context, end context.CancelCauseF
 		case errors.Is(err, errUnpublished), err == nil && o.Incarnation != s.owned.Incarnation:
 			end(errUnpublished)
 			return
-		case err != nil: // of the database: the stream itself meets it
+		case err != nil: // an error of the database; the stream gets it, too
 		default:
 			s.mu.Lock()
 			s.published = o.Tables
@@ -37,7 +37,7 @@ func (s *session) watchPublication(ctx context.Context, end context.CancelCauseF
 	}
 }
 
-// sendTableChanges says which tables have come into the publication, or left it, since it was told last.
+// sendTableChanges announces the tables that were added to the publication, or removed from it, since the last announcement.
 func (s *session) sendTableChanges() error {
 	s.mu.Lock()
 	now, at := s.published, max(s.passed, s.last)
@@ -59,7 +59,7 @@ func (s *session) sendTableChanges() error {
 	return s.sendMessage("schema", e.toFrame(), "")
 }
 
-// missingFrom are those of all that the others do not have.
+// missingFrom returns the names that are in all and not in others.
 func missingFrom(all, others []string) (names []string) {
 	for _, name := range all {
 		if !slices.Contains(others, name) {
@@ -69,14 +69,14 @@ func missingFrom(all, others []string) (names []string) {
 	return names
 }
 
-// sendSchema says how a table has changed, before its first change under the new shape.
+// sendSchema announces how a table has changed, before its first change with the new schema.
 func (s *session) sendSchema(t *cdc.Transaction, c *cdc.Change) error {
 	e := newEncoder(nil)
 	e.writeSchema(t, c)
 	return s.sendMessage("schema", e.toFrame(), "")
 }
 
-// writeNames writes a list, and nothing where it is empty.
+// writeNames writes a list, and nothing if it is empty.
 func (e *encoder) writeNames(open string, names []string) {
 	if len(names) == 0 {
 		return
@@ -113,8 +113,7 @@ func (e *encoder) writeSchema(t *cdc.Transaction, c *cdc.Change) {
 	e.writeText(`}`)
 }
 
-// wantsSchema reports whether the client wants a table under its name of now or of before: one that is renamed away from what the client
-// wants is told too.
+// wantsSchema reports whether the client wants a table under its new or old name, so that the renaming of a wanted table is announced.
 func (e *encoder) wantsSchema(c *cdc.Change) bool {
 	return e.filter.wantsTable(c.Relation.Name()) || e.filter.wantsTable(c.Schema.Previous.Name())
 }

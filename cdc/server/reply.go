@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/cdc/server/internal/body"
 )
 
-// problem is an answer that is not a success: for people in words, for programs by its code.
+// problem is an answer that is not a success: its text is for people, its code for programs.
 type problem struct {
 	status int
 	Code   string `json:"code"`
@@ -28,7 +28,7 @@ func (p *problem) Error() string { return p.Text }
 
 func newProblem(status int, code, text string) *problem { return &problem{status, code, text} }
 
-// explainError makes of an error what a client may know of it. What it has no words for is for the log.
+// explainError returns the problem for an error. It hides the text of unknown errors, which is in the log only.
 func explainError(err error) *problem {
 	var ours *problem
 	var invalid *cdc.InvalidError
@@ -54,11 +54,11 @@ func explainError(err error) *problem {
 	case errors.As(err, new(*cdc.AckError)):
 		return newProblem(http.StatusBadRequest, "bad_ack", text)
 	case errors.As(err, &resync) && resync.Reason == cdc.ConsumerCut:
-		return newProblem(http.StatusGone, "resync_needed", fmt.Sprintf("the consumer is behind what is kept for it (%s): come again with resync=true", resync.Detail))
+		return newProblem(http.StatusGone, "resync_needed", fmt.Sprintf("the consumer is behind the changes that are kept for it (%s): connect again with resync=true", resync.Detail))
 	case errors.Is(err, cdc.ErrConsumerRemoved):
 		return errConsumerRemoved
 	case errors.Is(err, cdc.ErrConsumerBusy):
-		return newProblem(http.StatusConflict, "busy", "another client reads as the consumer: one can, at a time")
+		return newProblem(http.StatusConflict, "busy", "another client reads as the consumer: only one can at a time")
 	case errors.Is(err, cdc.ErrResyncNeeded):
 		return newProblem(http.StatusGone, "resync_needed", text)
 	case errors.As(err, &row): // before the error of Postgres that it may hold
@@ -70,7 +70,7 @@ func explainError(err error) *problem {
 	case errors.Is(err, cdc.ErrExists):
 		return newProblem(http.StatusConflict, "exists", "there is a slot or a publication of this name")
 	case errors.Is(err, cdc.ErrSlotBusy):
-		return newProblem(http.StatusConflict, "busy", "somebody else reads the slot: one client can, at a time")
+		return newProblem(http.StatusConflict, "busy", "another client reads the slot: only one can at a time")
 	case errors.Is(err, cdc.ErrNotFound):
 		return newProblem(http.StatusNotFound, "unknown_slot", "there is no slot of this name")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -78,15 +78,15 @@ func explainError(err error) *problem {
 	case errors.As(err, &database):
 		return explainDatabase(database)
 	case errors.Is(err, cdc.ErrStandby):
-		return newProblem(http.StatusServiceUnavailable, "database", "the database is a standby: come again when it is promoted, or the primary is back")
+		return newProblem(http.StatusServiceUnavailable, "database", "the database is a standby: try again when it is promoted, or the primary is back")
 	case isUnreachable(err):
 		return newProblem(http.StatusServiceUnavailable, "database", "the database cannot be reached")
 	}
 	return newProblem(http.StatusInternalServerError, "internal", "something went wrong: the log of the server has it")
 }
 
-// isUnreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a
-// connection that closes after the request was sent, because the statement may have run.
+// isUnreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a connection that
+// closes after the request was sent, because the statement may have run.
 func isUnreachable(err error) bool {
 	return errors.As(err, new(*pgconn.ConnectError)) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, pgconn.ErrConnClosed) || pgconn.SafeToRetry(err)
@@ -100,13 +100,13 @@ func explainDatabase(err *pgconn.PgError) *problem {
 		return newProblem(http.StatusServiceUnavailable, "no_room", err.Message+": see max_replication_slots, max_wal_senders and max_connections")
 	case class == "22":
 		return newProblem(http.StatusBadRequest, "invalid", err.Message)
-	case class == "08", class == "53", class == "57", class == "58", err.Code == "25006": // which is what a standby says
+	case class == "08", class == "53", class == "57", class == "58", err.Code == "25006": // read_only_sql_transaction, from a standby
 		return newProblem(http.StatusServiceUnavailable, "database", err.Message)
 	}
 	return newProblem(http.StatusInternalServerError, "database", err.Message)
 }
 
-// replyError answers with an error.
+// replyError answers with the problem for an error.
 func (s *Server) replyError(w http.ResponseWriter, r *http.Request, err error) {
 	p := explainError(err)
 	if p.status >= http.StatusInternalServerError && r.Context().Err() == nil {

@@ -1,12 +1,12 @@
-// Package server is the server `delta stream`: the changes of a Postgres database over websockets and Server-Sent Events.
+// Package server is the server `delta stream`: it streams the changes of a Postgres database over websockets and Server-Sent Events.
 //
 //	/              a page that lists the slots and shows changes as they happen
-//	/v1/…          what PGDeltaStream serves: package v1
+//	/v1/…          the endpoints of PGDeltaStream: package v1
 //	/v2/slots      many slots, each with a client and a position of its own, and a snapshot in pages
 //	/v2/tail       changes from now on, through a slot that ends with the connection
 //	/livez, /readyz, /healthz, /metrics
 //
-// What it answers is in docs/stream.md.
+// docs/stream.md has the protocol.
 package server
 
 import (
@@ -29,20 +29,20 @@ import (
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
-// connections to the database are for short questions only; those of snapshots and streams come on top.
+// poolConnections is the size of the pool, which serves short queries only. Snapshots and streams have connections outside of it.
 const poolConnections = 8
 
-// makers is how many slots are made at the same time: each takes two of these connections, and can wait long for the
-// transactions that are running.
+// maxCreations is how many slots are created at once. Each creation takes two connections of the pool, and may wait long for running
+// transactions.
 const maxCreations = poolConnections/2 - 1
 
-// farewellPatience is how long a client that does not read can hold up the end of the server.
+// closeGrace is how long Close waits for clients that do not read.
 const closeGrace = 2 * time.Second
 
-// errClosing is the cause of the end of what runs when the server stops.
-var errClosing = newProblem(http.StatusServiceUnavailable, "closing", "the server is stopping: come again")
+// errClosing ends requests and streams when the server stops.
+var errClosing = newProblem(http.StatusServiceUnavailable, "closing", "the server is stopping: connect again")
 
-// Server serves the endpoints. It must be closed.
+// Server serves the endpoints. Call Close when done.
 type Server struct {
 	config  Config
 	access  *access
@@ -54,33 +54,33 @@ type Server struct {
 
 	ctx    context.Context //nolint:containedctx // it ends with Close
 	cancel context.CancelCauseFunc
-	// patience ends a little after ctx: until then, clients can be told.
+	// graceCtx ends closeGrace after ctx: until then, clients can still be sent the reason.
 	graceCtx context.Context //nolint:containedctx // as above
 	endGrace context.CancelFunc
 	work     sync.WaitGroup
 
 	mu          sync.Mutex
 	isClosed    bool
-	isLocal     bool // only this machine can call, as far as is known
+	isLocal     bool // it listens on loopback only, as far as is known
 	clients     int
 	tails       int
-	sessions    map[string]*session    // by slot, and consumer; nil while one begins
+	sessions    map[string]*session    // by slot and consumer; nil while the session starts
 	sharedSlots map[string]*sharedSlot // by slot
 	snapshots   map[string]*heldSnapshot
-	acked       map[string]position  // by slot, and consumer
-	unreadSince map[string]time.Time // by slot: since when nothing has read it, as far as this server has seen
-	tailMu      sync.Mutex           // one keeps the publication of tails at a time
-	creations   chan struct{}        // holds one for each slot that is being made
+	acked       map[string]position  // by slot and consumer
+	unreadSince map[string]time.Time // by slot: since when this server has seen it without a reader
+	tailMu      sync.Mutex           // serializes updates of the publication of tails
+	creations   chan struct{}        // has an element for each slot that is being created
 }
 
-// position is the last one that a client has acknowledged.
+// position is the last position that a client acknowledged, and the incarnation of the slot.
 type position struct {
 	incarnation string
 	lsn         cdc.LSN
 }
 
-// New makes a server and sees that the database can do what it needs: wal_level is logical, and the role may replicate.
-// It fails with a [*cdc.InvalidError], or an error of the connection.
+// New creates a server and checks that the database supports it: wal_level is logical, and the role may replicate. It returns a
+// [*cdc.InvalidError] if not, or the error of the connection.
 func New(ctx context.Context, config Config) (*Server, error) {
 	config = config.WithDefaults()
 	if err := config.validate(); err != nil {
@@ -167,10 +167,10 @@ func (s *Server) registerRoutes() {
 	s.mux.HandleFunc("GET /page.js", servePage("page/page.js", "text/javascript; charset=utf-8"))
 }
 
-// open are the paths that hold no secret.
+// openPaths are served without a token, because they hold no secret.
 var openPaths = map[string]bool{"/": true, "/page.css": true, "/page.js": true, "/healthz": true, "/livez": true, "/readyz": true}
 
-// ServeHTTP serves one request. Any number of them can be served at the same time.
+// ServeHTTP serves one request. It may be called concurrently.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.beginWork() {
 		s.replyError(w, r, errClosing)
@@ -212,7 +212,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// routePattern is the pattern of the endpoint that a request is for, of which there are few, whatever is asked for.
+// routePattern returns the pattern of the endpoint for a request. There are few, whatever paths clients ask for, so it can be a label of a
+// metric.
 func (s *Server) routePattern(r *http.Request) string {
 	if _, pattern := s.mux.Handler(r); pattern != "" {
 		return pattern
@@ -220,7 +221,7 @@ func (s *Server) routePattern(r *http.Request) string {
 	return "unknown"
 }
 
-// beginWork counts a request, unless the server is closed.
+// beginWork counts a request, so that Close waits for it. It reports false if the server is closed.
 func (s *Server) beginWork() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,7 +249,7 @@ func (s *Server) serveNotFound(w http.ResponseWriter, r *http.Request) {
 	s.replyError(w, r, newProblem(http.StatusNotFound, "unknown_path", "there is nothing here: the endpoints are in docs/stream.md"))
 }
 
-// serveV1 keeps /v1 from those that nobody has asked for a token: its init is a GET that ends the session of another.
+// serveV1 refuses /v1 if strangers could call it without a token, because its init is a GET that ends another client's session.
 func (s *Server) serveV1(w http.ResponseWriter, r *http.Request) {
 	if len(s.config.Tokens) == 0 && !s.isLocal {
 		s.replyError(w, r, newProblem(http.StatusForbidden, "v1_off", "/v1 is off: it needs a token, or a server that listens on loopback only"))
@@ -268,12 +269,12 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	replyJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// serveLive says that the process serves. It does not ask the database: to restart this server would not bring that back.
+// serveLive answers that the process runs. It does not query the database, because restarting this server would not repair the database.
 func (s *Server) serveLive(w http.ResponseWriter, _ *http.Request) {
 	replyJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// serveReady says whether clients can be served: the database answers, and is no standby, whose slots cannot be streamed.
+// serveReady reports whether clients can be served: the database answers and is not a standby, because slots of a standby cannot be streamed.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
@@ -290,9 +291,9 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Serve serves what comes until the context ends, then tells the clients and waits for them, and returns nil. It refuses
-// with a [*cdc.InvalidError] to listen where other machines can call and no token is asked for, unless Insecure. It is called
-// once, and closes the listener.
+// Serve serves requests until the context ends, then tells the clients, waits for them, and returns nil. It refuses with a
+// [*cdc.InvalidError] to listen where other machines can call without a token, unless Insecure is set. Call it once; it closes the
+// listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if err := s.CheckListenAddress(listener.Addr()); err != nil {
 		return errors.Join(err, listener.Close())
@@ -330,8 +331,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// CheckListenAddress tells whether [Server.Serve] serves on an address: an [*cdc.InvalidError] where other machines reach it, and there is
-// neither a token nor Config.Insecure.
+// CheckListenAddress returns nil if [Server.Serve] would serve on an address, and a [*cdc.InvalidError] if other machines can reach the
+// address and there is neither a token nor Config.Insecure.
 func (s *Server) CheckListenAddress(address net.Addr) error {
 	if isLoopback(address) || len(s.config.Tokens) > 0 || s.config.Insecure {
 		return nil
@@ -344,7 +345,7 @@ func isLoopback(address net.Addr) bool {
 	return !ok || tcp.IP.IsLoopback() // a socket in the file system is local too
 }
 
-// Close ends the streams and the snapshots, and waits until all is released. Slots stay. It can be called more than once.
+// Close ends the streams and the snapshots, and waits until their connections are closed. Slots stay. It may be called more than once.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.isClosed = true

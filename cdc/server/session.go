@@ -12,13 +12,13 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// source is what a session reads: a stream, or one of the consumers that share it.
+// source gives a session its transactions: a stream, or one consumer of a shared stream.
 type source interface {
 	Next(ctx context.Context) (*cdc.Transaction, error)
 	Ack(lsn cdc.LSN) error
 }
 
-// sessionKey names a session among all. No name of a slot has a slash.
+// sessionKey identifies a session. Names of slots have no slash.
 func sessionKey(slot, consumer string) string {
 	if consumer == "" {
 		return slot
@@ -35,38 +35,39 @@ type session struct {
 	owned  ownedPublication
 	source source
 	client client
-	// consumer is the name of the one that the client reads as, empty where it has the slot to itself.
+	// consumer is the name of the consumer that the client reads as, empty if the client has the slot to itself.
 	consumer string
-	// resync is nil unless the consumer begins anew, and its tables are not read to their ends. fail ends the session.
+	// resync is nil unless the consumer resyncs and its tables are not read to their ends. fail ends the session.
 	resync  *resync
 	fail    context.CancelCauseFunc
 	encoder *encoder
-	// auto has everything acknowledged that was sent: the slot ends with the client.
+	// isTail acknowledges every transaction when it is sent, because the slot ends with the client.
 	isTail bool
-	// resume is the end of the last transaction that the client has, zero where it did not say.
+	// resume is the end of the last transaction that the client has, 0 if it did not say.
 	resume cdc.LSN
 
 	mu sync.Mutex
-	// published are the tables of the publication as they were seen last, nil before.
+	// published are the tables of the publication when it was last read, nil before.
 	published   []string
-	knownTables []string      // the tables that the client knows of, nil for those at the beginning; of the goroutine that sends
-	ackSignal   chan struct{} // told of acknowledgements
-	queue       []cdc.LSN     // transactions that were sent and not acknowledged
-	passed      cdc.LSN       // the last one that was read, sent or not; zero before the first
-	last        cdc.LSN       // the last one that was acknowledged
-	// unnamed is the latest transaction of which a consumer wants nothing; named is the one that the latest position had, and kept that of the position
-	// before. The consumer has had a heartbeat's time to keep that token, so it counts as acknowledged. If it did sooner, a consumer that comes back with
-	// its former token would have to resync: a fan-out refuses tokens behind an acknowledgement, because a consumer that was cut gives such a token, too.
+	knownTables []string      // the tables last announced, nil for those at the start; only for the goroutine that sends
+	ackSignal   chan struct{} // gets a value when the client acknowledges
+	queue       []cdc.LSN     // ends of transactions that were sent and not acknowledged
+	passed      cdc.LSN       // the last transaction that was read, sent or not; 0 before the first
+	last        cdc.LSN       // the last acknowledged transaction
+	// unnamed is the latest transaction that has nothing for a consumer, named is the one in the latest position message, and kept the one
+	// in the position message before. The consumer has had a heartbeat interval to store the token of kept, so kept counts as acknowledged.
+	// Confirming named at once would make a consumer that reconnects with its previous token resync, because a fan-out refuses tokens
+	// before its acknowledged position: a consumer that was cut presents such a token, too.
 	unnamed, named, kept cdc.LSN
-	// confirmed is what the stream is to be told of soon: each time costs a message to Postgres.
+	// confirmed is acknowledged to the stream after confirmDelay, because each acknowledgement is a message to Postgres.
 	confirmed          cdc.LSN
 	isConfirmScheduled bool
 }
 
-// confirmDelay is how soon.
+// confirmDelay is how long acknowledgements are collected before the stream gets the last one.
 const confirmDelay = 10 * time.Millisecond
 
-// run sends what comes, until the client goes away or something fails.
+// run sends transactions and positions until the client disconnects or something fails.
 func (s *session) run(ctx context.Context) error {
 	if s.resync != nil {
 		if err := s.readNextTable(ctx); err != nil {
@@ -91,8 +92,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// sendUntil sends until there is nothing to send when the context until ends, which is one of ctx. What is to be done between two transactions has ctx: the next
-// table of a resync that was not begun because a heartbeat was due would never be.
+// sendUntil sends transactions until the context until ends, which is derived from ctx. The next table of a resync is started with ctx:
+// with until, a heartbeat that is due could cancel it, and the table would never be read.
 func (s *session) sendUntil(ctx, until context.Context) error {
 	for {
 		if err := s.waitForRoom(until); err != nil {
@@ -116,7 +117,7 @@ func (s *session) sendUntil(ctx, until context.Context) error {
 	}
 }
 
-// waitForRoom keeps a client that does not acknowledge from getting ever more.
+// waitForRoom waits while the client has MaxUnacknowledged transactions to acknowledge.
 func (s *session) waitForRoom(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -133,7 +134,7 @@ func (s *session) waitForRoom(ctx context.Context) error {
 	}
 }
 
-// sendTransaction sends the parts of one that the client wants.
+// sendTransaction sends the changes of a transaction that the client wants, in parts.
 func (s *session) sendTransaction(t *cdc.Transaction) error {
 	if known, err := s.skipKnown(t.EndLSN); known || err != nil {
 		return err
@@ -143,7 +144,7 @@ func (s *session) sendTransaction(t *cdc.Transaction) error {
 	}
 	e := s.encoder
 	e.part = 0
-	begun, open := false, false // the transaction, and a part of it
+	begun, open := false, false // whether the transaction, and a part of it, was begun
 	for c, err := range t.Changes() {
 		if err != nil {
 			return err
@@ -184,7 +185,7 @@ func (s *session) sendTransaction(t *cdc.Transaction) error {
 		s.skipUnwanted(t.EndLSN)
 		return nil
 	}
-	if !open { // a table has changed last, of whose rows the client wants none
+	if !open { // the last change was of a table's schema, and no row is wanted after it
 		e.beginPart(t)
 	}
 	s.mu.Lock()
@@ -204,8 +205,8 @@ func (s *session) sendTransaction(t *cdc.Transaction) error {
 	return nil
 }
 
-// skipKnown passes over what the client has already. Nothing is acknowledged for it until the transaction that it has named is
-// found: a position that is none of this slot's loses nothing.
+// skipKnown reports whether the client already has a transaction. Nothing is acknowledged before the transaction of the client's token is
+// found, so a position that is not of this slot loses no changes.
 func (s *session) skipKnown(end cdc.LSN) (bool, error) {
 	switch {
 	case s.resume == 0:
@@ -224,7 +225,7 @@ func (s *session) skipKnown(end cdc.LSN) (bool, error) {
 	return true, nil
 }
 
-// skipUnwanted notes a transaction of which the client wants nothing. It counts as acknowledged when all before it is.
+// skipUnwanted notes a transaction that has nothing for the client. It counts as acknowledged when all transactions before it are.
 func (s *session) skipUnwanted(end cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +235,7 @@ func (s *session) skipUnwanted(end cdc.LSN) {
 	}
 }
 
-// confirmNamed notes, with mu held, that a position is about to be named to a consumer, and confirms the one before.
+// confirmNamed is called with mu held before a position is sent to a consumer, and confirms the position sent before.
 func (s *session) confirmNamed() {
 	if s.consumer == "" {
 		return
@@ -245,7 +246,7 @@ func (s *session) confirmNamed() {
 	}
 }
 
-// unwantedEnd is the end of what the client wants nothing of, behind what it has acknowledged, with mu held.
+// unwantedEnd returns the end of the transactions after the last acknowledged one that have nothing for the client. mu is held.
 func (s *session) unwantedEnd() cdc.LSN {
 	if s.consumer != "" {
 		return s.kept
@@ -253,7 +254,7 @@ func (s *session) unwantedEnd() cdc.LSN {
 	return s.passed
 }
 
-// scheduleConfirm has the stream told, with mu held. Several at a time are told of as one.
+// scheduleConfirm acknowledges a position to the stream after confirmDelay, together with those that follow until then. mu is held.
 func (s *session) scheduleConfirm(end cdc.LSN) {
 	s.confirmed = end
 	if !s.isConfirmScheduled {
@@ -262,7 +263,8 @@ func (s *session) scheduleConfirm(end cdc.LSN) {
 	}
 }
 
-// flushConfirmed tells the stream what was confirmed. It cannot refuse it, but when it is closed: all of it was delivered, in order.
+// flushConfirmed acknowledges the confirmed position to the stream. Only a closed stream can refuse it, because all of it was delivered in
+// order.
 func (s *session) flushConfirmed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -274,14 +276,14 @@ func (s *session) flushConfirmed() {
 	}
 }
 
-// ackTransaction confirms a transaction that was sent, and all before it.
+// ackTransaction acknowledges a transaction that was sent, and all before it.
 func (s *session) ackTransaction(lsn cdc.LSN) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := sort.Search(len(s.queue), func(i int) bool { return s.queue[i] >= lsn })
 	if i == len(s.queue) || s.queue[i] != lsn {
 		if lsn == s.last || lsn == s.passed && len(s.queue) == 0 {
-			return nil // a second time, or that of a heartbeat
+			return nil // repeated, or the position of a heartbeat
 		}
 		delivered := s.last
 		if n := len(s.queue); n > 0 {
@@ -305,7 +307,7 @@ func (s *session) ackTransaction(lsn cdc.LSN) error {
 	return nil
 }
 
-// sendPosition sends the position. Its token is there where the client has all before it.
+// sendPosition sends the position, with a token if the client has everything before it.
 func (s *session) sendPosition() error {
 	s.mu.Lock()
 	passed, last, waiting := s.passed, s.last, len(s.queue)
@@ -333,7 +335,8 @@ func (s *session) sendPosition() error {
 	return s.sendMessage("position", e.toFrame(), token)
 }
 
-// resumeToken is where the client can go on, empty where it cannot: the slot ends with it, or it does not have all rows yet.
+// resumeToken returns the token to resume after a position. It is empty for a tail, because its slot ends with the client, and during a resync,
+// because the client does not have all rows yet.
 func (s *session) resumeToken(lsn cdc.LSN) string {
 	if s.isTail || s.resync != nil {
 		return ""

@@ -16,20 +16,21 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// snapshotReaders is how many pages of one snapshot are read at the same time.
+// snapshotReaders is how many pages of one snapshot are read at once.
 const snapshotReaders = 2
 
-// held is the snapshot of a slot. It ends when nobody has read it for a while, soon after all of its tables were read, and when it is too old.
+// heldSnapshot is the snapshot of a slot. It ends when it was not read for a while, soon after all of its tables were read, and when it is
+// too old.
 type heldSnapshot struct {
 	*cdc.Snapshot
 	owned          ownedPublication
 	since          time.Time
 	idleTimer      *time.Timer
 	maxTimer       *time.Timer
-	finishedTables map[string]bool // tables that were read to their ends. Of [Server.mu]
+	finishedTables map[string]bool // tables that were read to their ends; guarded by Server.mu
 }
 
-// reserveSnapshot keeps a name, and room for a snapshot, while a slot is made.
+// reserveSnapshot reserves a name, and one of MaxSnapshots, while a slot is created.
 func (s *Server) reserveSnapshot(name string, snapshot bool) (free func(), err error) {
 	if !snapshot {
 		return func() {}, nil
@@ -40,7 +41,7 @@ func (s *Server) reserveSnapshot(name string, snapshot bool) (free func(), err e
 		return nil, cdc.ErrExists
 	}
 	if len(s.snapshots) >= s.config.MaxSnapshots {
-		return nil, newProblem(http.StatusServiceUnavailable, "no_room", fmt.Sprintf("%d snapshots are held, and no more may be: end one with DELETE /v2/slots/{name}/snapshot", s.config.MaxSnapshots))
+		return nil, newProblem(http.StatusServiceUnavailable, "no_room", fmt.Sprintf("%d snapshots are held, which is the limit: end one with DELETE /v2/slots/{name}/snapshot", s.config.MaxSnapshots))
 	}
 	s.snapshots[name] = nil
 	return func() {
@@ -60,7 +61,7 @@ func (s *Server) holdSnapshot(name string, o ownedPublication, made *cdc.Snapsho
 		return func() {
 			if s.beginWork() {
 				defer s.work.Done()
-				if s.findSnapshot(name) != h { // it has ended, and another has its name
+				if s.findSnapshot(name) != h { // it has ended, and the name has another snapshot
 					return
 				}
 				s.config.Logger.Log(s.ctx, level, "cdc/server: a snapshot ends, "+why, "slot", name)
@@ -68,19 +69,20 @@ func (s *Server) holdSnapshot(name string, o ownedPublication, made *cdc.Snapsho
 			}
 		}
 	}
-	h.idleTimer = time.AfterFunc(s.config.SnapshotIdle, end(slog.LevelInfo, "which nobody has read for a while"))
-	h.maxTimer = time.AfterFunc(s.config.SnapshotMax, end(slog.LevelWarn, "which was held for as long as one may be: SnapshotMax"))
+	h.idleTimer = time.AfterFunc(s.config.SnapshotIdle, end(slog.LevelInfo, "which was not read for a while"))
+	h.maxTimer = time.AfterFunc(s.config.SnapshotMax, end(slog.LevelWarn, "because it has reached SnapshotMax"))
 	s.snapshots[name] = h
 }
 
-// findSnapshot is the snapshot of a slot, nil where this server holds none.
+// findSnapshot returns the snapshot of a slot, nil if this server holds none.
 func (s *Server) findSnapshot(name string) *heldSnapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.snapshots[name]
 }
 
-// notePageRead notes that a page was read, and whether it was the last of its table. What was read whole is kept for a little while only.
+// notePageRead notes that a page was read, and whether it was the last of its table. After all tables were read, the snapshot is kept for
+// SnapshotGrace only.
 func (s *Server) notePageRead(h *heldSnapshot, table string, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,18 +90,18 @@ func (s *Server) notePageRead(h *heldSnapshot, table string, last bool) {
 		h.finishedTables[table] = true
 	}
 	idle := s.config.SnapshotIdle
-	if whole := !slices.ContainsFunc(h.owned.Tables, func(t string) bool { return matchesTable(s.config.Tables, t) && !h.finishedTables[t] }); whole {
+	if isFinished := !slices.ContainsFunc(h.owned.Tables, func(t string) bool { return matchesTable(s.config.Tables, t) && !h.finishedTables[t] }); isFinished {
 		idle = min(idle, s.config.SnapshotGrace)
 	}
 	h.idleTimer.Reset(idle)
 }
 
-// heldJSON is a snapshot that is held, as it is answered.
+// heldSnapshotJSON is a snapshot in an answer.
 type heldSnapshotJSON struct {
-	// Since is when it was made. PID is the process of Postgres that keeps it, and holds back vacuum.
+	// Since is when the snapshot was created. PID is the process of Postgres that holds it, and with it holds back vacuum.
 	Since time.Time `json:"since"`
 	PID   uint32    `json:"pid"`
-	// Tables are those that are locked because they are being read.
+	// Tables are the tables that are locked because they are being read.
 	Tables []lockJSON `json:"tables"`
 }
 
@@ -109,7 +111,7 @@ type lockJSON struct {
 	Since time.Time `json:"since"`
 }
 
-// describeSnapshot is nil where this server holds no snapshot of the slot.
+// describeSnapshot returns nil if this server holds no snapshot of the slot.
 func (s *Server) describeSnapshot(name string) *heldSnapshotJSON {
 	if h := s.findSnapshot(name); h != nil {
 		return &heldSnapshotJSON{Since: h.since.UTC(), PID: h.PID(), Tables: toLockJSON(h.Holds())}
@@ -127,7 +129,7 @@ func toLockJSON(holds []cdc.Hold) []lockJSON {
 	return locks
 }
 
-// endSnapshot tells whether there was one.
+// endSnapshot ends the snapshot of a slot. It reports whether there was one.
 func (s *Server) endSnapshot(name string) bool {
 	s.mu.Lock()
 	h := s.snapshots[name]
@@ -169,9 +171,9 @@ func (s *Server) serveCloseSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-var errNoSnapshot = newProblem(http.StatusGone, "snapshot_gone", "this server holds no snapshot of the slot: drop the slot and make it anew if you have not read it to its end")
+var errNoSnapshot = newProblem(http.StatusGone, "snapshot_gone", "this server holds no snapshot of the slot: drop the slot and create it again if you have not read the snapshot to its end")
 
-// place is where the next page begins.
+// pageToken says where the next page starts.
 type pageToken struct {
 	Incarnation string   `json:"i"`
 	Table       string   `json:"t"`
@@ -179,7 +181,7 @@ type pageToken struct {
 }
 
 func (p pageToken) String() string {
-	text, _ := json.Marshal(p) // of strings
+	text, _ := json.Marshal(p) // strings cannot fail
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
@@ -189,7 +191,7 @@ func parsePageToken(text string) (p pageToken, err error) {
 		err = json.Unmarshal(data, &p)
 	}
 	if err != nil || len(p.Key) == 0 {
-		return p, newProblem(http.StatusBadRequest, "bad_after", fmt.Sprintf("after %.100q: it is none of the tokens that this server gives", text))
+		return p, newProblem(http.StatusBadRequest, "bad_after", fmt.Sprintf("after %.100q: it is not a token of this server", text))
 	}
 	return p, nil
 }
@@ -272,15 +274,15 @@ func (s *Server) readPage(r *http.Request, name, table string) (*cdc.Page, *held
 	return page, h, err
 }
 
-// isSnapshotLost tells of a snapshot that has gone with the connection which held it, as after a restart of Postgres, from a key that
-// is none: the first page needs none.
+// isSnapshotLost reports whether the connection that holds the snapshot is lost, as after a restart of Postgres, or only the client's key
+// was invalid: it reads a first page, which needs no key.
 func (s *Server) isSnapshotLost(r *http.Request, h *heldSnapshot, schema, relation string) bool {
 	_, err := h.Page(r.Context(), schema, relation, nil, 1, 1)
 	return errors.Is(err, cdc.ErrSnapshotGone) || errors.Is(err, cdc.ErrClosed)
 }
 
-// splitTableName finds the schema and the table of a name, which is both with a dot between them, plain or quoted as in SQL. It returns empty
-// names where the slot has no such table. A dot may belong to either: where plain names could be two tables, quotes have to tell.
+// splitTableName finds the schema and the table of a name, which is both with a dot between, plain or quoted as in SQL. It returns empty
+// names if the slot has no such table. Either name may contain a dot: if plain names could be two tables, the name must be quoted.
 func (s *Server) splitTableName(r *http.Request, slot, name string) (schema, table string, err error) {
 	rows, err := s.pool.Query(r.Context(), `
 		SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

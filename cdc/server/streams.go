@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// admitClient makes room for a client.
+// admitClient counts a client, and refuses it if its slot is read already or too many clients stream. Call leave when it has ended.
 func (s *Server) admitClient(slot string, tail bool) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -21,7 +21,7 @@ func (s *Server) admitClient(slot string, tail bool) (leave func(), err error) {
 	case busy:
 		return nil, cdc.ErrSlotBusy
 	case s.clients >= s.config.MaxClients, tail && s.tails >= s.config.MaxTails:
-		return nil, newProblem(http.StatusServiceUnavailable, "no_room", "so many clients stream already as the server may have")
+		return nil, newProblem(http.StatusServiceUnavailable, "no_room", "the server has as many clients as it may: try again later")
 	}
 	s.sessions[slot] = nil
 	s.clients++
@@ -83,7 +83,7 @@ func (s *Server) serveSlotStream(w http.ResponseWriter, r *http.Request) {
 	s.serveStream(w, r, one, config)
 }
 
-// prepareSession reads what both kinds of streams take.
+// prepareSession reads the parameters that streams of slots and tails share.
 func (s *Server) prepareSession(r *http.Request, one *session) (*filter, error) {
 	if err := checkUpgrade(r); err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (s *Server) prepareSession(r *http.Request, one *session) (*filter, error) 
 	return f, err
 }
 
-// checkResume compares what the client has with where the slot is.
+// checkResume checks that the slot exists and that the client's token is not before an acknowledged position.
 func (s *Server) checkResume(ctx context.Context, one *session) error {
 	_, err := cdc.LookupSlot(ctx, s.pool, one.slot)
 	if errors.Is(err, cdc.ErrNotFound) {
@@ -103,10 +103,10 @@ func (s *Server) checkResume(ctx context.Context, one *session) error {
 		if err := s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil {
 			return err
 		}
-		if standby { // the primary may come again, with the slot
+		if standby { // the primary may return, and has the slot
 			return cdc.ErrStandby
 		}
-		return newProblem(http.StatusGone, "resync_needed", "the slot is gone, although it was not dropped here: DELETE it, and make it anew")
+		return newProblem(http.StatusGone, "resync_needed", "the slot is gone, although this server did not drop it: DELETE it, and create it again")
 	}
 	if err != nil {
 		return err
@@ -115,13 +115,14 @@ func (s *Server) checkResume(ctx context.Context, one *session) error {
 	acked := s.acked[one.key()]
 	s.mu.Unlock()
 	if one.resume != 0 && acked.incarnation == one.owned.Incarnation && one.resume < acked.lsn {
-		return newProblem(http.StatusGone, "resync_needed", "what follows "+one.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and does not come again")
+		return newProblem(http.StatusGone, "resync_needed", "what follows "+one.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and is not sent again")
 	}
 	return nil
 }
 
-// locateSlot looks where the slot is once it is ours: Postgres may have learned of the last acknowledgement of the client before
-// only meanwhile. What the client has not acknowledged is not confirmed, so that a token at or behind it covers nothing that comes.
+// locateSlot reads the position of the slot once this session has it, because Postgres may have processed the last acknowledgement of the
+// previous client only now. Postgres has not confirmed anything that the client did not acknowledge, so a token at or before the confirmed
+// position covers nothing that will be sent.
 func (s *Server) locateSlot(ctx context.Context, one *session) error {
 	if one.isTail {
 		return nil
@@ -140,8 +141,8 @@ func (s *Server) locateSlot(ctx context.Context, one *session) error {
 	return nil
 }
 
-// checkLogEnd refuses a position that the server does not have. It is asked once the slot is ours: a standby may not have replayed yet what the client has, and is
-// not streamed from.
+// checkLogEnd refuses a position beyond the end of the log. Call it when the session has the slot: a standby may not have replayed yet what
+// the client has, and its slots cannot be streamed.
 func (s *Server) checkLogEnd(ctx context.Context, resume cdc.LSN) error {
 	var text string
 	if err := s.pool.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text`).Scan(&text); err != nil {
@@ -149,7 +150,7 @@ func (s *Server) checkLogEnd(ctx context.Context, resume cdc.LSN) error {
 	}
 	if end, err := cdc.ParseLSN(text); err != nil || resume > end {
 		return errors.Join(err, newProblem(http.StatusGone, "resync_needed", "resume "+resume.String()+" is beyond the end of the log, "+text+
-			": it is of a server whose last changes were lost in a failover, or of none"))
+			": it is from a server that has lost its last changes in a failover, or from another database"))
 	}
 	return nil
 }
@@ -162,7 +163,7 @@ func (s *Server) streamConfig(slot string) cdc.Config {
 	return config
 }
 
-// serveTail streams from now on.
+// serveTail streams changes from now on, through a temporary slot.
 func (s *Server) serveTail(w http.ResponseWriter, r *http.Request) {
 	one := &session{server: s, slot: "delta_tail_" + strings.ToLower(rand.Text()[:12]), ackSignal: make(chan struct{}, 1), isTail: true}
 	f, err := s.prepareSession(r, one)
@@ -189,7 +190,7 @@ func (s *Server) serveTail(w http.ResponseWriter, r *http.Request) {
 	s.serveStream(w, r, one, config)
 }
 
-// serveStream opens the slot, so that what is wrong with it has a status, and then has the client read it.
+// serveStream opens the slot first, so that an error has a status, and then streams to the client.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *session, config cdc.Config) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
@@ -212,22 +213,22 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 		s.work.Go(func() { one.watchPublication(ctx, cancel) })
 	}
 	if c, ok := one.client.(*socket); ok {
-		// Its end closes the connection, over which the farewell is still to go.
-		talking, hang := context.WithCancel(context.WithoutCancel(ctx))
-		defer hang()
-		s.work.Go(func() { cancel(one.readAcks(talking, c)) })
-		s.work.Go(func() { one.pingClient(ctx, talking, cancel) })
+		// readAcks closes the connection when its context ends, so that context outlives ctx: the reason for the end is still to be sent.
+		connCtx, closeConn := context.WithCancel(context.WithoutCancel(ctx))
+		defer closeConn()
+		s.work.Go(func() { cancel(one.readAcks(connCtx, c)) })
+		s.work.Go(func() { one.pingClient(ctx, connCtx, cancel) })
 	}
 	defer one.stopResync()
 	err = one.run(ctx)
-	// That a client was cut, or has said something wrong, comes with a connection that has failed.
+	// If the client was disconnected, or sent a wrong message, the connection has failed as well: report the cause.
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errSlow) && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
 	s.endClient(r, one, err)
 }
 
-// openSource opens the slot for the client, or has it read as a consumer. leave ends that, after what was acknowledged is told.
+// openSource opens the slot for the client, or joins it as a consumer. leave closes that, after the last acknowledgement was passed on.
 func (s *Server) openSource(ctx context.Context, one *session, config cdc.Config) (leave func(), err error) {
 	if one.consumer != "" {
 		return s.joinConsumer(ctx, one)
@@ -253,7 +254,7 @@ func (s *Server) openSource(ctx context.Context, one *session, config cdc.Config
 	}, nil
 }
 
-// endClient tells a client that is still there why it ends.
+// endClient tells a client that is still there why its stream ends.
 func (s *Server) endClient(r *http.Request, one *session, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		err = &goneError{"the client is gone"}
@@ -302,8 +303,8 @@ func (s *session) readAcks(ctx context.Context, c *socket) error {
 	}
 }
 
-// pingClient sees that a client which does not say anything is there.
-func (s *session) pingClient(ctx, talking context.Context, cancel context.CancelCauseFunc) {
+// pingClient ends a client that does not answer pings.
+func (s *session) pingClient(ctx, connCtx context.Context, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(s.server.config.HeartbeatInterval)
 	defer ticker.Stop()
 	for {
@@ -312,14 +313,14 @@ func (s *session) pingClient(ctx, talking context.Context, cancel context.Cancel
 			return
 		case <-ticker.C:
 		}
-		if err := s.client.ping(talking); err != nil && ctx.Err() == nil {
+		if err := s.client.ping(connCtx); err != nil && ctx.Err() == nil {
 			cancel(errSlow)
 			return
 		}
 	}
 }
 
-// rememberAck keeps what a client has acknowledged, to know a client that has forgotten it.
+// rememberAck stores the last acknowledgement of a client, to recognize a token from before it.
 func (s *Server) rememberAck(key string, o ownedPublication, lsn cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -328,7 +329,7 @@ func (s *Server) rememberAck(key string, o ownedPublication, lsn cdc.LSN) {
 	}
 }
 
-// forgetAcks forgets what the clients of a slot, or one of its consumers, have acknowledged.
+// forgetAcks deletes the acknowledgements of the clients of a slot, or of one of its consumers.
 func (s *Server) forgetAcks(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,7 +340,7 @@ func (s *Server) forgetAcks(key string) {
 	}
 }
 
-// serveAck is for clients of Server-Sent Events, which cannot say anything themselves.
+// serveAck takes an acknowledgement of a client of Server-Sent Events, which cannot send messages itself.
 func (s *Server) serveAck(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		LSN string `json:"lsn"`
@@ -360,7 +361,7 @@ func (s *Server) serveAck(w http.ResponseWriter, r *http.Request) {
 	one := s.sessions[sessionKey(r.PathValue("name"), r.URL.Query().Get("consumer"))]
 	s.mu.Unlock()
 	if one == nil {
-		s.replyError(w, r, newProblem(http.StatusConflict, "not_streaming", "nobody streams the slot from this server: only what was sent can be acknowledged"))
+		s.replyError(w, r, newProblem(http.StatusConflict, "not_streaming", "no client streams the slot from this server: only what was sent can be acknowledged"))
 		return
 	}
 	if err := one.ackTransaction(lsn); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// updateTailPublication sees that the publication of the tails is there, and has the tables that there are today, which it returns. One
-// that was made by somebody else is left as it is.
+// updateTailPublication creates the publication of tails, or sets its tables to those that exist now, and returns the tables. It does not
+// change a publication that was created by another program.
 func (s *Server) updateTailPublication(ctx context.Context) (names []string, err error) {
 	s.tailMu.Lock()
 	defer s.tailMu.Unlock()
@@ -43,7 +43,7 @@ func (s *Server) updateTailPublication(ctx context.Context) (names []string, err
 	var tables []cdc.PublishedTable
 	var wanted, quoted []string
 	for _, t := range all {
-		// Others could not be updated any more, and only owners may publish.
+		// Updates of tables without a replica identity would fail, and only owners may publish a table.
 		if k := can.usesOf(t); k.canStream && k.isOwned {
 			tables, wanted = append(tables, t), append(wanted, t.Schema+"."+t.Table)
 			quoted = append(quoted, pgx.Identifier{t.Schema, t.Table}.Sanitize())
@@ -55,7 +55,7 @@ func (s *Server) updateTailPublication(ctx context.Context) (names []string, err
 			"none of the tables that may be read has a primary key and is owned by the role of this server, which only its owner can publish")
 	case !exists:
 		_, err = s.createPublication(ctx, name, tables, sortPatterns(s.config.Tables), nil)
-		if errors.Is(err, cdc.ErrExists) { // another server was faster
+		if errors.Is(err, cdc.ErrExists) { // another server has created it
 			if mine, err = s.findOwned(ctx, name); err == nil && !slices.Equal(mine[name].Tail, sortPatterns(s.config.Tables)) {
 				err = otherTailError(name, mine[name])
 			}
@@ -66,12 +66,12 @@ func (s *Server) updateTailPublication(ctx context.Context) (names []string, err
 	return wanted, err
 }
 
-// otherTailError is a publication that must not be changed: its readers would miss what they are to have, and not be told.
+// otherTailError refuses a publication that must not be changed, because its readers would miss changes without a message.
 func otherTailError(name string, o ownedPublication) error {
 	whose := "that of a slot"
 	if o.Tail != nil {
 		whose = "kept by a server that serves other tables (" + strings.Join(o.Tail, ", ") + ")"
 	}
 	return newProblem(http.StatusConflict, "other_tables", fmt.Sprintf(
-		"the publication %q, for tails, is %s: start this server with another --publication, or drop that one if its server is no more", name, whose))
+		"the publication %q, for tails, is %s: start this server with another --publication, or drop that one if its server is gone", name, whose))
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// checkSkips refuses what is neither a position nor a pattern.
+// checkSkips refuses an entry that is neither a position nor a pattern.
 func checkSkips(skips []string) error {
 	for _, one := range skips {
 		if _, err := cdc.ParseLSN(one); err == nil {
@@ -20,7 +20,7 @@ func checkSkips(skips []string) error {
 	return nil
 }
 
-// isSkipped reports whether one of the decisions is about a row. Of a row that Postgres itself cannot decode no table is known: only * matches it.
+// isSkipped reports whether an entry matches a row. If Postgres itself cannot decode a row, its table is unknown, and only * matches.
 func isSkipped(decisions []string, row *cdc.UndecodableError) bool {
 	for _, one := range decisions {
 		if at, err := cdc.ParseLSN(one); err == nil {
@@ -36,7 +36,7 @@ func isSkipped(decisions []string, row *cdc.UndecodableError) bool {
 	return false
 }
 
-// skipUndecodable has the rows that are left out counted. The streams and snapshots log them.
+// skipUndecodable decides whether a row is left out, and counts it. The streams and snapshots log it.
 func (s *Server) skipUndecodable(row *cdc.UndecodableError) bool {
 	own := s.config.Stream.SkipUndecodable
 	if !isSkipped(s.config.SkipUndecodable, row) && (own == nil || !own(row)) {
@@ -46,7 +46,7 @@ func (s *Server) skipUndecodable(row *cdc.UndecodableError) bool {
 	return true
 }
 
-// undecodableProblem tells a client which row cannot be decoded, and how it is left out.
+// undecodableProblem tells a client which row cannot be decoded, and how to leave it out.
 func undecodableProblem(row *cdc.UndecodableError, text string) *problem {
 	return newProblem(http.StatusUnprocessableEntity, "undecodable", fmt.Sprintf("%s. To leave it out for all clients, start the server with --skip-undecodable %s", text, row.LSN))
 }

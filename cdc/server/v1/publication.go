@@ -11,18 +11,18 @@ import (
 	"github.com/chariot-giving/delta/cdc/server/internal/identity"
 )
 
-// Where a publication has the updates of a table that has no replica identity, the server refuses the updates themselves.
-// So there are two: changes has the tables with an identity, and inserts the others, of which it has only what needs none.
-// Postgres 18 refuses them as well where generated columns, which are not published, belong to the identity.
-// A superuser's inserts is for all tables, so that nothing is missed of those to come until they are noticed.
+// If a publication includes the updates of a table without a replica identity, Postgres refuses the updates themselves.
+// So there are two: changes has the tables with an identity, and inserts has the inserts and truncates of the others.
+// Postgres 18 also refuses updates if generated columns, which are not published, belong to the identity.
+// For a superuser, inserts is for all tables, so that a new table is published before a refresh finds it.
 
-// published is a table that is to be in a publication, or is.
+// publishedTable is a table that is in a publication, or should be.
 type publishedTable struct {
 	publication string
 	table       pgx.Identifier
 }
 
-// ensurePublications makes the publications, where they are not there. It belongs into a transaction.
+// ensurePublications creates the publications that do not exist. Call it in a transaction.
 func (h *Handler) ensurePublications(ctx context.Context, db cdc.DB) error {
 	all, err := h.canPublishAll(ctx, db)
 	if err != nil {
@@ -38,7 +38,7 @@ func (h *Handler) ensurePublications(ctx context.Context, db cdc.DB) error {
 			return err
 		}
 		if made != nil && p.name == h.markers.inserts {
-			// Whether all are in it cannot be changed later. Both happen at one position of the log, so that no stream stops.
+			// FOR ALL TABLES cannot be changed later. It is dropped and created at one position of the log, so that no stream stops.
 			if other, err = h.dropMismatch(ctx, db, all); err != nil {
 				return err
 			}
@@ -56,7 +56,7 @@ func (h *Handler) ensurePublications(ctx context.Context, db cdc.DB) error {
 	if !other {
 		return nil
 	}
-	statements, err := h.planChanges(ctx, db) // in the same transaction, so that nothing is missed in between
+	statements, err := h.planChanges(ctx, db) // in the same transaction, so that no change is missed in between
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func execAll(ctx context.Context, db cdc.DB, statements []string) error {
 	return nil
 }
 
-// dropMismatch drops the publication of inserts where it is for all tables and should not be, or the other way round.
+// dropMismatch drops the publication of inserts if it is for all tables and should not be, or the other way round.
 func (h *Handler) dropMismatch(ctx context.Context, db cdc.DB, all bool) (dropped bool, err error) {
 	if is, err := h.isForAllTables(ctx, db); err != nil || is == all {
 		return false, err
@@ -80,7 +80,7 @@ func (h *Handler) dropMismatch(ctx context.Context, db cdc.DB, all bool) (droppe
 	return true, cdc.DropPublication(ctx, db, h.markers.inserts)
 }
 
-// isForAllTables tells whether the publication of inserts is for all tables.
+// isForAllTables reports whether the publication of inserts is for all tables.
 func (h *Handler) isForAllTables(ctx context.Context, db cdc.DB) (bool, error) {
 	rows, err := db.Query(ctx, `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)`, h.markers.inserts)
 	if err != nil {
@@ -89,7 +89,7 @@ func (h *Handler) isForAllTables(ctx context.Context, db cdc.DB) (bool, error) {
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
 }
 
-// canPublishAll tells whether one publication can have all tables, also those to come.
+// canPublishAll reports whether one publication can have all tables, also future ones.
 func (h *Handler) canPublishAll(ctx context.Context, db cdc.DB) (bool, error) {
 	if len(h.config.Tables) != 1 || h.config.Tables[0] != "*" {
 		return false, nil
@@ -101,7 +101,7 @@ func (h *Handler) canPublishAll(ctx context.Context, db cdc.DB) (bool, error) {
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
 }
 
-// planChanges are the statements that make the publications what they should be.
+// planChanges returns the statements that add and remove tables of the publications.
 func (h *Handler) planChanges(ctx context.Context, db cdc.DB) ([]string, error) {
 	wanted, strangers, err := h.findWantedTables(ctx, db)
 	if err != nil {
@@ -130,7 +130,7 @@ func (h *Handler) planChanges(ctx context.Context, db cdc.DB) ([]string, error) 
 		return nil, err
 	}
 	var statements []string
-	for key, p := range there { // first, so that a table is not in both with less than it needs
+	for key, p := range there { // first, so that no table is in both publications
 		if _, keep := wanted[key]; !keep {
 			statements = append(statements, p.alterStatement("DROP"))
 		}
@@ -149,8 +149,8 @@ func (p publishedTable) alterStatement(verb string) string {
 	return `ALTER PUBLICATION ` + pgx.Identifier{p.publication}.Sanitize() + ` ` + verb + ` TABLE ONLY ` + p.table.Sanitize()
 }
 
-// findWantedTables are the tables that are to be streamed, and how many others the role may not publish. A partitioned table is
-// published as a whole, with the partitions to come, where that breaks none of them; its partitions stand beside it.
+// findWantedTables returns the tables to stream, and how many others the role may not publish. A partitioned table is published as a whole,
+// including future partitions, if all of its partitions have an identity; its partitions are listed as well.
 func (h *Handler) findWantedTables(ctx context.Context, db cdc.DB) (wanted map[string]publishedTable, strangers int64, err error) {
 	rows, err := db.Query(ctx, `
 		WITH `+identity.CTE+`, tables AS (
@@ -186,7 +186,7 @@ func (h *Handler) findWantedTables(ctx context.Context, db cdc.DB) (wanted map[s
 	return wanted, strangers, err
 }
 
-// allowsTable tells whether a table may be read and streamed.
+// allowsTable reports whether a table may be read and streamed.
 func (h *Handler) allowsTable(schema, table string) bool {
 	for _, pattern := range h.config.Tables {
 		if match, err := cdc.MatchTable(pattern, schema+"."+table); match && err == nil {
@@ -211,14 +211,15 @@ func (h *Handler) refreshPublications() {
 		switch {
 		case err == nil:
 			failing = ""
-		case h.ctx.Err() == nil && err.Error() != failing: // once for each trouble
+		case h.ctx.Err() == nil && err.Error() != failing: // log each error once
 			failing = err.Error()
 			h.config.Logger.Warn("v1: new tables are not streamed yet", "error", err)
 		}
 	}
 }
 
-// refreshOnce changes what has to be, each table for itself: one that is locked is tried again the next time.
+// refreshOnce applies the changes, each in its own transaction, so that a locked table does not delay the others. It is tried again at the
+// next refresh.
 func (h *Handler) refreshOnce(ctx context.Context) (failed error) {
 	slots, err := h.markers.readSlots(ctx, h.pool)
 	if err != nil || len(slots) == 0 {
@@ -236,7 +237,7 @@ func (h *Handler) refreshOnce(ctx context.Context) (failed error) {
 	if err != nil {
 		return err
 	}
-	if made == nil || is != all { // somebody has dropped it, or the settings are others than before a restart
+	if made == nil || is != all { // another program has dropped it, or the settings were changed by a restart
 		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensurePublications(ctx, tx) })
 	}
 	statements, err := h.planChanges(ctx, h.pool)

@@ -156,7 +156,7 @@ func TestPublicationsOfOthersAreLeftAlone(t *testing.T) {
 	status, answer := s.do(http.MethodGet, "/v1/init", "")
 	require.Equal(t, http.StatusInternalServerError, status)
 	require.Contains(t, answer, `"error":"unable to init session"`)
-	require.Contains(t, answer, "was not made by this installation")
+	require.Contains(t, answer, "was not created by this installation")
 	require.Equal(t, "mine", cdctest.Query[string](s.Database, `SELECT obj_description(oid, 'pg_publication') FROM pg_publication`))
 	require.Zero(t, cdctest.Query[int](s.Database, `SELECT count(*)::int FROM pg_replication_slots WHERE database = current_database()`))
 	// Another name for the installation is the way out.

@@ -11,8 +11,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// problem is the body of every answer that is not a success. Its error is what PGDeltaStream says, word for word, where that
-// says something; detail is what it left out.
+// problem is the body of every answer that is not a success. Error has the words of PGDeltaStream where it has any; Detail adds what they
+// leave out.
 type problem struct {
 	Error  string `json:"error"`
 	Detail string `json:"detail,omitempty"`
@@ -32,8 +32,8 @@ func replyJSON(w http.ResponseWriter, status int, body any) {
 	_, _ = w.Write(data)
 }
 
-// explainError is what a client may know of an error: what was wrong with input and settings, and what the database says. Errors of
-// the network are for the log.
+// explainError returns the part of an error that clients may see: errors of input and settings, and those of the database. Errors of the
+// network are only logged.
 func explainError(err error) string {
 	var invalid *cdc.InvalidError
 	var resync *cdc.ResyncError

@@ -17,16 +17,16 @@ import (
 	"github.com/chariot-giving/delta/cdc/wal2json"
 )
 
-// chunk is how much of an answer is collected before it is written, in bytes.
+// flushBytes is how much of an answer is collected before it is written, in bytes.
 const flushBytes = 64 << 10
 
-// writing is how long a client may take to read such a piece, unless a test has set it.
+// defaultWriteTimeout is how long a client may take to read such a piece. Tests change it.
 const defaultWriteTimeout = 30 * time.Second
 
-// malformed is what PGDeltaStream says of a body that does not bind to its fields.
+// malformedText is PGDeltaStream's answer to a body that does not match its fields.
 const malformedText = "invalid input JSON"
 
-// request is the body of a request for snapshot data.
+// snapshotRequest is the body of a request for snapshot data.
 type snapshotRequest struct {
 	SlotName string `json:"slotName"`
 	Table    string `json:"table"`
@@ -38,7 +38,7 @@ type snapshotRequest struct {
 	} `json:"order_by"`
 }
 
-// parseRequest reads a request, and checks what can be checked without the database.
+// parseRequest reads a request, and checks everything that can be checked without the database.
 func (h *Handler) parseRequest(w http.ResponseWriter, r *http.Request) (*snapshotRequest, *problem, int) {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, h.config.MaxBody))
 	q := &snapshotRequest{}
@@ -104,7 +104,7 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer done()
-	// A client that does not read does not keep a connection, nor the next init from ending the session.
+	// A client that does not read must not keep a connection, or the next init waiting.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	controller := http.NewResponseController(w)
@@ -121,7 +121,7 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 		h.config.Logger.Warn("v1: reading a snapshot has failed", "slot", s.slot, "error", err)
 	}
 	switch {
-	case begun: // what was sent has no end, and so it is not taken for the whole
+	case begun: // abort the answer, so that the client does not take it for complete
 		panic(http.ErrAbortHandler)
 	case refused != nil:
 		replyError(w, refused.status, "unable to get snapshot data", refused.text)
@@ -136,7 +136,7 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// writeRows writes what is asked for, and tells whether it has begun to.
+// writeRows writes the requested rows, and reports whether it has begun to write.
 func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot *cdc.Snapshot, q *snapshotRequest) (begun bool, err error) {
 	t, err := h.lookupTable(ctx, q.Table)
 	if err != nil {
@@ -156,9 +156,9 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	controller := http.NewResponseController(w)
 	out := []byte{'['}
 	flush := func() error {
-		// Where it is not supported, whoever mounts the handler has limits of their own.
+		// Not supported by every writer: the server around the handler then needs its own timeout.
 		_ = controller.SetWriteDeadline(time.Now().Add(h.writeTimeout))
-		if err := ctx.Err(); err != nil { // the session has ended, and its deadline was overwritten here
+		if err := ctx.Err(); err != nil { // the session has ended, and the line above has overwritten its deadline
 			return err
 		}
 		if !begun {
@@ -198,7 +198,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	return begun, err
 }
 
-// isSnapshotLost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.
+// isSnapshotLost reports whether Postgres no longer has the snapshot: it was restarted, or the connection that holds the snapshot is gone.
 func isSnapshotLost(err error) bool {
 	if errors.Is(err, cdc.ErrSnapshotGone) {
 		return true
@@ -210,7 +210,7 @@ func isSnapshotLost(err error) bool {
 	return server.Code == "55000"
 }
 
-// hasNoOrder tells of a column that has no order, such as json.
+// hasNoOrder reports whether a column has a type without an order, such as json.
 func hasNoOrder(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == "42883"

@@ -19,19 +19,19 @@ import (
 )
 
 const (
-	// maxAck bounds an acknowledgement, in bytes.
+	// maxAck limits an acknowledgement, in bytes.
 	maxAck = 4 << 10
-	// maxReason bounds what a close frame says, in bytes.
+	// maxReason limits the reason of a close frame, in bytes.
 	maxReason = 120
 	// grace is how long a frame that is being written may still take when the stream ends.
 	writeGrace = 2 * time.Second
-	// lookups is how long the names of types are asked for while the database is not there.
+	// lookupTimeout is how long the names of types are looked up while the database is away.
 	lookupTimeout = time.Minute
-	// shortestLookup and longestLookup are how long the next one waits.
+	// shortestLookup and longestLookup limit the delay between attempts.
 	shortestLookup, longestLookup = 50 * time.Millisecond, 10 * time.Second
 )
 
-// streaming is one client.
+// streamClient is one client.
 type streamClient struct {
 	handler *Handler
 	stream  *cdc.Stream
@@ -39,11 +39,11 @@ type streamClient struct {
 	stop    context.CancelCauseFunc
 	// released is closed when the slot is free.
 	released chan struct{}
-	// sent is the end of the last transaction whose frame the client can have whole.
+	// sent is the end of the last transaction that the client may have received completely.
 	sent atomic.Uint64
 }
 
-// closing is an error that the client is told of before the websocket is closed.
+// closeError is an error that the client is told before the websocket is closed.
 type closeError struct {
 	code websocket.StatusCode
 	text string
@@ -51,7 +51,7 @@ type closeError struct {
 
 func (c *closeError) Error() string { return c.text }
 
-// errGone is a client that is not there any more.
+// errGone says that the client has disconnected.
 var errGone = errors.New("the client is gone")
 
 func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
@@ -99,7 +99,7 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.conn.SetReadLimit(maxAck)
-	// What is being written is not cut off when the stream is to end, but for a while only.
+	// When the stream ends, a frame that is being written gets writeGrace to be completed.
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, func() {
 		timer := time.AfterFunc(writeGrace, cut)
@@ -117,7 +117,7 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 	work.Wait()
 }
 
-// openStream finds the slot and begins to read it; a status other than zero says why not. schema adds how tables have changed to the frames.
+// openStream finds the slot and opens its stream; a status other than 0 says why not. schema adds schema changes to the frames.
 func (s *streamClient) openStream(ctx context.Context, slot string, schema bool) (status int, text string) {
 	h := s.handler
 	made, err := h.hasMade(ctx, slot)
@@ -150,7 +150,7 @@ func (s *streamClient) openStream(ctx context.Context, slot string, schema bool)
 	return http.StatusInternalServerError, text
 }
 
-// run streams until something ends it, and says what. It waits for transactions while ctx lasts, and writes while life does.
+// run streams until an error, and returns it. It waits for transactions while ctx lasts, and writes while life does.
 func (s *streamClient) run(ctx, life context.Context) error {
 	encoder := wal2json.NewEncoder(s.lookupTypes)
 	for {
@@ -176,14 +176,14 @@ func (s *streamClient) sendTransaction(ctx context.Context, encoder *wal2json.En
 	if err := encoder.Encode(ctx, w, t); err != nil {
 		return err
 	}
-	s.sent.Store(uint64(t.EndLSN)) // before the client can have seen the end
+	s.sent.Store(uint64(t.EndLSN)) // before the client can have received the end
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	return nil
 }
 
-// lookupTypes names types, also through a restart of the database, which the stream gets over too.
+// lookupTypes returns the names of types. It retries while the database restarts, because the stream survives that, too.
 func (s *streamClient) lookupTypes(ctx context.Context, columns []cdc.Column) (_ []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -193,7 +193,7 @@ func (s *streamClient) lookupTypes(ctx context.Context, columns []cdc.Column) (_
 			return names, nil
 		}
 		if err == nil || ctx.Err() == nil {
-			err = failure // rather than that the time is over
+			err = failure // the cause, rather than the timeout
 		}
 		if backoff.Pause(ctx, retry.Delay()) != nil {
 			return nil, err
@@ -201,7 +201,7 @@ func (s *streamClient) lookupTypes(ctx context.Context, columns []cdc.Column) (_
 	}
 }
 
-// readAcks takes acknowledgements until the client has gone or sends what is none.
+// readAcks takes acknowledgements until the client disconnects or sends an invalid one.
 func (s *streamClient) readAcks(ctx context.Context) {
 	for {
 		_, data, err := s.conn.Read(ctx)
@@ -242,7 +242,7 @@ func (s *streamClient) ackTransaction(data []byte) error {
 	return nil
 }
 
-// pingClient finds out whether a client that says nothing is there.
+// pingClient ends a client that does not answer pings.
 func (s *streamClient) pingClient(ctx context.Context, cut context.CancelFunc) {
 	ticker := time.NewTicker(s.handler.config.PingInterval)
 	defer ticker.Stop()
@@ -263,7 +263,7 @@ func (s *streamClient) pingClient(ctx context.Context, cut context.CancelFunc) {
 	}
 }
 
-// closeClient tells the client why, and closes the websocket.
+// closeClient tells the client the reason, and closes the websocket.
 func (s *streamClient) closeClient(life context.Context, err error) {
 	var told *closeError
 	switch {

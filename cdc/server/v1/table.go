@@ -11,14 +11,14 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// table is one that a snapshot is read of.
+// table is a table that a snapshot is read of.
 type table struct {
 	cdc.Relation
 	isPartitioned bool
-	key           []string // of the primary key
+	key           []string // columns of the primary key
 }
 
-// refusal is a request that cannot be served, with its status.
+// refusal says that a request cannot be served, with the status of the answer.
 type refusal struct {
 	status int
 	text   string
@@ -26,11 +26,11 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
-// spelling is one way to take what a client has written as a name.
+// nameSpelling is one way to read a client's text as a name.
 type nameSpelling struct{ schema, name string }
 
-// nameSpellings are the ways to take the name of a table, the best first: as it is in the catalog, and as it would be in SQL.
-// In both there can be a schema and a dot before it.
+// nameSpellings returns the ways to read the name of a table, the best first: as in the catalog, and as in SQL. Both may have a schema and
+// a dot before it.
 func nameSpellings(text string) []nameSpelling {
 	ways := []nameSpelling{{"", text}}
 	if schema, name, dot := strings.Cut(text, "."); dot && schema != "" {
@@ -45,7 +45,7 @@ func nameSpellings(text string) []nameSpelling {
 	return ways
 }
 
-// splitIdentifiers takes names with dots between them as SQL does. It is nil where that is not what they are.
+// splitIdentifiers parses names with dots between them as SQL does. It returns nil if the text is not that.
 func splitIdentifiers(text string) (parts []string) {
 	for {
 		var part string
@@ -116,8 +116,7 @@ func (h *Handler) lookupTable(ctx context.Context, text string) (*table, error) 
 	return t, t.describeColumns(ctx, h.pool)
 }
 
-// describeColumns finds the columns, and those of the primary key. The type of a column of a domain is that of the domain's values, as it is in an answer of
-// Postgres.
+// describeColumns reads the columns and the primary key. A domain is replaced by its base type, as in an answer of Postgres.
 func (t *table) describeColumns(ctx context.Context, db cdc.DB) error {
 	rows, err := db.Query(ctx, `
 		WITH RECURSIVE based (domain, type) AS (
@@ -150,7 +149,7 @@ func (t *table) describeColumns(ctx context.Context, db cdc.DB) error {
 	return err
 }
 
-// findColumn finds the name of a column, as it is in the catalog.
+// findColumn returns the name of a column as it is in the catalog.
 func (t *table) findColumn(text string) (string, error) {
 	if t.Index(text) >= 0 {
 		return text, nil
@@ -161,8 +160,8 @@ func (t *table) findColumn(text string) (string, error) {
 	return "", &refusal{http.StatusBadRequest, fmt.Sprintf("table %q has no column %.100q", t.Name(), text)}
 }
 
-// pageQuery is the statement that reads some rows. Where the order leaves rows equal, the primary key decides, or else where they
-// are stored, which does not change within a snapshot: so pages that follow each other have each row once.
+// pageQuery returns the statement that reads a page of rows. Rows that are equal in the order are sorted by the primary key, or else by
+// where they are stored, which does not change within a snapshot. So consecutive pages have each row once.
 func (t *table) pageQuery(order string, descending bool, offset, limit int64) string {
 	var columns, by []string
 	for _, c := range t.Columns {

@@ -7,12 +7,12 @@ import (
 
 const noUpgradeText = "could not upgrade to websocket connection"
 
-// wantsWebsocket tells whether a request asks for a websocket.
+// wantsWebsocket reports whether a request asks for a websocket.
 func wantsWebsocket(r *http.Request) bool {
 	return headerHas(r.Header.Values("Connection"), "upgrade") && headerHas(r.Header.Values("Upgrade"), "websocket")
 }
 
-// headerHas tells whether one of the lists in a header holds a token.
+// headerHas reports whether one of the lists in a header contains a token.
 func headerHas(lists []string, token string) bool {
 	for _, list := range lists {
 		for item := range strings.SplitSeq(list, ",") {
@@ -24,16 +24,16 @@ func headerHas(lists []string, token string) bool {
 	return false
 }
 
-// upgrading has errors of the handshake answered as all others are.
+// upgradeWriter replaces the answers of a failed handshake by one like all others.
 type upgradeWriter struct {
 	http.ResponseWriter
 	refused bool
 }
 
-// Unwrap gives access to what the writer can do besides.
+// Unwrap returns the writer for [http.ResponseController].
 func (u *upgradeWriter) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
-// WriteHeader turns an error into ours.
+// WriteHeader replaces an error.
 func (u *upgradeWriter) WriteHeader(status int) {
 	if u.refused = status >= http.StatusBadRequest; u.refused {
 		replyError(u.ResponseWriter, http.StatusBadRequest, noUpgradeText, "")

@@ -1,4 +1,4 @@
-// Package body says what is wrong with a body of JSON in words of JSON: those of encoding/json name types of Go.
+// Package body explains errors of a JSON body in terms of JSON, because those of encoding/json name Go types.
 package body
 
 import (
@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Explain is what a caller is told of an error of a [json.Decoder].
+// Explain returns the text for an error of a [json.Decoder].
 func Explain(err error) string {
 	var wrong *json.UnmarshalTypeError
 	switch {
@@ -29,7 +29,7 @@ func Explain(err error) string {
 	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
-// typeName is a type in JSON's words.
+// typeName returns the JSON name of a Go type.
 func typeName(t reflect.Type) string {
 	words := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Bool: "true or false", reflect.Slice: "an array", reflect.Struct: "an object",
@@ -40,7 +40,7 @@ func typeName(t reflect.Type) string {
 	return cmp.Or(words[t.Kind()], "a whole number")
 }
 
-// describeValue is a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
+// describeValue adds an article to a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
 func describeValue(value string) string {
 	switch {
 	case value == "bool":
