@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/sinks/internal/jsonobject"
 )
 
-// rowKey names a row across tables: the table and the values of its key. It is empty for a table without a replica identity, and the table's
-// name for one whose key is not known.
+// rowKey returns the key of a row across tables: the table and the values of the row's key. It is empty for a table without a replica
+// identity, and the table's name for a table without a known key.
 func (s *streamSource) rowKey(r *cdc.Relation, values []cdc.Value) string {
 	if values == nil || r.Identity == cdc.IdentityNothing {
 		return ""
@@ -32,10 +32,10 @@ func (s *streamSource) rowKey(r *cdc.Relation, values []cdc.Value) string {
 	return key.String()
 }
 
-// escapeKey keeps keys of several columns apart.
+// escapeKey makes keys of several columns unambiguous.
 var escapeKey = strings.NewReplacer("%", "%25", "/", "%2F")
 
-// changedKey returns the key of the row after an update that has changed it, and "" for every other change.
+// changedKey returns the new key of the row if an update has changed it, and "" for every other change.
 func (s *streamSource) changedKey(c *cdc.Change) string {
 	if c.Kind != cdc.KindUpdate || c.Key == nil && c.Old == nil {
 		return ""
@@ -55,7 +55,7 @@ func (s *streamSource) changedKey(c *cdc.Change) string {
 	return key
 }
 
-// changeBody is a change as JSON. The kind is that of the message, which for an update of a key is not that of the change.
+// changeBody returns a change as JSON. kind is that of the message: an update of a key is a delete and an insert message.
 func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
 	b := &bodyWriter{}
 	b.Open()
@@ -87,10 +87,10 @@ func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
 	return b.Out
 }
 
-// body writes one JSON object.
+// bodyWriter writes one JSON object.
 type bodyWriter struct{ jsonobject.Writer }
 
-// writeRow writes the columns that have a value, or those of the key among them.
+// writeRow writes the columns that have a value, or only those of the key.
 func (b *bodyWriter) writeRow(name string, r *cdc.Relation, row []cdc.Value, keyOnly bool) {
 	if row == nil {
 		return
@@ -108,7 +108,7 @@ func (b *bodyWriter) writeRow(name string, r *cdc.Relation, row []cdc.Value, key
 	b.Close()
 }
 
-// writeUnchanged names the columns whose large values an update left alone, which Postgres therefore did not send.
+// writeUnchanged names the columns with large values that an update did not change. Postgres does not send these values.
 func (b *bodyWriter) writeUnchanged(c *cdc.Change, kind cdc.Kind) {
 	if kind == cdc.KindDelete {
 		return

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// verdict is what becomes of a message after an attempt.
+// verdict is the result of an attempt.
 type verdict int
 
 const (
@@ -76,7 +76,7 @@ func (r *Relay) prepareTask(ctx context.Context, t *task) bool {
 	return true
 }
 
-// callSink calls the sink, and makes one error per message of whatever it does.
+// callSink calls the sink, and returns one error for each message, whatever the sink returns.
 func (r *Relay) callSink(ctx context.Context, messages []Message) (errs []error) {
 	err := catchPanic(func() error { errs = r.config.Sink.Deliver(ctx, messages); return nil })
 	switch {
@@ -90,7 +90,7 @@ func (r *Relay) callSink(ctx context.Context, messages []Message) (errs []error)
 	return errs
 }
 
-// judgeAttempt decides what becomes of a message after an attempt.
+// judgeAttempt sets the verdict of an attempt.
 func (r *Relay) judgeAttempt(ctx context.Context, t *task, err error) {
 	if errors.Is(err, ErrNotTried) {
 		t.verdict, t.err = retried, err
@@ -111,7 +111,7 @@ func (r *Relay) judgeAttempt(ctx context.Context, t *task, err error) {
 	r.applyPolicy(ctx, t)
 }
 
-// applyPolicy applies the policy to a message that cannot be delivered.
+// applyPolicy applies the error policy to a message that cannot be delivered.
 func (r *Relay) applyPolicy(ctx context.Context, t *task) {
 	m := t.entry.message
 	attributes := []any{"id", m.ID, "subject", m.Subject, "key", m.Key, "type", m.Type, "attempts", t.entry.attempts, "error", t.err}

@@ -7,11 +7,11 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// queue holds the messages that were read and not confirmed, and decides which may be delivered: of each key the oldest one, unless that is being
-// delivered or waits for its next attempt. It belongs to the goroutine of [Relay.Run].
+// queue holds the messages that were read and not confirmed, and decides which may be delivered: the oldest of each key, unless it is being
+// delivered or waits for its next attempt. Only the goroutine of [Relay.Run] uses it.
 type queue struct {
 	entries    []*entry // in the order of the source
-	behind     []*entry // those of entries that wait for a barrier, which is the first of them
+	behind     []*entry // the entries that wait for a barrier, which is the first of them
 	bytes      int      // of the bodies of entries
 	lanes      map[string]*lane
 	ready      []*lane
@@ -19,18 +19,18 @@ type queue struct {
 	newBackoff func() *backoff.Backoff
 }
 
-// entry is one message on its way.
+// entry is an unconfirmed message.
 type entry struct {
 	message       Message
 	bytes         int // of the body as it was read
 	isTransformed bool
-	isBlocked     bool // a policy has blocked it, which was logged
+	isBlocked     bool // the policy has blocked it, which was logged
 	attempts      int
 	hasLane       bool // it has a lane
 	isDone        bool
 }
 
-// lane is the messages of one key. Each message without a key has a lane to itself.
+// lane has the messages of one key. Each message without a key has its own lane.
 type lane struct {
 	key     string
 	entries []*entry
@@ -54,7 +54,7 @@ func (q *queue) add(messages []Message) {
 	q.passBarriers()
 }
 
-// passBarriers gives lanes to the messages up to the next barrier, and to that one when all before it are finished.
+// passBarriers adds the messages up to the next barrier to lanes, and the barrier when all messages before it are finished.
 func (q *queue) passBarriers() {
 	for len(q.behind) > 0 {
 		e := q.behind[0]
@@ -86,7 +86,7 @@ func (q *queue) enterLane(e *entry) {
 	l.entries = append(l.entries, e)
 }
 
-// takeReady returns up to n lanes whose first messages are delivered now.
+// takeReady returns up to n lanes that may deliver their first message now.
 func (q *queue) takeReady(n int, now time.Time) []*lane {
 	for len(q.delayed) > 0 && !q.delayed[0].retryAt.After(now) {
 		q.ready = append(q.ready, heap.Pop(&q.delayed).(*lane))
@@ -97,7 +97,7 @@ func (q *queue) takeReady(n int, now time.Time) []*lane {
 	return taken
 }
 
-// finishFirst ends the first message of a lane that was taken: it was delivered, filtered or set aside.
+// finishFirst finishes the first message of a lane that was taken: it was delivered, filtered or set aside.
 func (q *queue) finishFirst(l *lane) {
 	l.entries[0].isDone = true
 	l.entries = l.entries[1:]
@@ -138,7 +138,7 @@ func (q *queue) takeConfirmable() (position any, found bool) {
 	return position, true
 }
 
-// nextRetry is when the first delayed lane is tried again, and zero if none is delayed.
+// nextRetry returns when the first delayed lane is tried again, zero if none is delayed.
 func (q *queue) nextRetry() time.Time {
 	if len(q.delayed) == 0 {
 		return time.Time{}

@@ -11,11 +11,12 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ErrStarted is returned by [Relay.Run] when it was called before.
+// ErrStarted is returned by [Relay.Run] if it was called before.
 var ErrStarted = errors.New("sinks: the relay was started before; make another one, with another source")
 
-// Relay takes messages from a Source to a Sink. Stats may be called at any time, and Run once: what was read and not confirmed is lost to a Source that
-// goes on, so another relay needs a Source that begins behind the last confirmed message, such as that of a new [cdc.Stream].
+// Relay takes messages from a Source to a Sink. Stats may be called at any time, and Run only once: the Source would not give messages
+// again that were read and not confirmed. So another relay needs a new Source, which starts after the last confirmed message, such as that
+// of a new [cdc.Stream].
 type Relay struct {
 	config  Config
 	started atomic.Bool
@@ -34,8 +35,8 @@ func NewRelay(config Config) (*Relay, error) {
 	return &Relay{config: config, log: failureLog{logger: config.Logger}}, nil
 }
 
-// Run delivers messages until the context ends, and returns nil then. Deliveries that run at that time are waited for, up to
-// [Config.DeliveryTimeout], and confirmed. It returns a permanent error of the source, [ErrStarted], or with the policy [Stop] a
+// Run delivers messages until the context ends, and then returns nil. It first waits for running deliveries, up to
+// [Config.DeliveryTimeout], and confirms them. It returns a permanent error of the source, [ErrStarted], or with the policy [Stop] a
 // [*DeliveryError].
 func (r *Relay) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
@@ -70,14 +71,14 @@ func (r *Relay) newBackoff() *backoff.Backoff {
 type loop struct {
 	*Relay
 	queue   *queue
-	working context.Context //nolint:containedctx // of deliveries and confirmations, which outlive the context of Run
+	working context.Context //nolint:containedctx // for deliveries and confirmations, which outlive the context of Run
 
-	limits  chan int // asks the reader for messages
+	limits  chan int // requests to the reader
 	isAsked bool
 	arrived chan []Message
-	broken  chan error // the source ended with an error, or resumes
-	// lost is closed when the source loses its place; isLost is set then until it has said so by itself, and resuming from then on, until all deliveries have ended
-	// that began before.
+	broken  chan error // the error that ended the source, or one marked by Resume
+	// lost is closed when the source loses its claim. isLost is set from then until the source returns its error, and isResuming from that
+	// error until all deliveries that began before have ended.
 	lost               <-chan struct{}
 	isLost, isResuming bool
 
@@ -144,7 +145,7 @@ func (l *loop) run(ctx context.Context, stopReading func()) (err error) {
 	}
 }
 
-// forgetRead forgets what was read. The reader has forgotten that it was asked.
+// forgetRead forgets the messages that were read. The reader has already dropped its request.
 func (l *loop) forgetRead() {
 	l.queue, l.unconfirmed = newQueue(l.newBackoff), nil
 	l.isAsked, l.isLost, l.isResuming, l.lost = false, false, false, nil
@@ -157,7 +158,7 @@ func lostChannel(s Source) <-chan struct{} {
 	return nil
 }
 
-// startDeliveries starts deliveries while there are messages, and calls of the sink left.
+// startDeliveries starts deliveries while messages are ready and Parallelism allows.
 func (l *loop) startDeliveries() {
 	for l.inFlight < l.config.Parallelism {
 		lanes := l.queue.takeReady(l.config.BatchSize, time.Now())
@@ -173,7 +174,7 @@ func (l *loop) startDeliveries() {
 	}
 }
 
-// nextRequest returns the channel to ask the reader on, nil while it has been asked or the window is full.
+// nextRequest returns the channel on which to request messages, nil while a request is pending or the window is full.
 func (l *loop) nextRequest(stopping bool) (chan<- int, int) {
 	room := l.config.Window - len(l.queue.entries)
 	if l.isLost && !stopping && !l.isAsked {
@@ -193,7 +194,7 @@ func (l *loop) retryTimer(stopping bool) <-chan time.Time {
 	return time.After(time.Until(at))
 }
 
-// readSource gives the loop what it asks for, until the context ends or the source fails for good.
+// readSource answers requests of the loop until the context ends or the source fails permanently.
 func (l *loop) readSource(ctx context.Context) {
 	pause := l.newBackoff()
 	for {
@@ -226,7 +227,7 @@ func (l *loop) readSource(ctx context.Context) {
 	}
 }
 
-// readPage calls the source until it gives messages.
+// readPage calls the source until it returns messages.
 func (l *loop) readPage(ctx context.Context, limit int, pause *backoff.Backoff) ([]Message, error) {
 	for {
 		var messages []Message
@@ -246,7 +247,7 @@ func (l *loop) readPage(ctx context.Context, limit int, pause *backoff.Backoff) 
 	}
 }
 
-// recordOutcomes records what became of deliveries. It returns an error if the relay must stop.
+// recordOutcomes records the results of deliveries. It returns an error if the relay must stop.
 func (l *loop) recordOutcomes(tasks []*task) (stopped error) {
 	now := time.Now()
 	for _, t := range tasks {
@@ -266,7 +267,7 @@ func (l *loop) recordOutcomes(tasks []*task) (stopped error) {
 	return stopped
 }
 
-// startConfirmation starts to confirm what was delivered, unless a confirmation is on its way.
+// startConfirmation confirms the finished messages, unless a confirmation is running.
 func (l *loop) startConfirmation() {
 	if l.unconfirmed == nil || l.isConfirming || l.isLost || l.isResuming {
 		return
@@ -289,7 +290,7 @@ func (l *loop) endConfirmation(c confirmation) {
 	}
 }
 
-// confirmLast confirms what was delivered before the relay ends. If it fails, these messages come again.
+// confirmLast confirms the finished messages when the relay ends. If it fails, these messages come again.
 func (l *loop) confirmLast() error {
 	if l.unconfirmed == nil {
 		return nil

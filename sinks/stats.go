@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// Stats is what a Relay has done since it was made, and how it stands.
+// Stats are the counts of a Relay since it was created, and its current state.
 type Stats struct {
 	// Running reports whether [Relay.Run] runs.
 	Running bool
-	// Delivered, Filtered and SetAside count messages that were finished that way.
+	// Delivered, Filtered and SetAside count finished messages, by outcome.
 	Delivered, Filtered, SetAside int64
-	// Failed counts attempts to deliver a message that failed.
+	// Failed counts failed attempts to deliver a message.
 	Failed int64
 	// SourceErrors counts failed reads and confirmations of the source.
 	SourceErrors int64
-	// Unconfirmed is how many messages were read and are not finished, or wait for one that is not.
+	// Unconfirmed is how many messages were read and are not finished, or wait for one before them.
 	Unconfirmed int
 	// Waiting is how many keys, or messages without a key, wait for their next attempt.
 	Waiting int
-	// Full reports whether [Config.Window] or [Config.WindowBytes] keeps the relay from reading further.
+	// Full reports whether [Config.Window] or [Config.WindowBytes] stops the relay from reading.
 	Full bool
-	// Oldest is the time of the oldest message that is not finished: the lag of what has been read. It is zero if there is none.
+	// Oldest is the time of the oldest unfinished message, from which the lag can be computed. It is zero if there is none.
 	Oldest time.Time
 	// LastError is the last error of the sink or the source, nil if there was none.
 	LastError error
 }
 
-// Stats returns what the relay has done so far.
+// Stats returns the current stats. It may be called at any time.
 func (r *Relay) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +41,7 @@ func (r *Relay) addStats(add func(*Stats)) {
 	add(&r.stats)
 }
 
-// publishStats copies how the queue stands into the stats.
+// publishStats copies the state of the queue into the stats.
 func (l *loop) publishStats() {
 	var oldest time.Time
 	if len(l.queue.entries) > 0 {
@@ -61,7 +61,7 @@ func (l *loop) publishStats() {
 // logInterval is how often the same kind of failure is logged.
 const logInterval = 10 * time.Second
 
-// failureLog logs failures of one kind at most once each logInterval, with how many there were since the last line.
+// failureLog logs failures of one kind at most once each logInterval, with their number since the last line.
 type failureLog struct {
 	logger *slog.Logger
 

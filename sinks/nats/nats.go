@@ -14,24 +14,24 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Config is what [New] needs. JetStream is required.
+// Config configures [New]. JetStream is required.
 type Config struct {
-	// JetStream publishes. Its connection stays the caller's, who closes it after the relay has ended. Give its connection
+	// JetStream publishes the messages. The caller closes its connection after the relay has ended. Give the connection
 	// nats.MaxReconnects(-1), so that it waits for a server that is away.
 	JetStream jetstream.JetStream
 	// Subject returns the subject to publish a message on. A stream must listen on it. Default: [DefaultSubject].
 	Subject func(m sinks.Message) string
 }
 
-// Names of headers. The id goes with Nats-Msg-Id, by which JetStream drops a message that comes again within the stream's duplicate window.
+// Names of headers. The id is in Nats-Msg-Id, with which JetStream drops a message that comes again within the stream's duplicate window.
 const (
 	HeaderType    = "Delta-Type"
 	HeaderKey     = "Delta-Key"
 	HeaderSubject = "Delta-Subject"
 )
 
-// DefaultSubject is delta, the subject of the message and its type. Dots of the subject make levels, such as delta.public.order.insert; what is
-// empty is left out, and characters that a subject cannot have are escaped with %.
+// DefaultSubject returns delta, the subject of the message and its type, with dots between them. Dots in the subject make levels, such as
+// delta.public.order.insert. Empty parts are left out, and characters that a subject cannot have are escaped with %.
 func DefaultSubject(m sinks.Message) string {
 	tokens := []string{"delta"}
 	for token := range strings.SplitSeq(m.Subject+"."+m.Type, ".") {
@@ -42,7 +42,7 @@ func DefaultSubject(m sinks.Message) string {
 	return strings.Join(tokens, ".")
 }
 
-// escapeToken keeps white space and the wildcards out of a subject, see https://docs.nats.io/nats-concepts/subjects.
+// escapeToken escapes white space and wildcards, see https://docs.nats.io/nats-concepts/subjects.
 func escapeToken(token string) string { return strings.ReplaceAll(url.PathEscape(token), "*", "%2A") }
 
 // New returns a sink, or an [*sinks.InvalidError].
@@ -88,10 +88,10 @@ func (s *sink) toMessage(m sinks.Message) *nats.Msg {
 	return out
 }
 
-// oneLine keeps a header from beginning another one.
+// oneLine escapes line breaks, so that a value cannot begin another header.
 func oneLine(value string) string { return lineBreaks.Replace(value) }
 
-// lineBreaks is made once: that takes longer than to replace something.
+// lineBreaks is created once, because creating it takes longer than using it.
 var lineBreaks = strings.NewReplacer("\r", "%0D", "\n", "%0A")
 
 func awaitAck(ctx context.Context, future jetstream.PubAckFuture) error {
@@ -105,7 +105,7 @@ func awaitAck(ctx context.Context, future jetstream.PubAckFuture) error {
 	}
 }
 
-// classifyError marks errors that the same message will meet again.
+// classifyError marks errors that the same message will cause again as permanent.
 func classifyError(err error) error {
 	var api *jetstream.APIError
 	switch {

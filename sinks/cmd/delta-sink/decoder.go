@@ -14,13 +14,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// fileError is all that is wrong with a file, a line for each.
+// fileError has all problems of a file, a line for each.
 type fileError struct {
 	file     string
 	problems []problem
 }
 
-// problem is at a line of the file, of a field such as relays[0].sink.webhook.url. Either may be unknown.
+// problem is about a field, such as relays[0].sink.webhook.url, at a line of the file. Either may be unknown.
 type problem struct {
 	line        int
 	field, text string
@@ -41,17 +41,17 @@ func (e *fileError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// secret is a text that no error and no log may show. It may also be in a file of its own: {file: PATH}.
+// secret is a text that no error and no log may show. It may also be in a separate file: {file: PATH}.
 type secret string
 
-// decoder reads nodes of YAML into structs, whose fields have a tag yaml, and notes where each field is. The package's own decoder tells the lines of
-// unknown fields alone, and of no field its place, which the rules that follow need.
+// decoder reads nodes of YAML into structs with yaml tags, and notes the line of each field. The package's own decoder reports the lines of
+// unknown fields only, and the rules that follow need the lines of all.
 type decoder struct {
 	lines    map[string]int
 	problems []problem
 }
 
-// addProblem notes a problem of a field, at the line of the field or of what it belongs to.
+// addProblem adds a problem of a field, at the line of the field or of the section around it.
 func (d *decoder) addProblem(field, format string, args ...any) {
 	line, at := 0, field
 	for line == 0 && at != "" {
@@ -64,7 +64,7 @@ func (d *decoder) addProblem(field, format string, args ...any) {
 	d.problems = append(d.problems, problem{line, field, fmt.Sprintf(format, args...)})
 }
 
-// toError is all that has failed, in the order of the file.
+// toError returns all problems, in the order of the file, nil if there are none.
 func (d *decoder) toError(file string) error {
 	if len(d.problems) == 0 {
 		return nil
@@ -90,7 +90,7 @@ func (d *decoder) decodeNode(node *yaml.Node, into reflect.Value, field string) 
 		into = into.Elem()
 	}
 	if into.Kind() == reflect.Struct && node.Tag == "!!null" {
-		return // a section without fields: what it needs is missing
+		return // a section without fields: its required fields are missing
 	}
 	switch {
 	case into.Type() == secretType && node.Kind == yaml.MappingNode:
@@ -148,7 +148,7 @@ func (d *decoder) decodeMap(node *yaml.Node, into reflect.Value, field string) {
 	})
 }
 
-// decodeSection reads a mapping into a struct, and refuses what that has no field for.
+// decodeSection reads a mapping into a struct, and refuses unknown fields.
 func (d *decoder) decodeSection(node *yaml.Node, into reflect.Value, field string) {
 	fields, names := map[string]int{}, []string{}
 	for i := range into.NumField() {
@@ -186,11 +186,11 @@ func (d *decoder) eachMember(node *yaml.Node, field string, each func(name strin
 	}
 }
 
-// variable is a value that the environment has.
+// variablePattern matches a reference to an environment variable.
 var variablePattern = regexp.MustCompile(`^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
 
-// decodeText is that of a scalar. One that is ${NAME} is taken from the environment. Only whole values are: a part that is missing, or that has characters
-// with a meaning in what surrounds it, would make something else of it.
+// decodeText returns the text of a scalar. ${NAME} is replaced by the environment variable. It must be the whole value, because a part that
+// is missing or has special characters would change the meaning of the rest.
 func (d *decoder) decodeText(node *yaml.Node, field string) (string, bool) {
 	if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
 		d.addProblem(field, "must be a text")
@@ -211,7 +211,7 @@ func (d *decoder) decodeText(node *yaml.Node, field string) (string, bool) {
 	return value, found
 }
 
-// readSecret reads {file: PATH}. A line break at the end, as editors leave it, does not belong to the secret.
+// readSecret reads {file: PATH}. It removes a line break at the end, which editors add.
 func (d *decoder) readSecret(node *yaml.Node, field string) string {
 	var where struct {
 		File string `yaml:"file"`

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/sinks/category"
 )
 
-// buildCategorySource reads a category of Message DB, as the consumer that has the relay's name.
+// buildCategorySource returns the opener of a category of Message DB. The consumer has the relay's name by default.
 func (d *decoder) buildCategorySource(s categorySection, name, field string) opener {
 	database := d.parseStore(s.DatabaseURL, s.Schema, s.Category, field)
 	config := category.SourceConfig{
@@ -45,13 +45,13 @@ func (d *decoder) buildCategorySource(s categorySection, name, field string) ope
 	}
 }
 
-// shortestPolling and longestPolling bound how often a category without new messages is read.
+// minPolling and maxPolling limit how often a category without new messages is read.
 const (
 	minPolling = 50 * time.Millisecond
 	maxPolling = time.Second
 )
 
-// buildMessageDBSink writes to a category.
+// buildMessageDBSink returns the connector of a category to write to.
 func (d *decoder) buildMessageDBSink(s messageDBSection, field string) connector {
 	database := d.parseStore(s.DatabaseURL, s.Schema, s.Category, field)
 	return func(logger *slog.Logger) (sinks.Sink, func(), error) {
@@ -70,7 +70,7 @@ func (d *decoder) buildMessageDBSink(s messageDBSection, field string) connector
 
 const maxSchema = 63
 
-// parseStore validates what names a category.
+// parseStore validates the fields that name a category.
 func (d *decoder) parseStore(target secret, schema, name, field string) *pgxpool.Config {
 	database := d.parseDatabase(target, field+".database_url")
 	if len(schema) > maxSchema {
@@ -84,7 +84,7 @@ func (d *decoder) parseStore(target secret, schema, name, field string) *pgxpool
 	return database
 }
 
-// openStore connects to a message store when it is used for the first time.
+// openStore creates the client of a message store. It connects at the first use.
 func openStore(ctx context.Context, database *pgxpool.Config, schema string, logger *slog.Logger) (*messagedb.Client, func(), error) {
 	pool, err := pgxpool.NewWithConfig(ctx, database.Copy())
 	if err != nil {

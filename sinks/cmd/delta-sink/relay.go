@@ -15,19 +15,19 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// relay is one of a file. config has all but the source, the sink and the logger, which are made when it runs.
+// relay is a relay of a file. config has everything but the source, the sink and the logger, which are created when it runs.
 type relay struct {
 	name, sourceType, sinkType string
 	config                     sinks.Config
-	// open opens the source, behind what was confirmed. release closes what the source reads.
+	// open opens the source after the last confirmed message. release closes the source's connections.
 	open func(ctx context.Context, logger *slog.Logger) (source sinks.Source, release func(), err error)
-	// connect makes the sink, which waits for a system that is away.
+	// connect creates the sink, which waits for a system that is away.
 	connect func(logger *slog.Logger) (sink sinks.Sink, release func(), err error)
 }
 
 var relayNamePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,126}$`)
 
-// buildRelays makes relays of a file, and notes what breaks a rule.
+// buildRelays returns the relays of a file, and adds a problem for each broken rule.
 func (d *decoder) buildRelays(f file) (relays []*relay) {
 	if len(f.Relays) == 0 {
 		d.addProblemOnce("relays", "must have at least one relay")
@@ -95,7 +95,7 @@ func (d *decoder) buildRelay(s relaySection, field string) *relay {
 	return r
 }
 
-// findOnlyOne is which of the fields is set.
+// findOnlyOne returns the one field that is set.
 func (d *decoder) findOnlyOne(field string, set map[string]bool) (one string) {
 	names := slices.Sorted(maps.Keys(set))
 	for _, name := range names {
@@ -114,7 +114,8 @@ func (d *decoder) findOnlyOne(field string, set map[string]bool) (one string) {
 	return one
 }
 
-// addProblemOnce notes that a field breaks a rule, unless something else is wrong with it, or in it, already: a value that could not be read is then missing as well.
+// addProblemOnce adds a problem of a field, unless the field or a part of it has one already: a value that could not be read is also
+// missing.
 func (d *decoder) addProblemOnce(field, format string, args ...any) {
 	for _, p := range d.problems {
 		if isWithin(p.field, field) {
@@ -124,34 +125,34 @@ func (d *decoder) addProblemOnce(field, format string, args ...any) {
 	d.addProblem(field, format, args...)
 }
 
-// isWithin reports whether a field is another one, or in it.
+// isWithin reports whether a field is another one, or a part of it.
 func isWithin(field, other string) bool {
 	rest, found := strings.CutPrefix(field, other)
 	return found && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// requireValue notes that a field has no value.
+// requireValue adds a problem if a field has no value.
 func (d *decoder) requireValue(field string, isSet bool) {
 	if !isSet {
 		d.addProblemOnce(field, "is required")
 	}
 }
 
-// configFields are the names of the file for the fields of a relay's configuration.
+// configFields has the names in the file for the fields of a relay's configuration.
 var configFields = map[string]string{
 	"BatchSize": "limits.batch_size", "Parallelism": "limits.parallelism", "Window": "limits.window", "WindowBytes": "limits.window_bytes",
 	"ConfirmInterval": "limits.confirm_interval", "ShortestRetry": "retry.shortest", "LongestRetry": "retry.longest", "MaxAttempts": "retry.max_attempts",
 	"DeliveryTimeout": "retry.timeout", "Undeliverable": "undeliverable.policy", "SetAside": "undeliverable.file",
 }
 
-// validateConfig has the package that will run it say what is wrong, with the names that the file has.
+// validateConfig validates with the package sinks, and adds its error with the names of the file.
 func (d *decoder) validateConfig(config sinks.Config, field string) {
 	config.Source, config.Sink = noSource{}, sinks.SinkFunc(func(context.Context, []sinks.Message) []error { return nil })
 	_, err := sinks.NewRelay(config)
 	d.addInvalid(err, field, configFields)
 }
 
-// addInvalid notes an error of the package sinks about a field.
+// addInvalid adds an error of the package sinks about a field.
 func (d *decoder) addInvalid(err error, field string, names map[string]string) {
 	var invalid *sinks.InvalidError
 	if !errors.As(err, &invalid) {
@@ -176,7 +177,7 @@ func (noSource) Next(context.Context, int) ([]sinks.Message, error) {
 }
 func (noSource) Confirm(context.Context, any) error { return nil }
 
-// buildSetAside is what keeps the messages that cannot be delivered; nil if nothing does.
+// buildSetAside returns the function that stores messages that cannot be delivered, nil if the policy is another one.
 func (d *decoder) buildSetAside(s relaySection, field string) func(context.Context, sinks.Message, error) error {
 	kept := s.Undeliverable.File
 	if (kept != "") != (sinks.ErrorPolicy(s.Undeliverable.Policy) == sinks.SetAside) {

@@ -12,10 +12,10 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// serveGrace is how long answers may take that are under way when the server is stopped.
+// serveGrace is how long running requests may take when the server is stopped.
 const serveGrace = 5 * time.Second
 
-// serveHTTP serves figures and probes until stop is called.
+// serveHTTP serves metrics and probes until stop is called.
 func (s *supervisor) serveHTTP(ctx context.Context, address string) (stop func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -42,7 +42,7 @@ func (s *supervisor) newRoutes() http.Handler {
 		relays := map[string]sinks.Stats{}
 		s.mu.Lock()
 		for name, relay := range s.running {
-			relays[name] = sinks.Stats{} // of one whose source is not open
+			relays[name] = sinks.Stats{} // its source is not open
 			if relay != nil {
 				relays[name] = relay.Stats()
 			}
@@ -57,13 +57,13 @@ func (s *supervisor) newRoutes() http.Handler {
 		_, _ = text.WriteTo(w)
 	})
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { replyJSON(w, true, health{Status: "ok"}) })
-	// A restart mends nothing that these wait for, so neither is for a liveness probe.
+	// A restart repairs nothing that these report, so neither is for a liveness probe.
 	mux.HandleFunc("GET /readyz", s.serveHealth)
 	mux.HandleFunc("GET /healthz", s.serveHealth)
 	return mux
 }
 
-// health is the answer to a probe. Relays has those that do not run, and why.
+// health is the answer to a probe. Relays has the relays that do not run, with the reason.
 type health struct {
 	Status string            `json:"status"`
 	Relays map[string]string `json:"relays,omitempty"`

@@ -24,7 +24,7 @@ import (
 	"github.com/chariot-giving/delta/sinks/webhook"
 )
 
-// connector makes the sink of a relay.
+// connector creates the sink of a relay.
 type connector = func(logger *slog.Logger) (sinks.Sink, func(), error)
 
 func releaseNothing() {}
@@ -49,7 +49,7 @@ func (d *decoder) buildWebhookSink(s webhookSection, field string) connector {
 	return func(*slog.Logger) (sinks.Sink, func(), error) { return sink, releaseNothing, err }
 }
 
-// subjectPrefix is a subject without wildcards, see https://docs.nats.io/nats-concepts/subjects.
+// subjectPrefixPattern matches a subject without wildcards, see https://docs.nats.io/nats-concepts/subjects.
 var subjectPrefixPattern = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
 
 func (d *decoder) buildNATSSink(s natsSection, name, field string) connector {
@@ -66,7 +66,7 @@ func (d *decoder) buildNATSSink(s natsSection, name, field string) connector {
 		d.addProblem(field+".subject_prefix", "must be parts with dots between them, without white space, * and >, and is %q", s.SubjectPrefix)
 	}
 	options := []nats.Option{
-		// A server that is away is waited for, also at the start.
+		// Wait for a server that is away, also at the start.
 		nats.Name("delta-sink " + name), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
 	}
 	if s.Credentials != "" {

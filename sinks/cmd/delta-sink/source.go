@@ -17,13 +17,13 @@ import (
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
-// connectPatience is how long Postgres may take to answer a connection, unless the URL says otherwise.
+// connectPatience is how long Postgres may take to accept a connection, unless the URL says otherwise.
 const connectPatience = 10 * time.Second
 
 // opener opens the source of a relay.
 type opener = func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error)
 
-// parseDatabase reads a URL, which no problem shows: it has a password.
+// parseDatabase parses a URL. No problem shows it, because it has a password.
 func (d *decoder) parseDatabase(target secret, field string) *pgxpool.Config {
 	d.requireValue(field, target != "")
 	config, err := pgxpool.ParseConfig(string(target))
@@ -39,7 +39,7 @@ func (d *decoder) parseDatabase(target secret, field string) *pgxpool.Config {
 
 var slotNamePattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// buildStreamSource reads the changes of a slot.
+// buildStreamSource returns the opener of the changes of a slot.
 func (d *decoder) buildStreamSource(s streamSection, field string) opener {
 	database := d.parseDatabase(s.DatabaseURL, field+".database_url")
 	d.requireValue(field+".slot", s.Slot != "")
@@ -62,7 +62,7 @@ func (d *decoder) buildStreamSource(s streamSection, field string) opener {
 	}
 }
 
-// buildLogSource reads the log of changes, as the consumer that has the relay's name.
+// buildLogSource returns the opener of the log of changes. The consumer has the relay's name by default.
 func (d *decoder) buildLogSource(s logSection, name string, kinds []string, field string) opener {
 	database := d.parseDatabase(s.DatabaseURL, field+".database_url")
 	consumer := delta.ChangeConsumer{Name: d.consumerName(s.Consumer, name, field), Members: s.Members, Member: s.Member, Kinds: kinds, Restart: s.Restart}
@@ -72,7 +72,7 @@ func (d *decoder) buildLogSource(s logSection, name string, kinds []string, fiel
 		if err != nil {
 			return nil, nil, err
 		}
-		// It reads the log, and is never started: it needs no Temporal.
+		// The client only reads the log and is never started, so it needs no Temporal.
 		client, err := delta.NewClient(pool, &delta.Config{Logger: logger})
 		if err != nil {
 			pool.Close()
@@ -93,7 +93,7 @@ func (d *decoder) buildLogSource(s logSection, name string, kinds []string, fiel
 	}
 }
 
-// consumerName is the name by which a position is kept: the relay's, if the file has none.
+// consumerName returns the name under which the position is saved: the relay's, unless the file has one.
 func (d *decoder) consumerName(consumer, relay, field string) string {
 	if consumer == "" {
 		return relay
@@ -113,7 +113,7 @@ func (d *decoder) checkGroup(members, member int, field string) {
 	}
 }
 
-// types are those of the messages of each source, but of a category, which has any.
+// messageTypes are the types of messages of each source. A category has messages of any type.
 var messageTypes = map[string][]string{
 	"stream": {
 		string(cdc.KindInsert), string(cdc.KindUpdate), string(cdc.KindDelete), string(cdc.KindTruncate), string(cdc.KindMessage), string(cdc.KindSchema),
@@ -124,7 +124,7 @@ var messageTypes = map[string][]string{
 	},
 }
 
-// buildFilter makes a function of a filter, nil if all messages are wanted.
+// buildFilter returns the function of a filter, nil if all messages are wanted.
 func (d *decoder) buildFilter(f filterSection, source, field string) func(sinks.Message) bool {
 	for _, of := range []struct {
 		name, source string
@@ -167,17 +167,17 @@ func (d *decoder) buildFilter(f filterSection, source, field string) func(sinks.
 func isOfTables(m sinks.Message, patterns []string) bool {
 	return m.Type != string(cdc.KindMessage) && slices.ContainsFunc(patterns, func(pattern string) bool {
 		matches, err := cdc.MatchTable(pattern, m.Subject)
-		return err == nil && matches // its pattern was looked at before
+		return err == nil && matches // the pattern was validated before
 	})
 }
 
-// namespaceOf reads the body of an entry of the log.
+// namespaceOf reads the namespace from the body of an entry of the log.
 func namespaceOf(m sinks.Message) string {
 	var entry struct {
 		Namespace string `json:"namespace"`
 	}
 	if err := json.Unmarshal(m.Body, &entry); err != nil {
-		panic(err) // the relay makes an error of it: such a message is neither delivered nor passed over in silence
+		panic(err) // the relay turns it into an error, so the message is neither delivered nor silently filtered
 	}
 	return entry.Namespace
 }
