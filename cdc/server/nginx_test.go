@@ -94,20 +94,20 @@ func TestStreamsPassAProxyThatBuffersAndCuts(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil) // a heartbeat each 200 milliseconds
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	behindNginx(t, h, "10s") // longer than a busy machine takes for a heartbeat
-	events, _ := h.follow("/v2/tail")
-	socket := h.dial("/v2/slots/" + h.s + "/stream")
+	events, _ := h.followEvents("/v2/tail")
+	socket := h.dialStream("/v2/slots/" + h.s + "/stream")
 	// Nothing happens for longer than the proxy waits: the positions come one by one.
 	for silent := time.Now().Add(13 * time.Second); time.Now().Before(silent); {
 		require.Equal(t, "position", events().kind)
-		m, err := socket.any()
+		m, err := socket.readAny()
 		require.NoError(t, err)
 		require.Equal(t, "position", m.Type)
 	}
 	h.Exec(`insert into account (id) values (1)`)
-	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
-	require.Equal(t, "insert", socket.read().Changes[0].Kind)
+	require.Equal(t, "insert", onlyChanges(events)().Changes[0].Kind)
+	require.Equal(t, "insert", socket.readMessage().Changes[0].Kind)
 }
 
 // The same without heartbeats, so that the test before says something.
@@ -115,13 +115,13 @@ func TestAProxyCutsAStreamWithoutHeartbeats(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	behindNginx(t, h, "5s") // longer than a busy machine takes to begin a stream
-	socket := h.dial("/v2/slots/" + h.s + "/stream")
-	m, err := socket.any()
+	socket := h.dialStream("/v2/slots/" + h.s + "/stream")
+	m, err := socket.readAny()
 	require.NoError(t, err)
 	require.Equal(t, "position", m.Type)
-	_, err = socket.any()
+	_, err = socket.readAny()
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "deadline", "it was cut, and did not only wait")
 }
@@ -131,10 +131,10 @@ func TestAProxyDoesNotBufferEvents(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	behindNginx(t, h, "1h")
-	events, _ := h.follow("/v2/slots/" + h.s + "/stream")
+	events, _ := h.followEvents("/v2/slots/" + h.s + "/stream")
 	require.Equal(t, "position", events().kind)
 	h.Exec(`insert into account (id) values (1)`)
-	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
+	require.Equal(t, "insert", onlyChanges(events)().Changes[0].Kind)
 }

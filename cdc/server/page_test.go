@@ -29,17 +29,17 @@ func TestThePage(t *testing.T) {
 	for name, body := range map[string]string{
 		"accounts_" + h.s[4:]: `"tables":["public.account"]`, "books_" + h.s[4:]: `"tables":["public.*"],"snapshot":false`,
 	} {
-		require.Equal(t, 201, h.do("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`, bearer...).status)
+		require.Equal(t, 201, h.request("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`, bearer...).status)
 	}
-	c := h.dial("/v2/slots/books_"+h.s[4:]+"/stream", bearer...)
+	c := h.dialStream("/v2/slots/books_"+h.s[4:]+"/stream", bearer...)
 	go func() { // it has the slot, and keeps nothing
 		for {
-			m, err := c.any()
+			m, err := c.readAny()
 			if err != nil {
 				return
 			}
 			if m.Final {
-				c.ack(m.LSN)
+				c.sendAck(m.LSN)
 			}
 		}
 	}()
@@ -52,7 +52,7 @@ func TestThePage(t *testing.T) {
 	b.Shows("accounts_" + h.s[4:])
 	b.Shows("streaming")
 	b.Shows("waiting, snapshot held")
-	require.Equal(t, 200, h.do("GET", "/v1/init", "", bearer...).status)
+	require.Equal(t, 200, h.request("GET", "/v1/init", "", bearer...).status)
 	b.Shows("session of /v1")
 	require.NotContains(t, b.Text(), "This server asks for a token")
 

@@ -14,7 +14,7 @@ import (
 )
 
 // A pooler cannot replicate. Its own words would be about a parameter that nobody has given.
-func TestAPoolerIsRefusedInWords(t *testing.T) {
+func TestAPoolerIsRefusedWithAReason(t *testing.T) {
 	t.Parallel()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "UTF8")
 	for name, settings := range map[string][]string{

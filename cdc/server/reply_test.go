@@ -32,7 +32,7 @@ func (c cutConn) Read(p []byte) (int, error) {
 
 // A lost connection is the database's fault and not the server's, whichever protocol the statement takes: pgx has
 // another error for each.
-func TestAConnectionThatIsLostInAStatementIsAnUnreachableDatabase(t *testing.T) {
+func TestAConnectionLostInAStatementIsUnreachable(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	for name, run := range map[string]func(context.Context, *pgx.Conn) error{

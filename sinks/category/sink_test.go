@@ -70,7 +70,7 @@ func TestMessagesAreWrittenOnceAndOthersRefused(t *testing.T) {
 }
 
 // A JSON that is too deep is refused by the server with a SQLSTATE of the class 54, as one that jsonb has no room for is; what is wrong with the server or the connection is not of the message.
-func TestTheServersErrorsAreOfTheMessageOrNot(t *testing.T) {
+func TestOnlyErrorsOfTheMessageArePermanent(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	client := newClient(t, d.Pool)
@@ -105,10 +105,10 @@ func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	sink, err := category.NewSink(category.SinkConfig{Client: client, Category: "numbers"})
 	require.NoError(t, err)
 	sinktest.CheckOutage(t, 1000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
-		until(t, func() bool { return relay.Stats().Delivered >= 200 })
+		awaitTrue(t, func() bool { return relay.Stats().Delivered >= 200 })
 		server.Stop(syscall.SIGQUIT)
 		failed := relay.Stats().Failed
-		until(t, func() bool { return relay.Stats().Failed > failed })
+		awaitTrue(t, func() bool { return relay.Stats().Failed > failed })
 		server.Start()
 	}, func() (all []sinktest.Delivered) {
 		messages, err := client.ReadCategory(t.Context(), "numbers", messagedb.CategoryOptions{BatchSize: messagedb.Unlimited})
@@ -124,7 +124,7 @@ func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	})
 }
 
-func TestWhatIsWrongWithASink(t *testing.T) {
+func TestInvalidSinkConfigsAreRefused(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
 	for rule, config := range map[string]category.SinkConfig{

@@ -35,8 +35,8 @@ func newClient(t *testing.T, cluster *kfake.Cluster, options ...kgo.Opt) *kgo.Cl
 	return client
 }
 
-// consume returns the first n records of a topic.
-func consume(t *testing.T, cluster *kfake.Cluster, topic string, n int) (records []*kgo.Record) {
+// consumeRecords returns the first n records of a topic.
+func consumeRecords(t *testing.T, cluster *kfake.Cluster, topic string, n int) (records []*kgo.Record) {
 	t.Helper()
 	client := newClient(t, cluster, kgo.ConsumeTopics(topic))
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -64,7 +64,7 @@ func TestMessagesAreRecordsWithKeyAndHeaders(t *testing.T) {
 	require.True(t, sinks.IsPermanent(errs[1]), "%v", errs[1])
 	require.NoError(t, errs[2])
 	byID := map[string]*kgo.Record{}
-	for _, r := range consume(t, cluster, "delta.public.My_Table", 2) {
+	for _, r := range consumeRecords(t, cluster, "delta.public.My_Table", 2) {
 		for _, h := range r.Headers {
 			if h.Key == kafka.HeaderID {
 				byID[string(h.Value)] = r
@@ -110,7 +110,7 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
 	require.NoError(t, err)
 	sinktest.CheckOutage(t, 2000, sinks.Config{Sink: sink}, func(*sinks.Relay) {}, func() (all []sinktest.Delivered) {
-		for _, r := range consume(t, cluster, "delta.number", 2000) {
+		for _, r := range consumeRecords(t, cluster, "delta.number", 2000) {
 			all = append(all, sinktest.Delivered{ID: string(r.Headers[0].Value), Key: string(r.Key)})
 		}
 		return all
@@ -118,7 +118,7 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 }
 
 // A broker that goes away in the middle of a delivery ends it when its time is over: a relay is to count it, and to be able to stop.
-func TestADeliveryEndsWhenItsTimeIsOver(t *testing.T) {
+func TestADeliveryEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
 	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})

@@ -40,20 +40,20 @@ func startServer(t *testing.T, folder, port string) (kill func()) {
 		_ = server.Wait()
 	}
 	t.Cleanup(kill)
-	client := connect(t, port)
+	client := newClient(t, port)
 	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, sinktest.Patience, 5*time.Millisecond)
 	return kill
 }
 
-func connect(t *testing.T, port string) *redis.Client {
+func newClient(t *testing.T, port string) *redis.Client {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port, ContextTimeoutEnabled: true, MaxRetries: -1})
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
-// entries are those of a stream.
-func entries(t *testing.T, client *redis.Client, stream string) []redis.XMessage {
+// streamEntries are those of a stream.
+func streamEntries(t *testing.T, client *redis.Client, stream string) []redis.XMessage {
 	t.Helper()
 	all, err := client.XRange(t.Context(), stream, "-", "+").Result()
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestMessagesAreEntriesWithTheirFields(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	startServer(t, t.TempDir(), port)
-	client := connect(t, port)
+	client := newClient(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client, MaxBytes: 100})
 	require.NoError(t, err)
 	require.NoError(t, client.Set(t.Context(), "delta:taken", "a text", 0).Err())
@@ -86,7 +86,7 @@ func TestMessagesAreEntriesWithTheirFields(t *testing.T) {
 		require.False(t, sinks.IsPermanent(errs[2]), "it is accepted when the key is free")
 		require.NoError(t, errs[3])
 	}
-	all := entries(t, client, "delta:public.My Table")
+	all := streamEntries(t, client, "delta:public.My Table")
 	require.Len(t, all, 2, "one that comes again is there again, with the same id")
 	for _, one := range all {
 		require.Equal(t, map[string]any{
@@ -94,14 +94,14 @@ func TestMessagesAreEntriesWithTheirFields(t *testing.T) {
 			"time": "2026-11-28T11:00:00.000005Z",
 		}, one.Values)
 	}
-	require.Equal(t, map[string]any{"id": "4", "body": ""}, entries(t, client, "delta")[0].Values)
+	require.Equal(t, map[string]any{"id": "4", "body": ""}, streamEntries(t, client, "delta")[0].Values)
 }
 
 func TestAStreamKeepsAboutMaxLen(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	startServer(t, t.TempDir(), port)
-	client := connect(t, port)
+	client := newClient(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client, MaxLen: 100, Stream: func(m sinks.Message) string { return "of:" + m.Type }})
 	require.NoError(t, err)
 	for page := range 50 {
@@ -122,7 +122,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	t.Parallel()
 	folder, port := t.TempDir(), freePort(t)
 	kill := startServer(t, folder, port)
-	client := connect(t, port)
+	client := newClient(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client})
 	require.NoError(t, err)
 	sinktest.CheckOutage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
@@ -133,7 +133,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 		startServer(t, folder, port)
 	}, func() (all []sinktest.Delivered) {
 		seen := map[string]bool{}
-		for _, entry := range entries(t, client, "delta:number") {
+		for _, entry := range streamEntries(t, client, "delta:number") {
 			id, key := entry.Values["id"].(string), entry.Values["key"].(string)
 			if !seen[id] { // one whose answer was lost came again
 				all = append(all, sinktest.Delivered{ID: id, Key: key})
@@ -146,7 +146,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 
 func TestInvalidConfigsNameTheField(t *testing.T) {
 	t.Parallel()
-	client := connect(t, "1")
+	client := newClient(t, "1")
 	for field, config := range map[string]deltaredis.Config{
 		"Client": {}, "MaxLen": {Client: client, MaxLen: -1}, "MaxBytes": {Client: client, MaxBytes: -1},
 	} {

@@ -81,7 +81,7 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 }
 
 // A receiver that is slow gets no more messages than there is time for: the others were not tried.
-func TestMessagesThatThereIsNoTimeForAreNotTried(t *testing.T) {
+func TestMessagesWithoutTimeLeftAreNotTried(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())

@@ -87,8 +87,8 @@ const whole = `relays:
         category: events
 `
 
-// write makes a file of a text, in which SECRETFILE, URLFILE and ASIDEFILE are files of a folder of their own.
-func write(t *testing.T, text string) string {
+// writeFile makes a file of a text, in which SECRETFILE, URLFILE and ASIDEFILE are files of a folder of their own.
+func writeFile(t *testing.T, text string) string {
 	t.Helper()
 	folder := t.TempDir()
 	for name, content := range map[string]string{"SECRETFILE": "whsec_c2VjcmV0\n", "URLFILE": "postgres://u:hunter2@127.0.0.1:1/d\n"} {
@@ -110,7 +110,7 @@ func setEnvironment(t *testing.T) {
 
 func TestAFileWithEveryFieldIsRead(t *testing.T) {
 	setEnvironment(t)
-	relays, err := loadFile(write(t, whole))
+	relays, err := loadFile(writeFile(t, whole))
 	require.NoError(t, err)
 	require.Len(t, relays, 5)
 	var read []string
@@ -235,7 +235,7 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Contains(t, whole, c.from)
-			path := write(t, strings.Replace(whole, c.from, c.to, 1))
+			path := writeFile(t, strings.Replace(whole, c.from, c.to, 1))
 			_, err := loadFile(path)
 			invalid := new(fileError)
 			require.ErrorAs(t, err, &invalid)
@@ -247,16 +247,16 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 		})
 	}
 	for name, text := range map[string]string{"empty": "", "a comment": "# nothing\n", "no relays": "relays: []\n", "null": "relays:\n"} {
-		_, err := loadFile(write(t, text))
+		_, err := loadFile(writeFile(t, text))
 		require.ErrorContains(t, err, "relays: ", name)
 	}
 }
 
 // All that is wrong is said at once, in the order of the file.
-func TestAllThatIsWrongIsSaid(t *testing.T) {
+func TestAllProblemsAreReported(t *testing.T) {
 	setEnvironment(t)
 	text := strings.NewReplacer("slot: orders", "slot: X", "concurrency: 3", "concurrency: x", "policy: stop", "policy: drop").Replace(whole)
-	path := write(t, text)
+	path := writeFile(t, text)
 	_, err := loadFile(path)
 	require.Equal(t, []string{
 		path + ":6: relays[0].source.stream.slot: must be 1 to 63 of the characters a-z, 0-9 and _",
@@ -268,14 +268,14 @@ func TestAllThatIsWrongIsSaid(t *testing.T) {
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(relays:.*?)```")
 
 // The file of the documentation is right.
-func TestTheDocumentedFileIsRight(t *testing.T) {
+func TestTheDocumentedFileIsValid(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d")
 	document, err := os.ReadFile("../../../docs/sinks.md")
 	require.NoError(t, err)
 	block := yamlBlock.FindSubmatch(document)
 	require.NotNil(t, block)
 	text := strings.NewReplacer("/run/secrets/webhook", "SECRETFILE", "/var/lib/delta/orders.jsonl", "ASIDEFILE").Replace(string(block[1]))
-	relays, err := loadFile(write(t, text))
+	relays, err := loadFile(writeFile(t, text))
 	require.NoError(t, err)
 	require.Len(t, relays, 2)
 }

@@ -31,7 +31,7 @@ type system struct {
 	start func() func() // starts it, and returns what stops it
 	has   func() string // the key of the last message that it has, while it runs
 	// forgets is set for one that begins with nothing each time: what wrote to it would have to find that out.
-	forgets bool
+	isVolatile bool
 }
 
 func natsSystem(t *testing.T) system {
@@ -135,14 +135,14 @@ func messageDBSystem(t *testing.T) system {
 var failedAttempts = regexp.MustCompile(`delta_sink_failed_attempts_total\{relay="items"\} (\d+)`)
 
 // A system that is away when the process begins, and again later, is waited for, and gets what changed meanwhile.
-func TestASystemThatIsAwayIsWaitedFor(t *testing.T) {
+func TestASystemThatWasAwayGetsTheChanges(t *testing.T) {
 	t.Parallel()
 	for name, of := range map[string]func(*testing.T) system{"nats": natsSystem, "kafka": kafkaSystem, "redis": redisSystem, "messagedb": messageDBSystem} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, target := newStream(t)
 			s := of(t)
-			p := begin(t, write(t, `relays:
+			p := startProcess(t, writeFile(t, `relays:
   - name: items
     source: {stream: {database_url: "`+target+`", slot: `+d.Name+`, publications: [items]}}
     sink: {`+s.sink+`}
@@ -159,18 +159,18 @@ func TestASystemThatIsAwayIsWaitedFor(t *testing.T) {
 				return n
 			}
 			outages := 2
-			if s.forgets {
+			if s.isVolatile {
 				outages = 1
 			}
 			for row := range outages {
 				before := failed()
 				d.Exec(fmt.Sprintf("insert into item values (%d, 1)", row))
-				until(t, func() bool { return failed() > before })
+				awaitTrue(t, func() bool { return failed() > before })
 				stop := s.start()
-				until(t, func() bool { return s.has() == fmt.Sprintf("public.item/%d", row) })
+				awaitTrue(t, func() bool { return s.has() == fmt.Sprintf("public.item/%d", row) })
 				stop()
 			}
-			code, log := p.end(syscall.SIGTERM)
+			code, log := p.endWith(syscall.SIGTERM)
 			require.Equal(t, exitOK, code, log)
 		})
 	}
