@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// claimed is a list whose place can be lost to another process, which delivers some more.
+// claimedSource is a listSource that can lose its place to another process, which delivers some more messages.
 type claimedSource struct {
 	*listSource
 	lost   chan struct{}
@@ -36,7 +36,8 @@ func (c *claimedSource) Lost() <-chan struct{} { c.mu.Lock(); defer c.mu.Unlock(
 
 func (c *claimedSource) Close() { c.closed++ }
 
-// What was read before another process took over is delivered by that one: also where nothing can be read or confirmed, so that no call of the source says so.
+// Another process that takes over delivers the messages that were read and not confirmed. The relay must notice that even if the window is
+// full and nothing can be confirmed, when no call of the source returns an error.
 func TestALostClaimDiscardsUnconfirmedMessages(t *testing.T) {
 	t.Parallel()
 	source := &claimedSource{listSource: newListSource(sinks.Message{Key: "a"}, sinks.Message{Key: "a"}, sinks.Message{Key: "a"}, sinks.Message{Key: "a"}), lost: make(chan struct{})}
@@ -59,7 +60,7 @@ func TestALostClaimDiscardsUnconfirmedMessages(t *testing.T) {
 	source.mu.Unlock()
 	awaitTrue(t, func() bool { return source.Lost() != lost })
 	failed := relay.Stats().Failed
-	awaitTrue(t, func() bool { return relay.Stats().Failed > failed+1 }) // of what was read anew: deliveries of before have ended
+	awaitTrue(t, func() bool { return relay.Stats().Failed > failed+1 }) // of messages that were read again: the earlier deliveries have ended
 	healed.Store(true)
 	awaitTrue(t, source.isConfirmed(4))
 	require.Equal(t, []string{"3", "4"}, sink.acceptedIDs())

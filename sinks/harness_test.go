@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// list is a source of messages that are known from the start. It goes on after the last confirmed one at each start.
+// listSource is a source with a fixed list of messages. After rewind it starts at the first unconfirmed message.
 type listSource struct {
 	mu        sync.Mutex
 	messages  []sinks.Message
@@ -69,7 +69,7 @@ func (l *listSource) isConfirmed(n int) func() bool {
 	return func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.confirmed == n }
 }
 
-// recorder is a sink that keeps what it accepted, and fails as it is told.
+// recorder is a sink that keeps the messages that it accepted, and fails as fail says.
 type recorder struct {
 	mu       sync.Mutex
 	accepted []sinks.Message

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// metricsOf are the samples of a relay, by name and labels.
+// metricsOf returns the samples of a relay, by name and labels.
 func metricsOf(t *testing.T, name string, relay *sinks.Relay) map[string]float64 {
 	t.Helper()
 	var text strings.Builder
@@ -32,7 +32,8 @@ func metricsOf(t *testing.T, name string, relay *sinks.Relay) map[string]float64
 	return samples
 }
 
-// A sink that is away is seen: by the age of the oldest message, by what waits, and by attempts that fail. Nothing is lost, and when it is back all is as before.
+// The age of the oldest message, the number of waiting keys and the failed attempts show that a sink is away. Nothing is lost, and when the
+// sink is back the metrics are as before.
 func TestMetricsShowASinkThatIsAway(t *testing.T) {
 	t.Parallel()
 	var away atomic.Bool

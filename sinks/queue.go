@@ -30,7 +30,7 @@ type entry struct {
 	isDone        bool
 }
 
-// lane has the messages of one key. Each message without a key has its own lane.
+// lane queues the messages of one key. Each message without a key is alone in a lane.
 type lane struct {
 	key     string
 	entries []*entry

@@ -226,7 +226,7 @@ func TestWindowBytesLimitsUnconfirmedBytes(t *testing.T) {
 	awaitTrue(t, source.isConfirmed(50))
 }
 
-// What the sink had no time for is no attempt; and a relay runs once, because its source has gone on.
+// A message that the sink had no time for has used no attempt. A relay runs only once, because its source has advanced.
 func TestErrNotTriedIsNotAnAttempt(t *testing.T) {
 	t.Parallel()
 	left := 10
@@ -272,7 +272,7 @@ func TestAPermanentErrorOfTheSourceEndsTheRelay(t *testing.T) {
 	require.ErrorIs(t, relay.Run(t.Context()), errGone)
 }
 
-// However the sink fails, and whenever the relay is stopped, every message is delivered, and of each key the last messages come in order.
+// However the sink fails, and whenever the relay is stopped, every message is delivered, and the messages of each key end up in order.
 func TestOrderIsKeptForEachKeyDespiteFailures(t *testing.T) {
 	t.Parallel()
 	messages := make([]sinks.Message, 2000)
@@ -297,7 +297,7 @@ func TestOrderIsKeptForEachKeyDespiteFailures(t *testing.T) {
 	startRelay(t, config)
 	awaitTrue(t, source.isConfirmed(len(messages)))
 
-	// A restart goes back; apart from that, messages of a key, and barriers for all keys, come in order.
+	// Messages may repeat after a restart; apart from that, messages of a key, and barriers for all keys, are in order.
 	first := map[string]int{}
 	for i, m := range sink.accepted {
 		if _, seen := first[m.ID]; !seen {

@@ -19,7 +19,7 @@ import (
 
 var withoutLSN = regexp.MustCompile(`,"lsn":"[^"]*"`)
 
-// newPublishedSlot makes a slot and a publication of all tables.
+// newPublishedSlot creates a slot and a publication of all tables.
 func newPublishedSlot(t *testing.T, d *cdctest.Database) {
 	t.Helper()
 	require.NoError(t, cdc.CreatePublication(t.Context(), d.Pool, cdc.Publication{Name: d.Name, AllTables: true}))
@@ -55,7 +55,7 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 	awaitTrue(t, func() bool { return len(sink.acceptedIDs()) == 8 })
 	sink.mu.Lock()
 	defer sink.mu.Unlock()
-	slices.SortStableFunc(sink.accepted, func(a, b sinks.Message) int { // keys are in no order
+	slices.SortStableFunc(sink.accepted, func(a, b sinks.Message) int { // there is no order between keys
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
 	})
 	var seen []string
@@ -77,7 +77,7 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 	require.Equal(t, map[string]string{sinks.HeaderNewKey: two}, sink.accepted[2].Headers)
 }
 
-// A relay that stops in the middle of a transaction goes on behind the last one that was delivered whole, with the same ids.
+// A relay that stops in the middle of a transaction continues after the last completely delivered transaction, with the same ids.
 func TestASlotAdvancesOnlyPastDeliveredTransactions(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)

@@ -59,7 +59,7 @@ func TestRequestsNeedATokenAndAKnownOrigin(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, response.StatusCode)
 }
 
-// A page whose name was given the address of this machine, or that makes the browser ask.
+// A page may resolve its own name to the address of this machine, or make the browser send a request.
 func TestPagesCannotReachAServerWithoutTokens(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Hosts = []string{"stream.internal"} })

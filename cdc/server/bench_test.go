@@ -17,8 +17,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// BenchmarkWebsocket reads changes that are there through a websocket, and acknowledges each transaction or every hundredth; pg_recvlogical, which
-// only prints what it gets, reads the same. Half of the changes come in transactions of one, half in transactions of a thousand.
+// BenchmarkWebsocket reads existing changes through a websocket, and acknowledges each transaction or every hundredth. pg_recvlogical,
+// which only prints its input, reads the same. Half of the changes are in transactions of one, half in transactions of a thousand.
 func BenchmarkWebsocket(b *testing.B) {
 	for _, every := range []int{1, 100} {
 		b.Run("ack="+strconv.Itoa(every), func(b *testing.B) { benchmarkWebsocket(b, every) })
@@ -69,7 +69,7 @@ func benchmarkWebsocket(b *testing.B, every int) {
 	b.ReportMetric(theirs.Seconds()/ours.Seconds(), "share")
 }
 
-// drainChanges reads so many changes, each parsed no further than to what an acknowledgement needs.
+// drainChanges reads so many changes, and parses of each only the position to acknowledge.
 func (h *harness) drainChanges(changes, every int) (n int) {
 	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	defer c.conn.CloseNow() //nolint:errcheck // all was read
@@ -94,7 +94,7 @@ func (h *harness) drainChanges(changes, every int) (n int) {
 	return n
 }
 
-// BenchmarkLatency tells how long after its commit a transaction is with a websocket client, at 500 transactions per second.
+// BenchmarkLatency measures how long a transaction takes from its commit to a websocket client, at 500 transactions per second.
 func BenchmarkLatency(b *testing.B) {
 	h := newHarness(b, func(c *server.Config) { c.HeartbeatInterval = time.Minute; c.Stream = cdc.Config{} })
 	h.Exec(`create table t (id int primary key, v text)`)

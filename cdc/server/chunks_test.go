@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// collectChunks reads a transaction, no message of which may be larger than most, with the values that came before it in chunks.
+// collectChunks reads a transaction, and the values sent in chunks before it. No message may be larger than most.
 func (c *client) collectChunks(most int) (all []change, values map[int]string, messages int) {
 	c.h.t.Helper()
 	values = map[int]string{}
@@ -77,7 +77,7 @@ func TestNoMessageExceedsTheClientsLimit(t *testing.T) {
 	require.NoError(t, c.conn.CloseNow())
 	h.awaitFree(h.s)
 
-	// Without chunks, it says what does not fit.
+	// Without chunks, the error names the change that does not fit.
 	h.Exec(`insert into doc values (200, 'first', 'a', 1)`, `update doc set body = `+odd+` where id = 1`)
 	c = h.dialStream("/v2/slots/" + h.s + "/stream?max_message=65536")
 	require.EqualValues(t, 200, c.readMessage().Changes[0].New["id"])

@@ -22,13 +22,13 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// What a process of this test binary that is a server is given.
+// The environment of a process of this test binary that runs a server.
 const (
 	childDatabase = "DELTA_TEST_SERVER_DATABASE"
 	childListen   = "DELTA_TEST_SERVER_LISTEN"
 )
 
-// serveUntilKilled is such a process.
+// serveUntilKilled runs the server in such a process.
 func serveUntilKilled() {
 	err := func() error {
 		config, err := pgx.ParseConfig(os.Getenv(childDatabase))
@@ -49,7 +49,7 @@ func serveUntilKilled() {
 	os.Exit(1)
 }
 
-// startProcess runs a server as a process of its own. kill kills it as kill -9 does.
+// startProcess runs a server in a separate process. kill kills it like kill -9.
 func (h *harness) startProcess() (kill func()) {
 	h.t.Helper()
 	if h.listen == "" {
@@ -83,7 +83,7 @@ func (h *harness) startProcess() (kill func()) {
 	return kill
 }
 
-// sharedSlot is what GET /v2/slots/{name} says of one with consumers.
+// sharedSlot is the answer of GET /v2/slots/{name} for a slot with consumers.
 type sharedSlot struct {
 	Consumers []struct {
 		Name           string
@@ -94,7 +94,7 @@ type sharedSlot struct {
 	}
 }
 
-// insertedIDs are those of the rows that a transaction has inserted.
+// insertedIDs returns the ids of the rows that a transaction has inserted.
 func (m message) insertedIDs() (all []float64) {
 	for _, c := range m.Changes {
 		if id, ok := c.New["id"].(float64); ok {
@@ -104,7 +104,7 @@ func (m message) insertedIDs() (all []float64) {
 	return all
 }
 
-// onlyTransactions passes over all other events.
+// onlyTransactions skips all other events.
 func onlyTransactions(next func() event) func() event {
 	return func() event {
 		for {
@@ -115,7 +115,8 @@ func onlyTransactions(next func() event) func() event {
 	}
 }
 
-// Two clients read one slot, over a websocket and over Server-Sent Events. The server is killed in between, and each goes on where its own token says.
+// Two clients read one slot, over a websocket and over Server-Sent Events. The server is killed in between, and each resumes at its own
+// token.
 func TestConsumersResumeAfterTheServerIsKilled(t *testing.T) {
 	t.Parallel()
 	h := &harness{Database: cdctest.New(t), t: t}
@@ -173,7 +174,7 @@ func TestConsumersResumeAfterTheServerIsKilled(t *testing.T) {
 	h.awaitConfirmed(h.s, last.LSN)
 }
 
-// One that is too far behind begins anew: it is given the rows of the tables beside the changes, over either transport.
+// A consumer that is too far behind must resync: it gets the rows of the tables beside the changes, over either transport.
 func TestASlowConsumerResyncsTheTables(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []string{"websocket", "events"} {
@@ -197,7 +198,7 @@ func TestASlowConsumerResyncsTheTables(t *testing.T) {
 			require.Equal(t, http.StatusGone, a.status, a.body)
 			require.Equal(t, "resync_needed", a.code())
 			require.Contains(t, a.body, "resync=true")
-			h.Exec(`update account set name = 'short'`) // what comes now has room
+			h.Exec(`update account set name = 'short'`) // the next change fits into the buffer
 			m := quick.readMessage()
 			require.Len(t, m.Changes, 100)
 			quick.sendAck(m.LSN)
@@ -226,7 +227,7 @@ func TestASlowConsumerResyncsTheTables(t *testing.T) {
 				m := next()
 				switch m.Type {
 				case "transaction":
-					require.Empty(t, m.Resume, "it does not have all rows yet: a restart begins anew")
+					require.Empty(t, m.Resume, "it does not have all rows yet: a reconnect starts the resync again")
 					for _, c := range m.Changes {
 						if c.Kind == "read" {
 							rows[c.Table][c.New["id"].(float64)] = true
@@ -271,7 +272,7 @@ func TestARemovedConsumerDoesNotHoldTheSlot(t *testing.T) {
 	h.Exec(`insert into account (id) values (1)`)
 	m := a.readMessage()
 	a.sendAck(m.LSN)
-	b.readMessage() // and never acknowledges
+	b.readMessage() // it never acknowledges
 	require.Eventually(t, func() bool {
 		shown := decodeJSON[sharedSlot](t, h.request("GET", "/v2/slots/"+h.s, "").body)
 		return len(shown.Consumers) == 2 && shown.Consumers[0].Acknowledged != nil && *shown.Consumers[0].Acknowledged == m.LSN
@@ -283,7 +284,7 @@ func TestARemovedConsumerDoesNotHoldTheSlot(t *testing.T) {
 	h.awaitConfirmed(h.s, m.LSN)
 	h.stop()
 	token := a.newestToken(m.Resume)
-	h.startServer(nil) // it is forgotten for good
+	h.startServer(nil) // it stays removed after a restart
 	require.Len(t, decodeJSON[sharedSlot](t, h.request("GET", "/v2/slots/"+h.s, "").body).Consumers, 1)
 
 	for query, want := range map[string]string{
@@ -310,7 +311,7 @@ func TestARemovedConsumerDoesNotHoldTheSlot(t *testing.T) {
 	}())
 }
 
-// What a consumer wants nothing of does not make its latest token useless before it was given another one.
+// Transactions that have nothing for a consumer do not make its latest token useless before it gets another one.
 func TestAConsumersTokenStaysValidWhileOthersAreServed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
@@ -348,7 +349,7 @@ func (c *client) newestToken(token string) string {
 	}
 }
 
-// Between two tables of a resync, heartbeats are due all the time: the next table is begun nevertheless.
+// Heartbeats are always due between two tables of a resync; the next table must be read nevertheless.
 func TestAHeartbeatDoesNotEndAResync(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Millisecond })

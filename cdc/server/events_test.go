@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// event is one of Server-Sent Events.
+// event is an event of Server-Sent Events.
 type event struct {
 	kind, id string
 	message
@@ -63,7 +63,7 @@ func (h *harness) followEvents(path string, headers ...string) (next func() even
 	}, stop
 }
 
-// onlyChanges passes over positions.
+// onlyChanges skips positions.
 func onlyChanges(next func() event) func() event {
 	return func() event {
 		for {
@@ -100,7 +100,7 @@ func TestServerSentEvents(t *testing.T) {
 	stop()
 	h.awaitFree(h.s)
 
-	// What a browser says when it comes again.
+	// The header that a browser sends when it reconnects.
 	all, stop = h.followEvents(path+"/stream", "Last-Event-ID", two.id)
 	h.Exec(`insert into account (id) values (3)`)
 	require.EqualValues(t, 3, onlyChanges(all)().Changes[0].New["id"])
@@ -135,14 +135,14 @@ func TestATailDisturbsNoSlotAndLeavesNoneBehind(t *testing.T) {
 	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	require.EqualValues(t, 1, c.readMessage().Changes[0].New["id"])
 
-	// A table that came later is in the next tail.
+	// The next tail has a table that was created later.
 	h.Exec(`create table later (id int primary key)`)
 	all, _ = h.followEvents("/v2/tail")
 	all()
 	h.Exec(`insert into later values (1)`)
 	require.Equal(t, "later", onlyChanges(all)().Changes[0].Table)
 
-	// It cannot go on where it was, and says so.
+	// It cannot resume, and the error says so.
 	lost, _ := h.followEvents("/v2/tail")
 	lost()
 	h.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where temporary and database = '` + h.Name + `'`)
@@ -150,7 +150,7 @@ func TestATailDisturbsNoSlotAndLeavesNoneBehind(t *testing.T) {
 	all, _ = h.followEvents("/v2/tail")
 	all()
 
-	// The tails that were interrupted are no clients any more, a little after they were told.
+	// The interrupted tails are not counted as clients any more, soon after they got the error.
 	require.Eventually(t, func() bool {
 		return strings.Contains(h.request("GET", "/metrics", "").body, "delta_stream_clients 2\n")
 	}, cdctest.Patience, 10*time.Millisecond)
@@ -159,12 +159,12 @@ func TestATailDisturbsNoSlotAndLeavesNoneBehind(t *testing.T) {
 	require.Contains(t, metrics, "delta_stream_database_up 1\n")
 }
 
-// Servers of other tables have a publication of their own; where they are told to share one, the second is refused and
-// changes nothing for the first.
+// Servers with other tables have separate publications. If two are told to share one, the second is refused and changes nothing for the
+// first.
 func TestTailsOfServersWithOtherTablesAreSeparate(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Tables = []string{"public.*"} })
-	h.request("GET", "/healthz", "") // it serves
+	h.request("GET", "/healthz", "") // the server is up
 	require.Contains(t, h.log.String(), `no table matches yet" tables=[public.*]`)
 	h.Exec(accounts, `create schema other`, `create table other.t (id int primary key)`)
 	second := &harness{Database: h.Database, t: t, s: h.s}
@@ -191,7 +191,7 @@ func TestTailsOfServersWithOtherTablesAreSeparate(t *testing.T) {
 	require.Equal(t, "other_tables", a.code(), a.body)
 	require.Contains(t, a.body, "--publication")
 	require.Equal(t, before, published())
-	// Publications of tails are no slots, nor do they become some.
+	// Publications of tails are not listed as slots.
 	require.NotContains(t, third.request("GET", "/v2/slots", "").body, "missing")
 	require.Equal(t, http.StatusNotFound, third.request("DELETE", "/v2/slots/"+name, "").status)
 	name, _, _ = strings.Cut(before[len(before)-1], " ")
@@ -199,7 +199,7 @@ func TestTailsOfServersWithOtherTablesAreSeparate(t *testing.T) {
 	require.Equal(t, before, published())
 }
 
-// A client that does not read is cut, and what waits for it is bounded meanwhile: what is not sent stays in Postgres.
+// A client that does not read is disconnected. Until then, its buffer is limited: changes that are not sent stay in Postgres.
 func TestASlowClientIsDisconnected(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -221,7 +221,7 @@ func TestASlowClientIsDisconnected(t *testing.T) {
 	h.stop()
 	h.startServer(nil)
 
-	// It has it all when it comes again.
+	// It gets everything when it reconnects.
 	c = h.dialStream("/v2/slots/" + h.s + "/stream")
 	n := 0
 	for {

@@ -23,7 +23,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// followEvents reads Server-Sent Events until they are lost, and acknowledges by requests of their own.
+// followEvents reads Server-Sent Events until the connection is lost, and acknowledges with separate requests.
 func (f *follower) followEvents(ctx context.Context, slot string) {
 	ctx, cancel, address := f.beginConnection(ctx, slot, true)
 	defer cancel()
@@ -64,9 +64,9 @@ func (f *follower) followEvents(ctx context.Context, slot string) {
 	})
 }
 
-// The primary is killed while somebody writes, and its standby is promoted: what each client has in all is what the new primary
-// has. One stays connected and notices nothing but a pause; the others are cut and come again with their tokens, while there is
-// no primary and when there is.
+// The primary is killed during writes, and its standby is promoted: each client must receive exactly the rows of the new primary. One
+// client stays connected and only notices a pause; the others are disconnected and reconnect with their tokens, both while there is no
+// primary and afterwards.
 func TestClientsResumeAtThePromotedStandby(t *testing.T) {
 	t.Parallel()
 	cdctest.New(t).NeedsVersion(17)
@@ -74,7 +74,7 @@ func TestClientsResumeAtThePromotedStandby(t *testing.T) {
 	primary.Exec(`create table event (id int primary key, n int, v text)`, `select pg_create_physical_replication_slot('standby', true)`)
 	standby := primary.Standby("wal_level=logical", "hot_standby_feedback=on", "primary_slot_name=standby", "sync_replication_slots=on",
 		fmt.Sprintf("primary_conninfo=host=127.0.0.1 port=%d user=postgres dbname=postgres", primary.Config().Port))
-	// Without target_session_attrs the standby is reached before it is promoted, as through a name or a proxy that changes sides.
+	// Without target_session_attrs the server connects to the standby before it is promoted, as through a DNS name or a proxy that switches.
 	both, err := pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable",
 		primary.Config().Port, standby.Config().Port))
 	require.NoError(t, err)
@@ -108,7 +108,7 @@ func TestClientsResumeAtThePromotedStandby(t *testing.T) {
 		})
 	}
 	require.Eventually(t, func() bool {
-		primary.Exec(`select pg_log_standby_snapshot()`) // from where the standby can begin, when the slots have moved there
+		primary.Exec(`select pg_log_standby_snapshot()`) // the standby can decode from here, once the slots are synchronized
 		return cdctest.Query[int](standby.Database, `select count(*) from pg_replication_slots where synced and not temporary`) == len(slots)
 	}, cdctest.Patience, 200*time.Millisecond)
 	cut := func() {

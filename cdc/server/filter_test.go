@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// A typing error in a pattern would have the client wait for ever, and let go of what it wanted.
+// A typing error in a pattern would make the client wait for ever, and acknowledge the changes that it wanted.
 func TestAPatternWithoutATableIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -37,7 +37,7 @@ func TestAPatternWithoutATableIsRefused(t *testing.T) {
 	}
 }
 
-// Only its owner may publish a table: the tail has those of the role.
+// Only the owner may publish a table, so a tail has the tables of the role.
 func TestATailHasOnlyTheTablesOfItsRole(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)

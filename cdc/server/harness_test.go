@@ -31,11 +31,11 @@ func TestMain(m *testing.M) {
 	cdctest.Main(m)
 }
 
-// harness is a server on a database of its own.
+// harness is a server on its own database.
 type harness struct {
 	*cdctest.Database
 	t      testing.TB
-	s      string // a name for a slot: others of the server have theirs
+	s      string // a name for a slot that no other test of the Postgres server uses
 	url    string
 	listen string
 	stop   func()
@@ -43,7 +43,7 @@ type harness struct {
 	http   *http.Client
 }
 
-// logged keeps what is logged.
+// logBuffer keeps log lines.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -81,7 +81,7 @@ func (h *harness) startWith(conn *pgx.ConnConfig, change func(*server.Config)) {
 	config := server.Config{
 		Conn: conn, HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: time.Minute},
-		// A new slot waits for all transactions of the Postgres that all tests share.
+		// A new slot waits for all transactions of the Postgres server, which all tests share.
 		CreateTimeout: cdctest.Patience,
 	}
 	if change != nil {
@@ -109,14 +109,14 @@ func (h *harness) startWith(conn *pgx.ConnConfig, change func(*server.Config)) {
 	h.t.Cleanup(h.stop)
 }
 
-// answer is what a request gave.
+// answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// code is that of an error.
+// code returns the code of an error.
 func (a answer) code() string {
 	var p struct{ Code, Error string }
 	if json.Unmarshal([]byte(a.body), &p) != nil || p.Error == "" {
@@ -149,7 +149,7 @@ func decodeJSON[T any](t testing.TB, text string) (v T) {
 	return v
 }
 
-// slot is what POST /v2/slots answers.
+// slot is the answer to POST /v2/slots.
 type slot struct {
 	Name, LSN, Resume string
 	Tables            []string
@@ -163,7 +163,7 @@ func (h *harness) createSlot(name, body string) slot {
 	return decodeJSON[slot](h.t, a.body)
 }
 
-// message is one of a stream.
+// message is a message of a stream.
 type message struct {
 	Type, LSN, Resume, Acknowledged, Code, Error string
 	XID                                          uint32
@@ -174,7 +174,7 @@ type message struct {
 	Tables                                       []table
 	Value, Chunk                                 int
 	Text                                         string
-	bytes                                        int // of the whole
+	bytes                                        int // of the whole message
 	Table                                        string
 	Added, Unpublished                           []string
 }
@@ -199,7 +199,7 @@ type table struct {
 	}
 }
 
-// client is a stock websocket client.
+// client is a plain websocket client.
 type client struct {
 	h    *harness
 	conn *websocket.Conn
@@ -219,7 +219,7 @@ func (h *harness) dialStream(path string, headers ...string) *client {
 			return &client{h, conn}
 		}
 		require.NotNil(h.t, response, err)
-		// The client before may not have gone to its end.
+		// The server may not have noticed yet that the previous client is gone.
 		if response.StatusCode != http.StatusConflict || time.Now().After(end) {
 			text, _ := io.ReadAll(response.Body)
 			require.NoError(h.t, err, "%s", text)
@@ -227,7 +227,7 @@ func (h *harness) dialStream(path string, headers ...string) *client {
 	}
 }
 
-// readMessage is the next message; positions are passed over.
+// readMessage returns the next message that is not a position.
 func (c *client) readMessage() message {
 	c.h.t.Helper()
 	for {
@@ -268,7 +268,7 @@ func (c *client) expectClose(code string) websocket.StatusCode {
 	return websocket.CloseStatus(err)
 }
 
-// awaitConfirmed waits until Postgres knows a position to be processed.
+// awaitConfirmed waits until Postgres has a position as the confirmed one of a slot.
 func (h *harness) awaitConfirmed(slot, lsn string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
@@ -276,7 +276,7 @@ func (h *harness) awaitConfirmed(slot, lsn string) {
 	}, cdctest.Patience, 20*time.Millisecond)
 }
 
-// awaitFree waits until nobody reads a slot, as far as Postgres and the server know.
+// awaitFree waits until neither Postgres nor the server has a reader of a slot.
 func (h *harness) awaitFree(slot string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {

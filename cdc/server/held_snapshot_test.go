@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// heldSlot is what GET /v2/slots/{name} says of what is held for one.
+// heldSlot is the answer of GET /v2/slots/{name} for a slot with a held snapshot.
 type heldSlot struct {
 	Snapshot bool
 	PID      int
@@ -88,7 +88,7 @@ func TestASnapshotEndsAfterSnapshotMax(t *testing.T) {
 	h.Exec(`alter table account add column n int`)
 }
 
-// The snapshot of /v1 is shown, measured and bounded as others are.
+// The snapshot of /v1 is listed, measured and limited like others.
 func TestTheSnapshotOfV1IsListedWithItsLocks(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -111,9 +111,9 @@ func TestTheSnapshotOfV1EndsAfterSnapshotMax(t *testing.T) {
 	h := newHarness(t, func(c *server.Config) { c.SnapshotMax = time.Second })
 	h.Exec(accounts, `insert into account (id) values (1)`)
 	made := decodeJSON[struct{ SlotName string }](t, h.request("GET", "/v1/init", "").body)
-	require.Eventually(t, func() bool { // it is read all the time
+	require.Eventually(t, func() bool { // keep reading
 		response, err := h.http.Post(h.url+"/v1/snapshot/data", "application/json", strings.NewReader(`{"table":"account","limit":10}`))
-		if err != nil { // the answer was begun, and is cut off
+		if err != nil { // the answer is aborted after its beginning
 			return false
 		}
 		defer func() { _ = response.Body.Close() }()
@@ -125,7 +125,7 @@ func TestTheSnapshotOfV1EndsAfterSnapshotMax(t *testing.T) {
 	require.Contains(t, h.log.String(), "SnapshotMax")
 }
 
-// For a consumer that begins again, a table is read in chunks, each of which locks it for a moment.
+// In a resync, a table is read in chunks, each of which locks it for a moment.
 func TestTheLockOfAResyncChunkIsListed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -133,7 +133,7 @@ func TestTheLockOfAResyncChunkIsListed(t *testing.T) {
 	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false,"consumers":["a"]`)
 	show := func() heldSlot { return decodeJSON[heldSlot](t, h.request("GET", "/v2/slots/"+h.s, "").body) }
 
-	// A chunk waits until those have ended who can write into the table. Then this one stands still, because it cannot plan its statement: see cdc.
+	// A chunk waits for the transactions that can write into the table. Then this one blocks, because it cannot plan its statement: see cdc.
 	writer, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = writer.Rollback(context.Background()) }()

@@ -174,7 +174,7 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 	}
 }
 
-// exposeConsumers exposes the consumers of a slot that have a position known to this server.
+// exposeConsumers exposes the consumers of a slot if this server knows their positions.
 func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	for _, c := range slot.Consumers {
 		if c.LagBytes == nil {

@@ -18,8 +18,9 @@ import (
 
 var sampleLine = regexp.MustCompile(`^([a-z_]+)(\{(?:[a-z]+="[^"\\]*",?)+\})? (\S+)$`)
 
-// scrapeMetrics reads /metrics into values by name and labels, and checks the form: HELP and TYPE once before the samples of a family,
-// which are all together, and no sample twice. The module internal/monitoring reads it with Prometheus' own parser and linter.
+// scrapeMetrics reads /metrics into values by name and labels, and checks the format: HELP and TYPE once before the samples of a family,
+// the samples of a family together, and no sample twice. The module internal/monitoring parses the text with Prometheus' own parser and
+// linter.
 func (h *harness) scrapeMetrics() map[string]float64 {
 	h.t.Helper()
 	kinds := map[string]string{}
@@ -109,7 +110,7 @@ func TestMetricsOfASlot(t *testing.T) {
 	require.NotContains(t, lost, of("active"))
 }
 
-// The names of tails' slots are new each time: series of them would pile up in the metrics store.
+// Each tail has a slot with a new name, and their series would pile up in the metrics store.
 func TestMetricsHaveNoSeriesOfTails(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.ClientMemory = 64 << 10 })
@@ -164,7 +165,7 @@ func TestMetricsOfTheServer(t *testing.T) {
 	require.Regexp(t, `(?m)^delta_stream_build_info\{version="[^"]+",revision="[^"]+",goversion="go1[^"]+"\} 1$`, text)
 }
 
-// The table of docs/stream.md has each metric of ours, its type, and the same order.
+// The table of docs/stream.md has each of our metrics, with its type, in the same order.
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/stream.md")

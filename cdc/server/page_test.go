@@ -18,7 +18,7 @@ import (
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
 
-// A person sees the slots with their lag, and changes as they happen, after giving the token.
+// After entering the token, a person sees the slots with their lag, and changes as they happen.
 func TestThePage(t *testing.T) {
 	t.Parallel()
 	soak.Long(t)
@@ -32,7 +32,7 @@ func TestThePage(t *testing.T) {
 		require.Equal(t, 201, h.request("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`, bearer...).status)
 	}
 	c := h.dialStream("/v2/slots/books_"+h.s[4:]+"/stream", bearer...)
-	go func() { // it has the slot, and keeps nothing
+	go func() { // it reads the slot, and keeps nothing
 		for {
 			m, err := c.readAny()
 			if err != nil {
@@ -68,12 +68,12 @@ func TestThePage(t *testing.T) {
 	for _, says := range []string{`balance="15.00"`, `amount="99999999.99"`, `name="Bob <script>alert(1)</script>"`} {
 		b.Shows(says)
 	}
-	for _, kind := range []string{"insert", "update", "delete", "truncate"} { // they are words of the form, too
+	for _, kind := range []string{"insert", "update", "delete", "truncate"} { // these words are also in the form
 		require.Eventually(t, func() bool {
 			return b.Execute(`return [...document.querySelectorAll('#changes > *')].some(e => e.textContent.includes('`+kind+`'))`) == true
 		}, cdctest.Patience, 50*time.Millisecond, kind)
 	}
-	b.Shows("KiB") // the slot that nobody reads has a lag
+	b.Shows("KiB") // the slot without a reader has a lag
 	require.Empty(t, b.Execute(`return [...document.querySelectorAll('input:not([type=checkbox])')].filter(i => !i.labels.length).map(i => i.id)`), "inputs without a label")
 	if *screenshots {
 		require.NoError(t, os.MkdirAll("../../docs/images", 0o755))

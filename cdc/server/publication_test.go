@@ -33,10 +33,10 @@ func TestAnUnpublishedSlotIsListedAndCanBeDeleted(t *testing.T) {
 			for _, statement := range harm {
 				h.Exec(strings.ReplaceAll(statement, "%s", h.s))
 			}
-			// Nothing is written: the stream itself would wait.
+			// Nothing is written, so the stream itself would wait.
 			require.Equal(t, websocket.StatusCode(4410), c.expectClose("resync_needed"))
 			h.stop()
-			h.startServer(nil) // another process knows it too
+			h.startServer(nil) // another process knows it, too
 			require.Contains(t, h.request("GET", at, "").body, `"status":"unpublished"`)
 			a := h.request("GET", at+"/stream", "", "Accept", "text/event-stream")
 			require.Equal(t, http.StatusGone, a.status)
@@ -51,7 +51,7 @@ func TestAnUnpublishedSlotIsListedAndCanBeDeleted(t *testing.T) {
 	}
 }
 
-// What the server has noted of its slots must not make slots of others its own.
+// An entry in the ledger must not make the slot of another program ours.
 func TestAForeignSlotWithALedgerNameIsNotTouched(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -71,7 +71,7 @@ func TestAForeignSlotWithALedgerNameIsNotTouched(t *testing.T) {
 	require.Contains(t, shown.body, `"own":true`)
 	require.Contains(t, shown.body, `"status":"missing"`)
 	require.Equal(t, "resync_needed", h.request("GET", at+"/stream", "", "Accept", "text/event-stream").code())
-	h.Exec(`select pg_create_logical_replication_slot('` + h.s + `', 'pgoutput')`) // by somebody, after it was seen to be missing
+	h.Exec(`select pg_create_logical_replication_slot('` + h.s + `', 'pgoutput')`) // by another program, after the slot was seen to be missing
 	require.Contains(t, h.request("GET", at, "").body, `"own":false`)
 	a := h.request("DELETE", at, "")
 	require.Equal(t, http.StatusForbidden, a.status)
@@ -83,7 +83,7 @@ func TestAForeignSlotWithALedgerNameIsNotTouched(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, h.request("GET", at, "").status)
 
 	lose()
-	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`) // made again: it is as any other
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`) // created again, it works like any other
 	require.Contains(t, h.request("GET", at, "").body, `"status":"reserved"`)
 	require.Equal(t, http.StatusNoContent, h.request("DELETE", at, "").status)
 	require.False(t, noted())

@@ -26,7 +26,7 @@ func TestAServerThatCannotDecode(t *testing.T) {
 	require.ErrorAs(t, err, &invalid)
 }
 
-// A standby answers, and cannot be streamed from: a load balancer has to send clients elsewhere.
+// A standby answers, but its slots cannot be streamed: a load balancer must send clients elsewhere.
 func TestAServerOnAStandbyIsNotReady(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -41,7 +41,7 @@ func TestAServerOnAStandbyIsNotReady(t *testing.T) {
 	require.Equal(t, http.StatusOK, h.request("GET", "/livez", "").status)
 }
 
-// The client notices nothing but a pause, and nothing is lost or comes twice.
+// The client notices only a pause, and nothing is lost or sent twice.
 func TestPostgresIsRestartedUnderAStream(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestPostgresIsRestartedUnderAStream(t *testing.T) {
 	require.Equal(t, "snapshot_gone", h.request("GET", "/v2/slots/s/snapshot/public.account", "").code())
 }
 
-// Neither a client that acknowledges nothing nor one that does not even read keeps Postgres from stopping, and nothing is lost by it.
+// Neither a client that does not acknowledge nor one that does not read keeps Postgres from stopping, and nothing is lost.
 func TestPostgresStopsUnderClientsThatDoNotAcknowledge(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -82,7 +82,7 @@ func TestPostgresStopsUnderClientsThatDoNotAcknowledge(t *testing.T) {
 	h.createSlot("s", `"tables":["public.account"],"snapshot":false`)
 	h.createSlot("deaf", `"tables":["public.large"],"snapshot":false`)
 	c := h.dialStream("/v2/slots/s/stream")
-	h.dialStream("/v2/slots/deaf/stream") // and never reads
+	h.dialStream("/v2/slots/deaf/stream") // it never reads
 	h.Exec(`insert into account (id) values (1)`)
 	first := c.readMessage()
 	c.sendAck(first.LSN)

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// newHarnessOf is a server that connects as a role of its own to a database of its own.
+// newHarnessOf starts a server that connects with its own role to its own database.
 func newHarnessOf(t *testing.T, config *pgx.ConnConfig) *harness {
 	t.Helper()
 	h := &harness{t: t, s: config.Database}
@@ -31,7 +31,7 @@ func execAs(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// snapshotPage is an answer of a snapshot.
+// snapshotPage is a page of a snapshot.
 type snapshotPage struct {
 	Rows []change
 }

@@ -30,7 +30,7 @@ func TestASlotForFailovers(t *testing.T) {
 	require.Contains(t, h.request("GET", "/v2/slots/"+h.s, "").body, `"failover":true`)
 }
 
-// Postgres 18 would refuse their updates.
+// Postgres 18 would refuse updates of these tables.
 func TestGeneratedColumnsOfAnIdentity(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -115,7 +115,7 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 	a := h.request("GET", at+"/snapshot/public.account?after="+key, "")
 	require.Equal(t, 400, a.status, a.body)
 	require.Equal(t, "invalid", a.code())
-	// None of it has spoiled what was there.
+	// The existing slot is unaffected.
 	require.Contains(t, h.request("GET", at+"/snapshot/public.a'b.c;drop", "").body, `"new":{"id":1}`)
 	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_publication where pubname not like 'delta_stream_slots_%'`), "a slot that was refused leaves nothing")
 	_, err = cdc.LookupSlot(t.Context(), h.Pool, foreign)
@@ -175,7 +175,7 @@ func TestAnIdleSnapshotEnds(t *testing.T) {
 	}
 }
 
-// What a process leaves that dies before its slot is there.
+// A process that dies before it has created the slot leaves a publication.
 func TestASlotIsCreatedOverALeftoverPublication(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.MaxSnapshots = 1 })
@@ -190,7 +190,7 @@ func TestASlotIsCreatedOverALeftoverPublication(t *testing.T) {
 	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	require.Contains(t, h.request("GET", "/v2/slots/"+h.s, "").body, `"status":"reserved"`)
 
-	// One that runs into its time leaves nothing.
+	// A creation that times out leaves nothing.
 	h.stop()
 	h.startServer(func(c *server.Config) { c.CreateTimeout = 300 * time.Millisecond })
 	tx, err := h.Pool.Begin(t.Context())
@@ -206,8 +206,8 @@ func TestASlotIsCreatedOverALeftoverPublication(t *testing.T) {
 	h.createSlot(h.s+"_3", `"tables":["public.account"]`)
 }
 
-// Each takes connections of those that are for all, and none of them waits for what another has: such a wait would only end with
-// CreateTimeout, and be answered with an error.
+// Each creation takes connections of the shared pool, and must not wait for one that another creation holds: such a wait would only end
+// with CreateTimeout, and with an error.
 func TestManySlotsAreCreatedAtOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -234,7 +234,7 @@ func TestASlotThatIsReadKeepsItsSnapshot(t *testing.T) {
 	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").status)
 }
 
-// A dot may belong to the schema or to the table: what the one can be used for says nothing of the other.
+// A dot may belong to the schema or to the table. Two tables with the same full name must not be confused when checking their uses.
 func TestTablesWithDotsInNamesAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

@@ -19,17 +19,17 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// follower is a client that keeps what it has with its token, as one in a database would.
+// follower is a client that stores its rows together with its token, as one with a database would.
 type follower struct {
 	mu     sync.Mutex
 	url    string
 	cut    context.CancelFunc
-	seen   map[int64]int // how often a row came
+	seen   map[int64]int // how often each row was received
 	rows   map[int64]string
 	token  string // of the last transaction that was processed
-	last   string // where that ends
+	last   string // the end of that transaction
 	faults []string
-	// refused counts the answers to connections that were not to be had.
+	// refused counts failed connection attempts.
 	refused map[string]int
 }
 
@@ -41,7 +41,7 @@ func (f *follower) addComplaint(format string, args ...any) {
 	f.faults = append(f.faults, fmt.Sprintf(format, args...))
 }
 
-// beginConnection is the address of a connection, which cut ends.
+// beginConnection returns the address for a connection, and a function to cut it.
 func (f *follower) beginConnection(ctx context.Context, slot string, withToken bool) (context.Context, context.CancelFunc, string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -53,7 +53,7 @@ func (f *follower) beginConnection(ctx context.Context, slot string, withToken b
 	return ctx, f.cut, address
 }
 
-// handleRefusal notes why there is no connection.
+// handleRefusal records why there is no connection.
 func (f *follower) handleRefusal(response *http.Response) {
 	if response == nil || response.Body == nil {
 		return
@@ -82,7 +82,7 @@ func (f *follower) followSlot(ctx context.Context, slot string, withToken bool) 
 	}, func(ack string) error { return conn.Write(ctx, websocket.MessageText, []byte(ack)) })
 }
 
-// readMessages takes messages until there are none any more.
+// readMessages processes messages until the connection ends.
 func (f *follower) readMessages(withToken bool, next func() ([]byte, error), say func(ack string) error) {
 	var transaction []change
 	before := ""
@@ -112,7 +112,7 @@ func (f *follower) readMessages(withToken bool, next func() ([]byte, error), say
 	}
 }
 
-// takeMessage processes a transaction, and looks at where it stands.
+// takeMessage processes a transaction, and checks its position.
 func (f *follower) takeMessage(m message, changes []change, before string, withToken bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,8 +146,8 @@ func position(lsn string) (n uint64) {
 	return h<<32 | l
 }
 
-// Writers run, and the server, the walsender and the client are cut at random: nothing is lost, nothing comes again that the
-// token covers, and the order is kept.
+// Writers run, and the server, the walsender and the client are disconnected at random: nothing is lost, nothing that the token covers is
+// sent again, and the order is kept.
 func TestSoakOfConnectionsThatAreCut(t *testing.T) {
 	long := soak.Time(t, 5*time.Second)
 	t.Parallel()
@@ -206,7 +206,7 @@ func TestSoakOfConnectionsThatAreCut(t *testing.T) {
 		written[id] = v
 	}
 	require.NoError(t, rows.Err())
-	// How long it takes to catch up depends on the machine: it must get on.
+	// The time to catch up depends on the machine, so the test requires progress only.
 	for had, patience := 0, time.Now().Add(cdctest.Patience); ; time.Sleep(50 * time.Millisecond) {
 		f.mu.Lock()
 		has := len(f.rows)

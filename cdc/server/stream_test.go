@@ -26,7 +26,7 @@ func TestASnapshotAndItsStreamFitTogether(t *testing.T) {
 	require.Equal(t, []string{"public.account"}, made.Tables)
 	h.Exec(`insert into account values `+fmt.Sprintf(row, 4), `update account set balance = 1e20::numeric(38)/1e12 where id = 1`, `delete from account where id = 2`)
 
-	// In pages, as of the slot's position.
+	// Pages of the snapshot at the slot's position.
 	type page struct {
 		Table table
 		Rows  []change
@@ -81,7 +81,7 @@ func TestAClientResumesAtItsToken(t *testing.T) {
 	require.NoError(t, c.conn.Close(websocket.StatusNormalClosure, ""))
 	h.awaitFree(h.s)
 
-	// Without a token, all that was not acknowledged comes again; with one, what follows it.
+	// Without a token, all unacknowledged transactions are sent again; with one, those after it.
 	c = h.dialStream("/v2/slots/" + h.s + "/stream")
 	require.Equal(t, two.LSN, c.readMessage().LSN)
 	_ = c.conn.CloseNow()
@@ -94,12 +94,12 @@ func TestAClientResumesAtItsToken(t *testing.T) {
 	_ = c.conn.CloseNow()
 	h.awaitFree(h.s)
 
-	// A client that has forgotten what it acknowledged cannot have it again.
+	// Acknowledged transactions are not sent again, even if the client has lost them.
 	a := h.request("GET", "/v2/slots/"+h.s+"/stream?resume="+one.Resume, "", "Accept", "text/event-stream")
 	require.Equal(t, http.StatusGone, a.status)
 	require.Equal(t, "resync_needed", a.code())
 
-	// After a restart, it goes on.
+	// After a restart, it resumes.
 	h.stop()
 	h.Exec(`insert into account (id) values (4)`)
 	h.startServer(nil)
@@ -109,7 +109,7 @@ func TestAClientResumesAtItsToken(t *testing.T) {
 	_ = c.conn.CloseNow()
 	h.awaitFree(h.s)
 
-	// A token of the slot's former life is none of this.
+	// A token of an earlier slot of this name is refused.
 	require.Equal(t, http.StatusNoContent, h.request("DELETE", "/v2/slots/"+h.s, "").status)
 	require.Zero(t, cdctest.Query[int](h.Database, `select count(*) from pg_publication where pubname = '`+h.s+`'`))
 	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
@@ -174,7 +174,7 @@ func TestManySlotsAndFilters(t *testing.T) {
 	a := h.dialStream("/v2/slots/" + h.s + "_a/stream?tables=public.acc*&kinds=delete,message")
 	b := h.dialStream("/v2/slots/" + h.s + "_b/stream")
 	require.Equal(t, "busy", h.request("GET", "/v2/slots/"+h.s+"_b/stream", "", "Accept", "text/event-stream").code())
-	// By somebody else than this server, too.
+	// Also by a program other than this server.
 	h.createSlot(h.s+"_c", `"tables":["public.other"],"snapshot":false`)
 	other, err := cdc.Open(t.Context(), cdc.Config{Conn: h.Config(), Slot: h.s + "_c", Publications: []string{h.s + "_c"}})
 	require.NoError(t, err)
@@ -193,11 +193,11 @@ func TestManySlotsAndFilters(t *testing.T) {
 	require.Nil(t, updated.Changes[0].Key)
 	last := b.readMessage()
 	require.Equal(t, "truncate", last.Changes[0].Kind)
-	// What was filtered out after it does not hold the slot back.
+	// Transactions that were filtered out do not hold the slot back.
 	a.sendAck(deleted.LSN)
 	h.awaitConfirmed(h.s+"_a", last.LSN)
 
-	// The schema changes, and is told before the first change by it.
+	// A schema change is sent before the first change with the new schema.
 	h.Exec(`begin; insert into other values (2, 'a'); alter table other add more bool; insert into other values (3, 'b', true); commit`)
 	first, changed, second := b.readMessage(), b.readMessage(), b.readMessage()
 	require.Equal(t, "schema", changed.Type)
@@ -230,7 +230,7 @@ func TestAClientThatDoesNotAcknowledgeWaits(t *testing.T) {
 	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	c.readMessage()
 	two := c.readMessage()
-	for range 3 { // heartbeats go on, and nothing else comes
+	for range 3 { // only heartbeats are sent
 		m, err := c.readAny()
 		require.NoError(t, err)
 		require.Equal(t, "position", m.Type)
@@ -260,13 +260,13 @@ func TestAClientIsToldOfALostSlot(t *testing.T) {
 	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	h.Exec(`insert into account (id) values (1)`)
 	c.sendAck(c.readMessage().LSN)
-	// Somebody drops it under the stream.
+	// Another program drops the slot under the stream.
 	require.Eventually(t, func() bool {
 		_, err := h.Pool.Exec(t.Context(), `select pg_terminate_backend(active_pid), pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '`+h.s+`'`)
 		return err == nil
 	}, cdctest.Patience, time.Millisecond)
 	require.Equal(t, websocket.StatusCode(4410), c.expectClose("resync_needed"))
-	// The stream that was told so holds the slot for a moment longer.
+	// The stream that got the error holds the slot for a moment longer.
 	require.Eventually(t, func() bool {
 		status := h.request("GET", "/v2/slots/"+h.s+"/stream", "", "Accept", "text/event-stream").status
 		return status != http.StatusConflict && assert.Equal(t, http.StatusGone, status)
@@ -275,7 +275,7 @@ func TestAClientIsToldOfALostSlot(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, h.request("DELETE", "/v2/slots/"+h.s, "").status)
 }
 
-// What a client is told of a type says how its values are written, of domains too.
+// The type that a client is told determines how its values are written, also for domains.
 func TestDomainsAreWrittenAsTheirBaseType(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

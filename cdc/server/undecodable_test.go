@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// A row that is no text ends its stream each time, until somebody decides that it is left out.
+// A row that is not valid text ends its stream each time, until the operator configures to skip it.
 func TestAnUndecodableRowIsSkippedIfConfigured(t *testing.T) {
 	t.Parallel()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "SQL_ASCII")

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// odd is text with all that JSON writes in another way, and characters of several bytes in the places where it is cut.
+// odd is text with everything that JSON escapes, and multi-byte characters where the text is cut.
 const odd = `repeat(E'aä€😀"\\\\\n\t\u0001' || 'z', 20000)`
 
 func TestLargeValuesArriveAsTheyAre(t *testing.T) {
@@ -39,7 +39,7 @@ func TestLargeValuesArriveAsTheyAre(t *testing.T) {
 	require.Equal(t, expected, onlyChanges(next)().Changes[0].New["name"])
 }
 
-// Not parallel: it measures memory. Beside what the package cdc has, there is no copy.
+// Not parallel, because it measures memory. There is no copy besides that of the package cdc.
 func TestAVeryLargeValueIsNotCopiedToTheClient(t *testing.T) {
 	soak.Long(t)
 	const size = 64 << 20

@@ -48,7 +48,7 @@ func TestMessagesOfACategoryAreDeliveredOnceInOrder(t *testing.T) {
 	require.Len(t, again.allAccepted(), 1, "what was confirmed does not come again")
 }
 
-// Where two run, one delivers, and the other goes on where that one ends.
+// Of two relays, one delivers, and the other continues when the first ends.
 func TestASecondRelayTakesOver(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
@@ -65,8 +65,8 @@ func TestASecondRelayTakesOver(t *testing.T) {
 	require.EqualValues(t, 3, entryOf(t, second.allAccepted()[0]).Position)
 }
 
-// However the sink fails, and however often another process takes over, which begins before what was delivered last, a category that is written to has each message once,
-// and those of a key in order.
+// However the sink fails, and however often another process takes over and starts before the last delivered message, the target category
+// has each message once, and those of a key in order.
 func TestACategoryHasEachMessageOnceDespiteTakeovers(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
@@ -77,7 +77,7 @@ func TestACategoryHasEachMessageOnceDespiteTakeovers(t *testing.T) {
 	sink := sinks.SinkFunc(func(ctx context.Context, messages []sinks.Message) []error {
 		errs := to.Deliver(ctx, messages)
 		for i := range messages {
-			if rand.IntN(4) == 0 { // it was written, and the answer is lost
+			if rand.IntN(4) == 0 { // the message is written, and the answer is lost
 				if errs == nil {
 					errs = make([]error, len(messages))
 				}

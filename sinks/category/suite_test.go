@@ -28,7 +28,7 @@ func awaitTrue(t *testing.T, is func() bool) {
 	require.Eventually(t, is, sinktest.Patience, 10*time.Millisecond)
 }
 
-// newClient makes a message store in a database.
+// newClient creates a message store in a database.
 func newClient(t *testing.T, pool *pgxpool.Pool) *messagedb.Client {
 	t.Helper()
 	require.NoError(t, messagedb.Migrate(t.Context(), pool, ""))
@@ -47,7 +47,7 @@ func writeMessages(t *testing.T, client *messagedb.Client, n, streams int) {
 	}
 }
 
-// recorder is a sink that keeps what it accepted.
+// recorder is a sink that keeps the messages that it accepted.
 type recorder struct {
 	mu       sync.Mutex
 	accepted []sinks.Message
@@ -95,7 +95,7 @@ func entryOf(t *testing.T, m sinks.Message) (e category.Entry) {
 	return e
 }
 
-// countBehind is how many messages the consumer has before it.
+// countBehind returns how many messages the consumer has not processed.
 func countBehind(t *testing.T, client *messagedb.Client) int64 {
 	t.Helper()
 	config := consumer

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
-// patience is how long a test waits for what must come: it costs nothing where all is well.
+// patience is how long a test waits for an event that must happen. It costs no time if the event happens.
 const patience = 3 * time.Minute
 
 func awaitTrue(t *testing.T, is func() bool) {
@@ -50,7 +50,7 @@ func (bills) Inform(context.Context, *delta.InformOptions) (<-chan bill, error) 
 	return none, nil
 }
 
-// recorder is a sink that keeps what it accepted.
+// recorder is a sink that keeps the messages that it accepted.
 type recorder struct {
 	mu       sync.Mutex
 	accepted []sinks.Message
@@ -108,7 +108,7 @@ func startRelay(t *testing.T, env *deltatest.Env, sink sinks.Sink, config change
 	return relay, stop
 }
 
-// appendChanges appends entries to the log, as outcomes do: the first of each is its generation 1, and so on.
+// appendChanges appends entries to the log, as outcomes do: the first entry of each object has generation 1, and so on.
 func appendChanges(t *testing.T, env *deltatest.Env, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
@@ -118,7 +118,7 @@ func appendChanges(t *testing.T, env *deltatest.Env, ids ...string) {
 	}
 }
 
-// consumerStatus is how the only consumer stands.
+// consumerStatus returns the status of the only consumer.
 func consumerStatus(t *testing.T, env *deltatest.Env) delta.ChangeConsumerStatus {
 	t.Helper()
 	status, err := newClient(t, env, nil).ChangeLog(context.Background())
@@ -177,7 +177,7 @@ func TestTheChangesOfAResourceAreDelivered(t *testing.T) {
 	require.Equal(t, []string{"null " + first, first + " " + second, second + " null"}, objects)
 }
 
-// Where two run, one delivers, and the other goes on where that one ends.
+// Of two relays, one delivers, and the other continues when the first ends.
 func TestASecondRelayTakesOver(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
@@ -215,7 +215,7 @@ func TestTakeoversLoseAndReorderNothing(t *testing.T) {
 	}
 	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink", BatchSize: 30}}
 	relay, _ := startRelay(t, env, sink, config)
-	for range takeovers { // each while much is read, and some of it is delivered
+	for range takeovers { // each while many messages are read and some are delivered
 		quota.Add(entries / 8)
 		awaitTrue(t, func() bool { return len(sink.allAccepted()) >= int(quota.Load()) && consumerStatus(t, env).IsRunning })
 		errs := relay.Stats().SourceErrors

@@ -83,7 +83,7 @@ func TestMessagesAreRecordsWithKeyAndHeaders(t *testing.T) {
 	require.Nil(t, byID["3"].Key)
 }
 
-// Brokers that refuse for a while are waited for: afterwards the topic has each message, and those of a key in order.
+// A sink waits for brokers that refuse for a while; afterwards the topic has each message, and those of a key in order.
 func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
@@ -117,7 +117,7 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	})
 }
 
-// A broker that goes away in the middle of a delivery ends it when its time is over: a relay is to count it, and to be able to stop.
+// If a broker goes away during a delivery, the delivery fails at its deadline, so that the relay counts it and can stop.
 func TestADeliveryEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
@@ -128,7 +128,7 @@ func TestADeliveryEndsAtItsDeadline(t *testing.T) {
 	cluster.Close()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		errs := sink.Deliver(ctx, one) // it would not return
+		errs := sink.Deliver(ctx, one) // without the deadline, it would not return
 		cancel()
 		require.ErrorContains(t, errs[0], "not answered in time")
 		require.False(t, sinks.IsPermanent(errs[0]))

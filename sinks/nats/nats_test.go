@@ -15,7 +15,7 @@ import (
 	deltanats "github.com/chariot-giving/delta/sinks/nats"
 )
 
-// startServer runs a NATS server with JetStream on a folder, on any port if port is -1.
+// startServer runs a NATS server with JetStream on a folder, and on any port if port is -1.
 func startServer(t *testing.T, folder string, port int) *server.Server {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: folder, NoSigs: true, NoLog: true})
@@ -85,7 +85,7 @@ func TestMessagesAreStoredOnceWithTheirHeaders(t *testing.T) {
 	}, all[0].Header)
 }
 
-// A server that is away is waited for: afterwards the stream has each message, and those of a key in order.
+// A sink waits for a server that is away; afterwards the stream has each message, and those of a key in order.
 func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

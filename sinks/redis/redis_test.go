@@ -16,7 +16,7 @@ import (
 	deltaredis "github.com/chariot-giving/delta/sinks/redis"
 )
 
-// freePort is a port that nothing listens on.
+// freePort returns a port that nothing listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -25,8 +25,8 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// startServer runs a Redis server that keeps its data in a folder, and waits until it answers. It is killed by the function that is returned, and
-// at the end of the test.
+// startServer runs a Redis server that keeps its data in a folder, and waits until it answers. The returned function kills it, as does the
+// end of the test.
 func startServer(t *testing.T, folder, port string) (kill func()) {
 	t.Helper()
 	binary, err := exec.LookPath("redis-server")
@@ -52,7 +52,7 @@ func newClient(t *testing.T, port string) *redis.Client {
 	return client
 }
 
-// streamEntries are those of a stream.
+// streamEntries returns the entries of a stream.
 func streamEntries(t *testing.T, client *redis.Client, stream string) []redis.XMessage {
 	t.Helper()
 	all, err := client.XRange(t.Context(), stream, "-", "+").Result()
@@ -117,7 +117,7 @@ func TestAStreamKeepsAboutMaxLen(t *testing.T) {
 	require.Less(t, n, int64(1000), "a node has a hundred entries")
 }
 
-// A server that is killed is waited for: afterwards its streams have each message, and those of a key in order.
+// A sink waits for a killed server; afterwards the streams have each message, and those of a key in order.
 func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	t.Parallel()
 	folder, port := t.TempDir(), freePort(t)
@@ -135,7 +135,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 		seen := map[string]bool{}
 		for _, entry := range streamEntries(t, client, "delta:number") {
 			id, key := entry.Values["id"].(string), entry.Values["key"].(string)
-			if !seen[id] { // one whose answer was lost came again
+			if !seen[id] { // otherwise its answer was lost and it was delivered again
 				all = append(all, sinktest.Delivered{ID: id, Key: key})
 			}
 			seen[id] = true

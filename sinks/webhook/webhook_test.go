@@ -80,7 +80,7 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 	require.LessOrEqual(t, most.Load(), int32(2))
 }
 
-// A receiver that is slow gets no more messages than there is time for: the others were not tried.
+// If the receiver is slow, messages that there is no time for are not tried.
 func TestMessagesWithoutTimeLeftAreNotTried(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32

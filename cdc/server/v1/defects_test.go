@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// Each test here is of something that PGDeltaStream did wrong.
+// Each test here is for a defect of PGDeltaStream.
 
 func TestTheProcessSurvivesADeadWalsender(t *testing.T) {
 	t.Parallel()
@@ -115,7 +115,7 @@ func TestASecondClientIsRefused(t *testing.T) {
 	s.Exec(`insert into test_table values (100, 'a')`)
 	_, rows := c.receiveRows()
 	require.Equal(t, []string{"insert test_table 100"}, rows, "the first client goes on")
-	// When it has gone the next is let in without a second try: the server waits until Postgres lets go of the slot.
+	// When it has disconnected, the next client is accepted at once: the server waits until Postgres has released the slot.
 	for range 5 {
 		require.NoError(t, c.conn.CloseNow())
 		c = s.dialStream(slot)
@@ -138,7 +138,7 @@ func TestInitKeepsSlotsOfOthers(t *testing.T) {
 	const exists = `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`
 	require.False(t, cdctest.Query[bool](s.Database, exists, first), "the former one is dropped")
 
-	// Somebody has made a slot of that name since the process has died: another plugin is not ours, whatever the name.
+	// Another program has created a slot of that name after the process died. Its plugin shows that it is not ours.
 	s.close()
 	s.Exec(`select pg_drop_replication_slot('`+second+`')`, `select pg_create_logical_replication_slot('`+second+`', 'test_decoding')`)
 	next := serveOn(t, s.Database)
@@ -206,7 +206,7 @@ func TestABadTableNameKeepsTheSnapshot(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, append(testTable, `create table unordered (id int primary key, j json)`))
 	s.init()
-	for range 10 { // more than there are connections
+	for range 10 { // more than the pool has connections
 		status, _ := s.request(http.MethodPost, "/v1/snapshot/data", `{"table": "nothing", "offset": 0, "limit": 5}`)
 		require.Equal(t, http.StatusNotFound, status)
 		// This one fails in the snapshot's own transaction.
@@ -248,9 +248,9 @@ func TestSnapshotsAreReadWhileStreaming(t *testing.T) {
 	require.JSONEq(t, `[{"id":1,"name":"abc"},{"id":2,"name":"abc1"}]`, s.readSnapshot(`{"slotName": "`+slot+`", "table": "test_table", "offset": 0, "limit": 5}`))
 }
 
-// Clients of PGDeltaStream know times, bytea and JSON of snapshots in the form that Go's JSON gives them there. Of the other types, that has forms
-// of its own driver, such as {"Int":15,"Exp":-1,"Status":2} for 1.5: they have the form of the stream.
-func TestSnapshotsHaveTheFormatsOfStreams(t *testing.T) {
+// Clients of PGDeltaStream expect times, bytea and JSON of snapshots in the format of Go's JSON. For other types, PGDeltaStream writes the
+// internals of its driver, such as {"Int":15,"Exp":-1,"Status":2} for 1.5; here these have the format of the stream.
+func TestOtherTypesInSnapshotsHaveTheFormatOfStreams(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, []string{
 		`create type mood as enum ('a "b"')`,

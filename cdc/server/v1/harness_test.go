@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// server is a handler behind real HTTP, on a database of its own.
+// server is a handler behind real HTTP, on its own database.
 type server struct {
 	*cdctest.Database
 	t       *testing.T
@@ -34,7 +34,7 @@ type server struct {
 	http    *httptest.Server
 }
 
-// record is what a handler has logged.
+// logBuffer keeps the handler's log lines.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -52,7 +52,7 @@ func (l *logBuffer) String() string {
 	return l.text.String()
 }
 
-// newServer starts a handler on a new database. It begins with the statements.
+// newServer starts a handler on a new database, after executing the statements.
 func newServer(t *testing.T, statements []string, change ...func(*v1.Config)) *server {
 	t.Helper()
 	d := cdctest.New(t)
@@ -85,7 +85,7 @@ func (s *server) close() {
 	s.http.Close()
 }
 
-// request sends a request, and returns what came.
+// request sends a request, and returns the answer.
 func (s *server) request(method, path, body string) (status int, answer string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cdctest.Patience)
@@ -102,7 +102,7 @@ func (s *server) request(method, path, body string) (status int, answer string) 
 	return response.StatusCode, string(data)
 }
 
-// init makes a session, and returns its slot.
+// init creates a session, and returns its slot.
 func (s *server) init() string {
 	s.t.Helper()
 	status, answer := s.request(http.MethodGet, "/v1/init", "")
@@ -113,7 +113,7 @@ func (s *server) init() string {
 	return made.SlotName
 }
 
-// readSnapshot reads rows, which must be there.
+// readSnapshot reads rows, and fails if it gets an error.
 func (s *server) readSnapshot(body string) string {
 	s.t.Helper()
 	status, answer := s.request(http.MethodPost, "/v1/snapshot/data", body)
@@ -127,7 +127,7 @@ func requireSame(t *testing.T, expected, got string) {
 	require.Equal(t, expected, got)
 }
 
-// client is one that streams.
+// client is a streaming client.
 type client struct {
 	t    *testing.T
 	conn *websocket.Conn
@@ -151,7 +151,7 @@ func (s *server) dialStream(slot string, change ...func(*websocket.DialOptions))
 	begun := time.Now()
 	conn, response, err := websocket.Dial(ctx, s.streamURL(slot), options)
 	for err != nil && response != nil && response.StatusCode == http.StatusConflict && ctx.Err() == nil {
-		// The client before has not gone to its end, because the machine has much to do: the server has waited for that.
+		// On a busy machine, the previous client may not have ended within the time that the server waits for it.
 		require.GreaterOrEqual(s.t, time.Since(begun), patience, "the client was refused without a wait")
 		begun = time.Now()
 		conn, response, err = websocket.Dial(ctx, s.streamURL(slot), options)
@@ -166,7 +166,7 @@ func (s *server) dialStream(slot string, change ...func(*websocket.DialOptions))
 	return &client{s.t, conn}
 }
 
-// dialRefused is the answer to a client that is not let in.
+// dialRefused returns the answer to a client that is refused.
 func (s *server) dialRefused(slot string) (status int, text string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cdctest.Patience)
@@ -181,7 +181,7 @@ func (s *server) dialRefused(slot string) (status int, text string) {
 	return response.StatusCode, problem.Error
 }
 
-// receiveText is the next frame.
+// receiveText returns the next frame.
 func (c *client) receiveText() string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), cdctest.Patience)
@@ -193,7 +193,7 @@ func (c *client) receiveText() string {
 	return string(data)
 }
 
-// receiveRows are the changes of the next frame, short: kind, table and the first value.
+// receiveRows returns the changes of the next frame in short: kind, table and the first value.
 func (c *client) receiveRows() (lsn string, rows []string) {
 	c.t.Helper()
 	text := c.receiveText()
@@ -231,7 +231,7 @@ func (c *client) sendText(text string) {
 
 func (c *client) sendAck(lsn string) { c.t.Helper(); c.sendText(`{"lsn":"` + lsn + `"}`) }
 
-// awaitEnd reads on to the error frame and the close.
+// awaitEnd reads until the error frame and the close.
 func (c *client) awaitEnd() (text string, code websocket.StatusCode) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), cdctest.Patience)
@@ -247,13 +247,13 @@ func (c *client) awaitEnd() (text string, code websocket.StatusCode) {
 	}
 }
 
-// awaitBefore requires that a slot has not come to a position yet.
+// awaitBefore requires that a slot has not reached a position.
 func (s *server) awaitBefore(slot, lsn string) {
 	s.t.Helper()
 	require.True(s.t, cdctest.Query[bool](s.Database, `SELECT confirmed_flush_lsn < $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, lsn))
 }
 
-// eventually waits until a query is true.
+// eventually waits until a query returns true.
 func (s *server) eventually(sql string, args ...any) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool { return cdctest.Query[bool](s.Database, sql, args...) }, cdctest.Patience, 20*time.Millisecond, sql)

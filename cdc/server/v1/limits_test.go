@@ -64,7 +64,7 @@ func TestBadInputIsAnswered(t *testing.T) {
 	status, answer = s.request(http.MethodPost, data, `{"table": "test_table"}`)
 	require.Equal(t, http.StatusBadRequest, status)
 	requireSame(t, `{"error":"invalid input JSON","detail":"required field 'limit' missing"}`, answer)
-	// Names can be written as PGDeltaStream had them, in SQL, and as they are.
+	// Names can be written as in PGDeltaStream, as in SQL, and literally.
 	for _, body := range []string{`"\"Mixed Case\""`, `"Mixed Case"`, `"public.Mixed Case"`, `"public.\"Mixed Case\""`, `"\"public\".\"Mixed Case\""`} {
 		require.Equal(t, `[]`, s.readSnapshot(`{"table": `+body+`, "limit": 1, "order_by": {"column": "\"Id\"", "order": "asc"}}`))
 	}
@@ -139,7 +139,7 @@ func TestPagesOfOtherHostsAreRefused(t *testing.T) {
 		}
 		s.awaitFree(slot)
 	}
-	// Neither can they reset the session, with an image for instance, for which browsers send no origin.
+	// They cannot reset the session either, such as with an image, for which browsers send no origin.
 	for header, values := range map[string][]string{"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site", "same-site"}} {
 		for _, value := range values {
 			status, _ := s.requestRaw("GET /v1/init HTTP/1.1\r\nHost: x\r\n" + header + ": " + value + "\r\n\r\n")
@@ -161,7 +161,7 @@ func TestANewInitReplacesThePreviousOne(t *testing.T) {
 	status, _ := s.dialRefused(first)
 	require.Equal(t, http.StatusNotFound, status)
 
-	// Also where another process streams.
+	// Also if another process streams.
 	c = s.dialStream(second)
 	other := serveOn(t, s.Database)
 	third := other.init()
@@ -177,9 +177,9 @@ func TestANewInitReplacesThePreviousOne(t *testing.T) {
 func TestAnInitDoesNotWaitForSnapshotReaders(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, []string{`create table t (id int primary key, v text)`, `insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i`})
-	s.handler.SetWriteTimeout(24 * time.Hour) // so that an init that waits for them waits for good
+	s.handler.SetWriteTimeout(24 * time.Hour) // so that an init that waits for them would wait for ever
 	s.init()
-	// More clients than connections, which ask for 50 MB and read none of it.
+	// More clients than connections; they request 50 MB and read nothing.
 	for range 5 {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		require.NoError(t, err)
@@ -196,12 +196,12 @@ func TestAnInitDoesNotWaitForSnapshotReaders(t *testing.T) {
 func TestAnInitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	// An init that waits for the client waits for good: no ping ends the stream.
+	// An init that waits for the client would wait for ever, because no ping ends the stream.
 	s := newServer(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.PingInterval = 24 * time.Hour })
 	slot := s.init()
 	s.dialStream(slot)
 	s.Exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i`)
-	end := cdctest.Query[string](s.Database, `SELECT pg_current_wal_insert_lsn()::text`) // others of the server write on
+	end := cdctest.Query[string](s.Database, `SELECT pg_current_wal_insert_lsn()::text`) // other tests write to the server
 	s.eventually(`SELECT coalesce(bool_or(sent_lsn >= $2::text::pg_lsn), false) FROM pg_stat_replication r
 		JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = $1`, slot, end)
 	require.NotEqual(t, slot, s.init())
@@ -214,7 +214,7 @@ func TestIdleSnapshotsAreClosed(t *testing.T) {
 	var answer string
 	require.Eventually(t, func() bool {
 		var status int
-		time.Sleep(400 * time.Millisecond) // each read is a reason to keep it
+		time.Sleep(400 * time.Millisecond) // each read keeps it
 		status, answer = s.request(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
 		return status == http.StatusServiceUnavailable
 	}, cdctest.Patience, time.Millisecond)
@@ -243,7 +243,7 @@ func TestAClientThatDoesNotAnswerPingsIsDisconnected(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, testTable, func(c *v1.Config) { c.PingInterval, c.PingTimeout = 100*time.Millisecond, cdctest.Patience })
 	slot := s.init()
-	// One that reads answers pings, and stays: each ping comes when the one before was answered.
+	// A client that reads answers pings and stays connected: a ping is sent when the previous one was answered.
 	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
 	pings := 0
@@ -261,14 +261,13 @@ func TestAClientThatDoesNotAnswerPingsIsDisconnected(t *testing.T) {
 	_ = c.conn.CloseNow()
 	s.awaitFree(slot)
 	s.close()
-	// One that has opened its websocket and then does nothing is gone, as after a network that has failed.
+	// A client that opens its websocket and then does nothing is disconnected, as after a network failure.
 	strict := serveOn(t, s.Database, func(c *v1.Config) { c.PingInterval, c.PingTimeout = 100*time.Millisecond, 100*time.Millisecond })
 	strict.dialStream(slot)
 	strict.awaitFree(slot)
 }
 
-// What a client does not read stays at the server, within limits, and is there when it reads again. Not parallel: it measures
-// memory.
+// Messages that a client does not read stay at the server, within limits, until it reads. Not parallel, because it measures memory.
 func TestAClientThatDoesNotReadIsWaitedForWithinLimits(t *testing.T) {
 	soak.Long(t)
 	const transactions, size = 200, 200_000

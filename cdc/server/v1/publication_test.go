@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// newRestrictedRole makes a role that may replicate and owns the schema public and what is made in it. It is no superuser.
+// newRestrictedRole creates a role that may replicate and owns the schema public and its tables. It is not a superuser.
 func newRestrictedRole(t *testing.T, d *cdctest.Database) string {
 	t.Helper()
 	role := d.Name + "_role"
@@ -28,7 +28,7 @@ func withRole(role string) func(*v1.Config) {
 	return func(c *v1.Config) { c.Conn.User, c.Conn.Password = role, "x" }
 }
 
-// awaitPublished waits until the updates of a table are, or are not.
+// awaitPublished waits until the updates of a table are published, or are not.
 func (s *server) awaitPublished(table string, updates bool) {
 	s.t.Helper()
 	s.eventually(`SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname LIKE '%changes' AND schemaname || '.' || tablename = $1) = $2`, table, updates)
@@ -92,7 +92,7 @@ func TestNewTablesAreStreamed(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, []string{`create table root (id int primary key) partition by range (id)`})
 	c := s.dialStream(s.init())
-	// A superuser's stream has all inserts, and all of the partitions of a table that is known, from the first one on.
+	// A superuser's stream has all inserts, and all changes of new partitions of a known table, from the first one on.
 	s.Exec(`begin; create table later (id int primary key); insert into later values (1); create table root_1 partition of root for values from (0) to (10); insert into root values (1); update root set id = 2; commit`)
 	_, rows := c.receiveRows()
 	require.Equal(t, []string{"insert later 1", "insert root_1 1", "update root_1 2"}, rows)
@@ -100,7 +100,7 @@ func TestNewTablesAreStreamed(t *testing.T) {
 	s.Exec(`update later set id = 2`)
 	_, rows = c.receiveRows()
 	require.Equal(t, []string{"update later 2"}, rows)
-	// One that loses its identity leaves the publication, so that its writers go on.
+	// A table that loses its identity is removed from the publication, so that it can still be updated.
 	s.Exec(`alter table later drop constraint later_pkey`)
 	s.awaitPublished("public.later", false)
 	s.Exec(`update later set id = 3`, `insert into later values (4)`)
@@ -159,7 +159,7 @@ func TestPublicationsOfOthersAreNotTouched(t *testing.T) {
 	require.Contains(t, answer, "was not created by this installation")
 	require.Equal(t, "mine", cdctest.Query[string](s.Database, `SELECT obj_description(oid, 'pg_publication') FROM pg_publication`))
 	require.Zero(t, cdctest.Query[int](s.Database, `SELECT count(*)::int FROM pg_replication_slots WHERE database = current_database()`))
-	// Another name for the installation is the way out.
+	// Another name for the installation helps.
 	other := serveOn(t, s.Database, func(c *v1.Config) { c.Installation = "second" })
 	other.init()
 }

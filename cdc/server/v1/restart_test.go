@@ -43,11 +43,11 @@ func TestAStreamSurvivesADatabaseRestart(t *testing.T) {
 		p.Stop(signal)
 		p.Start()
 		p.Pool.Reset()
-		// The names of this table's types are asked for after the restart.
+		// The names of this table's types are looked up after the restart.
 		s.Exec(`insert into later select coalesce(max(id) + 1, 1), 'ok' from later`)
 		frame := c.receiveText()
 		require.Contains(t, frame, `"columntypes":["integer","mood"]`)
-		// The snapshot has ended with the server, and that is said.
+		// The snapshot has ended with Postgres, and the error says so.
 		require.Eventually(t, func() bool {
 			status, _ := s.request(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
 			return status == http.StatusServiceUnavailable

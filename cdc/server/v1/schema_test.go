@@ -23,7 +23,7 @@ func TestSchemaChangesAreSentOnRequest(t *testing.T) {
 		`"columntypes":["integer","text","integer"],"change":"added more"},{"kind":"insert",`)
 	require.NoError(t, c.conn.CloseNow())
 
-	// Others have the frames of the plugin.
+	// Other clients get the frames of the plugin.
 	c = s.dialStream(slot)
 	c.receiveText()
 	frame = c.receiveText()

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testTable is the one of PGDeltaStream's documents, here with two rows.
+// testTable is the table in PGDeltaStream's documents, here with two rows.
 var testTable = []string{`create table test_table (id serial primary key, name text)`, `insert into test_table (name) values ('abc'), ('abc1')`}
 
 func TestTheWalkThroughOfPGDeltaStream(t *testing.T) {
@@ -36,7 +36,7 @@ func TestTheWalkThroughOfPGDeltaStream(t *testing.T) {
 	s.eventually(`SELECT confirmed_flush_lsn = $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, first)
 	require.NoError(t, c.conn.CloseNow())
 
-	// What was not acknowledged comes again.
+	// Unacknowledged transactions are sent again.
 	_, rows = s.dialStream(slot).receiveRows()
 	require.Equal(t, []string{"delete test_table 2"}, rows)
 	status, _ := s.request(http.MethodPost, "/v1/init", "")

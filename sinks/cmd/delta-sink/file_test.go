@@ -87,7 +87,7 @@ const whole = `relays:
         category: events
 `
 
-// writeFile makes a file of a text, in which SECRETFILE, URLFILE and ASIDEFILE are files of a folder of their own.
+// writeFile creates a file with a text, in which SECRETFILE, URLFILE and ASIDEFILE are replaced by files of a temporary folder.
 func writeFile(t *testing.T, text string) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -143,12 +143,12 @@ func TestAFileWithEveryFieldIsRead(t *testing.T) {
 	require.False(t, relays[3].config.Filter(sinks.Message{Type: "Withdrawn"}))
 }
 
-// The file above has every field that there is, and so has the documentation.
+// The file above has every field, and the documentation, too.
 func TestEachFieldIsTriedAndDocumented(t *testing.T) {
 	t.Parallel()
 	document, err := os.ReadFile("../../../docs/sinks.md")
 	require.NoError(t, err)
-	untried := map[string]bool{"credentials": true, "ca": true, "cert": true, "key": true} // of files that would have to be there
+	untried := map[string]bool{"credentials": true, "ca": true, "cert": true, "key": true} // they name files that would have to exist
 	var look func(section reflect.Type)
 	look = func(section reflect.Type) {
 		for section.Kind() == reflect.Pointer || section.Kind() == reflect.Slice {
@@ -168,7 +168,7 @@ func TestEachFieldIsTriedAndDocumented(t *testing.T) {
 	look(reflect.TypeFor[file]())
 }
 
-// Each case replaces something in the whole file. What is said names the file, the line and the field, and no secret.
+// Each case replaces a part of the whole file. The error names the file, the line and the field, and no secret.
 func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 	setEnvironment(t)
 	for name, c := range map[string]struct{ from, to, says string }{
@@ -252,7 +252,7 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 	}
 }
 
-// All that is wrong is said at once, in the order of the file.
+// All problems are reported at once, in the order of the file.
 func TestAllProblemsAreReported(t *testing.T) {
 	setEnvironment(t)
 	text := strings.NewReplacer("slot: orders", "slot: X", "concurrency: 3", "concurrency: x", "policy: stop", "policy: drop").Replace(whole)
@@ -267,7 +267,7 @@ func TestAllProblemsAreReported(t *testing.T) {
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(relays:.*?)```")
 
-// The file of the documentation is right.
+// The file in the documentation is valid.
 func TestTheDocumentedFileIsValid(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d")
 	document, err := os.ReadFile("../../../docs/sinks.md")

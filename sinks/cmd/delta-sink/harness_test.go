@@ -25,7 +25,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// patience is how long a test waits for what must come: it costs nothing where all is well.
+// patience is how long a test waits for an event that must happen. It costs no time if the event happens.
 const patience = 3 * time.Minute
 
 func awaitTrue(t *testing.T, is func() bool) {
@@ -33,7 +33,7 @@ func awaitTrue(t *testing.T, is func() bool) {
 	require.Eventually(t, is, patience, 20*time.Millisecond)
 }
 
-// binary is this program, built.
+// binary is the path of this program, built by TestMain.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	binary = filepath.Join(folder, "delta-sink")
 	build := []string{"build", "-o", binary}
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		build = append(build, "-race") // as these tests are
+		build = append(build, "-race") // like these tests
 	}
 	if out, err := exec.Command("go", append(build, ".")...).CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("%v: %s", err, out))
@@ -54,15 +54,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// process is the program at work.
+// process is a running delta-sink.
 type process struct {
 	*exec.Cmd
 	t   *testing.T
-	url string // of its figures
+	url string // of its metrics
 	log chan []byte
 }
 
-// startProcess runs a file, and waits until it serves its figures.
+// startProcess runs a file, and waits until the process serves its metrics.
 func startProcess(t *testing.T, file string, env ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(binary, "run", "-f", file, "--metrics", "127.0.0.1:0", "--log-format", "json"), t: t, log: make(chan []byte, 1)}
@@ -88,7 +88,7 @@ func startProcess(t *testing.T, file string, env ...string) *process {
 	return p
 }
 
-// endWith sends a signal, and returns the exit code and what was logged meanwhile.
+// endWith sends a signal, and returns the exit code and the log since the start.
 func (p *process) endWith(signal os.Signal) (code int, log string) {
 	p.t.Helper()
 	require.NoError(p.t, p.Process.Signal(signal))
@@ -109,7 +109,7 @@ func (p *process) get(path string) (status int, body string) {
 	return response.StatusCode, string(text)
 }
 
-// history sees that each version of a key comes for the first time behind the one before. Those that came before may come again.
+// history checks that each version of a key is first received after the previous version. Earlier versions may be received again.
 type history struct {
 	mu         sync.Mutex
 	last       map[string]int
@@ -136,7 +136,7 @@ func (h *history) add(key string, version int) {
 
 func (h *history) count() int { h.mu.Lock(); defer h.mu.Unlock(); return h.all }
 
-// hasBegun reports whether one of n keys has come beyond a version.
+// hasBegun reports whether all keys were received, and one of them beyond a version.
 func (h *history) hasBegun(keys, version int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,7 +148,7 @@ func (h *history) hasBegun(keys, version int) bool {
 	return false
 }
 
-// isComplete reports whether each of n keys has come to its last version.
+// isComplete reports whether each of the keys has reached its last version.
 func (h *history) isComplete(keys, last int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -161,7 +161,7 @@ func (h *history) isComplete(keys, last int) bool {
 	return done == keys
 }
 
-// newStream makes a database with a table, a publication and a slot, and returns its URL.
+// newStream creates a database with a table, a publication and a slot, and returns its URL.
 func newStream(t *testing.T) (d *cdctest.Database, target string) {
 	t.Helper()
 	d = cdctest.New(t)

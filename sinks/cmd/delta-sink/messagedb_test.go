@@ -18,8 +18,9 @@ import (
 	"github.com/chariot-giving/delta/sinks/category"
 )
 
-// Two processes relay a category into another. One is killed in the middle of its work, again and again, and the other takes over: each message is there once, and those of a
-// stream are in order. What the target refuses for good is set aside, and no other message waits for it.
+// Two processes relay a category into another one. One is killed while it works, again and again, and the other takes over: the target has
+// each message once, and those of a stream in order. Messages that the target refuses permanently are set aside, and no other message waits
+// for them.
 func TestACategoryGetsEachMessageDespiteKills(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
@@ -61,7 +62,7 @@ func TestACategoryGetsEachMessageDespiteKills(t *testing.T) {
 	}
 	awaitTrue(t, func() bool { return copied() >= written })
 	aside := filepath.Join(filepath.Dir(file), "aside.jsonl")
-	refused := map[string]string{} // by id: a process that dies behind a line leaves it there, and the next one adds another
+	refused := map[string]string{} // by id, because a process that dies after writing a line makes the next process write it again
 	awaitTrue(t, func() bool {
 		text, _ := os.ReadFile(aside)
 		for line := range strings.Lines(string(text)) {

@@ -138,7 +138,7 @@ func (d *decoder) requireValue(field string, isSet bool) {
 	}
 }
 
-// configFields has the names in the file for the fields of a relay's configuration.
+// configFields maps the fields of a relay's configuration to their names in the file.
 var configFields = map[string]string{
 	"BatchSize": "limits.batch_size", "Parallelism": "limits.parallelism", "Window": "limits.window", "WindowBytes": "limits.window_bytes",
 	"ConfirmInterval": "limits.confirm_interval", "ShortestRetry": "retry.shortest", "LongestRetry": "retry.longest", "MaxAttempts": "retry.max_attempts",

@@ -28,7 +28,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// The process is killed while rows change. Started again, it goes on: the receiver gets each version of each row, in their order.
+// The process is killed while rows change, and started again: the receiver gets each version of each row, in their order.
 func TestAWebhookGetsEachChangeDespiteKills(t *testing.T) {
 	t.Parallel()
 	d, target := newStream(t)
@@ -41,7 +41,7 @@ func TestAWebhookGetsEachChangeDespiteKills(t *testing.T) {
 		if r.Header.Get("Webhook-Signature") == "" || json.NewDecoder(r.Body).Decode(&body) != nil {
 			panic(http.ErrAbortHandler)
 		}
-		time.Sleep(2 * time.Millisecond) // so that the process is killed in the middle of something
+		time.Sleep(2 * time.Millisecond) // so that the process is killed during deliveries
 		seen.add(fmt.Sprint(body.Key.ID), body.New.N)
 	}))
 	t.Cleanup(receiver.Close)
@@ -82,7 +82,7 @@ func TestAWebhookGetsEachChangeDespiteKills(t *testing.T) {
 	require.Empty(t, seen.wrong)
 	t.Logf("%d deliveries of %d messages, %d came again", seen.all, keys*versions, seen.again)
 
-	// What was confirmed at the end does not come again.
+	// Confirmed messages do not come again.
 	before := seen.count()
 	d.Exec(`update item set n = n + 1 where id = 1`)
 	p = startProcess(t, file)
@@ -92,7 +92,7 @@ func TestAWebhookGetsEachChangeDespiteKills(t *testing.T) {
 	require.Equal(t, exitOK, code)
 }
 
-// startNATS runs a server with JetStream, and a stream of what relays publish.
+// startNATS runs a server with JetStream, and creates a stream for the relays' subjects.
 func startNATS(t *testing.T) (address string, stream jetstream.Stream) {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
@@ -110,7 +110,7 @@ func startNATS(t *testing.T) (address string, stream jetstream.Stream) {
 	return s.ClientURL(), stream
 }
 
-// The same from the log of changes to NATS: the process that is started again has to wait until the claim of the one that was killed has expired.
+// The same from the log of changes to NATS. A process that is started again must wait until the claim of the killed one expires.
 func TestNATSGetsTheLogDespiteKills(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
@@ -169,7 +169,7 @@ func TestNATSGetsTheLogDespiteKills(t *testing.T) {
 	require.Len(t, seen.last, keys, "the filter chooses a namespace")
 }
 
-// One relay of a file does not wait for another one. What a receiver refuses goes to the file, or ends its relay.
+// A relay of a file does not wait for another one. A message that a receiver refuses is set aside in the file, or ends its relay.
 func TestRelaysOfAFileDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	d, target := newStream(t)
@@ -232,7 +232,7 @@ func TestRelaysOfAFileDoNotWaitForEachOther(t *testing.T) {
 		return strings.Contains(text, "delta_sink_messages_total{relay=\"kept\",outcome=\"set_aside\"} 2\n") && strings.Contains(text, "delta_sink_running{relay=\"stops\"} 0\n")
 	})
 
-	// The slot that was missing is made, and its relay goes on by itself.
+	// When the missing slot is created, its relay starts by itself.
 	_, err = cdc.CreateSlot(t.Context(), d.Pool, d.Name+"_c", cdc.SlotOptions{})
 	require.NoError(t, err)
 	d.Exec(`update item set n = 9 where id = 2`)
