@@ -12,7 +12,7 @@ import (
 )
 
 // ErrStarted is returned by [Relay.Run] if it was called before.
-var ErrStarted = errors.New("sinks: the relay was started before; make another one, with another source")
+var ErrStarted = errors.New("sinks: the relay was started before; create another one, with a new source")
 
 // Relay takes messages from a Source to a Sink. Stats may be called at any time, and Run only once: the Source would not give messages
 // again that were read and not confirmed. So another relay needs a new Source, which starts after the last confirmed message, such as that

@@ -54,7 +54,7 @@ func (l *loop) publishStats() {
 		s.Unconfirmed, s.Waiting, s.Full, s.Oldest = len(l.queue.entries), len(l.queue.delayed), full, oldest
 	})
 	if becameFull {
-		l.log.logFailure("the window is full of messages that wait for one that is not delivered; nothing is read until it is", l.queue.delayed[0].err)
+		l.log.logFailure("the window is full of messages behind one that is not delivered; nothing is read until it is", l.queue.delayed[0].err)
 	}
 }
 

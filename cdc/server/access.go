@@ -29,13 +29,13 @@ func newAccess(config *Config) *access {
 // required. isOpen marks a path that needs no token.
 func (a *access) checkRequest(r *http.Request, isOpen bool) *problem {
 	if len(a.tokens) == 0 && !a.knowsHost(r.Host) {
-		return newProblem(http.StatusForbidden, "host", "the server does not go by this name: see --host")
+		return newProblem(http.StatusForbidden, "host", "the server does not accept this host name: see --host")
 	}
 	if !a.knowsOrigin(r, isOpen) {
 		return newProblem(http.StatusForbidden, "origin", "pages of this origin may not call: see --origin")
 	}
 	if len(a.tokens) > 0 && !isOpen && !a.knowsToken(r) {
-		return newProblem(http.StatusUnauthorized, "unauthorized", "a token that this server knows is needed: Authorization: Bearer …")
+		return newProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required: Authorization: Bearer …")
 	}
 	return nil
 }

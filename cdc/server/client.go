@@ -25,7 +25,7 @@ type client interface {
 }
 
 // errSlow ends a client that does not read.
-var errSlow = newProblem(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
+var errSlow = newProblem(http.StatusRequestTimeout, "too_slow", "the client does not read its messages in time: resume from the last token")
 
 // goneError says that the client has disconnected, and why.
 type goneError struct{ reason string }
@@ -92,7 +92,7 @@ func checkUpgrade(r *http.Request) error {
 			return newProblem(http.StatusBadRequest, "invalid", "the handshake of the websocket is not one of version 13 over HTTP/1.1")
 		}
 	case !headerHas(r.Header.Values("Accept"), "text/event-stream"):
-		return newProblem(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or say Accept: text/event-stream")
+		return newProblem(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or send Accept: text/event-stream")
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func checkConsumers(names []string) error {
 		}
 	}
 	if len(names) > maxConsumers {
-		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers: there are %d, and may be %d", len(names), maxConsumers))
+		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers: there are %d, and at most %d are allowed", len(names), maxConsumers))
 	}
 	return nil
 }
@@ -59,14 +59,14 @@ func (s *Server) findSharedSlot(slot string) *sharedSlot {
 }
 
 // openSharedSlot opens a slot for its consumers unless it is open, with mu held.
-func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, one *session) error {
+func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, sess *session) error {
 	if h.fanout != nil {
 		return nil
 	}
-	config := s.streamConfig(one.slot)
-	config.Publications = []string{one.slot}
+	config := s.streamConfig(sess.slot)
+	config.Publications = []string{sess.slot}
 	fanout, err := cdc.OpenFanout(ctx, cdc.FanoutConfig{
-		Config: config, Consumers: one.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, Patience: s.config.ConsumerPatience,
+		Config: config, Consumers: sess.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, Patience: s.config.ConsumerPatience,
 	})
 	if errors.Is(err, cdc.ErrSlotBusy) {
 		return newProblem(http.StatusConflict, "busy", "another server, or another program, reads the slot: all consumers of a slot must connect to the same server")
@@ -74,7 +74,7 @@ func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, one *session
 	if err != nil {
 		return err
 	}
-	h.fanout, h.unregister = fanout, s.streams.registerStream(one.slot, fanout)
+	h.fanout, h.unregister = fanout, s.streams.registerStream(sess.slot, fanout)
 	return nil
 }
 
@@ -114,24 +114,24 @@ func (h *sharedSlot) setConsumersLocked(names []string) {
 }
 
 // joinConsumer lets a session read as a consumer. leave ends that.
-func (s *Server) joinConsumer(ctx context.Context, one *session) (leave func(), err error) {
-	h := s.findSharedSlot(one.slot)
+func (s *Server) joinConsumer(ctx context.Context, sess *session) (leave func(), err error) {
+	h := s.findSharedSlot(sess.slot)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := s.openSharedSlot(ctx, h, one); err != nil {
+	if err := s.openSharedSlot(ctx, h, sess); err != nil {
 		return nil, err
 	}
-	h.setConsumersLocked(one.owned.Consumers)
-	reader, err := s.attachConsumer(ctx, h.fanout, one)
+	h.setConsumersLocked(sess.owned.Consumers)
+	reader, err := s.attachConsumer(ctx, h.fanout, sess)
 	if err != nil {
 		h.close()
 		return nil, err
 	}
 	h.readers++
-	one.source = reader
+	sess.source = reader
 	uncount := s.streams.countClient()
 	return func() {
-		one.flushConfirmed()
+		sess.flushConfirmed()
 		reader.Close()
 		uncount()
 		h.mu.Lock()
@@ -142,28 +142,28 @@ func (s *Server) joinConsumer(ctx context.Context, one *session) (leave func(), 
 }
 
 // attachConsumer attaches a session to its consumer at the client's token, or starts a resync if there is none.
-func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, one *session) (reader *cdc.Consumer, err error) {
-	if one.resume == 0 {
-		tables, err := s.resyncTables(ctx, one)
+func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, sess *session) (reader *cdc.Consumer, err error) {
+	if sess.resume == 0 {
+		tables, err := s.resyncTables(ctx, sess)
 		if err != nil {
 			return nil, err
 		}
-		if reader, err = fanout.Join(one.consumer); err != nil {
+		if reader, err = fanout.Join(sess.consumer); err != nil {
 			return nil, err
 		}
-		one.resync = &resync{fanout: fanout, tables: tables}
+		sess.resync = &resync{fanout: fanout, tables: tables}
 	} else {
-		if err := s.checkLogEnd(ctx, one.resume); err != nil {
+		if err := s.checkLogEnd(ctx, sess.resume); err != nil {
 			return nil, err
 		}
-		if reader, err = fanout.Attach(one.consumer, one.resume); err != nil {
+		if reader, err = fanout.Attach(sess.consumer, sess.resume); err != nil {
 			return nil, err
 		}
-		one.passed, one.resume = one.resume, 0 // the fan-out skips what the token covers
+		sess.passed, sess.resume = sess.resume, 0 // the fan-out skips what the token covers
 	}
 	for _, c := range fanout.Consumers() {
-		if c.Name == one.consumer {
-			one.last = c.Acknowledged
+		if c.Name == sess.consumer {
+			sess.last = c.Acknowledged
 		}
 	}
 	return reader, nil
@@ -178,18 +178,18 @@ type resync struct {
 }
 
 // resyncTables returns the tables of the slot that the client wants.
-func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.PublishedTable, error) {
+func (s *Server) resyncTables(ctx context.Context, sess *session) ([]cdc.PublishedTable, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_publication_rel r ON r.prrelid = c.oid JOIN pg_publication p ON p.oid = r.prpubid
-		WHERE p.pubname = $1 ORDER BY 1, 2`, one.slot)
+		WHERE p.pubname = $1 ORDER BY 1, 2`, sess.slot)
 	if err != nil {
 		return nil, err
 	}
 	var tables []cdc.PublishedTable
 	var t cdc.PublishedTable
 	_, err = pgx.ForEachRow(rows, []any{&t.Schema, &t.Table}, func() error {
-		if one.encoder.filter.wantsTable(t.Schema + "." + t.Table) {
+		if sess.encoder.filter.wantsTable(t.Schema + "." + t.Table) {
 			tables = append(tables, t)
 		}
 		return nil

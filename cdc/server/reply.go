@@ -82,7 +82,7 @@ func explainError(err error) *problem {
 	case isUnreachable(err):
 		return newProblem(http.StatusServiceUnavailable, "database", "the database cannot be reached")
 	}
-	return newProblem(http.StatusInternalServerError, "internal", "something went wrong: the log of the server has it")
+	return newProblem(http.StatusInternalServerError, "internal", "an internal error: see the log of the server")
 }
 
 // isUnreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a connection that
@@ -139,5 +139,5 @@ func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, into any) er
 	if err == nil || errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(*cdc.InvalidError)) {
 		return err
 	}
-	return newProblem(http.StatusBadRequest, "invalid", "the body is not the JSON that is expected: "+body.Explain(err))
+	return newProblem(http.StatusBadRequest, "invalid", "the body is not the expected JSON: "+body.Explain(err))
 }

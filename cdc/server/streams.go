@@ -41,63 +41,63 @@ func (s *Server) admitClient(slot string, tail bool) (leave func(), err error) {
 
 func (s *Server) serveSlotStream(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	one := &session{server: s, slot: name, consumer: r.URL.Query().Get("consumer"), ackSignal: make(chan struct{}, 1)}
+	sess := &session{server: s, slot: name, consumer: r.URL.Query().Get("consumer"), ackSignal: make(chan struct{}, 1)}
 	var resume, incarnation string
-	f, err := s.prepareSession(r, one)
+	f, err := s.prepareSession(r, sess)
 	if err == nil {
-		one.owned, err = s.findOwnSlot(r.Context(), name)
+		sess.owned, err = s.findOwnSlot(r.Context(), name)
 	}
 	if err == nil {
-		err = f.checkTables(one.owned.Tables)
+		err = f.checkTables(sess.owned.Tables)
 	}
 	if err == nil {
 		if resume = r.Header.Get("Last-Event-Id"); resume == "" {
 			resume = r.URL.Query().Get("resume")
 		}
 		if resume != "" {
-			one.resume, incarnation, err = parseToken(resume)
+			sess.resume, incarnation, err = parseToken(resume)
 		}
 	}
 	if err == nil {
-		err = one.checkConsumerRequest(r.URL.Query().Get("resync"), resume != "")
+		err = sess.checkConsumerRequest(r.URL.Query().Get("resync"), resume != "")
 	}
-	if err == nil && resume != "" && incarnation != one.owned.Incarnation {
-		err = newProblem(http.StatusGone, "resync_needed", "the token is of an earlier slot of this name, and what was changed in between is lost: begin with a snapshot")
+	if err == nil && resume != "" && incarnation != sess.owned.Incarnation {
+		err = newProblem(http.StatusGone, "resync_needed", "the token is of an earlier slot of this name, and the changes in between are lost: start with a snapshot")
 	}
 	if err != nil {
 		s.replyError(w, r, err)
 		return
 	}
-	leave, err := s.admitClient(one.key(), false)
+	leave, err := s.admitClient(sess.key(), false)
 	if err != nil {
 		s.replyError(w, r, err)
 		return
 	}
 	defer leave()
-	if err := s.checkResume(r.Context(), one); err != nil {
+	if err := s.checkResume(r.Context(), sess); err != nil {
 		s.replyError(w, r, err)
 		return
 	}
 	config := s.streamConfig(name)
 	config.Publications = []string{name}
-	s.serveStream(w, r, one, config)
+	s.serveStream(w, r, sess, config)
 }
 
 // prepareSession reads the parameters that streams of slots and tails share.
-func (s *Server) prepareSession(r *http.Request, one *session) (*filter, error) {
+func (s *Server) prepareSession(r *http.Request, sess *session) (*filter, error) {
 	if err := checkUpgrade(r); err != nil {
 		return nil, err
 	}
 	f, err := s.newFilter(r.URL.Query())
 	if err == nil {
-		one.encoder = newEncoder(f)
+		sess.encoder = newEncoder(f)
 	}
 	return f, err
 }
 
 // checkResume checks that the slot exists and that the client's token is not before an acknowledged position.
-func (s *Server) checkResume(ctx context.Context, one *session) error {
-	_, err := cdc.LookupSlot(ctx, s.pool, one.slot)
+func (s *Server) checkResume(ctx context.Context, sess *session) error {
+	_, err := cdc.LookupSlot(ctx, s.pool, sess.slot)
 	if errors.Is(err, cdc.ErrNotFound) {
 		var standby bool
 		if err := s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil {
@@ -112,10 +112,10 @@ func (s *Server) checkResume(ctx context.Context, one *session) error {
 		return err
 	}
 	s.mu.Lock()
-	acked := s.acked[one.key()]
+	acked := s.acked[sess.key()]
 	s.mu.Unlock()
-	if one.resume != 0 && acked.incarnation == one.owned.Incarnation && one.resume < acked.lsn {
-		return newProblem(http.StatusGone, "resync_needed", "what follows "+one.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and is not sent again")
+	if sess.resume != 0 && acked.incarnation == sess.owned.Incarnation && sess.resume < acked.lsn {
+		return newProblem(http.StatusGone, "resync_needed", "what follows "+sess.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and is not sent again")
 	}
 	return nil
 }
@@ -123,20 +123,20 @@ func (s *Server) checkResume(ctx context.Context, one *session) error {
 // locateSlot reads the position of the slot once this session has it, because Postgres may have processed the last acknowledgement of the
 // previous client only now. Postgres has not confirmed anything that the client did not acknowledge, so a token at or before the confirmed
 // position covers nothing that will be sent.
-func (s *Server) locateSlot(ctx context.Context, one *session) error {
-	if one.isTail {
+func (s *Server) locateSlot(ctx context.Context, sess *session) error {
+	if sess.isTail {
 		return nil
 	}
-	slot, err := cdc.LookupSlot(ctx, s.pool, one.slot)
+	slot, err := cdc.LookupSlot(ctx, s.pool, sess.slot)
 	if err != nil {
 		return err
 	}
-	one.last = slot.Confirmed
-	if err := s.checkLogEnd(ctx, one.resume); err != nil {
+	sess.last = slot.Confirmed
+	if err := s.checkLogEnd(ctx, sess.resume); err != nil {
 		return err
 	}
-	if one.resume != 0 && one.resume <= slot.Confirmed {
-		one.passed, one.resume = one.resume, 0
+	if sess.resume != 0 && sess.resume <= slot.Confirmed {
+		sess.passed, sess.resume = sess.resume, 0
 	}
 	return nil
 }
@@ -165,13 +165,13 @@ func (s *Server) streamConfig(slot string) cdc.Config {
 
 // serveTail streams changes from now on, through a temporary slot.
 func (s *Server) serveTail(w http.ResponseWriter, r *http.Request) {
-	one := &session{server: s, slot: "delta_tail_" + strings.ToLower(rand.Text()[:12]), ackSignal: make(chan struct{}, 1), isTail: true}
-	f, err := s.prepareSession(r, one)
+	sess := &session{server: s, slot: "delta_tail_" + strings.ToLower(rand.Text()[:12]), ackSignal: make(chan struct{}, 1), isTail: true}
+	f, err := s.prepareSession(r, sess)
 	if err != nil {
 		s.replyError(w, r, err)
 		return
 	}
-	leave, err := s.admitClient(one.slot, true)
+	leave, err := s.admitClient(sess.slot, true)
 	if err != nil {
 		s.replyError(w, r, err)
 		return
@@ -185,99 +185,99 @@ func (s *Server) serveTail(w http.ResponseWriter, r *http.Request) {
 		s.replyError(w, r, err)
 		return
 	}
-	config := s.streamConfig(one.slot)
+	config := s.streamConfig(sess.slot)
 	config.Temporary, config.Publications = true, []string{s.config.Publication}
-	s.serveStream(w, r, one, config)
+	s.serveStream(w, r, sess, config)
 }
 
 // serveStream opens the slot first, so that an error has a status, and then streams to the client.
-func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *session, config cdc.Config) {
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, sess *session, config cdc.Config) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	one.fail = cancel
-	leave, err := s.openSource(ctx, one, config)
+	sess.fail = cancel
+	leave, err := s.openSource(ctx, sess, config)
 	if err != nil {
 		s.replyError(w, r, err)
 		return
 	}
 	defer leave()
-	if one.client, err = s.acceptClient(w, r); err != nil {
-		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", one.slot, "error", err)
+	if sess.client, err = s.acceptClient(w, r); err != nil {
+		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", sess.slot, "error", err)
 		return
 	}
 	s.mu.Lock()
-	s.sessions[one.key()] = one
+	s.sessions[sess.key()] = sess
 	s.mu.Unlock()
-	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot, "consumer", one.consumer)
-	if !one.isTail {
-		s.work.Go(func() { one.watchPublication(ctx, cancel) })
+	s.config.Logger.Info("cdc/server: a client streams", "slot", sess.slot, "consumer", sess.consumer)
+	if !sess.isTail {
+		s.work.Go(func() { sess.watchPublication(ctx, cancel) })
 	}
-	if c, ok := one.client.(*socket); ok {
+	if c, ok := sess.client.(*socket); ok {
 		// readAcks closes the connection when its context ends, so that context outlives ctx: the reason for the end is still to be sent.
 		connCtx, closeConn := context.WithCancel(context.WithoutCancel(ctx))
 		defer closeConn()
-		s.work.Go(func() { cancel(one.readAcks(connCtx, c)) })
-		s.work.Go(func() { one.pingClient(ctx, connCtx, cancel) })
+		s.work.Go(func() { cancel(sess.readAcks(connCtx, c)) })
+		s.work.Go(func() { sess.pingClient(ctx, connCtx, cancel) })
 	}
-	defer one.stopResync()
-	err = one.run(ctx)
+	defer sess.stopResync()
+	err = sess.run(ctx)
 	// If the client was disconnected, or sent a wrong message, the connection has failed as well: report the cause.
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errSlow) && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	s.endClient(r, one, err)
+	s.endClient(r, sess, err)
 }
 
 // openSource opens the slot for the client, or joins it as a consumer. leave closes that, after the last acknowledgement was passed on.
-func (s *Server) openSource(ctx context.Context, one *session, config cdc.Config) (leave func(), err error) {
-	if one.consumer != "" {
-		return s.joinConsumer(ctx, one)
+func (s *Server) openSource(ctx context.Context, sess *session, config cdc.Config) (leave func(), err error) {
+	if sess.consumer != "" {
+		return s.joinConsumer(ctx, sess)
 	}
 	stream, err := cdc.Open(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	one.source = stream
-	if err := s.locateSlot(ctx, one); err != nil {
+	sess.source = stream
+	if err := s.locateSlot(ctx, sess); err != nil {
 		stream.Close()
 		return nil, err
 	}
-	named := one.slot
-	if one.isTail {
+	named := sess.slot
+	if sess.isTail {
 		named = ""
 	}
 	uncount := s.streams.addStream(named, stream)
 	return func() {
-		one.flushConfirmed()
+		sess.flushConfirmed()
 		uncount()
 		stream.Close()
 	}, nil
 }
 
 // endClient tells a client that is still there why its stream ends.
-func (s *Server) endClient(r *http.Request, one *session, err error) {
+func (s *Server) endClient(r *http.Request, sess *session, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		err = &goneError{"the client is gone"}
 	}
-	s.config.Logger.Info("cdc/server: a client has ended", "slot", one.slot, "consumer", one.consumer, "reason", err)
+	s.config.Logger.Info("cdc/server: a client has ended", "slot", sess.slot, "consumer", sess.consumer, "reason", err)
 	if errors.Is(err, errSlow) {
 		s.metrics.slow.Inc()
 	}
 	if errors.As(err, new(*goneError)) {
-		one.client.close(nil)
+		sess.client.close(nil)
 		return
 	}
 	p := explainError(err)
-	if one.isTail && errors.Is(err, cdc.ErrResyncNeeded) {
-		p = newProblem(http.StatusServiceUnavailable, "interrupted", "the connection to Postgres was lost, and changes with it: begin again")
+	if sess.isTail && errors.Is(err, cdc.ErrResyncNeeded) {
+		p = newProblem(http.StatusServiceUnavailable, "interrupted", "the connection to Postgres was lost, and changes were missed: start again")
 	}
 	if p.Code == "internal" {
-		s.config.Logger.Warn("cdc/server: a stream has failed", "slot", one.slot, "error", err)
+		s.config.Logger.Warn("cdc/server: a stream has failed", "slot", sess.slot, "error", err)
 	}
 	if !errors.Is(err, errSlow) {
-		_, _ = one.client.send("error", errorMessage(p), "")
+		_, _ = sess.client.send("error", errorMessage(p), "")
 	}
-	one.client.close(p)
+	sess.client.close(p)
 }
 
 // readAcks reads the acknowledgements of a websocket.
@@ -358,13 +358,13 @@ func (s *Server) serveAck(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	one := s.sessions[sessionKey(r.PathValue("name"), r.URL.Query().Get("consumer"))]
+	sess := s.sessions[sessionKey(r.PathValue("name"), r.URL.Query().Get("consumer"))]
 	s.mu.Unlock()
-	if one == nil {
+	if sess == nil {
 		s.replyError(w, r, newProblem(http.StatusConflict, "not_streaming", "no client streams the slot from this server: only what was sent can be acknowledged"))
 		return
 	}
-	if err := one.ackTransaction(lsn); err != nil {
+	if err := sess.ackTransaction(lsn); err != nil {
 		s.replyError(w, r, err)
 		return
 	}

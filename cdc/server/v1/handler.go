@@ -99,7 +99,7 @@ func New(config Config) (*Handler, error) {
 // ServeHTTP serves one request. It may be called concurrently.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.isForeign(r) {
-		replyError(w, http.StatusForbidden, "the page is of another host, which is not one of those that are allowed", "")
+		replyError(w, http.StatusForbidden, "pages of this host are not allowed", "")
 		return
 	}
 	h.mu.Lock()

@@ -95,7 +95,7 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if q.SlotName != "" && q.SlotName != s.slot {
-		replyError(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the snapshot there is belongs to slot %q", s.slot))
+		replyError(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the current snapshot belongs to slot %q", s.slot))
 		return
 	}
 	done, there := s.useSnapshot(h.config.SnapshotIdle)

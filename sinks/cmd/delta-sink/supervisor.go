@@ -74,7 +74,7 @@ func (s *supervisor) keepRunning(ctx context.Context, r *relay, logger *slog.Log
 		switch {
 		case ctx.Err() != nil:
 			if err != nil && !errors.Is(err, context.Canceled) {
-				logger.Warn("the relay has stopped; what was delivered last comes again", "error", err)
+				logger.Warn("the relay has stopped; the last delivered messages come again", "error", err)
 			}
 			return nil
 		case isFinal(err):
