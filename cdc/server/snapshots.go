@@ -69,7 +69,7 @@ func (s *Server) holdSnapshot(name string, o ownedPublication, made *cdc.Snapsho
 			}
 		}
 	}
-	h.idleTimer = time.AfterFunc(s.config.SnapshotIdle, end(slog.LevelInfo, "which was not read for a while"))
+	h.idleTimer = time.AfterFunc(s.config.SnapshotIdle, end(slog.LevelInfo, "because it was not read for a while"))
 	h.maxTimer = time.AfterFunc(s.config.SnapshotMax, end(slog.LevelWarn, "because it has reached SnapshotMax"))
 	s.snapshots[name] = h
 }
