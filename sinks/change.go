@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/sinks/internal/jsonobject"
 )
 
-// rowKey names a row across tables: the table and the values of its key. It is empty for a table without a replica identity, and the table's
-// name for one whose key is not known.
+// rowKey returns the key of a row across tables: the table and the values of the row's key. It is empty for a table without a replica
+// identity, and the table's name for a table without a known key.
 func (s *streamSource) rowKey(r *cdc.Relation, values []cdc.Value) string {
 	if values == nil || r.Identity == cdc.IdentityNothing {
 		return ""
@@ -32,10 +32,10 @@ func (s *streamSource) rowKey(r *cdc.Relation, values []cdc.Value) string {
 	return key.String()
 }
 
-// escapeKey keeps keys of several columns apart.
+// escapeKey makes keys of several columns unambiguous.
 var escapeKey = strings.NewReplacer("%", "%25", "/", "%2F")
 
-// changedKey returns the key of the row after an update that has changed it, and "" for every other change.
+// changedKey returns the new key of the row if an update has changed it, and "" for every other change.
 func (s *streamSource) changedKey(c *cdc.Change) string {
 	if c.Kind != cdc.KindUpdate || c.Key == nil && c.Old == nil {
 		return ""
@@ -55,9 +55,9 @@ func (s *streamSource) changedKey(c *cdc.Change) string {
 	return key
 }
 
-// changeBody is a change as JSON. The kind is that of the message, which for an update of a key is not that of the change.
+// changeBody returns a change as JSON. kind is that of the message: an update of a key is a delete and an insert message.
 func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
-	b := &body{}
+	b := &bodyWriter{}
 	b.Open()
 	b.String("kind", string(kind))
 	if c.Relation != nil {
@@ -66,32 +66,32 @@ func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
 	}
 	switch kind {
 	case cdc.KindMessage:
-		b.content(c.Message)
+		b.writeContent(c.Message)
 	case cdc.KindTruncate:
 	case cdc.KindSchema:
-		b.columns(c.Relation)
+		b.writeColumns(c.Relation)
 	case cdc.KindDelete:
-		b.row("key", c.Relation, c.KeyValues(), true)
-		b.row("old", c.Relation, c.Old, false)
+		b.writeRow("key", c.Relation, c.KeyValues(), true)
+		b.writeRow("old", c.Relation, c.Old, false)
 	case cdc.KindInsert:
-		b.row("key", c.Relation, c.New, true)
-		b.row("new", c.Relation, c.New, false)
+		b.writeRow("key", c.Relation, c.New, true)
+		b.writeRow("new", c.Relation, c.New, false)
 	default:
-		b.row("key", c.Relation, c.KeyValues(), true)
-		b.row("new", c.Relation, c.New, false)
-		b.row("old", c.Relation, c.Old, false)
+		b.writeRow("key", c.Relation, c.KeyValues(), true)
+		b.writeRow("new", c.Relation, c.New, false)
+		b.writeRow("old", c.Relation, c.Old, false)
 	}
-	b.unchanged(c, kind)
+	b.writeUnchanged(c, kind)
 	b.String("lsn", c.LSN.String())
 	b.Close()
 	return b.Out
 }
 
-// body writes one JSON object.
-type body struct{ jsonobject.Writer }
+// bodyWriter writes one JSON object.
+type bodyWriter struct{ jsonobject.Writer }
 
-// row writes the columns that have a value, or those of the key among them.
-func (b *body) row(name string, r *cdc.Relation, row []cdc.Value, keyOnly bool) {
+// writeRow writes the columns that have a value, or only those of the key.
+func (b *bodyWriter) writeRow(name string, r *cdc.Relation, row []cdc.Value, keyOnly bool) {
 	if row == nil {
 		return
 	}
@@ -108,8 +108,8 @@ func (b *body) row(name string, r *cdc.Relation, row []cdc.Value, keyOnly bool) 
 	b.Close()
 }
 
-// unchanged names the columns whose large values an update left alone, which Postgres therefore did not send.
-func (b *body) unchanged(c *cdc.Change, kind cdc.Kind) {
+// writeUnchanged names the columns with large values that an update did not change. Postgres does not send these values.
+func (b *bodyWriter) writeUnchanged(c *cdc.Change, kind cdc.Kind) {
 	if kind == cdc.KindDelete {
 		return
 	}
@@ -119,24 +119,24 @@ func (b *body) unchanged(c *cdc.Change, kind cdc.Kind) {
 			names = append(names, c.Relation.Columns[i].Name)
 		}
 	}
-	b.list("unchanged", names)
+	b.writeList("unchanged", names)
 }
 
-func (b *body) columns(r *cdc.Relation) {
+func (b *bodyWriter) writeColumns(r *cdc.Relation) {
 	names := make([]string, len(r.Columns))
 	for i, c := range r.Columns {
 		names[i] = c.Name
 	}
-	b.list("columns", names)
+	b.writeList("columns", names)
 }
 
-func (b *body) list(name string, values []string) {
+func (b *bodyWriter) writeList(name string, values []string) {
 	if len(values) > 0 {
 		b.Strings(name, values)
 	}
 }
 
-func (b *body) content(m *cdc.Message) {
+func (b *bodyWriter) writeContent(m *cdc.Message) {
 	b.String("prefix", m.Prefix)
 	if utf8.Valid(m.Content) {
 		b.String("content", string(m.Content))

@@ -7,51 +7,51 @@ import (
 	"time"
 )
 
-// Policy is what a Relay does with a message that cannot be delivered: the sink refused it with an error that [Permanent] made, a transform
-// function failed, or [Config.MaxAttempts] are over.
-type Policy string
+// ErrorPolicy decides about a message that cannot be delivered: the sink refused it with an error marked by [Permanent], a transform
+// function failed, or it has failed [Config.MaxAttempts] times.
+type ErrorPolicy string
 
 const (
-	// Block tries the message again, each [Config.LongestRetry]. Its key waits; when [Config.Window] is full, so does everything.
-	Block Policy = "block"
-	// SetAside gives the message to [Config.SetAside], and goes on with the next one of its key.
-	SetAside Policy = "set_aside"
-	// Stop ends [Relay.Run] with a [*DeliveryError]. The message comes again from the next source, in another relay.
-	Stop Policy = "stop"
+	// Block tries the message again, every [Config.LongestRetry]. Its key waits; when [Config.Window] is full, everything does.
+	Block ErrorPolicy = "block"
+	// SetAside passes the message to [Config.SetAside], and continues with the next message of its key.
+	SetAside ErrorPolicy = "set_aside"
+	// Stop ends [Relay.Run] with a [*DeliveryError]. Another relay, with a new source, gets the message again.
+	Stop ErrorPolicy = "stop"
 )
 
-// Config is what a [Relay] needs. Source and Sink are required.
+// Config configures a [Relay]. Source and Sink are required.
 type Config struct {
 	// Source gives the messages.
 	Source Source
 	// Sink delivers them.
 	Sink Sink
-	// Filter reports whether a message is to be delivered. It may be called by several goroutines at once. Default: all are.
+	// Filter reports whether a message is to be delivered. It may be called concurrently. Default: all are delivered.
 	Filter func(m Message) bool
-	// Transform returns what is delivered instead of a message. It may be called by several goroutines at once, and must not change the
-	// message's Position or Key; maps and slices of the message belong to it. Default: messages are delivered as they are.
+	// Transform returns the message to deliver instead. It may be called concurrently, may change the maps and slices of the message, and
+	// must not change its Position or Key. Default: messages are delivered as they are.
 	Transform func(ctx context.Context, m Message) (Message, error)
-	// BatchSize is how many messages, all of different keys, the sink is given at once. Default: 500.
+	// BatchSize is how many messages, all of different keys, one call of the sink gets at most. Default: 500.
 	BatchSize int
 	// Parallelism is how many calls of the sink run at once. Default: 2.
 	Parallelism int
 	// Window is how many messages may be read and not confirmed. They are kept in memory. Default: 10,000; at least BatchSize.
 	Window int
-	// WindowBytes bounds the bodies of these messages: no more is read while they have as many bytes. The last page that was read comes on top.
-	// Default: 64 MiB.
+	// WindowBytes limits the bodies of these messages: the source is not read while they have as many bytes. They may exceed it by the last
+	// page that was read. Default: 64 MiB.
 	WindowBytes int
-	// ShortestRetry and LongestRetry bound the delay before a message is tried again. It doubles with each attempt. Defaults: 100
+	// ShortestRetry and LongestRetry limit the delay before a message is tried again. It doubles with each attempt. Defaults: 100
 	// milliseconds, 30 seconds.
 	ShortestRetry, LongestRetry time.Duration
-	// MaxAttempts is how often a message is tried before it cannot be delivered. Default: 0, without end: a system that is away is waited
-	// for.
+	// MaxAttempts is how often a message is tried before Undeliverable applies. Default: 0, no limit, because a system that is away may
+	// return.
 	MaxAttempts int
-	// Undeliverable says what to do with a message that cannot be delivered. Default: [Block].
-	Undeliverable Policy
-	// SetAside keeps a message that cannot be delivered, with the reason; it is required with the policy of the same name. It must be
-	// idempotent. If it fails, the message is tried again like one that was blocked.
+	// Undeliverable is the policy for a message that cannot be delivered. Default: [Block].
+	Undeliverable ErrorPolicy
+	// SetAside stores a message that cannot be delivered, with the reason. It is required with the policy of the same name, and must be
+	// idempotent. If it fails, the message is tried again as with [Block].
 	SetAside func(ctx context.Context, m Message, reason error) error
-	// DeliveryTimeout bounds one call of the sink. Default: 30 seconds.
+	// DeliveryTimeout limits one call of the sink. Default: 30 seconds.
 	DeliveryTimeout time.Duration
 	// ConfirmInterval is how often the source is confirmed while messages are delivered. Default: 1 second.
 	ConfirmInterval time.Duration
@@ -60,7 +60,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// WithDefaults returns a copy in which what is unset has its default.
+// WithDefaults returns a copy in which every zero field has its default.
 func (c Config) WithDefaults() Config {
 	setDefault(&c.BatchSize, 500)
 	setDefault(&c.Parallelism, 2)
@@ -115,7 +115,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// InvalidError says which field of a configuration breaks which rule.
+// InvalidError says which field of a configuration violates which rule.
 type InvalidError struct{ Field, Value, Rule string }
 
 func (e *InvalidError) Error() string {

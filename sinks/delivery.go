@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// verdict is what becomes of a message after an attempt.
+// verdict is the result of an attempt.
 type verdict int
 
 const (
@@ -24,34 +24,34 @@ type task struct {
 	err     error
 }
 
-// deliver makes one attempt for each task. The messages are of different keys.
-func (r *Relay) deliver(ctx context.Context, tasks []*task) []*task {
+// deliverTasks makes one attempt for each task. The messages are of different keys.
+func (r *Relay) deliverTasks(ctx context.Context, tasks []*task) []*task {
 	ctx, cancel := context.WithTimeout(ctx, r.config.DeliveryTimeout)
 	defer cancel()
 	var sent []*task
 	var messages []Message
 	for _, t := range tasks {
-		if r.prepare(ctx, t) {
+		if r.prepareTask(ctx, t) {
 			sent, messages = append(sent, t), append(messages, t.entry.message)
 		}
 	}
 	if len(sent) == 0 {
 		return tasks
 	}
-	errs := r.call(ctx, messages)
+	errs := r.callSink(ctx, messages)
 	for i, t := range sent {
-		r.judge(ctx, t, errs[i])
+		r.judgeAttempt(ctx, t, errs[i])
 	}
 	return tasks
 }
 
-// prepare filters and transforms a message. It reports whether the message is to be delivered.
-func (r *Relay) prepare(ctx context.Context, t *task) bool {
-	if t.entry.transformed {
+// prepareTask filters and transforms a message. It reports whether the message is to be delivered.
+func (r *Relay) prepareTask(ctx context.Context, t *task) bool {
+	if t.entry.isTransformed {
 		return true
 	}
 	var wanted bool
-	err := catch(func() (err error) {
+	err := catchPanic(func() (err error) {
 		m := t.entry.message
 		if wanted = r.config.Filter == nil || r.config.Filter(m); !wanted || r.config.Transform == nil {
 			return nil
@@ -65,20 +65,20 @@ func (r *Relay) prepare(ctx context.Context, t *task) bool {
 	})
 	switch {
 	case err != nil:
-		r.judge(ctx, t, Permanent(fmt.Errorf("the filter or transform function failed: %w", err)))
+		r.judgeAttempt(ctx, t, Permanent(fmt.Errorf("the filter or transform function failed: %w", err)))
 		return false
 	case !wanted:
 		t.verdict = finished
-		r.count(func(s *Stats) { s.Filtered++ })
+		r.addStats(func(s *Stats) { s.Filtered++ })
 		return false
 	}
-	t.entry.transformed = true
+	t.entry.isTransformed = true
 	return true
 }
 
-// call calls the sink, and makes one error per message of whatever it does.
-func (r *Relay) call(ctx context.Context, messages []Message) (errs []error) {
-	err := catch(func() error { errs = r.config.Sink.Deliver(ctx, messages); return nil })
+// callSink calls the sink, and returns one error for each message, whatever the sink returns.
+func (r *Relay) callSink(ctx context.Context, messages []Message) (errs []error) {
+	err := catchPanic(func() error { errs = r.config.Sink.Deliver(ctx, messages); return nil })
 	switch {
 	case err != nil:
 		return FailAll(len(messages), err)
@@ -90,8 +90,8 @@ func (r *Relay) call(ctx context.Context, messages []Message) (errs []error) {
 	return errs
 }
 
-// judge decides what becomes of a message after an attempt.
-func (r *Relay) judge(ctx context.Context, t *task, err error) {
+// judgeAttempt sets the verdict of an attempt.
+func (r *Relay) judgeAttempt(ctx context.Context, t *task, err error) {
 	if errors.Is(err, ErrNotTried) {
 		t.verdict, t.err = retried, err
 		return
@@ -99,20 +99,20 @@ func (r *Relay) judge(ctx context.Context, t *task, err error) {
 	t.entry.attempts++
 	if err == nil {
 		t.verdict = finished
-		r.count(func(s *Stats) { s.Delivered++ })
+		r.addStats(func(s *Stats) { s.Delivered++ })
 		return
 	}
 	t.verdict, t.err = retried, err
-	r.count(func(s *Stats) { s.Failed++; s.LastError = err })
+	r.addStats(func(s *Stats) { s.Failed++; s.LastError = err })
 	if !IsPermanent(err) && (r.config.MaxAttempts == 0 || t.entry.attempts < r.config.MaxAttempts) {
-		r.log.add("messages are not delivered; they are tried again", err)
+		r.log.logFailure("messages are not delivered; they are tried again", err)
 		return
 	}
-	r.decide(ctx, t)
+	r.applyPolicy(ctx, t)
 }
 
-// decide applies the policy to a message that cannot be delivered.
-func (r *Relay) decide(ctx context.Context, t *task) {
+// applyPolicy applies the error policy to a message that cannot be delivered.
+func (r *Relay) applyPolicy(ctx context.Context, t *task) {
 	m := t.entry.message
 	attributes := []any{"id", m.ID, "subject", m.Subject, "key", m.Key, "type", m.Type, "attempts", t.entry.attempts, "error", t.err}
 	switch r.config.Undeliverable {
@@ -122,23 +122,23 @@ func (r *Relay) decide(ctx context.Context, t *task) {
 	case SetAside:
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.config.DeliveryTimeout) // the delivery may have taken all its time
 		defer cancel()
-		if err := catch(func() error { return r.config.SetAside(ctx, m, t.err) }); err != nil {
-			r.log.add("messages cannot be set aside; they are tried again", err)
+		if err := catchPanic(func() error { return r.config.SetAside(ctx, m, t.err) }); err != nil {
+			r.log.logFailure("messages cannot be set aside; they are tried again", err)
 			return
 		}
 		t.verdict = finished
-		r.count(func(s *Stats) { s.SetAside++ })
+		r.addStats(func(s *Stats) { s.SetAside++ })
 		r.config.Logger.Error("a message cannot be delivered; it is set aside", attributes...)
 	default:
-		if !t.entry.blocked {
-			t.entry.blocked = true
+		if !t.entry.isBlocked {
+			t.entry.isBlocked = true
 			r.config.Logger.Error("a message cannot be delivered; its key waits, because the policy is block", attributes...)
 		}
 	}
 }
 
-// catch returns a panic of the user's code as an error.
-func catch(f func() error) (err error) {
+// catchPanic returns a panic of the user's code as an error.
+func catchPanic(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())

@@ -21,7 +21,7 @@ func postOrders(ctx context.Context, database *pgx.ConnConfig, secret string) er
 	if err != nil {
 		return err
 	}
-	relay, err := sinks.NewRelay(sinks.Config{Source: sinks.Stream(stream, sinks.StreamConfig{Name: "orders"}), Sink: sink})
+	relay, err := sinks.NewRelay(sinks.Config{Source: sinks.NewStreamSource(stream, sinks.StreamConfig{Name: "orders"}), Sink: sink})
 	if err != nil {
 		return err
 	}

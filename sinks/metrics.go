@@ -20,15 +20,16 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_sink_age_seconds", Type: "gauge", Help: "How old the oldest message is that was read and is not finished; 0 where there is none."},
 })
 
-// WriteMetrics writes how relays stand, as text for Prometheus, with HELP and TYPE: one text for all relays of a process. The keys are the values of the
-// label relay, such as the name of the consumer or the slot: they must be valid UTF-8, and few. docs/metrics.md has a table.
+// WriteMetrics writes the stats of relays in Prometheus' text format, with HELP and TYPE, in one text for all relays of a process. The keys
+// are the values of the label relay, such as the name of the consumer or the slot: they must be valid UTF-8, and few. docs/metrics.md has a
+// table.
 //
 //	http.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 //		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 //		_ = sinks.WriteMetrics(w, map[string]sinks.Stats{"bills": relay.Stats()})
 //	})
 //
-// It returns the error of w. It may be called by any goroutine at any time. Texts of other packages may go before and after it.
+// It returns the error of w, and may be called concurrently. Texts of other packages may precede and follow it.
 func WriteMetrics(w io.Writer, relays map[string]Stats) error {
 	text := metricFamilies.New()
 	for name, stats := range relays {
@@ -50,7 +51,7 @@ func WriteMetrics(w io.Writer, relays map[string]Stats) error {
 	return nil
 }
 
-// Age is how old the oldest message is that is not finished, at a time; 0 where there is none. It grows while the sink is away.
+// Age returns how old the oldest unfinished message is at a time, 0 if there is none. It grows while the sink is away.
 func (s Stats) Age(now time.Time) time.Duration {
 	if s.Oldest.IsZero() {
 		return 0

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// metricsOf are the samples of a relay, by name and labels.
+// metricsOf returns the samples of a relay, by name and labels.
 func metricsOf(t *testing.T, name string, relay *sinks.Relay) map[string]float64 {
 	t.Helper()
 	var text strings.Builder
@@ -32,21 +32,22 @@ func metricsOf(t *testing.T, name string, relay *sinks.Relay) map[string]float64
 	return samples
 }
 
-// A sink that is away is seen: by the age of the oldest message, by what waits, and by attempts that fail. Nothing is lost, and when it is back all is as before.
+// The age of the oldest message, the number of waiting keys and the failed attempts show that a sink is away. Nothing is lost, and when the
+// sink is back the metrics are as before.
 func TestMetricsShowASinkThatIsAway(t *testing.T) {
 	t.Parallel()
 	var away atomic.Bool
 	away.Store(true)
 	occurred := time.Now().Add(-10 * time.Minute)
-	source := newList(sinks.Message{Key: "a", Time: occurred}, sinks.Message{Key: "b", Time: time.Now()}, sinks.Message{Key: "a", Time: time.Now()})
+	source := newListSource(sinks.Message{Key: "a", Time: occurred}, sinks.Message{Key: "b", Time: time.Now()}, sinks.Message{Key: "a", Time: time.Now()})
 	sink := &recorder{fail: func(sinks.Message) error {
 		if away.Load() {
 			return errors.New("connection refused")
 		}
 		return nil
 	}}
-	relay, _ := start(t, quick(source, sink))
-	until(t, func() bool { return relay.Stats().Failed >= 4 })
+	relay, _ := startRelay(t, quickConfig(source, sink))
+	awaitTrue(t, func() bool { return relay.Stats().Failed >= 4 })
 	while := metricsOf(t, `the "bills"`, relay)
 	const label = `{relay="the \"bills\""`
 	require.GreaterOrEqual(t, while["delta_sink_age_seconds"+label+"}"], 600.0)
@@ -55,9 +56,9 @@ func TestMetricsShowASinkThatIsAway(t *testing.T) {
 	require.Zero(t, while["delta_sink_messages_total"+label+`,outcome="delivered"}`])
 
 	away.Store(false)
-	until(t, source.isConfirmed(3))
-	require.ElementsMatch(t, []string{"1", "2", "3"}, sink.ids())
-	until(t, func() bool {
+	awaitTrue(t, source.isConfirmed(3))
+	require.ElementsMatch(t, []string{"1", "2", "3"}, sink.acceptedIDs())
+	awaitTrue(t, func() bool {
 		after := metricsOf(t, `the "bills"`, relay)
 		return after["delta_sink_age_seconds"+label+"}"] == 0 && after["delta_sink_unconfirmed"+label+"}"] == 0 && after["delta_sink_waiting_keys"+label+"}"] == 0
 	})

@@ -7,30 +7,30 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// queue holds the messages that were read and not confirmed, and decides which may be delivered: of each key the oldest one, unless that is being
-// delivered or waits for its next attempt. It belongs to the goroutine of [Relay.Run].
+// queue holds the messages that were read and not confirmed, and decides which may be delivered: the oldest of each key, unless it is being
+// delivered or waits for its next attempt. Only the goroutine of [Relay.Run] uses it.
 type queue struct {
-	entries  []*entry // in the order of the source
-	behind   []*entry // those of entries that wait for a barrier, which is the first of them
-	bytes    int      // of the bodies of entries
-	lanes    map[string]*lane
-	ready    []*lane
-	delayed  delayedLanes
-	attempts func() *backoff.Backoff
+	entries    []*entry // in the order of the source
+	behind     []*entry // the entries that wait for a barrier, which is the first of them
+	bytes      int      // of the bodies of entries
+	lanes      map[string]*lane
+	ready      []*lane
+	delayed    delayedLanes
+	newBackoff func() *backoff.Backoff
 }
 
-// entry is one message on its way.
+// entry is an unconfirmed message.
 type entry struct {
-	message     Message
-	bytes       int // of the body as it was read
-	transformed bool
-	blocked     bool // a policy has blocked it, which was logged
-	attempts    int
-	entered     bool // it has a lane
-	done        bool
+	message       Message
+	bytes         int // of the body as it was read
+	isTransformed bool
+	isBlocked     bool // the policy has blocked it, which was logged
+	attempts      int
+	hasLane       bool // it has a lane
+	isDone        bool
 }
 
-// lane is the messages of one key. Each message without a key has a lane to itself.
+// lane queues the messages of one key. Each message without a key is alone in a lane.
 type lane struct {
 	key     string
 	entries []*entry
@@ -40,7 +40,7 @@ type lane struct {
 }
 
 func newQueue(attempts func() *backoff.Backoff) *queue {
-	return &queue{lanes: map[string]*lane{}, attempts: attempts}
+	return &queue{lanes: map[string]*lane{}, newBackoff: attempts}
 }
 
 func (q *queue) add(messages []Message) {
@@ -51,17 +51,17 @@ func (q *queue) add(messages []Message) {
 		e.bytes = len(m.Body)
 		q.behind = append(q.behind, e)
 	}
-	q.pass()
+	q.passBarriers()
 }
 
-// pass gives lanes to the messages up to the next barrier, and to that one when all before it are finished.
-func (q *queue) pass() {
+// passBarriers adds the messages up to the next barrier to lanes, and the barrier when all messages before it are finished.
+func (q *queue) passBarriers() {
 	for len(q.behind) > 0 {
 		e := q.behind[0]
-		if e.message.Barrier && (e.entered || e != q.entries[0]) {
+		if e.message.Barrier && (e.hasLane || e != q.entries[0]) {
 			return
 		}
-		q.enter(e)
+		q.enterLane(e)
 		if e.message.Barrier {
 			return // it leaves when it is finished
 		}
@@ -70,8 +70,8 @@ func (q *queue) pass() {
 	q.behind = nil
 }
 
-func (q *queue) enter(e *entry) {
-	e.entered = true
+func (q *queue) enterLane(e *entry) {
+	e.hasLane = true
 	key := e.message.Key
 	if key == "" || e.message.Barrier {
 		q.ready = append(q.ready, &lane{entries: []*entry{e}})
@@ -86,8 +86,8 @@ func (q *queue) enter(e *entry) {
 	l.entries = append(l.entries, e)
 }
 
-// take returns up to n lanes whose first messages are delivered now.
-func (q *queue) take(n int, now time.Time) []*lane {
+// takeReady returns up to n lanes that may deliver their first message now.
+func (q *queue) takeReady(n int, now time.Time) []*lane {
 	for len(q.delayed) > 0 && !q.delayed[0].retryAt.After(now) {
 		q.ready = append(q.ready, heap.Pop(&q.delayed).(*lane))
 	}
@@ -97,9 +97,9 @@ func (q *queue) take(n int, now time.Time) []*lane {
 	return taken
 }
 
-// finish ends the first message of a lane that was taken: it was delivered, filtered or set aside.
-func (q *queue) finish(l *lane) {
-	l.entries[0].done = true
+// finishFirst finishes the first message of a lane that was taken: it was delivered, filtered or set aside.
+func (q *queue) finishFirst(l *lane) {
+	l.entries[0].isDone = true
 	l.entries = l.entries[1:]
 	l.backoff, l.err = nil, nil
 	if len(l.entries) > 0 {
@@ -109,19 +109,19 @@ func (q *queue) finish(l *lane) {
 	delete(q.lanes, l.key)
 }
 
-// delay makes a lane that was taken wait before its first message is tried again.
-func (q *queue) delay(l *lane, now time.Time, err error) {
+// delayLane makes a lane that was taken wait before its first message is tried again.
+func (q *queue) delayLane(l *lane, now time.Time, err error) {
 	if l.backoff == nil {
-		l.backoff = q.attempts()
+		l.backoff = q.newBackoff()
 	}
 	l.retryAt, l.err = now.Add(max(l.backoff.Delay(), retryAfter(err))), err
 	heap.Push(&q.delayed, l)
 }
 
-// confirmable removes the finished messages at the front, and returns the position of the last one.
-func (q *queue) confirmable() (position any, found bool) {
+// takeConfirmable removes the finished messages at the front, and returns the position of the last one.
+func (q *queue) takeConfirmable() (position any, found bool) {
 	n := 0
-	for n < len(q.entries) && q.entries[n].done {
+	for n < len(q.entries) && q.entries[n].isDone {
 		q.bytes -= q.entries[n].bytes
 		n++
 	}
@@ -131,14 +131,14 @@ func (q *queue) confirmable() (position any, found bool) {
 	position = q.entries[n-1].message.Position
 	clear(q.entries[:n])
 	q.entries = q.entries[n:]
-	if len(q.behind) > 0 && q.behind[0].done {
+	if len(q.behind) > 0 && q.behind[0].isDone {
 		q.behind = q.behind[1:]
 	}
-	q.pass()
+	q.passBarriers()
 	return position, true
 }
 
-// nextRetry is when the first delayed lane is tried again, and zero if none is delayed.
+// nextRetry returns when the first delayed lane is tried again, zero if none is delayed.
 func (q *queue) nextRetry() time.Time {
 	if len(q.delayed) == 0 {
 		return time.Time{}

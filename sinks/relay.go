@@ -11,11 +11,12 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ErrStarted is returned by [Relay.Run] when it was called before.
-var ErrStarted = errors.New("sinks: the relay was started before; make another one, with another source")
+// ErrStarted is returned by [Relay.Run] if it was called before.
+var ErrStarted = errors.New("sinks: the relay was started before; create another one, with a new source")
 
-// Relay takes messages from a Source to a Sink. Stats may be called at any time, and Run once: what was read and not confirmed is lost to a Source that
-// goes on, so another relay needs a Source that begins behind the last confirmed message, such as that of a new [cdc.Stream].
+// Relay takes messages from a Source to a Sink. Stats may be called at any time, and Run only once: the Source would not give messages
+// again that were read and not confirmed. So another relay needs a new Source, which starts after the last confirmed message, such as that
+// of a new [cdc.Stream].
 type Relay struct {
 	config  Config
 	started atomic.Bool
@@ -34,24 +35,24 @@ func NewRelay(config Config) (*Relay, error) {
 	return &Relay{config: config, log: failureLog{logger: config.Logger}}, nil
 }
 
-// Run delivers messages until the context ends, and returns nil then. Deliveries that run at that time are waited for, up to
-// [Config.DeliveryTimeout], and confirmed. It returns a permanent error of the source, [ErrStarted], or with the policy [Stop] a
+// Run delivers messages until the context ends, and then returns nil. It first waits for running deliveries, up to
+// [Config.DeliveryTimeout], and confirms them. It returns a permanent error of the source, [ErrStarted], or with the policy [Stop] a
 // [*DeliveryError].
 func (r *Relay) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
 		return ErrStarted
 	}
-	r.count(func(s *Stats) { s.Running = true })
-	defer r.count(func(s *Stats) { s.Running = false })
+	r.addStats(func(s *Stats) { s.Running = true })
+	defer r.addStats(func(s *Stats) { s.Running = false })
 	reading, stopReading := context.WithCancel(ctx)
 	l := &loop{
-		Relay: r, queue: newQueue(r.backoff),
+		Relay: r, queue: newQueue(r.newBackoff),
 		limits: make(chan int), arrived: make(chan []Message), broken: make(chan error, 1),
 		results: make(chan []*task, r.config.Parallelism), confirmed: make(chan confirmation, 1),
 		working: context.WithoutCancel(ctx),
 	}
 	var reader sync.WaitGroup
-	reader.Go(func() { l.read(reading) })
+	reader.Go(func() { l.readSource(reading) })
 	defer func() {
 		stopReading()
 		reader.Wait()
@@ -62,7 +63,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	return l.run(ctx, stopReading)
 }
 
-func (r *Relay) backoff() *backoff.Backoff {
+func (r *Relay) newBackoff() *backoff.Backoff {
 	return backoff.New(r.config.ShortestRetry, r.config.LongestRetry)
 }
 
@@ -70,23 +71,23 @@ func (r *Relay) backoff() *backoff.Backoff {
 type loop struct {
 	*Relay
 	queue   *queue
-	working context.Context //nolint:containedctx // of deliveries and confirmations, which outlive the context of Run
+	working context.Context //nolint:containedctx // for deliveries and confirmations, which outlive the context of Run
 
-	limits  chan int // asks the reader for messages
-	asked   bool
+	limits  chan int // requests to the reader
+	isAsked bool
 	arrived chan []Message
-	broken  chan error // the source ended with an error, or resumes
-	// lost is closed when the source loses its place; isLost is set then until it has said so by itself, and resuming from then on, until all deliveries have ended
-	// that began before.
-	lost             <-chan struct{}
-	isLost, resuming bool
+	broken  chan error // the error that ended the source, or one marked by Resume
+	// lost is closed when the source loses its claim. isLost is set from then until the source returns its error, and isResuming from that
+	// error until all deliveries that began before have ended.
+	lost               <-chan struct{}
+	isLost, isResuming bool
 
 	inFlight int
 	results  chan []*task
 
-	unconfirmed any // the position to confirm next
-	confirming  bool
-	confirmed   chan confirmation
+	unconfirmed  any // the position to confirm next
+	isConfirming bool
+	confirmed    chan confirmation
 }
 
 type confirmation struct {
@@ -104,63 +105,63 @@ func (l *loop) run(ctx context.Context, stopReading func()) (err error) {
 		stopReading()
 	}
 	for {
-		if l.resuming && l.inFlight == 0 && !l.confirming {
-			l.resume()
+		if l.isResuming && l.inFlight == 0 && !l.isConfirming {
+			l.forgetRead()
 		}
-		if !stopping && !l.isLost && !l.resuming {
-			l.dispatch()
-		} else if stopping && l.inFlight == 0 && !l.confirming {
+		if !stopping && !l.isLost && !l.isResuming {
+			l.startDeliveries()
+		} else if stopping && l.inFlight == 0 && !l.isConfirming {
 			return errors.Join(err, l.confirmLast())
 		}
-		limits, limit := l.ask(stopping)
+		limits, limit := l.nextRequest(stopping)
 		retry := l.retryTimer(stopping)
 		select {
 		case <-ended:
 			stop(nil)
 		case limits <- limit:
-			l.asked = true
+			l.isAsked = true
 		case messages := <-l.arrived:
-			l.asked = false
+			l.isAsked = false
 			l.queue.add(messages)
-			l.lost = lost(l.config.Source)
+			l.lost = lostChannel(l.config.Source)
 		case <-l.lost:
 			l.lost, l.isLost = nil, true
 		case broken := <-l.broken:
-			if l.resuming = resumes(broken); !l.resuming {
+			if l.isResuming = isResume(broken); !l.isResuming {
 				stop(broken)
 			}
 		case tasks := <-l.results:
 			l.inFlight--
-			if failed := l.settle(tasks); failed != nil {
+			if failed := l.recordOutcomes(tasks); failed != nil {
 				stop(failed)
 			}
 		case <-retry:
 		case <-ticker.C:
-			l.confirm()
+			l.startConfirmation()
 		case c := <-l.confirmed:
 			l.endConfirmation(c)
 		}
-		l.publish()
+		l.publishStats()
 	}
 }
 
-// resume forgets what was read. The reader has forgotten that it was asked.
-func (l *loop) resume() {
-	l.queue, l.unconfirmed = newQueue(l.backoff), nil
-	l.asked, l.isLost, l.resuming, l.lost = false, false, false, nil
+// forgetRead forgets the messages that were read. The reader has already dropped its request.
+func (l *loop) forgetRead() {
+	l.queue, l.unconfirmed = newQueue(l.newBackoff), nil
+	l.isAsked, l.isLost, l.isResuming, l.lost = false, false, false, nil
 }
 
-func lost(s Source) <-chan struct{} {
+func lostChannel(s Source) <-chan struct{} {
 	if claimed, found := s.(ClaimedSource); found {
 		return claimed.Lost()
 	}
 	return nil
 }
 
-// dispatch starts deliveries while there are messages, and calls of the sink left.
-func (l *loop) dispatch() {
+// startDeliveries starts deliveries while messages are ready and Parallelism allows.
+func (l *loop) startDeliveries() {
 	for l.inFlight < l.config.Parallelism {
-		lanes := l.queue.take(l.config.BatchSize, time.Now())
+		lanes := l.queue.takeReady(l.config.BatchSize, time.Now())
 		if len(lanes) == 0 {
 			return
 		}
@@ -169,17 +170,17 @@ func (l *loop) dispatch() {
 			tasks[i] = &task{lane: lane, entry: lane.entries[0]}
 		}
 		l.inFlight++
-		go func() { l.results <- l.deliver(l.working, tasks) }()
+		go func() { l.results <- l.deliverTasks(l.working, tasks) }()
 	}
 }
 
-// ask returns the channel to ask the reader on, nil while it has been asked or the window is full.
-func (l *loop) ask(stopping bool) (chan<- int, int) {
+// nextRequest returns the channel on which to request messages, nil while a request is pending or the window is full.
+func (l *loop) nextRequest(stopping bool) (chan<- int, int) {
 	room := l.config.Window - len(l.queue.entries)
-	if l.isLost && !stopping && !l.asked {
+	if l.isLost && !stopping && !l.isAsked {
 		return l.limits, l.config.BatchSize // it answers with an error
 	}
-	if stopping || l.asked || room <= 0 || l.queue.bytes >= l.config.WindowBytes {
+	if stopping || l.isAsked || room <= 0 || l.queue.bytes >= l.config.WindowBytes {
 		return nil, 0
 	}
 	return l.limits, min(room, l.config.BatchSize)
@@ -187,15 +188,15 @@ func (l *loop) ask(stopping bool) (chan<- int, int) {
 
 func (l *loop) retryTimer(stopping bool) <-chan time.Time {
 	at := l.queue.nextRetry()
-	if stopping || l.isLost || l.resuming || at.IsZero() || l.inFlight == l.config.Parallelism {
+	if stopping || l.isLost || l.isResuming || at.IsZero() || l.inFlight == l.config.Parallelism {
 		return nil
 	}
 	return time.After(time.Until(at))
 }
 
-// read gives the loop what it asks for, until the context ends or the source fails for good.
-func (l *loop) read(ctx context.Context) {
-	pause := l.backoff()
+// readSource answers requests of the loop until the context ends or the source fails permanently.
+func (l *loop) readSource(ctx context.Context) {
+	pause := l.newBackoff()
 	for {
 		var limit int
 		select {
@@ -207,7 +208,7 @@ func (l *loop) read(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if resumes(err) {
+		if isResume(err) {
 			l.broken <- err
 			if backoff.Pause(ctx, pause.Delay()) != nil {
 				return
@@ -226,11 +227,11 @@ func (l *loop) read(ctx context.Context) {
 	}
 }
 
-// readPage calls the source until it gives messages.
+// readPage calls the source until it returns messages.
 func (l *loop) readPage(ctx context.Context, limit int, pause *backoff.Backoff) ([]Message, error) {
 	for {
 		var messages []Message
-		err := catch(func() (err error) { messages, err = l.config.Source.Next(ctx, limit); return err })
+		err := catchPanic(func() (err error) { messages, err = l.config.Source.Next(ctx, limit); return err })
 		if err == nil {
 			pause.Reset()
 			return messages, nil
@@ -238,58 +239,58 @@ func (l *loop) readPage(ctx context.Context, limit int, pause *backoff.Backoff) 
 		if IsPermanent(err) || ctx.Err() != nil {
 			return nil, err
 		}
-		l.count(func(s *Stats) { s.SourceErrors++; s.LastError = err })
-		l.log.add("the source of a sink cannot be read; it is tried again", err)
-		if resumes(err) || backoff.Pause(ctx, pause.Delay()) != nil {
+		l.addStats(func(s *Stats) { s.SourceErrors++; s.LastError = err })
+		l.log.logFailure("the source of a sink cannot be read; it is tried again", err)
+		if isResume(err) || backoff.Pause(ctx, pause.Delay()) != nil {
 			return nil, err
 		}
 	}
 }
 
-// settle records what became of deliveries. It returns an error if the relay must stop.
-func (l *loop) settle(tasks []*task) (stopped error) {
+// recordOutcomes records the results of deliveries. It returns an error if the relay must stop.
+func (l *loop) recordOutcomes(tasks []*task) (stopped error) {
 	now := time.Now()
 	for _, t := range tasks {
 		switch t.verdict {
 		case finished:
-			l.queue.finish(t.lane)
+			l.queue.finishFirst(t.lane)
 		case retried:
-			l.queue.delay(t.lane, now, t.err)
+			l.queue.delayLane(t.lane, now, t.err)
 		case stops:
-			l.queue.delay(t.lane, now, t.err)
+			l.queue.delayLane(t.lane, now, t.err)
 			stopped = errors.Join(stopped, &DeliveryError{Message: t.entry.message, Attempts: t.entry.attempts, Err: t.err})
 		}
 	}
-	if position, found := l.queue.confirmable(); found {
+	if position, found := l.queue.takeConfirmable(); found {
 		l.unconfirmed = position
 	}
 	return stopped
 }
 
-// confirm starts to confirm what was delivered, unless a confirmation is on its way.
-func (l *loop) confirm() {
-	if l.unconfirmed == nil || l.confirming || l.isLost || l.resuming {
+// startConfirmation confirms the finished messages, unless a confirmation is running.
+func (l *loop) startConfirmation() {
+	if l.unconfirmed == nil || l.isConfirming || l.isLost || l.isResuming {
 		return
 	}
-	l.confirming = true
+	l.isConfirming = true
 	position := l.unconfirmed
 	l.unconfirmed = nil
 	go func() { l.confirmed <- confirmation{position, l.confirmSource(position)} }()
 }
 
 func (l *loop) endConfirmation(c confirmation) {
-	l.confirming = false
+	l.isConfirming = false
 	if c.err == nil {
 		return
 	}
-	l.count(func(s *Stats) { s.SourceErrors++; s.LastError = c.err })
-	l.log.add("a position cannot be confirmed; it is tried again", c.err)
+	l.addStats(func(s *Stats) { s.SourceErrors++; s.LastError = c.err })
+	l.log.logFailure("a position cannot be confirmed; it is tried again", c.err)
 	if l.unconfirmed == nil {
 		l.unconfirmed = c.position
 	}
 }
 
-// confirmLast confirms what was delivered before the relay ends. If it fails, these messages come again.
+// confirmLast confirms the finished messages when the relay ends. If it fails, these messages come again.
 func (l *loop) confirmLast() error {
 	if l.unconfirmed == nil {
 		return nil
@@ -303,5 +304,5 @@ func (l *loop) confirmLast() error {
 func (l *loop) confirmSource(position any) error {
 	ctx, cancel := context.WithTimeout(l.working, l.config.DeliveryTimeout)
 	defer cancel()
-	return catch(func() error { return l.config.Source.Confirm(ctx, position) })
+	return catchPanic(func() error { return l.config.Source.Confirm(ctx, position) })
 }

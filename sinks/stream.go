@@ -10,28 +10,29 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// HeaderNewKey is the header of a delete message whose row lives on under another key: the Key of the insert message that follows.
+// HeaderNewKey is a header of the delete message for a row that was moved to another key. It has the Key of the insert message that
+// follows.
 const HeaderNewKey = "new_key"
 
-// Stream is a Source of the changes in the stream of a slot, one message for each row. Open the stream with [cdc.Open], and close it after the
-// relay has ended. It must have no other reader, and no backfill: rows of a backfill have no position that stays the same.
+// NewStreamSource returns a Source of the changes in the stream of a slot, one message for each row. Open the stream with [cdc.Open], and
+// close it after the relay has ended. It must have no other reader, and no backfill, because rows of a backfill have no stable position.
 //
-// The key of a message is its table with the row's key, and the type is the kind of the change. An update that changes the key is
-// two messages, a delete of the old row and an insert of the new one, because order is kept for each key alone. Truncates, changed schemas and
+// The key of a message is its table with the row's key, and the type is the kind of the change. An update that changes the key becomes two
+// messages, a delete of the old row and an insert of the new one, because order is kept for each key alone. Truncates, changed schemas and
 // logical messages are barriers. The body is JSON with schema, table, key, new, old and unchanged, as `delta stream` writes them.
 //
-// The slot moves when all messages of a transaction are finished, so Postgres keeps its log while a message is blocked.
-func Stream(stream *cdc.Stream, config StreamConfig) Source {
+// The slot advances when all messages of a transaction are finished, so Postgres keeps its log while a message is blocked.
+func NewStreamSource(stream *cdc.Stream, config StreamConfig) Source {
 	return &streamSource{stream: stream, name: config.Name, keys: config.Keys}
 }
 
-// StreamConfig is what [Stream] can be told. The zero value is useful.
+// StreamConfig configures [NewStreamSource]. The zero value is useful.
 type StreamConfig struct {
-	// Name begins the ids of messages. Give each stream of a database its own where several go to one receiver, which otherwise takes changes of one
-	// transaction in two streams for the same: the name of the slot will do. Default: none.
+	// Name is a prefix of the ids of messages. If several streams of a database go to one receiver, give each its own, such as the name of
+	// the slot: otherwise changes of one transaction have the same ids in both streams. Default: none.
 	Name string
-	// Keys names the columns that identify a row, for tables by schema.table. They must belong to the replica identity. Default: the columns
-	// of the replica identity. For a table whose replica identity is FULL these are all columns, which change: without Keys such a table is
+	// Keys has the columns that identify a row, by schema.table. They must belong to the replica identity. Default: the columns of the
+	// replica identity. For a table with the replica identity FULL these would be all columns, which change: without Keys such a table is
 	// one key, so that its changes are delivered one after another.
 	Keys map[string][]string
 }
@@ -41,11 +42,11 @@ type streamSource struct {
 	name   string
 	keys   map[string][]string
 
-	// Of Next.
+	// Only for Next.
 	current *cdc.Transaction
 	next    func() (*cdc.Change, error, bool)
 	stop    func()
-	ahead   *cdc.Change // read, not given: so the last change of a transaction is known as such
+	ahead   *cdc.Change // read ahead by one, so that the last change of a transaction is known as such
 	index   int
 	before  cdc.LSN // the end of the transaction before the current one
 
@@ -54,7 +55,7 @@ type streamSource struct {
 	confirmed int64
 }
 
-// streamPosition is where the slot may go when a message, and all before it, are finished.
+// streamPosition is where the slot may advance to when a message, and all before it, are finished.
 type streamPosition struct {
 	number int64
 	lsn    cdc.LSN
@@ -73,7 +74,7 @@ func (s *streamSource) Next(ctx context.Context, limit int) ([]Message, error) {
 			continue
 		}
 		change := s.ahead
-		if err := s.advance(); err != nil {
+		if err := s.readAhead(); err != nil {
 			return nil, err
 		}
 		messages = s.appendMessages(messages, change)
@@ -81,7 +82,7 @@ func (s *streamSource) Next(ctx context.Context, limit int) ([]Message, error) {
 	return messages, nil
 }
 
-// nextTransaction begins with the next transaction that has changes.
+// nextTransaction advances to the next transaction that has changes.
 func (s *streamSource) nextTransaction(ctx context.Context) error {
 	if s.current != nil {
 		s.before = s.current.EndLSN
@@ -91,11 +92,11 @@ func (s *streamSource) nextTransaction(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return Permanent(err) // the stream has tried again already
+		return Permanent(err) // the stream has already retried
 	}
 	s.current, s.index = t, 0
 	s.next, s.stop = iter.Pull2(t.Changes())
-	if err := s.advance(); err != nil {
+	if err := s.readAhead(); err != nil {
 		return err
 	}
 	if s.ahead == nil {
@@ -104,8 +105,8 @@ func (s *streamSource) nextTransaction(ctx context.Context) error {
 	return nil
 }
 
-// advance reads the next change of the current transaction into ahead, nil at its end.
-func (s *streamSource) advance() error {
+// readAhead reads the next change of the current transaction into ahead, nil at its end.
+func (s *streamSource) readAhead() error {
 	change, err, found := s.next()
 	if !found {
 		s.ahead = nil
@@ -120,14 +121,14 @@ func (s *streamSource) advance() error {
 	return nil
 }
 
-// Close ends the reading of the current transaction. The stream is the caller's.
+// Close stops the iteration of the current transaction. It does not close the stream, which belongs to the caller.
 func (s *streamSource) Close() {
 	if s.stop != nil {
 		s.stop()
 	}
 }
 
-// passEmpty lets the slot follow a transaction without changes, if no message waits.
+// passEmpty advances the slot past a transaction without changes, if no message is unconfirmed.
 func (s *streamSource) passEmpty(end cdc.LSN) error {
 	s.mu.Lock()
 	idle := s.given == s.confirmed
@@ -149,8 +150,9 @@ func (s *streamSource) Confirm(_ context.Context, position any) error {
 	return s.stream.Ack(p.lsn)
 }
 
-// position numbers a message. The slot may follow to the end of the transaction before, and to that of its own with the last message.
-func (s *streamSource) position(last bool) streamPosition {
+// nextPosition numbers a message. When it is finished, the slot may advance to the end of the previous transaction, and for the last
+// message of a transaction to its own end.
+func (s *streamSource) nextPosition(last bool) streamPosition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.given++
@@ -161,7 +163,7 @@ func (s *streamSource) position(last bool) streamPosition {
 	return p
 }
 
-// appendMessages makes messages of a change.
+// appendMessages appends the messages of a change.
 func (s *streamSource) appendMessages(messages []Message, c *cdc.Change) []Message {
 	last := s.ahead == nil
 	m := Message{Type: string(c.Kind), Time: s.current.CommitTime}
@@ -182,19 +184,19 @@ func (s *streamSource) appendMessages(messages []Message, c *cdc.Change) []Messa
 		removed.Headers = map[string]string{HeaderNewKey: newKey}
 		inserted.Type, inserted.Key, inserted.Body = string(cdc.KindInsert), newKey, changeBody(c, cdc.KindInsert)
 		inserted.Headers = maps.Clone(m.Headers)
-		return append(messages, s.number(removed, false), s.number(inserted, last))
+		return append(messages, s.numberMessage(removed, false), s.numberMessage(inserted, last))
 	}
 	m.Body = changeBody(c, c.Kind)
-	return append(messages, s.number(m, last))
+	return append(messages, s.numberMessage(m, last))
 }
 
-// number gives a message its id and position. The id is the same if the transaction comes again.
-func (s *streamSource) number(m Message, last bool) Message {
+// numberMessage sets the id and position of a message. The id is the same if the transaction is read again.
+func (s *streamSource) numberMessage(m Message, last bool) Message {
 	m.ID = fmt.Sprintf("%s-%d", s.current.CommitLSN, s.index)
 	if s.name != "" {
 		m.ID = s.name + ":" + m.ID
 	}
 	s.index++
-	m.Position = s.position(last)
+	m.Position = s.nextPosition(last)
 	return m
 }

@@ -19,8 +19,8 @@ import (
 
 var withoutLSN = regexp.MustCompile(`,"lsn":"[^"]*"`)
 
-// published makes a slot and a publication of all tables.
-func published(t *testing.T, d *cdctest.Database) {
+// newPublishedSlot creates a slot and a publication of all tables.
+func newPublishedSlot(t *testing.T, d *cdctest.Database) {
 	t.Helper()
 	require.NoError(t, cdc.CreatePublication(t.Context(), d.Pool, cdc.Publication{Name: d.Name, AllTables: true}))
 	_, err := cdc.CreateSlot(t.Context(), d.Pool, d.Name, cdc.SlotOptions{})
@@ -42,9 +42,9 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 	d := cdctest.New(t)
 	d.Exec(`create table "Order" (region text, id int, total numeric, paid bool, primary key (region, id))`,
 		`create table note (text text)`, `alter table note replica identity full`)
-	published(t, d)
+	newPublishedSlot(t, d)
 	sink := &recorder{}
-	start(t, quick(sinks.Stream(openStream(t, d), sinks.StreamConfig{Name: "slot"}), sink))
+	startRelay(t, quickConfig(sinks.NewStreamSource(openStream(t, d), sinks.StreamConfig{Name: "slot"}), sink))
 	d.Exec(`insert into "Order" values ('a/b', 1, 1.50, true)`,
 		`update "Order" set total = null, paid = false`,
 		`update "Order" set id = 2`,
@@ -52,10 +52,10 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 		`truncate "Order"`,
 		`insert into note values ('x')`,
 		`select pg_logical_emit_message(true, 'prefix', 'content')`)
-	until(t, func() bool { return len(sink.ids()) == 8 })
+	awaitTrue(t, func() bool { return len(sink.acceptedIDs()) == 8 })
 	sink.mu.Lock()
 	defer sink.mu.Unlock()
-	slices.SortStableFunc(sink.accepted, func(a, b sinks.Message) int { // keys are in no order
+	slices.SortStableFunc(sink.accepted, func(a, b sinks.Message) int { // there is no order between keys
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
 	})
 	var seen []string
@@ -77,12 +77,12 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 	require.Equal(t, map[string]string{sinks.HeaderNewKey: two}, sink.accepted[2].Headers)
 }
 
-// A relay that stops in the middle of a transaction goes on behind the last one that was delivered whole, with the same ids.
-func TestASlotMovesOnlyBehindTransactionsThatWereDelivered(t *testing.T) {
+// A relay that stops in the middle of a transaction continues after the last completely delivered transaction, with the same ids.
+func TestASlotAdvancesOnlyPastDeliveredTransactions(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	d.Exec(`create table item (id int primary key, n int)`)
-	published(t, d)
+	newPublishedSlot(t, d)
 	d.Exec(`insert into item select i, 0 from generate_series(1, 10) i`, `update item set n = n + 1`, `update item set n = n + 1`)
 	var healed atomic.Bool
 	sink := &recorder{fail: func(m sinks.Message) error {
@@ -92,26 +92,26 @@ func TestASlotMovesOnlyBehindTransactionsThatWereDelivered(t *testing.T) {
 		return nil
 	}}
 	stream := openStream(t, d)
-	config := quick(sinks.Stream(stream, sinks.StreamConfig{}), sink)
+	config := quickConfig(sinks.NewStreamSource(stream, sinks.StreamConfig{}), sink)
 	config.BatchSize = 3
-	_, stop := start(t, config)
-	until(t, func() bool { return len(sink.ids()) == 28 })
+	_, stop := startRelay(t, config)
+	awaitTrue(t, func() bool { return len(sink.acceptedIDs()) == 28 })
 	require.NoError(t, stop())
 	stream.Close()
 	accepted := slices.Clone(sink.accepted)
 
 	healed.Store(true)
 	again := &recorder{}
-	config = quick(sinks.Stream(openStream(t, d), sinks.StreamConfig{}), again)
-	relay, stop := start(t, config)
-	until(t, func() bool { return len(again.ids()) == 20 && relay.Stats().Unconfirmed == 0 })
+	config = quickConfig(sinks.NewStreamSource(openStream(t, d), sinks.StreamConfig{}), again)
+	relay, stop := startRelay(t, config)
+	awaitTrue(t, func() bool { return len(again.acceptedIDs()) == 20 && relay.Stats().Unconfirmed == 0 })
 	require.NoError(t, stop())
 	for _, m := range again.accepted {
 		require.Equal(t, "update", m.Type, "the first transaction was confirmed")
 	}
 	for _, m := range accepted {
 		if m.Type == "update" {
-			require.Contains(t, again.ids(), m.ID)
+			require.Contains(t, again.acceptedIDs(), m.ID)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// access decides who may call.
+// access decides which requests are allowed.
 type access struct {
 	tokens         [][sha256.Size]byte
 	origins, hosts []string
@@ -25,22 +25,22 @@ func newAccess(config *Config) *access {
 	return a
 }
 
-// check refuses pages of other origins, names of other hosts while there are no tokens, and callers without a token where one
-// is needed.
-func (a *access) check(r *http.Request, open bool) *problem {
+// checkRequest refuses pages of other origins, unknown host names while there are no tokens, and requests without a token where one is
+// required. isOpen marks a path that needs no token.
+func (a *access) checkRequest(r *http.Request, isOpen bool) *problem {
 	if len(a.tokens) == 0 && !a.knowsHost(r.Host) {
-		return refusal(http.StatusForbidden, "host", "the server does not go by this name: see --host")
+		return newProblem(http.StatusForbidden, "host", "the server does not accept this host name: see --host")
 	}
-	if !a.knowsOrigin(r, open) {
-		return refusal(http.StatusForbidden, "origin", "pages of this origin may not call: see --origin")
+	if !a.knowsOrigin(r, isOpen) {
+		return newProblem(http.StatusForbidden, "origin", "pages of this origin may not call: see --origin")
 	}
-	if len(a.tokens) > 0 && !open && !a.knowsToken(r) {
-		return refusal(http.StatusUnauthorized, "unauthorized", "a token that this server knows is needed: Authorization: Bearer …")
+	if len(a.tokens) > 0 && !isOpen && !a.knowsToken(r) {
+		return newProblem(http.StatusUnauthorized, "unauthorized", "a valid token is required: Authorization: Bearer …")
 	}
 	return nil
 }
 
-// knowsHost keeps out pages whose name was given the address of the server after they were loaded.
+// knowsHost refuses the names of strangers: a page could make its own name resolve to the server's address after it was loaded.
 func (a *access) knowsHost(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -50,15 +50,15 @@ func (a *access) knowsHost(host string) bool {
 	if _, err := netip.ParseAddr(name); err == nil || name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return true
 	}
-	return matches(a.hosts, name)
+	return matchesAny(a.hosts, name)
 }
 
-// knowsOrigin keeps out other pages. Programs that are no browsers send no origin. A person may follow a link to what is open.
-func (a *access) knowsOrigin(r *http.Request, open bool) bool {
+// knowsOrigin refuses pages of other origins. Programs that are not browsers send no origin. A person may follow a link to an open path.
+func (a *access) knowsOrigin(r *http.Request, isOpen bool) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		site := r.Header.Get("Sec-Fetch-Site")
-		return site == "" || site == "same-origin" || site == "none" || open && r.Header.Get("Sec-Fetch-Mode") == "navigate"
+		return site == "" || site == "same-origin" || site == "none" || isOpen && r.Header.Get("Sec-Fetch-Mode") == "navigate"
 	}
 	if a.allowsOrigin(origin) {
 		return true
@@ -68,13 +68,15 @@ func (a *access) knowsOrigin(r *http.Request, open bool) bool {
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	// A proxy may have ended TLS before us: what counts is the host.
+	// A proxy in front may have ended TLS, so the host decides.
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (u.Scheme == scheme || u.Scheme == "https")
 }
 
-func (a *access) allowsOrigin(origin string) bool { return matches(a.origins, strings.ToLower(origin)) }
+func (a *access) allowsOrigin(origin string) bool {
+	return matchesAny(a.origins, strings.ToLower(origin))
+}
 
-// knowsToken compares hashes, all of them, so that the time it takes tells nothing.
+// knowsToken compares the hash with those of all tokens, so that the time it takes reveals nothing.
 func (a *access) knowsToken(r *http.Request) bool {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	given := sha256.Sum256([]byte(strings.TrimSpace(token)))
@@ -85,7 +87,7 @@ func (a *access) knowsToken(r *http.Request) bool {
 	return known == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
-func matches(patterns []string, name string) bool {
+func matchesAny(patterns []string, name string) bool {
 	for _, p := range patterns {
 		if ok, _ := path.Match(p, name); ok { // patterns were checked
 			return true
@@ -94,8 +96,8 @@ func matches(patterns []string, name string) bool {
 	return false
 }
 
-// allowOrigin lets the pages of other origins that are configured read the answers.
-func (a *access) allowOrigin(w http.ResponseWriter, r *http.Request) (preflight bool) {
+// allowOrigin lets pages of the configured origins read the answers. It reports whether the request was a preflight, which it has answered.
+func (a *access) allowOrigin(w http.ResponseWriter, r *http.Request) (isPreflight bool) {
 	header := w.Header()
 	header.Add("Vary", "Origin")
 	origin := r.Header.Get("Origin")

@@ -16,7 +16,7 @@ import (
 
 const secret = "a-token-of-twenty-six-chars"
 
-func TestWhoMayCall(t *testing.T) {
+func TestRequestsNeedATokenAndAKnownOrigin(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) {
 		c.Tokens = []string{"another-token-that-is-long", secret}
@@ -26,30 +26,30 @@ func TestWhoMayCall(t *testing.T) {
 	right := []string{"Authorization", "Bearer " + secret}
 	for _, path := range []string{"/v2/slots", "/v2/slots/x", "/v2/slots/x/stream", "/v2/tail", "/metrics", "/v1/init", "/v1/lr/stream", "/nowhere"} {
 		for _, wrong := range [][]string{nil, {"Authorization", "Bearer "}, {"Authorization", "Bearer " + secret + "x"}, {"Authorization", "Basic " + secret}, {"Authorization", secret}} {
-			a := h.do("GET", path, "", wrong...)
+			a := h.request("GET", path, "", wrong...)
 			require.Equal(t, http.StatusUnauthorized, a.status, path)
 			require.Equal(t, "unauthorized", a.code())
 			require.NotEmpty(t, a.header.Get("WWW-Authenticate"))
 		}
 	}
-	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", right...).status)
-	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", "Authorization", "bearer another-token-that-is-long").status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots", "", right...).status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots", "", "Authorization", "bearer another-token-that-is-long").status)
 	for _, path := range []string{"/", "/page.css", "/page.js", "/healthz", "/livez", "/readyz"} {
-		a := h.do("GET", path, "")
+		a := h.request("GET", path, "")
 		require.Equal(t, http.StatusOK, a.status, path)
 		require.Contains(t, a.header.Get("Content-Security-Policy"), "default-src 'none'")
 	}
-	require.Contains(t, h.do("GET", "/healthz", "").body, `"ok"`)
+	require.Contains(t, h.request("GET", "/healthz", "").body, `"ok"`)
 
 	// Pages of other origins.
 	for origin, status := range map[string]int{
 		"https://app.example.com": http.StatusOK, h.url: http.StatusOK, "https://evil.com": http.StatusForbidden,
 		"https://app.example.com.evil.com": http.StatusForbidden, "null": http.StatusForbidden, "http://app.example.com": http.StatusForbidden,
 	} {
-		a := h.do("GET", "/v2/slots", "", append(right, "Origin", origin)...)
+		a := h.request("GET", "/v2/slots", "", append(right, "Origin", origin)...)
 		require.Equal(t, status, a.status, origin)
 	}
-	a := h.do("OPTIONS", "/v2/slots", "", "Origin", "https://app.example.com", "Access-Control-Request-Method", "POST")
+	a := h.request("OPTIONS", "/v2/slots", "", "Origin", "https://app.example.com", "Access-Control-Request-Method", "POST")
 	require.Equal(t, http.StatusNoContent, a.status)
 	require.Equal(t, "https://app.example.com", a.header.Get("Access-Control-Allow-Origin"))
 	_, response, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(h.url, "http")+"/v2/tail", &websocket.DialOptions{
@@ -59,18 +59,18 @@ func TestWhoMayCall(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, response.StatusCode)
 }
 
-// A page whose name was given the address of this machine, or that makes the browser ask.
+// A page may resolve its own name to the address of this machine, or make the browser send a request.
 func TestPagesCannotReachAServerWithoutTokens(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Hosts = []string{"stream.internal"} })
-	require.Equal(t, "host", h.do("GET", "/v2/slots", "", "Host", "evil.com").code())
-	require.Equal(t, "host", h.do("GET", "/v1/init", "", "Host", "evil.com:8080").code())
-	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", "Host", "localhost:8080").status)
-	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", "Host", "[::1]:8080").status)
-	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", "Host", "stream.internal").status)
-	require.Equal(t, "origin", h.do("GET", "/v1/init", "", "Sec-Fetch-Site", "cross-site").code())
-	require.Equal(t, "origin", h.do("POST", "/v2/slots", "{}", "Origin", "https://evil.com").code())
-	require.Equal(t, http.StatusOK, h.do("GET", "/", "", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate").status)
+	require.Equal(t, "host", h.request("GET", "/v2/slots", "", "Host", "evil.com").code())
+	require.Equal(t, "host", h.request("GET", "/v1/init", "", "Host", "evil.com:8080").code())
+	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots", "", "Host", "localhost:8080").status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots", "", "Host", "[::1]:8080").status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots", "", "Host", "stream.internal").status)
+	require.Equal(t, "origin", h.request("GET", "/v1/init", "", "Sec-Fetch-Site", "cross-site").code())
+	require.Equal(t, "origin", h.request("POST", "/v2/slots", "{}", "Origin", "https://evil.com").code())
+	require.Equal(t, http.StatusOK, h.request("GET", "/", "", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate").status)
 }
 
 func TestAServerWithoutTokensListensOnThisMachineOnly(t *testing.T) {
@@ -92,17 +92,17 @@ func TestAServerWithoutTokensListensOnThisMachineOnly(t *testing.T) {
 func TestV1IsOffWhereStrangersCanCall(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
-	require.Equal(t, http.StatusServiceUnavailable, h.do("POST", "/v1/snapshot/data", `{"table":"t"}`).status, "it is on")
+	require.Equal(t, http.StatusServiceUnavailable, h.request("POST", "/v1/snapshot/data", `{"table":"t"}`).status, "it is on")
 	h.stop()
 	h.listen = "0.0.0.0:0"
-	h.start(func(c *server.Config) { c.Insecure = true })
-	require.Equal(t, "v1_off", h.do("GET", "/v1/init", "").code())
+	h.startServer(func(c *server.Config) { c.Insecure = true })
+	require.Equal(t, "v1_off", h.request("GET", "/v1/init", "").code())
 	h.stop()
-	h.start(func(c *server.Config) { c.Tokens = []string{secret} })
-	require.Equal(t, http.StatusServiceUnavailable, h.do("POST", "/v1/snapshot/data", `{"table":"t"}`, "Authorization", "Bearer "+secret).status)
+	h.startServer(func(c *server.Config) { c.Tokens = []string{secret} })
+	require.Equal(t, http.StatusServiceUnavailable, h.request("POST", "/v1/snapshot/data", `{"table":"t"}`, "Authorization", "Bearer "+secret).status)
 }
 
-func TestConfigsThatBreakARule(t *testing.T) {
+func TestInvalidConfigsAreRefused(t *testing.T) {
 	t.Parallel()
 	conn := cdctest.New(t).Config()
 	for field, config := range map[string]server.Config{
@@ -118,7 +118,7 @@ func TestConfigsThatBreakARule(t *testing.T) {
 	}
 }
 
-func TestARoleThatMayNotReplicate(t *testing.T) {
+func TestARoleWithoutReplicationIsRefused(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	d.Exec(`create role ` + d.Name + ` login password 'x'`)

@@ -17,8 +17,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// BenchmarkWebsocket reads changes that are there through a websocket, and acknowledges each transaction or every hundredth; pg_recvlogical, which
-// only prints what it gets, reads the same. Half of the changes come in transactions of one, half in transactions of a thousand.
+// BenchmarkWebsocket reads existing changes through a websocket, and acknowledges each transaction or every hundredth. pg_recvlogical,
+// which only prints its input, reads the same. Half of the changes are in transactions of one, half in transactions of a thousand.
 func BenchmarkWebsocket(b *testing.B) {
 	for _, every := range []int{1, 100} {
 		b.Run("ack="+strconv.Itoa(every), func(b *testing.B) { benchmarkWebsocket(b, every) })
@@ -38,7 +38,7 @@ func benchmarkWebsocket(b *testing.B, every int) {
 	for b.Loop() {
 		b.StopTimer()
 		h.Exec(`truncate t`)
-		h.slot(h.s, `"tables":["public.t"],"snapshot":false`)
+		h.createSlot(h.s, `"tables":["public.t"],"snapshot":false`)
 		_, err := cdc.CreateSlot(b.Context(), h.Pool, bare, cdc.SlotOptions{})
 		require.NoError(b, err)
 		h.Exec(fmt.Sprintf(`do $$ begin for i in 1..%d loop insert into t values (i, md5(i::text), now()); commit; end loop; end $$`, small))
@@ -56,11 +56,11 @@ func benchmarkWebsocket(b *testing.B, every int) {
 		theirs += time.Since(start)
 		b.StartTimer()
 		start = time.Now()
-		read += h.drain(small+large*thousand, every)
+		read += h.drainChanges(small+large*thousand, every)
 		ours += time.Since(start)
 		b.StopTimer()
-		h.free(h.s)
-		require.Equal(b, 204, h.do("DELETE", "/v2/slots/"+h.s, "").status)
+		h.awaitFree(h.s)
+		require.Equal(b, 204, h.request("DELETE", "/v2/slots/"+h.s, "").status)
 		require.Eventually(b, func() bool { return cdc.DropSlot(b.Context(), h.Pool, bare) == nil }, 10*time.Second, 20*time.Millisecond)
 		b.StartTimer()
 	}
@@ -69,9 +69,9 @@ func benchmarkWebsocket(b *testing.B, every int) {
 	b.ReportMetric(theirs.Seconds()/ours.Seconds(), "share")
 }
 
-// drain reads so many changes, each parsed no further than to what an acknowledgement needs.
-func (h *harness) drain(changes, every int) (n int) {
-	c := h.dial("/v2/slots/" + h.s + "/stream")
+// drainChanges reads so many changes, and parses of each only the position to acknowledge.
+func (h *harness) drainChanges(changes, every int) (n int) {
+	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	defer c.conn.CloseNow() //nolint:errcheck // all was read
 	kind, changed := []byte(`{"type":"transaction"`), []byte(`{"kind":"`)
 	for transactions := 0; n < changes; {
@@ -94,12 +94,12 @@ func (h *harness) drain(changes, every int) (n int) {
 	return n
 }
 
-// BenchmarkLatency tells how long after its commit a transaction is with a websocket client, at 500 transactions per second.
+// BenchmarkLatency measures how long a transaction takes from its commit to a websocket client, at 500 transactions per second.
 func BenchmarkLatency(b *testing.B) {
 	h := newHarness(b, func(c *server.Config) { c.HeartbeatInterval = time.Minute; c.Stream = cdc.Config{} })
 	h.Exec(`create table t (id int primary key, v text)`)
-	h.slot(h.s, `"tables":["public.t"],"snapshot":false`)
-	c := h.dial("/v2/slots/" + h.s + "/stream")
+	h.createSlot(h.s, `"tables":["public.t"],"snapshot":false`)
+	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	var took []time.Duration
 	id := 0
 	for b.Loop() {
@@ -119,9 +119,9 @@ func BenchmarkLatency(b *testing.B) {
 		}(id)
 		id += transactions
 		for range transactions {
-			m := c.read()
+			m := c.readMessage()
 			took = append(took, time.Since(m.CommitTime))
-			c.ack(m.LSN)
+			c.sendAck(m.LSN)
 		}
 		require.NoError(b, <-done)
 	}

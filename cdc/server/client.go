@@ -13,28 +13,27 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// client is the other end of a stream. Its methods belong to one goroutine.
+// client is the other end of a stream. Except for ping, its methods are called by one goroutine.
 type client interface {
-	// send hands over a message, and returns how many bytes that were. It fails when the client does not read it in time, a large one piece by
-	// piece. token is where one can go on behind it, or empty.
+	// send writes a message and returns how many bytes it had. It fails if the client does not read in time; each piece of a large message
+	// has that time. token is where the client can resume after the message, or empty.
 	send(kind string, message frame, token string) (int, error)
-	// ping sees that the client is there. It may be called beside send.
+	// ping checks that the client is there. It may be called concurrently with send.
 	ping(ctx context.Context) error
-	// end tells why it ends, if the client is still there: nil if it is not. Nothing can be sent after it.
-	end(p *problem)
+	// close tells the client why the stream ends; p is nil if the client is gone. Nothing can be sent after it.
+	close(p *problem)
 }
 
-// errSlow is a client that was cut.
-var errSlow = refusal(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
+// errSlow ends a client that does not read.
+var errSlow = newProblem(http.StatusRequestTimeout, "too_slow", "the client does not read its messages in time: resume from the last token")
 
-// goneError is a client that is not there any more.
+// goneError says that the client has disconnected, and why.
 type goneError struct{ reason string }
 
 func (e *goneError) Error() string { return e.reason }
 
-// gone tells of the end of a websocket what a reader of the log has to know, without the names that the package of websockets has
-// for it.
-func gone(err error) error {
+// explainClose turns the error of a websocket into one for the log, without the internal names of the websocket package.
+func explainClose(err error) error {
 	if closed := (websocket.CloseError{}); errors.As(err, &closed) {
 		return &goneError{strings.TrimSpace(fmt.Sprintf("the client has closed it: %d %s", int(closed.Code), closed.Reason))}
 	}
@@ -44,21 +43,21 @@ func gone(err error) error {
 	return &goneError{"the client is gone: " + err.Error()}
 }
 
-// accept makes a client of a request: a websocket where it asks for one, or else Server-Sent Events. After it, errors go
-// through [client.end].
-func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) {
+// acceptClient upgrades a request to a websocket if it asks for one, and otherwise to Server-Sent Events. After it, errors are sent with
+// [client.close].
+func (s *Server) acceptClient(w http.ResponseWriter, r *http.Request) (client, error) {
 	if wantsSocket(r) {
-		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // access has seen the origin
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // access has checked the origin
 		if err != nil {
-			return nil, err // and the answer is written
+			return nil, err // Accept has written the answer
 		}
 		conn.SetReadLimit(4 << 10)
-		return newSocket(s.patience, conn, s.config.WriteTimeout), nil
+		return newSocket(s.graceCtx, conn, s.config.WriteTimeout), nil
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
-	header.Set("X-Accel-Buffering", "no") // or else proxies would keep it
-	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.patience}
+	header.Set("X-Accel-Buffering", "no") // otherwise proxies would buffer it
+	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.graceCtx}
 	if err := e.control.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
@@ -66,18 +65,18 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) 
 	if err := e.control.Flush(); err != nil {
 		return nil, err
 	}
-	e.hurried = context.AfterFunc(s.patience, func() { _ = e.control.SetWriteDeadline(time.Now()) })
+	e.stopDeadline = context.AfterFunc(s.graceCtx, func() { _ = e.control.SetWriteDeadline(time.Now()) })
 	return e, nil
 }
 
-// wantsSocket tells whether a request asks for a websocket.
+// wantsSocket reports whether a request asks for a websocket.
 func wantsSocket(r *http.Request) bool {
-	return names(r.Header.Values("Connection"), "upgrade") && names(r.Header.Values("Upgrade"), "websocket")
+	return headerHas(r.Header.Values("Connection"), "upgrade") && headerHas(r.Header.Values("Upgrade"), "websocket")
 }
 
-// names tells whether one of the lists in a header holds a word.
-func names(lists []string, word string) bool {
-	for _, item := range list(lists) {
+// headerHas reports whether one of the lists in a header contains a word.
+func headerHas(lists []string, word string) bool {
+	for _, item := range splitList(lists) {
 		if name, _, _ := strings.Cut(item, ";"); strings.EqualFold(strings.TrimSpace(name), word) {
 			return true
 		}
@@ -85,15 +84,15 @@ func names(lists []string, word string) bool {
 	return false
 }
 
-// checkUpgrade answers what [Server.accept] could not any more.
+// checkUpgrade refuses requests that cannot be upgraded, because [Server.acceptClient] cannot answer with a status any more.
 func checkUpgrade(r *http.Request) error {
 	switch {
 	case wantsSocket(r):
 		if r.Header.Get("Sec-Websocket-Version") != "13" || r.Header.Get("Sec-Websocket-Key") == "" || r.ProtoMajor != 1 {
-			return refusal(http.StatusBadRequest, "invalid", "the handshake of the websocket is not one of version 13 over HTTP/1.1")
+			return newProblem(http.StatusBadRequest, "invalid", "the handshake of the websocket is not one of version 13 over HTTP/1.1")
 		}
-	case !names(r.Header.Values("Accept"), "text/event-stream"):
-		return refusal(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or say Accept: text/event-stream")
+	case !headerHas(r.Header.Values("Accept"), "text/event-stream"):
+		return newProblem(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or send Accept: text/event-stream")
 	}
 	return nil
 }
@@ -102,8 +101,8 @@ func checkUpgrade(r *http.Request) error {
 type socket struct {
 	conn    *websocket.Conn
 	timeout time.Duration
-	ctx     context.Context //nolint:containedctx // the server's patience: a stop reaches a client that does not read
-	slow    *time.Timer     // ends ctx; a context for each message would cost more than to write it
+	ctx     context.Context //nolint:containedctx // Server.graceCtx: a stop also ends a client that does not read
+	slow    *time.Timer     // ends ctx; a context for each message would cost more than writing the message
 	cut     context.CancelCauseFunc
 }
 
@@ -129,13 +128,13 @@ func (c *socket) send(_ string, message frame, _ string) (written int, err error
 	return written, err
 }
 
-// sendLarge writes the pieces of one message, for each of which the client has the time of one.
+// sendLarge writes a message in pieces, each of which the client must read within the timeout.
 func (c *socket) sendLarge(message frame) (int, error) {
 	w, err := c.conn.Writer(c.ctx, websocket.MessageText)
 	if err != nil {
 		return 0, err
 	}
-	written, err := message.writeTo(writer(func(data []byte) (int, error) {
+	written, err := message.writeTo(writerFunc(func(data []byte) (int, error) {
 		c.slow.Reset(c.timeout)
 		return w.Write(data)
 	}))
@@ -145,10 +144,10 @@ func (c *socket) sendLarge(message frame) (int, error) {
 	return written, w.Close()
 }
 
-// writer is a function that writes.
-type writer func(data []byte) (int, error)
+// writerFunc is a function as an io.Writer.
+type writerFunc func(data []byte) (int, error)
 
-func (w writer) Write(data []byte) (int, error) { return w(data) }
+func (w writerFunc) Write(data []byte) (int, error) { return w(data) }
 
 func (c *socket) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -156,7 +155,7 @@ func (c *socket) ping(ctx context.Context) error {
 	return c.conn.Ping(ctx)
 }
 
-func (c *socket) end(p *problem) {
+func (c *socket) close(p *problem) {
 	defer c.cut(nil)
 	defer c.conn.CloseNow() //nolint:errcheck // it is closed then
 	if p == nil {
@@ -169,14 +168,14 @@ func (c *socket) end(p *problem) {
 	_ = c.conn.Close(code, p.Code)
 }
 
-// events are Server-Sent Events.
+// events is a client of Server-Sent Events.
 type events struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	buffer  []byte
-	ctx     context.Context //nolint:containedctx // as that of socket
-	hurried func() bool
+	w            http.ResponseWriter
+	control      *http.ResponseController
+	timeout      time.Duration
+	buffer       []byte
+	ctx          context.Context //nolint:containedctx // as in socket
+	stopDeadline func() bool
 }
 
 func (c *events) send(kind string, message frame, token string) (written int, err error) {
@@ -188,7 +187,7 @@ func (c *events) send(kind string, message frame, token string) (written int, er
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	w := &punctual{c.ctx, c.w, c.control, c.timeout}
+	w := &deadlineWriter{c.ctx, c.w, c.control, c.timeout}
 	if message.isSmall() {
 		c.buffer = append(append(c.buffer, message.text...), "\n\n"...)
 		written = len(message.text)
@@ -208,16 +207,16 @@ func (c *events) send(kind string, message frame, token string) (written int, er
 	return written, err
 }
 
-// punctual writes an answer, of which the client must read each piece in time.
-type punctual struct {
+// deadlineWriter writes an answer; the client must read each piece within the timeout.
+type deadlineWriter struct {
 	ctx     context.Context //nolint:containedctx // that of the answer
 	w       http.ResponseWriter
 	control *http.ResponseController
 	timeout time.Duration
 }
 
-func (p *punctual) Write(data []byte) (int, error) {
-	if err := p.ctx.Err(); err != nil { // or else the new deadline would replace that of a server that stops
+func (p *deadlineWriter) Write(data []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil { // otherwise the new deadline would replace that of a server that stops
 		return 0, err
 	}
 	if err := p.control.SetWriteDeadline(time.Now().Add(p.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -226,26 +225,26 @@ func (p *punctual) Write(data []byte) (int, error) {
 	return p.w.Write(data)
 }
 
-func (c *events) ping(context.Context) error { return nil } // the heartbeats are written, and that is all that there is
+func (c *events) ping(context.Context) error { return nil } // Server-Sent Events have no ping; a write that fails ends the client
 
-func (c *events) end(*problem) { c.hurried() }
+func (c *events) close(*problem) { c.stopDeadline() }
 
-// errorMessage is the last message to a client.
+// errorMessage returns the last message to a client.
 func errorMessage(p *problem) frame {
 	e := newEncoder(nil)
-	e.text(`{"type":"error","code":`)
-	e.string(p.Code)
-	e.text(`,"error":`)
-	e.string(p.Text)
-	e.text(`}`)
-	return e.frame()
+	e.writeText(`{"type":"error","code":`)
+	e.writeString(p.Code)
+	e.writeText(`,"error":`)
+	e.writeString(p.Text)
+	e.writeText(`}`)
+	return e.toFrame()
 }
 
-// ackOf reads an acknowledgement.
-func ackOf(text string) (cdc.LSN, error) {
+// parseAck parses the position of an acknowledgement.
+func parseAck(text string) (cdc.LSN, error) {
 	lsn, err := cdc.ParseLSN(text)
 	if err != nil || lsn == 0 {
-		return 0, refusal(http.StatusBadRequest, "bad_ack", fmt.Sprintf(`an acknowledgement must be {"lsn":"0/16B3748"}, and not %.100q`, text))
+		return 0, newProblem(http.StatusBadRequest, "bad_ack", fmt.Sprintf(`an acknowledgement must be {"lsn":"0/16B3748"}, and not %.100q`, text))
 	}
 	return lsn, nil
 }

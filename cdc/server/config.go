@@ -18,86 +18,86 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// shortestToken is what a token must have at least, in characters: it is all that keeps strangers out.
+// shortestToken is the minimum length of a token, in characters. A short one could be guessed, and nothing else keeps strangers out.
 const shortestToken = 16
 
-// Config is what [New] needs.
+// Config configures [New]. Only Conn is required.
 type Config struct {
-	// Conn connects to the database, as a role that may replicate and read the tables. To make publications it needs CREATE on
-	// the database and must own the tables. It is copied.
+	// Conn connects to the database, as a role that may replicate and read the tables. To create publications, it needs CREATE on the
+	// database and must own the tables. New copies it.
 	Conn *pgx.ConnConfig
-	// BeforeConnect is given a copy of the configuration before each connection is made, and may change it, as in [cdc.Config].
+	// BeforeConnect gets a copy of the configuration before each connection is made, and may change it, as in [cdc.Config].
 	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
-	// Tokens are the secrets of those who may call, 16 characters or more each. Default: none, and nobody is asked.
+	// Tokens are the secrets of callers, at least 16 characters each. Default: none, and no token is required.
 	Tokens []string
-	// Insecure lets [Server.Serve] listen on addresses that other machines reach although there are no tokens.
+	// Insecure lets [Server.Serve] listen on an address that other machines can reach although there are no tokens.
 	Insecure bool
-	// Tables are patterns of the schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables but
-	// the server's own.
+	// Tables are patterns of schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables except the server's
+	// own.
 	Tables []string
-	// Origins are patterns of origins, such as https://*.example.com, whose pages may call. Default: the server's own only.
+	// Origins are patterns of origins, such as https://*.example.com: pages of matching origins may call. Default: the server's own origin only.
 	Origins []string
-	// Hosts are patterns of host names under which the server may be called while there are no tokens, besides localhost and
-	// addresses: a page of another name cannot reach it by giving that name the server's address.
+	// Hosts are patterns of host names under which the server may be called without tokens, besides localhost and IP addresses. Otherwise a
+	// page could resolve its own name to the server's address and read the answers (DNS rebinding).
 	Hosts []string
-	// Publication is the one that live tails read. One that somebody has made is used as it is; or else it is made, of all
-	// Tables that have a key, and kept so. Servers with other Tables need another; one that theirs keep is refused. Default:
-	// delta_stream_tail, with a hash of Tables behind it where those are given.
+	// Publication is the publication that tails read. One that was created outside of this server is used unchanged. Otherwise the server
+	// creates it with all Tables that have a key, and keeps it up to date. Servers with other Tables need another publication: one that
+	// such a server maintains is refused. Default: delta_stream_tail, followed by a hash of Tables if Tables is set.
 	Publication string
-	// Installation names the session of /v1 among those of other servers of the same database. Default: "default".
+	// Installation tells the session of /v1 from those of other servers of the same database. Default: "default".
 	Installation string
-	// TLS has connections encrypted. Default: they are not.
+	// TLS encrypts connections. Default: connections are not encrypted.
 	TLS *tls.Config
 
-	// MaxClients is how many may stream at the same time, and MaxTails how many of them from slots of their own that end with
-	// them. Defaults: 64, 4.
+	// MaxClients limits how many clients stream at once, and MaxTails how many of them are tails, each of which has a temporary slot.
+	// Defaults: 64, 4.
 	MaxClients, MaxTails int
-	// ClientMemory bounds what waits for one client, in bytes: beyond it, Postgres is not read on. Default: 16 MiB.
+	// ClientMemory limits what is buffered for one client, in bytes: beyond it, the server stops reading from Postgres. Default: 16 MiB.
 	ClientMemory int64
-	// MaxUnacknowledged is how many transactions a client may leave unacknowledged before it gets no more. Default: 100,000.
+	// MaxUnacknowledged is how many transactions a client may leave unacknowledged before the server stops sending. Default: 100,000.
 	MaxUnacknowledged int
-	// MaxBody bounds the body of a request, in bytes. Default: 64 KiB.
+	// MaxBody limits the body of a request, in bytes. Default: 64 KiB.
 	MaxBody int64
-	// MaxRows bounds a page of a snapshot in rows, MaxPage in bytes; one row may come on top. Defaults: 10,000, 8 MiB.
+	// MaxRows limits a page of a snapshot in rows, and MaxPage in bytes; a page may exceed MaxPage by one row. Defaults: 10,000, 8 MiB.
 	MaxRows int
 	MaxPage int64
-	// MaxSnapshots is how many are held at the same time, SnapshotIdle how long one is held that nobody reads. Each holds back
-	// the vacuum of Postgres, and locks the table that is being read against ALTER TABLE, behind which everybody else waits then. Defaults:
-	// 8, 10 minutes.
+	// MaxSnapshots limits how many snapshots are open at once, and SnapshotIdle how long one stays open without being read. Each holds back
+	// vacuum, and locks the table being read against ALTER TABLE; other statements on the table then queue behind that ALTER TABLE.
+	// Defaults: 8, 10 minutes.
 	MaxSnapshots int
 	SnapshotIdle time.Duration
-	// SnapshotGrace is how long a snapshot is kept of which all tables were read to their ends. It locks nothing any more, and only holds back
-	// vacuum: a client that did not get its last page, such as by a lost connection, can ask for it again, and need not begin with a
-	// new slot. Default: 1 minute.
+	// SnapshotGrace is how long a snapshot stays open after all of its tables were read. It locks no table then, and only holds back
+	// vacuum. A client that lost the connection before its last page can ask for the page again, and need not start over with a new slot.
+	// Default: 1 minute.
 	SnapshotGrace time.Duration
-	// SnapshotMax is how long a snapshot is held at most, even while it is read: then it ends, and its slot has to be made anew. A client
-	// that reads on slowly must not hold back vacuum, and DDL of the table, for ever. Default: 24 hours, in which a terabyte is read at
-	// 12 MB/s; a shorter time would end honest readers of large tables just before their end, which costs them everything.
+	// SnapshotMax is how long a snapshot stays open at most, even while it is read. Then it ends, and its slot must be created again.
+	// Otherwise a slow client could hold back vacuum, and DDL of the table, for ever. Default: 24 hours, in which a terabyte is read at 12
+	// MB/s. A shorter time would end clients shortly before the end of a large table, and they would lose all of their work.
 	SnapshotMax time.Duration
-	// ConsumerBuffer bounds what is kept in memory for the consumers of one slot that are behind, in bytes, besides ClientMemory. ConsumerPatience is how
-	// long a full buffer keeps one that waits from going on, before the one behind has to begin anew; negative: not at all. Defaults: 64 MiB, 10 seconds.
+	// ConsumerBuffer limits the memory for the consumers of one slot that lag behind, in bytes, besides ClientMemory. ConsumerPatience is
+	// how long a full buffer may stop the other consumers, before the slowest one is cut and must resync; negative: not at all. Defaults:
+	// 64 MiB, 10 seconds.
 	ConsumerBuffer   int64
 	ConsumerPatience time.Duration
-	// CreateTimeout bounds how long a new slot waits for the transactions that are running. Default: 30 seconds.
+	// CreateTimeout limits how long the creation of a slot waits for running transactions. Default: 30 seconds.
 	CreateTimeout time.Duration
-	// HeartbeatInterval is how often a client to which nothing else is sent is told the position, and pinged. Default: 15 seconds.
+	// HeartbeatInterval is how often an idle client gets the position and a ping. Default: 15 seconds.
 	HeartbeatInterval time.Duration
-	// WriteTimeout is how long a client may take to read what is sent, before it is cut. Default: 30 seconds.
+	// WriteTimeout is how long a client may take to read a message before it is disconnected. Default: 30 seconds.
 	WriteTimeout time.Duration
-	// SkipUndecodable are decisions to leave out rows that cannot be decoded, of streams and snapshots, for all clients and for good: each is a
-	// position in the log, as the error names it, or a pattern of tables. Where Postgres itself cannot decode a row, its whole transaction is left out,
-	// and no table is known: only the position or * is about it. Each row that is left out is logged and counted. Default: none, and a client that
-	// comes to such a row is ended with undecodable.
+	// SkipUndecodable lists rows that cannot be decoded and are to be left out of streams and snapshots, for all clients and for good: each
+	// entry is a position in the log, as the error names it, or a pattern of tables. If Postgres itself cannot decode a row, the whole
+	// transaction is left out and the table is unknown, so only a position or * matches. Each such row is logged and counted. Default:
+	// none, so a client that reaches such a row is ended with the code undecodable.
 	SkipUndecodable []string
-	// Stream are further settings of the streams, such as SpillLimit, or Heartbeat, by which /metrics has the time from commit to
-	// delivery. Conn, BeforeConnect, Slot, Temporary, Publications, Start, MemoryLimit
-	// and Logger of it are not used.
+	// Stream has further settings of the streams, such as SpillLimit, or Heartbeat, from which /metrics computes the time from commit to
+	// delivery. Its fields Conn, BeforeConnect, Slot, Temporary, Publications, Start, MemoryLimit and Logger are ignored.
 	Stream cdc.Config
-	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
+	// Logger gets errors and the starts and ends of clients, and never data. Default: [slog.Default].
 	Logger *slog.Logger
 }
 
-// WithDefaults is a copy in which all that was zero has its default.
+// WithDefaults returns a copy in which every zero field has its default.
 func (c Config) WithDefaults() Config {
 	if len(c.Tables) == 0 {
 		c.Tables = []string{"*"}
@@ -126,18 +126,18 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// tailPublication is a name that servers with other tables do not have.
+// tailPublication returns a name that servers with other tables do not use.
 func tailPublication(patterns []string) string {
 	const name = "delta_stream_tail"
 	if len(patterns) == 1 && patterns[0] == "*" {
 		return name
 	}
-	sum := sha256.Sum256([]byte(strings.Join(sorted(patterns), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(sortPatterns(patterns), "\n")))
 	return name + "_" + hex.EncodeToString(sum[:4])
 }
 
-// sorted is the set of patterns, whatever their order and number.
-func sorted(patterns []string) []string {
+// sortPatterns returns the patterns sorted and without duplicates, so that two servers can compare theirs.
+func sortPatterns(patterns []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(patterns)))
 }
 
@@ -150,23 +150,23 @@ func setDefault[T comparable](field *T, value T) {
 
 func (c *Config) validate() error {
 	if c.Conn == nil {
-		return invalid("Conn", "nil", "needed")
+		return invalidField("Conn", "nil", "needed")
 	}
 	for _, token := range c.Tokens {
 		if len(token) < shortestToken || strings.ContainsAny(token, " \t\r\n") {
-			return invalid("Tokens", fmt.Sprintf("of %d characters", len(token)), fmt.Sprintf("%d characters or more, none of them white space", shortestToken))
+			return invalidField("Tokens", fmt.Sprintf("of %d characters", len(token)), fmt.Sprintf("%d characters or more, none of them white space", shortestToken))
 		}
 	}
 	for field, patterns := range map[cdc.Field][]string{cdc.FieldTables: c.Tables, "Origins": c.Origins, "Hosts": c.Hosts} {
 		for _, p := range patterns {
 			if _, err := path.Match(p, ""); err != nil || p == "" {
-				return invalid(field, p, "a pattern of *, ?, [a-z] and other characters")
+				return invalidField(field, p, "a pattern of *, ?, [a-z] and other characters")
 			}
 		}
 	}
 	for _, o := range c.Origins {
 		if u, err := url.Parse(strings.NewReplacer("*", "x", "?", "x", "[", "x", "]", "x").Replace(o)); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
-			return invalid("Origins", o, "a scheme and a host, such as https://app.example.com")
+			return invalidField("Origins", o, "a scheme and a host, such as https://app.example.com")
 		}
 	}
 	for _, limit := range []struct {
@@ -189,30 +189,30 @@ func (c *Config) validate() error {
 		{"WriteTimeout", c.WriteTimeout, c.WriteTimeout > 0},
 	} {
 		if !limit.holds {
-			return invalid(limit.field, limit.value, "more than zero")
+			return invalidField(limit.field, limit.value, "more than zero")
 		}
 	}
 	if err := checkSkips(c.SkipUndecodable); err != nil {
 		return err
 	}
 	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
-		return invalid("Publication", c.Publication, "1 to 63 bytes, none of them zero")
+		return invalidField("Publication", c.Publication, "1 to 63 bytes, none of them zero")
 	}
 	if every := c.Stream.Heartbeat; every != 0 && every < 100*time.Millisecond {
-		return invalid("Stream.Heartbeat", every, "0, for none, or at least 100 milliseconds")
+		return invalidField("Stream.Heartbeat", every, "0, for none, or at least 100 milliseconds")
 	}
 	if c.ClientMemory < 64<<10 {
-		return invalid("ClientMemory", c.ClientMemory, "at least 65536 bytes")
+		return invalidField("ClientMemory", c.ClientMemory, "at least 65536 bytes")
 	}
 	if c.ConsumerBuffer < 64<<10 {
-		return invalid("ConsumerBuffer", c.ConsumerBuffer, "at least 65536 bytes")
+		return invalidField("ConsumerBuffer", c.ConsumerBuffer, "at least 65536 bytes")
 	}
 	if c.MaxRows >= 100_000 {
-		return invalid("MaxRows", c.MaxRows, "less than 100000")
+		return invalidField("MaxRows", c.MaxRows, "less than 100000")
 	}
 	return nil
 }
 
-func invalid(field cdc.Field, value any, rule string) error {
+func invalidField(field cdc.Field, value any, rule string) error {
 	return &cdc.InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }

@@ -16,70 +16,70 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// mostConsumers is how many may share a slot, as in a [cdc.Fanout].
-const mostConsumers = 100
+// maxConsumers is how many consumers may share a slot, as in a [cdc.Fanout].
+const maxConsumers = 100
 
 var consumerName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// errConsumerRemoved is a consumer that somebody has removed.
-var errConsumerRemoved = refusal(http.StatusNotFound, "unknown_consumer", "the consumer was removed: PUT /v2/slots/{name}/consumers/{consumer} makes it anew")
+// errConsumerRemoved says that a consumer was removed.
+var errConsumerRemoved = newProblem(http.StatusNotFound, "unknown_consumer", "the consumer was removed: PUT /v2/slots/{name}/consumers/{consumer} creates it again")
 
-// checkConsumers refuses names that are none, or come twice.
+// checkConsumers refuses invalid names and duplicates.
 func checkConsumers(names []string) error {
 	for i, name := range names {
 		switch {
 		case !consumerName.MatchString(name):
-			return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %.100q: it must be 1 to 63 of the characters a-z, 0-9 and _", name))
+			return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %.100q: it must be 1 to 63 of the characters a-z, 0-9 and _", name))
 		case slices.Contains(names[:i], name):
-			return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %q: each name once", name))
+			return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers %q: each name once", name))
 		}
 	}
-	if len(names) > mostConsumers {
-		return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers: there are %d, and may be %d", len(names), mostConsumers))
+	if len(names) > maxConsumers {
+		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("consumers: there are %d, and at most %d are allowed", len(names), maxConsumers))
 	}
 	return nil
 }
 
-// share is a slot that several consumers read. It is open while one of them does.
-type share struct {
+// sharedSlot is a slot that several consumers read. It is open while at least one of them reads.
+type sharedSlot struct {
 	mu         sync.Mutex
-	fanout     *cdc.Fanout // nil while nobody reads
+	fanout     *cdc.Fanout // nil while no consumer reads
 	unregister func()
 	readers    int
 }
 
-// shareOf is the one of a slot.
-func (s *Server) shareOf(slot string) *share {
+// findSharedSlot returns the shared slot of a name, and creates it if needed.
+func (s *Server) findSharedSlot(slot string) *sharedSlot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shares[slot] == nil {
-		s.shares[slot] = &share{}
+	if s.sharedSlots[slot] == nil {
+		s.sharedSlots[slot] = &sharedSlot{}
 	}
-	return s.shares[slot]
+	return s.sharedSlots[slot]
 }
 
-// openShare opens a slot for its consumers if nobody reads it yet, with mu held.
-func (s *Server) openShare(ctx context.Context, h *share, one *session) error {
+// openSharedSlot opens a slot for its consumers unless it is open, with mu held.
+func (s *Server) openSharedSlot(ctx context.Context, h *sharedSlot, sess *session) error {
 	if h.fanout != nil {
 		return nil
 	}
-	config := s.streamConfig(one.slot)
-	config.Publications = []string{one.slot}
+	config := s.streamConfig(sess.slot)
+	config.Publications = []string{sess.slot}
 	fanout, err := cdc.OpenFanout(ctx, cdc.FanoutConfig{
-		Config: config, Consumers: one.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, SlowConsumerTimeout: s.config.ConsumerPatience,
+		Config: config, Consumers: sess.owned.Consumers, BufferLimit: s.config.ConsumerBuffer, SlowConsumerTimeout: s.config.ConsumerPatience,
 	})
 	if errors.Is(err, cdc.ErrSlotBusy) {
-		return refusal(http.StatusConflict, "busy", "another server, or somebody else, reads the slot: all consumers of a slot have to come to the same server")
+		return newProblem(http.StatusConflict, "busy", "another server, or another program, reads the slot: all consumers of a slot must connect to the same server")
 	}
 	if err != nil {
 		return err
 	}
-	h.fanout, h.unregister = fanout, s.streams.register(one.slot, fanout)
+	h.fanout, h.unregister = fanout, s.streams.registerStream(sess.slot, fanout)
 	return nil
 }
 
-// close ends it once nobody reads, with mu held.
-func (h *share) close() {
+// close closes the fan-out when no consumer reads, with mu held.
+func (h *sharedSlot) close() {
 	if h.readers > 0 || h.fanout == nil {
 		return
 	}
@@ -88,14 +88,14 @@ func (h *share) close() {
 	h.fanout = nil
 }
 
-// follow has the consumers be those that are noted, which another server may have changed.
-func (h *share) follow(names []string) {
+// setConsumers updates the fan-out to the consumers in the publication's comment, which another server may have changed.
+func (h *sharedSlot) setConsumers(names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.followLocked(names)
+	h.setConsumersLocked(names)
 }
 
-func (h *share) followLocked(names []string) {
+func (h *sharedSlot) setConsumersLocked(names []string) {
 	if h.fanout == nil {
 		return
 	}
@@ -103,7 +103,7 @@ func (h *share) followLocked(names []string) {
 	for _, c := range h.fanout.Consumers() {
 		known[c.Name] = true
 		if !slices.Contains(names, c.Name) {
-			_ = h.fanout.Remove(c.Name) // which only fails for one that is not there
+			_ = h.fanout.Remove(c.Name) // fails only if it does not exist
 		}
 	}
 	for _, name := range names {
@@ -113,25 +113,25 @@ func (h *share) followLocked(names []string) {
 	}
 }
 
-// join has a session read as a consumer. leave ends that.
-func (s *Server) join(ctx context.Context, one *session) (leave func(), err error) {
-	h := s.shareOf(one.slot)
+// joinConsumer lets a session read as a consumer. leave ends that.
+func (s *Server) joinConsumer(ctx context.Context, sess *session) (leave func(), err error) {
+	h := s.findSharedSlot(sess.slot)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := s.openShare(ctx, h, one); err != nil {
+	if err := s.openSharedSlot(ctx, h, sess); err != nil {
 		return nil, err
 	}
-	h.followLocked(one.owned.Consumers)
-	reader, err := s.attach(ctx, h.fanout, one)
+	h.setConsumersLocked(sess.owned.Consumers)
+	reader, err := s.attachConsumer(ctx, h.fanout, sess)
 	if err != nil {
 		h.close()
 		return nil, err
 	}
 	h.readers++
-	one.source = reader
-	uncount := s.streams.count()
+	sess.source = reader
+	uncount := s.streams.countClient()
 	return func() {
-		one.flush()
+		sess.flushConfirmed()
 		reader.Close()
 		uncount()
 		h.mu.Lock()
@@ -141,54 +141,55 @@ func (s *Server) join(ctx context.Context, one *session) (leave func(), err erro
 	}, nil
 }
 
-// attach finds where the consumer goes on, or has it begin anew.
-func (s *Server) attach(ctx context.Context, fanout *cdc.Fanout, one *session) (reader *cdc.Consumer, err error) {
-	if one.resume == 0 {
-		tables, err := s.resyncTables(ctx, one)
+// attachConsumer attaches a session to its consumer at the client's token, or starts a resync if there is none.
+func (s *Server) attachConsumer(ctx context.Context, fanout *cdc.Fanout, sess *session) (reader *cdc.Consumer, err error) {
+	if sess.resume == 0 {
+		tables, err := s.resyncTables(ctx, sess)
 		if err != nil {
 			return nil, err
 		}
-		if reader, err = fanout.Join(one.consumer); err != nil {
+		if reader, err = fanout.Join(sess.consumer); err != nil {
 			return nil, err
 		}
-		one.resync = &resync{fanout: fanout, tables: tables}
+		sess.resync = &resync{fanout: fanout, tables: tables}
 	} else {
-		if err := s.checkEnd(ctx, one.resume); err != nil {
+		if err := s.checkLogEnd(ctx, sess.resume); err != nil {
 			return nil, err
 		}
-		if reader, err = fanout.Attach(one.consumer, one.resume); err != nil {
+		if reader, err = fanout.Attach(sess.consumer, sess.resume); err != nil {
 			return nil, err
 		}
-		one.passed, one.resume = one.resume, 0 // the fan-out passes over what it covers
+		sess.passed, sess.resume = sess.resume, 0 // the fan-out skips what the token covers
 	}
 	for _, c := range fanout.Consumers() {
-		if c.Name == one.consumer {
-			one.last = c.Acknowledged
+		if c.Name == sess.consumer {
+			sess.last = c.Acknowledged
 		}
 	}
 	return reader, nil
 }
 
-// resync is a consumer that begins anew: the tables are read beside the changes, one after the other, for it alone.
+// resync is the state of a consumer that starts over: the tables are read beside the changes, one after the other, and their rows go to
+// this consumer only.
 type resync struct {
 	fanout *cdc.Fanout
-	tables []cdc.PublishedTable // that are still to be read
-	reads  *cdc.Backfill        // the one that is being read
+	tables []cdc.PublishedTable // not read yet
+	reads  *cdc.Backfill        // the table being read
 }
 
-// resyncTables are those of the slot that the client wants.
-func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.PublishedTable, error) {
+// resyncTables returns the tables of the slot that the client wants.
+func (s *Server) resyncTables(ctx context.Context, sess *session) ([]cdc.PublishedTable, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_publication_rel r ON r.prrelid = c.oid JOIN pg_publication p ON p.oid = r.prpubid
-		WHERE p.pubname = $1 ORDER BY 1, 2`, one.slot)
+		WHERE p.pubname = $1 ORDER BY 1, 2`, sess.slot)
 	if err != nil {
 		return nil, err
 	}
 	var tables []cdc.PublishedTable
 	var t cdc.PublishedTable
 	_, err = pgx.ForEachRow(rows, []any{&t.Schema, &t.Table}, func() error {
-		if one.encode.filter.wants(t.Schema + "." + t.Table) {
+		if sess.encoder.filter.wantsTable(t.Schema + "." + t.Table) {
 			tables = append(tables, t)
 		}
 		return nil
@@ -196,12 +197,12 @@ func (s *Server) resyncTables(ctx context.Context, one *session) ([]cdc.Publishe
 	return tables, err
 }
 
-// readNext begins to read the next table, or says that all were read: from then on, there are tokens.
-func (s *session) readNext(ctx context.Context) error {
+// readNextTable starts to read the next table, or sends resynced after the last one. From then on the client gets tokens.
+func (s *session) readNextTable(ctx context.Context) error {
 	r := s.resync
 	if len(r.tables) == 0 {
 		s.resync = nil
-		return s.tellResynced()
+		return s.sendResynced()
 	}
 	t := r.tables[0]
 	r.tables = r.tables[1:]
@@ -219,50 +220,50 @@ func (s *session) readNext(ctx context.Context) error {
 	return nil
 }
 
-// stopReading ends a resync that is not at its end.
-func (s *session) stopReading() {
+// stopResync stops a resync that has not ended.
+func (s *session) stopResync() {
 	if s.resync != nil && s.resync.reads != nil {
 		s.resync.reads.Stop()
 	}
 }
 
-// tellResynced says that all rows of the tables were sent.
-func (s *session) tellResynced() error {
+// sendResynced tells the client that all rows of the tables were sent.
+func (s *session) sendResynced() error {
 	s.mu.Lock()
 	at := max(s.passed, s.last)
 	s.mu.Unlock()
-	token := s.token(at)
+	token := s.resumeToken(at)
 	e := newEncoder(nil)
-	e.text(`{"type":"resynced","lsn":`)
-	e.lsn(at)
-	e.text(`,"resume":`)
-	e.string(token)
-	e.text(`}`)
-	return s.send("resynced", e.frame(), token)
+	e.writeText(`{"type":"resynced","lsn":`)
+	e.writeLSN(at)
+	e.writeText(`,"resume":`)
+	e.writeString(token)
+	e.writeText(`}`)
+	return s.sendMessage("resynced", e.toFrame(), token)
 }
 
-// consumerJSON is a consumer as it is answered.
+// consumerJSON is a consumer in an answer.
 type consumerJSON struct {
 	Name string `json:"name"`
-	// Attached tells that a client reads as it from this server, and Lost that it has to begin anew.
+	// Attached reports whether a client of this server reads as the consumer, and Lost whether the consumer must resync.
 	Attached bool `json:"attached"`
 	Lost     bool `json:"lost"`
-	// The others are null while no consumer of the slot reads from this server: each is at most as far behind as the slot then.
+	// The others are null while no consumer of the slot reads from this server. Each consumer is then at most as far behind as the slot.
 	Acknowledged *cdc.LSN `json:"acknowledged"`
 	LagBytes     *int64   `json:"lag_bytes"`
 	Waiting      *int     `json:"waiting"`
 }
 
-// consumersOf says how the consumers of a slot stand.
-func (s *Server) consumersOf(slot string, names []string) []consumerJSON {
+// describeConsumers returns the consumers of a slot with their positions.
+func (s *Server) describeConsumers(slot string, names []string) []consumerJSON {
 	if len(names) == 0 {
 		return nil
 	}
-	standing := map[string]cdc.ConsumerStatus{}
-	if h := s.shareOf(slot); h.mu.TryLock() { // it is held while the slot is opened, which may take long, and this is to be quick
+	statuses := map[string]cdc.ConsumerStatus{}
+	if h := s.findSharedSlot(slot); h.mu.TryLock() { // do not wait for a slot that is being opened, which may take long
 		if h.fanout != nil {
 			for _, c := range h.fanout.Consumers() {
-				standing[c.Name] = c
+				statuses[c.Name] = c
 			}
 		}
 		h.mu.Unlock()
@@ -270,7 +271,7 @@ func (s *Server) consumersOf(slot string, names []string) []consumerJSON {
 	all := make([]consumerJSON, 0, len(names))
 	for _, name := range names {
 		one := consumerJSON{Name: name}
-		if c, known := standing[name]; known {
+		if c, known := statuses[name]; known {
 			one.Attached, one.Lost = c.Attached, c.Lost
 			one.Acknowledged, one.LagBytes, one.Waiting = &c.Acknowledged, &c.LagBytes, &c.Waiting
 		}
@@ -279,8 +280,8 @@ func (s *Server) consumersOf(slot string, names []string) []consumerJSON {
 	return all
 }
 
-// addConsumer makes a consumer of a slot.
-func (s *Server) addConsumer(w http.ResponseWriter, r *http.Request) {
+// serveAddConsumer adds a consumer to a slot.
+func (s *Server) serveAddConsumer(w http.ResponseWriter, r *http.Request) {
 	name, consumer := r.PathValue("name"), r.PathValue("consumer")
 	status := http.StatusOK
 	err := checkConsumers([]string{consumer})
@@ -295,17 +296,17 @@ func (s *Server) addConsumer(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	if status == http.StatusCreated {
 		s.config.Logger.Info("cdc/server: a consumer was added", "slot", name, "consumer", consumer)
 	}
-	reply(w, status, map[string]string{"slot": name, "consumer": consumer})
+	replyJSON(w, status, map[string]string{"slot": name, "consumer": consumer})
 }
 
-// removeConsumer has a slot wait for a consumer no longer.
-func (s *Server) removeConsumer(w http.ResponseWriter, r *http.Request) {
+// serveRemoveConsumer removes a consumer, so that the slot no longer waits for it.
+func (s *Server) serveRemoveConsumer(w http.ResponseWriter, r *http.Request) {
 	name, consumer := r.PathValue("name"), r.PathValue("consumer")
 	err := s.changeConsumers(r.Context(), name, func(names []string) ([]string, error) {
 		i := slices.Index(names, consumer)
@@ -315,10 +316,10 @@ func (s *Server) removeConsumer(w http.ResponseWriter, r *http.Request) {
 		return slices.Delete(names, i, i+1), nil
 	})
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	s.forget(sessionKey(name, consumer))
+	s.forgetAcks(sessionKey(name, consumer))
 	s.config.Logger.Info("cdc/server: a consumer was removed", "slot", name, "consumer", consumer)
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -328,13 +329,13 @@ func unknownConsumer(consumer string, names []string) error {
 	if len(names) > 0 {
 		text += "; it has " + strings.Join(names, ", ")
 	}
-	return refusal(http.StatusNotFound, "unknown_consumer", text)
+	return newProblem(http.StatusNotFound, "unknown_consumer", text)
 }
 
-// changeConsumers changes what the comment of the slot's publication says of its consumers, and those that read from this server. Those of another server
-// follow within a heartbeat.
+// changeConsumers changes the consumers in the comment of the slot's publication, and those of this server. Other servers read the comment
+// at their next heartbeat.
 func (s *Server) changeConsumers(ctx context.Context, slot string, change func([]string) ([]string, error)) error {
-	if _, err := s.mine(ctx, slot); err != nil {
+	if _, err := s.findOwnSlot(ctx, slot); err != nil {
 		return err
 	}
 	var names []string
@@ -346,7 +347,7 @@ func (s *Server) changeConsumers(ctx context.Context, slot string, change func([
 		if err := tx.QueryRow(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, slot).Scan(&comment); err != nil {
 			return err
 		}
-		var o owned
+		var o ownedPublication
 		if err := json.Unmarshal([]byte(comment), &o); err != nil || o.MadeBy != maker {
 			return errUnpublished
 		}
@@ -362,26 +363,26 @@ func (s *Server) changeConsumers(ctx context.Context, slot string, change func([
 		return commentOn(ctx, tx, slot, string(text))
 	})
 	if err == nil {
-		s.shareOf(slot).follow(names)
+		s.findSharedSlot(slot).setConsumers(names)
 	}
 	return err
 }
 
-// checkConsumer compares what a client asks for with what the slot has.
-func (s *session) checkConsumer(resync string, resume bool) error {
+// checkConsumerRequest checks the parameters of a client against the consumers of the slot.
+func (s *session) checkConsumerRequest(resync string, resume bool) error {
 	switch names := s.owned.Consumers; {
 	case s.consumer == "" && resync != "":
-		return refusal(http.StatusBadRequest, "invalid", "resync: it is for a consumer")
+		return newProblem(http.StatusBadRequest, "invalid", "resync: it is for a consumer")
 	case s.consumer == "" && len(names) > 0:
-		return refusal(http.StatusConflict, "consumer_needed", "the slot has consumers, and a client reads as one of them: consumer="+strings.Join(names, ", "))
+		return newProblem(http.StatusConflict, "consumer_needed", "the slot has consumers, and a client reads as one of them: consumer="+strings.Join(names, ", "))
 	case s.consumer == "":
 		return nil
 	case !slices.Contains(names, s.consumer):
 		return unknownConsumer(s.consumer, names)
 	case resync != "" && resync != "true" && resync != "false":
-		return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("resync %.40q: it must be true or false", resync))
+		return newProblem(http.StatusBadRequest, "invalid", fmt.Sprintf("resync %.40q: it must be true or false", resync))
 	case !resume && resync != "true":
-		return refusal(http.StatusBadRequest, "bad_resume", "a consumer says where it is: resume= with the token of the slot or of its last message; or resync=true, to begin anew with the rows of the tables")
+		return newProblem(http.StatusBadRequest, "bad_resume", "a consumer must say where it is: resume= with the token of the slot or of its last message; or resync=true, to start over with the rows of the tables")
 	}
 	return nil
 }

@@ -2,5 +2,5 @@
 
 package server
 
-// diskSpace does not know: a size of zero is no answer, and nothing is exposed.
+// diskSpace is not implemented on this system. It returns a size of 0, for which no metric is exposed.
 func diskSpace(string) (free, size uint64, err error) { return 0, 0, nil }

@@ -4,7 +4,7 @@ package server
 
 import "syscall"
 
-// diskSpace returns the bytes that are free to this process on the file system of a folder, and its size.
+// diskSpace returns the bytes that are free to this process on the file system of a folder, and the size of the file system.
 func diskSpace(folder string) (free, size uint64, err error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(folder, &s); err != nil {

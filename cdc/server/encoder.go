@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// A transaction goes out in parts of about so much, so that none is ever whole in memory here.
+// A transaction is sent in parts of about this size, so that it is never in memory as a whole.
 const (
 	partChanges = 1000
 	partBytes   = 256 << 10
@@ -20,30 +20,30 @@ const (
 // encoder writes the JSON of transactions and pages. It remembers which tables it has described to the client.
 type encoder struct {
 	buffer []byte
-	large  []largeString // what stands within the buffer
+	large  []largeString // strings to insert into the buffer when it is written
 	filter *filter
-	tables map[uint32]*described
+	tables map[uint32]*describedTable
 
-	changes int
-	part    int
-	fresh   []*cdc.Relation // to be described with this part
-	apart   apart           // values of the latest change that were sent before it
-	values  int             // how many values were, since the client has come
+	changes      int
+	part         int
+	newTables    []*cdc.Relation // to describe in this part
+	chunked      chunkedValues   // values of the latest change, which are sent before the change
+	chunkedCount int             // how many values were sent in chunks in this session
 }
 
-// described is a table as the client knows it.
-type described struct {
-	relation *cdc.Relation
-	wanted   bool
-	told     bool
+// describedTable is a table as the client knows it.
+type describedTable struct {
+	relation    *cdc.Relation
+	isWanted    bool
+	isDescribed bool
 }
 
-func newEncoder(f *filter) *encoder { return &encoder{filter: f, tables: map[uint32]*described{}} }
+func newEncoder(f *filter) *encoder { return &encoder{filter: f, tables: map[uint32]*describedTable{}} }
 
-func (e *encoder) text(s string) { e.buffer = append(e.buffer, s...) }
+func (e *encoder) writeText(s string) { e.buffer = append(e.buffer, s...) }
 
-// string writes a JSON string. What is not UTF-8, which only a database without an encoding holds, is replaced.
-func (e *encoder) string(s string) {
+// writeString writes a JSON string. Invalid UTF-8, which only a database with the encoding SQL_ASCII holds, is replaced.
+func (e *encoder) writeString(s string) {
 	if len(s) >= largeText {
 		e.large = append(e.large, largeString{len(e.buffer), s})
 		return
@@ -51,20 +51,20 @@ func (e *encoder) string(s string) {
 	e.buffer, _ = jsontext.AppendQuote(e.buffer, s)
 }
 
-func (e *encoder) boolean(b bool) { e.buffer = strconv.AppendBool(e.buffer, b) }
+func (e *encoder) writeBool(b bool) { e.buffer = strconv.AppendBool(e.buffer, b) }
 
-func (e *encoder) number(n uint64) { e.buffer = strconv.AppendUint(e.buffer, n, 10) }
+func (e *encoder) writeNumber(n uint64) { e.buffer = strconv.AppendUint(e.buffer, n, 10) }
 
-func (e *encoder) lsn(l cdc.LSN) {
-	e.text(`"`)
-	e.hex(uint64(l >> 32))
-	e.text(`/`)
-	e.hex(uint64(l & 0xffffffff))
-	e.text(`"`)
+func (e *encoder) writeLSN(l cdc.LSN) {
+	e.writeText(`"`)
+	e.writeHex(uint64(l >> 32))
+	e.writeText(`/`)
+	e.writeHex(uint64(l & 0xffffffff))
+	e.writeText(`"`)
 }
 
-// hex writes the digits as Postgres prints them.
-func (e *encoder) hex(n uint64) {
+// writeHex writes a number as Postgres prints the halves of an LSN.
+func (e *encoder) writeHex(n uint64) {
 	from := len(e.buffer)
 	e.buffer = strconv.AppendUint(e.buffer, n, 16)
 	for i, b := range e.buffer[from:] {
@@ -74,39 +74,39 @@ func (e *encoder) hex(n uint64) {
 	}
 }
 
-// begin starts the first part of a transaction, or the next.
-func (e *encoder) begin(t *cdc.Transaction) {
-	e.clear()
-	e.changes, e.fresh = 0, e.fresh[:0]
-	e.text(`{"type":"transaction","xid":`)
-	e.number(uint64(t.XID))
-	e.text(`,"lsn":`)
-	e.lsn(t.EndLSN)
+// beginPart starts the first or next part of a transaction.
+func (e *encoder) beginPart(t *cdc.Transaction) {
+	e.reset()
+	e.changes, e.newTables = 0, e.newTables[:0]
+	e.writeText(`{"type":"transaction","xid":`)
+	e.writeNumber(uint64(t.XID))
+	e.writeText(`,"lsn":`)
+	e.writeLSN(t.EndLSN)
 	if !t.CommitTime.IsZero() {
-		e.text(`,"commit_time":"`)
+		e.writeText(`,"commit_time":"`)
 		e.buffer = t.CommitTime.AppendFormat(e.buffer, time.RFC3339Nano)
-		e.text(`"`)
+		e.writeText(`"`)
 	}
 	if t.Origin != "" {
-		e.text(`,"origin":`)
-		e.string(t.Origin)
+		e.writeText(`,"origin":`)
+		e.writeString(t.Origin)
 	}
-	e.text(`,"part":`)
-	e.number(uint64(e.part)) //nolint:gosec // it is positive
-	e.text(`,"changes":[`)
+	e.writeText(`,"part":`)
+	e.writeNumber(uint64(e.part)) //nolint:gosec // it is positive
+	e.writeText(`,"changes":[`)
 }
 
-// frame is what was written.
-func (e *encoder) frame() frame { return frame{e.buffer, e.large} }
+// toFrame returns the message that was written. It is valid until reset.
+func (e *encoder) toFrame() frame { return frame{e.buffer, e.large} }
 
-// clear begins another message, and lets go of the values of the one before.
-func (e *encoder) clear() {
+// reset starts another message, and releases the values of the previous one.
+func (e *encoder) reset() {
 	clear(e.large)
 	e.buffer, e.large = e.buffer[:0], e.large[:0]
 }
 
-// bytes is about how much was written.
-func (e *encoder) bytes() int {
+// rawLength returns about how many bytes were written.
+func (e *encoder) rawLength() int {
 	n := len(e.buffer)
 	for _, one := range e.large {
 		n += len(one.text)
@@ -114,46 +114,46 @@ func (e *encoder) bytes() int {
 	return n
 }
 
-// full tells that the part is large enough, or that a table has changed whose former description it goes by.
-func (e *encoder) full(c *cdc.Change) bool {
+// isPartFull reports whether the part is large enough, or describes a table that was altered since.
+func (e *encoder) isPartFull(c *cdc.Change) bool {
 	if e.changes == 0 {
 		return false
 	}
-	if e.changes >= partChanges || e.bytes() >= partBytes {
+	if e.changes >= partChanges || e.rawLength() >= partBytes {
 		return true
 	}
 	if c.Relation == nil {
 		return false
 	}
 	known := e.tables[c.Relation.OID]
-	return known != nil && known.told && known.relation != c.Relation && !same(known.relation, c.Relation)
+	return known != nil && known.isDescribed && known.relation != c.Relation && !isSameRelation(known.relation, c.Relation)
 }
 
-// end closes a part. token is where the client can go on behind the last one, if it can.
-func (e *encoder) end(final bool, token string) {
-	e.text(`]`)
-	if len(e.fresh) > 0 {
-		e.text(`,"tables":[`)
-		for i, r := range e.fresh {
+// endPart ends a part. token is where the client can resume after the last part, if it can.
+func (e *encoder) endPart(final bool, token string) {
+	e.writeText(`]`)
+	if len(e.newTables) > 0 {
+		e.writeText(`,"tables":[`)
+		for i, r := range e.newTables {
 			if i > 0 {
-				e.text(`,`)
+				e.writeText(`,`)
 			}
-			e.relation(r)
+			e.writeRelation(r)
 		}
-		e.text(`]`)
+		e.writeText(`]`)
 	}
 	e.part++
-	e.text(`,"final":`)
-	e.boolean(final)
+	e.writeText(`,"final":`)
+	e.writeBool(final)
 	if token != "" {
-		e.text(`,"resume":`)
-		e.string(token)
+		e.writeText(`,"resume":`)
+		e.writeString(token)
 	}
-	e.text(`}`)
+	e.writeText(`}`)
 }
 
-// wants asks the filter, once for each description of a table.
-func (e *encoder) wants(c *cdc.Change) bool {
+// wantsChange applies the filter to a change, and remembers the result for each table.
+func (e *encoder) wantsChange(c *cdc.Change) bool {
 	if !e.filter.kinds[c.Kind] {
 		return false
 	}
@@ -162,24 +162,24 @@ func (e *encoder) wants(c *cdc.Change) bool {
 	}
 	known := e.tables[c.Relation.OID]
 	if known == nil || known.relation != c.Relation && known.relation.Name() != c.Relation.Name() {
-		known = &described{relation: c.Relation, wanted: e.filter.wants(c.Relation.Name())}
+		known = &describedTable{relation: c.Relation, isWanted: e.filter.wantsTable(c.Relation.Name())}
 		e.tables[c.Relation.OID] = known
 	}
-	return known.wanted
+	return known.isWanted
 }
 
-// describe has a table told of before its first change, and when it has changed.
-func (e *encoder) describe(r *cdc.Relation) {
+// describeTable adds a table to the part's descriptions before its first change, and again after its schema has changed.
+func (e *encoder) describeTable(r *cdc.Relation) {
 	known := e.tables[r.OID]
-	if known.told && (known.relation == r || same(known.relation, r)) {
+	if known.isDescribed && (known.relation == r || isSameRelation(known.relation, r)) {
 		known.relation = r
 		return
 	}
-	known.relation, known.told = r, true
-	e.fresh = append(e.fresh, r)
+	known.relation, known.isDescribed = r, true
+	e.newTables = append(e.newTables, r)
 }
 
-func same(a, b *cdc.Relation) bool {
+func isSameRelation(a, b *cdc.Relation) bool {
 	if a.Schema != b.Schema || a.Table != b.Table || a.Identity != b.Identity || len(a.Columns) != len(b.Columns) {
 		return false
 	}
@@ -191,73 +191,73 @@ func same(a, b *cdc.Relation) bool {
 	return true
 }
 
-func (e *encoder) relation(r *cdc.Relation) {
-	e.text(`{"schema":`)
-	e.string(r.Schema)
-	e.text(`,"table":`)
-	e.string(r.Table)
-	e.text(`,"columns":`)
-	e.columns(r)
-	e.text(`}`)
+func (e *encoder) writeRelation(r *cdc.Relation) {
+	e.writeText(`{"schema":`)
+	e.writeString(r.Schema)
+	e.writeText(`,"table":`)
+	e.writeString(r.Table)
+	e.writeText(`,"columns":`)
+	e.writeColumns(r)
+	e.writeText(`}`)
 }
 
-func (e *encoder) columns(r *cdc.Relation) {
-	e.text(`[`)
+func (e *encoder) writeColumns(r *cdc.Relation) {
+	e.writeText(`[`)
 	for i, c := range r.Columns {
 		if i > 0 {
-			e.text(`,`)
+			e.writeText(`,`)
 		}
-		e.text(`{"name":`)
-		e.string(c.Name)
-		e.text(`,"type":`)
-		e.string(c.Type)
+		e.writeText(`{"name":`)
+		e.writeString(c.Name)
+		e.writeText(`,"type":`)
+		e.writeString(c.Type)
 		if c.Key && r.Identity != cdc.IdentityFull {
-			e.text(`,"key":true`)
+			e.writeText(`,"key":true`)
 		}
-		e.text(`}`)
+		e.writeText(`}`)
 	}
-	e.text(`]`)
+	e.writeText(`]`)
 }
 
-// change adds one that the filter has let pass.
-func (e *encoder) change(c *cdc.Change) {
+// writeChange writes a change that has passed the filter.
+func (e *encoder) writeChange(c *cdc.Change) {
 	if c.Relation != nil && e.filter != nil {
-		e.describe(c.Relation)
+		e.describeTable(c.Relation)
 	}
 	if e.changes++; e.changes > 1 {
-		e.text(`,`)
+		e.writeText(`,`)
 	}
-	e.text(`{"kind":"`)
-	e.text(string(c.Kind))
-	e.text(`"`)
+	e.writeText(`{"kind":"`)
+	e.writeText(string(c.Kind))
+	e.writeText(`"`)
 	switch c.Kind {
 	case cdc.KindMessage:
-		e.message(c.Message)
+		e.writeMessage(c.Message)
 	case cdc.KindTruncate:
-		e.name(c.Relation)
-		e.text(`,"cascade":`)
+		e.writeTableName(c.Relation)
+		e.writeText(`,"cascade":`)
 		e.buffer = strconv.AppendBool(e.buffer, c.Truncate.Cascade)
-		e.text(`,"restart_identity":`)
+		e.writeText(`,"restart_identity":`)
 		e.buffer = strconv.AppendBool(e.buffer, c.Truncate.RestartIdentity)
 	default:
-		e.name(c.Relation)
-		e.key(c)
-		e.rows(c)
+		e.writeTableName(c.Relation)
+		e.writeKey(c)
+		e.writeRows(c)
 	}
-	e.text(`,"lsn":`)
-	e.lsn(c.LSN)
-	e.text(`}`)
+	e.writeText(`,"lsn":`)
+	e.writeLSN(c.LSN)
+	e.writeText(`}`)
 }
 
-func (e *encoder) name(r *cdc.Relation) {
-	e.text(`,"schema":`)
-	e.string(r.Schema)
-	e.text(`,"table":`)
-	e.string(r.Table)
+func (e *encoder) writeTableName(r *cdc.Relation) {
+	e.writeText(`,"schema":`)
+	e.writeString(r.Schema)
+	e.writeText(`,"table":`)
+	e.writeString(r.Table)
 }
 
-// key names the row. Where all columns do, the rows say it already.
-func (e *encoder) key(c *cdc.Change) {
+// writeKey writes the key of the row. If all columns are the key, the rows already have it.
+func (e *encoder) writeKey(c *cdc.Change) {
 	row := c.New
 	switch {
 	case c.Old != nil:
@@ -268,18 +268,18 @@ func (e *encoder) key(c *cdc.Change) {
 	if c.Relation.Identity == cdc.IdentityFull || row == nil {
 		return
 	}
-	e.text(`,"key":`)
-	e.row(c, row, true)
+	e.writeText(`,"key":`)
+	e.writeRow(c, row, true)
 }
 
-func (e *encoder) rows(c *cdc.Change) {
+func (e *encoder) writeRows(c *cdc.Change) {
 	if c.New != nil {
-		e.text(`,"new":`)
-		e.row(c, c.New, false)
+		e.writeText(`,"new":`)
+		e.writeRow(c, c.New, false)
 	}
 	if c.Old != nil {
-		e.text(`,"old":`)
-		e.row(c, c.Old, false)
+		e.writeText(`,"old":`)
+		e.writeRow(c, c.Old, false)
 	}
 	first := true
 	for i, v := range c.New {
@@ -287,96 +287,96 @@ func (e *encoder) rows(c *cdc.Change) {
 			continue
 		}
 		if first {
-			e.text(`,"unchanged":[`)
+			e.writeText(`,"unchanged":[`)
 		} else {
-			e.text(`,`)
+			e.writeText(`,`)
 		}
 		first = false
-		e.string(c.Relation.Columns[i].Name)
+		e.writeString(c.Relation.Columns[i].Name)
 	}
 	if !first {
-		e.text(`]`)
+		e.writeText(`]`)
 	}
-	e.chunked(c)
+	e.writeChunked(c)
 }
 
-// chunked names the values of a change that were sent before it.
-func (e *encoder) chunked(c *cdc.Change) {
-	if e.apart.change != c || len(e.apart.values) == 0 {
+// writeChunked names the values of a change that were sent before it.
+func (e *encoder) writeChunked(c *cdc.Change) {
+	if e.chunked.change != c || len(e.chunked.values) == 0 {
 		return
 	}
-	e.text(`,"chunked":[`)
-	for i, v := range e.apart.values {
+	e.writeText(`,"chunked":[`)
+	for i, v := range e.chunked.values {
 		if i > 0 {
-			e.text(`,`)
+			e.writeText(`,`)
 		}
-		e.text(`{"row":"`)
-		if v.old {
-			e.text(`old`)
+		e.writeText(`{"row":"`)
+		if v.isOld {
+			e.writeText(`old`)
 		} else {
-			e.text(`new`)
+			e.writeText(`new`)
 		}
-		e.text(`","column":`)
-		e.string(c.Relation.Columns[v.column].Name)
-		e.text(`,"value":`)
-		e.number(uint64(v.number)) //nolint:gosec // it is positive
-		e.text(`}`)
+		e.writeText(`","column":`)
+		e.writeString(c.Relation.Columns[v.column].Name)
+		e.writeText(`,"value":`)
+		e.writeNumber(uint64(v.number)) //nolint:gosec // it is positive
+		e.writeText(`}`)
 	}
-	e.text(`]`)
+	e.writeText(`]`)
 }
 
-// row writes an object of columns, without those that are unchanged or were sent before.
-func (e *encoder) row(change *cdc.Change, row []cdc.Value, keyOnly bool) {
-	e.text(`{`)
+// writeRow writes an object of columns, without values that are unchanged or were sent before.
+func (e *encoder) writeRow(change *cdc.Change, row []cdc.Value, keyOnly bool) {
+	e.writeText(`{`)
 	first := true
 	old := len(row) > 0 && len(change.Old) > 0 && &row[0] == &change.Old[0]
 	for i, v := range row {
 		c := &change.Relation.Columns[i]
-		if keyOnly && !c.Key || v.State == cdc.Unchanged || e.apart.find(change, old, i) != 0 {
+		if keyOnly && !c.Key || v.State == cdc.Unchanged || e.chunked.findNumber(change, old, i) != 0 {
 			continue
 		}
 		if !first {
-			e.text(`,`)
+			e.writeText(`,`)
 		}
 		first = false
-		e.string(c.Name)
-		e.text(`:`)
-		e.value(c.Type, v)
+		e.writeString(c.Name)
+		e.writeText(`:`)
+		e.writeValue(c.Type, v)
 	}
-	e.text(`}`)
+	e.writeText(`}`)
 }
 
-// value writes a value. Types of users have a schema in their names, and domains have the name of what they are made of.
-func (e *encoder) value(name string, v cdc.Value) {
+// writeValue writes a value. The name of a user's type includes its schema; the name of a domain is that of its base type.
+func (e *encoder) writeValue(name string, v cdc.Value) {
 	if len(v.Text) >= largeText {
-		e.string(v.Text)
+		e.writeString(v.Text)
 		return
 	}
 	e.buffer = v.AppendJSON(e.buffer, name)
 }
 
-func (e *encoder) message(m *cdc.Message) {
-	e.text(`,"prefix":`)
-	e.string(m.Prefix)
-	e.text(`,"transactional":`)
+func (e *encoder) writeMessage(m *cdc.Message) {
+	e.writeText(`,"prefix":`)
+	e.writeString(m.Prefix)
+	e.writeText(`,"transactional":`)
 	e.buffer = strconv.AppendBool(e.buffer, m.Transactional)
 	if utf8.Valid(m.Content) {
-		e.text(`,"content":`)
-		e.string(string(m.Content))
+		e.writeText(`,"content":`)
+		e.writeString(string(m.Content))
 		return
 	}
-	e.text(`,"content_base64":"`)
+	e.writeText(`,"content_base64":"`)
 	e.buffer = base64.StdEncoding.AppendEncode(e.buffer, m.Content)
-	e.text(`"`)
+	e.writeText(`"`)
 }
 
-// page writes one of a snapshot, and leaves its object open.
-func (e *encoder) page(p *cdc.Page) {
-	e.text(`{"table":`)
-	e.relation(p.Relation)
-	e.text(`,"rows":[`)
+// writePage writes a page of a snapshot, and leaves the object open.
+func (e *encoder) writePage(p *cdc.Page) {
+	e.writeText(`{"table":`)
+	e.writeRelation(p.Relation)
+	e.writeText(`,"rows":[`)
 	for _, row := range p.Rows {
-		e.change(row)
+		e.writeChange(row)
 	}
-	e.text(`]`)
+	e.writeText(`]`)
 }

@@ -23,9 +23,9 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// followEvents reads Server-Sent Events until they are lost, and acknowledges by requests of their own.
+// followEvents reads Server-Sent Events until the connection is lost, and acknowledges with separate requests.
 func (f *follower) followEvents(ctx context.Context, slot string) {
-	ctx, cancel, address := f.begin(ctx, slot, true)
+	ctx, cancel, address := f.beginConnection(ctx, slot, true)
 	defer cancel()
 	ask := func(method, address, body string) (*http.Response, error) {
 		request, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
@@ -40,13 +40,13 @@ func (f *follower) followEvents(ctx context.Context, slot string) {
 		return
 	}
 	if response.StatusCode != http.StatusOK {
-		f.refuse(response)
+		f.handleRefusal(response)
 		return
 	}
 	defer func() { _ = response.Body.Close() }()
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 16<<20)
-	f.read(true, func() ([]byte, error) {
+	f.readMessages(true, func() ([]byte, error) {
 		for lines.Scan() {
 			if data, found := strings.CutPrefix(lines.Text(), "data: "); found {
 				return []byte(data), nil
@@ -56,7 +56,7 @@ func (f *follower) followEvents(ctx context.Context, slot string) {
 	}, func(ack string) error {
 		answer, err := ask("POST", f.url+"/v2/slots/"+slot+"/ack", ack)
 		if err == nil && answer.StatusCode != http.StatusOK {
-			f.refuse(answer)
+			f.handleRefusal(answer)
 		} else if err == nil {
 			_ = answer.Body.Close()
 		}
@@ -64,31 +64,31 @@ func (f *follower) followEvents(ctx context.Context, slot string) {
 	})
 }
 
-// The primary is killed while somebody writes, and its standby is promoted: what each client has in all is what the new primary
-// has. One stays connected and notices nothing but a pause; the others are cut and come again with their tokens, while there is
-// no primary and when there is.
-func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
+// The primary is killed during writes, and its standby is promoted: each client must receive exactly the rows of the new primary. One
+// client stays connected and only notices a pause; the others are disconnected and reconnect with their tokens, both while there is no
+// primary and afterwards.
+func TestClientsResumeAtThePromotedStandby(t *testing.T) {
 	t.Parallel()
 	cdctest.New(t).NeedsVersion(17)
 	primary := cdctest.NewPrivate(t, "wal_level=logical", "synchronized_standby_slots=standby")
 	primary.Exec(`create table event (id int primary key, n int, v text)`, `select pg_create_physical_replication_slot('standby', true)`)
 	standby := primary.Standby("wal_level=logical", "hot_standby_feedback=on", "primary_slot_name=standby", "sync_replication_slots=on",
 		fmt.Sprintf("primary_conninfo=host=127.0.0.1 port=%d user=postgres dbname=postgres", primary.Config().Port))
-	// Without target_session_attrs the standby is reached before it is promoted, as through a name or a proxy that changes sides.
+	// Without target_session_attrs the server connects to the standby before it is promoted, as through a DNS name or a proxy that switches.
 	both, err := pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable",
 		primary.Config().Port, standby.Config().Port))
 	require.NoError(t, err)
 	h := &harness{Database: primary.Database, t: t}
-	h.start(func(c *server.Config) { c.Conn = both })
+	h.startServer(func(c *server.Config) { c.Conn = both })
 
 	slots := []string{"cut", "events", "stays"}
 	followers := map[string]*follower{}
 	for _, slot := range slots {
-		h.slot(slot, `"tables":["public.event"],"failover":true`)
+		h.createSlot(slot, `"tables":["public.event"],"failover":true`)
 		followers[slot] = newFollower(h.url)
 	}
-	h.slot("plain", `"tables":["public.event"],"snapshot":false`)
-	plain := func() answer { return h.do("GET", "/v2/slots/plain/stream", "", "Accept", "text/event-stream") }
+	h.createSlot("plain", `"tables":["public.event"],"snapshot":false`)
+	plain := func() answer { return h.request("GET", "/v2/slots/plain/stream", "", "Accept", "text/event-stream") }
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -102,13 +102,13 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 				if slot == "events" {
 					f.followEvents(ctx, slot)
 				} else {
-					f.follow(ctx, slot, true)
+					f.followSlot(ctx, slot, true)
 				}
 			}
 		})
 	}
 	require.Eventually(t, func() bool {
-		primary.Exec(`select pg_log_standby_snapshot()`) // from where the standby can begin, when the slots have moved there
+		primary.Exec(`select pg_log_standby_snapshot()`) // the standby can decode from here, once the slots are synchronized
 		return cdctest.Query[int](standby.Database, `select count(*) from pg_replication_slots where synced and not temporary`) == len(slots)
 	}, cdctest.Patience, 200*time.Millisecond)
 	cut := func() {
@@ -157,7 +157,7 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 		}
 		return strings.Contains(h.log.String(), "the server is a standby")
 	}, cdctest.Patience, 10*time.Millisecond)
-	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/v2/tail", "", "Accept", "text/event-stream").status, "a publication is to be made")
+	require.Equal(t, http.StatusServiceUnavailable, h.request("GET", "/v2/tail", "", "Accept", "text/event-stream").status, "a publication is to be made")
 	require.Equal(t, "database", plain().code(), "the primary, which has it, may come again")
 	standby.Exec(`select pg_promote()`)
 	require.Equal(t, "resync_needed", plain().code())
@@ -183,8 +183,8 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 			require.Equal(t, 1, times, "%s: row %d", slot, id) // a token covered it
 		}
 		t.Logf("%s: %d rows, refused %v", slot, len(f.rows), f.refused)
-		h.free(slot)
-		require.Contains(t, h.do("GET", "/v2/slots/"+slot, "").body, `"failover":true`)
+		h.awaitFree(slot)
+		require.Contains(t, h.request("GET", "/v2/slots/"+slot, "").body, `"failover":true`)
 	}
 	require.Empty(t, followers["stays"].refused)
 	for _, slot := range []string{"cut", "events"} {
@@ -192,7 +192,7 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 			require.Contains(t, []string{"409 busy", "409 not_streaming", "503 database"}, code, slot)
 		}
 	}
-	require.Equal(t, "snapshot_gone", h.do("GET", "/v2/slots/cut/snapshot/public.event", "").code())
-	require.Equal(t, http.StatusNoContent, h.do("DELETE", "/v2/slots/cut", "").status)
-	h.slot("cut", `"tables":["public.event"],"failover":true`)
+	require.Equal(t, "snapshot_gone", h.request("GET", "/v2/slots/cut/snapshot/public.event", "").code())
+	require.Equal(t, http.StatusNoContent, h.request("DELETE", "/v2/slots/cut", "").status)
+	h.createSlot("cut", `"tables":["public.event"],"failover":true`)
 }

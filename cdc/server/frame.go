@@ -7,28 +7,29 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// largeText is how long a string must be to be quoted only when it is written. pieceBytes is how much of it is at a time.
+// largeText is the length from which a string is quoted only when it is written, in pieces of pieceBytes.
 const (
 	largeText  = 64 << 10
 	pieceBytes = 32 << 10
 )
 
-// frame is a JSON message. A value of hundreds of megabytes is in memory once, as it came from Postgres, and not quoted or copied as a whole.
+// frame is a JSON message. A value of hundreds of megabytes is in memory once, as it came from Postgres, and is never quoted or copied as a
+// whole.
 type frame struct {
 	text  []byte
 	large []largeString
 }
 
-// largeString is one that stands at a place of the text.
+// largeString is a string to insert at an offset of the text.
 type largeString struct {
 	at   int
 	text string
 }
 
-// isSmall reports whether all of the frame is in its text.
+// isSmall reports whether the text is the whole message.
 func (f frame) isSmall() bool { return len(f.large) == 0 }
 
-// writeTo writes all of it, and returns how many bytes that were.
+// writeTo writes the message, and returns how many bytes it had.
 func (f frame) writeTo(w io.Writer) (written int, err error) {
 	write := func(data []byte) {
 		if err == nil && len(data) > 0 {
@@ -42,7 +43,7 @@ func (f frame) writeTo(w io.Writer) (written int, err error) {
 		write(f.text[from:one.at])
 		write([]byte{'"'})
 		for rest := one.text; len(rest) > 0 && err == nil; {
-			end := cut(rest, pieceBytes)
+			end := cutAtRune(rest, pieceBytes)
 			piece, _ = jsontext.AppendQuote(piece[:0], rest[:end])
 			write(piece[1 : len(piece)-1])
 			rest = rest[end:]
@@ -54,8 +55,8 @@ func (f frame) writeTo(w io.Writer) (written int, err error) {
 	return written, err
 }
 
-// cut is the largest place up to a limit that is not within a character, and more than zero.
-func cut(text string, limit int) int {
+// cutAtRune returns the largest offset up to a limit that does not split a character. It is more than 0.
+func cutAtRune(text string, limit int) int {
 	if len(text) <= limit {
 		return len(text)
 	}

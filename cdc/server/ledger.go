@@ -15,22 +15,22 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// errUnpublished is a slot of ours whose publication somebody has dropped, or made again. The log between cannot be read: Postgres looks
-// a publication up as it was when a change was written.
-var errUnpublished = refusal(http.StatusGone, "resync_needed",
-	"the publication of the slot was dropped by somebody, or made again: DELETE the slot, make it again, and begin with its snapshot")
+// errUnpublished says that the publication of a slot was dropped or created again by another program. The changes in between cannot be
+// read, because Postgres looks a publication up as it was when a change was written.
+var errUnpublished = newProblem(http.StatusGone, "resync_needed",
+	"another program has dropped the publication of the slot, or created it again: DELETE the slot, create it again, and start with its snapshot")
 
 const ledgerMaker = "delta stream /v2 slots"
 
-// ledger is the comment of a publication without tables: the incarnations of the slots that were made here, by name. Without it, nothing
-// would say whose a slot is once its own publication was dropped, and it could not be deleted. A slot that was seen missing has the incarnation "":
-// another one that has its name later was made by somebody else.
+// ledger is the comment of a publication without tables. It lists the incarnations of the slots that were created here, by name. Without
+// it, nothing would say that a slot is ours after its own publication was dropped, and the slot could not be deleted. A slot that was seen
+// to be missing has the incarnation "", because a later slot of its name was created by another program.
 type ledger struct {
 	MadeBy string            `json:"madeBy"`
 	Slots  map[string]string `json:"slots"`
 }
 
-// parseLedger reads the comment of a publication; it is nil where that is not a ledger.
+// parseLedger parses the comment of a publication; it returns nil if the comment is not a ledger.
 func parseLedger(comment string) *ledger {
 	var l ledger
 	if json.Unmarshal([]byte(comment), &l) != nil || l.MadeBy != ledgerMaker {
@@ -39,8 +39,9 @@ func parseLedger(comment string) *ledger {
 	return &l
 }
 
-// noted are the slots of all ledgers: each role has its own, because only its owner can comment on a publication.
-func (s *Server) noted(ctx context.Context) (map[string]string, error) {
+// readLedgers returns the incarnations of the slots of all ledgers, by name. Each role has a ledger, because only its owner can comment on
+// a publication.
+func (s *Server) readLedgers(ctx context.Context) (map[string]string, error) {
 	rows, err := s.pool.Query(ctx, `SELECT obj_description(oid, 'pg_publication') FROM pg_publication
 		WHERE obj_description(oid, 'pg_publication') LIKE '{"madeBy":%'`)
 	if err != nil {
@@ -59,7 +60,7 @@ func (s *Server) noted(ctx context.Context) (map[string]string, error) {
 	return slots, err
 }
 
-// changeLedger changes the ledger of the role within a transaction. Without slots there is none.
+// changeLedger changes the ledger of the role within a transaction. A ledger without slots is dropped.
 func changeLedger(ctx context.Context, tx pgx.Tx, change func(slots map[string]string)) error {
 	var name string
 	err := tx.QueryRow(ctx, `SELECT 'delta_stream_slots_' || left(md5(current_user), 8)
@@ -70,7 +71,8 @@ func changeLedger(ctx context.Context, tx pgx.Tx, change func(slots map[string]s
 	return changeLedgerNamed(ctx, tx, name, change)
 }
 
-// changeLedgers changes all ledgers that have one of some slots, within a transaction. It fails for those of roles of which this one is no member.
+// changeLedgers changes all ledgers that have one of some slots, within a transaction. It fails if a ledger belongs to a role of which this
+// one is not a member.
 func changeLedgers(ctx context.Context, tx pgx.Tx, names []string, change func(slots map[string]string)) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('delta stream ledger', 0))`); err != nil {
 		return err
@@ -89,7 +91,7 @@ func changeLedgers(ctx context.Context, tx pgx.Tx, names []string, change func(s
 			return nil
 		}
 		if !may {
-			return refusal(http.StatusForbidden, "foreign_slot", fmt.Sprintf("a server with the role %q has made the slot, and only that can take it out of its list: ask a server with that role", owner))
+			return newProblem(http.StatusForbidden, "foreign_slot", fmt.Sprintf("a server with the role %q has created the slot, and only that role can remove it from its list: ask a server with that role", owner))
 		}
 		ledgers = append(ledgers, name)
 		return nil
@@ -105,9 +107,9 @@ func changeLedgers(ctx context.Context, tx pgx.Tx, names []string, change func(s
 	return nil
 }
 
-// changeLedgerNamed changes one of them, with the lock held.
+// changeLedgerNamed changes one ledger, with the lock held.
 func changeLedgerNamed(ctx context.Context, tx pgx.Tx, name string, change func(slots map[string]string)) error {
-	// Another statement than the lock, whose snapshot is of after it.
+	// A statement after the lock, so that its snapshot has what the previous holder of the lock wrote.
 	var comment string
 	err := tx.QueryRow(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, name).Scan(&comment)
 	exists := !errors.Is(err, pgx.ErrNoRows)
@@ -116,7 +118,7 @@ func changeLedgerNamed(ctx context.Context, tx pgx.Tx, name string, change func(
 	}
 	l := parseLedger(comment)
 	if exists && l == nil {
-		return refusal(http.StatusConflict, "exists", "the publication "+name+", in which this server notes its slots, is somebody else's: rename it")
+		return newProblem(http.StatusConflict, "exists", "the publication "+name+", in which this server lists its slots, was created by another program: rename it")
 	}
 	if l == nil {
 		l = &ledger{MadeBy: ledgerMaker, Slots: map[string]string{}}
@@ -151,8 +153,9 @@ func commentOn(ctx context.Context, tx pgx.Tx, name, comment string) error {
 	return err
 }
 
-// unpublish drops the publication of a slot, unless it is gone or somebody else's, and takes the slot out of the ledger.
-func (s *Server) unpublish(ctx context.Context, name string) error {
+// dropSlotPublication drops the publication of a slot, unless it is gone or was created by another program, and removes the slot from the
+// ledger.
+func (s *Server) dropSlotPublication(ctx context.Context, name string) error {
 	found, err := s.findOwned(ctx, name)
 	if err != nil {
 		return err
@@ -167,7 +170,7 @@ func (s *Server) unpublish(ctx context.Context, name string) error {
 	})
 }
 
-// noteMissing notes the slots that are not there any more, once. That it could not be noted is no reason not to answer.
+// noteMissing marks slots in the ledger that are gone. It only logs a failure, because the request can be answered without the mark.
 func (s *Server) noteMissing(ctx context.Context, gone map[string]string) {
 	if len(gone) == 0 {
 		return
@@ -176,31 +179,31 @@ func (s *Server) noteMissing(ctx context.Context, gone map[string]string) {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		return changeLedgers(ctx, tx, names, func(slots map[string]string) {
 			for name, incarnation := range gone {
-				if _, has := slots[name]; has && slots[name] == incarnation { // or it was made again meanwhile
+				if _, has := slots[name]; has && slots[name] == incarnation { // unless it was created again
 					slots[name] = ""
 				}
 			}
 		})
 	})
 	if err != nil {
-		s.config.Logger.Debug("cdc/server: that slots are gone could not be noted", "slots", names, "error", err)
+		s.config.Logger.Debug("cdc/server: missing slots could not be marked", "slots", names, "error", err)
 	}
 }
 
-// foreignSlot is a slot of somebody else.
-func foreignSlot(reason string) *problem {
-	return refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone"+reason)
+// foreignSlotError refuses a slot that was created by another program.
+func foreignSlotError(reason string) *problem {
+	return newProblem(http.StatusForbidden, "foreign_slot", "the slot was not created by this server, which does not touch it"+reason)
 }
 
-// claim says why a slot is not, or no longer, the one that this server has noted under its name; nil where it is.
-func claim(slot cdc.Slot, incarnation string) *problem {
+// checkLedgerSlot returns nil if a slot can be the one in the ledger under its name, and otherwise the reason why not.
+func checkLedgerSlot(slot cdc.Slot, incarnation string) *problem {
 	switch {
 	case slot.Plugin != "pgoutput":
-		return foreignSlot(fmt.Sprintf(": it has the plugin %q, and the one of this name that was made here is gone", slot.Plugin))
+		return foreignSlotError(fmt.Sprintf(": it has the plugin %q, and the slot of this name that was created here is gone", slot.Plugin))
 	case slot.Temporary:
-		return foreignSlot(": it is temporary, and the one of this name that was made here is gone")
+		return foreignSlotError(": it is temporary, and the slot of this name that was created here is gone")
 	case incarnation == "":
-		return foreignSlot(": the one of this name that was made here was seen to be gone before")
+		return foreignSlotError(": the slot of this name that was created here was missing before")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/internal/exposition"
 )
 
-// counters are the figures of /metrics that are counted as things happen. All others are asked for when it is read.
+// counters are the figures of /metrics that are counted as things happen. All others are collected for each scrape.
 type counters struct {
 	set                                         *metrics.Set
 	transactions, changes, bytes, acks, badAcks *metrics.Counter
@@ -43,131 +43,50 @@ func newCounters() *counters {
 	}
 }
 
-// durations are the upper bounds of the buckets of requests, in seconds. A new slot may wait half a minute for transactions.
-var durations = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+// durationBuckets are the upper bounds of the buckets of request durations, in seconds. The creation of a slot may wait half a minute for
+// transactions.
+var durationBuckets = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 
-// observe notes how long a request took. Streams are left out: they last as long as their clients want.
-func (c *counters) observe(route string, status int, took time.Duration) {
+// observeRequest records how long a request took. Streams are left out, because they last as long as their clients want.
+func (c *counters) observeRequest(route string, status int, took time.Duration) {
 	name := fmt.Sprintf(`delta_stream_request_duration_seconds{route=%q,code="%d"}`, route, status)
-	c.set.GetOrCreatePrometheusHistogramExt(name, durations).Update(took.Seconds())
+	c.set.GetOrCreatePrometheusHistogramExt(name, durationBuckets).Update(took.Seconds())
 }
 
-// answered remembers the status of an answer.
-type answered struct {
+// statusRecorder remembers the status of an answer.
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-// Unwrap gives access to what the writer can do besides.
-func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+// Unwrap returns the writer for [http.ResponseController].
+func (a *statusRecorder) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // WriteHeader remembers the first status.
-func (a *answered) WriteHeader(status int) {
+func (a *statusRecorder) WriteHeader(status int) {
 	if a.status == 0 {
 		a.status = status
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Write answers with 200 if nothing else was said before, as net/http does.
-func (a *answered) Write(data []byte) (int, error) {
+// Write sets the status to 200 if there is none yet, as net/http does.
+func (a *statusRecorder) Write(data []byte) (int, error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
 	return a.ResponseWriter.Write(data)
 }
 
-// streams reports whether the answer was the beginning of a stream.
-func (a *answered) streams() bool {
+// isStream reports whether the answer has started a stream.
+func (a *statusRecorder) isStream() bool {
 	return a.status == http.StatusSwitchingProtocols || a.status == http.StatusOK && a.Header().Get("Content-Type") == "text/event-stream"
-}
-
-// registry knows the streams that are open, of both versions of the protocol.
-type registry struct {
-	mu   sync.Mutex
-	open map[measured]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
-	// ended are the counts of streams that have ended, so that sums over all streams never fall.
-	ended   cdc.Stats
-	clients int // of all of them: a slot may have several consumers
-}
-
-// measured is a stream, or one that several share.
-type measured interface {
-	Stats() cdc.Stats
-	TableLocks() []cdc.TableLock
-}
-
-// add begins to count a stream, and its client. leave is called when it has ended.
-func (r *registry) add(slot string, stream *cdc.Stream) (leave func()) {
-	uncount, unregister := r.count(), r.register(slot, stream)
-	return func() {
-		uncount()
-		unregister()
-	}
-}
-
-// count counts a client until it is called off.
-func (r *registry) count() (uncount func()) {
-	change := func(by int) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.clients += by
-	}
-	change(1)
-	return func() { change(-1) }
-}
-
-// register begins to count what a stream does. leave is called when it has ended.
-func (r *registry) register(slot string, stream measured) (leave func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.open[stream] = slot
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.open, stream)
-		addCounts(&r.ended, stream.Stats())
-	}
-}
-
-func addCounts(sum *cdc.Stats, one cdc.Stats) {
-	sum.Reconnects += one.Reconnects
-	sum.Heartbeats += one.Heartbeats
-	sum.SpilledTransactions += one.SpilledTransactions
-}
-
-// figures are those of each named slot that is streamed, the sums over all streams, and how many clients there are.
-func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, clients int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	bySlot, sums = map[string]cdc.Stats{}, r.ended
-	for stream, slot := range r.open {
-		stats := stream.Stats()
-		addCounts(&sums, stats)
-		sums.SpilledBytes += stats.SpilledBytes
-		if slot != "" {
-			bySlot[slot] = stats
-		}
-	}
-	return bySlot, sums, r.clients
-}
-
-// holds are the tables that are locked for chunks of a named slot at this moment.
-func (r *registry) holds(slot string) (all []cdc.TableLock) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for stream, of := range r.open {
-		if of == slot {
-			all = append(all, stream.TableLocks()...)
-		}
-	}
-	return all
 }
 
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	e := exposed.New()
+	e := metricFamilies.New()
 	e.Include(s.metrics.set.WritePrometheus)
 	e.Include(metrics.WriteProcessMetrics)
 	e.Include(metrics.WriteFDMetrics)
@@ -183,7 +102,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) exposeStreams(e *exposition.Text) {
-	bySlot, sums, clients := s.streams.figures()
+	bySlot, sums, clients := s.streams.collectStats()
 	e.Add("delta_stream_clients", "", float64(clients))
 	e.Add("delta_stream_spilled_bytes", "", float64(sums.SpilledBytes))
 	e.Add("delta_stream_spilled_transactions_total", "", float64(sums.SpilledTransactions))
@@ -193,7 +112,7 @@ func (s *Server) exposeStreams(e *exposition.Text) {
 		label := slotLabel(slot)
 		e.Add("delta_stream_slot_unacknowledged", label, float64(stats.Waiting))
 		e.Add("delta_stream_slot_unacknowledged_age_seconds", label, stats.Lag.Seconds())
-		if stats.HeartbeatDelay > 0 { // zero is no measurement
+		if stats.HeartbeatDelay > 0 { // 0 means not measured
 			e.Add("delta_stream_slot_delivery_seconds", label, stats.HeartbeatDelay.Seconds())
 		}
 	}
@@ -215,24 +134,24 @@ func (s *Server) exposeSpill(e *exposition.Text) {
 	}
 }
 
-// spillFolder is where the streams have their temporary files.
+// spillFolder returns the folder for temporary files of streams.
 func spillFolder(c *cdc.Config) string { return cmp.Or(c.SpillFolder, os.TempDir()) }
 
-// statuses are the values of the label status, wal_status of Postgres and our own word for a slot that somebody has dropped.
-var statuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
+// walStatuses are the values of the label status: wal_status of Postgres, and missing for a slot that another program has dropped.
+var walStatuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
 
 func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
-	slots, err := s.slots(ctx)
-	if err != nil { // what is known without the database is exposed all the same
+	slots, err := s.describeSlots(ctx)
+	if err != nil { // expose the other metrics without the database
 		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
 	}
 	e.Add("delta_stream_database_up", "", exposition.Flag(err == nil))
 	for _, one := range slots {
-		if one.Temporary { // see registry
+		if one.Temporary { // see streamRegistry.open
 			continue
 		}
 		label := slotLabel(one.Name)
-		for _, status := range statuses {
+		for _, status := range walStatuses {
 			e.Add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, exposition.Flag(one.Status == status))
 		}
 		if one.Status == statusMissing {
@@ -248,14 +167,14 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 			e.Add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
 		}
 		s.exposeConsumers(e, &one)
-		exposeHeld(e, &one)
+		exposeSnapshot(e, &one)
 		if one.SafeWALBytes != nil {
 			e.Add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
 		}
 	}
 }
 
-// exposeConsumers has those of a slot of which something is known here.
+// exposeConsumers exposes the consumers of a slot if this server knows their positions.
 func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	for _, c := range slot.Consumers {
 		if c.LagBytes == nil {
@@ -268,8 +187,9 @@ func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	}
 }
 
-// exposeHeld has for how long this server holds the snapshot of a slot, and each table that is locked for the slot. The processes are in GET /v2/slots.
-func exposeHeld(e *exposition.Text, slot *slotJSON) {
+// exposeSnapshot exposes how long this server has held the snapshot of a slot, and each table that is locked for the slot. GET /v2/slots
+// also has the processes.
+func exposeSnapshot(e *exposition.Text, slot *slotJSON) {
 	locks := slot.Reading
 	if slot.Held != nil {
 		e.Add("delta_stream_snapshot_held_seconds", slotLabel(slot.Name), time.Since(slot.Held.Since).Seconds())
@@ -282,19 +202,19 @@ func exposeHeld(e *exposition.Text, slot *slotJSON) {
 		}
 	}
 	for table, first := range since {
-		e.Add("delta_stream_table_locked_seconds", `{slot="`+slot.Name+`",table="`+labelText.Replace(table)+`"}`, time.Since(first).Seconds())
+		e.Add("delta_stream_table_locked_seconds", `{slot="`+slot.Name+`",table="`+labelEscaper.Replace(table)+`"}`, time.Since(first).Seconds())
 	}
 }
 
-// labelText escapes what the exposition format escapes in the value of a label.
-var labelText = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+// labelEscaper escapes the value of a label as the exposition format requires.
+var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
+// slotLabel does not escape, because names of slots consist of a-z, 0-9 and _.
 func slotLabel(slot string) string { return `{slot="` + slot + `"}` }
 
 const modulePath = "github.com/chariot-giving/delta"
 
-// buildLabels are what is known of this build. A program that imports the server is another module than Delta.
+// buildLabels describe this build. In a program that imports the server, Delta is a dependency and not the main module.
 var buildLabels = sync.OnceValue(func() string {
 	version, revision := "unknown", "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -312,7 +232,7 @@ var buildLabels = sync.OnceValue(func() string {
 	return fmt.Sprintf("{version=%q,revision=%q,goversion=%q}", version, revision, runtime.Version())
 })
 
-// quietLog has the web server's own complaints, such as of handshakes that failed, logged at a low level.
-func quietLog(logger *slog.Logger) *log.Logger {
+// newErrorLog logs the HTTP server's own errors, such as failed handshakes, at level debug.
+func newErrorLog(logger *slog.Logger) *log.Logger {
 	return slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 }

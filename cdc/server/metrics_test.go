@@ -18,16 +18,17 @@ import (
 
 var sampleLine = regexp.MustCompile(`^([a-z_]+)(\{(?:[a-z]+="[^"\\]*",?)+\})? (\S+)$`)
 
-// scrape reads /metrics into values by name and labels, and checks the form: HELP and TYPE once before the samples of a family,
-// which are all together, and no sample twice. The module internal/monitoring reads it with Prometheus' own parser and linter.
-func (h *harness) scrape() map[string]float64 {
+// scrapeMetrics reads /metrics into values by name and labels, and checks the format: HELP and TYPE once before the samples of a family,
+// the samples of a family together, and no sample twice. The module internal/monitoring parses the text with Prometheus' own parser and
+// linter.
+func (h *harness) scrapeMetrics() map[string]float64 {
 	h.t.Helper()
 	kinds := map[string]string{}
 	for _, f := range server.Families() {
 		kinds[f[0]] = f[1]
 	}
 	values, seen, family := map[string]float64{}, map[string]bool{}, ""
-	lines := strings.Split(strings.TrimSuffix(h.do("GET", "/metrics", "").body, "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(h.request("GET", "/metrics", "").body, "\n"), "\n")
 	for i, line := range lines {
 		switch {
 		case strings.HasPrefix(line, "# HELP "):
@@ -54,12 +55,12 @@ func TestMetricsOfASlot(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Stream.Heartbeat = 100 * time.Millisecond })
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	of := func(name string) string { return "delta_stream_slot_" + name + `{slot="` + h.s + `"}` }
 	status := func(name string) string {
 		return `delta_stream_slot_wal_status{slot="` + h.s + `",status="` + name + `"}`
 	}
-	unread := h.scrape()
+	unread := h.scrapeMetrics()
 	require.Zero(t, unread[of("active")])
 	require.Contains(t, unread, of("inactive_seconds"))
 	for _, name := range []string{"lag_seconds", "delivery_seconds", "unacknowledged", "safe_wal_bytes"} {
@@ -67,36 +68,36 @@ func TestMetricsOfASlot(t *testing.T) {
 	}
 	require.InDelta(t, 1, unread[status("reserved")], 0)
 	require.Zero(t, unread[status("lost")])
-	require.Eventually(t, func() bool { return h.scrape()[of("inactive_seconds")] > unread[of("inactive_seconds")] }, cdctest.Patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return h.scrapeMetrics()[of("inactive_seconds")] > unread[of("inactive_seconds")] }, cdctest.Patience, 10*time.Millisecond)
 
-	c := h.dial("/v2/slots/" + h.s + "/stream")
+	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	h.Exec(`insert into account (id) values (1)`)
-	lsn := c.read().LSN
+	lsn := c.readMessage().LSN
 	require.Eventually(t, func() bool {
-		now := h.scrape()
+		now := h.scrapeMetrics()
 		return now[of("unacknowledged")] == 1 && now[of("unacknowledged_age_seconds")] > unread[of("unacknowledged_age_seconds")] &&
 			now[of("delivery_seconds")] > 0 && now["delta_stream_heartbeats_total"] > 0
 	}, cdctest.Patience, 10*time.Millisecond)
-	require.InDelta(t, 1, h.scrape()[of("active")], 0)
-	require.NotContains(t, h.scrape(), of("inactive_seconds"))
-	require.InDelta(t, 1, h.scrape()["delta_stream_clients"], 0)
-	c.ack(lsn)
-	h.confirmed(h.s, lsn)
+	require.InDelta(t, 1, h.scrapeMetrics()[of("active")], 0)
+	require.NotContains(t, h.scrapeMetrics(), of("inactive_seconds"))
+	require.InDelta(t, 1, h.scrapeMetrics()["delta_stream_clients"], 0)
+	c.sendAck(lsn)
+	h.awaitConfirmed(h.s, lsn)
 	require.Eventually(t, func() bool {
-		now := h.scrape()
+		now := h.scrapeMetrics()
 		_, known := now[of("lag_seconds")]
 		return known && now[of("unacknowledged")] == 0
 	}, cdctest.Patience, 10*time.Millisecond, "the reader has confirmed something: the lag is known")
 
 	h.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '` + h.s + `'`)
-	require.Eventually(t, func() bool { return h.scrape()["delta_stream_reconnects_total"] >= 1 }, cdctest.Patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return h.scrapeMetrics()["delta_stream_reconnects_total"] >= 1 }, cdctest.Patience, 10*time.Millisecond)
 	_ = c.conn.CloseNow()
-	h.free(h.s)
+	h.awaitFree(h.s)
 	require.Eventually(t, func() bool {
-		now := h.scrape()
+		now := h.scrapeMetrics()
 		return now["delta_stream_clients"] == 0 && now[of("active")] == 0
 	}, cdctest.Patience, 10*time.Millisecond)
-	after := h.scrape()
+	after := h.scrapeMetrics()
 	require.GreaterOrEqual(t, after["delta_stream_reconnects_total"], 1.0, "a counter does not fall with its stream")
 	require.NotContains(t, after, of("unacknowledged"))
 	for name := range after {
@@ -104,27 +105,27 @@ func TestMetricsOfASlot(t *testing.T) {
 	}
 
 	h.Exec(`select pg_drop_replication_slot('` + h.s + `')`)
-	lost := h.scrape()
+	lost := h.scrapeMetrics()
 	require.InDelta(t, 1, lost[status("missing")], 0)
 	require.NotContains(t, lost, of("active"))
 }
 
-// The names of tails' slots are new each time: series of them would pile up in the metrics store.
+// Each tail has a slot with a new name, and their series would pile up in the metrics store.
 func TestMetricsHaveNoSeriesOfTails(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.ClientMemory = 64 << 10 })
 	h.Exec(accounts)
-	next, stop := h.follow("/v2/tail")
+	next, stop := h.followEvents("/v2/tail")
 	next()
-	require.InDelta(t, 1, h.scrape()["delta_stream_clients"], 0)
+	require.InDelta(t, 1, h.scrapeMetrics()["delta_stream_clients"], 0)
 	h.Exec(`insert into account (id, name) select i, repeat('x', 1000) from generate_series(1, 1000) i`)
-	require.Equal(t, "account", changes(next)().Changes[0].Table)
-	for name := range h.scrape() {
+	require.Equal(t, "account", onlyChanges(next)().Changes[0].Table)
+	for name := range h.scrapeMetrics() {
 		require.NotContains(t, name, "delta_tail_")
 	}
 	stop()
 	require.Eventually(t, func() bool {
-		now := h.scrape()
+		now := h.scrapeMetrics()
 		return now["delta_stream_clients"] == 0 && now["delta_stream_spilled_transactions_total"] == 1 && now["delta_stream_spilled_bytes"] == 0
 	}, cdctest.Patience, 10*time.Millisecond)
 }
@@ -132,11 +133,11 @@ func TestMetricsHaveNoSeriesOfTails(t *testing.T) {
 func TestMetricsOfTheServer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
-	h.do("GET", "/v2/slots/none", "")
-	h.do("GET", "/a/path/of/a/stranger", "")
-	init := h.do("GET", "/v1/init", "")
+	h.request("GET", "/v2/slots/none", "")
+	h.request("GET", "/a/path/of/a/stranger", "")
+	init := h.request("GET", "/v1/init", "")
 	require.Equal(t, 200, init.status)
-	now := h.scrape()
+	now := h.scrapeMetrics()
 	for _, name := range []string{
 		`{route="GET /v2/slots/{name}",code="404"}`, `{route="unknown",code="404"}`, `{route="/v1/",code="200"}`,
 	} {
@@ -154,17 +155,17 @@ func TestMetricsOfTheServer(t *testing.T) {
 	conn, _, err := websocket.Dial(t.Context(), h.url+"/v1/lr/stream?slotName="+made.SlotName, nil)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		now := h.scrape()
+		now := h.scrapeMetrics()
 		_, measured := now[`delta_stream_slot_unacknowledged{slot="`+made.SlotName+`"}`]
 		return measured && now["delta_stream_clients"] == 1
 	}, cdctest.Patience, 10*time.Millisecond, "streams of /v1 are measured as all others")
 	_ = conn.CloseNow()
-	require.Eventually(t, func() bool { return h.scrape()["delta_stream_clients"] == 0 }, cdctest.Patience, 10*time.Millisecond)
-	text := h.do("GET", "/metrics", "").body
+	require.Eventually(t, func() bool { return h.scrapeMetrics()["delta_stream_clients"] == 0 }, cdctest.Patience, 10*time.Millisecond)
+	text := h.request("GET", "/metrics", "").body
 	require.Regexp(t, `(?m)^delta_stream_build_info\{version="[^"]+",revision="[^"]+",goversion="go1[^"]+"\} 1$`, text)
 }
 
-// The table of docs/stream.md has each metric of ours, its type, and the same order.
+// The table of docs/stream.md has each of our metrics, with its type, in the same order.
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/stream.md")

@@ -18,8 +18,8 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// nginxConfig is that of docs/stream.md, with buffers left on, which X-Accel-Buffering has to switch off: without it,
-// compression keeps small events. Its patience is shorter than the 60 seconds there.
+// nginxConfig is the configuration in docs/stream.md with buffering left on, so that X-Accel-Buffering has to switch it off: without that
+// header, compression holds small events back. Its timeout is shorter than the 60 seconds there.
 const nginxConfig = `
 daemon off;
 master_process off;
@@ -50,7 +50,7 @@ http {
 }
 `
 
-// behindNginx has the harness called through a real nginx, which cuts what is silent for so long.
+// behindNginx puts a real nginx in front of the harness, which cuts connections that are silent for patience.
 func behindNginx(t *testing.T, h *harness, patience string) {
 	t.Helper()
 	binary := os.Getenv("DELTA_NGINX")
@@ -92,49 +92,49 @@ func behindNginx(t *testing.T, h *harness, patience string) {
 func TestStreamsPassAProxyThatBuffersAndCuts(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	h := newHarness(t, nil) // a heartbeat each 200 milliseconds
+	h := newHarness(t, nil) // a heartbeat every 200 milliseconds
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	behindNginx(t, h, "10s") // longer than a busy machine takes for a heartbeat
-	events, _ := h.follow("/v2/tail")
-	socket := h.dial("/v2/slots/" + h.s + "/stream")
-	// Nothing happens for longer than the proxy waits: the positions come one by one.
+	events, _ := h.followEvents("/v2/tail")
+	socket := h.dialStream("/v2/slots/" + h.s + "/stream")
+	// Nothing happens for longer than the proxy waits, except that positions arrive one by one.
 	for silent := time.Now().Add(13 * time.Second); time.Now().Before(silent); {
 		require.Equal(t, "position", events().kind)
-		m, err := socket.any()
+		m, err := socket.readAny()
 		require.NoError(t, err)
 		require.Equal(t, "position", m.Type)
 	}
 	h.Exec(`insert into account (id) values (1)`)
-	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
-	require.Equal(t, "insert", socket.read().Changes[0].Kind)
+	require.Equal(t, "insert", onlyChanges(events)().Changes[0].Kind)
+	require.Equal(t, "insert", socket.readMessage().Changes[0].Kind)
 }
 
-// The same without heartbeats, so that the test before says something.
+// Without heartbeats the proxy cuts the stream, which shows that the test before proves something.
 func TestAProxyCutsAStreamWithoutHeartbeats(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
-	behindNginx(t, h, "5s") // longer than a busy machine takes to begin a stream
-	socket := h.dial("/v2/slots/" + h.s + "/stream")
-	m, err := socket.any()
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
+	behindNginx(t, h, "5s") // longer than a busy machine takes to start a stream
+	socket := h.dialStream("/v2/slots/" + h.s + "/stream")
+	m, err := socket.readAny()
 	require.NoError(t, err)
 	require.Equal(t, "position", m.Type)
-	_, err = socket.any()
+	_, err = socket.readAny()
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "deadline", "it was cut, and did not only wait")
 }
 
-// Without heartbeats that would fill the buffers of the proxy, a change comes only if those are off.
+// Without heartbeats that would fill the proxy's buffers, a change arrives only if buffering is off.
 func TestAProxyDoesNotBufferEvents(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	behindNginx(t, h, "1h")
-	events, _ := h.follow("/v2/slots/" + h.s + "/stream")
+	events, _ := h.followEvents("/v2/slots/" + h.s + "/stream")
 	require.Equal(t, "position", events().kind)
 	h.Exec(`insert into account (id) values (1)`)
-	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
+	require.Equal(t, "insert", onlyChanges(events)().Changes[0].Kind)
 }

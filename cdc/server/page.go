@@ -7,12 +7,12 @@ import (
 )
 
 //go:embed page
-var pages embed.FS
+var pageFiles embed.FS
 
 // servePage serves one of the files of the page.
 func servePage(file, contentType string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		text, err := pages.ReadFile(file)
+		text, err := pageFiles.ReadFile(file)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -22,8 +22,8 @@ func servePage(file, contentType string) http.HandlerFunc {
 	}
 }
 
-// hostsOf are the hosts of patterns of origins.
-func hostsOf(origins []string) (hosts []string) {
+// originHosts returns the hosts of patterns of origins.
+func originHosts(origins []string) (hosts []string) {
 	for _, o := range origins {
 		if _, host, found := strings.Cut(o, "://"); found {
 			hosts = append(hosts, host)

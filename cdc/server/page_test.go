@@ -18,7 +18,7 @@ import (
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
 
-// A person sees the slots with their lag, and changes as they happen, after giving the token.
+// After entering the token, a person sees the slots with their lag, and changes as they happen.
 func TestThePage(t *testing.T) {
 	t.Parallel()
 	soak.Long(t)
@@ -29,17 +29,17 @@ func TestThePage(t *testing.T) {
 	for name, body := range map[string]string{
 		"accounts_" + h.s[4:]: `"tables":["public.account"]`, "books_" + h.s[4:]: `"tables":["public.*"],"snapshot":false`,
 	} {
-		require.Equal(t, 201, h.do("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`, bearer...).status)
+		require.Equal(t, 201, h.request("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`, bearer...).status)
 	}
-	c := h.dial("/v2/slots/books_"+h.s[4:]+"/stream", bearer...)
-	go func() { // it has the slot, and keeps nothing
+	c := h.dialStream("/v2/slots/books_"+h.s[4:]+"/stream", bearer...)
+	go func() { // it reads the slot, and keeps nothing
 		for {
-			m, err := c.any()
+			m, err := c.readAny()
 			if err != nil {
 				return
 			}
 			if m.Final {
-				c.ack(m.LSN)
+				c.sendAck(m.LSN)
 			}
 		}
 	}()
@@ -52,7 +52,7 @@ func TestThePage(t *testing.T) {
 	b.Shows("accounts_" + h.s[4:])
 	b.Shows("streaming")
 	b.Shows("waiting, snapshot held")
-	require.Equal(t, 200, h.do("GET", "/v1/init", "", bearer...).status)
+	require.Equal(t, 200, h.request("GET", "/v1/init", "", bearer...).status)
 	b.Shows("session of /v1")
 	require.NotContains(t, b.Text(), "This server asks for a token")
 
@@ -68,12 +68,12 @@ func TestThePage(t *testing.T) {
 	for _, says := range []string{`balance="15.00"`, `amount="99999999.99"`, `name="Bob <script>alert(1)</script>"`} {
 		b.Shows(says)
 	}
-	for _, kind := range []string{"insert", "update", "delete", "truncate"} { // they are words of the form, too
+	for _, kind := range []string{"insert", "update", "delete", "truncate"} { // these words are also in the form
 		require.Eventually(t, func() bool {
 			return b.Execute(`return [...document.querySelectorAll('#changes > *')].some(e => e.textContent.includes('`+kind+`'))`) == true
 		}, cdctest.Patience, 50*time.Millisecond, kind)
 	}
-	b.Shows("KiB") // the slot that nobody reads has a lag
+	b.Shows("KiB") // the slot without a reader has a lag
 	require.Empty(t, b.Execute(`return [...document.querySelectorAll('input:not([type=checkbox])')].filter(i => !i.labels.length).map(i => i.id)`), "inputs without a label")
 	if *screenshots {
 		require.NoError(t, os.MkdirAll("../../docs/images", 0o755))

@@ -13,13 +13,13 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// A pooler cannot replicate. Its own words would be about a parameter that nobody has given.
-func TestAPoolerIsRefusedInWords(t *testing.T) {
+// A pooler cannot replicate. Its own error would be about a parameter that the user did not set.
+func TestAPoolerIsRefusedWithAReason(t *testing.T) {
 	t.Parallel()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "UTF8")
 	for name, settings := range map[string][]string{
 		"refuses the parameters": nil,
-		// Those that PgBouncer does not know itself; it keeps the others, and says nothing.
+		// Parameters unknown to PgBouncer; it silently drops the others.
 		"passes over them": {"ignore_startup_parameters=extra_float_digits,intervalstyle,bytea_output,lc_monetary,array_nulls,transform_null_equals,quote_all_identifiers," +
 			"row_security,default_transaction_isolation,default_transaction_read_only,default_transaction_deferrable,idle_in_transaction_session_timeout,lock_timeout,statement_timeout"},
 	} {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/cdc/server/internal/body"
 )
 
-// problem is an answer that is not a success: for people in words, for programs by its code.
+// problem is an answer that is not a success: its text is for people, its code for programs.
 type problem struct {
 	status int
 	Code   string `json:"code"`
@@ -26,10 +26,10 @@ type problem struct {
 
 func (p *problem) Error() string { return p.Text }
 
-func refusal(status int, code, text string) *problem { return &problem{status, code, text} }
+func newProblem(status int, code, text string) *problem { return &problem{status, code, text} }
 
-// explain makes of an error what a client may know of it. What it has no words for is for the log.
-func explain(err error) *problem {
+// explainError returns the problem for an error. It hides the text of unknown errors, which is in the log only.
+func explainError(err error) *problem {
 	var ours *problem
 	var invalid *cdc.InvalidError
 	var database *pgconn.PgError
@@ -41,53 +41,53 @@ func explain(err error) *problem {
 	case errors.As(err, &ours):
 		return ours
 	case errors.As(err, &large):
-		return refusal(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than "+strconv.FormatInt(large.Limit, 10)+" bytes")
+		return newProblem(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than "+strconv.FormatInt(large.Limit, 10)+" bytes")
 	case errors.As(err, &invalid):
 		// Members of the JSON and parameters have the names of Go's fields, in lower case.
 		text = fmt.Sprintf("%s %q: it must be %s", strings.ToLower(string(invalid.Field)), invalid.Value, invalid.Rule)
 		if invalid.Field == cdc.FieldWALLevel || invalid.Field == cdc.FieldServerVersion {
-			return refusal(http.StatusServiceUnavailable, "database", text)
+			return newProblem(http.StatusServiceUnavailable, "database", text)
 		}
-		return refusal(http.StatusBadRequest, "invalid", text)
+		return newProblem(http.StatusBadRequest, "invalid", text)
 	case errors.As(err, new(*cdc.RowSecurityError)):
-		return refusal(http.StatusForbidden, "row_security", text)
+		return newProblem(http.StatusForbidden, "row_security", text)
 	case errors.As(err, new(*cdc.AckError)):
-		return refusal(http.StatusBadRequest, "bad_ack", text)
+		return newProblem(http.StatusBadRequest, "bad_ack", text)
 	case errors.As(err, &resync) && resync.Reason == cdc.ConsumerCut:
-		return refusal(http.StatusGone, "resync_needed", fmt.Sprintf("the consumer is behind what is kept for it (%s): come again with resync=true", resync.Detail))
+		return newProblem(http.StatusGone, "resync_needed", fmt.Sprintf("the consumer is behind the changes that are kept for it (%s): connect again with resync=true", resync.Detail))
 	case errors.Is(err, cdc.ErrConsumerRemoved):
 		return errConsumerRemoved
 	case errors.Is(err, cdc.ErrConsumerBusy):
-		return refusal(http.StatusConflict, "busy", "another client reads as the consumer: one can, at a time")
+		return newProblem(http.StatusConflict, "busy", "another client reads as the consumer: only one can at a time")
 	case errors.Is(err, cdc.ErrResyncNeeded):
-		return refusal(http.StatusGone, "resync_needed", text)
+		return newProblem(http.StatusGone, "resync_needed", text)
 	case errors.As(err, &row): // before the error of Postgres that it may hold
-		return undecodable(row, text)
+		return undecodableProblem(row, text)
 	case errors.As(err, new(*cdc.TooLargeError)):
-		return refusal(http.StatusInsufficientStorage, "too_large", text)
+		return newProblem(http.StatusInsufficientStorage, "too_large", text)
 	case errors.As(err, new(*cdc.SpillError)): // before the network: the file system's errors look like its own
-		return refusal(http.StatusInsufficientStorage, "spill_failed", text+": see --spill-folder")
+		return newProblem(http.StatusInsufficientStorage, "spill_failed", text+": see --spill-folder")
 	case errors.Is(err, cdc.ErrExists):
-		return refusal(http.StatusConflict, "exists", "there is a slot or a publication of this name")
+		return newProblem(http.StatusConflict, "exists", "there is a slot or a publication of this name")
 	case errors.Is(err, cdc.ErrSlotBusy):
-		return refusal(http.StatusConflict, "busy", "somebody else reads the slot: one client can, at a time")
+		return newProblem(http.StatusConflict, "busy", "another client reads the slot: only one can at a time")
 	case errors.Is(err, cdc.ErrNotFound):
-		return refusal(http.StatusNotFound, "unknown_slot", "there is no slot of this name")
+		return newProblem(http.StatusNotFound, "unknown_slot", "there is no slot of this name")
 	case errors.Is(err, context.DeadlineExceeded):
-		return refusal(http.StatusServiceUnavailable, "timeout", "the database did not answer in time: a new slot waits for the transactions that are running")
+		return newProblem(http.StatusServiceUnavailable, "timeout", "the database did not answer in time: a new slot waits for the transactions that are running")
 	case errors.As(err, &database):
 		return explainDatabase(database)
 	case errors.Is(err, cdc.ErrStandby):
-		return refusal(http.StatusServiceUnavailable, "database", "the database is a standby: come again when it is promoted, or the primary is back")
-	case unreachable(err):
-		return refusal(http.StatusServiceUnavailable, "database", "the database cannot be reached")
+		return newProblem(http.StatusServiceUnavailable, "database", "the database is a standby: try again when it is promoted, or the primary is back")
+	case isUnreachable(err):
+		return newProblem(http.StatusServiceUnavailable, "database", "the database cannot be reached")
 	}
-	return refusal(http.StatusInternalServerError, "internal", "something went wrong: the log of the server has it")
+	return newProblem(http.StatusInternalServerError, "internal", "an internal error: see the log of the server")
 }
 
-// unreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a
-// connection that closes after the request was sent, because the statement may have run.
-func unreachable(err error) bool {
+// isUnreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a connection that
+// closes after the request was sent, because the statement may have run.
+func isUnreachable(err error) bool {
 	return errors.As(err, new(*pgconn.ConnectError)) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, pgconn.ErrConnClosed) || pgconn.SafeToRetry(err)
 }
@@ -95,30 +95,30 @@ func unreachable(err error) bool {
 func explainDatabase(err *pgconn.PgError) *problem {
 	switch class := err.Code[:min(2, len(err.Code))]; {
 	case err.Code == "42501":
-		return refusal(http.StatusForbidden, "denied_by_database", err.Message+": the role needs REPLICATION, CREATE on the database, to own and read the tables, and BYPASSRLS where a policy hides rows")
+		return newProblem(http.StatusForbidden, "denied_by_database", err.Message+": the role needs REPLICATION, CREATE on the database, to own and read the tables, and BYPASSRLS where a policy hides rows")
 	case err.Code == "53400", err.Code == "53300":
-		return refusal(http.StatusServiceUnavailable, "no_room", err.Message+": see max_replication_slots, max_wal_senders and max_connections")
+		return newProblem(http.StatusServiceUnavailable, "no_room", err.Message+": see max_replication_slots, max_wal_senders and max_connections")
 	case class == "22":
-		return refusal(http.StatusBadRequest, "invalid", err.Message)
-	case class == "08", class == "53", class == "57", class == "58", err.Code == "25006": // which is what a standby says
-		return refusal(http.StatusServiceUnavailable, "database", err.Message)
+		return newProblem(http.StatusBadRequest, "invalid", err.Message)
+	case class == "08", class == "53", class == "57", class == "58", err.Code == "25006": // read_only_sql_transaction, from a standby
+		return newProblem(http.StatusServiceUnavailable, "database", err.Message)
 	}
-	return refusal(http.StatusInternalServerError, "database", err.Message)
+	return newProblem(http.StatusInternalServerError, "database", err.Message)
 }
 
-// refuse answers with an error.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	p := explain(err)
+// replyError answers with the problem for an error.
+func (s *Server) replyError(w http.ResponseWriter, r *http.Request, err error) {
+	p := explainError(err)
 	if p.status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		s.config.Logger.Warn("cdc/server: a request failed", "method", r.Method, "path", r.URL.Path, "status", p.status, "error", err)
 	}
 	if p.status == http.StatusServiceUnavailable || p.Code == "busy" {
 		w.Header().Set("Retry-After", "1")
 	}
-	reply(w, p.status, p)
+	replyJSON(w, p.status, p)
 }
 
-func reply(w http.ResponseWriter, status int, body any) {
+func replyJSON(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		status, data = http.StatusInternalServerError, []byte(`{"code":"internal","error":"the answer cannot be written"}`)
@@ -128,8 +128,8 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_, _ = w.Write(append(data, '\n'))
 }
 
-// decode reads a body that is one JSON object with known members only.
-func (s *Server) decode(w http.ResponseWriter, r *http.Request, into any) error {
+// decodeBody reads a body that is one JSON object with known members only.
+func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.config.MaxBody))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(into)
@@ -139,5 +139,5 @@ func (s *Server) decode(w http.ResponseWriter, r *http.Request, into any) error 
 	if err == nil || errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(*cdc.InvalidError)) {
 		return err
 	}
-	return refusal(http.StatusBadRequest, "invalid", "the body is not the JSON that is expected: "+body.Explain(err))
+	return newProblem(http.StatusBadRequest, "invalid", "the body is not the expected JSON: "+body.Explain(err))
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// cutConn is a connection whose other end is gone once it is cut.
+// cutConn is a connection that loses its other end when it is cut.
 type cutConn struct {
 	net.Conn
 	cut *atomic.Bool
 }
 
-// Read looks after the read, because pgx may have begun one in the background before the cut.
+// Read checks for the cut after the read, because pgx may have started a read in the background before the cut.
 func (c cutConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.cut.Load() {
@@ -30,9 +30,9 @@ func (c cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A lost connection is the database's fault and not the server's, whichever protocol the statement takes: pgx has
-// another error for each.
-func TestAConnectionThatIsLostInAStatementIsAnUnreachableDatabase(t *testing.T) {
+// A lost connection is reported as the database's fault, not the server's, with each protocol that a statement can use: pgx returns another
+// error for each.
+func TestAConnectionLostInAStatementIsUnreachable(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	for name, run := range map[string]func(context.Context, *pgx.Conn) error{
@@ -62,7 +62,7 @@ func TestAConnectionThatIsLostInAStatementIsAnUnreachableDatabase(t *testing.T) 
 		cut.Store(true)
 		err = run(t.Context(), conn)
 		require.Error(t, err, name)
-		answer := explain(err)
+		answer := explainError(err)
 		require.Equal(t, http.StatusServiceUnavailable, answer.status, "%s: %v", name, err)
 		require.Equal(t, "database", answer.Code, name)
 		require.Error(t, conn.Ping(t.Context()), name)

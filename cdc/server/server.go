@@ -1,12 +1,12 @@
-// Package server is the server `delta stream`: the changes of a Postgres database over websockets and Server-Sent Events.
+// Package server is the server `delta stream`: it streams the changes of a Postgres database over websockets and Server-Sent Events.
 //
 //	/              a page that lists the slots and shows changes as they happen
-//	/v1/…          what PGDeltaStream serves: package v1
+//	/v1/…          the endpoints of PGDeltaStream: package v1
 //	/v2/slots      many slots, each with a client and a position of its own, and a snapshot in pages
 //	/v2/tail       changes from now on, through a slot that ends with the connection
 //	/livez, /readyz, /healthz, /metrics
 //
-// What it answers is in docs/stream.md.
+// docs/stream.md has the protocol.
 package server
 
 import (
@@ -29,58 +29,58 @@ import (
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
-// connections to the database are for short questions only; those of snapshots and streams come on top.
-const connections = 8
+// poolConnections is the size of the pool, which serves short queries only. Snapshots and streams have connections outside of it.
+const poolConnections = 8
 
-// makers is how many slots are made at the same time: each takes two of these connections, and can wait long for the
-// transactions that are running.
-const makers = connections/2 - 1
+// maxCreations is how many slots are created at once. Each creation takes two connections of the pool, and may wait long for running
+// transactions.
+const maxCreations = poolConnections/2 - 1
 
-// farewellPatience is how long a client that does not read can hold up the end of the server.
-const farewellPatience = 2 * time.Second
+// closeGrace is how long Close waits for clients that do not read.
+const closeGrace = 2 * time.Second
 
-// errClosing is the cause of the end of what runs when the server stops.
-var errClosing = refusal(http.StatusServiceUnavailable, "closing", "the server is stopping: come again")
+// errClosing ends requests and streams when the server stops.
+var errClosing = newProblem(http.StatusServiceUnavailable, "closing", "the server is stopping: connect again")
 
-// Server serves the endpoints. It must be closed.
+// Server serves the endpoints. Call Close when done.
 type Server struct {
 	config  Config
 	access  *access
 	pool    *pgxpool.Pool
 	mux     *http.ServeMux
 	metrics *counters
-	streams registry
+	streams streamRegistry
 	v1      *v1.Handler
 
 	ctx    context.Context //nolint:containedctx // it ends with Close
 	cancel context.CancelCauseFunc
-	// patience ends a little after ctx: until then, clients can be told.
-	patience context.Context //nolint:containedctx // as above
-	hurry    context.CancelFunc
+	// graceCtx ends closeGrace after ctx: until then, clients can still be sent the reason.
+	graceCtx context.Context //nolint:containedctx // as above
+	endGrace context.CancelFunc
 	work     sync.WaitGroup
 
-	mu        sync.Mutex
-	closed    bool
-	local     bool // only this machine can call, as far as is known
-	clients   int
-	tails     int
-	sessions  map[string]*session // by slot, and consumer; nil while one begins
-	shares    map[string]*share   // by slot
-	snapshots map[string]*held
-	acked     map[string]position  // by slot, and consumer
-	unread    map[string]time.Time // by slot: since when nothing has read it, as far as this server has seen
-	tailing   sync.Mutex           // one keeps the publication of tails at a time
-	making    chan struct{}        // holds one for each slot that is being made
+	mu          sync.Mutex
+	isClosed    bool
+	isLocal     bool // it listens on loopback only, as far as is known
+	clients     int
+	tails       int
+	sessions    map[string]*session    // by slot and consumer; nil while the session starts
+	sharedSlots map[string]*sharedSlot // by slot
+	snapshots   map[string]*heldSnapshot
+	acked       map[string]position  // by slot and consumer
+	unreadSince map[string]time.Time // by slot: since when this server has seen it without a reader
+	tailMu      sync.Mutex           // serializes updates of the publication of tails
+	creations   chan struct{}        // has an element for each slot that is being created
 }
 
-// position is the last one that a client has acknowledged.
+// position is the last position that a client acknowledged, and the incarnation of the slot.
 type position struct {
 	incarnation string
 	lsn         cdc.LSN
 }
 
-// New makes a server and sees that the database can do what it needs: wal_level is logical, and the role may replicate.
-// It fails with a [*cdc.InvalidError], or an error of the connection.
+// New creates a server and checks that the database supports it: wal_level is logical, and the role may replicate. It returns a
+// [*cdc.InvalidError] if not, or the error of the connection.
 func New(ctx context.Context, config Config) (*Server, error) {
 	config = config.WithDefaults()
 	if err := config.validate(); err != nil {
@@ -91,7 +91,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.MaxConns = connections
+	pooled.MaxConns = poolConnections
 	settings.PreparePool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
@@ -100,28 +100,28 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err := checkDatabase(ctx, pool); err != nil {
 		pool.Close()
 		if settings.IsPooler(err) {
-			err = invalid(cdc.FieldConn, net.JoinHostPort(config.Conn.Host, strconv.Itoa(int(config.Conn.Port))), settings.PoolerRule)
+			err = invalidField(cdc.FieldConn, net.JoinHostPort(config.Conn.Host, strconv.Itoa(int(config.Conn.Port))), settings.PoolerRule)
 		}
 		return nil, err
 	}
 	s := &Server{
-		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(), streams: registry{open: map[measured]string{}},
-		sessions: map[string]*session{}, shares: map[string]*share{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
+		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(), streams: streamRegistry{open: map[measuredStream]string{}},
+		sessions: map[string]*session{}, sharedSlots: map[string]*sharedSlot{}, snapshots: map[string]*heldSnapshot{}, acked: map[string]position{}, creations: make(chan struct{}, maxCreations),
 	}
 	streams := config.Stream
-	streams.SkipUndecodable = s.decideUndecodable
+	streams.SkipUndecodable = s.skipUndecodable
 	s.v1, err = v1.New(v1.Config{
-		Conn: config.Conn, BeforeConnect: config.BeforeConnect, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
+		Conn: config.Conn, BeforeConnect: config.BeforeConnect, Installation: config.Installation, Tables: config.Tables, Origins: originHosts(config.Origins),
 		MaxBody: config.MaxBody, SnapshotMax: config.SnapshotMax, PingInterval: config.HeartbeatInterval, Stream: streams, Logger: config.Logger,
-		Opened: s.streams.add,
+		StreamOpened: s.streams.addStream,
 	})
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.patience, s.hurry = context.WithCancel(context.Background())
-	s.route()
+	s.graceCtx, s.endGrace = context.WithCancel(context.Background())
+	s.registerRoutes()
 	return s, nil
 }
 
@@ -135,45 +135,45 @@ func checkDatabase(ctx context.Context, pool *pgxpool.Pool) error {
 	case err != nil:
 		return err
 	case version < cdc.MinServerVersion:
-		return invalid(cdc.FieldServerVersion, version, "Postgres 14 or later")
+		return invalidField(cdc.FieldServerVersion, version, "Postgres 14 or later")
 	case level != "logical":
-		return invalid(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+		return invalidField(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
 	case !may:
-		return invalid("role", role, "one that may replicate: ALTER ROLE … REPLICATION")
+		return invalidField("role", role, "one that may replicate: ALTER ROLE … REPLICATION")
 	}
 	return nil
 }
 
-func (s *Server) route() {
+func (s *Server) registerRoutes() {
 	s.mux = http.NewServeMux()
-	s.mux.HandleFunc("GET /v2/slots", s.listSlots)
-	s.mux.HandleFunc("POST /v2/slots", s.createSlot)
-	s.mux.HandleFunc("GET /v2/slots/{name}", s.showSlot)
-	s.mux.HandleFunc("DELETE /v2/slots/{name}", s.dropSlot)
-	s.mux.HandleFunc("GET /v2/slots/{name}/snapshot/{table...}", s.readSnapshot)
-	s.mux.HandleFunc("DELETE /v2/slots/{name}/snapshot", s.closeSnapshot)
-	s.mux.HandleFunc("GET /v2/slots/{name}/stream", s.streamSlot)
-	s.mux.HandleFunc("POST /v2/slots/{name}/ack", s.acknowledge)
-	s.mux.HandleFunc("PUT /v2/slots/{name}/consumers/{consumer}", s.addConsumer)
-	s.mux.HandleFunc("DELETE /v2/slots/{name}/consumers/{consumer}", s.removeConsumer)
-	s.mux.HandleFunc("GET /v2/tail", s.tail)
+	s.mux.HandleFunc("GET /v2/slots", s.serveSlotList)
+	s.mux.HandleFunc("POST /v2/slots", s.serveCreateSlot)
+	s.mux.HandleFunc("GET /v2/slots/{name}", s.serveSlot)
+	s.mux.HandleFunc("DELETE /v2/slots/{name}", s.serveDropSlot)
+	s.mux.HandleFunc("GET /v2/slots/{name}/snapshot/{table...}", s.serveSnapshotPage)
+	s.mux.HandleFunc("DELETE /v2/slots/{name}/snapshot", s.serveCloseSnapshot)
+	s.mux.HandleFunc("GET /v2/slots/{name}/stream", s.serveSlotStream)
+	s.mux.HandleFunc("POST /v2/slots/{name}/ack", s.serveAck)
+	s.mux.HandleFunc("PUT /v2/slots/{name}/consumers/{consumer}", s.serveAddConsumer)
+	s.mux.HandleFunc("DELETE /v2/slots/{name}/consumers/{consumer}", s.serveRemoveConsumer)
+	s.mux.HandleFunc("GET /v2/tail", s.serveTail)
 	s.mux.HandleFunc("GET /metrics", s.serveMetrics)
-	s.mux.HandleFunc("GET /healthz", s.health)
-	s.mux.HandleFunc("GET /livez", s.live)
-	s.mux.HandleFunc("GET /readyz", s.ready)
+	s.mux.HandleFunc("GET /healthz", s.serveHealth)
+	s.mux.HandleFunc("GET /livez", s.serveLive)
+	s.mux.HandleFunc("GET /readyz", s.serveReady)
 	s.mux.Handle("/v1/", http.HandlerFunc(s.serveV1))
 	s.mux.HandleFunc("GET /{$}", servePage("page/index.html", "text/html; charset=utf-8"))
 	s.mux.HandleFunc("GET /page.css", servePage("page/page.css", "text/css; charset=utf-8"))
 	s.mux.HandleFunc("GET /page.js", servePage("page/page.js", "text/javascript; charset=utf-8"))
 }
 
-// open are the paths that hold no secret.
-var open = map[string]bool{"/": true, "/page.css": true, "/page.js": true, "/healthz": true, "/livez": true, "/readyz": true}
+// openPaths are served without a token, because they hold no secret.
+var openPaths = map[string]bool{"/": true, "/page.css": true, "/page.js": true, "/healthz": true, "/livez": true, "/readyz": true}
 
-// ServeHTTP serves one request. Any number of them can be served at the same time.
+// ServeHTTP serves one request. It may be called concurrently.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !s.begin() {
-		s.refuse(w, r, errClosing)
+	if !s.beginWork() {
+		s.replyError(w, r, errClosing)
 		return
 	}
 	defer s.work.Done()
@@ -182,11 +182,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(s.ctx, func() { cancel(errClosing) })()
 	r = r.WithContext(ctx)
 
-	answer, began := &answered{ResponseWriter: w}, time.Now()
+	answer, began := &statusRecorder{ResponseWriter: w}, time.Now()
 	w = answer
 	defer func() {
-		if !answer.streams() {
-			s.metrics.observe(s.routeOf(r), cmp.Or(answer.status, http.StatusOK), time.Since(began))
+		if !answer.isStream() {
+			s.metrics.observeRequest(s.routePattern(r), cmp.Or(answer.status, http.StatusOK), time.Since(began))
 		}
 	}()
 	header := w.Header()
@@ -197,40 +197,41 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.access.allowOrigin(w, r) {
 		return
 	}
-	if p := s.access.check(r, open[r.URL.Path]); p != nil {
+	if p := s.access.checkRequest(r, openPaths[r.URL.Path]); p != nil {
 		if p.status == http.StatusUnauthorized {
 			header.Set("WWW-Authenticate", `Bearer realm="delta stream"`)
 		}
 		s.metrics.refused.Inc()
-		reply(w, p.status, p)
+		replyJSON(w, p.status, p)
 		return
 	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
-		s.notFound(w, r)
+		s.serveNotFound(w, r)
 		return
 	}
 	s.mux.ServeHTTP(w, r)
 }
 
-// routeOf is the pattern of the endpoint that a request is for, of which there are few, whatever is asked for.
-func (s *Server) routeOf(r *http.Request) string {
+// routePattern returns the pattern of the endpoint for a request. There are few, whatever paths clients ask for, so it can be a label of a
+// metric.
+func (s *Server) routePattern(r *http.Request) string {
 	if _, pattern := s.mux.Handler(r); pattern != "" {
 		return pattern
 	}
 	return "unknown"
 }
 
-// begin counts a request, unless the server is closed.
-func (s *Server) begin() bool {
+// beginWork counts a request, so that Close waits for it. It reports false if the server is closed.
+func (s *Server) beginWork() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
+	if !s.isClosed {
 		s.work.Add(1)
 	}
-	return !s.closed
+	return !s.isClosed
 }
 
-func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveNotFound(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := r.Clone(r.Context())
@@ -242,39 +243,39 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.refuse(w, r, refusal(http.StatusMethodNotAllowed, "method", "the method must be "+strings.Join(allowed, " or ")))
+		s.replyError(w, r, newProblem(http.StatusMethodNotAllowed, "method", "the method must be "+strings.Join(allowed, " or ")))
 		return
 	}
-	s.refuse(w, r, refusal(http.StatusNotFound, "unknown_path", "there is nothing here: the endpoints are in docs/stream.md"))
+	s.replyError(w, r, newProblem(http.StatusNotFound, "unknown_path", "there is nothing here: the endpoints are in docs/stream.md"))
 }
 
-// serveV1 keeps /v1 from those that nobody has asked for a token: its init is a GET that ends the session of another.
+// serveV1 refuses /v1 if strangers could call it without a token, because its init is a GET that ends another client's session.
 func (s *Server) serveV1(w http.ResponseWriter, r *http.Request) {
-	if len(s.config.Tokens) == 0 && !s.local {
-		s.refuse(w, r, refusal(http.StatusForbidden, "v1_off", "/v1 is off: it needs a token, or a server that listens on loopback only"))
+	if len(s.config.Tokens) == 0 && !s.isLocal {
+		s.replyError(w, r, newProblem(http.StatusForbidden, "v1_off", "/v1 is off: it needs a token, or a server that listens on loopback only"))
 		return
 	}
 	s.v1.ServeHTTP(w, r)
 }
 
-func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
 	if err := s.pool.Ping(ctx); err != nil {
 		s.config.Logger.Warn("cdc/server: the database does not answer", "error", err)
-		reply(w, http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
+		replyJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
 		return
 	}
-	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	replyJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// live says that the process serves. It does not ask the database: to restart this server would not bring that back.
-func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+// serveLive answers that the process runs. It does not query the database, because restarting this server would not repair the database.
+func (s *Server) serveLive(w http.ResponseWriter, _ *http.Request) {
+	replyJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready says whether clients can be served: the database answers, and is no standby, whose slots cannot be streamed.
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+// serveReady reports whether clients can be served: the database answers and is not a standby, because slots of a standby cannot be streamed.
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
 	var standby bool
@@ -282,30 +283,30 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 		s.config.Logger.Warn("cdc/server: the database does not answer", "error", err)
-		reply(w, http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
+		replyJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
 	case standby:
-		reply(w, http.StatusServiceUnavailable, map[string]string{"status": "the database is a standby"})
+		replyJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "the database is a standby"})
 	default:
-		reply(w, http.StatusOK, map[string]string{"status": "ok"})
+		replyJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	}
 }
 
-// Serve serves what comes until the context ends, then tells the clients and waits for them, and returns nil. It refuses
-// with a [*cdc.InvalidError] to listen where other machines can call and no token is asked for, unless Insecure. It is called
-// once, and closes the listener.
+// Serve serves requests until the context ends, then tells the clients, waits for them, and returns nil. It refuses with a
+// [*cdc.InvalidError] to listen where other machines can call without a token, unless Insecure is set. Call it once; it closes the
+// listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	if err := s.MayListen(listener.Addr()); err != nil {
+	if err := s.CheckListenAddress(listener.Addr()); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.local = isLoopback(listener.Addr())
+	s.isLocal = isLoopback(listener.Addr())
 	if !slices.Contains(s.config.Tables, "*") {
-		if _, _, err := s.tablesOf(ctx, s.config.Tables); err != nil && explain(err).Code == "unknown_table" {
+		if _, _, err := s.findAllowedTables(ctx, s.config.Tables); err != nil && explainError(err).Code == "unknown_table" {
 			s.config.Logger.Warn("cdc/server: no table matches yet", "tables", s.config.Tables)
 		}
 	}
 	web := &http.Server{
 		Handler: s, TLSConfig: s.config.TLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: quietLog(s.config.Logger),
+		MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(s.config.Logger),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -330,13 +331,13 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// MayListen tells whether [Server.Serve] serves on an address: an [*cdc.InvalidError] where other machines reach it, and there is
-// neither a token nor Config.Insecure.
-func (s *Server) MayListen(address net.Addr) error {
+// CheckListenAddress returns nil if [Server.Serve] would serve on an address, and a [*cdc.InvalidError] if other machines can reach the
+// address and there is neither a token nor Config.Insecure.
+func (s *Server) CheckListenAddress(address net.Addr) error {
 	if isLoopback(address) || len(s.config.Tokens) > 0 || s.config.Insecure {
 		return nil
 	}
-	return invalid("listen", address, "a loopback address, unless there is a token (--token) or --insecure allows anybody")
+	return invalidField("listen", address, "a loopback address, unless there is a token (--token) or --insecure allows anybody")
 }
 
 func isLoopback(address net.Addr) bool {
@@ -344,15 +345,15 @@ func isLoopback(address net.Addr) bool {
 	return !ok || tcp.IP.IsLoopback() // a socket in the file system is local too
 }
 
-// Close ends the streams and the snapshots, and waits until all is released. Slots stay. It can be called more than once.
+// Close ends the streams and the snapshots, and waits until their connections are closed. Slots stay. It may be called more than once.
 func (s *Server) Close() {
 	s.mu.Lock()
-	s.closed = true
+	s.isClosed = true
 	s.mu.Unlock()
 	s.cancel(errClosing)
-	timer := time.AfterFunc(farewellPatience, s.hurry)
+	timer := time.AfterFunc(closeGrace, s.endGrace)
 	defer timer.Stop()
-	defer s.hurry()
+	defer s.endGrace()
 	s.v1.Close()
 	s.work.Wait()
 	s.endSnapshots()

@@ -12,13 +12,13 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// source is what a session reads: a stream, or one of the consumers that share it.
+// source gives a session its transactions: a stream, or one consumer of a shared stream.
 type source interface {
 	Next(ctx context.Context) (*cdc.Transaction, error)
 	Ack(lsn cdc.LSN) error
 }
 
-// sessionKey names a session among all. No name of a slot has a slash.
+// sessionKey identifies a session. Names of slots have no slash.
 func sessionKey(slot, consumer string) string {
 	if consumer == "" {
 		return slot
@@ -32,49 +32,50 @@ func (s *session) key() string { return sessionKey(s.slot, s.consumer) }
 type session struct {
 	server *Server
 	slot   string
-	owned  owned
+	owned  ownedPublication
 	source source
 	client client
-	// consumer is the name of the one that the client reads as, empty where it has the slot to itself.
+	// consumer is the name of the consumer that the client reads as, empty if the client has the slot to itself.
 	consumer string
-	// resync is nil unless the consumer begins anew, and its tables are not read to their ends. fail ends the session.
-	resync *resync
-	fail   context.CancelCauseFunc
-	encode *encoder
-	// auto has everything acknowledged that was sent: the slot ends with the client.
-	auto bool
-	// resume is the end of the last transaction that the client has, zero where it did not say.
+	// resync is nil unless the consumer resyncs and its tables are not read to their ends. fail ends the session.
+	resync  *resync
+	fail    context.CancelCauseFunc
+	encoder *encoder
+	// isTail acknowledges every transaction when it is sent, because the slot ends with the client.
+	isTail bool
+	// resume is the end of the last transaction that the client has, 0 if it did not say.
 	resume cdc.LSN
 
 	mu sync.Mutex
-	// published are the tables of the publication as they were seen last, nil before.
-	published []string
-	told      []string      // the tables that the client knows of, nil for those at the beginning; of the goroutine that sends
-	acked     chan struct{} // told of acknowledgements
-	queue     []cdc.LSN     // transactions that were sent and not acknowledged
-	passed    cdc.LSN       // the last one that was read, sent or not; zero before the first
-	last      cdc.LSN       // the last one that was acknowledged
-	// unnamed is the latest transaction of which a consumer wants nothing; named is the one that the latest position had, and kept that of the position
-	// before. The consumer has had a heartbeat's time to keep that token, so it counts as acknowledged. If it did sooner, a consumer that comes back with
-	// its former token would have to resync: a fan-out refuses tokens behind an acknowledgement, because a consumer that was cut gives such a token, too.
+	// published are the tables of the publication when it was last read, nil before.
+	published   []string
+	knownTables []string      // the tables last announced, nil for those at the start; only for the goroutine that sends
+	ackSignal   chan struct{} // gets a value when the client acknowledges
+	queue       []cdc.LSN     // ends of transactions that were sent and not acknowledged
+	passed      cdc.LSN       // the last transaction that was read, sent or not; 0 before the first
+	last        cdc.LSN       // the last acknowledged transaction
+	// unnamed is the latest transaction that has nothing for a consumer, named is the one in the latest position message, and kept the one
+	// in the position message before. The consumer has had a heartbeat interval to store the token of kept, so kept counts as acknowledged.
+	// Confirming named at once would make a consumer that reconnects with its previous token resync, because a fan-out refuses tokens
+	// before its acknowledged position: a consumer that was cut presents such a token, too.
 	unnamed, named, kept cdc.LSN
-	// confirmed is what the stream is to be told of soon: each time costs a message to Postgres.
-	confirmed cdc.LSN
-	soon      bool
+	// confirmed is acknowledged to the stream after confirmDelay, because each acknowledgement is a message to Postgres.
+	confirmed          cdc.LSN
+	isConfirmScheduled bool
 }
 
-// confirmDelay is how soon.
+// confirmDelay is how long acknowledgements are collected before the stream gets the last one.
 const confirmDelay = 10 * time.Millisecond
 
-// run sends what comes, until the client goes away or something fails.
+// run sends transactions and positions until the client disconnects or something fails.
 func (s *session) run(ctx context.Context) error {
 	if s.resync != nil {
-		if err := s.readNext(ctx); err != nil {
+		if err := s.readNextTable(ctx); err != nil {
 			return err
 		}
 	}
 	for {
-		if err := errors.Join(s.tellTables(), s.tell()); err != nil {
+		if err := errors.Join(s.sendTableChanges(), s.sendPosition()); err != nil {
 			return err
 		}
 		until, cancel := context.WithTimeout(ctx, s.server.config.HeartbeatInterval)
@@ -91,8 +92,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// sendUntil sends until there is nothing to send when the context until ends, which is one of ctx. What is to be done between two transactions has ctx: the next
-// table of a resync that was not begun because a heartbeat was due would never be.
+// sendUntil sends transactions until the context until ends, which is derived from ctx. The next table of a resync is started with ctx:
+// with until, a heartbeat that is due could cancel it, and the table would never be read.
 func (s *session) sendUntil(ctx, until context.Context) error {
 	for {
 		if err := s.waitForRoom(until); err != nil {
@@ -105,18 +106,18 @@ func (s *session) sendUntil(ctx, until context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := s.transaction(t); err != nil {
+		if err := s.sendTransaction(t); err != nil {
 			return err
 		}
 		if t.BackfillEnds && s.resync != nil {
-			if err := s.readNext(ctx); err != nil {
+			if err := s.readNextTable(ctx); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// waitForRoom keeps a client that does not acknowledge from getting ever more.
+// waitForRoom waits while the client has MaxUnacknowledged transactions to acknowledge.
 func (s *session) waitForRoom(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -126,162 +127,163 @@ func (s *session) waitForRoom(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-s.acked:
+		case <-s.ackSignal:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// transaction sends the parts of one that the client wants.
-func (s *session) transaction(t *cdc.Transaction) error {
-	if known, err := s.known(t.EndLSN); known || err != nil {
+// sendTransaction sends the changes of a transaction that the client wants, in parts.
+func (s *session) sendTransaction(t *cdc.Transaction) error {
+	if known, err := s.skipKnown(t.EndLSN); known || err != nil {
 		return err
 	}
-	if err := s.tellTables(); err != nil {
+	if err := s.sendTableChanges(); err != nil {
 		return err
 	}
-	e := s.encode
+	e := s.encoder
 	e.part = 0
-	begun, open := false, false // the transaction, and a part of it
+	begun, open := false, false // whether the transaction, and a part of it, was begun
 	for c, err := range t.Changes() {
 		if err != nil {
 			return err
 		}
 		schema := c.Kind == cdc.KindSchema
-		if schema && !e.wantsSchema(c) || !schema && !e.wants(c) {
+		if schema && !e.wantsSchema(c) || !schema && !e.wantsChange(c) {
 			continue
 		}
-		if open && (schema || e.changes > 0 && (e.full(c) || !e.fits(c))) {
+		if open && (schema || e.changes > 0 && (e.isPartFull(c) || !e.hasRoomFor(c))) {
 			open = false
-			e.end(false, "")
-			if err := s.send("transaction", e.frame(), ""); err != nil {
+			e.endPart(false, "")
+			if err := s.sendMessage("transaction", e.toFrame(), ""); err != nil {
 				return err
 			}
 		}
 		if schema {
-			if err := s.tellSchema(t, c); err != nil {
+			if err := s.sendSchema(t, c); err != nil {
 				return err
 			}
 			continue
 		}
 		if !open {
 			begun, open = true, true
-			e.begin(t)
+			e.beginPart(t)
 		}
-		if e.filter.most > 0 {
-			if err := e.setApart(c); err != nil {
+		if e.filter.maxMessage > 0 {
+			if err := e.chooseChunked(c); err != nil {
 				return err
 			}
-			if err := s.sendApart(t); err != nil {
+			if err := s.sendChunks(t); err != nil {
 				return err
 			}
 		}
-		e.change(c)
+		e.writeChange(c)
 		s.server.metrics.changes.Inc()
 	}
 	if !begun {
-		s.pass(t.EndLSN)
+		s.skipUnwanted(t.EndLSN)
 		return nil
 	}
-	if !open { // a table has changed last, of whose rows the client wants none
-		e.begin(t)
+	if !open { // the last change was of a table's schema, and no row is wanted after it
+		e.beginPart(t)
 	}
 	s.mu.Lock()
 	s.queue, s.passed = append(s.queue, t.EndLSN), t.EndLSN
 	s.mu.Unlock()
-	token := s.token(t.EndLSN)
-	e.end(true, token)
-	if err := s.send("transaction", e.frame(), token); err != nil {
+	token := s.resumeToken(t.EndLSN)
+	e.endPart(true, token)
+	if err := s.sendMessage("transaction", e.toFrame(), token); err != nil {
 		return err
 	}
-	e.clear()
-	e.apart = apart{}
+	e.reset()
+	e.chunked = chunkedValues{}
 	s.server.metrics.transactions.Inc()
-	if s.auto {
-		return s.ack(t.EndLSN)
+	if s.isTail {
+		return s.ackTransaction(t.EndLSN)
 	}
 	return nil
 }
 
-// known passes over what the client has already. Nothing is acknowledged for it until the transaction that it has named is
-// found: a position that is none of this slot's loses nothing.
-func (s *session) known(end cdc.LSN) (bool, error) {
+// skipKnown reports whether the client already has a transaction. Nothing is acknowledged before the transaction of the client's token is
+// found, so a position that is not of this slot loses no changes.
+func (s *session) skipKnown(end cdc.LSN) (bool, error) {
 	switch {
 	case s.resume == 0:
 		return false, nil
 	case end < s.resume:
 		return true, nil
 	case end > s.resume:
-		return false, refusal(http.StatusGone, "resync_needed", fmt.Sprintf("no transaction of the slot ends at %s: begin with a new slot", s.resume))
+		return false, newProblem(http.StatusGone, "resync_needed", fmt.Sprintf("no transaction of the slot ends at %s: begin with a new slot", s.resume))
 	}
 	s.resume = 0
 	s.mu.Lock()
 	s.passed, s.last = end, end
-	s.confirm(end)
+	s.scheduleConfirm(end)
 	s.mu.Unlock()
-	s.server.remember(s.key(), s.owned, end)
+	s.server.rememberAck(s.key(), s.owned, end)
 	return true, nil
 }
 
-// pass notes a transaction of which the client wants nothing. It counts as acknowledged when all before it is.
-func (s *session) pass(end cdc.LSN) {
+// skipUnwanted notes a transaction that has nothing for the client. It counts as acknowledged when all transactions before it are.
+func (s *session) skipUnwanted(end cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.passed, s.unnamed = end, end
 	if len(s.queue) == 0 && s.consumer == "" {
-		s.confirm(end)
+		s.scheduleConfirm(end)
 	}
 }
 
-// keep notes, with mu held, that a position is about to be named to a consumer, and confirms the one before.
-func (s *session) keep() {
+// confirmNamed is called with mu held before a position is sent to a consumer, and confirms the position sent before.
+func (s *session) confirmNamed() {
 	if s.consumer == "" {
 		return
 	}
 	s.kept, s.named = s.named, s.unnamed
 	if len(s.queue) == 0 && s.kept > max(s.last, s.confirmed) {
-		s.confirm(s.kept)
+		s.scheduleConfirm(s.kept)
 	}
 }
 
-// unwanted is the end of what the client wants nothing of, behind what it has acknowledged, with mu held.
-func (s *session) unwanted() cdc.LSN {
+// unwantedEnd returns the end of the transactions after the last acknowledged one that have nothing for the client. mu is held.
+func (s *session) unwantedEnd() cdc.LSN {
 	if s.consumer != "" {
 		return s.kept
 	}
 	return s.passed
 }
 
-// confirm has the stream told, with mu held. Several at a time are told of as one.
-func (s *session) confirm(end cdc.LSN) {
+// scheduleConfirm acknowledges a position to the stream after confirmDelay, together with those that follow until then. mu is held.
+func (s *session) scheduleConfirm(end cdc.LSN) {
 	s.confirmed = end
-	if !s.soon {
-		s.soon = true
-		time.AfterFunc(confirmDelay, s.flush)
+	if !s.isConfirmScheduled {
+		s.isConfirmScheduled = true
+		time.AfterFunc(confirmDelay, s.flushConfirmed)
 	}
 }
 
-// flush tells the stream what was confirmed. It cannot refuse it, but when it is closed: all of it was delivered, in order.
-func (s *session) flush() {
+// flushConfirmed acknowledges the confirmed position to the stream. Only a closed stream can refuse it, because all of it was delivered in
+// order.
+func (s *session) flushConfirmed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.soon {
-		s.soon = false
+	if s.isConfirmScheduled {
+		s.isConfirmScheduled = false
 		if err := s.source.Ack(s.confirmed); err != nil && !errors.Is(err, cdc.ErrClosed) {
 			s.server.config.Logger.Error("cdc/server: an acknowledgement was refused", "slot", s.slot, "error", err)
 		}
 	}
 }
 
-// ack confirms a transaction that was sent, and all before it.
-func (s *session) ack(lsn cdc.LSN) error {
+// ackTransaction acknowledges a transaction that was sent, and all before it.
+func (s *session) ackTransaction(lsn cdc.LSN) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := sort.Search(len(s.queue), func(i int) bool { return s.queue[i] >= lsn })
 	if i == len(s.queue) || s.queue[i] != lsn {
 		if lsn == s.last || lsn == s.passed && len(s.queue) == 0 {
-			return nil // a second time, or that of a heartbeat
+			return nil // repeated, or the position of a heartbeat
 		}
 		delivered := s.last
 		if n := len(s.queue); n > 0 {
@@ -292,56 +294,57 @@ func (s *session) ack(lsn cdc.LSN) error {
 	}
 	end := lsn
 	if i+1 == len(s.queue) {
-		end = max(end, s.unwanted())
+		end = max(end, s.unwantedEnd())
 	}
-	s.confirm(end)
+	s.scheduleConfirm(end)
 	s.queue, s.last = s.queue[i+1:], lsn
-	s.server.remember(s.key(), s.owned, lsn)
+	s.server.rememberAck(s.key(), s.owned, lsn)
 	s.server.metrics.acks.Inc()
 	select {
-	case s.acked <- struct{}{}:
+	case s.ackSignal <- struct{}{}:
 	default:
 	}
 	return nil
 }
 
-// tell sends the position. Its token is there where the client has all before it.
-func (s *session) tell() error {
+// sendPosition sends the position, with a token if the client has everything before it.
+func (s *session) sendPosition() error {
 	s.mu.Lock()
 	passed, last, waiting := s.passed, s.last, len(s.queue)
-	s.keep()
+	s.confirmNamed()
 	s.mu.Unlock()
 	token := ""
 	e := newEncoder(nil)
-	e.text(`{"type":"position","lsn":`)
-	e.lsn(max(passed, last))
-	e.text(`,"acknowledged":`)
-	e.lsn(last)
-	e.text(`,"unacknowledged":`)
-	e.number(uint64(waiting))
-	e.text(`,"time":"`)
+	e.writeText(`{"type":"position","lsn":`)
+	e.writeLSN(max(passed, last))
+	e.writeText(`,"acknowledged":`)
+	e.writeLSN(last)
+	e.writeText(`,"unacknowledged":`)
+	e.writeNumber(uint64(waiting))
+	e.writeText(`,"time":"`)
 	e.buffer = time.Now().UTC().AppendFormat(e.buffer, time.RFC3339Nano)
-	e.text(`"`)
+	e.writeText(`"`)
 	if s.resume == 0 && passed != 0 {
-		token = s.token(passed)
+		token = s.resumeToken(passed)
 	}
 	if token != "" {
-		e.text(`,"resume":`)
-		e.string(token)
+		e.writeText(`,"resume":`)
+		e.writeString(token)
 	}
-	e.text(`}`)
-	return s.send("position", e.frame(), token)
+	e.writeText(`}`)
+	return s.sendMessage("position", e.toFrame(), token)
 }
 
-// token is where the client can go on, empty where it cannot: the slot ends with it, or it does not have all rows yet.
-func (s *session) token(lsn cdc.LSN) string {
-	if s.auto || s.resync != nil {
+// resumeToken returns the token to resume after a position. It is empty for a tail, because its slot ends with the client, and during a resync,
+// because the client does not have all rows yet.
+func (s *session) resumeToken(lsn cdc.LSN) string {
+	if s.isTail || s.resync != nil {
 		return ""
 	}
-	return s.owned.token(lsn)
+	return s.owned.resumeToken(lsn)
 }
 
-func (s *session) send(kind string, message frame, token string) error {
+func (s *session) sendMessage(kind string, message frame, token string) error {
 	written, err := s.client.send(kind, message, token)
 	s.server.metrics.bytes.Add(written)
 	return err

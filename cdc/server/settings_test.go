@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// newHarnessOf is a server that connects as a role of its own to a database of its own.
+// newHarnessOf starts a server that connects with its own role to its own database.
 func newHarnessOf(t *testing.T, config *pgx.ConnConfig) *harness {
 	t.Helper()
 	h := &harness{t: t, s: config.Database}
@@ -31,12 +31,12 @@ func execAs(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// snapshotPage is an answer of a snapshot.
+// snapshotPage is a page of a snapshot.
 type snapshotPage struct {
 	Rows []change
 }
 
-func TestSettingsOfARoleOrADatabaseChangeNothingOfTheServer(t *testing.T) {
+func TestSettingsOfARoleOrDatabaseDoNotChangeTheServer(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for _, family := range hostile.Families() {
@@ -49,22 +49,22 @@ func TestSettingsOfARoleOrADatabaseChangeNothingOfTheServer(t *testing.T) {
 					`INSERT INTO "Täble" VALUES (1, '2026-03-04 05:06:07+00', decode('dead00ef', 'hex'), make_interval(days => -1, hours => 2))`)
 				h := newHarnessOf(t, config)
 				time.Sleep(time.Second) // longer than the idle timeouts of the role
-				made := h.slot(h.s, `"tables":["public.*"]`)
+				made := h.createSlot(h.s, `"tables":["public.*"]`)
 				require.Equal(t, []string{"public.Täble"}, made.Tables)
-				a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public.Täble"), "")
+				a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public.Täble"), "")
 				require.Equal(t, http.StatusOK, a.status, a.body)
 				want := map[string]any{"id": 1.0, "at": "2026-03-04 05:06:07+00", "raw": `\xdead00ef`, "lasts": "-1 days +02:00:00"}
-				rows := decode[snapshotPage](t, a.body).Rows
+				rows := decodeJSON[snapshotPage](t, a.body).Rows
 				require.Len(t, rows, 1)
 				require.Equal(t, want, rows[0].New)
-				c := h.dial("/v2/slots/" + h.s + "/stream")
+				c := h.dialStream("/v2/slots/" + h.s + "/stream")
 				execAs(t, owner, `UPDATE "Täble" SET at = at`)
-				m := c.read()
+				m := c.readMessage()
 				require.Equal(t, want, m.Changes[0].New, "%+v", m)
 				require.Equal(t, "Täble", m.Changes[0].Table)
 
-				require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
-				a = h.do("POST", "/v1/snapshot/data", `{"table":"public.Täble","limit":10}`)
+				require.Equal(t, http.StatusOK, h.request("GET", "/v1/init", "").status)
+				a = h.request("POST", "/v1/snapshot/data", `{"table":"public.Täble","limit":10}`)
 				require.Equal(t, http.StatusOK, a.status, a.body)
 				require.Contains(t, a.body, "2026-03-04")
 			})
@@ -72,7 +72,7 @@ func TestSettingsOfARoleOrADatabaseChangeNothingOfTheServer(t *testing.T) {
 	}
 }
 
-func TestNamesAreUTF8WhateverTheEncodingOfTheDatabaseIs(t *testing.T) {
+func TestNamesAreUTF8InEveryDatabaseEncoding(t *testing.T) {
 	t.Parallel()
 	for encoding, name := range map[string]string{"LATIN1": "größe", "EUC_JP": "大きさ", "SQL_ASCII": "größe"} {
 		t.Run(encoding, func(t *testing.T) {
@@ -80,14 +80,14 @@ func TestNamesAreUTF8WhateverTheEncodingOfTheDatabaseIs(t *testing.T) {
 			config := hostile.MakeEncoded(t, cdctest.Admin(t), encoding)
 			execAs(t, hostile.Owner(t, cdctest.Admin(t), config), `CREATE TABLE "`+name+`" (id int PRIMARY KEY, "`+name+`" text)`, `INSERT INTO "`+name+`" VALUES (1, '`+name+`')`)
 			h := newHarnessOf(t, config)
-			require.Equal(t, []string{"public." + name}, h.slot(h.s, `"tables":["public.*"]`).Tables)
-			a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public."+name), "")
+			require.Equal(t, []string{"public." + name}, h.createSlot(h.s, `"tables":["public.*"]`).Tables)
+			a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public."+name), "")
 			require.Equal(t, http.StatusOK, a.status, a.body)
-			rows := decode[snapshotPage](t, a.body).Rows
+			rows := decodeJSON[snapshotPage](t, a.body).Rows
 			require.Len(t, rows, 1)
 			require.Equal(t, map[string]any{"id": 1.0, name: name}, rows[0].New)
-			require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
-			a = h.do("POST", "/v1/snapshot/data", `{"table":"`+name+`","limit":10}`)
+			require.Equal(t, http.StatusOK, h.request("GET", "/v1/init", "").status)
+			a = h.request("POST", "/v1/snapshot/data", `{"table":"`+name+`","limit":10}`)
 			require.Equal(t, http.StatusOK, a.status, a.body)
 			require.Equal(t, 2, strings.Count(a.body, name), a.body)
 		})
@@ -100,20 +100,20 @@ func TestASnapshotOfATableWithAPolicyIsRefused(t *testing.T) {
 	execAs(t, hostile.Owner(t, cdctest.Admin(t), config), `CREATE TABLE t (id int PRIMARY KEY, tenant text)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`,
 		`ALTER TABLE t ENABLE ROW LEVEL SECURITY`, `ALTER TABLE t FORCE ROW LEVEL SECURITY`, `CREATE POLICY p ON t USING (tenant = 'a')`)
 	h := newHarnessOf(t, config)
-	h.slot(h.s, `"tables":["public.t"]`)
-	a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.t", "")
+	h.createSlot(h.s, `"tables":["public.t"]`)
+	a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/public.t", "")
 	require.Equal(t, http.StatusForbidden, a.status, a.body)
 	require.Equal(t, "row_security", a.code())
 	require.Contains(t, a.body, "public.t")
 	require.Contains(t, a.body, "BYPASSRLS")
-	require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
-	a = h.do("POST", "/v1/snapshot/data", `{"table":"t","limit":10}`)
+	require.Equal(t, http.StatusOK, h.request("GET", "/v1/init", "").status)
+	a = h.request("POST", "/v1/snapshot/data", `{"table":"t","limit":10}`)
 	require.Equal(t, http.StatusInternalServerError, a.status, a.body)
 	require.Contains(t, a.body, "BYPASSRLS")
 
 	cdctest.Administer(t, `ALTER ROLE `+config.User+` BYPASSRLS`)
-	require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
-	a = h.do("POST", "/v1/snapshot/data", `{"table":"t","limit":10}`)
+	require.Equal(t, http.StatusOK, h.request("GET", "/v1/init", "").status)
+	a = h.request("POST", "/v1/snapshot/data", `{"table":"t","limit":10}`)
 	require.Equal(t, http.StatusOK, a.status, a.body)
 	require.Equal(t, 2, strings.Count(a.body, `"id"`), a.body)
 }

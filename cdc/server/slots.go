@@ -14,18 +14,18 @@ import (
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
-// statusMissing is the status of a slot of ours that is not there any more.
+// statusMissing is the status of a slot that was created here and is gone.
 const statusMissing = "missing"
 
-// statusUnpublished is the status of a slot of ours whose publication is not there any more.
+// statusUnpublished is the status of a slot that was created here and has lost its publication.
 const statusUnpublished = "unpublished"
 
-// slotJSON is a slot as it is answered.
+// slotJSON is a slot in an answer.
 type slotJSON struct {
 	Name string `json:"name"`
-	// Own tells that this server can stream and drop it.
+	// Own reports whether this server can stream and drop the slot.
 	Own bool `json:"own"`
-	// V1 is the installation of /v1 whose session has made it; /v2 leaves it alone.
+	// V1 is the installation of /v1 that has created the slot; /v2 does not touch it.
 	V1            string   `json:"v1,omitempty"`
 	Tables        []string `json:"tables,omitempty"`
 	Active        bool     `json:"active"`
@@ -33,26 +33,26 @@ type slotJSON struct {
 	Confirmed     cdc.LSN  `json:"confirmed"`
 	LagBytes      int64    `json:"lag_bytes"`
 	RetainedBytes int64    `json:"retained_bytes"`
-	// LagSeconds is null where it is not known, such as where nothing reads the slot; InactiveSeconds while something does;
-	// SafeWALBytes where nothing limits the WAL that is kept.
+	// LagSeconds is null if it is unknown, such as while nothing reads the slot; InactiveSeconds is null while something does; SafeWALBytes
+	// is null if nothing limits the WAL that is kept.
 	LagSeconds      *float64 `json:"lag_seconds"`
 	InactiveSeconds *float64 `json:"inactive_seconds"`
 	SafeWALBytes    *int64   `json:"safe_wal_bytes"`
 	Temporary       bool     `json:"temporary"`
 	Failover        bool     `json:"failover"`
-	// Snapshot tells that this server holds its snapshot, and Held what that locks.
-	Snapshot bool      `json:"snapshot"`
-	Held     *heldJSON `json:"held,omitempty"`
-	// Reading are tables that are locked at this moment for a chunk that a consumer's resync reads.
+	// Snapshot reports whether this server holds the snapshot of the slot, and Held what the snapshot locks.
+	Snapshot bool              `json:"snapshot"`
+	Held     *heldSnapshotJSON `json:"held,omitempty"`
+	// Reading are tables that are locked at this moment for a chunk of a consumer's resync.
 	Reading []lockJSON `json:"reading,omitempty"`
-	// Consumers are those that share it.
+	// Consumers are the consumers that share the slot.
 	Consumers []consumerJSON `json:"consumers,omitempty"`
-	// PID is the process of Postgres that streams it.
+	// PID is the process of Postgres that streams the slot.
 	PID int `json:"pid,omitempty"`
 }
 
-// slots are those of the database, and those of ours whose slot is gone, with the status missing.
-func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
+// describeSlots returns the slots of the database, and those that were created here and are gone, with the status missing.
+func (s *Server) describeSlots(ctx context.Context) ([]slotJSON, error) {
 	mine, err := s.findOwned(ctx, "")
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	noted, err := s.noted(ctx)
+	noted, err := s.readLedgers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,16 +74,16 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	for _, f := range found {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
-		if incarnation, ours := noted[f.Name]; ours && !own && claim(f, incarnation) == nil {
+		if incarnation, ours := noted[f.Name]; ours && !own && checkLedgerSlot(f, incarnation) == nil {
 			own, f.Status = true, statusUnpublished
 		}
 		delete(noted, f.Name)
-		held := s.describeHeld(f.Name)
+		held := s.describeSnapshot(f.Name)
 		all = append(all, slotJSON{
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
 			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: toSeconds(f.LagTime), InactiveSeconds: toSeconds(idle[f.Name]),
 			SafeWALBytes: f.SafeWALBytes, Temporary: f.Temporary, Failover: f.Failover, Snapshot: held != nil, Held: held, PID: f.PID,
-			Reading: locksOf(s.streams.holds(f.Name)), Consumers: s.consumersOf(f.Name, o.Consumers),
+			Reading: toLockJSON(s.streams.tableLocks(f.Name)), Consumers: s.describeConsumers(f.Name, o.Consumers),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mine)) {
@@ -93,7 +93,7 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 		delete(noted, name)
 	}
 	gone := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(noted)) { // the slot, and its publication
+	for _, name := range slices.Sorted(maps.Keys(noted)) { // both the slot and its publication are gone
 		all = append(all, slotJSON{Name: name, Own: true, Status: statusMissing})
 		if noted[name] != "" {
 			gone[name] = noted[name]
@@ -103,8 +103,8 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	return all, nil
 }
 
-// idleTimes are for how long nothing has read each slot. Before Postgres 17, which records it, that is the time since this server
-// first saw the slot unread.
+// idleTimes returns how long each slot has not been read. Postgres records that since version 17; before, it is the time since this server
+// first saw the slot without a reader.
 func (s *Server) idleTimes(found []cdc.Slot) map[string]*time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +115,7 @@ func (s *Server) idleTimes(found []cdc.Slot) map[string]*time.Duration {
 		case f.InactiveTime != nil:
 			idle[f.Name] = f.InactiveTime
 		default:
-			first, seen := s.unread[f.Name]
+			first, seen := s.unreadSince[f.Name]
 			if !seen {
 				first = time.Now()
 			}
@@ -124,7 +124,7 @@ func (s *Server) idleTimes(found []cdc.Slot) map[string]*time.Duration {
 			idle[f.Name] = &passed
 		}
 	}
-	s.unread = since // without those that were dropped
+	s.unreadSince = since // without dropped slots
 	return idle
 }
 
@@ -136,91 +136,91 @@ func toSeconds(d *time.Duration) *float64 {
 	return &n
 }
 
-func (s *Server) listSlots(w http.ResponseWriter, r *http.Request) {
-	all, err := s.slots(r.Context())
+func (s *Server) serveSlotList(w http.ResponseWriter, r *http.Request) {
+	all, err := s.describeSlots(r.Context())
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	reply(w, http.StatusOK, map[string]any{"slots": all})
+	replyJSON(w, http.StatusOK, map[string]any{"slots": all})
 }
 
-func (s *Server) showSlot(w http.ResponseWriter, r *http.Request) {
-	all, err := s.slots(r.Context())
+func (s *Server) serveSlot(w http.ResponseWriter, r *http.Request) {
+	all, err := s.describeSlots(r.Context())
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	for _, one := range all {
 		if one.Name == r.PathValue("name") {
-			reply(w, http.StatusOK, one)
+			replyJSON(w, http.StatusOK, one)
 			return
 		}
 	}
-	s.refuse(w, r, cdc.ErrNotFound)
+	s.replyError(w, r, cdc.ErrNotFound)
 }
 
-// newSlot is the body of a request for one.
+// newSlot is the body of a request to create a slot.
 type newSlot struct {
 	Name string `json:"name"`
-	// Tables are patterns.
+	// Tables are patterns of schema.table.
 	Tables   []string `json:"tables"`
 	Snapshot *bool    `json:"snapshot"`
-	// Consumers are the names of those that share the slot.
+	// Consumers are the names of the consumers that share the slot.
 	Consumers []string `json:"consumers"`
 	Failover  bool     `json:"failover"`
 }
 
-func (s *Server) createSlot(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveCreateSlot(w http.ResponseWriter, r *http.Request) {
 	var wanted newSlot
-	if err := s.decode(w, r, &wanted); err != nil {
-		s.refuse(w, r, err)
+	if err := s.decodeBody(w, r, &wanted); err != nil {
+		s.replyError(w, r, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.config.CreateTimeout)
 	defer cancel()
-	made, err := s.makeSlot(ctx, wanted)
+	made, err := s.createSlot(ctx, wanted)
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	s.config.Logger.Info("cdc/server: a slot was made", "slot", wanted.Name)
+	s.config.Logger.Info("cdc/server: a slot was created", "slot", wanted.Name)
 	w.Header().Set("Location", "/v2/slots/"+wanted.Name)
-	reply(w, http.StatusCreated, made)
+	replyJSON(w, http.StatusCreated, made)
 }
 
-func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
+func (s *Server) createSlot(ctx context.Context, wanted newSlot) (any, error) {
 	snapshot := wanted.Snapshot == nil || *wanted.Snapshot
 	if len(wanted.Tables) == 0 {
-		return nil, refusal(http.StatusBadRequest, "invalid", `tables: at least one pattern of schema.table is needed, such as "public.*"`)
+		return nil, newProblem(http.StatusBadRequest, "invalid", `tables: at least one pattern of schema.table is needed, such as "public.*"`)
 	}
 	if err := checkConsumers(wanted.Consumers); err != nil {
 		return nil, err
 	}
 	if wanted.Name == s.config.Publication {
-		return nil, invalid(cdc.FieldSlot, wanted.Name, "another name: this is the publication of the tails")
+		return nil, invalidField(cdc.FieldSlot, wanted.Name, "another name: this is the publication of the tails")
 	}
 	if _, err := cdc.LookupSlot(ctx, s.pool, wanted.Name); err == nil {
 		return nil, cdc.ErrExists
 	} else if !errors.Is(err, cdc.ErrNotFound) {
 		return nil, err
 	}
-	tables, err := s.usable(ctx, wanted.Tables, snapshot)
+	tables, err := s.findUsableTables(ctx, wanted.Tables, snapshot)
 	if err != nil {
 		return nil, err
 	}
-	free, err := s.reserve(wanted.Name, snapshot)
+	free, err := s.reserveSnapshot(wanted.Name, snapshot)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
 	select {
-	case s.making <- struct{}{}:
+	case s.creations <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-s.making }()
-	// Another server of this database may be making the same at the moment.
+	defer func() { <-s.creations }()
+	// Another server of this database may be creating the same slot.
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -231,16 +231,16 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 		return nil, err
 	}
 	if !locked {
-		return nil, refusal(http.StatusConflict, "exists", "a slot of this name is being made")
+		return nil, newProblem(http.StatusConflict, "exists", "a slot of this name is being created")
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if _, err := conn.Exec(ctx, `SELECT pg_advisory_unlock(hashtextextended('delta stream ' || $1, 0))`, wanted.Name); err != nil {
-			_ = conn.Conn().Close(ctx) // which unlocks
+			_ = conn.Conn().Close(ctx) // closing unlocks
 		}
 	}()
-	// What a process has left that died before its slot was there.
+	// A process that died before it created the slot leaves a publication.
 	if left, err := s.findOwned(ctx, wanted.Name); err != nil {
 		return nil, err
 	} else if o, ok := left[wanted.Name]; ok && o.Tail == nil {
@@ -248,97 +248,98 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 			return nil, err
 		}
 	}
-	o, err := s.publish(ctx, wanted.Name, tables, nil, wanted.Consumers)
+	o, err := s.createPublication(ctx, wanted.Name, tables, nil, wanted.Consumers)
 	if err != nil {
 		return nil, err
 	}
-	at, err := s.position(ctx, wanted, o, snapshot)
+	at, err := s.createReplicationSlot(ctx, wanted, o, snapshot)
 	if err != nil {
-		s.undo(ctx, wanted.Name, err)
+		s.undoSlot(ctx, wanted.Name, err)
 		return nil, err
 	}
-	made := map[string]any{"name": wanted.Name, "lsn": at, "resume": o.token(at), "tables": o.Tables, "snapshot": snapshot}
+	made := map[string]any{"name": wanted.Name, "lsn": at, "resume": o.resumeToken(at), "tables": o.Tables, "snapshot": snapshot}
 	if len(o.Consumers) > 0 {
 		made["consumers"] = o.Consumers
 	}
 	return made, nil
 }
 
-// position makes the slot itself.
-func (s *Server) position(ctx context.Context, wanted newSlot, o owned, snapshot bool) (cdc.LSN, error) {
+// createReplicationSlot creates the slot itself, with or without a snapshot, and returns its position.
+func (s *Server) createReplicationSlot(ctx context.Context, wanted newSlot, o ownedPublication, snapshot bool) (cdc.LSN, error) {
 	if !snapshot {
 		return cdc.CreateSlot(ctx, s.pool, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
 	}
 	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
 		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
-		SkipUndecodable: s.decideUndecodable, Logger: s.config.Logger,
+		SkipUndecodable: s.skipUndecodable, Logger: s.config.Logger,
 	})
 	if err != nil {
 		return 0, err
 	}
-	s.hold(wanted.Name, o, made)
+	s.holdSnapshot(wanted.Name, o, made)
 	return made.LSN, nil
 }
 
-// undoPatience is how long it may take to take back what was made of a slot: a Postgres that has much to do needs a while.
-const undoPatience = 30 * time.Second
+// undoTimeout is how long undoSlot may take: a busy Postgres needs a while.
+const undoTimeout = 30 * time.Second
 
-// undo takes back what was made of a slot that could not be. That may have been made although its answer was lost.
-func (s *Server) undo(ctx context.Context, name string, why error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
+// undoSlot removes what was created before the creation of a slot failed. The slot may exist although the answer was lost.
+func (s *Server) undoSlot(ctx context.Context, name string, why error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if !errors.Is(why, cdc.ErrExists) {
 		err := cdc.DropSlot(ctx, s.pool, name)
-		for errors.Is(err, cdc.ErrSlotBusy) && ctx.Err() == nil { // Postgres was told to stop making it, and has not yet
+		for errors.Is(err, cdc.ErrSlotBusy) && ctx.Err() == nil { // Postgres has not stopped the canceled creation yet
 			time.Sleep(10 * time.Millisecond)
 			err = cdc.DropSlot(ctx, s.pool, name)
 		}
 		if err != nil && !errors.Is(err, cdc.ErrNotFound) {
 			s.config.Logger.Error("cdc/server: a slot could not be dropped: drop it", "slot", name, "error", err)
-			return // its publication says whose it is
+			return // keep its publication, which says that the slot was created here
 		}
 	}
-	if err := s.unpublish(ctx, name); err != nil {
+	if err := s.dropSlotPublication(ctx, name); err != nil {
 		s.config.Logger.Error("cdc/server: a publication could not be dropped: drop it", "publication", name, "error", err)
 	}
 }
 
-// usable chooses tables, and refuses those without a key: once published, they could not be updated any more.
-func (s *Server) usable(ctx context.Context, patterns []string, snapshot bool) ([]cdc.PublishedTable, error) {
-	tables, can, err := s.tablesOf(ctx, patterns)
+// findUsableTables returns the tables of patterns, and refuses those without a key, because updates of such a table would fail once it is
+// published.
+func (s *Server) findUsableTables(ctx context.Context, patterns []string, snapshot bool) ([]cdc.PublishedTable, error) {
+	tables, can, err := s.findAllowedTables(ctx, patterns)
 	if err != nil {
 		return nil, err
 	}
 	var without []string
 	for _, t := range tables {
-		if k := can.of(t); !k.streams || snapshot && !k.pages {
+		if k := can.usesOf(t); !k.canStream || snapshot && !k.canPage {
 			without = append(without, t.Schema+"."+t.Table)
 		}
 	}
 	if len(without) > 0 {
-		return nil, refusal(http.StatusUnprocessableEntity, "no_primary_key", fmt.Sprintf(
+		return nil, newProblem(http.StatusUnprocessableEntity, "no_primary_key", fmt.Sprintf(
 			"these tables have no replica identity by which updates and deletes name their rows (in Postgres 18, one with generated columns is "+
-				"none), or no primary key in whose order a snapshot could be read (\"snapshot\":false does without): %s", strings.Join(without, ", ")))
+				"none), or no primary key to read a snapshot in the order of (not needed with \"snapshot\":false): %s", strings.Join(without, ", ")))
 	}
 	return tables, nil
 }
 
-func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveDropSlot(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if _, err := s.mine(r.Context(), name); err != nil && !errors.Is(err, errUnpublished) {
-		s.refuse(w, r, err)
+	if _, err := s.findOwnSlot(r.Context(), name); err != nil && !errors.Is(err, errUnpublished) {
+		s.replyError(w, r, err)
 		return
 	}
 	if err := cdc.DropSlot(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	s.endSnapshot(name)
-	if err := s.unpublish(r.Context(), name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
-		s.refuse(w, r, err)
+	if err := s.dropSlotPublication(r.Context(), name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+		s.replyError(w, r, err)
 		return
 	}
-	s.forget(name)
+	s.forgetAcks(name)
 	s.config.Logger.Info("cdc/server: a slot was dropped", "slot", name)
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -20,17 +20,17 @@ func TestASlotForFailovers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts)
-	a := h.do("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["public.account"],"failover":true}`)
+	a := h.request("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["public.account"],"failover":true}`)
 	if cdctest.Query[int](h.Database, `select current_setting('server_version_num')::int`) < 170000 {
 		require.Equal(t, 400, a.status)
 		require.Contains(t, a.body, "Postgres 17 or later")
 		return
 	}
 	require.Equal(t, 201, a.status, a.body)
-	require.Contains(t, h.do("GET", "/v2/slots/"+h.s, "").body, `"failover":true`)
+	require.Contains(t, h.request("GET", "/v2/slots/"+h.s, "").body, `"failover":true`)
 }
 
-// Postgres 18 would refuse their updates.
+// Postgres 18 would refuse updates of these tables.
 func TestGeneratedColumnsOfAnIdentity(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -39,11 +39,11 @@ func TestGeneratedColumnsOfAnIdentity(t *testing.T) {
 	if cdctest.Query[int](h.Database, `select current_setting('server_version_num')::int`) >= 180000 {
 		status, expected = 422, expected[3:]
 	}
-	require.Equal(t, status, h.do("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["public.computed"]}`).status)
-	all, _ := h.follow("/v2/tail")
+	require.Equal(t, status, h.request("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["public.computed"]}`).status)
+	all, _ := h.followEvents("/v2/tail")
 	all()
 	h.Exec(`insert into computed values (1)`, `update computed set id = 2`, `delete from computed`, `insert into account (id) values (1)`)
-	next := changes(all)
+	next := onlyChanges(all)
 	for _, change := range expected {
 		e := next()
 		require.Equal(t, change, fmt.Sprint(e.Changes[0].Kind, " ", e.Changes[0].Table))
@@ -61,7 +61,7 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 	foreign := h.s + "_foreign"
 	_, err := cdc.CreateSlot(t.Context(), h.Pool, foreign, cdc.SlotOptions{})
 	require.NoError(t, err)
-	made := h.slot(h.s, `"tables":["public.account","public.a*"]`)
+	made := h.createSlot(h.s, `"tables":["public.account","public.a*"]`)
 	at := "/v2/slots/" + h.s
 	for _, c := range []struct {
 		method, path, body string
@@ -99,44 +99,44 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 		{"PUT", "/v2/slots", ``, 405, "method"},
 		{"POST", "/healthz", ``, 405, "method"},
 	} {
-		a := h.do(c.method, c.path, c.body)
+		a := h.request(c.method, c.path, c.body)
 		require.Equal(t, c.status, a.status, "%s %s %s: %s", c.method, c.path, c.body, a.body)
 		require.Equal(t, c.code, a.code(), c.path)
 	}
 	for query, code := range map[string]string{"?kinds=read": "invalid", "?tables=[a": "invalid", "?resume=x": "bad_resume"} {
-		a := h.do("GET", at+"/stream"+query, "", "Accept", "text/event-stream")
+		a := h.request("GET", at+"/stream"+query, "", "Accept", "text/event-stream")
 		require.Equal(t, 400, a.status, query)
 		require.Equal(t, code, a.code())
 	}
 	for path, code := range map[string]string{"/v2/slots/nowhere/stream": "unknown_slot", "/v2/slots/" + foreign + "/stream": "foreign_slot"} {
-		require.Equal(t, code, h.do("GET", path, "", "Accept", "text/event-stream").code())
+		require.Equal(t, code, h.request("GET", path, "", "Accept", "text/event-stream").code())
 	}
 	key := base64.RawURLEncoding.EncodeToString([]byte(`{"i":"` + strings.Split(made.Resume, "@")[1] + `","t":"public.account","k":["1'; drop table account"]}`))
-	a := h.do("GET", at+"/snapshot/public.account?after="+key, "")
+	a := h.request("GET", at+"/snapshot/public.account?after="+key, "")
 	require.Equal(t, 400, a.status, a.body)
 	require.Equal(t, "invalid", a.code())
-	// None of it has spoiled what was there.
-	require.Contains(t, h.do("GET", at+"/snapshot/public.a'b.c;drop", "").body, `"new":{"id":1}`)
+	// The existing slot is unaffected.
+	require.Contains(t, h.request("GET", at+"/snapshot/public.a'b.c;drop", "").body, `"new":{"id":1}`)
 	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_publication where pubname not like 'delta_stream_slots_%'`), "a slot that was refused leaves nothing")
 	_, err = cdc.LookupSlot(t.Context(), h.Pool, foreign)
 	require.NoError(t, err)
 }
 
-func TestASnapshotIsReadByManyWhileItsSlotStreams(t *testing.T) {
+func TestASnapshotIsReadConcurrentlyWithItsStream(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts, `insert into account (id) select generate_series(1, 500)`)
-	h.slot(h.s, `"tables":["public.account"]`)
-	c := h.dial("/v2/slots/" + h.s + "/stream")
+	h.createSlot(h.s, `"tables":["public.account"]`)
+	c := h.dialStream("/v2/slots/" + h.s + "/stream")
 	h.Exec(`delete from account where id > 100`)
-	require.Len(t, c.read().Changes, 400)
+	require.Len(t, c.readMessage().Changes, 400)
 	var readers sync.WaitGroup
 	for range 6 {
 		readers.Go(func() {
 			after, n := "", 0
 			for {
-				a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=120&after="+after, "")
-				p := decode[struct {
+				a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=120&after="+after, "")
+				p := decodeJSON[struct {
 					Rows []change
 					Next string
 				}](t, a.body)
@@ -153,69 +153,69 @@ func TestASnapshotIsReadByManyWhileItsSlotStreams(t *testing.T) {
 	readers.Wait()
 
 	path := "/v2/slots/" + h.s + "/snapshot"
-	a := h.do("GET", path+"/public.account?limit=1", "")
-	next := decode[struct{ Next string }](t, a.body).Next
-	require.Equal(t, http.StatusNoContent, h.do("DELETE", path, "").status)
-	for _, a := range []answer{h.do("DELETE", path, ""), h.do("GET", path+"/public.account?after="+next, "")} {
+	a := h.request("GET", path+"/public.account?limit=1", "")
+	next := decodeJSON[struct{ Next string }](t, a.body).Next
+	require.Equal(t, http.StatusNoContent, h.request("DELETE", path, "").status)
+	for _, a := range []answer{h.request("DELETE", path, ""), h.request("GET", path+"/public.account?after="+next, "")} {
 		require.Equal(t, http.StatusGone, a.status)
 		require.Equal(t, "snapshot_gone", a.code())
 	}
-	require.Equal(t, "busy", h.do("DELETE", "/v2/slots/"+h.s, "").code())
+	require.Equal(t, "busy", h.request("DELETE", "/v2/slots/"+h.s, "").code())
 }
 
-func TestASnapshotThatNobodyReadsEnds(t *testing.T) {
+func TestAnIdleSnapshotEnds(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.SnapshotIdle, c.MaxSnapshots = time.Millisecond, 1 })
 	h.Exec(accounts)
 	for i := range 2 {
-		h.slot(fmt.Sprint(h.s, "_", i), `"tables":["public.account"]`)
+		h.createSlot(fmt.Sprint(h.s, "_", i), `"tables":["public.account"]`)
 		require.Eventually(t, func() bool {
-			return h.do("GET", fmt.Sprint("/v2/slots/", h.s, "_", i, "/snapshot/public.account"), "").status == http.StatusGone
+			return h.request("GET", fmt.Sprint("/v2/slots/", h.s, "_", i, "/snapshot/public.account"), "").status == http.StatusGone
 		}, cdctest.Patience, 10*time.Millisecond)
 	}
 }
 
-// What a process leaves that dies before its slot is there.
-func TestASlotIsMadeOverWhatIsLeft(t *testing.T) {
+// A process that dies before it has created the slot leaves a publication.
+func TestASlotIsCreatedOverALeftoverPublication(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.MaxSnapshots = 1 })
 	h.Exec(accounts)
-	h.slot(h.s, `"tables":["public.account"]`)
-	a := h.do("POST", "/v2/slots", `{"name":"`+h.s+`_2","tables":["public.account"]}`)
+	h.createSlot(h.s, `"tables":["public.account"]`)
+	a := h.request("POST", "/v2/slots", `{"name":"`+h.s+`_2","tables":["public.account"]}`)
 	require.Equal(t, "no_room", a.code())
 	h.stop()
 	h.Exec(`select pg_drop_replication_slot('` + h.s + `')`)
-	h.start(nil)
-	require.Contains(t, h.do("GET", "/v2/slots/"+h.s, "").body, `"status":"missing"`)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
-	require.Contains(t, h.do("GET", "/v2/slots/"+h.s, "").body, `"status":"reserved"`)
+	h.startServer(nil)
+	require.Contains(t, h.request("GET", "/v2/slots/"+h.s, "").body, `"status":"missing"`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
+	require.Contains(t, h.request("GET", "/v2/slots/"+h.s, "").body, `"status":"reserved"`)
 
-	// One that runs into its time leaves nothing.
+	// A creation that times out leaves nothing.
 	h.stop()
-	h.start(func(c *server.Config) { c.CreateTimeout = 300 * time.Millisecond })
+	h.startServer(func(c *server.Config) { c.CreateTimeout = 300 * time.Millisecond })
 	tx, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), `insert into account (id) values (1)`)
 	require.NoError(t, err)
-	a = h.do("POST", "/v2/slots", `{"name":"`+h.s+`_3","tables":["public.account"]}`)
+	a = h.request("POST", "/v2/slots", `{"name":"`+h.s+`_3","tables":["public.account"]}`)
 	require.Equal(t, http.StatusServiceUnavailable, a.status, a.body)
 	require.NoError(t, tx.Rollback(t.Context()))
-	require.Equal(t, http.StatusNotFound, h.do("GET", "/v2/slots/"+h.s+"_3", "").status)
+	require.Equal(t, http.StatusNotFound, h.request("GET", "/v2/slots/"+h.s+"_3", "").status)
 	h.stop()
-	h.start(nil)
-	h.slot(h.s+"_3", `"tables":["public.account"]`)
+	h.startServer(nil)
+	h.createSlot(h.s+"_3", `"tables":["public.account"]`)
 }
 
-// Each takes connections of those that are for all, and none of them waits for what another has: such a wait would only end with
-// CreateTimeout, and be answered with an error.
-func TestManySlotsAreMadeAtOnce(t *testing.T) {
+// Each creation takes connections of the shared pool, and must not wait for one that another creation holds: such a wait would only end
+// with CreateTimeout, and with an error.
+func TestManySlotsAreCreatedAtOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts)
 	var makers sync.WaitGroup
 	for i := range 12 {
 		makers.Go(func() {
-			a := h.do("POST", "/v2/slots", fmt.Sprintf(`{"name":"%s_%d","tables":["public.account"],"snapshot":false}`, h.s, i))
+			a := h.request("POST", "/v2/slots", fmt.Sprintf(`{"name":"%s_%d","tables":["public.account"],"snapshot":false}`, h.s, i))
 			if a.status != http.StatusCreated {
 				t.Errorf("%d %s", a.status, a.body)
 			}
@@ -228,23 +228,23 @@ func TestASlotThatIsReadKeepsItsSnapshot(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts, `insert into account (id) values (1)`)
-	h.slot(h.s, `"tables":["public.account"]`)
-	h.dial("/v2/slots/" + h.s + "/stream")
-	require.Equal(t, "busy", h.do("DELETE", "/v2/slots/"+h.s, "").code())
-	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").status)
+	h.createSlot(h.s, `"tables":["public.account"]`)
+	h.dialStream("/v2/slots/" + h.s + "/stream")
+	require.Equal(t, "busy", h.request("DELETE", "/v2/slots/"+h.s, "").code())
+	require.Equal(t, http.StatusOK, h.request("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").status)
 }
 
-// A dot may belong to the schema or to the table: what the one can be used for says nothing of the other.
-func TestTablesWhoseNamesHaveDotsAreNotMixedUp(t *testing.T) {
+// A dot may belong to the schema or to the table. Two tables with the same full name must not be confused when checking their uses.
+func TestTablesWithDotsInNamesAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(`create schema "a.b"`, `create schema a`, `create table "a.b".c (id int)`, `create table a."b.c" (id int primary key)`,
 		`create schema "d.e"`, `create schema d`, `create table "d.e".f (id int primary key)`, `create table d."e.f" (id int)`)
 	for _, name := range []string{"a.b.c", "d.e.f"} {
-		a := h.do("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["`+name+`"],"snapshot":false}`)
+		a := h.request("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["`+name+`"],"snapshot":false}`)
 		require.Equal(t, "no_primary_key", a.code(), a.body)
 	}
-	all, _ := h.follow("/v2/tail")
+	all, _ := h.followEvents("/v2/tail")
 	all()
 	h.Exec(`insert into "a.b".c values (1)`, `update "a.b".c set id = 2`, `insert into d."e.f" values (1)`, `update d."e.f" set id = 2`)
 }

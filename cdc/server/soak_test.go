@@ -19,17 +19,17 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// follower is a client that keeps what it has with its token, as one in a database would.
+// follower is a client that stores its rows together with its token, as one with a database would.
 type follower struct {
 	mu     sync.Mutex
 	url    string
 	cut    context.CancelFunc
-	seen   map[int64]int // how often a row came
+	seen   map[int64]int // how often each row was received
 	rows   map[int64]string
 	token  string // of the last transaction that was processed
-	last   string // where that ends
+	last   string // the end of that transaction
 	faults []string
-	// refused counts the answers to connections that were not to be had.
+	// refused counts failed connection attempts.
 	refused map[string]int
 }
 
@@ -37,12 +37,12 @@ func newFollower(url string) *follower {
 	return &follower{url: url, cut: func() {}, seen: map[int64]int{}, rows: map[int64]string{}, refused: map[string]int{}}
 }
 
-func (f *follower) complain(format string, args ...any) {
+func (f *follower) addComplaint(format string, args ...any) {
 	f.faults = append(f.faults, fmt.Sprintf(format, args...))
 }
 
-// begin is the address of a connection, which cut ends.
-func (f *follower) begin(ctx context.Context, slot string, withToken bool) (context.Context, context.CancelFunc, string) {
+// beginConnection returns the address for a connection, and a function to cut it.
+func (f *follower) beginConnection(ctx context.Context, slot string, withToken bool) (context.Context, context.CancelFunc, string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	address := f.url + "/v2/slots/" + slot + "/stream"
@@ -53,8 +53,8 @@ func (f *follower) begin(ctx context.Context, slot string, withToken bool) (cont
 	return ctx, f.cut, address
 }
 
-// refuse notes why there is no connection.
-func (f *follower) refuse(response *http.Response) {
+// handleRefusal records why there is no connection.
+func (f *follower) handleRefusal(response *http.Response) {
 	if response == nil || response.Body == nil {
 		return
 	}
@@ -65,25 +65,25 @@ func (f *follower) refuse(response *http.Response) {
 	f.refused[fmt.Sprint(response.StatusCode, " ", answer{body: string(text)}.code())]++
 }
 
-// follow reads a websocket until it is lost.
-func (f *follower) follow(ctx context.Context, slot string, withToken bool) {
-	ctx, cancel, address := f.begin(ctx, slot, withToken)
+// followSlot reads a websocket until it is lost.
+func (f *follower) followSlot(ctx context.Context, slot string, withToken bool) {
+	ctx, cancel, address := f.beginConnection(ctx, slot, withToken)
 	defer cancel()
 	conn, response, err := websocket.Dial(ctx, address, nil)
 	if err != nil {
-		f.refuse(response)
+		f.handleRefusal(response)
 		return
 	}
 	defer conn.CloseNow() //nolint:errcheck // it is lost
 	conn.SetReadLimit(64 << 20)
-	f.read(withToken, func() ([]byte, error) {
+	f.readMessages(withToken, func() ([]byte, error) {
 		_, data, err := conn.Read(ctx)
 		return data, err
 	}, func(ack string) error { return conn.Write(ctx, websocket.MessageText, []byte(ack)) })
 }
 
-// read takes messages until there are none any more.
-func (f *follower) read(withToken bool, next func() ([]byte, error), say func(ack string) error) {
+// readMessages processes messages until the connection ends.
+func (f *follower) readMessages(withToken bool, next func() ([]byte, error), say func(ack string) error) {
 	var transaction []change
 	before := ""
 	for {
@@ -94,7 +94,7 @@ func (f *follower) read(withToken bool, next func() ([]byte, error), say func(ac
 		var m message
 		if err := json.Unmarshal(data, &m); err != nil || m.Type == "error" && m.Code != "closing" {
 			f.mu.Lock()
-			f.complain("%s", data)
+			f.addComplaint("%s", data)
 			f.mu.Unlock()
 		}
 		if m.Type != "transaction" {
@@ -104,7 +104,7 @@ func (f *follower) read(withToken bool, next func() ([]byte, error), say func(ac
 		if !m.Final {
 			continue
 		}
-		f.take(m, transaction, before, withToken)
+		f.takeMessage(m, transaction, before, withToken)
 		transaction, before = nil, m.LSN
 		if rand.IntN(3) > 0 && say(`{"lsn":"`+m.LSN+`"}`) != nil {
 			return
@@ -112,20 +112,20 @@ func (f *follower) read(withToken bool, next func() ([]byte, error), say func(ac
 	}
 }
 
-// take processes a transaction, and looks at where it stands.
-func (f *follower) take(m message, changes []change, before string, withToken bool) {
+// takeMessage processes a transaction, and checks its position.
+func (f *follower) takeMessage(m message, changes []change, before string, withToken bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if before != "" && position(m.LSN) <= position(before) {
-		f.complain("%s came behind %s", m.LSN, before)
+		f.addComplaint("%s came behind %s", m.LSN, before)
 	}
 	if withToken && f.last != "" && position(m.LSN) <= position(f.last) {
-		f.complain("%s came again, although %s was the token", m.LSN, f.last)
+		f.addComplaint("%s came again, although %s was the token", m.LSN, f.last)
 	}
 	n := -1.0
 	for _, c := range changes {
 		if now := c.New["n"].(float64); now <= n {
-			f.complain("in %s, %v came behind %v", m.LSN, now, n)
+			f.addComplaint("in %s, %v came behind %v", m.LSN, now, n)
 		} else {
 			n = now
 		}
@@ -146,21 +146,21 @@ func position(lsn string) (n uint64) {
 	return h<<32 | l
 }
 
-// Writers run, and the server, the walsender and the client are cut at random: nothing is lost, nothing comes again that the
-// token covers, and the order is kept.
+// Writers run, and the server, the walsender and the client are disconnected at random: nothing is lost, nothing that the token covers is
+// sent again, and the order is kept.
 func TestSoakOfConnectionsThatAreCut(t *testing.T) {
 	long := soak.Time(t, 5*time.Second)
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(`create table event (id int generated always as identity primary key, n int, v text)`)
-	h.slot(h.s, `"tables":["public.event"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.event"],"snapshot":false`)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	f := newFollower(h.url)
 	var work sync.WaitGroup
 	work.Go(func() {
 		for ctx.Err() == nil {
-			f.follow(ctx, h.s, rand.IntN(4) > 0)
+			f.followSlot(ctx, h.s, rand.IntN(4) > 0)
 		}
 	})
 	writing, done := context.WithCancel(ctx)
@@ -186,7 +186,7 @@ func TestSoakOfConnectionsThatAreCut(t *testing.T) {
 		case 1:
 			kills["server"]++
 			h.stop()
-			h.start(nil)
+			h.startServer(nil)
 			f.mu.Lock()
 			f.url = h.url
 			f.mu.Unlock()
@@ -206,7 +206,7 @@ func TestSoakOfConnectionsThatAreCut(t *testing.T) {
 		written[id] = v
 	}
 	require.NoError(t, rows.Err())
-	// How long it takes to catch up depends on the machine: it must get on.
+	// The time to catch up depends on the machine, so the test requires progress only.
 	for had, patience := 0, time.Now().Add(cdctest.Patience); ; time.Sleep(50 * time.Millisecond) {
 		f.mu.Lock()
 		has := len(f.rows)

@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// admit makes room for a client.
-func (s *Server) admit(slot string, tail bool) (leave func(), err error) {
+// admitClient counts a client, and refuses it if its slot is read already or too many clients stream. Call leave when it has ended.
+func (s *Server) admitClient(slot string, tail bool) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, busy := s.sessions[slot]
@@ -21,7 +21,7 @@ func (s *Server) admit(slot string, tail bool) (leave func(), err error) {
 	case busy:
 		return nil, cdc.ErrSlotBusy
 	case s.clients >= s.config.MaxClients, tail && s.tails >= s.config.MaxTails:
-		return nil, refusal(http.StatusServiceUnavailable, "no_room", "so many clients stream already as the server may have")
+		return nil, newProblem(http.StatusServiceUnavailable, "no_room", "the server has as many clients as it may: try again later")
 	}
 	s.sessions[slot] = nil
 	s.clients++
@@ -39,117 +39,118 @@ func (s *Server) admit(slot string, tail bool) (leave func(), err error) {
 	}, nil
 }
 
-func (s *Server) streamSlot(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveSlotStream(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	one := &session{server: s, slot: name, consumer: r.URL.Query().Get("consumer"), acked: make(chan struct{}, 1)}
+	sess := &session{server: s, slot: name, consumer: r.URL.Query().Get("consumer"), ackSignal: make(chan struct{}, 1)}
 	var resume, incarnation string
-	f, err := s.prepare(r, one)
+	f, err := s.prepareSession(r, sess)
 	if err == nil {
-		one.owned, err = s.mine(r.Context(), name)
+		sess.owned, err = s.findOwnSlot(r.Context(), name)
 	}
 	if err == nil {
-		err = f.miss(one.owned.Tables)
+		err = f.checkTables(sess.owned.Tables)
 	}
 	if err == nil {
 		if resume = r.Header.Get("Last-Event-Id"); resume == "" {
 			resume = r.URL.Query().Get("resume")
 		}
 		if resume != "" {
-			one.resume, incarnation, err = parseToken(resume)
+			sess.resume, incarnation, err = parseToken(resume)
 		}
 	}
 	if err == nil {
-		err = one.checkConsumer(r.URL.Query().Get("resync"), resume != "")
+		err = sess.checkConsumerRequest(r.URL.Query().Get("resync"), resume != "")
 	}
-	if err == nil && resume != "" && incarnation != one.owned.Incarnation {
-		err = refusal(http.StatusGone, "resync_needed", "the token is of an earlier slot of this name, and what was changed in between is lost: begin with a snapshot")
+	if err == nil && resume != "" && incarnation != sess.owned.Incarnation {
+		err = newProblem(http.StatusGone, "resync_needed", "the token is of an earlier slot of this name, and the changes in between are lost: start with a snapshot")
 	}
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	leave, err := s.admit(one.key(), false)
+	leave, err := s.admitClient(sess.key(), false)
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	defer leave()
-	if err := s.begins(r.Context(), one); err != nil {
-		s.refuse(w, r, err)
+	if err := s.checkResume(r.Context(), sess); err != nil {
+		s.replyError(w, r, err)
 		return
 	}
 	config := s.streamConfig(name)
 	config.Publications = []string{name}
-	s.serveStream(w, r, one, config)
+	s.serveStream(w, r, sess, config)
 }
 
-// prepare reads what both kinds of streams take.
-func (s *Server) prepare(r *http.Request, one *session) (*filter, error) {
+// prepareSession reads the parameters that streams of slots and tails share.
+func (s *Server) prepareSession(r *http.Request, sess *session) (*filter, error) {
 	if err := checkUpgrade(r); err != nil {
 		return nil, err
 	}
 	f, err := s.newFilter(r.URL.Query())
 	if err == nil {
-		one.encode = newEncoder(f)
+		sess.encoder = newEncoder(f)
 	}
 	return f, err
 }
 
-// begins compares what the client has with where the slot is.
-func (s *Server) begins(ctx context.Context, one *session) error {
-	_, err := cdc.LookupSlot(ctx, s.pool, one.slot)
+// checkResume checks that the slot exists and that the client's token is not before an acknowledged position.
+func (s *Server) checkResume(ctx context.Context, sess *session) error {
+	_, err := cdc.LookupSlot(ctx, s.pool, sess.slot)
 	if errors.Is(err, cdc.ErrNotFound) {
 		var standby bool
 		if err := s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil {
 			return err
 		}
-		if standby { // the primary may come again, with the slot
+		if standby { // the primary may return, and has the slot
 			return cdc.ErrStandby
 		}
-		return refusal(http.StatusGone, "resync_needed", "the slot is gone, although it was not dropped here: DELETE it, and make it anew")
+		return newProblem(http.StatusGone, "resync_needed", "the slot is gone, although this server did not drop it: DELETE it, and create it again")
 	}
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	acked := s.acked[one.key()]
+	acked := s.acked[sess.key()]
 	s.mu.Unlock()
-	if one.resume != 0 && acked.incarnation == one.owned.Incarnation && one.resume < acked.lsn {
-		return refusal(http.StatusGone, "resync_needed", "what follows "+one.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and does not come again")
+	if sess.resume != 0 && acked.incarnation == sess.owned.Incarnation && sess.resume < acked.lsn {
+		return newProblem(http.StatusGone, "resync_needed", "what follows "+sess.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and is not sent again")
 	}
 	return nil
 }
 
-// locate looks where the slot is once it is ours: Postgres may have learned of the last acknowledgement of the client before
-// only meanwhile. What the client has not acknowledged is not confirmed, so that a token at or behind it covers nothing that comes.
-func (s *Server) locate(ctx context.Context, one *session) error {
-	if one.auto {
+// locateSlot reads the position of the slot once this session has it, because Postgres may have processed the last acknowledgement of the
+// previous client only now. Postgres has not confirmed anything that the client did not acknowledge, so a token at or before the confirmed
+// position covers nothing that will be sent.
+func (s *Server) locateSlot(ctx context.Context, sess *session) error {
+	if sess.isTail {
 		return nil
 	}
-	slot, err := cdc.LookupSlot(ctx, s.pool, one.slot)
+	slot, err := cdc.LookupSlot(ctx, s.pool, sess.slot)
 	if err != nil {
 		return err
 	}
-	one.last = slot.Confirmed
-	if err := s.checkEnd(ctx, one.resume); err != nil {
+	sess.last = slot.Confirmed
+	if err := s.checkLogEnd(ctx, sess.resume); err != nil {
 		return err
 	}
-	if one.resume != 0 && one.resume <= slot.Confirmed {
-		one.passed, one.resume = one.resume, 0
+	if sess.resume != 0 && sess.resume <= slot.Confirmed {
+		sess.passed, sess.resume = sess.resume, 0
 	}
 	return nil
 }
 
-// checkEnd refuses a position that the server does not have. It is asked once the slot is ours: a standby may not have replayed yet what the client has, and is
-// not streamed from.
-func (s *Server) checkEnd(ctx context.Context, resume cdc.LSN) error {
+// checkLogEnd refuses a position beyond the end of the log. Call it when the session has the slot: a standby may not have replayed yet what
+// the client has, and its slots cannot be streamed.
+func (s *Server) checkLogEnd(ctx context.Context, resume cdc.LSN) error {
 	var text string
 	if err := s.pool.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text`).Scan(&text); err != nil {
 		return err
 	}
 	if end, err := cdc.ParseLSN(text); err != nil || resume > end {
-		return errors.Join(err, refusal(http.StatusGone, "resync_needed", "resume "+resume.String()+" is beyond the end of the log, "+text+
-			": it is of a server whose last changes were lost in a failover, or of none"))
+		return errors.Join(err, newProblem(http.StatusGone, "resync_needed", "resume "+resume.String()+" is beyond the end of the log, "+text+
+			": it is from a server that has lost its last changes in a failover, or from another database"))
 	}
 	return nil
 }
@@ -157,134 +158,134 @@ func (s *Server) checkEnd(ctx context.Context, resume cdc.LSN) error {
 func (s *Server) streamConfig(slot string) cdc.Config {
 	config := s.config.Stream
 	config.Conn, config.Slot, config.Start, config.Temporary = s.config.Conn, slot, 0, false
-	config.SchemaChanges, config.BeforeConnect, config.SkipUndecodable = true, s.config.BeforeConnect, s.decideUndecodable
+	config.SchemaChanges, config.BeforeConnect, config.SkipUndecodable = true, s.config.BeforeConnect, s.skipUndecodable
 	config.MemoryLimit, config.Logger = s.config.ClientMemory, s.config.Logger
 	return config
 }
 
-// tail streams from now on.
-func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
-	one := &session{server: s, slot: "delta_tail_" + strings.ToLower(rand.Text()[:12]), acked: make(chan struct{}, 1), auto: true}
-	f, err := s.prepare(r, one)
+// serveTail streams changes from now on, through a temporary slot.
+func (s *Server) serveTail(w http.ResponseWriter, r *http.Request) {
+	sess := &session{server: s, slot: "delta_tail_" + strings.ToLower(rand.Text()[:12]), ackSignal: make(chan struct{}, 1), isTail: true}
+	f, err := s.prepareSession(r, sess)
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	leave, err := s.admit(one.slot, true)
+	leave, err := s.admitClient(sess.slot, true)
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	defer leave()
-	tables, err := s.publishTail(r.Context())
+	tables, err := s.updateTailPublication(r.Context())
 	if err == nil {
-		err = f.miss(tables)
+		err = f.checkTables(tables)
 	}
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
-	config := s.streamConfig(one.slot)
+	config := s.streamConfig(sess.slot)
 	config.Temporary, config.Publications = true, []string{s.config.Publication}
-	s.serveStream(w, r, one, config)
+	s.serveStream(w, r, sess, config)
 }
 
-// serveStream opens the slot, so that what is wrong with it has a status, and then has the client read it.
-func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *session, config cdc.Config) {
+// serveStream opens the slot first, so that an error has a status, and then streams to the client.
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, sess *session, config cdc.Config) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	one.fail = cancel
-	leave, err := s.openSource(ctx, one, config)
+	sess.fail = cancel
+	leave, err := s.openSource(ctx, sess, config)
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	defer leave()
-	if one.client, err = s.accept(w, r); err != nil {
-		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", one.slot, "error", err)
+	if sess.client, err = s.acceptClient(w, r); err != nil {
+		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", sess.slot, "error", err)
 		return
 	}
 	s.mu.Lock()
-	s.sessions[one.key()] = one
+	s.sessions[sess.key()] = sess
 	s.mu.Unlock()
-	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot, "consumer", one.consumer)
-	if !one.auto {
-		s.work.Go(func() { one.watch(ctx, cancel) })
+	s.config.Logger.Info("cdc/server: a client streams", "slot", sess.slot, "consumer", sess.consumer)
+	if !sess.isTail {
+		s.work.Go(func() { sess.watchPublication(ctx, cancel) })
 	}
-	if c, ok := one.client.(*socket); ok {
-		// Its end closes the connection, over which the farewell is still to go.
-		talking, hang := context.WithCancel(context.WithoutCancel(ctx))
-		defer hang()
-		s.work.Go(func() { cancel(one.listen(talking, c)) })
-		s.work.Go(func() { one.pings(ctx, talking, cancel) })
+	if c, ok := sess.client.(*socket); ok {
+		// readAcks closes the connection when its context ends, so that context outlives ctx: the reason for the end is still to be sent.
+		connCtx, closeConn := context.WithCancel(context.WithoutCancel(ctx))
+		defer closeConn()
+		s.work.Go(func() { cancel(sess.readAcks(connCtx, c)) })
+		s.work.Go(func() { sess.pingClient(ctx, connCtx, cancel) })
 	}
-	defer one.stopReading()
-	err = one.run(ctx)
-	// That a client was cut, or has said something wrong, comes with a connection that has failed.
+	defer sess.stopResync()
+	err = sess.run(ctx)
+	// If the client was disconnected, or sent a wrong message, the connection has failed as well: report the cause.
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errSlow) && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	s.farewell(r, one, err)
+	s.endClient(r, sess, err)
 }
 
-// openSource opens the slot for the client, or has it read as a consumer. leave ends that, after what was acknowledged is told.
-func (s *Server) openSource(ctx context.Context, one *session, config cdc.Config) (leave func(), err error) {
-	if one.consumer != "" {
-		return s.join(ctx, one)
+// openSource opens the slot for the client, or joins it as a consumer. leave closes that, after the last acknowledgement was passed on.
+func (s *Server) openSource(ctx context.Context, sess *session, config cdc.Config) (leave func(), err error) {
+	if sess.consumer != "" {
+		return s.joinConsumer(ctx, sess)
 	}
 	stream, err := cdc.Open(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	one.source = stream
-	if err := s.locate(ctx, one); err != nil {
+	sess.source = stream
+	if err := s.locateSlot(ctx, sess); err != nil {
 		stream.Close()
 		return nil, err
 	}
-	named := one.slot
-	if one.auto {
+	named := sess.slot
+	if sess.isTail {
 		named = ""
 	}
-	uncount := s.streams.add(named, stream)
+	uncount := s.streams.addStream(named, stream)
 	return func() {
-		one.flush()
+		sess.flushConfirmed()
 		uncount()
 		stream.Close()
 	}, nil
 }
 
-// farewell tells a client that is still there why it ends.
-func (s *Server) farewell(r *http.Request, one *session, err error) {
+// endClient tells a client that is still there why its stream ends.
+func (s *Server) endClient(r *http.Request, sess *session, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		err = &goneError{"the client is gone"}
 	}
-	s.config.Logger.Info("cdc/server: a client has ended", "slot", one.slot, "consumer", one.consumer, "reason", err)
+	s.config.Logger.Info("cdc/server: a client has ended", "slot", sess.slot, "consumer", sess.consumer, "reason", err)
 	if errors.Is(err, errSlow) {
 		s.metrics.slow.Inc()
 	}
 	if errors.As(err, new(*goneError)) {
-		one.client.end(nil)
+		sess.client.close(nil)
 		return
 	}
-	p := explain(err)
-	if one.auto && errors.Is(err, cdc.ErrResyncNeeded) {
-		p = refusal(http.StatusServiceUnavailable, "interrupted", "the connection to Postgres was lost, and changes with it: begin again")
+	p := explainError(err)
+	if sess.isTail && errors.Is(err, cdc.ErrResyncNeeded) {
+		p = newProblem(http.StatusServiceUnavailable, "interrupted", "the connection to Postgres was lost, and changes were missed: start again")
 	}
 	if p.Code == "internal" {
-		s.config.Logger.Warn("cdc/server: a stream has failed", "slot", one.slot, "error", err)
+		s.config.Logger.Warn("cdc/server: a stream has failed", "slot", sess.slot, "error", err)
 	}
 	if !errors.Is(err, errSlow) {
-		_, _ = one.client.send("error", errorMessage(p), "")
+		_, _ = sess.client.send("error", errorMessage(p), "")
 	}
-	one.client.end(p)
+	sess.client.close(p)
 }
 
-// listen reads the acknowledgements of a websocket.
-func (s *session) listen(ctx context.Context, c *socket) error {
+// readAcks reads the acknowledgements of a websocket.
+func (s *session) readAcks(ctx context.Context, c *socket) error {
 	for {
 		_, message, err := c.conn.Read(ctx)
 		if err != nil {
-			return gone(err)
+			return explainClose(err)
 		}
 		var body struct {
 			LSN string `json:"lsn"`
@@ -292,9 +293,9 @@ func (s *session) listen(ctx context.Context, c *socket) error {
 		if json.Unmarshal(message, &body) != nil {
 			body.LSN = string(message)
 		}
-		lsn, err := ackOf(body.LSN)
+		lsn, err := parseAck(body.LSN)
 		if err == nil {
-			err = s.ack(lsn)
+			err = s.ackTransaction(lsn)
 		}
 		if err != nil {
 			return err
@@ -302,8 +303,8 @@ func (s *session) listen(ctx context.Context, c *socket) error {
 	}
 }
 
-// pings sees that a client which does not say anything is there.
-func (s *session) pings(ctx, talking context.Context, cancel context.CancelCauseFunc) {
+// pingClient ends a client that does not answer pings.
+func (s *session) pingClient(ctx, connCtx context.Context, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(s.server.config.HeartbeatInterval)
 	defer ticker.Stop()
 	for {
@@ -312,15 +313,15 @@ func (s *session) pings(ctx, talking context.Context, cancel context.CancelCause
 			return
 		case <-ticker.C:
 		}
-		if err := s.client.ping(talking); err != nil && ctx.Err() == nil {
+		if err := s.client.ping(connCtx); err != nil && ctx.Err() == nil {
 			cancel(errSlow)
 			return
 		}
 	}
 }
 
-// remember keeps what a client has acknowledged, to know a client that has forgotten it.
-func (s *Server) remember(key string, o owned, lsn cdc.LSN) {
+// rememberAck stores the last acknowledgement of a client, to recognize a token from before it.
+func (s *Server) rememberAck(key string, o ownedPublication, lsn cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o.Incarnation != "" {
@@ -328,8 +329,8 @@ func (s *Server) remember(key string, o owned, lsn cdc.LSN) {
 	}
 }
 
-// forget forgets what the clients of a slot, or one of its consumers, have acknowledged.
-func (s *Server) forget(key string) {
+// forgetAcks deletes the acknowledgements of the clients of a slot, or of one of its consumers.
+func (s *Server) forgetAcks(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range s.acked {
@@ -339,33 +340,33 @@ func (s *Server) forget(key string) {
 	}
 }
 
-// acknowledge is for clients of Server-Sent Events, which cannot say anything themselves.
-func (s *Server) acknowledge(w http.ResponseWriter, r *http.Request) {
+// serveAck takes an acknowledgement of a client of Server-Sent Events, which cannot send messages itself.
+func (s *Server) serveAck(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		LSN string `json:"lsn"`
 	}
-	err := s.decode(w, r, &body)
+	err := s.decodeBody(w, r, &body)
 	var lsn cdc.LSN
 	if err == nil {
-		lsn, err = ackOf(body.LSN)
+		lsn, err = parseAck(body.LSN)
 	}
 	if err == nil {
-		_, err = s.mine(r.Context(), r.PathValue("name"))
+		_, err = s.findOwnSlot(r.Context(), r.PathValue("name"))
 	}
 	if err != nil {
-		s.refuse(w, r, err)
+		s.replyError(w, r, err)
 		return
 	}
 	s.mu.Lock()
-	one := s.sessions[sessionKey(r.PathValue("name"), r.URL.Query().Get("consumer"))]
+	sess := s.sessions[sessionKey(r.PathValue("name"), r.URL.Query().Get("consumer"))]
 	s.mu.Unlock()
-	if one == nil {
-		s.refuse(w, r, refusal(http.StatusConflict, "not_streaming", "nobody streams the slot from this server: only what was sent can be acknowledged"))
+	if sess == nil {
+		s.replyError(w, r, newProblem(http.StatusConflict, "not_streaming", "no client streams the slot from this server: only what was sent can be acknowledged"))
 		return
 	}
-	if err := one.ack(lsn); err != nil {
-		s.refuse(w, r, err)
+	if err := sess.ackTransaction(lsn); err != nil {
+		s.replyError(w, r, err)
 		return
 	}
-	reply(w, http.StatusOK, map[string]cdc.LSN{"acknowledged": lsn})
+	replyJSON(w, http.StatusOK, map[string]cdc.LSN{"acknowledged": lsn})
 }

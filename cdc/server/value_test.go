@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// odd is text with all that JSON writes in another way, and characters of several bytes in the places where it is cut.
+// odd is text with everything that JSON escapes, and multi-byte characters where the text is cut.
 const odd = `repeat(E'aä€😀"\\\\\n\t\u0001' || 'z', 20000)`
 
 func TestLargeValuesArriveAsTheyAre(t *testing.T) {
@@ -25,27 +25,27 @@ func TestLargeValuesArriveAsTheyAre(t *testing.T) {
 	h := newHarness(t, nil)
 	h.Exec(accounts, `insert into account (id, name) values (1, `+odd+`)`)
 	expected := cdctest.Query[string](h.Database, `select name from account`)
-	h.slot(h.s, `"tables":["public.account"]`)
-	page := decode[struct{ Rows []change }](t, h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").body)
+	h.createSlot(h.s, `"tables":["public.account"]`)
+	page := decodeJSON[struct{ Rows []change }](t, h.request("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").body)
 	require.Equal(t, expected, page.Rows[0].New["name"])
 	h.Exec(`insert into account (id, name, f) select 2, name, 1 from account`)
-	c := h.dial("/v2/slots/" + h.s + "/stream")
-	m := c.read()
+	c := h.dialStream("/v2/slots/" + h.s + "/stream")
+	m := c.readMessage()
 	require.Equal(t, expected, m.Changes[0].New["name"])
 	require.EqualValues(t, 1, m.Changes[0].New["f"])
 	require.NoError(t, c.conn.CloseNow())
-	h.free(h.s)
-	next, _ := h.follow("/v2/slots/" + h.s + "/stream")
-	require.Equal(t, expected, changes(next)().Changes[0].New["name"])
+	h.awaitFree(h.s)
+	next, _ := h.followEvents("/v2/slots/" + h.s + "/stream")
+	require.Equal(t, expected, onlyChanges(next)().Changes[0].New["name"])
 }
 
-// Not parallel: it measures memory. Beside what the package cdc has, there is no copy.
+// Not parallel, because it measures memory. There is no copy besides that of the package cdc.
 func TestAVeryLargeValueIsNotCopiedToTheClient(t *testing.T) {
 	soak.Long(t)
 	const size = 64 << 20
 	h := newHarness(t, nil)
 	h.Exec(accounts, `alter table account alter name set storage external`)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false`)
 	h.Exec(fmt.Sprintf(`insert into account (id, name) values (1, repeat('0123456789abcdef', %d))`, size/16))
 	request, err := http.NewRequestWithContext(t.Context(), "GET", h.url+"/v2/slots/"+h.s+"/stream", nil)
 	require.NoError(t, err)

@@ -276,7 +276,7 @@ func stream(ctx context.Context, config cdcserver.Config, address string, announ
 	if err != nil {
 		return err
 	}
-	if err := s.MayListen(listener.Addr()); err != nil {
+	if err := s.CheckListenAddress(listener.Addr()); err != nil {
 		return errors.Join(wrongFlag(err), listener.Close())
 	}
 	scheme := "http"

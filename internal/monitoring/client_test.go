@@ -103,7 +103,7 @@ func observeLeaves(t *testing.T, provider *metric.MeterProvider) {
 	_, err = deltaotel.ObserveStream(provider, "accounts", stream)
 	require.NoError(t, err)
 	relay, err := sinks.NewRelay(sinks.Config{
-		Source: sinks.Stream(stream, sinks.StreamConfig{}), Sink: sinks.SinkFunc(func(context.Context, []sinks.Message) []error { return nil }),
+		Source: sinks.NewStreamSource(stream, sinks.StreamConfig{}), Sink: sinks.SinkFunc(func(context.Context, []sinks.Message) []error { return nil }),
 	})
 	require.NoError(t, err)
 	_, err = deltaotel.ObserveRelay(provider, "accounts", relay)

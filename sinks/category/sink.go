@@ -16,17 +16,19 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// SinkConfig is what [NewSink] needs. Client and Category are required.
+// SinkConfig configures [NewSink]. Client and Category are required.
 type SinkConfig struct {
-	// Client writes the messages. Its pool stays the caller's, who closes it after the relay has ended.
+	// Client writes the messages. The caller closes its pool after the relay has ended.
 	Client *messagedb.Client
-	// Category is what is written to: messages of one key to one stream, CATEGORY-KEY.
+	// Category is the category to write to: messages of one key go to one stream, CATEGORY-KEY.
 	Category string
-	// StreamID returns the id of the stream for a message. It must be the same for all messages of a key. Default: the key; for one without it the subject, and else the id.
+	// StreamID returns the id of the stream for a message. It must be the same for all messages of a key. Default: the key; for a message
+	// without one the subject, or else the id.
 	StreamID func(m sinks.Message) string
 }
 
-// Metadata is that of a message that a sink has written: what the store has no other place for. Members are added, and never renamed or removed.
+// Metadata is the metadata of a written message: the fields that have no other place in the store. Members are added, and never renamed or
+// removed.
 type Metadata struct {
 	ID      string            `json:"id"`
 	Key     string            `json:"key,omitempty"`
@@ -37,12 +39,14 @@ type Metadata struct {
 
 // NewSink returns a sink, or a [*sinks.InvalidError].
 //
-// A message becomes one of the store, of the same type, whose data is the body, which must be JSON, and whose metadata is a [Metadata]. Its id is a uuid made of the category and the message's id, by
-// which one that comes again is found in its place, and not written again: so a stream has each message once, and in the order of its key, also while
-// two processes take each other for dead. Give sources whose ids are alike different prefixes: another message with the id of one that is there is refused.
+// Each message is written with the same type, the body as data, which must be JSON, and a [Metadata] as metadata. Its id is a uuid derived
+// from the category and the message's id, so a message that comes again is found and not written twice. So a stream has each message once,
+// in the order of its key, even while two processes take each other for dead. If sources can have equal ids, give them different prefixes:
+// a different message with an id that exists is refused.
 //
-// Refused for good is what the store cannot have: a body that is no JSON, or that jsonb cannot hold, a message without a type, a name that is too long. Fifty messages are written in one
-// transaction, which holds the lock of the category that each of its writers waits for.
+// A message that the store cannot hold is refused permanently: a body that is not JSON or that jsonb cannot hold, a message without a type,
+// a name that is too long. Fifty messages are written in one transaction, which holds the lock of the category, and other writers of the
+// category wait for it.
 func NewSink(config SinkConfig) (sinks.Sink, error) {
 	if config.Client == nil {
 		return nil, &sinks.InvalidError{Field: "Client", Value: "nil", Rule: "is required"}
@@ -59,12 +63,12 @@ func NewSink(config SinkConfig) (sinks.Sink, error) {
 
 type sink struct{ config SinkConfig }
 
-// perTransaction is how many messages are written at once. Each has a savepoint, and Postgres keeps 64 of a transaction in memory.
-const perTransaction = 50
+// maxPerTransaction is how many messages a transaction writes. Each has a savepoint, and Postgres keeps 64 of a transaction in memory.
+const maxPerTransaction = 50
 
 func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, 0, len(messages))
-	for page := range slices.Chunk(messages, perTransaction) {
+	for page := range slices.Chunk(messages, maxPerTransaction) {
 		done, ok := s.writeAll(ctx, page)
 		errs = append(errs, done...)
 		if !ok {
@@ -74,9 +78,9 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	return errs
 }
 
-// writeAll writes messages in a transaction. It reports whether that was committed: without those that were refused.
+// writeAll writes messages in a transaction, without those that are refused. It reports whether the transaction was committed.
 func (s *sink) writeAll(ctx context.Context, messages []sinks.Message) (errs []error, ok bool) {
-	// A snapshot that is older than the lock of the category would not have what others wrote before.
+	// READ COMMITTED: a snapshot from before the lock of the category would not have the last writer's messages.
 	tx, err := s.config.Client.Pool().BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
 	if err != nil {
 		return sinks.FailAll(len(messages), err), false
@@ -89,7 +93,7 @@ func (s *sink) writeAll(ctx context.Context, messages []sinks.Message) (errs []e
 	errs = make([]error, len(messages))
 	client := s.config.Client.InTx(tx)
 	for i, m := range messages {
-		if errs[i] = s.write(ctx, client, m); errs[i] != nil && !sinks.IsPermanent(errs[i]) {
+		if errs[i] = s.writeMessage(ctx, client, m); errs[i] != nil && !sinks.IsPermanent(errs[i]) {
 			failFrom(errs, i, errs[i])
 			return errs, false
 		}
@@ -101,10 +105,10 @@ func (s *sink) writeAll(ctx context.Context, messages []sinks.Message) (errs []e
 	return errs, true
 }
 
-// endTimeout is how long a rollback may take. The connection is closed then.
+// endTimeout is how long a rollback may take. After it, the connection is closed.
 const endTimeout = 5 * time.Second
 
-// failFrom has all messages fail that are not refused: those before n were not committed, and the others not tried.
+// failFrom sets the error of all messages that are not refused: those before n were not committed, and those after n not tried.
 func failFrom(errs []error, n int, err error) {
 	for i := range errs {
 		if errs[i] == nil && i < n {
@@ -115,7 +119,7 @@ func failFrom(errs []error, n int, err error) {
 	}
 }
 
-func (s *sink) write(ctx context.Context, client *messagedb.Client, m sinks.Message) error {
+func (s *sink) writeMessage(ctx context.Context, client *messagedb.Client, m sinks.Message) error {
 	stream, err := messagedb.NewStreamName(s.config.Category, s.config.StreamID(m))
 	if err != nil {
 		return classifyWrite(err)
@@ -133,19 +137,20 @@ func (s *sink) write(ctx context.Context, client *messagedb.Client, m sinks.Mess
 	return classifyWrite(err)
 }
 
-// ofMessage are the fields of an [messagedb.InvalidError] that is about the message. Another one may be about the connection.
-var ofMessage = []messagedb.Field{
+// messageFields are the fields of an [messagedb.InvalidError] about the message. Others may be about the connection.
+var messageFields = []messagedb.Field{
 	messagedb.FieldID, messagedb.FieldType, messagedb.FieldData, messagedb.FieldMetadata, messagedb.FieldStream, messagedb.FieldStreamID, messagedb.FieldCategory,
 }
 
-// limitExceeded is the class of Postgres' errors for what is too large or too deep, see https://www.postgresql.org/docs/current/errcodes-appendix.html.
+// limitExceeded is the class of Postgres' errors for values that are too large or too deep, see
+// https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const limitExceeded = "54"
 
-// classifyWrite marks what the store will refuse each time.
+// classifyWrite marks errors that will come again at each attempt as permanent.
 func classifyWrite(err error) error {
 	var invalid *messagedb.InvalidError
 	var server *pgconn.PgError
-	isRefused := errors.As(err, &invalid) && slices.Contains(ofMessage, invalid.Field) || errors.As(err, new(*messagedb.DuplicateIDError)) ||
+	isRefused := errors.As(err, &invalid) && slices.Contains(messageFields, invalid.Field) || errors.As(err, new(*messagedb.DuplicateIDError)) ||
 		errors.As(err, &server) && strings.HasPrefix(server.Code, limitExceeded)
 	if isRefused {
 		return sinks.Permanent(err)

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/sinks/internal/sinktest"
 )
 
-// What is refused for good delays none of the others, and what comes again is there once.
+// A permanently refused message delays no other, and a message that comes again is written once.
 func TestMessagesAreWrittenOnceAndOthersRefused(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
@@ -59,7 +59,7 @@ func TestMessagesAreWrittenOnceAndOthersRefused(t *testing.T) {
 	require.Equal(t, messagedb.StreamName("events-9"), all[2].Stream)
 	require.JSONEq(t, "null", string(all[2].Data))
 
-	// Another message with the id of one that is there is not dropped in silence.
+	// A different message with an existing id is refused, not silently dropped.
 	other := messages[0]
 	other.Body = []byte(`{"x": 2}`)
 	errs := sink.Deliver(t.Context(), []sinks.Message{other})
@@ -69,8 +69,9 @@ func TestMessagesAreWrittenOnceAndOthersRefused(t *testing.T) {
 	require.True(t, duplicate.Different)
 }
 
-// A JSON that is too deep is refused by the server with a SQLSTATE of the class 54, as one that jsonb has no room for is; what is wrong with the server or the connection is not of the message.
-func TestTheServersErrorsAreOfTheMessageOrNot(t *testing.T) {
+// The server refuses JSON that is nested too deeply, or too large for jsonb, with a SQLSTATE of the class 54. Errors of the server or the
+// connection are not errors of the message.
+func TestOnlyErrorsOfTheMessageArePermanent(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	client := newClient(t, d.Pool)
@@ -97,18 +98,18 @@ func TestTheServersErrorsAreOfTheMessageOrNot(t *testing.T) {
 	require.Equal(t, []error{nil, nil}, errs)
 }
 
-// A server that crashes is waited for: afterwards its streams have each message once, and those of a key in order.
+// A sink waits for a crashed server; afterwards the streams have each message once, and those of a key in order.
 func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	t.Parallel()
 	server := cdctest.NewPrivate(t)
 	client := newClient(t, server.Pool)
 	sink, err := category.NewSink(category.SinkConfig{Client: client, Category: "numbers"})
 	require.NoError(t, err)
-	sinktest.Outage(t, 1000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
-		until(t, func() bool { return relay.Stats().Delivered >= 200 })
+	sinktest.CheckOutage(t, 1000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
+		awaitTrue(t, func() bool { return relay.Stats().Delivered >= 200 })
 		server.Stop(syscall.SIGQUIT)
 		failed := relay.Stats().Failed
-		until(t, func() bool { return relay.Stats().Failed > failed })
+		awaitTrue(t, func() bool { return relay.Stats().Failed > failed })
 		server.Start()
 	}, func() (all []sinktest.Delivered) {
 		messages, err := client.ReadCategory(t.Context(), "numbers", messagedb.CategoryOptions{BatchSize: messagedb.Unlimited})
@@ -124,7 +125,7 @@ func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	})
 }
 
-func TestWhatIsWrongWithASink(t *testing.T) {
+func TestInvalidSinkConfigsAreRefused(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
 	for rule, config := range map[string]category.SinkConfig{

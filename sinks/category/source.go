@@ -12,21 +12,22 @@ import (
 	"github.com/chariot-giving/delta/sinks/internal/claimed"
 )
 
-// SourceConfig is what [NewSource] needs. Client and Consumer.Category are required.
+// SourceConfig configures [NewSource]. Client and Consumer.Category are required.
 type SourceConfig struct {
-	// Client reads the category. It must be the primary server's.
+	// Client reads the category. It must connect to the primary server.
 	Client *messagedb.Client
-	// Consumer says which category is read, and whose position is saved: that of the last message which was delivered, and before which all were. Its Handler must be nil, and
-	// its ErrorPolicy and PositionInterval mean nothing. Members of a group are relays of their own. With Rewind, the relay ends with a [*messagedb.RewoundError]
-	// where the store has gone back, or begins again at the first message. Default of its BatchSize: 500.
+	// Consumer has the category to read, and the identifier under which the position is saved: the position of the last message before
+	// which all were delivered. Its Handler must be nil, and its ErrorPolicy and PositionInterval are ignored. Each member of a group is a
+	// relay. With Rewind, if the store has gone back, the relay ends with a [*messagedb.RewoundError], or starts over at the first message.
+	// Default of its BatchSize: 500.
 	Consumer messagedb.ConsumerConfig
-	// Prefix begins the ids of messages. Default: none, as the ids of the store are uuids.
+	// Prefix is a prefix of the ids of messages. Default: none, because the ids of the store are uuids.
 	Prefix string
 }
 
 const defaultBatch = 500
 
-// Entry is the body of a message: a message of the store. Members are added, and never renamed or removed.
+// Entry is the body of a message as JSON: a message of the store. Members are added, and never renamed or removed.
 type Entry struct {
 	ID             string          `json:"id"`
 	Stream         string          `json:"stream"`
@@ -38,22 +39,24 @@ type Entry struct {
 	Metadata       json.RawMessage `json:"metadata"`
 }
 
-// EntryOf is a message of the store as an entry.
+// EntryOf converts a message of the store to an entry.
 func EntryOf(m *messagedb.Message) Entry {
 	return Entry{
 		ID: m.ID, Stream: m.Stream.String(), Type: m.Type, Position: m.Position, GlobalPosition: m.GlobalPosition, Time: m.Time, Data: m.Data, Metadata: m.Metadata,
 	}
 }
 
-// NewSource returns a source, or a [*sinks.InvalidError]. What else is wrong with the consumer, [sinks.Relay.Run] says with a [*messagedb.InvalidError].
+// NewSource returns a source, or a [*sinks.InvalidError]. For any other error in the consumer's configuration, [sinks.Relay.Run] returns a
+// [*messagedb.InvalidError].
 //
-// A message is one of the category. Its key is the stream, its subject the category, its type and time are those of the message, its id is that with
-// SourceConfig.Prefix before it, and its body an [Entry] as JSON.
+// Each message of the category becomes a message of the source. Its key is the stream, its subject the category, its type and time are
+// those of the message, its id is the message's id behind SourceConfig.Prefix, and its body is an [Entry] as JSON.
 //
-// One process at a time delivers: where another one has the position stream, the relay waits until that ends or dies, so run as many as you like; see
-// [messagedb.Client.OpenCategory]. It waits again if it cannot renew its claim for ten seconds, and begins no delivery then; one that is on its way may reach the receiver after the
-// other process has delivered the same message, and newer ones of its key. Receivers that must not go back compare [Entry].Position, which rises in each stream.
-// A sink of [NewSink] needs no such care.
+// One process at a time delivers. If another process has the position stream, the relay waits until that process ends or dies, so you may
+// run several; see [messagedb.Client.OpenCategory]. The relay also waits again if it cannot renew its claim for ten seconds, and then
+// starts no delivery. A delivery that is already running may reach the receiver after the other process has delivered the same message and
+// newer ones of its key. Receivers that must not go back compare [Entry].Position, which rises in each stream. A sink of [NewSink] need not
+// do that.
 func NewSource(config SourceConfig) (sinks.ClaimedSource, error) {
 	if config.Client == nil {
 		return nil, &sinks.InvalidError{Field: "Client", Value: "nil", Rule: "is required"}
@@ -72,9 +75,9 @@ func NewSource(config SourceConfig) (sinks.ClaimedSource, error) {
 			}
 			return cursor, nil
 		},
-		Message:    config.message,
+		Message:    config.toMessage,
 		Superseded: messagedb.ErrConsumerSuperseded,
-		HasLost: func(err error) bool {
+		IsLost: func(err error) bool {
 			hasGoneBack := errors.As(err, new(*messagedb.RewoundError)) && config.Consumer.Rewind == messagedb.RewindRestart
 			return errors.Is(err, messagedb.ErrConsumerSuperseded) || hasGoneBack
 		},
@@ -84,7 +87,7 @@ func NewSource(config SourceConfig) (sinks.ClaimedSource, error) {
 	}, nil
 }
 
-func (c *SourceConfig) message(m *messagedb.Message) (sinks.Message, *messagedb.Message, error) {
+func (c *SourceConfig) toMessage(m *messagedb.Message) (sinks.Message, *messagedb.Message, error) {
 	body, err := json.Marshal(EntryOf(m))
 	if err != nil {
 		return sinks.Message{}, nil, fmt.Errorf("message %s of category %s as JSON: %w", m.ID, c.Consumer.Category, err)

@@ -17,13 +17,13 @@ import (
 func TestMessagesOfACategoryAreDeliveredOnceInOrder(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
-	write(t, client, 100, 3)
+	writeMessages(t, client, 100, 3)
 	sink := &recorder{}
-	_, stop := start(t, client, sink)
-	until(t, func() bool { return len(sink.all()) == 100 && behind(t, client) == 0 })
+	_, stop := startRelay(t, client, sink)
+	awaitTrue(t, func() bool { return len(sink.allAccepted()) == 100 && countBehind(t, client) == 0 })
 	require.NoError(t, stop())
 	next := map[string]int64{}
-	for _, m := range sink.all() {
+	for _, m := range sink.allAccepted() {
 		e := entryOf(t, m)
 		require.Equal(t, "here:"+e.ID, m.ID)
 		require.Equal(t, e.Stream, m.Key)
@@ -40,44 +40,44 @@ func TestMessagesOfACategoryAreDeliveredOnceInOrder(t *testing.T) {
 		require.Equal(t, stream, n%3)
 	}
 
-	write(t, client, 1, 1)
+	writeMessages(t, client, 1, 1)
 	again := &recorder{}
-	_, stop = start(t, client, again)
-	until(t, func() bool { return behind(t, client) == 0 })
+	_, stop = startRelay(t, client, again)
+	awaitTrue(t, func() bool { return countBehind(t, client) == 0 })
 	require.NoError(t, stop())
-	require.Len(t, again.all(), 1, "what was confirmed does not come again")
+	require.Len(t, again.allAccepted(), 1, "what was confirmed does not come again")
 }
 
-// Where two run, one delivers, and the other goes on where that one ends.
-func TestOneRelayDeliversAndAnotherGoesOn(t *testing.T) {
+// Of two relays, one delivers, and the other continues when the first ends.
+func TestASecondRelayTakesOver(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
 	first, second := &recorder{}, &recorder{}
-	_, stop := start(t, client, first)
-	write(t, client, 1, 1)
-	until(t, func() bool { return len(first.all()) == 1 })
-	start(t, client, second)
-	write(t, client, 2, 1)
-	until(t, func() bool { return len(first.all()) == 3 })
+	_, stop := startRelay(t, client, first)
+	writeMessages(t, client, 1, 1)
+	awaitTrue(t, func() bool { return len(first.allAccepted()) == 1 })
+	startRelay(t, client, second)
+	writeMessages(t, client, 2, 1)
+	awaitTrue(t, func() bool { return len(first.allAccepted()) == 3 })
 	require.NoError(t, stop())
-	write(t, client, 1, 1)
-	until(t, func() bool { return len(second.all()) == 1 })
-	require.EqualValues(t, 3, entryOf(t, second.all()[0]).Position)
+	writeMessages(t, client, 1, 1)
+	awaitTrue(t, func() bool { return len(second.allAccepted()) == 1 })
+	require.EqualValues(t, 3, entryOf(t, second.allAccepted()[0]).Position)
 }
 
-// However the sink fails, and however often another process takes over, which begins before what was delivered last, a category that is written to has each message once,
-// and those of a key in order.
-func TestACategoryHasEachMessageOnceWhoeverDeliversIt(t *testing.T) {
+// However the sink fails, and however often another process takes over and starts before the last delivered message, the target category
+// has each message once, and those of a key in order.
+func TestACategoryHasEachMessageOnceDespiteTakeovers(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
 	const n, streams, takeovers = 600, 7, 5
-	write(t, client, n, streams)
+	writeMessages(t, client, n, streams)
 	to, err := category.NewSink(category.SinkConfig{Client: client, Category: "copy"})
 	require.NoError(t, err)
 	sink := sinks.SinkFunc(func(ctx context.Context, messages []sinks.Message) []error {
 		errs := to.Deliver(ctx, messages)
 		for i := range messages {
-			if rand.IntN(4) == 0 { // it was written, and the answer is lost
+			if rand.IntN(4) == 0 { // the message is written, and the answer is lost
 				if errs == nil {
 					errs = make([]error, len(messages))
 				}
@@ -86,17 +86,17 @@ func TestACategoryHasEachMessageOnceWhoeverDeliversIt(t *testing.T) {
 		}
 		return errs
 	})
-	relay, _ := start(t, client, sink)
+	relay, _ := startRelay(t, client, sink)
 	for i := range takeovers {
-		until(t, func() bool { return relay.Stats().Delivered >= int64((i+1)*n/(takeovers+2)) })
+		awaitTrue(t, func() bool { return relay.Stats().Delivered >= int64((i+1)*n/(takeovers+2)) })
 		errs := relay.Stats().SourceErrors
 		_, err := client.WriteMessage(t.Context(), "account:position-sink", messagedb.ProposedMessage{
 			Type: "Recorded", Data: map[string]int{"position": 1}, Metadata: map[string]any{"run": messagedb.NewID()},
 		}, messagedb.AnyVersion)
 		require.NoError(t, err)
-		until(t, func() bool { return relay.Stats().SourceErrors > errs })
+		awaitTrue(t, func() bool { return relay.Stats().SourceErrors > errs })
 	}
-	until(t, func() bool { return behind(t, client) == 0 })
+	awaitTrue(t, func() bool { return countBehind(t, client) == 0 })
 	require.Greater(t, relay.Stats().Delivered, int64(n), "some were delivered again")
 	for i := range streams {
 		copied, err := client.ReadStream(t.Context(), messagedb.StreamName(fmt.Sprintf("copy-account-%d", i)), messagedb.StreamOptions{})
@@ -112,14 +112,14 @@ func TestACategoryHasEachMessageOnceWhoeverDeliversIt(t *testing.T) {
 	}
 }
 
-func TestAStoreThatHasGoneBack(t *testing.T) {
+func TestARewoundStoreEndsOrRestartsTheRelay(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []messagedb.RewindPolicy{messagedb.RewindStop, messagedb.RewindRestart} {
 		t.Run(string(policy), func(t *testing.T) {
 			t.Parallel()
 			d := cdctest.New(t)
 			client := newClient(t, d.Pool)
-			write(t, client, 5, 1)
+			writeMessages(t, client, 5, 1)
 			sink := &recorder{}
 			source, err := category.NewSource(category.SourceConfig{Client: client, Consumer: func() messagedb.ConsumerConfig {
 				c := consumer
@@ -133,12 +133,12 @@ func TestAStoreThatHasGoneBack(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- relay.Run(ctx) }()
 			defer cancel()
-			until(t, func() bool { return len(sink.all()) == 5 })
+			awaitTrue(t, func() bool { return len(sink.allAccepted()) == 5 })
 			d.Exec("TRUNCATE message_store.messages RESTART IDENTITY")
 			if policy == messagedb.RewindRestart {
-				until(t, func() bool { return relay.Stats().SourceErrors > 0 })
-				write(t, client, 2, 1)
-				until(t, func() bool { return len(sink.all()) == 7 })
+				awaitTrue(t, func() bool { return relay.Stats().SourceErrors > 0 })
+				writeMessages(t, client, 2, 1)
+				awaitTrue(t, func() bool { return len(sink.allAccepted()) == 7 })
 				cancel()
 				require.NoError(t, <-ended)
 				return
@@ -148,7 +148,7 @@ func TestAStoreThatHasGoneBack(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithASource(t *testing.T) {
+func TestInvalidSourceConfigsAreRefused(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, cdctest.New(t).Pool)
 	for field, config := range map[string]category.SourceConfig{"Client": {}, "Consumer.Category": {Client: client}} {

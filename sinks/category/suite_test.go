@@ -23,12 +23,12 @@ func TestMain(m *testing.M) { cdctest.Main(m) }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func until(t *testing.T, is func() bool) {
+func awaitTrue(t *testing.T, is func() bool) {
 	t.Helper()
 	require.Eventually(t, is, sinktest.Patience, 10*time.Millisecond)
 }
 
-// newClient makes a message store in a database.
+// newClient creates a message store in a database.
 func newClient(t *testing.T, pool *pgxpool.Pool) *messagedb.Client {
 	t.Helper()
 	require.NoError(t, messagedb.Migrate(t.Context(), pool, ""))
@@ -37,8 +37,8 @@ func newClient(t *testing.T, pool *pgxpool.Pool) *messagedb.Client {
 	return client
 }
 
-// write writes messages of the type Happened with the data {"n": 0}, {"n": 1} and so on, to one stream after another.
-func write(t *testing.T, client *messagedb.Client, n, streams int) {
+// writeMessages writes messages of the type Happened with the data {"n": 0}, {"n": 1} and so on, to one stream after another.
+func writeMessages(t *testing.T, client *messagedb.Client, n, streams int) {
 	t.Helper()
 	for i := range n {
 		_, err := client.WriteMessage(context.Background(), messagedb.StreamName(fmt.Sprintf("account-%d", i%streams)),
@@ -47,7 +47,7 @@ func write(t *testing.T, client *messagedb.Client, n, streams int) {
 	}
 }
 
-// recorder is a sink that keeps what it accepted.
+// recorder is a sink that keeps the messages that it accepted.
 type recorder struct {
 	mu       sync.Mutex
 	accepted []sinks.Message
@@ -60,7 +60,7 @@ func (r *recorder) Deliver(_ context.Context, messages []sinks.Message) []error 
 	return nil
 }
 
-func (r *recorder) all() []sinks.Message {
+func (r *recorder) allAccepted() []sinks.Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]sinks.Message(nil), r.accepted...)
@@ -68,8 +68,8 @@ func (r *recorder) all() []sinks.Message {
 
 var consumer = messagedb.ConsumerConfig{Category: "account", Identifier: "sink", BatchSize: 30, Polling: messagedb.IdlePolling(10 * time.Millisecond)}
 
-// start runs a relay of the category until stop is called or the test ends.
-func start(t *testing.T, client *messagedb.Client, sink sinks.Sink, change ...func(*messagedb.ConsumerConfig)) (relay *sinks.Relay, stop func() error) {
+// startRelay runs a relay of the category until stop is called or the test ends.
+func startRelay(t *testing.T, client *messagedb.Client, sink sinks.Sink, change ...func(*messagedb.ConsumerConfig)) (relay *sinks.Relay, stop func() error) {
 	t.Helper()
 	config := category.SourceConfig{Client: client, Consumer: consumer, Prefix: "here:"}
 	for _, c := range change {
@@ -95,8 +95,8 @@ func entryOf(t *testing.T, m sinks.Message) (e category.Entry) {
 	return e
 }
 
-// behind is how many messages the consumer has before it.
-func behind(t *testing.T, client *messagedb.Client) int64 {
+// countBehind returns how many messages the consumer has not processed.
+func countBehind(t *testing.T, client *messagedb.Client) int64 {
 	t.Helper()
 	config := consumer
 	reader, err := client.NewConsumer(config)

@@ -1,5 +1,5 @@
-// Package changelog has the log of changes be a source of sinks: what became of each resource is delivered to another system, at least once and in the order
-// of each resource.
+// Package changelog is a source of sinks: it delivers the log of changes, with what happened to each resource, to another system, at least
+// once and in the order of each resource.
 package changelog
 
 import (
@@ -15,33 +15,36 @@ import (
 	"github.com/chariot-giving/delta/sinks/internal/jsonobject"
 )
 
-// Config is what [New] needs. Client and Consumer.Name are required.
+// Config configures [New]. Client and Consumer.Name are required.
 type Config struct {
-	// Client reads the log. It need not be started, and is closed by the caller after the relay has ended.
+	// Client reads the log. It need not be started. The caller closes it after the relay has ended.
 	Client *delta.Client
-	// Consumer is whose position is kept in the database: that of the last entry which was delivered, and before which all were. Its Handle must be nil. Members of
-	// a group are relays of their own. Default of its BatchSize: 500; a relay asks for more when it has room for more.
+	// Consumer names the consumer under which the position is saved in the database: the position of the last entry before which all were
+	// delivered. Its Handle must be nil. Each member of a group is a relay. Default of its BatchSize: 500; a relay asks for more if it has
+	// room for more.
 	Consumer delta.ChangeConsumer
-	// Prefix begins the ids of messages. Give each database its own where several go to one receiver, which otherwise takes entries of two logs for the
-	// same. Default: none.
+	// Prefix is a prefix of the ids of messages. If several databases go to one receiver, give each its own, because entries of two logs
+	// can have the same id. Default: none.
 	Prefix string
 }
 
-// Headers of messages, by which receivers go on with the trace of the inform.
+// Headers of messages, with which receivers continue the trace of the inform.
 const (
 	HeaderTraceParent = "traceparent"
 	HeaderTraceState  = "tracestate"
 )
 
-// New returns a source, or a [*sinks.InvalidError]. What else is wrong with the consumer, [sinks.Relay.Run] says with a [*delta.InputError].
+// New returns a source, or a [*sinks.InvalidError]. For any other error in the consumer's configuration, [sinks.Relay.Run] returns a
+// [*delta.InputError].
 //
-// A message is one entry. Its key is the kind and the object's id, its subject the kind, its type that of the change, and its body an [Entry] as JSON. Its id is
-// the position of the entry, which is another one after the database was restored elsewhere.
+// Each entry becomes a message. Its key is the kind and the object's id, its subject the kind, its type that of the change, and its body an
+// [Entry] as JSON. Its id is the position of the entry, which differs after the database was restored elsewhere.
 //
-// One process at a time delivers: where another one has the consumer, the relay waits until that ends or dies, so run as many as you like. It waits again if it cannot
-// renew its claim for ten seconds, and begins no delivery then; one that is on its way may reach the receiver after the other process has delivered the same
-// message, and newer ones of its key. Receivers that must not go back compare [Entry].ID, which rises for each object. A relay ends with a
-// [*delta.ChangePositionError] where entries were removed before they were delivered, unless Consumer.Restart is set.
+// One process at a time delivers. If another process has the consumer, the relay waits until that process ends or dies, so you may run
+// several. The relay also waits again if it cannot renew its claim for ten seconds, and then starts no delivery. A delivery that is already
+// running may reach the receiver after the other process has delivered the same message and newer ones of its key. Receivers that must not
+// go back compare [Entry].ID, which rises for each object. A relay ends with a [*delta.ChangePositionError] if entries were removed before
+// they were delivered, unless Consumer.Restart is set.
 func New(config Config) (sinks.ClaimedSource, error) {
 	if config.Client == nil {
 		return nil, &sinks.InvalidError{Field: "Client", Value: "nil", Rule: "is required"}
@@ -60,10 +63,10 @@ func New(config Config) (sinks.ClaimedSource, error) {
 			}
 			return cursor, nil
 		},
-		Message:    config.message,
+		Message:    config.toMessage,
 		Superseded: delta.ErrConsumerSuperseded,
-		HasLost:    func(err error) bool { return errors.Is(err, delta.ErrConsumerSuperseded) },
-		IsPermanent: func(err error) bool { // a server that is away is waited for
+		IsLost:     func(err error) bool { return errors.Is(err, delta.ErrConsumerSuperseded) },
+		IsPermanent: func(err error) bool { // anything else, such as a server that is away, is tried again
 			return errors.As(err, new(*delta.ChangePositionError)) || errors.As(err, new(*delta.InputError)) || errors.Is(err, delta.ErrNoSchema)
 		},
 	}, nil
@@ -71,7 +74,8 @@ func New(config Config) (sinks.ClaimedSource, error) {
 
 const defaultBatch = 500
 
-// Entry is the body of a message: an entry of the log, with the names that `delta resources history` has. Members are added, and never renamed or removed.
+// Entry is the body of a message as JSON: an entry of the log, with the names of `delta resources history`. Members are added, and never
+// renamed or removed.
 type Entry struct {
 	ID          int64           `json:"id"`
 	Position    string          `json:"position"`
@@ -89,7 +93,7 @@ type Entry struct {
 	After       json.RawMessage `json:"after"`
 }
 
-// EntryOf is a change as an entry.
+// EntryOf converts a change to an entry.
 func EntryOf(c *delta.Change) Entry {
 	return Entry{
 		ID: c.ID, Position: string(c.Position), Type: string(c.Type), Kind: c.Kind, ObjectID: c.ObjectID, Namespace: c.Namespace, ResourceID: c.ResourceID,
@@ -97,7 +101,7 @@ func EntryOf(c *delta.Change) Entry {
 	}
 }
 
-func (c *Config) message(change *delta.Change) (sinks.Message, delta.ChangePosition, error) {
+func (c *Config) toMessage(change *delta.Change) (sinks.Message, delta.ChangePosition, error) {
 	m := sinks.Message{
 		ID: c.Prefix + string(change.Position), Key: change.Kind + "/" + url.PathEscape(change.ObjectID), Subject: change.Kind, Type: string(change.Type), Time: change.At,
 		Body: entryJSON(change),
@@ -111,9 +115,9 @@ func (c *Config) message(change *delta.Change) (sinks.Message, delta.ChangePosit
 	return m, change.Position, nil
 }
 
-// entryJSON is EntryOf as JSON, with the objects as they are in the database.
+// entryJSON returns EntryOf as JSON, with the objects as they are in the database.
 func entryJSON(c *delta.Change) []byte {
-	const names = 300 // and what is between and around them, more or less
+	const names = 300 // about the size of the names and the punctuation
 	w := jsonobject.Writer{Out: make([]byte, 0, names+len(c.Before)+len(c.After)+len(c.Error)+2*len(c.ObjectID))}
 	w.Open()
 	w.Int("id", c.ID)

@@ -20,10 +20,10 @@ import (
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
-// patience is how long a test waits for what must come: it costs nothing where all is well.
+// patience is how long a test waits for an event that must happen. It costs no time if the event happens.
 const patience = 3 * time.Minute
 
-func until(t *testing.T, is func() bool) {
+func awaitTrue(t *testing.T, is func() bool) {
 	t.Helper()
 	require.Eventually(t, is, patience, 10*time.Millisecond)
 }
@@ -50,7 +50,7 @@ func (bills) Inform(context.Context, *delta.InformOptions) (<-chan bill, error) 
 	return none, nil
 }
 
-// recorder is a sink that keeps what it accepted.
+// recorder is a sink that keeps the messages that it accepted.
 type recorder struct {
 	mu       sync.Mutex
 	accepted []sinks.Message
@@ -72,7 +72,7 @@ func (r *recorder) Deliver(_ context.Context, messages []sinks.Message) []error 
 	return errs
 }
 
-func (r *recorder) all() []sinks.Message {
+func (r *recorder) allAccepted() []sinks.Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]sinks.Message(nil), r.accepted...)
@@ -87,8 +87,8 @@ func newClient(t *testing.T, env *deltatest.Env, controllers *delta.Controllers)
 	return client
 }
 
-// start runs a relay of the log until stop is called or the test ends.
-func start(t *testing.T, env *deltatest.Env, sink sinks.Sink, config changelog.Config) (relay *sinks.Relay, stop func() error) {
+// startRelay runs a relay of the log until stop is called or the test ends.
+func startRelay(t *testing.T, env *deltatest.Env, sink sinks.Sink, config changelog.Config) (relay *sinks.Relay, stop func() error) {
 	t.Helper()
 	if config.Client == nil {
 		config.Client = newClient(t, env, nil)
@@ -108,7 +108,7 @@ func start(t *testing.T, env *deltatest.Env, sink sinks.Sink, config changelog.C
 	return relay, stop
 }
 
-// appendChanges appends entries to the log, as outcomes do: the first of each is its generation 1, and so on.
+// appendChanges appends entries to the log, as outcomes do: the first entry of each object has generation 1, and so on.
 func appendChanges(t *testing.T, env *deltatest.Env, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
@@ -118,8 +118,8 @@ func appendChanges(t *testing.T, env *deltatest.Env, ids ...string) {
 	}
 }
 
-// consumer is how the only consumer stands.
-func consumer(t *testing.T, env *deltatest.Env) delta.ChangeConsumerStatus {
+// consumerStatus returns the status of the only consumer.
+func consumerStatus(t *testing.T, env *deltatest.Env) delta.ChangeConsumerStatus {
 	t.Helper()
 	status, err := newClient(t, env, nil).ChangeLog(context.Background())
 	require.NoError(t, err)
@@ -133,7 +133,7 @@ func entryOf(t *testing.T, m sinks.Message) (e changelog.Entry) {
 	return e
 }
 
-func TestWhatBecomesOfAResourceIsDelivered(t *testing.T) {
+func TestTheChangesOfAResourceAreDelivered(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	controllers := delta.NewControllers()
@@ -146,21 +146,21 @@ func TestWhatBecomesOfAResourceIsDelivered(t *testing.T) {
 		require.NoError(t, client.Stop(ctx))
 	})
 	sink := &recorder{}
-	_, stop := start(t, env, sink, changelog.Config{Client: client, Consumer: delta.ChangeConsumer{Name: "sink"}, Prefix: "here:"})
+	_, stop := startRelay(t, env, sink, changelog.Config{Client: client, Consumer: delta.ChangeConsumer{Name: "sink"}, Prefix: "here:"})
 	for i, b := range []bill{{"a/b", 100}, {"a/b", 150}} {
 		_, err := client.Inform(t.Context(), b, nil)
 		require.NoError(t, err)
-		until(t, func() bool { return len(sink.all()) == i+1 })
+		awaitTrue(t, func() bool { return len(sink.allAccepted()) == i+1 })
 	}
 	_, err := client.Delete(t.Context(), "bill", "a/b")
 	require.NoError(t, err)
-	until(t, func() bool { return len(sink.all()) == 3 })
+	awaitTrue(t, func() bool { return len(sink.allAccepted()) == 3 })
 	require.NoError(t, stop())
-	require.Zero(t, consumer(t, env).Behind)
+	require.Zero(t, consumerStatus(t, env).Behind)
 	history, err := client.ResourceChanges(t.Context(), "bill", "a/b", 0, 0)
 	require.NoError(t, err)
 	var types, objects []string
-	for i, m := range sink.all() {
+	for i, m := range sink.allAccepted() {
 		e, change := entryOf(t, m), history[2-i]
 		types, objects = append(types, m.Type), append(objects, string(e.Before)+" "+string(e.After))
 		require.Equal(t, "here:"+string(change.Position), m.ID)
@@ -177,26 +177,26 @@ func TestWhatBecomesOfAResourceIsDelivered(t *testing.T) {
 	require.Equal(t, []string{"null " + first, first + " " + second, second + " null"}, objects)
 }
 
-// Where two run, one delivers, and the other goes on where that one ends.
-func TestOneRelayDeliversAndAnotherGoesOn(t *testing.T) {
+// Of two relays, one delivers, and the other continues when the first ends.
+func TestASecondRelayTakesOver(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	first, second := &recorder{}, &recorder{}
 	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink"}}
-	_, stop := start(t, env, first, config)
+	_, stop := startRelay(t, env, first, config)
 	appendChanges(t, env, "a")
-	until(t, func() bool { return len(first.all()) == 1 })
-	start(t, env, second, config)
+	awaitTrue(t, func() bool { return len(first.allAccepted()) == 1 })
+	startRelay(t, env, second, config)
 	appendChanges(t, env, "b", "a")
-	until(t, func() bool { return len(first.all()) == 3 })
+	awaitTrue(t, func() bool { return len(first.allAccepted()) == 3 })
 	require.NoError(t, stop())
 	appendChanges(t, env, "c")
-	until(t, func() bool { return len(second.all()) == 1 })
-	require.Equal(t, "c", entryOf(t, second.all()[0]).ObjectID)
+	awaitTrue(t, func() bool { return len(second.allAccepted()) == 1 })
+	require.Equal(t, "c", entryOf(t, second.allAccepted()[0]).ObjectID)
 }
 
 // However the sink fails, and however often another process takes over, each entry is delivered, and those of an object in order.
-func TestNothingIsLostOrOutOfOrderWhoeverHasTheConsumer(t *testing.T) {
+func TestTakeoversLoseAndReorderNothing(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	const entries, takeovers = 400, 4
@@ -214,19 +214,19 @@ func TestNothingIsLostOrOutOfOrderWhoeverHasTheConsumer(t *testing.T) {
 		return nil
 	}
 	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink", BatchSize: 30}}
-	relay, _ := start(t, env, sink, config)
-	for range takeovers { // each while much is read, and some of it is delivered
+	relay, _ := startRelay(t, env, sink, config)
+	for range takeovers { // each while many messages are read and some are delivered
 		quota.Add(entries / 8)
-		until(t, func() bool { return len(sink.all()) >= int(quota.Load()) && consumer(t, env).IsRunning })
+		awaitTrue(t, func() bool { return len(sink.allAccepted()) >= int(quota.Load()) && consumerStatus(t, env).IsRunning })
 		errs := relay.Stats().SourceErrors
 		_, err := env.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp()")
 		require.NoError(t, err)
-		until(t, func() bool { return relay.Stats().SourceErrors > errs })
+		awaitTrue(t, func() bool { return relay.Stats().SourceErrors > errs })
 	}
 	quota.Store(math.MaxInt64)
-	until(t, func() bool { return consumer(t, env).Behind == 0 })
+	awaitTrue(t, func() bool { return consumerStatus(t, env).Behind == 0 })
 	next, seen := map[string]int64{}, 0
-	for _, m := range sink.all() {
+	for _, m := range sink.allAccepted() {
 		e := entryOf(t, m)
 		require.LessOrEqual(t, e.Generation, next[e.ObjectID]+1, "entries of an object come in order; some come again")
 		if e.Generation == next[e.ObjectID]+1 {
@@ -243,8 +243,8 @@ func TestARelayThatCannotReadOnEnds(t *testing.T) {
 	appendChanges(t, env, "a")
 	sink := &recorder{}
 	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink"}}
-	_, stop := start(t, env, sink, config)
-	until(t, func() bool { return len(sink.all()) == 1 })
+	_, stop := startRelay(t, env, sink, config)
+	awaitTrue(t, func() bool { return len(sink.allAccepted()) == 1 })
 	require.NoError(t, stop())
 	appendChanges(t, env, "b", "c")
 	_, err := env.Pool.Exec(t.Context(), `WITH gone AS (DELETE FROM delta_change WHERE object_id = 'b' RETURNING order_xid, id)
@@ -264,10 +264,10 @@ func TestARelayThatCannotReadOnEnds(t *testing.T) {
 	require.ErrorAs(t, ended(changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink", Members: -1}}), &wrong)
 
 	config.Consumer.Restart = true
-	start(t, env, sink, config)
-	until(t, func() bool { return len(sink.all()) == 3 })
+	startRelay(t, env, sink, config)
+	awaitTrue(t, func() bool { return len(sink.allAccepted()) == 3 })
 	for i, id := range []string{"a", "a", "c"} {
-		require.Equal(t, id, entryOf(t, sink.all()[i]).ObjectID)
+		require.Equal(t, id, entryOf(t, sink.allAccepted()[i]).ObjectID)
 	}
 }
 

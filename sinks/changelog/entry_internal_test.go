@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// What is appended member by member is what the fields of Entry say.
+// The hand-written encoding equals that of the struct Entry.
 func TestTheBodyOfAMessageIsAnEntry(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 29, 2, 3, 4, 123456000, time.UTC)

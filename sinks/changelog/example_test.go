@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/sinks/webhook"
 )
 
-// postBills posts what has become of each bill, until the context ends.
+// postBills posts the changes of each bill, until the context ends.
 func postBills(ctx context.Context, client *delta.Client, secret string) error {
 	source, err := changelog.New(changelog.Config{Client: client, Consumer: delta.ChangeConsumer{Name: "bills", Kinds: []string{"bill"}}})
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Config is what [New] needs. Client is required.
+// Config configures [New]. Client is required.
 type Config struct {
-	// Client produces. It stays the caller's, who closes it after the relay has ended. Leave its producer idempotent and its acknowledgements
-	// at all in-sync replicas, as they are by default. It must be made with [kgo.AllowIdempotentProduceCancellation]: without, a delivery
-	// would wait for a broker that went away in the middle of it, however long [sinks.Config].DeliveryTimeout is, and nothing would say that it fails.
+	// Client produces the records. The caller closes it after the relay has ended. Keep its producer idempotent and its acknowledgements at
+	// all in-sync replicas, the defaults. It must be created with [kgo.AllowIdempotentProduceCancellation]: otherwise a delivery would wait
+	// for a broker that went away during it, longer than [sinks.Config].DeliveryTimeout, and report no failure.
 	Client *kgo.Client
 	// Topic returns the topic of a message. Default: [DefaultTopic].
 	Topic func(m sinks.Message) string
@@ -29,16 +29,17 @@ const (
 	HeaderSubject = "delta-subject"
 )
 
-// DefaultTopic is delta. and the subject of the message, in which each character that a topic cannot have is an underscore.
+// DefaultTopic returns delta. and the subject of the message, with an underscore for each character that a topic cannot have.
 func DefaultTopic(m sinks.Message) string {
-	topic := "delta." + illegal.ReplaceAllString(m.Subject, "_")
-	return topic[:min(len(topic), longestTopic)]
+	topic := "delta." + illegalChars.ReplaceAllString(m.Subject, "_")
+	return topic[:min(len(topic), maxTopic)]
 }
 
-// illegal is what a topic cannot have, and longestTopic how long it may be: see org.apache.kafka.common.internals.Topic.
-var illegal = regexp.MustCompile(`[^a-zA-Z0-9._-]`)
+// illegalChars are the characters that a topic cannot have, and maxTopic is its maximum length: see
+// org.apache.kafka.common.internals.Topic.
+var illegalChars = regexp.MustCompile(`[^a-zA-Z0-9._-]`)
 
-const longestTopic = 249
+const maxTopic = 249
 
 // New returns a sink, or an [*sinks.InvalidError].
 func New(config Config) (sinks.Sink, error) {
@@ -60,11 +61,11 @@ func New(config Config) (sinks.Sink, error) {
 
 type sink struct{ config Config }
 
-// errUnanswered is the error of a message of which it is not known whether the brokers have it: it comes again.
+// errUnanswered is the error of a message that the brokers may or may not have: it is delivered again.
 var errUnanswered = errors.New("the brokers have not answered in time")
 
-// Deliver produces all messages, and waits until the brokers have each. The key of a message is that of its record, so that its partition, and
-// with it the order of Kafka, is the same for all messages of a key. A deleted row keeps its body: it is no tombstone.
+// Deliver produces all messages, and waits until the brokers have each. The key of a message is the key of its record, so all messages of a
+// key go to the same partition, in which Kafka keeps their order. The record of a deleted row has a body: it is not a tombstone.
 func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	type answer struct {
 		at  int
@@ -74,20 +75,20 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, len(messages))
 	for i, m := range messages {
 		errs[i] = errUnanswered
-		s.config.Client.Produce(ctx, s.record(m), func(_ *kgo.Record, err error) { answers <- answer{i, err} })
+		s.config.Client.Produce(ctx, s.toRecord(m), func(_ *kgo.Record, err error) { answers <- answer{i, err} })
 	}
 	for range messages {
 		select {
 		case a := <-answers:
-			errs[a.at] = classify(a.err)
-		case <-ctx.Done(): // the client gives up its records as well, when it looks at them the next time
+			errs[a.at] = classifyError(a.err)
+		case <-ctx.Done(): // the client also fails its records, when it next checks them
 			return errs
 		}
 	}
 	return errs
 }
 
-func (s *sink) record(m sinks.Message) *kgo.Record {
+func (s *sink) toRecord(m sinks.Message) *kgo.Record {
 	r := &kgo.Record{Topic: s.config.Topic(m), Value: m.Body, Timestamp: m.Time}
 	if m.Key != "" {
 		r.Key = []byte(m.Key)
@@ -103,8 +104,8 @@ func (s *sink) record(m sinks.Message) *kgo.Record {
 	return r
 }
 
-// classify marks errors that the same message will meet again.
-func classify(err error) error {
+// classifyError marks errors that the same message will cause again as permanent.
+func classifyError(err error) error {
 	for _, permanent := range []error{kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidTopicException, kerr.InvalidRecord, kerr.InvalidTimestamp} {
 		if errors.Is(err, permanent) {
 			return sinks.Permanent(err)

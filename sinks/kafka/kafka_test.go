@@ -35,8 +35,8 @@ func newClient(t *testing.T, cluster *kfake.Cluster, options ...kgo.Opt) *kgo.Cl
 	return client
 }
 
-// consume returns the first n records of a topic.
-func consume(t *testing.T, cluster *kfake.Cluster, topic string, n int) (records []*kgo.Record) {
+// consumeRecords returns the first n records of a topic.
+func consumeRecords(t *testing.T, cluster *kfake.Cluster, topic string, n int) (records []*kgo.Record) {
 	t.Helper()
 	client := newClient(t, cluster, kgo.ConsumeTopics(topic))
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -64,7 +64,7 @@ func TestMessagesAreRecordsWithKeyAndHeaders(t *testing.T) {
 	require.True(t, sinks.IsPermanent(errs[1]), "%v", errs[1])
 	require.NoError(t, errs[2])
 	byID := map[string]*kgo.Record{}
-	for _, r := range consume(t, cluster, "delta.public.My_Table", 2) {
+	for _, r := range consumeRecords(t, cluster, "delta.public.My_Table", 2) {
 		for _, h := range r.Headers {
 			if h.Key == kafka.HeaderID {
 				byID[string(h.Value)] = r
@@ -83,7 +83,7 @@ func TestMessagesAreRecordsWithKeyAndHeaders(t *testing.T) {
 	require.Nil(t, byID["3"].Key)
 }
 
-// Brokers that refuse for a while are waited for: afterwards the topic has each message, and those of a key in order.
+// A sink waits for brokers that refuse for a while; afterwards the topic has each message, and those of a key in order.
 func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
@@ -109,16 +109,16 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	})
 	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
 	require.NoError(t, err)
-	sinktest.Outage(t, 2000, sinks.Config{Sink: sink}, func(*sinks.Relay) {}, func() (all []sinktest.Delivered) {
-		for _, r := range consume(t, cluster, "delta.number", 2000) {
+	sinktest.CheckOutage(t, 2000, sinks.Config{Sink: sink}, func(*sinks.Relay) {}, func() (all []sinktest.Delivered) {
+		for _, r := range consumeRecords(t, cluster, "delta.number", 2000) {
 			all = append(all, sinktest.Delivered{ID: string(r.Headers[0].Value), Key: string(r.Key)})
 		}
 		return all
 	})
 }
 
-// A broker that goes away in the middle of a delivery ends it when its time is over: a relay is to count it, and to be able to stop.
-func TestADeliveryEndsWhenItsTimeIsOver(t *testing.T) {
+// If a broker goes away during a delivery, the delivery fails at its deadline, so that the relay counts it and can stop.
+func TestADeliveryEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
 	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
@@ -128,7 +128,7 @@ func TestADeliveryEndsWhenItsTimeIsOver(t *testing.T) {
 	cluster.Close()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		errs := sink.Deliver(ctx, one) // it would not return
+		errs := sink.Deliver(ctx, one) // without the deadline, it would not return
 		cancel()
 		require.ErrorContains(t, errs[0], "not answered in time")
 		require.False(t, sinks.IsPermanent(errs[0]))

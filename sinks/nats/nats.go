@@ -14,24 +14,24 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Config is what [New] needs. JetStream is required.
+// Config configures [New]. JetStream is required.
 type Config struct {
-	// JetStream publishes. Its connection stays the caller's, who closes it after the relay has ended. Give its connection
+	// JetStream publishes the messages. The caller closes its connection after the relay has ended. Give the connection
 	// nats.MaxReconnects(-1), so that it waits for a server that is away.
 	JetStream jetstream.JetStream
 	// Subject returns the subject to publish a message on. A stream must listen on it. Default: [DefaultSubject].
 	Subject func(m sinks.Message) string
 }
 
-// Names of headers. The id goes with Nats-Msg-Id, by which JetStream drops a message that comes again within the stream's duplicate window.
+// Names of headers. The id is in Nats-Msg-Id, with which JetStream drops a message that comes again within the stream's duplicate window.
 const (
 	HeaderType    = "Delta-Type"
 	HeaderKey     = "Delta-Key"
 	HeaderSubject = "Delta-Subject"
 )
 
-// DefaultSubject is delta, the subject of the message and its type. Dots of the subject make levels, such as delta.public.order.insert; what is
-// empty is left out, and characters that a subject cannot have are escaped with %.
+// DefaultSubject returns delta, the subject of the message and its type, with dots between them. Dots in the subject make levels, such as
+// delta.public.order.insert. Empty parts are left out, and characters that a subject cannot have are escaped with %.
 func DefaultSubject(m sinks.Message) string {
 	tokens := []string{"delta"}
 	for token := range strings.SplitSeq(m.Subject+"."+m.Type, ".") {
@@ -42,7 +42,7 @@ func DefaultSubject(m sinks.Message) string {
 	return strings.Join(tokens, ".")
 }
 
-// escapeToken keeps white space and the wildcards out of a subject, see https://docs.nats.io/nats-concepts/subjects.
+// escapeToken escapes white space and wildcards, see https://docs.nats.io/nats-concepts/subjects.
 func escapeToken(token string) string { return strings.ReplaceAll(url.PathEscape(token), "*", "%2A") }
 
 // New returns a sink, or an [*sinks.InvalidError].
@@ -63,18 +63,18 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, len(messages))
 	futures := make([]jetstream.PubAckFuture, len(messages))
 	for i, m := range messages {
-		futures[i], errs[i] = s.config.JetStream.PublishMsgAsync(s.message(m), jetstream.WithMsgID(m.ID))
+		futures[i], errs[i] = s.config.JetStream.PublishMsgAsync(s.toMessage(m), jetstream.WithMsgID(m.ID))
 	}
 	for i, future := range futures {
 		if errs[i] == nil {
-			errs[i] = await(ctx, future)
+			errs[i] = awaitAck(ctx, future)
 		}
-		errs[i] = classify(errs[i])
+		errs[i] = classifyError(errs[i])
 	}
 	return errs
 }
 
-func (s *sink) message(m sinks.Message) *nats.Msg {
+func (s *sink) toMessage(m sinks.Message) *nats.Msg {
 	out := nats.NewMsg(s.config.Subject(m))
 	out.Data = m.Body
 	for name, value := range m.Headers {
@@ -88,13 +88,13 @@ func (s *sink) message(m sinks.Message) *nats.Msg {
 	return out
 }
 
-// oneLine keeps a header from beginning another one.
+// oneLine escapes line breaks, so that a value cannot begin another header.
 func oneLine(value string) string { return lineBreaks.Replace(value) }
 
-// lineBreaks is made once: that takes longer than to replace something.
+// lineBreaks is created once, because creating it takes longer than using it.
 var lineBreaks = strings.NewReplacer("\r", "%0D", "\n", "%0A")
 
-func await(ctx context.Context, future jetstream.PubAckFuture) error {
+func awaitAck(ctx context.Context, future jetstream.PubAckFuture) error {
 	select {
 	case <-future.Ok():
 		return nil
@@ -105,8 +105,8 @@ func await(ctx context.Context, future jetstream.PubAckFuture) error {
 	}
 }
 
-// classify marks errors that the same message will meet again.
-func classify(err error) error {
+// classifyError marks errors that the same message will cause again as permanent.
+func classifyError(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:

@@ -15,7 +15,7 @@ import (
 	deltanats "github.com/chariot-giving/delta/sinks/nats"
 )
 
-// startServer runs a NATS server with JetStream on a folder, on any port if port is -1.
+// startServer runs a NATS server with JetStream on a folder, and on any port if port is -1.
 func startServer(t *testing.T, folder string, port int) *server.Server {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: folder, NoSigs: true, NoLog: true})
@@ -26,7 +26,7 @@ func startServer(t *testing.T, folder string, port int) *server.Server {
 	return s
 }
 
-func connect(t *testing.T, s *server.Server) jetstream.JetStream {
+func connectJetStream(t *testing.T, s *server.Server) jetstream.JetStream {
 	t.Helper()
 	connection, err := nats.Connect(s.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	require.NoError(t, err)
@@ -43,8 +43,8 @@ func createStream(t *testing.T, js jetstream.JetStream) jetstream.Stream {
 	return stream
 }
 
-// stored returns the messages of the stream, in their order.
-func stored(t *testing.T, stream jetstream.Stream) (messages []*jetstream.RawStreamMsg) {
+// storedMessages returns the messages of the stream, in their order.
+func storedMessages(t *testing.T, stream jetstream.Stream) (messages []*jetstream.RawStreamMsg) {
 	t.Helper()
 	info, err := stream.Info(t.Context())
 	require.NoError(t, err)
@@ -58,7 +58,7 @@ func stored(t *testing.T, stream jetstream.Stream) (messages []*jetstream.RawStr
 
 func TestMessagesAreStoredOnceWithTheirHeaders(t *testing.T) {
 	t.Parallel()
-	js := connect(t, startServer(t, t.TempDir(), -1))
+	js := connectJetStream(t, startServer(t, t.TempDir(), -1))
 	stream := createStream(t, js)
 	sink, err := deltanats.New(deltanats.Config{JetStream: js})
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestMessagesAreStoredOnceWithTheirHeaders(t *testing.T) {
 		require.False(t, sinks.IsPermanent(errs[2]), "%v", errs[2])
 		messages[0].Body = []byte("[]") // another one with the same id
 	}
-	all := stored(t, stream)
+	all := storedMessages(t, stream)
 	require.Len(t, all, 1)
 	require.Equal(t, "delta.public.My%20%2A%3ETable.insert", all[0].Subject)
 	require.Equal(t, "{}", string(all[0].Data))
@@ -85,17 +85,17 @@ func TestMessagesAreStoredOnceWithTheirHeaders(t *testing.T) {
 	}, all[0].Header)
 }
 
-// A server that is away is waited for: afterwards the stream has each message, and those of a key in order.
+// A sink waits for a server that is away; afterwards the stream has each message, and those of a key in order.
 func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	s := startServer(t, folder, -1)
 	port := s.Addr().(*net.TCPAddr).Port
-	js := connect(t, s)
+	js := connectJetStream(t, s)
 	stream := createStream(t, js)
 	sink, err := deltanats.New(deltanats.Config{JetStream: js})
 	require.NoError(t, err)
-	sinktest.Outage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Second}, func(relay *sinks.Relay) {
+	sinktest.CheckOutage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Second}, func(relay *sinks.Relay) {
 		require.Eventually(t, func() bool { return relay.Stats().Delivered >= 500 }, sinktest.Patience, time.Millisecond)
 		s.Shutdown()
 		s.WaitForShutdown()
@@ -104,7 +104,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 		startServer(t, folder, port)
 	}, func() (all []sinktest.Delivered) {
 		seen := map[string]bool{}
-		for _, m := range stored(t, stream) {
+		for _, m := range storedMessages(t, stream) {
 			id := m.Header.Get("Nats-Msg-Id")
 			require.False(t, seen[id], "the server knows ids that come again, also after it was started again")
 			seen[id] = true

@@ -13,31 +13,32 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Config is what [New] needs. Client is required.
+// Config configures [New]. Client is required.
 type Config struct {
-	// Client sends. It stays the caller's, who closes it after the relay has ended. Set its option ContextTimeoutEnabled, so that a call ends
+	// Client sends the commands. The caller closes it after the relay has ended. Set its option ContextTimeoutEnabled, so that a call ends
 	// with [sinks.Config].DeliveryTimeout.
 	Client redis.UniversalClient
 	// Stream returns the key of the stream for a message. Default: [DefaultStream].
 	Stream func(m sinks.Message) string
-	// MaxLen is how many of the newest entries a stream keeps, about: Redis removes whole nodes of it. What readers have not read by then is lost.
+	// MaxLen is about how many of the newest entries a stream keeps: Redis removes whole nodes of it. Readers lose entries that they have
+	// not read by then.
 	//
 	// Zero or positive. Defaults to 0: all are kept.
 	MaxLen int64
-	// MaxBytes is how large the body of a message may be, in bytes; one that is larger is refused for good. It must not be more than the server's
-	// proto-max-bulk-len, because the server ends the connection of one that sends more.
+	// MaxBytes is the maximum size of the body of a message, in bytes; a larger one is refused permanently. It must not exceed the server's
+	// proto-max-bulk-len, because the server closes a connection that sends more.
 	//
-	// Zero or positive. Defaults to 512 MiB, as the server's.
+	// Zero or positive. Defaults to 512 MiB, the default of the server.
 	MaxBytes int
 }
 
-// Names of fields. Those that are empty are left out; each header of the message is a field of its name behind [HeaderPrefix].
+// Names of fields. Empty fields are left out; each header of the message is a field with the prefix [HeaderPrefix].
 const (
 	FieldID      = "id"
 	FieldType    = "type"
 	FieldKey     = "key"
 	FieldSubject = "subject"
-	FieldTime    = "time" // as RFC 3339 has it
+	FieldTime    = "time" // in the format of RFC 3339
 	FieldBody    = "body"
 	HeaderPrefix = "header:"
 )
@@ -45,7 +46,7 @@ const (
 // defaultMaxBytes is the default of proto-max-bulk-len, see https://github.com/redis/redis/blob/7.0/redis.conf.
 const defaultMaxBytes = 512 << 20
 
-// DefaultStream is delta: and the subject of the message, or delta where it has none.
+// DefaultStream returns delta: and the subject of the message, or delta if it has none.
 func DefaultStream(m sinks.Message) string {
 	if m.Subject == "" {
 		return "delta"
@@ -74,7 +75,7 @@ func New(config Config) (sinks.Sink, error) {
 
 type sink struct{ config Config }
 
-// Deliver adds all messages to their streams in one pipeline, and waits until Redis has answered for each.
+// Deliver adds all messages to their streams in one pipeline, and waits for the answer to each.
 func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	errs := make([]error, len(messages))
 	added := make([]*redis.StringCmd, len(messages))
@@ -84,21 +85,21 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 			errs[i] = sinks.Permanent(fmt.Errorf("the body has %d bytes, and MaxBytes is %d", len(m.Body), s.config.MaxBytes))
 			continue
 		}
-		added[i] = pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.config.Stream(m), MaxLen: s.config.MaxLen, Approx: s.config.MaxLen > 0, Values: fields(m)})
+		added[i] = pipe.XAdd(ctx, &redis.XAddArgs{Stream: s.config.Stream(m), MaxLen: s.config.MaxLen, Approx: s.config.MaxLen > 0, Values: entryFields(m)})
 	}
 	if _, err := pipe.Exec(ctx); err != nil && ctx.Err() != nil {
 		return sinks.FailAll(len(messages), err)
 	}
 	for i, cmd := range added {
 		if cmd != nil {
-			errs[i] = explain(cmd.Err())
+			errs[i] = explainError(cmd.Err())
 		}
 	}
 	return errs
 }
 
-// fields are those of an entry, in the same order at each delivery.
-func fields(m sinks.Message) []any {
+// entryFields returns the fields of an entry, in the same order at each delivery.
+func entryFields(m sinks.Message) []any {
 	all := []any{FieldID, m.ID}
 	for _, f := range []struct{ name, value string }{{FieldType, m.Type}, {FieldKey, m.Key}, {FieldSubject, m.Subject}} {
 		if f.value != "" {
@@ -114,9 +115,9 @@ func fields(m sinks.Message) []any {
 	return append(all, FieldBody, m.Body)
 }
 
-// explain says what Redis says too shortly. None of its refusals is of the message alone: each ends when the server, its memory or the rights of
-// the user are other ones, so the message is tried again.
-func explain(err error) error {
+// explainError explains errors that Redis words too tersely. None is permanent: Redis refuses for reasons of the server, its memory or the
+// user's rights, which may change, and never for the message alone.
+func explainError(err error) error {
 	switch {
 	case err == nil:
 		return nil

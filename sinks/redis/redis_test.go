@@ -16,7 +16,7 @@ import (
 	deltaredis "github.com/chariot-giving/delta/sinks/redis"
 )
 
-// freePort is a port that nothing listens on.
+// freePort returns a port that nothing listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -25,8 +25,8 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// startServer runs a Redis server that keeps its data in a folder, and waits until it answers. It is killed by the function that is returned, and
-// at the end of the test.
+// startServer runs a Redis server that keeps its data in a folder, and waits until it answers. The returned function kills it, as does the
+// end of the test.
 func startServer(t *testing.T, folder, port string) (kill func()) {
 	t.Helper()
 	binary, err := exec.LookPath("redis-server")
@@ -40,20 +40,20 @@ func startServer(t *testing.T, folder, port string) (kill func()) {
 		_ = server.Wait()
 	}
 	t.Cleanup(kill)
-	client := connect(t, port)
+	client := newClient(t, port)
 	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, sinktest.Patience, 5*time.Millisecond)
 	return kill
 }
 
-func connect(t *testing.T, port string) *redis.Client {
+func newClient(t *testing.T, port string) *redis.Client {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port, ContextTimeoutEnabled: true, MaxRetries: -1})
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
-// entries are those of a stream.
-func entries(t *testing.T, client *redis.Client, stream string) []redis.XMessage {
+// streamEntries returns the entries of a stream.
+func streamEntries(t *testing.T, client *redis.Client, stream string) []redis.XMessage {
 	t.Helper()
 	all, err := client.XRange(t.Context(), stream, "-", "+").Result()
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestMessagesAreEntriesWithTheirFields(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	startServer(t, t.TempDir(), port)
-	client := connect(t, port)
+	client := newClient(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client, MaxBytes: 100})
 	require.NoError(t, err)
 	require.NoError(t, client.Set(t.Context(), "delta:taken", "a text", 0).Err())
@@ -86,7 +86,7 @@ func TestMessagesAreEntriesWithTheirFields(t *testing.T) {
 		require.False(t, sinks.IsPermanent(errs[2]), "it is accepted when the key is free")
 		require.NoError(t, errs[3])
 	}
-	all := entries(t, client, "delta:public.My Table")
+	all := streamEntries(t, client, "delta:public.My Table")
 	require.Len(t, all, 2, "one that comes again is there again, with the same id")
 	for _, one := range all {
 		require.Equal(t, map[string]any{
@@ -94,14 +94,14 @@ func TestMessagesAreEntriesWithTheirFields(t *testing.T) {
 			"time": "2026-11-28T11:00:00.000005Z",
 		}, one.Values)
 	}
-	require.Equal(t, map[string]any{"id": "4", "body": ""}, entries(t, client, "delta")[0].Values)
+	require.Equal(t, map[string]any{"id": "4", "body": ""}, streamEntries(t, client, "delta")[0].Values)
 }
 
 func TestAStreamKeepsAboutMaxLen(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	startServer(t, t.TempDir(), port)
-	client := connect(t, port)
+	client := newClient(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client, MaxLen: 100, Stream: func(m sinks.Message) string { return "of:" + m.Type }})
 	require.NoError(t, err)
 	for page := range 50 {
@@ -117,15 +117,15 @@ func TestAStreamKeepsAboutMaxLen(t *testing.T) {
 	require.Less(t, n, int64(1000), "a node has a hundred entries")
 }
 
-// A server that is killed is waited for: afterwards its streams have each message, and those of a key in order.
+// A sink waits for a killed server; afterwards the streams have each message, and those of a key in order.
 func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	t.Parallel()
 	folder, port := t.TempDir(), freePort(t)
 	kill := startServer(t, folder, port)
-	client := connect(t, port)
+	client := newClient(t, port)
 	sink, err := deltaredis.New(deltaredis.Config{Client: client})
 	require.NoError(t, err)
-	sinktest.Outage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
+	sinktest.CheckOutage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
 		require.Eventually(t, func() bool { return relay.Stats().Delivered >= 500 }, sinktest.Patience, time.Millisecond)
 		kill()
 		failed := relay.Stats().Failed
@@ -133,9 +133,9 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 		startServer(t, folder, port)
 	}, func() (all []sinktest.Delivered) {
 		seen := map[string]bool{}
-		for _, entry := range entries(t, client, "delta:number") {
+		for _, entry := range streamEntries(t, client, "delta:number") {
 			id, key := entry.Values["id"].(string), entry.Values["key"].(string)
-			if !seen[id] { // one whose answer was lost came again
+			if !seen[id] { // otherwise its answer was lost and it was delivered again
 				all = append(all, sinktest.Delivered{ID: id, Key: key})
 			}
 			seen[id] = true
@@ -146,7 +146,7 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 
 func TestInvalidConfigsNameTheField(t *testing.T) {
 	t.Parallel()
-	client := connect(t, "1")
+	client := newClient(t, "1")
 	for field, config := range map[string]deltaredis.Config{
 		"Client": {}, "MaxLen": {Client: client, MaxLen: -1}, "MaxBytes": {Client: client, MaxBytes: -1},
 	} {

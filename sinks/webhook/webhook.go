@@ -1,8 +1,8 @@
 // Package webhook delivers messages by HTTP, each as one signed POST.
 //
-// Requests follow the Standard Webhooks specification, https://github.com/standard-webhooks/standard-webhooks: webhook-id is the message's id,
-// by which a receiver recognizes a message that comes again; webhook-timestamp is when the request was made; and webhook-signature holds one
-// HMAC-SHA256 of both and the body for each secret. Any answer from 200 to 299 accepts the message.
+// Requests follow the Standard Webhooks specification, https://github.com/standard-webhooks/standard-webhooks: webhook-id is the message's
+// id, by which a receiver recognizes a message that comes again; webhook-timestamp is when the request was made; and webhook-signature has,
+// for each secret, an HMAC-SHA256 of both and the body. Any answer from 200 to 299 accepts the message.
 package webhook
 
 import (
@@ -24,19 +24,20 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Config is what [New] needs. URL is required.
+// Config configures [New]. URL is required.
 type Config struct {
-	// URL is where messages are posted to.
+	// URL is the address to post messages to.
 	URL string
-	// Secrets sign each request, each with a signature of its own: to rotate, add the new one, change the receiver, and remove the old one.
-	// One with the prefix whsec_ is base64, as Standard Webhooks writes them; any other is taken as it is. Default: requests are not signed.
+	// Secrets sign each request, each with its own signature. To rotate, add the new secret, change the receiver, and remove the old
+	// secret. A secret with the prefix whsec_ is base64, as in Standard Webhooks; any other is used literally. Default: requests are not
+	// signed.
 	Secrets []string
-	// Headers go with each request, such as Authorization.
+	// Headers are added to each request, such as Authorization.
 	Headers http.Header
-	// Concurrency is how many requests run at once, of one call of Deliver. Default: 10.
+	// Concurrency is how many requests of one call of Deliver run at once. Default: 10.
 	Concurrency int
-	// Client makes the requests. It should have no Timeout: [sinks.Config.DeliveryTimeout] bounds all requests of a call. Default: one that
-	// follows no redirects, because a redirected POST would lose its body.
+	// Client makes the requests. It should have no Timeout, because [sinks.Config.DeliveryTimeout] limits all requests of a call. Default:
+	// a client that follows no redirects, because a redirected POST would lose its body.
 	Client *http.Client
 }
 
@@ -49,10 +50,10 @@ const (
 	headerSubject   = "Delta-Subject"
 )
 
-// secretPrefix marks a secret that is encoded, in Standard Webhooks.
+// secretPrefix marks a base64 secret of Standard Webhooks.
 const secretPrefix = "whsec_"
 
-// longestAnswer bounds what is read of an answer.
+// longestAnswer limits how much of an answer is read, in bytes.
 const longestAnswer = 4 << 10
 
 // New returns a sink, or an [*sinks.InvalidError].
@@ -111,14 +112,14 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 		}
 		all.Go(func() {
 			defer func() { <-free }()
-			errs[i] = s.post(ctx, m)
+			errs[i] = s.postMessage(ctx, m)
 		})
 	}
 	all.Wait()
 	return errs
 }
 
-func (s *sink) post(ctx context.Context, m sinks.Message) error {
+func (s *sink) postMessage(ctx context.Context, m sinks.Message) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.config.URL, bytes.NewReader(m.Body))
 	if err != nil {
 		return err
@@ -133,49 +134,49 @@ func (s *sink) post(ctx context.Context, m sinks.Message) error {
 	if answer.StatusCode/100 == 2 {
 		return nil
 	}
-	return explain(answer, s.now())
+	return explainAnswer(answer, s.now())
 }
 
 func (s *sink) addHeaders(request *http.Request, m sinks.Message) {
 	for name, values := range s.config.Headers {
 		request.Header[http.CanonicalHeaderKey(name)] = values
 	}
-	setDefault(request.Header, "Content-Type", "application/json")
+	setDefaultHeader(request.Header, "Content-Type", "application/json")
 	for name, value := range map[string]string{headerType: m.Type, headerKey: m.Key, headerSubject: m.Subject} {
 		if value != "" {
-			request.Header.Set(name, escape(value))
+			request.Header.Set(name, escapeHeader(value))
 		}
 	}
-	id, timestamp := escape(m.ID), strconv.FormatInt(s.now().Unix(), 10)
+	id, timestamp := escapeHeader(m.ID), strconv.FormatInt(s.now().Unix(), 10)
 	request.Header.Set(headerID, id)
 	request.Header.Set(headerTimestamp, timestamp)
 	var signatures []string
 	for _, key := range s.keys {
-		signatures = append(signatures, sign(key, id, timestamp, m.Body))
+		signatures = append(signatures, signMessage(key, id, timestamp, m.Body))
 	}
 	if signatures != nil {
 		request.Header.Set(headerSignature, strings.Join(signatures, " "))
 	}
 }
 
-func setDefault(header http.Header, name, value string) {
+func setDefaultHeader(header http.Header, name, value string) {
 	if header.Get(name) == "" {
 		header.Set(name, value)
 	}
 }
 
-// escape makes any text one line of ASCII, as a header must be.
-func escape(text string) string { return strings.ReplaceAll(url.PathEscape(text), "%2F", "/") }
+// escapeHeader makes any text one line of ASCII, as a header requires.
+func escapeHeader(text string) string { return strings.ReplaceAll(url.PathEscape(text), "%2F", "/") }
 
-// sign is the signature of version 1 of Standard Webhooks.
-func sign(key []byte, id, timestamp string, body []byte) string {
+// signMessage returns the signature of version 1 of Standard Webhooks.
+func signMessage(key []byte, id, timestamp string, body []byte) string {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(id + "." + timestamp + "."))
 	mac.Write(body)
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// withoutURL names the host only: addresses of webhooks often have secrets in their paths.
+// withoutURL names the host only, because addresses of webhooks often have secrets in their paths.
 func withoutURL(request *http.Request, err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
@@ -184,9 +185,9 @@ func withoutURL(request *http.Request, err error) error {
 	return fmt.Errorf("posting to %s: %w", request.URL.Host, err)
 }
 
-// explain makes an error of an answer, whose body is left out, because it may repeat that of the message. Those that say that the message itself is wrong are permanent. A receiver that does not know the address
-// or the authorization may be mended, so these are tried again.
-func explain(answer *http.Response, now time.Time) error {
+// explainAnswer returns the error for an answer, without its body, which may repeat that of the message. Only an answer that the message
+// itself is wrong is permanent. A receiver that does not know the address or the authorization may be fixed, so the message is tried again.
+func explainAnswer(answer *http.Response, now time.Time) error {
 	err := fmt.Errorf("the receiver answered %s", answer.Status)
 	switch answer.StatusCode {
 	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
@@ -197,7 +198,7 @@ func explain(answer *http.Response, now time.Time) error {
 	return err
 }
 
-// parseRetryAfter reads seconds or a date, see https://www.rfc-editor.org/rfc/rfc9110#field.retry-after. More than an hour is taken as one.
+// parseRetryAfter reads seconds or a date, see https://www.rfc-editor.org/rfc/rfc9110#field.retry-after, up to an hour.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	delay := time.Duration(0)
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {

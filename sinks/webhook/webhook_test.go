@@ -21,7 +21,7 @@ func TestSignaturesAreThoseOfStandardWebhooks(t *testing.T) {
 	made, err := New(Config{URL: "http://localhost", Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}})
 	require.NoError(t, err)
 	require.Equal(t, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-		sign(made.(*sink).keys[0], "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`)))
+		signMessage(made.(*sink).keys[0], "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`)))
 }
 
 func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
@@ -34,7 +34,7 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 		}
 		body, _ := io.ReadAll(r.Body)
 		if len(r.Header.Values(headerSignature)) != 1 || len(strings.Fields(r.Header.Get(headerSignature))) != 2 ||
-			!strings.Contains(r.Header.Get(headerSignature), sign([]byte("new"), r.Header.Get(headerID), r.Header.Get(headerTimestamp), body)) {
+			!strings.Contains(r.Header.Get(headerSignature), signMessage([]byte("new"), r.Header.Get(headerID), r.Header.Get(headerTimestamp), body)) {
 			http.Error(w, "signature", http.StatusUnauthorized)
 			return
 		}
@@ -80,8 +80,8 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 	require.LessOrEqual(t, most.Load(), int32(2))
 }
 
-// A receiver that is slow gets no more messages than there is time for: the others were not tried.
-func TestMessagesThatThereIsNoTimeForAreNotTried(t *testing.T) {
+// If the receiver is slow, messages that there is no time for are not tried.
+func TestMessagesWithoutTimeLeftAreNotTried(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,11 +1,11 @@
 'use strict';
 
-// All that comes from the server goes into the page as text, never as HTML.
+// Everything from the server is inserted into the page as text, never as HTML.
 const shownChanges = 500;
 const refreshEvery = 2000;
 const $ = (id) => document.getElementById(id);
 let token = sessionStorage.getItem('token') || '';
-let following = null; // what stops it
+let following = null; // stops the stream that is shown
 
 function element(name, className, text) {
   const e = document.createElement(name);
@@ -41,7 +41,7 @@ function bytes(n) {
   return (i ? n.toFixed(1) : n) + ' ' + units[i];
 }
 
-// cell is one of a row; where the page is narrow, each says what column it is of.
+// cell makes a cell of a row; on a narrow page, each cell shows the name of its column.
 function cell(column, className, ...content) {
   const e = element('td', className);
   e.role = 'cell';
@@ -50,7 +50,7 @@ function cell(column, className, ...content) {
   return e;
 }
 
-// tablesOf a slot, or whose it is where it is not of this server.
+// tablesOf returns the tables of a slot, or its owner if it is not of this server.
 function tablesOf(slot) {
   if (slot.own) return (slot.tables || []).join(', ');
   if (slot.v1) return element('span', 'faint', slot.v1 === 'default' ? 'session of /v1' : 'session of /v1, installation ' + slot.v1);
@@ -87,7 +87,7 @@ async function refresh() {
   }
 }
 
-// What did not change is not said again by readers of the screen.
+// say sets a text only if it has changed, because screen readers read it out each time.
 function say(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }

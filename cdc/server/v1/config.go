@@ -13,48 +13,48 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// Config is what [New] needs.
+// Config configures [New]. Only Conn is required.
 type Config struct {
-	// Conn connects to the database, as a role that may replicate, may read the tables, may create publications, and owns
-	// the tables that are to be streamed or is a superuser. It is copied.
+	// Conn connects to the database, as a role that may replicate, may read the tables, may create publications, and owns the tables to
+	// stream or is a superuser. New copies it.
 	Conn *pgx.ConnConfig
-	// BeforeConnect is given a copy of the configuration before each connection is made, and may change it, as in [cdc.Config].
+	// BeforeConnect gets a copy of the configuration before each connection is made, and may change it, as in [cdc.Config].
 	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
-	// Installation names this installation among others that serve the same database: it goes by what it has made under
-	// this name, also after a restart, and touches nothing else. Default: "default". 1 to 30 of a-z, 0-9 and _.
+	// Installation is the name of this installation among others that serve the same database. It finds the slots and publications that it
+	// created under this name, also after a restart, and touches no others. Default: "default". 1 to 30 of a-z, 0-9 and _.
 	Installation string
-	// Tables are patterns of the schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables
-	// but the server's own.
+	// Tables are patterns of schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables except the server's
+	// own.
 	Tables []string
-	// Origins are patterns of hosts, such as *.example.com, or of origins, such as https://*.example.com, whose pages may send
-	// requests. Default: the host of the server only. Clients that are not browsers are not asked.
+	// Origins are patterns of hosts, such as *.example.com, or of origins, such as https://*.example.com: matching pages may send requests.
+	// Default: the host of the server only. Clients that are not browsers send no origin, and are not checked.
 	Origins []string
-	// MaxBody bounds the body of a request, in bytes. Default: 64 KiB.
+	// MaxBody limits the body of a request, in bytes. Default: 64 KiB.
 	MaxBody int64
-	// MaxRows bounds the limit of a request for snapshot data, in rows. Default: 100,000.
+	// MaxRows limits the parameter limit of a request for snapshot data, in rows. Default: 100,000.
 	MaxRows int
-	// SnapshotIdle is how long a snapshot is kept that nobody reads, in which it holds back the server's vacuum. Default: 1
-	// hour. Negative: until the next init.
+	// SnapshotIdle is how long a snapshot is kept without being read. Meanwhile it holds back vacuum. Default: 1 hour. Negative: until the
+	// next init.
 	SnapshotIdle time.Duration
-	// SnapshotMax is how long a snapshot is kept at most, even while it is read: it holds back vacuum, and locks the tables that were read against ALTER
-	// TABLE and TRUNCATE, behind which everybody else waits then. Default: 24 hours.
+	// SnapshotMax is how long a snapshot is kept at most, even while it is read. Meanwhile it holds back vacuum, and locks the tables that
+	// were read against ALTER TABLE and TRUNCATE; other statements on such a table then queue behind these. Default: 24 hours.
 	SnapshotMax time.Duration
-	// Refresh is how often new and changed tables are looked for while there is a slot. Default: 5 seconds.
-	Refresh time.Duration
-	// PingInterval is how often a client is asked whether it is there, PingTimeout how long it may take to answer. What it
-	// has not read yet comes before the question. Defaults: 20 seconds, 60 seconds.
+	// RefreshInterval is how often new and changed tables are looked for while there is a slot. Default: 5 seconds.
+	RefreshInterval time.Duration
+	// PingInterval is how often a client gets a ping, and PingTimeout how long it may take to answer. The ping arrives behind messages that
+	// the client has not read yet. Defaults: 20 seconds, 60 seconds.
 	PingInterval, PingTimeout time.Duration
-	// Stream are the settings of the streams, such as MemoryLimit, which bounds what waits for one client. Conn, Slot,
-	// Publications, Start and Logger of it are not used.
+	// Stream has the settings of the streams, such as MemoryLimit, which limits what is buffered for one client. Its fields Conn, Slot,
+	// Publications, Start and Logger are ignored.
 	Stream cdc.Config
-	// Opened is called with each stream that begins, for what looks at its Stats. What it returns is called when the stream has
-	// ended. Default: nothing looks.
-	Opened func(slot string, stream *cdc.Stream) (ended func())
-	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
+	// StreamOpened is called with each stream that is opened, so that the caller can read its Stats. The returned function is called when
+	// the stream has ended. Default: not called.
+	StreamOpened func(slot string, stream *cdc.Stream) (ended func())
+	// Logger gets errors, and never data. Default: [slog.Default].
 	Logger *slog.Logger
 }
 
-// WithDefaults is a copy in which all that was zero has its default.
+// WithDefaults returns a copy in which every zero field has its default.
 func (c Config) WithDefaults() Config {
 	if c.Installation == "" {
 		c.Installation = "default"
@@ -66,11 +66,11 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MaxRows, 100_000)
 	setDefault(&c.SnapshotIdle, time.Hour)
 	setDefault(&c.SnapshotMax, 24*time.Hour)
-	setDefault(&c.Refresh, 5*time.Second)
+	setDefault(&c.RefreshInterval, 5*time.Second)
 	setDefault(&c.PingInterval, 20*time.Second)
 	setDefault(&c.PingTimeout, 60*time.Second)
-	if c.Opened == nil {
-		c.Opened = func(string, *cdc.Stream) func() { return func() {} }
+	if c.StreamOpened == nil {
+		c.StreamOpened = func(string, *cdc.Stream) func() { return func() {} }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -89,28 +89,28 @@ var installationName = regexp.MustCompile(`^[a-z0-9_]{1,30}$`)
 
 func (c *Config) validate() error {
 	if c.Conn == nil {
-		return invalid("Conn", "nil", "needed")
+		return invalidField("Conn", "nil", "needed")
 	}
 	if !installationName.MatchString(c.Installation) {
-		return invalid("Installation", c.Installation, "1 to 30 of the characters a-z, 0-9 and _")
+		return invalidField("Installation", c.Installation, "1 to 30 of the characters a-z, 0-9 and _")
 	}
 	for field, patterns := range map[cdc.Field][]string{"Tables": c.Tables, "Origins": c.Origins} {
 		for _, p := range patterns {
 			if _, err := path.Match(p, ""); err != nil {
-				return invalid(field, p, "a pattern of *, ?, [a-z] and other characters")
+				return invalidField(field, p, "a pattern of *, ?, [a-z] and other characters")
 			}
 		}
 	}
 	for field, positive := range map[cdc.Field]bool{
-		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "SnapshotMax": c.SnapshotMax > 0, "Refresh": c.Refresh > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
+		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "SnapshotMax": c.SnapshotMax > 0, "Refresh": c.RefreshInterval > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
 	} {
 		if !positive {
-			return invalid(field, "negative", "more than zero")
+			return invalidField(field, "negative", "more than zero")
 		}
 	}
 	return nil
 }
 
-func invalid(field cdc.Field, value any, rule string) error {
+func invalidField(field cdc.Field, value any, rule string) error {
 	return &cdc.InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }

@@ -10,7 +10,7 @@ import (
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
-// The endpoints of PGDeltaStream in a server of one's own, for programs on the same machine.
+// The endpoints of PGDeltaStream in your own server, for programs on the same machine.
 func Example() {
 	config, err := pgx.ParseConfig(os.Getenv("DATABASE_URL"))
 	if err != nil {

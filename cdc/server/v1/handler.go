@@ -1,15 +1,15 @@
-// Package v1 serves the endpoints of PGDeltaStream: a slot with a snapshot, the rows of the snapshot, and the changes after
-// it over a websocket, in the bytes of its documents. It needs no plugin on the server.
+// Package v1 serves the endpoints of PGDeltaStream in the bytes of its documents: a slot with a snapshot, the rows of the snapshot, and the
+// changes after it over a websocket. It needs no plugin in Postgres.
 //
 //	GET  /v1/init           ─► {"slotName":"delta_face56"}
 //	POST /v1/snapshot/data  ─► [{"id":1,"name":"abc"}]
 //	GET  /v1/lr/stream      ◄─► a text frame for each transaction, and {"lsn":"0/170FCB0"} back
 //
-// There is one session at a time: a slot, its snapshot, and at most one client that streams. An init ends the one before. What
-// belongs to the installation is written in the comment of a publication, so that it is known after a restart, and
-// nothing that somebody else has made is touched, whatever its name.
+// There is one session at a time: a slot, its snapshot, and at most one client that streams. An init ends the previous session. The comment
+// of a publication lists what the installation has created, so it is known after a restart, and slots and publications of other programs
+// are not touched, whatever their names.
 //
-// It does not ask who calls: whoever mounts it does.
+// The handler does not authenticate callers: wrap it in a handler that does.
 package v1
 
 import (
@@ -24,10 +24,10 @@ import (
 	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
-// connections to the database are for short questions only; those of snapshots and streams come on top.
-const connections = 4
+// poolConnections is the size of the pool, which serves short queries only. Snapshots and streams have connections outside of it.
+const poolConnections = 4
 
-// Handler serves /v1/init, /v1/snapshot/data and /v1/lr/stream. It must be closed.
+// Handler serves /v1/init, /v1/snapshot/data and /v1/lr/stream. Call Close when done.
 type Handler struct {
 	config  Config
 	mux     *http.ServeMux
@@ -38,17 +38,18 @@ type Handler struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 
-	writing   time.Duration // how long a client may take to read a piece of a snapshot
-	strangers atomic.Int64  // tables that are not the role's
+	writeTimeout  time.Duration // for each piece of a snapshot
+	foreignTables atomic.Int64  // number of tables that the role does not own
 
-	initializing chan struct{} // holds one while nobody does
+	initializing chan struct{} // has an element while no init runs
 	mu           sync.Mutex
-	session      *session // nil before init, and in a new process
-	streams      map[*streaming]bool
-	closed       bool
+	session      *session // nil before the first init of this process
+	streams      map[*streamClient]bool
+	isClosed     bool
 }
 
-// New makes a handler. It does not connect: it works as soon as the database is there. It fails with a [*cdc.InvalidError].
+// New creates a handler. It does not connect, so it also works if the database is started later. It returns a [*cdc.InvalidError] if the
+// configuration is invalid.
 func New(config Config) (*Handler, error) {
 	config = config.WithDefaults()
 	if err := config.validate(); err != nil {
@@ -59,7 +60,7 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.MaxConns = connections
+	pooled.MaxConns = poolConnections
 	settings.PreparePool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
@@ -67,7 +68,7 @@ func New(config Config) (*Handler, error) {
 	}
 	h := &Handler{
 		config: config, mux: http.NewServeMux(), pool: pool, markers: newMarkers(config.Installation),
-		writing: writing, initializing: make(chan struct{}, 1), streams: map[*streaming]bool{},
+		writeTimeout: defaultWriteTimeout, initializing: make(chan struct{}, 1), streams: map[*streamClient]bool{},
 	}
 	h.initializing <- struct{}{}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
@@ -82,33 +83,33 @@ func New(config Config) (*Handler, error) {
 		h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != endpoint.method {
 				w.Header().Set("Allow", endpoint.method)
-				refuse(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed: use "+endpoint.method, "")
+				replyError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed: use "+endpoint.method, "")
 				return
 			}
 			endpoint.serve(w, r)
 		})
 	}
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "there is nothing here: the endpoints are /v1/init, /v1/snapshot/data and /v1/lr/stream", "")
+		replyError(w, http.StatusNotFound, "there is nothing here: the endpoints are /v1/init, /v1/snapshot/data and /v1/lr/stream", "")
 	})
-	h.work.Go(h.refresh)
+	h.work.Go(h.refreshPublications)
 	return h, nil
 }
 
-// ServeHTTP serves one request. Any number of them can be served at the same time.
+// ServeHTTP serves one request. It may be called concurrently.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.foreign(r) {
-		refuse(w, http.StatusForbidden, "the page is of another host, which is not one of those that are allowed", "")
+	if h.isForeign(r) {
+		replyError(w, http.StatusForbidden, "pages of this host are not allowed", "")
 		return
 	}
 	h.mu.Lock()
-	closed := h.closed
+	closed := h.isClosed
 	if !closed {
 		h.work.Add(1)
 	}
 	h.mu.Unlock()
 	if closed {
-		refuse(w, http.StatusServiceUnavailable, errClosing.Error(), "")
+		replyError(w, http.StatusServiceUnavailable, errClosing.Error(), "")
 		return
 	}
 	defer h.work.Done()
@@ -118,11 +119,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// Close ends the streams and the snapshot, and waits until all is released. The slot stays, and goes on in the next process.
-// It can be called more than once.
+// Close ends the streams and the snapshot, and waits until their connections are closed. The slot stays, and can be streamed by the next
+// process. Close may be called more than once.
 func (h *Handler) Close() {
 	h.mu.Lock()
-	h.closed = true
+	h.isClosed = true
 	h.mu.Unlock()
 	h.cancel(errClosing)
 	h.work.Wait()

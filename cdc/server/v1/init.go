@@ -8,7 +8,6 @@ import (
 	"math/big"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,17 +16,17 @@ import (
 	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
-// words are those that the names of slots are made of.
-var words = []string{
+// slotWords are the words in names of slots.
+var slotWords = []string{
 	"acorn", "amber", "apple", "badge", "basil", "beach", "birch", "bread", "brook", "cabin", "cedar", "chalk", "cliff", "cloud", "coral",
 	"crane", "daisy", "delta", "ember", "fable", "face", "fern", "field", "flint", "forest", "frost", "garden", "grape", "harbor", "hazel",
 	"honey", "island", "ivory", "jade", "kettle", "lake", "lemon", "lilac", "maple", "meadow", "mint", "moss", "oak", "olive", "opal",
 	"orchid", "pearl", "pebble", "pine", "plum", "poppy", "quartz", "reed", "river", "robin", "sage", "shell", "spruce", "stone", "tulip",
 }
 
-// slotName is one of sixty million.
-func slotName() (string, error) {
-	word, err := rand.Int(rand.Reader, big.NewInt(int64(len(words))))
+// randomSlotName returns one of sixty million names.
+func randomSlotName() (string, error) {
+	word, err := rand.Int(rand.Reader, big.NewInt(int64(len(slotWords))))
 	if err != nil {
 		return "", err
 	}
@@ -35,106 +34,42 @@ func slotName() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("delta_%s%d", words[word.Int64()], number), nil
+	return fmt.Sprintf("delta_%s%d", slotWords[word.Int64()], number), nil
 }
 
-// dropping is how long the former slot may take to be dropped.
-const dropping = 20 * time.Second
+// dropTimeout is how long the previous slot may take to be dropped.
+const dropTimeout = 20 * time.Second
 
 var (
 	errClosing  = errors.New("the server is shutting down")
 	errReplaced = errors.New("a new init has replaced this session")
-	errIdle     = errors.New("nobody has read the snapshot for a while")
-	errOld      = errors.New("the snapshot was held for as long as one may be: SnapshotMax")
+	errIdle     = errors.New("the snapshot was not read for a while")
+	errOld      = errors.New("the snapshot has reached SnapshotMax")
 )
-
-// session is what an init has made.
-type session struct {
-	slot     string
-	snapshot *cdc.Snapshot
-	idle     *time.Timer // nil where the snapshot stays
-	old      *time.Timer
-	since    time.Time
-	ctx      context.Context //nolint:containedctx // it ends with the session
-	cancel   context.CancelFunc
-
-	mu      sync.Mutex
-	readers int
-	gone    bool  // the snapshot is
-	why     error // it is gone
-}
-
-// use keeps the snapshot until done is called. It is false when it is gone.
-func (s *session) use(idle time.Duration) (done func(), there bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone {
-		return nil, false
-	}
-	s.readers++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.readers--
-		if s.idle != nil && !s.gone {
-			s.idle.Reset(idle)
-		}
-	}, true
-}
-
-// expire closes a snapshot that nobody reads.
-func (s *session) expire(log func()) {
-	s.mu.Lock()
-	end := s.readers == 0 && !s.gone
-	if end {
-		s.gone, s.why = true, errIdle
-	}
-	s.mu.Unlock()
-	if end {
-		log()
-		s.snapshot.Close()
-	}
-}
-
-// end closes the snapshot, also for those that are reading it.
-func (s *session) end(why error) {
-	s.mu.Lock()
-	if s.why == nil {
-		s.why = why
-	}
-	s.gone = true
-	if s.idle != nil {
-		s.idle.Stop()
-	}
-	s.old.Stop()
-	s.mu.Unlock()
-	s.cancel()
-	s.snapshot.Close()
-}
 
 func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 	const text = "unable to init session"
 	select {
 	case <-h.initializing:
 	case <-r.Context().Done():
-		refuse(w, http.StatusServiceUnavailable, text, context.Cause(r.Context()).Error())
+		replyError(w, http.StatusServiceUnavailable, text, context.Cause(r.Context()).Error())
 		return
 	}
 	defer func() { h.initializing <- struct{}{} }()
-	slot, err := h.initialize(r.Context())
+	slot, err := h.initSession(r.Context())
 	if err != nil {
 		h.config.Logger.Error("v1: init has failed", "error", err)
-		refuse(w, http.StatusInternalServerError, text, explain(err))
+		replyError(w, http.StatusInternalServerError, text, explainError(err))
 		return
 	}
-	reply(w, http.StatusOK, struct {
+	replyJSON(w, http.StatusOK, struct {
 		SlotName string `json:"slotName"`
 	}{slot})
 }
 
-// initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
-// found again whatever happens in between.
-func (h *Handler) initialize(ctx context.Context) (string, error) {
+// initSession ends the current session, and creates another one. The name of the slot is written down before the slot is created, so that
+// the slot is found again if the process dies in between.
+func (h *Handler) initSession(ctx context.Context) (string, error) {
 	config, err := settings.PrepareConfig(ctx, h.config.Conn, h.config.BeforeConnect)
 	if err != nil {
 		return "", fmt.Errorf("connecting: %w", err)
@@ -146,65 +81,65 @@ func (h *Handler) initialize(ctx context.Context) (string, error) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = conn.Close(ctx) // and with it the lock
+		_ = conn.Close(ctx) // which releases the lock
 	}()
 	var level string
 	if err := conn.QueryRow(ctx, `SELECT current_setting('wal_level') FROM pg_advisory_lock(hashtextextended($1, 0))`, h.markers.changes).Scan(&level); err != nil {
 		return "", fmt.Errorf("waiting for another init: %w", err)
 	}
 	if level != "logical" {
-		return "", invalid(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+		return "", invalidField(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
 	}
 	h.endSession()
 	if err := h.dropSlots(ctx, conn); err != nil {
 		return "", err
 	}
-	slot, err := h.prepare(ctx, conn)
+	slot, err := h.prepareSlot(ctx, conn)
 	if err != nil {
 		return "", err
 	}
 	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
 		Conn: h.config.Conn, BeforeConnect: h.config.BeforeConnect, Slot: slot, SkipUndecodable: h.config.Stream.SkipUndecodable, Logger: h.config.Logger,
 	})
-	if errors.Is(err, cdc.ErrExists) { // somebody was faster, and the slot is theirs
-		err = errors.Join(err, h.markers.write(ctx, conn, h.markers.changes))
+	if errors.Is(err, cdc.ErrExists) { // another program has created the slot in between, so it is not ours
+		err = errors.Join(err, h.markers.writeMarker(ctx, conn, h.markers.changes))
 	}
 	if err != nil {
 		return "", err
 	}
-	h.begin(slot, snapshot)
+	h.beginSession(slot, snapshot)
 	return slot, nil
 }
 
-// prepare makes the publications, and writes down the name of a slot that is to be made.
-func (h *Handler) prepare(ctx context.Context, conn *pgx.Conn) (slot string, err error) {
+// prepareSlot creates the publications, and writes down the name of the slot to create.
+func (h *Handler) prepareSlot(ctx context.Context, conn *pgx.Conn) (slot string, err error) {
 	if _, err := conn.Exec(ctx, `SET lock_timeout = '10s'`); err != nil {
 		return "", err
 	}
-	if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return h.ensure(ctx, tx) }); err != nil {
+	if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return h.ensurePublications(ctx, tx) }); err != nil {
 		return "", err
 	}
-	statements, err := h.changes(ctx, conn)
+	statements, err := h.planChanges(ctx, conn)
 	if err != nil {
 		return "", err
 	}
-	// Not all at once, because each table is locked until its transaction ends, and the room for locks is limited.
+	// Several transactions, because each locks its tables until it ends, and the number of locks is limited.
 	for part := range slices.Chunk(statements, 500) {
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return execute(ctx, tx, part) })
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return execAll(ctx, tx, part) })
 		if err != nil {
 			return "", err
 		}
 	}
-	if slot, err = freeName(ctx, conn); err != nil {
+	if slot, err = findFreeName(ctx, conn); err != nil {
 		return "", err
 	}
-	return slot, h.markers.write(ctx, conn, h.markers.changes, slot)
+	return slot, h.markers.writeMarker(ctx, conn, h.markers.changes, slot)
 }
 
-// freeName is a name that no slot of the server has.
-func freeName(ctx context.Context, db cdc.DB) (string, error) {
+// findFreeName returns a name that no slot of the server has.
+func findFreeName(ctx context.Context, db cdc.DB) (string, error) {
 	for {
-		name, err := slotName()
+		name, err := randomSlotName()
 		if err != nil {
 			return "", err
 		}
@@ -219,9 +154,9 @@ func freeName(ctx context.Context, db cdc.DB) (string, error) {
 	}
 }
 
-// dropSlots drops those that this installation has made.
+// dropSlots drops the slots that this installation has created.
 func (h *Handler) dropSlots(ctx context.Context, conn *pgx.Conn) error {
-	slots, err := h.markers.slots(ctx, conn)
+	slots, err := h.markers.readSlots(ctx, conn)
 	if err != nil || len(slots) == 0 {
 		return err
 	}
@@ -230,17 +165,17 @@ func (h *Handler) dropSlots(ctx context.Context, conn *pgx.Conn) error {
 		var invalid *cdc.InvalidError
 		switch {
 		case errors.As(err, &invalid):
-			h.config.Logger.Warn("v1: a slot of this name is not ours, and stays", "slot", name)
+			h.config.Logger.Warn("v1: a slot of this name was created by another program, and is kept", "slot", name)
 		case err != nil && !errors.Is(err, cdc.ErrNotFound):
 			return err
 		}
 	}
-	return h.markers.write(ctx, conn, h.markers.changes)
+	return h.markers.writeMarker(ctx, conn, h.markers.changes)
 }
 
-// dropSlot drops a slot, and disconnects who reads it. They connect again at once, so that it has to be quick.
+// dropSlot drops a slot, and disconnects its reader. A reader connects again at once, so the drop is retried every millisecond.
 func (h *Handler) dropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
-	end := time.Now().Add(dropping)
+	end := time.Now().Add(dropTimeout)
 	for attempt := 0; ; attempt++ {
 		err := cdc.DropSlot(ctx, conn, name)
 		if !errors.Is(err, cdc.ErrSlotBusy) || time.Now().After(end) {
@@ -253,86 +188,13 @@ func (h *Handler) dropSlot(ctx context.Context, conn *pgx.Conn, name string) err
 		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
 			WHERE slot_name = $1 AND database = current_database() AND plugin = 'pgoutput' AND active`, name)
 		if err != nil {
-			return fmt.Errorf("disconnecting who reads slot %q: %w", name, err)
+			return fmt.Errorf("disconnecting the reader of slot %q: %w", name, err)
 		}
 	}
 }
 
-// begin makes a session the one there is.
-func (h *Handler) begin(slot string, snapshot *cdc.Snapshot) {
-	s := &session{slot: slot, snapshot: snapshot, since: time.Now()}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if h.config.SnapshotIdle > 0 {
-		s.idle = time.AfterFunc(h.config.SnapshotIdle, func() {
-			s.expire(func() { h.config.Logger.Info("v1: the snapshot is closed", "slot", s.slot, "reason", errIdle) })
-		})
-	}
-	s.mu.Lock() // which the function waits for
-	s.old = time.AfterFunc(h.config.SnapshotMax, func() {
-		h.config.Logger.Warn("v1: the snapshot is closed", "slot", s.slot, "reason", errOld)
-		s.end(errOld)
-	})
-	s.mu.Unlock()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.session = s
-}
-
-// Held is a snapshot that is held: since when, by which process of Postgres, and what it has locked.
-type Held struct {
-	Slot  string
-	Since time.Time
-	PID   uint32
-	Locks []cdc.TableLock
-}
-
-// Held returns the snapshot of the session, nil where there is none.
-func (h *Handler) Held() *Held {
-	h.mu.Lock()
-	s := h.session
-	h.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone {
-		return nil
-	}
-	return &Held{Slot: s.slot, Since: s.since, PID: s.snapshot.PID(), Locks: s.snapshot.TableLocks()}
-}
-
-// reason says why the snapshot is gone.
-func (s *session) reason() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.why == nil {
-		return "the snapshot is gone"
-	}
-	return s.why.Error()
-}
-
-// endSession ends the streams, and closes the snapshot.
-func (h *Handler) endSession() {
-	h.mu.Lock()
-	s := h.session
-	h.session = nil
-	var streams []*streaming
-	for stream := range h.streams {
-		streams = append(streams, stream)
-	}
-	h.mu.Unlock()
-	for _, stream := range streams {
-		stream.stop(errReplaced)
-		<-stream.released
-	}
-	if s != nil {
-		s.end(errReplaced)
-	}
-}
-
-// made tells whether this installation has made a slot.
-func (h *Handler) made(ctx context.Context, slot string) (bool, error) {
-	slots, err := h.markers.slots(ctx, h.pool)
+// hasMade reports whether this installation has created a slot.
+func (h *Handler) hasMade(ctx context.Context, slot string) (bool, error) {
+	slots, err := h.markers.readSlots(ctx, h.pool)
 	return slices.Contains(slots, slot), err
 }

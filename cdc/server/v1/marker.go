@@ -11,11 +11,11 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// markers are the two publications of an installation. The comment of each says so; that of changes also names the slots.
-// A publication of the same name without the comment belongs to somebody else.
+// markers are the two publications of an installation. The comment of each names the installation; that of changes also lists the slots. A
+// publication of the same name without the comment belongs to another program.
 type markers struct {
 	installation string
-	// changes are the tables whose updates and deletes can be streamed, inserts all others.
+	// changes has the tables with a replica identity, and inserts all others.
 	changes, inserts string
 }
 
@@ -31,15 +31,15 @@ type marker struct {
 	Slots        []string `json:"slots,omitempty"`
 }
 
-// foreignError is a publication that has the name of one of ours, and is not.
-type foreignError struct{ name string }
+// foreignPublicationError says that a publication has the name of one of ours, and was created by another program.
+type foreignPublicationError struct{ name string }
 
-func (e *foreignError) Error() string {
-	return fmt.Sprintf("publication %q was not made by this installation: drop it, or choose another name for the installation", e.name)
+func (e *foreignPublicationError) Error() string {
+	return fmt.Sprintf("publication %q was not created by this installation: drop it, or choose another name for the installation", e.name)
 }
 
-// found tells whether a publication is there, and what its comment says.
-func (m markers) found(ctx context.Context, db cdc.DB, name string) (*marker, error) {
+// readMarker returns the comment of a publication, nil if the publication does not exist.
+func (m markers) readMarker(ctx context.Context, db cdc.DB, name string) (*marker, error) {
 	rows, err := db.Query(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, name)
 	if err != nil {
 		return nil, err
@@ -53,12 +53,12 @@ func (m markers) found(ctx context.Context, db cdc.DB, name string) (*marker, er
 	}
 	made := &marker{}
 	if json.Unmarshal([]byte(comment), made) != nil || made.MadeBy != maker || made.Installation != m.installation {
-		return nil, &foreignError{name}
+		return nil, &foreignPublicationError{name}
 	}
 	return made, nil
 }
 
-// Slots are those that the sessions of /v1 have made in a database, each with the name of its installation.
+// Slots returns the slots that sessions of /v1 have created in a database, each with the name of its installation.
 func Slots(ctx context.Context, db cdc.DB) (map[string]string, error) {
 	rows, err := db.Query(ctx, `SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE obj_description(oid, 'pg_publication') LIKE '{"madeBy":%'`)
 	if err != nil {
@@ -77,17 +77,17 @@ func Slots(ctx context.Context, db cdc.DB) (map[string]string, error) {
 	return found, err
 }
 
-// slots are those that this installation has made, or was about to make.
-func (m markers) slots(ctx context.Context, db cdc.DB) ([]string, error) {
-	made, err := m.found(ctx, db, m.changes)
+// readSlots returns the slots that this installation has created, or was about to create.
+func (m markers) readSlots(ctx context.Context, db cdc.DB) ([]string, error) {
+	made, err := m.readMarker(ctx, db, m.changes)
 	if err != nil || made == nil {
 		return nil, err
 	}
 	return made.Slots, nil
 }
 
-// write says in the comment of a publication whose it is.
-func (m markers) write(ctx context.Context, db cdc.DB, name string, slots ...string) error {
+// writeMarker writes the installation and its slots into the comment of a publication.
+func (m markers) writeMarker(ctx context.Context, db cdc.DB, name string, slots ...string) error {
 	comment, err := json.Marshal(marker{maker, m.installation, slots})
 	if err != nil {
 		return err

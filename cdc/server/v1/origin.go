@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// foreign tells whether a browser sends a request for a page of another host, which must be able neither to reset a session nor
-// to read. Programs that are not browsers send no such headers.
-func (h *Handler) foreign(r *http.Request) bool {
+// isForeign reports whether a browser sends a request for a page of another host. Such a page must not be able to reset a session or to
+// read. Programs that are not browsers send no such headers.
+func (h *Handler) isForeign(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		site := r.Header.Get("Sec-Fetch-Site")

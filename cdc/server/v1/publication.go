@@ -11,20 +11,20 @@ import (
 	"github.com/chariot-giving/delta/cdc/server/internal/identity"
 )
 
-// Where a publication has the updates of a table that has no replica identity, the server refuses the updates themselves.
-// So there are two: changes has the tables with an identity, and inserts the others, of which it has only what needs none.
-// Postgres 18 refuses them as well where generated columns, which are not published, belong to the identity.
-// A superuser's inserts is for all tables, so that nothing is missed of those to come until they are noticed.
+// If a publication includes the updates of a table without a replica identity, Postgres refuses the updates themselves.
+// So there are two: changes has the tables with an identity, and inserts has the inserts and truncates of the others.
+// Postgres 18 also refuses updates if generated columns, which are not published, belong to the identity.
+// For a superuser, inserts is for all tables, so that a new table is published before a refresh finds it.
 
-// published is a table that is to be in a publication, or is.
-type published struct {
+// publishedTable is a table that is in a publication, or should be.
+type publishedTable struct {
 	publication string
 	table       pgx.Identifier
 }
 
-// ensure makes the publications, where they are not there. It belongs into a transaction.
-func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
-	all, err := h.publishesAll(ctx, db)
+// ensurePublications creates the publications that do not exist. Call it in a transaction.
+func (h *Handler) ensurePublications(ctx context.Context, db cdc.DB) error {
+	all, err := h.canPublishAll(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -33,13 +33,13 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 		{h.markers.changes, ` WITH (publish = 'insert, update, delete, truncate')`},
 		{h.markers.inserts, map[bool]string{true: ` FOR ALL TABLES`}[all] + ` WITH (publish = 'insert, truncate')`},
 	} {
-		made, err := h.markers.found(ctx, db, p.name)
+		made, err := h.markers.readMarker(ctx, db, p.name)
 		if err != nil {
 			return err
 		}
 		if made != nil && p.name == h.markers.inserts {
-			// Whether all are in it cannot be changed later. Both happen at one position of the log, so that no stream stops.
-			if other, err = h.dropOther(ctx, db, all); err != nil {
+			// FOR ALL TABLES cannot be changed later. It is dropped and created at one position of the log, so that no stream stops.
+			if other, err = h.dropMismatch(ctx, db, all); err != nil {
 				return err
 			}
 		}
@@ -49,21 +49,21 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 		if _, err := db.Exec(ctx, `CREATE PUBLICATION `+pgx.Identifier{p.name}.Sanitize()+p.what); err != nil {
 			return fmt.Errorf("creating publication %q, for which the role needs CREATE on the database: %w", p.name, err)
 		}
-		if err := h.markers.write(ctx, db, p.name); err != nil {
+		if err := h.markers.writeMarker(ctx, db, p.name); err != nil {
 			return err
 		}
 	}
 	if !other {
 		return nil
 	}
-	statements, err := h.changes(ctx, db) // in the same transaction, so that nothing is missed in between
+	statements, err := h.planChanges(ctx, db) // in the same transaction, so that no change is missed in between
 	if err != nil {
 		return err
 	}
-	return execute(ctx, db, statements)
+	return execAll(ctx, db, statements)
 }
 
-func execute(ctx context.Context, db cdc.DB, statements []string) error {
+func execAll(ctx context.Context, db cdc.DB, statements []string) error {
 	for _, s := range statements {
 		if _, err := db.Exec(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
@@ -72,16 +72,16 @@ func execute(ctx context.Context, db cdc.DB, statements []string) error {
 	return nil
 }
 
-// dropOther drops the publication of inserts where it is for all tables and should not be, or the other way round.
-func (h *Handler) dropOther(ctx context.Context, db cdc.DB, all bool) (dropped bool, err error) {
-	if is, err := h.holdsAll(ctx, db); err != nil || is == all {
+// dropMismatch drops the publication of inserts if it is for all tables and should not be, or the other way round.
+func (h *Handler) dropMismatch(ctx context.Context, db cdc.DB, all bool) (dropped bool, err error) {
+	if is, err := h.isForAllTables(ctx, db); err != nil || is == all {
 		return false, err
 	}
 	return true, cdc.DropPublication(ctx, db, h.markers.inserts)
 }
 
-// holdsAll tells whether the publication of inserts is for all tables.
-func (h *Handler) holdsAll(ctx context.Context, db cdc.DB) (bool, error) {
+// isForAllTables reports whether the publication of inserts is for all tables.
+func (h *Handler) isForAllTables(ctx context.Context, db cdc.DB) (bool, error) {
 	rows, err := db.Query(ctx, `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)`, h.markers.inserts)
 	if err != nil {
 		return false, err
@@ -89,8 +89,8 @@ func (h *Handler) holdsAll(ctx context.Context, db cdc.DB) (bool, error) {
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
 }
 
-// publishesAll tells whether one publication can have all tables, also those to come.
-func (h *Handler) publishesAll(ctx context.Context, db cdc.DB) (bool, error) {
+// canPublishAll reports whether one publication can have all tables, also future ones.
+func (h *Handler) canPublishAll(ctx context.Context, db cdc.DB) (bool, error) {
 	if len(h.config.Tables) != 1 || h.config.Tables[0] != "*" {
 		return false, nil
 	}
@@ -101,13 +101,13 @@ func (h *Handler) publishesAll(ctx context.Context, db cdc.DB) (bool, error) {
 	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
 }
 
-// changes are the statements that make the publications what they should be.
-func (h *Handler) changes(ctx context.Context, db cdc.DB) ([]string, error) {
-	wanted, strangers, err := h.wanted(ctx, db)
+// planChanges returns the statements that add and remove tables of the publications.
+func (h *Handler) planChanges(ctx context.Context, db cdc.DB) ([]string, error) {
+	wanted, strangers, err := h.findWantedTables(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	if h.strangers.Swap(strangers) != strangers && strangers > 0 {
+	if h.foreignTables.Swap(strangers) != strangers && strangers > 0 {
 		h.config.Logger.Warn("v1: tables are not streamed, because the role does not own them", "tables", strangers)
 	}
 	rows, err := db.Query(ctx, `
@@ -118,40 +118,40 @@ func (h *Handler) changes(ctx context.Context, db cdc.DB) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	there := map[string]published{}
-	var p published
+	there := map[string]publishedTable{}
+	var p publishedTable
 	var schema, table string
 	_, err = pgx.ForEachRow(rows, []any{&p.publication, &schema, &table}, func() error {
 		p.table = pgx.Identifier{schema, table}
-		there[p.key()] = p
+		there[p.mapKey()] = p
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	var statements []string
-	for key, p := range there { // first, so that a table is not in both with less than it needs
+	for key, p := range there { // first, so that no table is in both publications
 		if _, keep := wanted[key]; !keep {
-			statements = append(statements, p.alter("DROP"))
+			statements = append(statements, p.alterStatement("DROP"))
 		}
 	}
 	for key, p := range wanted {
 		if _, done := there[key]; !done {
-			statements = append(statements, p.alter("ADD"))
+			statements = append(statements, p.alterStatement("ADD"))
 		}
 	}
 	return statements, nil
 }
 
-func (p published) key() string { return p.publication + " " + p.table.Sanitize() }
+func (p publishedTable) mapKey() string { return p.publication + " " + p.table.Sanitize() }
 
-func (p published) alter(verb string) string {
+func (p publishedTable) alterStatement(verb string) string {
 	return `ALTER PUBLICATION ` + pgx.Identifier{p.publication}.Sanitize() + ` ` + verb + ` TABLE ONLY ` + p.table.Sanitize()
 }
 
-// wanted are the tables that are to be streamed, and how many others the role may not publish. A partitioned table is
-// published as a whole, with the partitions to come, where that breaks none of them; its partitions stand beside it.
-func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]published, strangers int64, err error) {
+// findWantedTables returns the tables to stream, and how many others the role may not publish. A partitioned table is published as a whole,
+// including future partitions, if all of its partitions have an identity; its partitions are listed as well.
+func (h *Handler) findWantedTables(ctx context.Context, db cdc.DB) (wanted map[string]publishedTable, strangers int64, err error) {
 	rows, err := db.Query(ctx, `
 		WITH `+identity.CTE+`, tables AS (
 			SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition, pg_has_role(c.relowner, 'USAGE') AS owned,
@@ -166,28 +166,28 @@ func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]publ
 	if err != nil {
 		return nil, 0, err
 	}
-	wanted = map[string]published{}
+	wanted = map[string]publishedTable{}
 	var schema, table string
 	var owned, identified, all bool
 	_, err = pgx.ForEachRow(rows, []any{&schema, &table, &owned, &identified, &all}, func() error {
-		p := published{h.markers.changes, pgx.Identifier{schema, table}}
+		p := publishedTable{h.markers.changes, pgx.Identifier{schema, table}}
 		if !identified {
 			p.publication = h.markers.inserts
 		}
 		switch {
-		case !h.allows(schema, table), !identified && all:
+		case !h.allowsTable(schema, table), !identified && all:
 		case !owned:
 			strangers++
 		default:
-			wanted[p.key()] = p
+			wanted[p.mapKey()] = p
 		}
 		return nil
 	})
 	return wanted, strangers, err
 }
 
-// allows tells whether a table may be read and streamed.
-func (h *Handler) allows(schema, table string) bool {
+// allowsTable reports whether a table may be read and streamed.
+func (h *Handler) allowsTable(schema, table string) bool {
 	for _, pattern := range h.config.Tables {
 		if match, err := cdc.MatchTable(pattern, schema+"."+table); match && err == nil {
 			return true
@@ -196,9 +196,9 @@ func (h *Handler) allows(schema, table string) bool {
 	return false
 }
 
-// refresh looks for new and changed tables until the handler is closed.
-func (h *Handler) refresh() {
-	ticker := time.NewTicker(h.config.Refresh)
+// refreshPublications looks for new and changed tables until the handler is closed.
+func (h *Handler) refreshPublications() {
+	ticker := time.NewTicker(h.config.RefreshInterval)
 	defer ticker.Stop()
 	failing := ""
 	for {
@@ -211,35 +211,36 @@ func (h *Handler) refresh() {
 		switch {
 		case err == nil:
 			failing = ""
-		case h.ctx.Err() == nil && err.Error() != failing: // once for each trouble
+		case h.ctx.Err() == nil && err.Error() != failing: // log each error once
 			failing = err.Error()
 			h.config.Logger.Warn("v1: new tables are not streamed yet", "error", err)
 		}
 	}
 }
 
-// refreshOnce changes what has to be, each table for itself: one that is locked is tried again the next time.
+// refreshOnce applies the changes, each in its own transaction, so that a locked table does not delay the others. It is tried again at the
+// next refresh.
 func (h *Handler) refreshOnce(ctx context.Context) (failed error) {
-	slots, err := h.markers.slots(ctx, h.pool)
+	slots, err := h.markers.readSlots(ctx, h.pool)
 	if err != nil || len(slots) == 0 {
 		return err
 	}
-	all, err := h.publishesAll(ctx, h.pool)
+	all, err := h.canPublishAll(ctx, h.pool)
 	if err != nil {
 		return err
 	}
-	is, err := h.holdsAll(ctx, h.pool)
+	is, err := h.isForAllTables(ctx, h.pool)
 	if err != nil {
 		return err
 	}
-	made, err := h.markers.found(ctx, h.pool, h.markers.inserts)
+	made, err := h.markers.readMarker(ctx, h.pool, h.markers.inserts)
 	if err != nil {
 		return err
 	}
-	if made == nil || is != all { // somebody has dropped it, or the settings are others than before a restart
-		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensure(ctx, tx) })
+	if made == nil || is != all { // another program has dropped it, or the settings were changed by a restart
+		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensurePublications(ctx, tx) })
 	}
-	statements, err := h.changes(ctx, h.pool)
+	statements, err := h.planChanges(ctx, h.pool)
 	if err != nil {
 		return err
 	}

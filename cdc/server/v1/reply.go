@@ -11,18 +11,18 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// problem is the body of every answer that is not a success. Its error is what PGDeltaStream says, word for word, where that
-// says something; detail is what it left out.
+// problem is the body of every answer that is not a success. Error has the words of PGDeltaStream where it has any; Detail adds what they
+// leave out.
 type problem struct {
 	Error  string `json:"error"`
 	Detail string `json:"detail,omitempty"`
 }
 
-func refuse(w http.ResponseWriter, status int, text, detail string) {
-	reply(w, status, problem{text, detail})
+func replyError(w http.ResponseWriter, status int, text, detail string) {
+	replyJSON(w, status, problem{text, detail})
 }
 
-func reply(w http.ResponseWriter, status int, body any) {
+func replyJSON(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		status, data = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
@@ -32,9 +32,9 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_, _ = w.Write(data)
 }
 
-// explain is what a client may know of an error: what was wrong with input and settings, and what the database says. Errors of
-// the network are for the log.
-func explain(err error) string {
+// explainError returns the part of an error that clients may see: errors of input and settings, and those of the database. Errors of the
+// network are only logged.
+func explainError(err error) string {
 	var invalid *cdc.InvalidError
 	var resync *cdc.ResyncError
 	var ack *cdc.AckError
@@ -53,7 +53,7 @@ func explain(err error) string {
 		return strings.TrimPrefix(err.Error(), "cdc: ")
 	case errors.As(err, new(*cdc.UndecodableError)):
 		return strings.TrimPrefix(err.Error(), "cdc: ")
-	case errors.As(err, new(*foreignError)):
+	case errors.As(err, new(*foreignPublicationError)):
 		return err.Error()
 	case errors.Is(err, cdc.ErrSlotBusy):
 		return strings.TrimPrefix(err.Error(), "cdc: ")

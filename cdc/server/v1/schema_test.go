@@ -8,25 +8,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestChangesOfTablesAreInTheFramesOfThoseThatAsk(t *testing.T) {
+func TestSchemaChangesAreSentOnRequest(t *testing.T) {
 	t.Parallel()
-	s := serve(t, testTable)
+	s := newServer(t, testTable)
 	slot := s.init()
 	s.Exec(`insert into test_table (name) values ('a')`)
 	conn, _, err := websocket.Dial(t.Context(), s.streamURL(slot)+"&schema=true", nil)
 	require.NoError(t, err)
 	c := &client{t, conn}
-	c.receive()
+	c.receiveText()
 	s.Exec(`alter table test_table add more int`, `insert into test_table (id, name) values (2000, 'b')`)
-	frame := c.receive()
+	frame := c.receiveText()
 	require.Contains(t, frame, `"change":[{"kind":"schema","schema":"public","table":"test_table","columnnames":["id","name","more"],`+
 		`"columntypes":["integer","text","integer"],"change":"added more"},{"kind":"insert",`)
 	require.NoError(t, c.conn.CloseNow())
 
-	// Others have the frames of the plugin.
-	c = s.stream(slot)
-	c.receive()
-	frame = c.receive()
+	// Other clients get the frames of the plugin.
+	c = s.dialStream(slot)
+	c.receiveText()
+	frame = c.receiveText()
 	require.Contains(t, frame, `"columnvalues":[2000,"b"`)
 	require.NotContains(t, frame, `"kind":"schema"`)
 

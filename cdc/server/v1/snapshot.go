@@ -17,17 +17,17 @@ import (
 	"github.com/chariot-giving/delta/cdc/wal2json"
 )
 
-// chunk is how much of an answer is collected before it is written, in bytes.
-const chunk = 64 << 10
+// flushBytes is how much of an answer is collected before it is written, in bytes.
+const flushBytes = 64 << 10
 
-// writing is how long a client may take to read such a piece, unless a test has set it.
-const writing = 30 * time.Second
+// defaultWriteTimeout is how long a client may take to read such a piece. Tests change it.
+const defaultWriteTimeout = 30 * time.Second
 
-// malformed is what PGDeltaStream says of a body that does not bind to its fields.
-const malformed = "invalid input JSON"
+// malformedText is PGDeltaStream's answer to a body that does not match its fields.
+const malformedText = "invalid input JSON"
 
-// request is the body of a request for snapshot data.
-type request struct {
+// snapshotRequest is the body of a request for snapshot data.
+type snapshotRequest struct {
 	SlotName string `json:"slotName"`
 	Table    string `json:"table"`
 	Offset   int64  `json:"offset"`
@@ -38,10 +38,10 @@ type request struct {
 	} `json:"order_by"`
 }
 
-// parse reads a request, and checks what can be checked without the database.
-func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *problem, int) {
+// parseRequest reads a request, and checks everything that can be checked without the database.
+func (h *Handler) parseRequest(w http.ResponseWriter, r *http.Request) (*snapshotRequest, *problem, int) {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, h.config.MaxBody))
-	q := &request{}
+	q := &snapshotRequest{}
 	err := decoder.Decode(q)
 	if err == nil {
 		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
@@ -55,18 +55,18 @@ func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *prob
 	case errors.As(err, &large):
 		return nil, &problem{Error: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}, http.StatusRequestEntityTooLarge
 	case err != nil:
-		return nil, &problem{malformed, body.Explain(err)}, http.StatusBadRequest
+		return nil, &problem{malformedText, body.Explain(err)}, http.StatusBadRequest
 	}
 	text, detail := "", ""
 	switch {
 	case q.Table == "":
-		text, detail = malformed, "required field 'table' missing"
+		text, detail = malformedText, "required field 'table' missing"
 	case q.Limit == nil:
-		text, detail = malformed, "required field 'limit' missing"
+		text, detail = malformedText, "required field 'limit' missing"
 	case q.Offset < 0:
-		text, detail = malformed, fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
+		text, detail = malformedText, fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
 	case *q.Limit < 0:
-		text, detail = malformed, fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
+		text, detail = malformedText, fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
 	case *q.Limit > int64(h.config.MaxRows):
 		text = fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
 	case q.OrderBy != nil && q.OrderBy.Column == "":
@@ -86,25 +86,25 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	s := h.session
 	h.mu.Unlock()
 	if s == nil {
-		refuse(w, http.StatusServiceUnavailable, unavailable, "")
+		replyError(w, http.StatusServiceUnavailable, unavailable, "")
 		return
 	}
-	q, wrong, status := h.parse(w, r)
+	q, wrong, status := h.parseRequest(w, r)
 	if wrong != nil {
-		reply(w, status, wrong)
+		replyJSON(w, status, wrong)
 		return
 	}
 	if q.SlotName != "" && q.SlotName != s.slot {
-		refuse(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the snapshot there is belongs to slot %q", s.slot))
+		replyError(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the current snapshot belongs to slot %q", s.slot))
 		return
 	}
-	done, there := s.use(h.config.SnapshotIdle)
+	done, there := s.useSnapshot(h.config.SnapshotIdle)
 	if !there {
-		refuse(w, http.StatusServiceUnavailable, unavailable, s.reason())
+		replyError(w, http.StatusServiceUnavailable, unavailable, s.goneReason())
 		return
 	}
 	defer done()
-	// A client that does not read does not keep a connection, nor the next init from ending the session.
+	// A client that does not read must not keep a connection, or the next init waiting.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	controller := http.NewResponseController(w)
@@ -121,30 +121,30 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 		h.config.Logger.Warn("v1: reading a snapshot has failed", "slot", s.slot, "error", err)
 	}
 	switch {
-	case begun: // what was sent has no end, and so it is not taken for the whole
+	case begun: // abort the answer, so that the client does not take it for complete
 		panic(http.ErrAbortHandler)
 	case refused != nil:
-		refuse(w, refused.status, "unable to get snapshot data", refused.text)
-	case errors.Is(err, cdc.ErrClosed) || s.ctx.Err() != nil || lost(err):
-		refuse(w, http.StatusServiceUnavailable, unavailable, "the snapshot is gone")
+		replyError(w, refused.status, "unable to get snapshot data", refused.text)
+	case errors.Is(err, cdc.ErrClosed) || s.ctx.Err() != nil || isSnapshotLost(err):
+		replyError(w, http.StatusServiceUnavailable, unavailable, "the snapshot is gone")
 	default:
-		status, cause := http.StatusInternalServerError, explain(err)
-		if unordered(err) {
+		status, cause := http.StatusInternalServerError, explainError(err)
+		if hasNoOrder(err) {
 			status = http.StatusBadRequest
 		}
-		refuse(w, status, "unable to get snapshot data", cause)
+		replyError(w, status, "unable to get snapshot data", cause)
 	}
 }
 
-// writeRows writes what is asked for, and tells whether it has begun to.
-func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot *cdc.Snapshot, q *request) (begun bool, err error) {
-	t, err := h.lookup(ctx, q.Table)
+// writeRows writes the requested rows, and reports whether it has begun to write.
+func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot *cdc.Snapshot, q *snapshotRequest) (begun bool, err error) {
+	t, err := h.lookupTable(ctx, q.Table)
 	if err != nil {
 		return false, err
 	}
 	order, descending := "", false
 	if q.OrderBy != nil {
-		if order, err = t.column(q.OrderBy.Column); err != nil {
+		if order, err = t.findColumn(q.OrderBy.Column); err != nil {
 			return false, err
 		}
 		descending = strings.EqualFold(q.OrderBy.Order, "DESC")
@@ -156,9 +156,9 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	controller := http.NewResponseController(w)
 	out := []byte{'['}
 	flush := func() error {
-		// Where it is not supported, whoever mounts the handler has limits of their own.
-		_ = controller.SetWriteDeadline(time.Now().Add(h.writing))
-		if err := ctx.Err(); err != nil { // the session has ended, and its deadline was overwritten here
+		// Not supported by every writer: the server around the handler then needs its own timeout.
+		_ = controller.SetWriteDeadline(time.Now().Add(h.writeTimeout))
+		if err := ctx.Err(); err != nil { // the session has ended, and the line above has overwritten its deadline
 			return err
 		}
 		if !begun {
@@ -171,7 +171,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	}
 	defer func() { _ = controller.SetWriteDeadline(time.Time{}) }()
 	first := true
-	for row, err := range snapshot.Query(ctx, t.page(order, descending, q.Offset, *q.Limit)) {
+	for row, err := range snapshot.Query(ctx, t.pageQuery(order, descending, q.Offset, *q.Limit)) {
 		if err != nil {
 			return begun, err
 		}
@@ -187,7 +187,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 			out = appendValue(append(out, names[i]...), t.Columns[i].TypeOID, value)
 		}
 		out = append(out, '}')
-		if len(out) >= chunk {
+		if len(out) >= flushBytes {
 			if err := flush(); err != nil {
 				return begun, err
 			}
@@ -198,8 +198,8 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	return begun, err
 }
 
-// lost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.
-func lost(err error) bool {
+// isSnapshotLost reports whether Postgres no longer has the snapshot: it was restarted, or the connection that holds the snapshot is gone.
+func isSnapshotLost(err error) bool {
 	if errors.Is(err, cdc.ErrSnapshotGone) {
 		return true
 	}
@@ -210,8 +210,8 @@ func lost(err error) bool {
 	return server.Code == "55000"
 }
 
-// unordered tells of a column that has no order, such as json.
-func unordered(err error) bool {
+// hasNoOrder reports whether a column has a type without an order, such as json.
+func hasNoOrder(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == "42883"
 }

@@ -19,54 +19,54 @@ import (
 )
 
 const (
-	// maxAck bounds an acknowledgement, in bytes.
+	// maxAck limits an acknowledgement, in bytes.
 	maxAck = 4 << 10
-	// maxReason bounds what a close frame says, in bytes.
+	// maxReason limits the reason of a close frame, in bytes.
 	maxReason = 120
 	// grace is how long a frame that is being written may still take when the stream ends.
-	grace = 2 * time.Second
-	// lookups is how long the names of types are asked for while the database is not there.
-	lookups = time.Minute
-	// shortestLookup and longestLookup are how long the next one waits.
+	writeGrace = 2 * time.Second
+	// lookupTimeout is how long the names of types are looked up while the database is away.
+	lookupTimeout = time.Minute
+	// shortestLookup and longestLookup limit the delay between attempts.
 	shortestLookup, longestLookup = 50 * time.Millisecond, 10 * time.Second
 )
 
-// streaming is one client.
-type streaming struct {
+// streamClient is one client.
+type streamClient struct {
 	handler *Handler
 	stream  *cdc.Stream
 	conn    *websocket.Conn
 	stop    context.CancelCauseFunc
 	// released is closed when the slot is free.
 	released chan struct{}
-	// sent is the end of the last transaction whose frame the client can have whole.
+	// sent is the end of the last transaction that the client may have received completely.
 	sent atomic.Uint64
 }
 
-// closing is an error that the client is told of before the websocket is closed.
-type closing struct {
+// closeError is an error that the client is told before the websocket is closed.
+type closeError struct {
 	code websocket.StatusCode
 	text string
 }
 
-func (c *closing) Error() string { return c.text }
+func (c *closeError) Error() string { return c.text }
 
-// errGone is a client that is not there any more.
+// errGone says that the client has disconnected.
 var errGone = errors.New("the client is gone")
 
 func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 	slot := r.URL.Query().Get("slotName")
 	if slot == "" {
-		refuse(w, http.StatusBadRequest, "no slotName provided", "")
+		replyError(w, http.StatusBadRequest, "no slotName provided", "")
 		return
 	}
-	if !upgrades(r) {
-		refuse(w, http.StatusBadRequest, noUpgrade, "")
+	if !wantsWebsocket(r) {
+		replyError(w, http.StatusBadRequest, noUpgradeText, "")
 		return
 	}
 	ctx, stop := context.WithCancelCause(r.Context())
 	defer stop(nil)
-	s := &streaming{handler: h, stop: stop, released: make(chan struct{})}
+	s := &streamClient{handler: h, stop: stop, released: make(chan struct{})}
 	release := sync.OnceFunc(func() {
 		if s.stream != nil {
 			s.stream.Close()
@@ -84,43 +84,43 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 	}()
 	schema := r.URL.Query().Get("schema")
 	if schema != "" && schema != "true" && schema != "false" {
-		refuse(w, http.StatusBadRequest, fmt.Sprintf("schema %.100q: it must be true or false", schema), "")
+		replyError(w, http.StatusBadRequest, fmt.Sprintf("schema %.100q: it must be true or false", schema), "")
 		return
 	}
-	if status, text := s.open(ctx, slot, schema == "true"); status != 0 {
-		refuse(w, status, text, "")
+	if status, text := s.openStream(ctx, slot, schema == "true"); status != 0 {
+		replyError(w, status, text, "")
 		return
 	}
-	defer h.config.Opened(slot, s.stream)()
+	defer h.config.StreamOpened(slot, s.stream)()
 	var err error
 	// The origin was checked.
-	s.conn, err = websocket.Accept(&upgrading{ResponseWriter: w}, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	s.conn, err = websocket.Accept(&upgradeWriter{ResponseWriter: w}, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		return
 	}
 	s.conn.SetReadLimit(maxAck)
-	// What is being written is not cut off when the stream is to end, but for a while only.
+	// When the stream ends, a frame that is being written gets writeGrace to be completed.
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(grace, cut)
+		timer := time.AfterFunc(writeGrace, cut)
 		context.AfterFunc(life, func() { timer.Stop() })
 	})()
 	var work sync.WaitGroup
-	work.Go(func() { s.listen(life) })
-	work.Go(func() { s.ping(life, cut) })
+	work.Go(func() { s.readAcks(life) })
+	work.Go(func() { s.pingClient(life, cut) })
 	err = s.run(ctx, life)
 	stop(err)
 	release() // first, so that the slot is free for the next client at once
-	s.end(life, err)
+	s.closeClient(life, err)
 	cut()
 	_ = s.conn.CloseNow()
 	work.Wait()
 }
 
-// open finds the slot and begins to read it; a status other than zero says why not. schema adds how tables have changed to the frames.
-func (s *streaming) open(ctx context.Context, slot string, schema bool) (status int, text string) {
+// openStream finds the slot and opens its stream; a status other than 0 says why not. schema adds schema changes to the frames.
+func (s *streamClient) openStream(ctx context.Context, slot string, schema bool) (status int, text string) {
 	h := s.handler
-	made, err := h.made(ctx, slot)
+	made, err := h.hasMade(ctx, slot)
 	if err == nil && !made {
 		return http.StatusNotFound, fmt.Sprintf("unknown slot %.100q: call /v1/init, and use the slotName that it answers with", slot)
 	}
@@ -140,23 +140,23 @@ func (s *streaming) open(ctx context.Context, slot string, schema bool) (status 
 	case errors.As(err, &resync) && resync.Reason == cdc.SlotMissing:
 		return http.StatusNotFound, fmt.Sprintf("unknown slot %.100q: it was dropped: call /v1/init", slot)
 	case errors.As(err, &resync):
-		return http.StatusGone, explain(err) + ": call /v1/init"
+		return http.StatusGone, explainError(err) + ": call /v1/init"
 	}
 	h.config.Logger.Error("v1: a stream cannot be opened", "slot", slot, "error", err)
 	text = "could not create stream"
-	if detail := explain(err); detail != "" {
+	if detail := explainError(err); detail != "" {
 		text += ": " + detail
 	}
 	return http.StatusInternalServerError, text
 }
 
-// run streams until something ends it, and says what. It waits for transactions while ctx lasts, and writes while life does.
-func (s *streaming) run(ctx, life context.Context) error {
-	encoder := wal2json.NewEncoder(s.types)
+// run streams until an error, and returns it. It waits for transactions while ctx lasts, and writes while life does.
+func (s *streamClient) run(ctx, life context.Context) error {
+	encoder := wal2json.NewEncoder(s.lookupTypes)
 	for {
 		transaction, err := s.stream.Next(ctx)
 		if err == nil && ctx.Err() == nil {
-			err = s.send(life, encoder, transaction)
+			err = s.sendTransaction(life, encoder, transaction)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -167,8 +167,8 @@ func (s *streaming) run(ctx, life context.Context) error {
 	}
 }
 
-// send writes a transaction as one message, in as many pieces as it takes.
-func (s *streaming) send(ctx context.Context, encoder *wal2json.Encoder, t *cdc.Transaction) error {
+// sendTransaction writes a transaction as one message, in as many pieces as it takes.
+func (s *streamClient) sendTransaction(ctx context.Context, encoder *wal2json.Encoder, t *cdc.Transaction) error {
 	w, err := s.conn.Writer(ctx, websocket.MessageText)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
@@ -176,16 +176,16 @@ func (s *streaming) send(ctx context.Context, encoder *wal2json.Encoder, t *cdc.
 	if err := encoder.Encode(ctx, w, t); err != nil {
 		return err
 	}
-	s.sent.Store(uint64(t.EndLSN)) // before the client can have seen the end
+	s.sent.Store(uint64(t.EndLSN)) // before the client can have received the end
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	return nil
 }
 
-// types names types, also through a restart of the database, which the stream gets over too.
-func (s *streaming) types(ctx context.Context, columns []cdc.Column) (_ []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, lookups)
+// lookupTypes returns the names of types. It retries while the database restarts, because the stream survives that, too.
+func (s *streamClient) lookupTypes(ctx context.Context, columns []cdc.Column) (_ []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	for retry := backoff.New(shortestLookup, longestLookup); ; {
 		names, failure := wal2json.Catalog(s.handler.pool)(ctx, columns)
@@ -193,7 +193,7 @@ func (s *streaming) types(ctx context.Context, columns []cdc.Column) (_ []string
 			return names, nil
 		}
 		if err == nil || ctx.Err() == nil {
-			err = failure // rather than that the time is over
+			err = failure // the cause, rather than the timeout
 		}
 		if backoff.Pause(ctx, retry.Delay()) != nil {
 			return nil, err
@@ -201,49 +201,49 @@ func (s *streaming) types(ctx context.Context, columns []cdc.Column) (_ []string
 	}
 }
 
-// listen takes acknowledgements until the client has gone or sends what is none.
-func (s *streaming) listen(ctx context.Context) {
+// readAcks takes acknowledgements until the client disconnects or sends an invalid one.
+func (s *streamClient) readAcks(ctx context.Context) {
 	for {
 		_, data, err := s.conn.Read(ctx)
 		if err != nil {
 			s.stop(errGone)
 			return
 		}
-		if err := s.acknowledge(data); err != nil {
+		if err := s.ackTransaction(data); err != nil {
 			s.stop(err)
 			return
 		}
 	}
 }
 
-func (s *streaming) acknowledge(data []byte) error {
+func (s *streamClient) ackTransaction(data []byte) error {
 	var ack struct {
 		LSN *string `json:"lsn"`
 	}
 	if err := json.Unmarshal(data, &ack); err != nil {
-		return &closing{websocket.StatusInvalidFramePayloadData, `invalid acknowledgement: it must be a JSON object such as {"lsn":"0/170FCB0"}`}
+		return &closeError{websocket.StatusInvalidFramePayloadData, `invalid acknowledgement: it must be a JSON object such as {"lsn":"0/170FCB0"}`}
 	}
 	if ack.LSN == nil {
-		return &closing{websocket.StatusInvalidFramePayloadData, "invalid acknowledgement: required field 'lsn' missing"}
+		return &closeError{websocket.StatusInvalidFramePayloadData, "invalid acknowledgement: required field 'lsn' missing"}
 	}
 	lsn, err := cdc.ParseLSN(*ack.LSN)
 	if err != nil {
-		return &closing{websocket.StatusInvalidFramePayloadData, "invalid acknowledgement: " + explain(err)}
+		return &closeError{websocket.StatusInvalidFramePayloadData, "invalid acknowledgement: " + explainError(err)}
 	}
 	if sent := cdc.LSN(s.sent.Load()); sent != 0 && lsn > sent {
-		return &closing{websocket.StatusPolicyViolation, fmt.Sprintf("acknowledgement of %s: it is beyond what was delivered (%s)", lsn, sent)}
+		return &closeError{websocket.StatusPolicyViolation, fmt.Sprintf("acknowledgement of %s: it is beyond what was delivered (%s)", lsn, sent)}
 	}
 	switch err := s.stream.Ack(lsn); {
 	case errors.Is(err, cdc.ErrClosed):
 		return errGone
 	case err != nil:
-		return &closing{websocket.StatusPolicyViolation, explain(err)}
+		return &closeError{websocket.StatusPolicyViolation, explainError(err)}
 	}
 	return nil
 }
 
-// ping finds out whether a client that says nothing is there.
-func (s *streaming) ping(ctx context.Context, cut context.CancelFunc) {
+// pingClient ends a client that does not answer pings.
+func (s *streamClient) pingClient(ctx context.Context, cut context.CancelFunc) {
 	ticker := time.NewTicker(s.handler.config.PingInterval)
 	defer ticker.Stop()
 	for {
@@ -263,19 +263,19 @@ func (s *streaming) ping(ctx context.Context, cut context.CancelFunc) {
 	}
 }
 
-// end tells the client why, and closes the websocket.
-func (s *streaming) end(life context.Context, err error) {
-	var told *closing
+// closeClient tells the client the reason, and closes the websocket.
+func (s *streamClient) closeClient(life context.Context, err error) {
+	var told *closeError
 	switch {
 	case errors.Is(err, errGone):
 		return
 	case errors.As(err, &told):
 	case errors.Is(err, errClosing), errors.Is(err, errReplaced):
-		told = &closing{websocket.StatusGoingAway, err.Error()}
+		told = &closeError{websocket.StatusGoingAway, err.Error()}
 	default:
 		s.handler.config.Logger.Error("v1: a stream has ended", "error", err)
-		told = &closing{websocket.StatusInternalError, "the stream has ended"}
-		if detail := explain(err); detail != "" {
+		told = &closeError{websocket.StatusInternalError, "the stream has ended"}
+		if detail := explainError(err); detail != "" {
 			told.text += ": " + detail
 		}
 	}

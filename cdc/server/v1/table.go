@@ -11,14 +11,14 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// table is one that a snapshot is read of.
+// table is a table that a snapshot is read of.
 type table struct {
 	cdc.Relation
-	partitioned bool
-	key         []string // of the primary key
+	isPartitioned bool
+	key           []string // columns of the primary key
 }
 
-// refusal is a request that cannot be served, with its status.
+// refusal says that a request cannot be served, with the status of the answer.
 type refusal struct {
 	status int
 	text   string
@@ -26,27 +26,27 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
-// spelling is one way to take what a client has written as a name.
-type spelling struct{ schema, name string }
+// nameSpelling is one way to read a client's text as a name.
+type nameSpelling struct{ schema, name string }
 
-// spellings are the ways to take the name of a table, the best first: as it is in the catalog, and as it would be in SQL.
-// In both there can be a schema and a dot before it.
-func spellings(text string) []spelling {
-	ways := []spelling{{"", text}}
+// nameSpellings returns the ways to read the name of a table, the best first: as in the catalog, and as in SQL. Both may have a schema and
+// a dot before it.
+func nameSpellings(text string) []nameSpelling {
+	ways := []nameSpelling{{"", text}}
 	if schema, name, dot := strings.Cut(text, "."); dot && schema != "" {
-		ways = append(ways, spelling{schema, name})
+		ways = append(ways, nameSpelling{schema, name})
 	}
-	switch parts := identifiers(text); {
+	switch parts := splitIdentifiers(text); {
 	case len(parts) == 1:
-		ways = append(ways, spelling{"", parts[0]})
+		ways = append(ways, nameSpelling{"", parts[0]})
 	case len(parts) == 2 && parts[0] != "":
-		ways = append(ways, spelling{parts[0], parts[1]})
+		ways = append(ways, nameSpelling{parts[0], parts[1]})
 	}
 	return ways
 }
 
-// identifiers takes names with dots between them as SQL does. It is nil where that is not what they are.
-func identifiers(text string) (parts []string) {
+// splitIdentifiers parses names with dots between them as SQL does. It returns nil if the text is not that.
+func splitIdentifiers(text string) (parts []string) {
 	for {
 		var part string
 		if rest, quoted := strings.CutPrefix(text, `"`); quoted {
@@ -76,10 +76,10 @@ func identifiers(text string) (parts []string) {
 	}
 }
 
-// lookup finds a table in the catalog.
-func (h *Handler) lookup(ctx context.Context, text string) (*table, error) {
+// lookupTable finds a table in the catalog.
+func (h *Handler) lookupTable(ctx context.Context, text string) (*table, error) {
 	var schemas, names []string
-	for _, s := range spellings(text) {
+	for _, s := range nameSpellings(text) {
 		schemas, names = append(schemas, s.schema), append(names, s.name)
 	}
 	none := &refusal{http.StatusNotFound, fmt.Sprintf("there is no table %.100q", text)}
@@ -102,8 +102,8 @@ func (h *Handler) lookup(ctx context.Context, text string) (*table, error) {
 	var schema, name string
 	var partitioned bool
 	_, err = pgx.ForEachRow(rows, []any{&oid, &schema, &name, &partitioned}, func() error {
-		if !found && h.allows(schema, name) {
-			found, t.OID, t.Schema, t.Table, t.partitioned = true, oid, schema, name, partitioned
+		if !found && h.allowsTable(schema, name) {
+			found, t.OID, t.Schema, t.Table, t.isPartitioned = true, oid, schema, name, partitioned
 		}
 		return nil
 	})
@@ -113,12 +113,11 @@ func (h *Handler) lookup(ctx context.Context, text string) (*table, error) {
 	if !found {
 		return nil, none
 	}
-	return t, t.describe(ctx, h.pool)
+	return t, t.describeColumns(ctx, h.pool)
 }
 
-// describe finds the columns, and those of the primary key. The type of a column of a domain is that of the domain's values, as it is in an answer of
-// Postgres.
-func (t *table) describe(ctx context.Context, db cdc.DB) error {
+// describeColumns reads the columns and the primary key. A domain is replaced by its base type, as in an answer of Postgres.
+func (t *table) describeColumns(ctx context.Context, db cdc.DB) error {
 	rows, err := db.Query(ctx, `
 		WITH RECURSIVE based (domain, type) AS (
 			SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd'
@@ -150,20 +149,20 @@ func (t *table) describe(ctx context.Context, db cdc.DB) error {
 	return err
 }
 
-// column finds the name of a column, as it is in the catalog.
-func (t *table) column(text string) (string, error) {
+// findColumn returns the name of a column as it is in the catalog.
+func (t *table) findColumn(text string) (string, error) {
 	if t.Index(text) >= 0 {
 		return text, nil
 	}
-	if parts := identifiers(text); len(parts) == 1 && t.Index(parts[0]) >= 0 {
+	if parts := splitIdentifiers(text); len(parts) == 1 && t.Index(parts[0]) >= 0 {
 		return parts[0], nil
 	}
 	return "", &refusal{http.StatusBadRequest, fmt.Sprintf("table %q has no column %.100q", t.Name(), text)}
 }
 
-// page is the statement that reads some rows. Where the order leaves rows equal, the primary key decides, or else where they
-// are stored, which does not change within a snapshot: so pages that follow each other have each row once.
-func (t *table) page(order string, descending bool, offset, limit int64) string {
+// pageQuery returns the statement that reads a page of rows. Rows that are equal in the order are sorted by the primary key, or else by
+// where they are stored, which does not change within a snapshot. So consecutive pages have each row once.
+func (t *table) pageQuery(order string, descending bool, offset, limit int64) string {
 	var columns, by []string
 	for _, c := range t.Columns {
 		columns = append(columns, pgx.Identifier{c.Name}.Sanitize())
@@ -181,7 +180,7 @@ func (t *table) page(order string, descending bool, offset, limit int64) string 
 	if len(t.key) == 0 {
 		by = append(by, "tableoid", "ctid")
 	}
-	if !t.partitioned {
+	if !t.isPartitioned {
 		from = "ONLY " + from
 	}
 	return fmt.Sprintf("SELECT %s FROM %s ORDER BY %s OFFSET %d LIMIT %d", strings.Join(columns, ", "), from, strings.Join(by, ", "), offset, limit)

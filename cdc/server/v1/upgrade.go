@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-const noUpgrade = "could not upgrade to websocket connection"
+const noUpgradeText = "could not upgrade to websocket connection"
 
-// upgrades tells whether a request asks for a websocket.
-func upgrades(r *http.Request) bool {
-	return names(r.Header.Values("Connection"), "upgrade") && names(r.Header.Values("Upgrade"), "websocket")
+// wantsWebsocket reports whether a request asks for a websocket.
+func wantsWebsocket(r *http.Request) bool {
+	return headerHas(r.Header.Values("Connection"), "upgrade") && headerHas(r.Header.Values("Upgrade"), "websocket")
 }
 
-// names tells whether one of the lists in a header holds a token.
-func names(lists []string, token string) bool {
+// headerHas reports whether one of the lists in a header contains a token.
+func headerHas(lists []string, token string) bool {
 	for _, list := range lists {
 		for item := range strings.SplitSeq(list, ",") {
 			if strings.EqualFold(strings.TrimSpace(item), token) {
@@ -24,25 +24,25 @@ func names(lists []string, token string) bool {
 	return false
 }
 
-// upgrading has errors of the handshake answered as all others are.
-type upgrading struct {
+// upgradeWriter replaces the answers of a failed handshake by one like all others.
+type upgradeWriter struct {
 	http.ResponseWriter
 	refused bool
 }
 
-// Unwrap gives access to what the writer can do besides.
-func (u *upgrading) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+// Unwrap returns the writer for [http.ResponseController].
+func (u *upgradeWriter) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
-// WriteHeader turns an error into ours.
-func (u *upgrading) WriteHeader(status int) {
+// WriteHeader replaces an error.
+func (u *upgradeWriter) WriteHeader(status int) {
 	if u.refused = status >= http.StatusBadRequest; u.refused {
-		refuse(u.ResponseWriter, http.StatusBadRequest, noUpgrade, "")
+		replyError(u.ResponseWriter, http.StatusBadRequest, noUpgradeText, "")
 		return
 	}
 	u.ResponseWriter.WriteHeader(status)
 }
 
-func (u *upgrading) Write(data []byte) (int, error) {
+func (u *upgradeWriter) Write(data []byte) (int, error) {
 	if u.refused {
 		return len(data), nil
 	}

@@ -14,8 +14,9 @@ import (
 	"github.com/chariot-giving/delta/cdc/wal2json"
 )
 
-// appendValue appends a value of a snapshot. PGDeltaStream reads snapshots in binary and hands them to Go's JSON, so there times, bytea and JSON
-// have other forms than in the stream, which has what the plugin writes. Its clients expect that; all other types have the form of the stream.
+// appendValue appends a value of a snapshot. PGDeltaStream reads snapshots in binary and encodes them with Go's JSON, so its snapshots have
+// another format for times, bytea and JSON than its stream, which has the plugin's. Its clients expect that; all other types have the
+// format of the stream.
 func appendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
 	if v.State != cdc.Present {
 		return wal2json.AppendValue(out, typeOID, v)
@@ -48,7 +49,7 @@ func appendJSON(out []byte, text string) (_ []byte, ok bool) {
 	return buffer.Bytes(), true
 }
 
-// appendTime appends a time of Postgres in the form of RFC 3339. Infinity, and years before 1 and after 9999, have none.
+// appendTime appends a time of Postgres in the format of RFC 3339, which has no infinity, and no years before 1 or after 9999.
 func appendTime(out []byte, layout, text string) (_ []byte, ok bool) {
 	at, err := time.Parse(layout, text)
 	if err != nil {

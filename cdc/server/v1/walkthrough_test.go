@@ -9,83 +9,83 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testTable is the one of PGDeltaStream's documents, here with two rows.
+// testTable is the table in PGDeltaStream's documents, here with two rows.
 var testTable = []string{`create table test_table (id serial primary key, name text)`, `insert into test_table (name) values ('abc'), ('abc1')`}
 
 func TestTheWalkThroughOfPGDeltaStream(t *testing.T) {
 	t.Parallel()
-	s := serve(t, testTable)
+	s := newServer(t, testTable)
 	slot := s.init()
 	s.Exec(`insert into test_table (name) values ('newval1')`)
 	require.JSONEq(t, `[{"id":1,"name":"abc"},{"id":2,"name":"abc1"}]`,
-		s.snapshot(`{"slotName": "`+slot+`", "table": "test_table", "offset": 0, "limit": 5, "order_by": {"column": "id", "order": "ASC"}}`))
-	same(t, `[{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 0, "limit": 1, "order_by": {"column": "id", "order": "desc"}}`))
-	same(t, `[{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 1, "limit": 5}`))
-	same(t, `[]`, s.snapshot(`{"table": "public.test_table", "offset": 7, "limit": 5}`))
+		s.readSnapshot(`{"slotName": "`+slot+`", "table": "test_table", "offset": 0, "limit": 5, "order_by": {"column": "id", "order": "ASC"}}`))
+	requireSame(t, `[{"id":2,"name":"abc1"}]`, s.readSnapshot(`{"table": "test_table", "offset": 0, "limit": 1, "order_by": {"column": "id", "order": "desc"}}`))
+	requireSame(t, `[{"id":2,"name":"abc1"}]`, s.readSnapshot(`{"table": "test_table", "offset": 1, "limit": 5}`))
+	requireSame(t, `[]`, s.readSnapshot(`{"table": "public.test_table", "offset": 7, "limit": 5}`))
 
-	c := s.stream(slot)
-	frame := c.receive()
+	c := s.dialStream(slot)
+	frame := c.receiveText()
 	require.Regexp(t, `^`+regexp.QuoteMeta(`{"nextlsn":"`)+`[0-9A-F]+/[0-9A-F]+`+regexp.QuoteMeta(
 		`","change":[{"kind":"insert","schema":"public","table":"test_table","columnnames":["id","name"],"columntypes":["integer","text"],"columnvalues":[3,"newval1"]}]}`)+`$`, frame)
 	s.Exec(`update test_table set name = 'x' where id = 1`, `delete from test_table where id = 2`)
-	first, rows := c.rows()
+	first, rows := c.receiveRows()
 	require.Equal(t, []string{"update test_table 1"}, rows)
-	_, rows = c.rows()
+	_, rows = c.receiveRows()
 	require.Equal(t, []string{"delete test_table 2"}, rows)
-	c.ack(first)
+	c.sendAck(first)
 	s.eventually(`SELECT confirmed_flush_lsn = $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, first)
 	require.NoError(t, c.conn.CloseNow())
 
-	// What was not acknowledged comes again.
-	_, rows = s.stream(slot).rows()
+	// Unacknowledged transactions are sent again.
+	_, rows = s.dialStream(slot).receiveRows()
 	require.Equal(t, []string{"delete test_table 2"}, rows)
-	status, _ := s.do(http.MethodPost, "/v1/init", "")
+	status, _ := s.request(http.MethodPost, "/v1/init", "")
 	require.Equal(t, http.StatusMethodNotAllowed, status)
-	status, _ = s.do(http.MethodGet, "/v1/nothing", "")
+	status, _ = s.request(http.MethodGet, "/v1/nothing", "")
 	require.Equal(t, http.StatusNotFound, status)
 }
 
-func TestASessionGoesOnInTheNextProcess(t *testing.T) {
+func TestASessionSurvivesARestart(t *testing.T) {
 	t.Parallel()
-	s := serve(t, testTable)
+	s := newServer(t, testTable)
 	slot := s.init()
 	s.Exec(`insert into test_table values (10, 'a')`)
-	c := s.stream(slot)
-	_, rows := c.rows()
+	c := s.dialStream(slot)
+	_, rows := c.receiveRows()
 	require.Equal(t, []string{"insert test_table 10"}, rows)
 	go s.handler.Close()
-	text, code := c.ended()
+	text, code := c.awaitEnd()
 	require.Equal(t, "the server is shutting down", text)
 	require.EqualValues(t, 1001, code)
 	s.close()
 
 	next := serveOn(t, s.Database)
-	status, answer := next.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "offset": 0, "limit": 5}`)
+	status, answer := next.request(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "offset": 0, "limit": 5}`)
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.JSONEq(t, `{"error":"snapshot not available: call /init to initialize a new slot and snapshot"}`, answer)
-	_, rows = next.stream(slot).rows()
+	_, rows = next.dialStream(slot).receiveRows()
 	require.Equal(t, []string{"insert test_table 10"}, rows)
 }
 
 func TestPayloadsAreNotLogged(t *testing.T) {
 	t.Parallel()
-	s := serve(t, testTable)
+	s := newServer(t, testTable)
 	slot := s.init()
 	s.Exec(`insert into test_table (name) values ('a secret')`)
-	s.snapshot(`{"table": "test_table", "offset": 0, "limit": 5}`)
-	c := s.stream(slot)
-	require.Contains(t, c.receive(), "a secret")
-	c.send(`{"lsn": "another secret"}`)
-	_, _ = c.ended()
+	s.readSnapshot(`{"table": "test_table", "offset": 0, "limit": 5}`)
+	c := s.dialStream(slot)
+	require.Contains(t, c.receiveText(), "a secret")
+	c.sendText(`{"lsn": "another secret"}`)
+	_, _ = c.awaitEnd()
 	s.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where active and database = current_database()`)
 	s.close()
 	require.NotContains(t, s.log.String(), "secret")
 	require.NotContains(t, s.log.String(), "abc1")
 }
 
-func TestTheFramesAreThoseOfThePlugin(t *testing.T) {
+func TestFramesEqualThoseOfThePlugin(t *testing.T) {
 	t.Parallel()
-	s := serve(t, testTable)
+	s := newServer(t, testTable)
 	slot := s.init()
 	s.PluginSlot(s.Name)
 	s.Exec(`insert into test_table (name) values ('newval1'), (E'quo"te\\ é\n'), (null)`, `update test_table set name = 'y' where id = 1`, `update test_table set id = 50 where id = 2`, `delete from test_table`)
@@ -94,8 +94,8 @@ func TestTheFramesAreThoseOfThePlugin(t *testing.T) {
 	frames, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
 	require.Len(t, frames, 4)
-	c := s.stream(slot)
+	c := s.dialStream(slot)
 	for _, frame := range frames {
-		same(t, frame, c.receive())
+		requireSame(t, frame, c.receiveText())
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// file is sink.yaml. Each name of a field is documented in docs/sinks.md, which a test compares.
+// file is sink.yaml. docs/sinks.md documents each field, and a test compares the names.
 type file struct {
 	Relays []relaySection `yaml:"relays"`
 }
@@ -110,7 +110,7 @@ type messageDBSection struct {
 	Category    string `yaml:"category"`
 }
 
-// tlsSection names files, in PEM. Where it is there without any, the certificates of the system count.
+// tlsSection names PEM files. If it names none, the certificates of the system are used.
 type tlsSection struct {
 	CA   string `yaml:"ca"`
 	Cert string `yaml:"cert"`
@@ -123,7 +123,7 @@ type saslSection struct {
 	Password  secret `yaml:"password"`
 }
 
-// filterSection chooses messages: those that match each of its lists, by any of the list's values. A list that is left out matches all.
+// filterSection selects messages that match each of its lists, by any of the list's values. A list that is left out matches all.
 type filterSection struct {
 	Tables     []string `yaml:"tables"`
 	Kinds      []string `yaml:"kinds"`
@@ -151,8 +151,8 @@ type limitsSection struct {
 	ConfirmInterval time.Duration `yaml:"confirm_interval"`
 }
 
-// load reads and validates a file, and makes relays of it. It connects to nothing.
-func load(name string) ([]*relay, error) {
+// loadFile reads and validates a file, and returns its relays. It connects to nothing.
+func loadFile(name string) ([]*relay, error) {
 	content, err := os.ReadFile(name) //nolint:gosec // the user names it
 	if err != nil {
 		return nil, fmt.Errorf("--file: %w", err)
@@ -169,16 +169,16 @@ func load(name string) ([]*relay, error) {
 	}
 	var f file
 	d := &decoder{lines: map[string]int{}}
-	d.decode(root.Content[0], reflect.ValueOf(&f).Elem(), "")
-	relays := d.build(f)
-	return relays, d.err(name)
+	d.decodeNode(root.Content[0], reflect.ValueOf(&f).Elem(), "")
+	relays := d.buildRelays(f)
+	return relays, d.toError(name)
 }
 
-var syntaxError = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+var syntaxErrorPattern = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
-// syntaxProblem has the line of an error of the package yaml where that of all problems is.
+// syntaxProblem moves the line number of an error of the package yaml to where all problems have it.
 func syntaxProblem(err error) problem {
-	if parts := syntaxError.FindStringSubmatch(err.Error()); parts != nil {
+	if parts := syntaxErrorPattern.FindStringSubmatch(err.Error()); parts != nil {
 		if line, err := strconv.Atoi(parts[1]); err == nil {
 			return problem{line, "", "is no YAML: " + parts[2]}
 		}

@@ -87,8 +87,8 @@ const whole = `relays:
         category: events
 `
 
-// write makes a file of a text, in which SECRETFILE, URLFILE and ASIDEFILE are files of a folder of their own.
-func write(t *testing.T, text string) string {
+// writeFile creates a file with a text, in which SECRETFILE, URLFILE and ASIDEFILE are replaced by files of a temporary folder.
+func writeFile(t *testing.T, text string) string {
 	t.Helper()
 	folder := t.TempDir()
 	for name, content := range map[string]string{"SECRETFILE": "whsec_c2VjcmV0\n", "URLFILE": "postgres://u:hunter2@127.0.0.1:1/d\n"} {
@@ -110,7 +110,7 @@ func setEnvironment(t *testing.T) {
 
 func TestAFileWithEveryFieldIsRead(t *testing.T) {
 	setEnvironment(t)
-	relays, err := load(write(t, whole))
+	relays, err := loadFile(writeFile(t, whole))
 	require.NoError(t, err)
 	require.Len(t, relays, 5)
 	var read []string
@@ -143,12 +143,12 @@ func TestAFileWithEveryFieldIsRead(t *testing.T) {
 	require.False(t, relays[3].config.Filter(sinks.Message{Type: "Withdrawn"}))
 }
 
-// The file above has every field that there is, and so has the documentation.
+// The file above has every field, and the documentation, too.
 func TestEachFieldIsTriedAndDocumented(t *testing.T) {
 	t.Parallel()
 	document, err := os.ReadFile("../../../docs/sinks.md")
 	require.NoError(t, err)
-	untried := map[string]bool{"credentials": true, "ca": true, "cert": true, "key": true} // of files that would have to be there
+	untried := map[string]bool{"credentials": true, "ca": true, "cert": true, "key": true} // they name files that would have to exist
 	var look func(section reflect.Type)
 	look = func(section reflect.Type) {
 		for section.Kind() == reflect.Pointer || section.Kind() == reflect.Slice {
@@ -168,7 +168,7 @@ func TestEachFieldIsTriedAndDocumented(t *testing.T) {
 	look(reflect.TypeFor[file]())
 }
 
-// Each case replaces something in the whole file. What is said names the file, the line and the field, and no secret.
+// Each case replaces a part of the whole file. The error names the file, the line and the field, and no secret.
 func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 	setEnvironment(t)
 	for name, c := range map[string]struct{ from, to, says string }{
@@ -235,8 +235,8 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Contains(t, whole, c.from)
-			path := write(t, strings.Replace(whole, c.from, c.to, 1))
-			_, err := load(path)
+			path := writeFile(t, strings.Replace(whole, c.from, c.to, 1))
+			_, err := loadFile(path)
 			invalid := new(fileError)
 			require.ErrorAs(t, err, &invalid)
 			require.Contains(t, err.Error(), c.says)
@@ -247,17 +247,17 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 		})
 	}
 	for name, text := range map[string]string{"empty": "", "a comment": "# nothing\n", "no relays": "relays: []\n", "null": "relays:\n"} {
-		_, err := load(write(t, text))
+		_, err := loadFile(writeFile(t, text))
 		require.ErrorContains(t, err, "relays: ", name)
 	}
 }
 
-// All that is wrong is said at once, in the order of the file.
-func TestAllThatIsWrongIsSaid(t *testing.T) {
+// All problems are reported at once, in the order of the file.
+func TestAllProblemsAreReported(t *testing.T) {
 	setEnvironment(t)
 	text := strings.NewReplacer("slot: orders", "slot: X", "concurrency: 3", "concurrency: x", "policy: stop", "policy: drop").Replace(whole)
-	path := write(t, text)
-	_, err := load(path)
+	path := writeFile(t, text)
+	_, err := loadFile(path)
 	require.Equal(t, []string{
 		path + ":6: relays[0].source.stream.slot: must be 1 to 63 of the characters a-z, 0-9 and _",
 		path + ":16: relays[0].sink.webhook.concurrency: must be a whole number",
@@ -267,15 +267,15 @@ func TestAllThatIsWrongIsSaid(t *testing.T) {
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(relays:.*?)```")
 
-// The file of the documentation is right.
-func TestTheDocumentedFileIsRight(t *testing.T) {
+// The file in the documentation is valid.
+func TestTheDocumentedFileIsValid(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d")
 	document, err := os.ReadFile("../../../docs/sinks.md")
 	require.NoError(t, err)
 	block := yamlBlock.FindSubmatch(document)
 	require.NotNil(t, block)
 	text := strings.NewReplacer("/run/secrets/webhook", "SECRETFILE", "/var/lib/delta/orders.jsonl", "ASIDEFILE").Replace(string(block[1]))
-	relays, err := load(write(t, text))
+	relays, err := loadFile(writeFile(t, text))
 	require.NoError(t, err)
 	require.Len(t, relays, 2)
 }

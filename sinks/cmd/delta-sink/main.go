@@ -1,7 +1,7 @@
-// Command delta-sink delivers changes to webhooks, NATS, Kafka, Redis and Message DB as a file says: `delta sink run -f sink.yaml`, which executes this program, for those
-// who write no Go. docs/sinks.md has the file.
+// Command delta-sink delivers changes to webhooks, NATS, Kafka, Redis and Message DB as a file says, so that no Go program is needed:
+// `delta sink run -f sink.yaml` executes this program. docs/sinks.md describes the file.
 //
-// It is a module of its own, because its clients of NATS, Kafka and Redis are for nobody else's module graph.
+// It is a separate module, so that its clients of NATS, Kafka and Redis are in no other module graph.
 package main
 
 import (
@@ -33,13 +33,13 @@ const (
 )
 
 func main() {
-	// A second signal kills: the first one has the context end, and the signals mean again what they do by default.
+	// The first signal ends the context and restores the default handlers, so a second one kills the process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// failure marks the error of a command that was used rightly, with a file that is right.
+// failure marks an error that is neither one of usage nor one of the file.
 type failure struct{ error }
 
 // execute runs the command line and returns the exit code.
@@ -53,7 +53,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	if invalid := (*fileError)(nil); errors.As(err, &invalid) {
-		_, _ = fmt.Fprintln(stderr, invalid) // its lines begin with the file's name, so that editors find the place
+		_, _ = fmt.Fprintln(stderr, invalid) // its lines begin with the file's name, so that editors can jump to them
 		return exitUsage
 	}
 	_, _ = fmt.Fprintln(stderr, "delta sink:", err)
@@ -69,7 +69,7 @@ func rootCommand() *cobra.Command {
 		Short: "Deliver changes to webhooks and message systems as a file says",
 		Long: "delta-sink delivers the changes of tables, of Delta's log, or of a Message DB category to\n" +
 			"webhooks, NATS, Kafka, Redis and Message DB: at least once, in the order\n" +
-			"of their keys. `delta sink` executes it. docs/sinks.md has what a file may say.",
+			"of their keys. `delta sink` executes it. docs/sinks.md describes the file.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -79,7 +79,7 @@ func rootCommand() *cobra.Command {
 		Short: "Validate a file, and connect to nothing",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			relays, err := load(file)
+			relays, err := loadFile(file)
 			if err != nil {
 				return err
 			}
@@ -93,12 +93,12 @@ func rootCommand() *cobra.Command {
 	run := &cobra.Command{
 		Use:   "run -f FILE",
 		Short: "Run the relays of a file until it is interrupted",
-		Long: "run delivers until it is interrupted or terminated. Deliveries that are under way are waited for then.\n" +
-			"The exit code is 0 then, 1 if no relay is left that runs, and 2 if the file is wrong.",
+		Long: "run delivers until it is interrupted or terminated, and then waits for deliveries that are under way.\n" +
+			"The exit code is 0 then, 1 if all relays have ended before, and 2 if the file is wrong.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runFile(cmd.Context(), file, o, cmd.ErrOrStderr()) },
 	}
-	run.Flags().StringVar(&o.metrics, "metrics", "", "`host:port` that serves /metrics, /healthz, /readyz and /livez (default none). There are no tokens")
+	run.Flags().StringVar(&o.metrics, "metrics", "", "`host:port` that serves /metrics, /healthz, /readyz and /livez, without tokens (default none)")
 	run.Flags().StringVar(&o.logFormat, "log-format", logText, "`format` of the log: text, or json with one object on each line")
 	run.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log more; never bodies")
 	for _, cmd := range []*cobra.Command{check, run} {
@@ -117,7 +117,7 @@ type options struct {
 	verbose            bool
 }
 
-// runFile runs all that a file says, until the context ends.
+// runFile runs the relays of a file until the context ends.
 func runFile(ctx context.Context, file string, o options, stderr io.Writer) error {
 	if o.logFormat != logText && o.logFormat != logJSON {
 		return fmt.Errorf("--log-format %q: it must be %s or %s", o.logFormat, logText, logJSON)
@@ -127,13 +127,13 @@ func runFile(ctx context.Context, file string, o options, stderr io.Writer) erro
 			return fmt.Errorf("--metrics %q: it must be a host and a port, such as 127.0.0.1:9464", o.metrics)
 		}
 	}
-	relays, err := load(file)
+	relays, err := loadFile(file)
 	if err != nil {
 		return err
 	}
-	s := newSupervisor(relays, o.logger(stderr))
+	s := newSupervisor(relays, o.newLogger(stderr))
 	if o.metrics != "" {
-		stop, err := s.serve(ctx, o.metrics)
+		stop, err := s.serveHTTP(ctx, o.metrics)
 		if err != nil {
 			return &failure{err}
 		}
@@ -145,7 +145,7 @@ func runFile(ctx context.Context, file string, o options, stderr io.Writer) erro
 	return nil
 }
 
-func (o options) logger(w io.Writer) *slog.Logger {
+func (o options) newLogger(w io.Writer) *slog.Logger {
 	handler := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if o.verbose {
 		handler.Level = slog.LevelDebug

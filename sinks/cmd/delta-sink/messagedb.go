@@ -13,16 +13,16 @@ import (
 	"github.com/chariot-giving/delta/sinks/category"
 )
 
-// category reads a category of Message DB, as the consumer that has the relay's name.
-func (d *decoder) category(s categorySection, name, field string) opener {
-	database := d.store(s.DatabaseURL, s.Schema, s.Category, field)
+// buildCategorySource returns the opener of a category of Message DB. The consumer has the relay's name by default.
+func (d *decoder) buildCategorySource(s categorySection, name, field string) opener {
+	database := d.parseStore(s.DatabaseURL, s.Schema, s.Category, field)
 	config := category.SourceConfig{
 		Consumer: messagedb.ConsumerConfig{
-			Category: s.Category, Identifier: d.consumer(s.Consumer, name, field), Polling: messagedb.ExpBackoffPolling(shortestPolling, longestPolling, 2),
+			Category: s.Category, Identifier: d.consumerName(s.Consumer, name, field), Polling: messagedb.ExpBackoffPolling(minPolling, maxPolling, 2),
 		},
 		Prefix: s.IDPrefix,
 	}
-	d.group(s.Members, s.Member, field)
+	d.checkGroup(s.Members, s.Member, field)
 	if s.Members > 0 {
 		config.Consumer.Group = &messagedb.Group{Member: s.Member, Size: s.Members}
 	}
@@ -45,15 +45,15 @@ func (d *decoder) category(s categorySection, name, field string) opener {
 	}
 }
 
-// shortestPolling and longestPolling bound how often a category without new messages is read.
+// minPolling and maxPolling limit how often a category without new messages is read.
 const (
-	shortestPolling = 50 * time.Millisecond
-	longestPolling  = time.Second
+	minPolling = 50 * time.Millisecond
+	maxPolling = time.Second
 )
 
-// messageDB writes to a category.
-func (d *decoder) messageDB(s messageDBSection, field string) connector {
-	database := d.store(s.DatabaseURL, s.Schema, s.Category, field)
+// buildMessageDBSink returns the connector of a category to write to.
+func (d *decoder) buildMessageDBSink(s messageDBSection, field string) connector {
+	database := d.parseStore(s.DatabaseURL, s.Schema, s.Category, field)
 	return func(logger *slog.Logger) (sinks.Sink, func(), error) {
 		client, release, err := openStore(context.Background(), database, s.Schema, logger)
 		if err != nil {
@@ -68,23 +68,23 @@ func (d *decoder) messageDB(s messageDBSection, field string) connector {
 	}
 }
 
-const longestSchema = 63
+const maxSchema = 63
 
-// store validates what names a category.
-func (d *decoder) store(target secret, schema, name, field string) *pgxpool.Config {
-	database := d.database(target, field+".database_url")
-	if len(schema) > longestSchema {
-		d.fail(field+".schema", "must not be longer than %d bytes", longestSchema)
+// parseStore validates the fields that name a category.
+func (d *decoder) parseStore(target secret, schema, name, field string) *pgxpool.Config {
+	database := d.parseDatabase(target, field+".database_url")
+	if len(schema) > maxSchema {
+		d.addProblem(field+".schema", "must not be longer than %d bytes", maxSchema)
 	}
-	d.require(field+".category", name != "")
+	d.requireValue(field+".category", name != "")
 	var invalid *messagedb.InvalidError
 	if _, err := messagedb.NewStreamName(name, "1"); errors.As(err, &invalid) {
-		d.failOnce(field+".category", "%s", invalid.Rule)
+		d.addProblemOnce(field+".category", "%s", invalid.Rule)
 	}
 	return database
 }
 
-// openStore connects to a message store when it is used for the first time.
+// openStore creates the client of a message store. It connects at the first use.
 func openStore(ctx context.Context, database *pgxpool.Config, schema string, logger *slog.Logger) (*messagedb.Client, func(), error) {
 	pool, err := pgxpool.NewWithConfig(ctx, database.Copy())
 	if err != nil {

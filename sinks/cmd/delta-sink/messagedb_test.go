@@ -18,15 +18,16 @@ import (
 	"github.com/chariot-giving/delta/sinks/category"
 )
 
-// Two processes relay a category into another. One is killed in the middle of its work, again and again, and the other takes over: each message is there once, and those of a
-// stream are in order. What the target refuses for good is set aside, and no other message waits for it.
-func TestACategoryReachesACategoryHoweverOftenAProcessIsKilled(t *testing.T) {
+// Two processes relay a category into another one. One is killed while it works, again and again, and the other takes over: the target has
+// each message once, and those of a stream in order. Messages that the target refuses permanently are set aside, and no other message waits
+// for them.
+func TestACategoryGetsEachMessageDespiteKills(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	require.NoError(t, messagedb.Migrate(t.Context(), d.Pool, ""))
 	store, err := messagedb.NewClient(d.Pool, nil)
 	require.NoError(t, err)
-	file := write(t, `relays:
+	file := writeFile(t, `relays:
   - name: copy
     source: {messagedb: {database_url: "`+urlOf(d)+`", category: account}}
     sink: {messagedb: {database_url: "`+urlOf(d)+`", category: copy}}
@@ -50,22 +51,22 @@ func TestACategoryReachesACategoryHoweverOftenAProcessIsKilled(t *testing.T) {
 		return cdctest.Query[int](d, `SELECT count(*) FROM message_store.messages WHERE stream_name LIKE 'copy-%'`)
 	}
 	change()
-	running := begin(t, file)
+	running := startProcess(t, file)
 	for range kills {
-		until(t, func() bool { return copied() > written-block/2 })
+		awaitTrue(t, func() bool { return copied() > written-block/2 })
 		change()
-		next := begin(t, file)
-		code, _ := running.end(syscall.SIGKILL)
+		next := startProcess(t, file)
+		code, _ := running.endWith(syscall.SIGKILL)
 		require.Equal(t, -1, code)
 		running = next
 	}
-	until(t, func() bool { return copied() >= written })
+	awaitTrue(t, func() bool { return copied() >= written })
 	aside := filepath.Join(filepath.Dir(file), "aside.jsonl")
-	refused := map[string]string{} // by id: a process that dies behind a line leaves it there, and the next one adds another
-	until(t, func() bool {
+	refused := map[string]string{} // by id, because a process that dies after writing a line makes the next process write it again
+	awaitTrue(t, func() bool {
 		text, _ := os.ReadFile(aside)
 		for line := range strings.Lines(string(text)) {
-			var one asideLine
+			var one setAsideLine
 			if json.Unmarshal([]byte(line), &one) == nil { // otherwise it is being written
 				refused[one.ID] = one.Key
 			}
@@ -75,7 +76,7 @@ func TestACategoryReachesACategoryHoweverOftenAProcessIsKilled(t *testing.T) {
 	for _, key := range refused {
 		require.Equal(t, tooLong.String(), key)
 	}
-	code, log := running.end(syscall.SIGTERM)
+	code, log := running.endWith(syscall.SIGTERM)
 	require.Equal(t, exitOK, code, log)
 
 	require.Equal(t, written, copied(), "each is there once")

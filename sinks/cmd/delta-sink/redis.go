@@ -10,31 +10,31 @@ import (
 	deltaredis "github.com/chariot-giving/delta/sinks/redis"
 )
 
-func (d *decoder) redis(s redisSection, field string) connector {
-	d.require(field+".url", s.URL != "")
+func (d *decoder) buildRedisSink(s redisSection, field string) connector {
+	d.requireValue(field+".url", s.URL != "")
 	options, err := redis.ParseURL(string(s.URL))
 	if err != nil { // it may show the password
-		d.failOnce(field+".url", "must be as redis://user:password@host:6379/0, or rediss:// with TLS")
+		d.addProblemOnce(field+".url", "must be as redis://user:password@host:6379/0, or rediss:// with TLS")
 		options = &redis.Options{}
 	}
 	if s.TLS != nil {
 		if options.TLSConfig == nil && err == nil {
-			d.failOnce(field+".tls", "is for a URL with rediss:// only")
+			d.addProblemOnce(field+".tls", "is for a URL with rediss:// only")
 		}
-		config := d.tls(*s.TLS, field+".tls")
+		config := d.buildTLS(*s.TLS, field+".tls")
 		if options.TLSConfig != nil {
 			config.ServerName = options.TLSConfig.ServerName
 		}
 		options.TLSConfig = config
 	}
 	if strings.ContainsRune(s.StreamPrefix, 0) {
-		d.fail(field+".stream_prefix", "must not contain a NUL byte")
+		d.addProblem(field+".stream_prefix", "must not contain a NUL byte")
 	}
 	if s.MaxLen < 0 {
-		d.failOnce(field+".max_len", "must be positive, or 0 for no bound")
+		d.addProblemOnce(field+".max_len", "must be positive, or 0 for no bound")
 	}
 	if s.MaxBytes < 0 {
-		d.failOnce(field+".max_bytes", "must be positive, or 0 for the default of 512 MiB")
+		d.addProblemOnce(field+".max_bytes", "must be positive, or 0 for the default of 512 MiB")
 	}
 	options.ContextTimeoutEnabled = true
 	return func(*slog.Logger) (sinks.Sink, func(), error) {

@@ -24,54 +24,54 @@ import (
 	"github.com/chariot-giving/delta/sinks/webhook"
 )
 
-// connector makes the sink of a relay.
+// connector creates the sink of a relay.
 type connector = func(logger *slog.Logger) (sinks.Sink, func(), error)
 
-func nothing() {}
+func releaseNothing() {}
 
-func indexed(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+func indexedField(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 
-func (d *decoder) webhook(s webhookSection, field string) connector {
-	d.require(field+".url", s.URL != "")
+func (d *decoder) buildWebhookSink(s webhookSection, field string) connector {
+	d.requireValue(field+".url", s.URL != "")
 	config := webhook.Config{URL: string(s.URL), Concurrency: s.Concurrency, Headers: http.Header{}}
 	for i, one := range s.Secrets {
-		d.require(indexed(field+".secrets", i), one != "")
+		d.requireValue(indexedField(field+".secrets", i), one != "")
 		config.Secrets = append(config.Secrets, string(one))
 	}
 	for name, value := range s.Headers {
 		if strings.ContainsAny(name+string(value), "\r\n\x00") || name == "" {
-			d.failOnce(field+".headers."+name, "must be one line")
+			d.addProblemOnce(field+".headers."+name, "must be one line")
 		}
 		config.Headers.Set(name, string(value))
 	}
 	sink, err := webhook.New(config)
-	d.failInvalid(err, field, map[string]string{"URL": "url", "Secrets": "secrets", "Concurrency": "concurrency"})
-	return func(*slog.Logger) (sinks.Sink, func(), error) { return sink, nothing, err }
+	d.addInvalid(err, field, map[string]string{"URL": "url", "Secrets": "secrets", "Concurrency": "concurrency"})
+	return func(*slog.Logger) (sinks.Sink, func(), error) { return sink, releaseNothing, err }
 }
 
-// subjectPrefix is a subject without wildcards, see https://docs.nats.io/nats-concepts/subjects.
-var subjectPrefix = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
+// subjectPrefixPattern matches a subject without wildcards, see https://docs.nats.io/nats-concepts/subjects.
+var subjectPrefixPattern = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
 
-func (d *decoder) nats(s natsSection, name, field string) connector {
-	d.require(field+".servers", len(s.Servers) > 0)
+func (d *decoder) buildNATSSink(s natsSection, name, field string) connector {
+	d.requireValue(field+".servers", len(s.Servers) > 0)
 	servers := make([]string, len(s.Servers))
 	for i, server := range s.Servers {
 		u, err := url.Parse(string(server))
 		if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" && u.Scheme != "ws" && u.Scheme != "wss" {
-			d.failOnce(indexed(field+".servers", i), "must be as nats://host:4222 or tls://host:4222")
+			d.addProblemOnce(indexedField(field+".servers", i), "must be as nats://host:4222 or tls://host:4222")
 		}
 		servers[i] = string(server)
 	}
-	if s.SubjectPrefix != "" && !subjectPrefix.MatchString(s.SubjectPrefix) {
-		d.fail(field+".subject_prefix", "must be parts with dots between them, without white space, * and >, and is %q", s.SubjectPrefix)
+	if s.SubjectPrefix != "" && !subjectPrefixPattern.MatchString(s.SubjectPrefix) {
+		d.addProblem(field+".subject_prefix", "must be parts with dots between them, without white space, * and >, and is %q", s.SubjectPrefix)
 	}
 	options := []nats.Option{
-		// A server that is away is waited for, also at the start.
+		// Wait for a server that is away, also at the start.
 		nats.Name("delta-sink " + name), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
 	}
 	if s.Credentials != "" {
 		if _, err := os.Stat(s.Credentials); err != nil {
-			d.fail(field+".credentials", "%s", err)
+			d.addProblem(field+".credentials", "%s", err)
 		}
 		options = append(options, nats.UserCredentials(s.Credentials))
 	}
@@ -79,7 +79,7 @@ func (d *decoder) nats(s natsSection, name, field string) connector {
 		options = append(options, nats.Token(string(s.Token)))
 	}
 	if s.TLS != nil {
-		options = append(options, nats.Secure(d.tls(*s.TLS, field+".tls")))
+		options = append(options, nats.Secure(d.buildTLS(*s.TLS, field+".tls")))
 	}
 	return func(logger *slog.Logger) (sinks.Sink, func(), error) {
 		connection, err := nats.Connect(strings.Join(servers, ","), append(options,
@@ -113,27 +113,27 @@ func (d *decoder) nats(s natsSection, name, field string) connector {
 // defaultPrefix begins the default subjects and topics.
 const defaultPrefix = "delta"
 
-var topicPrefix = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
+var topicPrefixPattern = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
 
-const longestTopic = 249
+const maxTopic = 249
 
-func (d *decoder) kafka(s kafkaSection, field string) connector {
-	d.require(field+".brokers", len(s.Brokers) > 0)
+func (d *decoder) buildKafkaSink(s kafkaSection, field string) connector {
+	d.requireValue(field+".brokers", len(s.Brokers) > 0)
 	options := []kgo.Opt{kgo.SeedBrokers(s.Brokers...), kgo.AllowIdempotentProduceCancellation()}
-	if s.TopicPrefix != "" && !topicPrefix.MatchString(s.TopicPrefix) {
-		d.fail(field+".topic_prefix", "must be letters, digits, '.', '_' and '-', at most 200, and is %q", s.TopicPrefix)
+	if s.TopicPrefix != "" && !topicPrefixPattern.MatchString(s.TopicPrefix) {
+		d.addProblem(field+".topic_prefix", "must be letters, digits, '.', '_' and '-', at most 200, and is %q", s.TopicPrefix)
 	}
 	if s.TLS != nil {
-		options = append(options, kgo.DialTLSConfig(d.tls(*s.TLS, field+".tls")))
+		options = append(options, kgo.DialTLSConfig(d.buildTLS(*s.TLS, field+".tls")))
 	}
 	if s.SASL != nil {
-		if mechanism := d.sasl(*s.SASL, field+".sasl"); mechanism != nil {
+		if mechanism := d.buildSASL(*s.SASL, field+".sasl"); mechanism != nil {
 			options = append(options, kgo.SASL(mechanism))
 		}
 	}
 	if len(s.Brokers) > 0 {
 		if err := kgo.ValidateOpts(options...); err != nil {
-			d.failOnce(field, "%s", err)
+			d.addProblemOnce(field, "%s", err)
 		}
 	}
 	return func(*slog.Logger) (sinks.Sink, func(), error) {
@@ -145,7 +145,7 @@ func (d *decoder) kafka(s kafkaSection, field string) connector {
 		if s.TopicPrefix != "" {
 			config.Topic = func(m sinks.Message) string {
 				topic := s.TopicPrefix + strings.TrimPrefix(kafka.DefaultTopic(m), defaultPrefix)
-				return topic[:min(len(topic), longestTopic)]
+				return topic[:min(len(topic), maxTopic)]
 			}
 		}
 		sink, err := kafka.New(config)
@@ -153,9 +153,9 @@ func (d *decoder) kafka(s kafkaSection, field string) connector {
 	}
 }
 
-func (d *decoder) sasl(s saslSection, field string) sasl.Mechanism {
-	d.require(field+".user", s.User != "")
-	d.require(field+".password", s.Password != "")
+func (d *decoder) buildSASL(s saslSection, field string) sasl.Mechanism {
+	d.requireValue(field+".user", s.User != "")
+	d.requireValue(field+".password", s.Password != "")
 	scrammed := scram.Auth{User: string(s.User), Pass: string(s.Password)}
 	switch s.Mechanism {
 	case "plain":
@@ -165,28 +165,28 @@ func (d *decoder) sasl(s saslSection, field string) sasl.Mechanism {
 	case "scram-sha-512":
 		return scrammed.AsSha512Mechanism()
 	}
-	d.failOnce(field+".mechanism", "must be plain, scram-sha-256 or scram-sha-512, and is %q", s.Mechanism)
+	d.addProblemOnce(field+".mechanism", "must be plain, scram-sha-256 or scram-sha-512, and is %q", s.Mechanism)
 	return nil
 }
 
-func (d *decoder) tls(s tlsSection, field string) *tls.Config {
+func (d *decoder) buildTLS(s tlsSection, field string) *tls.Config {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
 		text, err := os.ReadFile(s.CA)
 		config.RootCAs = x509.NewCertPool()
 		if err != nil {
-			d.fail(field+".ca", "%s", err)
+			d.addProblem(field+".ca", "%s", err)
 		} else if !config.RootCAs.AppendCertsFromPEM(text) {
-			d.fail(field+".ca", "has no certificate in PEM: %s", s.CA)
+			d.addProblem(field+".ca", "has no certificate in PEM: %s", s.CA)
 		}
 	}
 	switch {
 	case (s.Cert == "") != (s.Key == ""):
-		d.fail(field, "cert and key belong together")
+		d.addProblem(field, "cert and key belong together")
 	case s.Cert != "":
 		pair, err := tls.LoadX509KeyPair(s.Cert, s.Key)
 		if err != nil {
-			d.fail(field+".cert", "%s", err)
+			d.addProblem(field+".cert", "%s", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

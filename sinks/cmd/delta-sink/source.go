@@ -17,18 +17,18 @@ import (
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
-// connectPatience is how long Postgres may take to answer a connection, unless the URL says otherwise.
+// connectPatience is how long Postgres may take to accept a connection, unless the URL says otherwise.
 const connectPatience = 10 * time.Second
 
 // opener opens the source of a relay.
 type opener = func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error)
 
-// database reads a URL, which no problem shows: it has a password.
-func (d *decoder) database(target secret, field string) *pgxpool.Config {
-	d.require(field, target != "")
+// parseDatabase parses a URL. No problem shows it, because it has a password.
+func (d *decoder) parseDatabase(target secret, field string) *pgxpool.Config {
+	d.requireValue(field, target != "")
 	config, err := pgxpool.ParseConfig(string(target))
 	if err != nil {
-		d.failOnce(field, "must be as postgres://user:password@host:5432/database")
+		d.addProblemOnce(field, "must be as postgres://user:password@host:5432/database")
 		return nil
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
@@ -37,16 +37,16 @@ func (d *decoder) database(target secret, field string) *pgxpool.Config {
 	return config
 }
 
-var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+var slotNamePattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// stream reads the changes of a slot.
-func (d *decoder) stream(s streamSection, field string) opener {
-	database := d.database(s.DatabaseURL, field+".database_url")
-	d.require(field+".slot", s.Slot != "")
-	if !slotName.MatchString(s.Slot) {
-		d.failOnce(field+".slot", "must be 1 to 63 of the characters a-z, 0-9 and _")
+// buildStreamSource returns the opener of the changes of a slot.
+func (d *decoder) buildStreamSource(s streamSection, field string) opener {
+	database := d.parseDatabase(s.DatabaseURL, field+".database_url")
+	d.requireValue(field+".slot", s.Slot != "")
+	if !slotNamePattern.MatchString(s.Slot) {
+		d.addProblemOnce(field+".slot", "must be 1 to 63 of the characters a-z, 0-9 and _")
 	}
-	d.require(field+".publications", len(s.Publications) > 0)
+	d.requireValue(field+".publications", len(s.Publications) > 0)
 	prefix := s.IDPrefix
 	if prefix == "" {
 		prefix = s.Slot
@@ -58,21 +58,21 @@ func (d *decoder) stream(s streamSection, field string) opener {
 		if err != nil {
 			return nil, nil, err
 		}
-		return sinks.Stream(stream, sinks.StreamConfig{Name: prefix, Keys: s.Keys}), stream.Close, nil
+		return sinks.NewStreamSource(stream, sinks.StreamConfig{Name: prefix, Keys: s.Keys}), stream.Close, nil
 	}
 }
 
-// log reads the log of changes, as the consumer that has the relay's name.
-func (d *decoder) log(s logSection, name string, kinds []string, field string) opener {
-	database := d.database(s.DatabaseURL, field+".database_url")
-	consumer := delta.ChangeConsumer{Name: d.consumer(s.Consumer, name, field), Members: s.Members, Member: s.Member, Kinds: kinds, Restart: s.Restart}
-	d.group(s.Members, s.Member, field)
+// buildLogSource returns the opener of the log of changes. The consumer has the relay's name by default.
+func (d *decoder) buildLogSource(s logSection, name string, kinds []string, field string) opener {
+	database := d.parseDatabase(s.DatabaseURL, field+".database_url")
+	consumer := delta.ChangeConsumer{Name: d.consumerName(s.Consumer, name, field), Members: s.Members, Member: s.Member, Kinds: kinds, Restart: s.Restart}
+	d.checkGroup(s.Members, s.Member, field)
 	return func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error) {
 		pool, err := pgxpool.NewWithConfig(ctx, database.Copy())
 		if err != nil {
 			return nil, nil, err
 		}
-		// It reads the log, and is never started: it needs no Temporal.
+		// The client only reads the log and is never started, so it needs no Temporal.
 		client, err := delta.NewClient(pool, &delta.Config{Logger: logger})
 		if err != nil {
 			pool.Close()
@@ -93,28 +93,28 @@ func (d *decoder) log(s logSection, name string, kinds []string, field string) o
 	}
 }
 
-// consumer is the name by which a position is kept: the relay's, if the file has none.
-func (d *decoder) consumer(consumer, relay, field string) string {
+// consumerName returns the name under which the position is saved: the relay's, unless the file has one.
+func (d *decoder) consumerName(consumer, relay, field string) string {
 	if consumer == "" {
 		return relay
 	}
-	if !relayName.MatchString(consumer) {
-		d.failOnce(field+".consumer", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
+	if !relayNamePattern.MatchString(consumer) {
+		d.addProblemOnce(field+".consumer", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
 	}
 	return consumer
 }
 
-func (d *decoder) group(members, member int, field string) {
+func (d *decoder) checkGroup(members, member int, field string) {
 	if members < 0 || members > 1000 {
-		d.failOnce(field+".members", "must be between 1 and 1000")
+		d.addProblemOnce(field+".members", "must be between 1 and 1000")
 	}
 	if member < 0 || member > 0 && member >= max(members, 1) {
-		d.failOnce(field+".member", "must be between 0 and one less than members")
+		d.addProblemOnce(field+".member", "must be between 0 and one less than members")
 	}
 }
 
-// types are those of the messages of each source, but of a category, which has any.
-var types = map[string][]string{
+// messageTypes are the types of messages of each source. A category has messages of any type.
+var messageTypes = map[string][]string{
 	"stream": {
 		string(cdc.KindInsert), string(cdc.KindUpdate), string(cdc.KindDelete), string(cdc.KindTruncate), string(cdc.KindMessage), string(cdc.KindSchema),
 	},
@@ -124,8 +124,8 @@ var types = map[string][]string{
 	},
 }
 
-// filter makes a function of a filter, nil if all messages are wanted.
-func (d *decoder) filter(f filterSection, source, field string) func(sinks.Message) bool {
+// buildFilter returns the function of a filter, nil if all messages are wanted.
+func (d *decoder) buildFilter(f filterSection, source, field string) func(sinks.Message) bool {
 	for _, of := range []struct {
 		name, source string
 		isSet        bool
@@ -133,25 +133,25 @@ func (d *decoder) filter(f filterSection, source, field string) func(sinks.Messa
 		{"tables", "stream", f.Tables != nil}, {"kinds", "log", f.Kinds != nil}, {"namespaces", "log", f.Namespaces != nil},
 	} {
 		if of.isSet && source != "" && source != of.source {
-			d.fail(field+"."+of.name, "is for the source %s only", of.source)
+			d.addProblem(field+"."+of.name, "is for the source %s only", of.source)
 		}
 	}
 	for name, list := range map[string][]string{"tables": f.Tables, "kinds": f.Kinds, "namespaces": f.Namespaces, "types": f.Types} {
 		if list != nil && len(list) == 0 {
-			d.failOnce(field+"."+name, "must have at least one value, or be left out")
+			d.addProblemOnce(field+"."+name, "must have at least one value, or be left out")
 		}
 		if i := slices.Index(list, ""); i >= 0 {
-			d.failOnce(indexed(field+"."+name, i), "must not be empty")
+			d.addProblemOnce(indexedField(field+"."+name, i), "must not be empty")
 		}
 	}
 	for i, pattern := range f.Tables {
 		if _, err := cdc.MatchTable(pattern, ""); err != nil {
-			d.fail(indexed(field+".tables", i), "must be schema.table, or a pattern of *, ?, [a-z] and other characters, and is %q", pattern)
+			d.addProblem(indexedField(field+".tables", i), "must be schema.table, or a pattern of *, ?, [a-z] and other characters, and is %q", pattern)
 		}
 	}
 	for i, name := range f.Types {
-		if types[source] != nil && !slices.Contains(types[source], name) {
-			d.failOnce(indexed(field+".types", i), "must be one of %s, and is %q", strings.Join(types[source], ", "), name)
+		if messageTypes[source] != nil && !slices.Contains(messageTypes[source], name) {
+			d.addProblemOnce(indexedField(field+".types", i), "must be one of %s, and is %q", strings.Join(messageTypes[source], ", "), name)
 		}
 	}
 	if f.Tables == nil && f.Kinds == nil && f.Namespaces == nil && f.Types == nil {
@@ -167,17 +167,17 @@ func (d *decoder) filter(f filterSection, source, field string) func(sinks.Messa
 func isOfTables(m sinks.Message, patterns []string) bool {
 	return m.Type != string(cdc.KindMessage) && slices.ContainsFunc(patterns, func(pattern string) bool {
 		matches, err := cdc.MatchTable(pattern, m.Subject)
-		return err == nil && matches // its pattern was looked at before
+		return err == nil && matches // the pattern was validated before
 	})
 }
 
-// namespaceOf reads the body of an entry of the log.
+// namespaceOf reads the namespace from the body of an entry of the log.
 func namespaceOf(m sinks.Message) string {
 	var entry struct {
 		Namespace string `json:"namespace"`
 	}
 	if err := json.Unmarshal(m.Body, &entry); err != nil {
-		panic(err) // the relay makes an error of it: such a message is neither delivered nor passed over in silence
+		panic(err) // the relay turns it into an error, so the message is neither delivered nor silently filtered
 	}
 	return entry.Namespace
 }

@@ -1,4 +1,4 @@
-// Package claimed makes a source of sinks of a cursor that one process has at a time.
+// Package claimed turns a cursor that one process has at a time into a source of sinks.
 package claimed
 
 import (
@@ -8,54 +8,55 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Cursor reads entries, and saves the place of the last one that was handled, P. Next and Save return an error where another process has taken it over.
+// Cursor reads entries, and saves the place of the last one that was handled, P. Next and Save return an error if another process has taken
+// the cursor over.
 type Cursor[E, P any] interface {
 	Next(ctx context.Context) ([]E, error)
 	Save(ctx context.Context, place P) error
 	// Done is closed when the claim is lost.
 	Done() <-chan struct{}
-	// Close lets another process have it at once.
+	// Close releases the cursor, so that another process gets it at once.
 	Close()
 }
 
-// Source is a [sinks.ClaimedSource] whose cursor is opened again where it has lost its place.
+// Source is a [sinks.ClaimedSource] that opens its cursor again after it has lost its place.
 type Source[E, P any] struct {
 	// Open waits until this process has the cursor.
 	Open func(ctx context.Context) (Cursor[E, P], error)
-	// Message makes a message of an entry, without its position, and says the entry's place. An error is permanent.
+	// Message converts an entry to a message, without its position, and returns the entry's place. An error is permanent.
 	Message func(entry E) (sinks.Message, P, error)
-	// Superseded is the error of Confirm for a place that was read before the claim was lost. HasLost reports whether an error of Next says that a place was lost,
-	// and IsPermanent whether an error stays as it is.
-	Superseded           error
-	HasLost, IsPermanent func(err error) bool
+	// Superseded is the error of Confirm for a place that was read before the claim was lost. IsLost reports whether an error of Next means
+	// that the place was lost, and IsPermanent whether an error cannot change.
+	Superseded          error
+	IsLost, IsPermanent func(err error) bool
 
 	mu     sync.Mutex
 	cursor Cursor[E, P] // nil before the first call of Next, and after the claim was lost
 	claim  int          // numbers the cursors
-	rest   []E          // of Next: read, and not given
+	rest   []E          // only for Next: read, and not returned yet
 }
 
-// position is that of an entry, as one cursor has read it.
+// position is the position of an entry, and the claim under which it was read.
 type position[P any] struct {
 	claim int
 	place P
 }
 
-// Next reads.
+// Next returns the next messages, and waits for the cursor if needed.
 func (s *Source[E, P]) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
-	cursor, claim, err := s.open(ctx)
+	cursor, claim, err := s.openCursor(ctx)
 	if err != nil {
-		return nil, s.classify(err)
+		return nil, s.classifyError(err)
 	}
 	if len(s.rest) == 0 || isDone(cursor.Done()) {
 		s.rest, err = cursor.Next(ctx)
 	}
 	switch {
-	case err != nil && s.HasLost(err):
+	case err != nil && s.IsLost(err):
 		s.Close()
 		return nil, sinks.Resume(err)
 	case err != nil:
-		return nil, s.classify(err)
+		return nil, s.classifyError(err)
 	}
 	page := s.rest[:min(limit, len(s.rest))]
 	s.rest = s.rest[len(page):]
@@ -71,8 +72,8 @@ func (s *Source[E, P]) Next(ctx context.Context, limit int) ([]sinks.Message, er
 	return messages, nil
 }
 
-func (s *Source[E, P]) open(ctx context.Context) (Cursor[E, P], int, error) {
-	if cursor, claim := s.current(); cursor != nil {
+func (s *Source[E, P]) openCursor(ctx context.Context) (Cursor[E, P], int, error) {
+	if cursor, claim := s.currentCursor(); cursor != nil {
 		return cursor, claim, nil
 	}
 	cursor, err := s.Open(ctx)
@@ -86,13 +87,13 @@ func (s *Source[E, P]) open(ctx context.Context) (Cursor[E, P], int, error) {
 	return cursor, s.claim, nil
 }
 
-func (s *Source[E, P]) current() (Cursor[E, P], int) {
+func (s *Source[E, P]) currentCursor() (Cursor[E, P], int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cursor, s.claim
 }
 
-func (s *Source[E, P]) classify(err error) error {
+func (s *Source[E, P]) classifyError(err error) error {
 	if s.IsPermanent(err) {
 		return sinks.Permanent(err)
 	}
@@ -102,16 +103,16 @@ func (s *Source[E, P]) classify(err error) error {
 // Confirm saves the place of a message.
 func (s *Source[E, P]) Confirm(ctx context.Context, at any) error {
 	p := at.(position[P]) //nolint:forcetypeassert // it is ours
-	cursor, claim := s.current()
+	cursor, claim := s.currentCursor()
 	if cursor == nil || claim != p.claim {
 		return s.Superseded
 	}
 	return cursor.Save(ctx, p.place)
 }
 
-// Lost is closed when the claim is lost.
+// Lost returns a channel that is closed when the claim is lost.
 func (s *Source[E, P]) Lost() <-chan struct{} {
-	if cursor, _ := s.current(); cursor != nil {
+	if cursor, _ := s.currentCursor(); cursor != nil {
 		return cursor.Done()
 	}
 	return nil
@@ -126,7 +127,7 @@ func isDone(c <-chan struct{}) bool {
 	}
 }
 
-// Close lets another process have the cursor at once.
+// Close releases the cursor, so that another process gets it at once.
 func (s *Source[E, P]) Close() {
 	s.mu.Lock()
 	cursor := s.cursor

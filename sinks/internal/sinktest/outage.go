@@ -1,4 +1,3 @@
-// Package sinktest has the test that every sink must pass, on its real system: what fails for a while loses nothing.
 package sinktest
 
 import (
@@ -13,13 +12,13 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// Patience is how long a test waits for something that must happen. It costs nothing where it does happen.
+// Patience is how long a test waits for an event that must happen. It costs no time if the event happens.
 const Patience = 3 * time.Minute
 
-// Delivered is a message as the system has it.
+// Delivered is a message as the receiving system has it.
 type Delivered struct{ ID, Key string }
 
-// counter is a source of numbers, each of one of seven keys.
+// counter is a source of numbers, each with one of seven keys.
 type counter struct{ next, confirmed, n int }
 
 func (c *counter) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
@@ -41,9 +40,9 @@ func (c *counter) Confirm(_ context.Context, position any) error {
 	return nil
 }
 
-// Outage relays n messages, of the subject number and the type new, while harm does harm to the system and mends it. Then delivered must return each
-// message, those of a key in their order. Some deliveries must have failed.
-func Outage(t *testing.T, n int, config sinks.Config, harm func(relay *sinks.Relay), delivered func() []Delivered) {
+// CheckOutage relays n messages, of the subject number and the type new, while harm breaks the system and repairs it. Then delivered must
+// return each message, those of a key in their order. Some deliveries must have failed.
+func CheckOutage(t *testing.T, n int, config sinks.Config, harm func(relay *sinks.Relay), delivered func() []Delivered) {
 	t.Helper()
 	source := &counter{n: n}
 	config.Source, config.ShortestRetry, config.LongestRetry = source, time.Millisecond, 20*time.Millisecond

@@ -1,4 +1,4 @@
-// Package body says what is wrong with a body of JSON in words of JSON: those of encoding/json name types of Go.
+// Package body explains errors of a JSON body in terms of JSON, because those of encoding/json name Go types.
 package body
 
 import (
@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Explain is what a caller is told of an error of a [json.Decoder].
+// Explain returns the text for an error of a [json.Decoder].
 func Explain(err error) string {
 	var wrong *json.UnmarshalTypeError
 	switch {
@@ -20,7 +20,7 @@ func Explain(err error) string {
 		if wrong.Field != "" {
 			name = fmt.Sprintf("%q", wrong.Field)
 		}
-		return fmt.Sprintf("%s must be %s, and not %s", name, named(wrong.Type), article(wrong.Value))
+		return fmt.Sprintf("%s must be %s, and not %s", name, typeName(wrong.Type), describeValue(wrong.Value))
 	case errors.Is(err, io.EOF):
 		return "it is empty"
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -29,8 +29,8 @@ func Explain(err error) string {
 	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
-// named is a type in JSON's words.
-func named(t reflect.Type) string {
+// typeName returns the JSON name of a Go type.
+func typeName(t reflect.Type) string {
 	words := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Bool: "true or false", reflect.Slice: "an array", reflect.Struct: "an object",
 	}
@@ -40,8 +40,8 @@ func named(t reflect.Type) string {
 	return cmp.Or(words[t.Kind()], "a whole number")
 }
 
-// article is a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
-func article(value string) string {
+// describeValue adds an article to a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
+func describeValue(value string) string {
 	switch {
 	case value == "bool":
 		return "true or false"

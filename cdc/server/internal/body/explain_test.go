@@ -10,7 +10,7 @@ import (
 	"github.com/chariot-giving/delta/cdc/server/internal/body"
 )
 
-func TestWhatIsWrongIsSaidInWordsOfJSON(t *testing.T) {
+func TestErrorsAreExplainedInTermsOfJSON(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
 		``:                      `it is empty`,

@@ -1,11 +1,11 @@
-// Package identity tells of which tables updates and deletes name their rows. Postgres refuses updates and deletes of a
-// published table of which they do not.
+// Package identity finds the tables with a replica identity, by which updates and deletes identify their rows. Postgres refuses updates and
+// deletes of a published table that has none.
 package identity
 
-// CTE is what a query has after WITH: generated has generated columns that no publication has, and identified(oid) the tables with
-// an identity. A replica identity, a primary key also, is one of an index that is valid and not deferrable
-// (RelationGetIndexList in Postgres' relcache.c). Postgres 18 refuses updates, too, where a generated column that is not published
-// belongs to it (CheckCmdReplicaIdentity in execReplication.c).
+// CTE belongs behind WITH in a query. It defines generated, the generated columns that are not published, and identified(oid), the tables
+// with a replica identity. The index of a replica identity, also of a primary key, must be valid and not deferrable (RelationGetIndexList
+// in Postgres' relcache.c). Postgres 18 also refuses updates if an unpublished generated column belongs to the identity
+// (CheckCmdReplicaIdentity in execReplication.c).
 const CTE = `generated AS (
 	SELECT attrelid, attnum FROM pg_attribute
 	WHERE attgenerated <> '' AND NOT attisdropped AND current_setting('server_version_num')::int >= 180000

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// heldSlot is what GET /v2/slots/{name} says of what is held for one.
+// heldSlot is the answer of GET /v2/slots/{name} for a slot with a held snapshot.
 type heldSlot struct {
 	Snapshot bool
 	PID      int
@@ -36,13 +36,13 @@ func TestASnapshotLocksATableUntilItWasRead(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.SnapshotGrace = 3 * time.Second })
 	h.Exec(accounts, `insert into account (id) select generate_series(1, 5)`, `create table other (id int primary key)`)
-	h.slot(h.s, `"tables":["public.*"]`)
+	h.createSlot(h.s, `"tables":["public.*"]`)
 	at := "/v2/slots/" + h.s
-	show := func() heldSlot { return decode[heldSlot](t, h.do("GET", at, "").body) }
+	show := func() heldSlot { return decodeJSON[heldSlot](t, h.request("GET", at, "").body) }
 	locker := func() int {
 		return cdctest.Query[int](h.Database, `select coalesce(sum(pid), 0) from pg_locks where locktype = 'relation' and relation = 'account'::regclass`)
 	}
-	first := decode[struct{ Next string }](t, h.do("GET", at+"/snapshot/public.account?limit=3", "").body)
+	first := decodeJSON[struct{ Next string }](t, h.request("GET", at+"/snapshot/public.account?limit=3", "").body)
 	require.NotEmpty(t, first.Next)
 	state := show()
 	require.True(t, state.Snapshot)
@@ -53,93 +53,93 @@ func TestASnapshotLocksATableUntilItWasRead(t *testing.T) {
 	require.Equal(t, locker(), state.Held.Tables[0].PID)
 	require.False(t, state.Held.Tables[0].Since.IsZero())
 
-	last := h.do("GET", at+"/snapshot/public.account?limit=3&after="+first.Next, "")
+	last := h.request("GET", at+"/snapshot/public.account?limit=3&after="+first.Next, "")
 	require.Contains(t, last.body, `"next":null`)
 	require.Zero(t, locker())
 	require.Empty(t, show().Held.Tables)
 	h.Exec(`alter table account add column n int`)
-	require.Equal(t, last.body, h.do("GET", at+"/snapshot/public.account?limit=3&after="+first.Next, "").body, "the last page can be asked for again")
+	require.Equal(t, last.body, h.request("GET", at+"/snapshot/public.account?limit=3&after="+first.Next, "").body, "the last page can be asked for again")
 	require.Zero(t, locker())
 
-	c := h.dial(at + "/stream")
+	c := h.dialStream(at + "/stream")
 	require.Equal(t, cdctest.Query[int](h.Database, `select active_pid from pg_replication_slots where slot_name = $1`, h.s), show().PID)
 	require.NoError(t, c.conn.CloseNow())
 	require.True(t, show().Snapshot, "one table was not read yet")
-	require.Contains(t, h.do("GET", at+"/snapshot/public.other", "").body, `"next":null`)
+	require.Contains(t, h.request("GET", at+"/snapshot/public.other", "").body, `"next":null`)
 	require.Eventually(t, func() bool { return !show().Snapshot }, cdctest.Patience, 20*time.Millisecond)
 	require.Eventually(t, func() bool {
 		return cdctest.Query[int](h.Database, `select count(*) from pg_stat_activity where pid = $1 and backend_start <= $2`, state.Held.PID, state.Held.Since) == 0
 	}, cdctest.Patience, 20*time.Millisecond, "vacuum is not held back")
-	require.Equal(t, "snapshot_gone", h.do("GET", at+"/snapshot/public.other", "").code())
+	require.Equal(t, "snapshot_gone", h.request("GET", at+"/snapshot/public.other", "").code())
 }
 
-func TestASnapshotThatIsReadForTooLongEnds(t *testing.T) {
+func TestASnapshotEndsAfterSnapshotMax(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.SnapshotMax = time.Second })
 	h.Exec(accounts, `insert into account (id) select generate_series(1, 5)`)
-	h.slot(h.s, `"tables":["public.*"]`)
+	h.createSlot(h.s, `"tables":["public.*"]`)
 	require.Eventually(t, func() bool {
-		a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=3", "")
+		a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=3", "")
 		return a.status == http.StatusGone && a.code() == "snapshot_gone"
 	}, cdctest.Patience, 20*time.Millisecond)
 	require.Eventually(t, func() bool {
-		return strings.Contains(h.log.String(), "SnapshotMax") && decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Held == nil
+		return strings.Contains(h.log.String(), "SnapshotMax") && decodeJSON[heldSlot](t, h.request("GET", "/v2/slots/"+h.s, "").body).Held == nil
 	}, cdctest.Patience, 20*time.Millisecond, "its end is logged, and it is let go of, after it cannot be read any more")
 	h.Exec(`alter table account add column n int`)
 }
 
-// The snapshot of /v1 is shown, measured and bounded as others are.
-func TestWhatTheSnapshotOfV1HoldsIsShown(t *testing.T) {
+// The snapshot of /v1 is listed, measured and limited like others.
+func TestTheSnapshotOfV1IsListedWithItsLocks(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts, `insert into account (id) values (1)`)
-	made := decode[struct{ SlotName string }](t, h.do("GET", "/v1/init", "").body)
-	a := h.do("POST", "/v1/snapshot/data", `{"table":"account","limit":10}`)
+	made := decodeJSON[struct{ SlotName string }](t, h.request("GET", "/v1/init", "").body)
+	a := h.request("POST", "/v1/snapshot/data", `{"table":"account","limit":10}`)
 	require.Equal(t, http.StatusOK, a.status, a.body)
-	held := decode[heldSlot](t, h.do("GET", "/v2/slots/"+made.SlotName, "").body).Held
+	held := decodeJSON[heldSlot](t, h.request("GET", "/v2/slots/"+made.SlotName, "").body).Held
 	require.NotNil(t, held)
 	require.Len(t, held.Tables, 1)
 	require.Equal(t, "public.account", held.Tables[0].Table)
 	require.Equal(t, held.Tables[0].PID, cdctest.Query[int](h.Database, `select pid from pg_locks where locktype = 'relation' and relation = 'account'::regclass`))
-	now := h.scrape()
+	now := h.scrapeMetrics()
 	require.Positive(t, now[`delta_stream_snapshot_held_seconds{slot="`+made.SlotName+`"}`])
 	require.Positive(t, now[`delta_stream_table_locked_seconds{slot="`+made.SlotName+`",table="public.account"}`])
 }
 
-func TestTheSnapshotOfV1EndsWhenItIsTooOld(t *testing.T) {
+func TestTheSnapshotOfV1EndsAfterSnapshotMax(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.SnapshotMax = time.Second })
 	h.Exec(accounts, `insert into account (id) values (1)`)
-	made := decode[struct{ SlotName string }](t, h.do("GET", "/v1/init", "").body)
-	require.Eventually(t, func() bool { // it is read all the time
+	made := decodeJSON[struct{ SlotName string }](t, h.request("GET", "/v1/init", "").body)
+	require.Eventually(t, func() bool { // keep reading
 		response, err := h.http.Post(h.url+"/v1/snapshot/data", "application/json", strings.NewReader(`{"table":"account","limit":10}`))
-		if err != nil { // the answer was begun, and is cut off
+		if err != nil { // the answer is aborted after its beginning
 			return false
 		}
 		defer func() { _ = response.Body.Close() }()
 		text, err := io.ReadAll(response.Body)
 		return err == nil && response.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(text), "SnapshotMax")
 	}, cdctest.Patience, 20*time.Millisecond)
-	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+made.SlotName, "").body).Held)
+	require.Nil(t, decodeJSON[heldSlot](t, h.request("GET", "/v2/slots/"+made.SlotName, "").body).Held)
 	h.Exec(`alter table account add column n int`)
 	require.Contains(t, h.log.String(), "SnapshotMax")
 }
 
-// For a consumer that begins again, a table is read in chunks, each of which locks it for a moment.
-func TestWhatAChunkForAConsumerLocksIsShown(t *testing.T) {
+// In a resync, a table is read in chunks, each of which locks it for a moment.
+func TestTheLockOfAResyncChunkIsListed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts, `insert into account (id) values (1)`, `create index account_name on account (name)`)
-	h.slot(h.s, `"tables":["public.account"],"snapshot":false,"consumers":["a"]`)
-	show := func() heldSlot { return decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body) }
+	h.createSlot(h.s, `"tables":["public.account"],"snapshot":false,"consumers":["a"]`)
+	show := func() heldSlot { return decodeJSON[heldSlot](t, h.request("GET", "/v2/slots/"+h.s, "").body) }
 
-	// A chunk waits until those have ended who can write into the table. Then this one stands still, because it cannot plan its statement: see cdc.
+	// A chunk waits for the transactions that can write into the table. Then this one blocks, because it cannot plan its statement: see cdc.
 	writer, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = writer.Rollback(context.Background()) }()
 	_, err = writer.Exec(t.Context(), `lock table account in row exclusive mode`)
 	require.NoError(t, err)
-	c := h.dial("/v2/slots/" + h.s + "/stream?consumer=a&resync=true")
+	c := h.dialStream("/v2/slots/" + h.s + "/stream?consumer=a&resync=true")
 	require.Eventually(t, func() bool {
 		return cdctest.Query[bool](h.Database, `select exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query like '%virtualtransaction FROM pg_locks%')`)
 	}, cdctest.Patience, 20*time.Millisecond)
@@ -158,8 +158,8 @@ func TestWhatAChunkForAConsumerLocksIsShown(t *testing.T) {
 	require.Nil(t, state.Held)
 	require.False(t, state.Snapshot)
 	require.Equal(t, state.Reading[0].PID, cdctest.Query[int](h.Database, `select pid from pg_locks where locktype = 'relation' and relation = 'account'::regclass and mode = 'AccessShareLock'`))
-	require.Positive(t, h.scrape()[`delta_stream_table_locked_seconds{slot="`+h.s+`",table="public.account"}`])
+	require.Positive(t, h.scrapeMetrics()[`delta_stream_table_locked_seconds{slot="`+h.s+`",table="public.account"}`])
 	require.NoError(t, stopper.Rollback(t.Context()))
-	require.Equal(t, []float64{1}, c.read().ids())
+	require.Equal(t, []float64{1}, c.readMessage().insertedIDs())
 	require.Eventually(t, func() bool { return len(show().Reading) == 0 }, cdctest.Patience, 20*time.Millisecond)
 }

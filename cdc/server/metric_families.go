@@ -2,8 +2,8 @@ package server
 
 import "github.com/chariot-giving/delta/internal/exposition"
 
-// families are in the order in which they are exposed. Their names follow https://prometheus.io/docs/practices/naming. This is the only place
-// that says which there are: what it does not have is not exposed, and docs/stream.md has the same table.
+// families are in the order in which they are exposed. Their names follow https://prometheus.io/docs/practices/naming. A metric that is not
+// listed here is not exposed, and docs/stream.md has the same table.
 var families = []exposition.Family{
 	{Name: "delta_stream_build_info", Type: "gauge", Help: "1, with the version of Delta, the revision that was built, and the version of Go."},
 	{Name: "delta_stream_database_up", Type: "gauge", Help: "1 if the database has answered this scrape."},
@@ -39,7 +39,7 @@ var families = []exposition.Family{
 	{Name: "delta_stream_snapshot_held_seconds", Type: "gauge", Help: "For how long the snapshot of the slot has been held."},
 	{Name: "delta_stream_table_locked_seconds", Type: "gauge", Help: "For how long the snapshot of the slot has locked the table against ALTER TABLE and TRUNCATE."},
 	{Name: "delta_stream_consumer_attached", Type: "gauge", Help: "1 if a client reads as the consumer."},
-	{Name: "delta_stream_consumer_lost", Type: "gauge", Help: "1 if the consumer was too far behind, and has to begin anew."},
+	{Name: "delta_stream_consumer_lost", Type: "gauge", Help: "1 if the consumer was too far behind, and must resync."},
 	{Name: "delta_stream_consumer_lag_bytes", Type: "gauge", Help: "WAL behind what the consumer has acknowledged."},
 
 	{Name: "go_info", Type: "gauge", Help: "1, with the version of Go."},
@@ -61,4 +61,4 @@ var families = []exposition.Family{
 	{Name: "process_max_fds", Type: "gauge", Help: "How many file descriptors may be open."},
 }
 
-var exposed = exposition.NewTable(families)
+var metricFamilies = exposition.NewTable(families)

@@ -17,33 +17,33 @@ import (
 
 const maker = "delta stream /v2"
 
-// owned is a slot, or the publication of tails, that this or another server of this kind has made. A publication of its name says so in its comment:
-// what has no such publication belongs to somebody else, and is never touched.
-type owned struct {
+// ownedPublication is the publication of a slot, or of tails, that a server of this kind has created. Its comment says so. A slot without
+// such a publication belongs to another program, and is never touched.
+type ownedPublication struct {
 	MadeBy string `json:"madeBy"`
-	// Incarnation tells a slot from earlier ones of its name.
+	// Incarnation distinguishes a slot from earlier ones of its name.
 	Incarnation string `json:"incarnation"`
-	// Tail are the patterns that the publication of tails is kept by, nil where it is that of a slot.
+	// Tail are the patterns of tables for a publication of tails, nil for that of a slot.
 	Tail []string `json:"tail,omitempty"`
-	// Consumers share the slot, each at a position of its own. Without any, one client reads it.
+	// Consumers share the slot, each at its own position. If there are none, one client reads it.
 	Consumers []string `json:"consumers,omitempty"`
 	Tables    []string `json:"-"`
 }
 
-// token is where a client can go on.
-func (o owned) token(lsn cdc.LSN) string { return lsn.String() + "@" + o.Incarnation }
+// resumeToken returns the token to resume after a position.
+func (o ownedPublication) resumeToken(lsn cdc.LSN) string { return lsn.String() + "@" + o.Incarnation }
 
-// parseToken reads what token has written.
+// parseToken parses a token of resumeToken.
 func parseToken(text string) (lsn cdc.LSN, incarnation string, err error) {
 	at, incarnation, found := strings.Cut(text, "@")
 	if lsn, err = cdc.ParseLSN(at); err != nil || !found || lsn == 0 {
-		return 0, "", refusal(http.StatusBadRequest, "bad_resume", fmt.Sprintf("resume %.100q: it is none of the tokens that this server gives", text))
+		return 0, "", newProblem(http.StatusBadRequest, "bad_resume", fmt.Sprintf("resume %.100q: it is not a token of this server", text))
 	}
 	return lsn, incarnation, nil
 }
 
-// findOwned lists them by name; name chooses one.
-func (s *Server) findOwned(ctx context.Context, name string) (map[string]owned, error) {
+// findOwned returns the owned publications by name; name selects one unless it is empty.
+func (s *Server) findOwned(ctx context.Context, name string) (map[string]ownedPublication, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT p.pubname, obj_description(p.oid, 'pg_publication'),
 			coalesce((SELECT array_agg(n.nspname || '.' || c.relname ORDER BY n.nspname, c.relname)
@@ -54,8 +54,8 @@ func (s *Server) findOwned(ctx context.Context, name string) (map[string]owned, 
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]owned{}
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o owned, err error) {
+	found := map[string]ownedPublication{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o ownedPublication, err error) {
 		var name, comment string
 		if err := row.Scan(&name, &comment, &o.Tables); err != nil {
 			return o, err
@@ -68,38 +68,38 @@ func (s *Server) findOwned(ctx context.Context, name string) (map[string]owned, 
 	return found, err
 }
 
-// mine finds one of them; foreign slots and those that are not there are errors.
-func (s *Server) mine(ctx context.Context, name string) (owned, error) {
+// findOwnSlot returns the publication of one of our slots. It returns an error for a slot of another program, or one that does not exist.
+func (s *Server) findOwnSlot(ctx context.Context, name string) (ownedPublication, error) {
 	found, err := s.findOwned(ctx, name)
 	if err != nil {
-		return owned{}, err
+		return ownedPublication{}, err
 	}
 	if o, ok := found[name]; ok && o.Tail == nil {
 		return o, nil
 	}
-	noted, err := s.noted(ctx)
+	noted, err := s.readLedgers(ctx)
 	if err != nil {
-		return owned{}, err
+		return ownedPublication{}, err
 	}
 	incarnation, ours := noted[name]
 	switch slot, err := cdc.LookupSlot(ctx, s.pool, name); {
 	case ours && errors.Is(err, cdc.ErrNotFound):
-		return owned{}, errUnpublished
+		return ownedPublication{}, errUnpublished
 	case err != nil:
-		return owned{}, err
+		return ownedPublication{}, err
 	case !ours:
-		return owned{}, foreignSlot("")
+		return ownedPublication{}, foreignSlotError("")
 	default:
-		if p := claim(slot, incarnation); p != nil {
-			return owned{}, p
+		if p := checkLedgerSlot(slot, incarnation); p != nil {
+			return ownedPublication{}, p
 		}
 	}
-	return owned{}, errUnpublished
+	return ownedPublication{}, errUnpublished
 }
 
-// publish makes the publication of a slot, or of tails, with what says that it is ours, in one transaction.
-func (s *Server) publish(ctx context.Context, name string, tables []cdc.PublishedTable, tail, consumers []string) (o owned, err error) {
-	o = owned{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12]), Tail: tail, Consumers: consumers}
+// createPublication creates the publication of a slot, or of tails, with its comment, in one transaction.
+func (s *Server) createPublication(ctx context.Context, name string, tables []cdc.PublishedTable, tail, consumers []string) (o ownedPublication, err error) {
+	o = ownedPublication{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12]), Tail: tail, Consumers: consumers}
 	comment, err := json.Marshal(o)
 	if err != nil {
 		return o, err
@@ -118,25 +118,25 @@ func (s *Server) publish(ctx context.Context, name string, tables []cdc.Publishe
 	})
 }
 
-// keys is what a table can be used for.
-type keys struct {
-	streams bool // updates and deletes name the row
-	pages   bool // it has an order
-	owned   bool // the role may publish it
+// tableUses says how a table can be used.
+type tableUses struct {
+	canStream bool // updates and deletes identify the row
+	canPage   bool // it has a key to read pages in the order of
+	isOwned   bool // the role may publish it
 }
 
-// can is what tables can be used for, by schema and name.
-type can map[[2]string]keys
+// usesByTable has the uses of tables by schema and name.
+type usesByTable map[[2]string]tableUses
 
-func (c can) of(t cdc.PublishedTable) keys { return c[[2]string{t.Schema, t.Table}] }
+func (c usesByTable) usesOf(t cdc.PublishedTable) tableUses { return c[[2]string{t.Schema, t.Table}] }
 
-// tablesOf finds the allowed tables that patterns choose, and what they can be used for.
-func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.PublishedTable, can, error) {
+// findAllowedTables returns the allowed tables that match patterns, and how they can be used.
+func (s *Server) findAllowedTables(ctx context.Context, patterns []string) ([]cdc.PublishedTable, usesByTable, error) {
 	all, err := cdc.FindTables(ctx, s.pool, patterns...)
 	if err != nil {
 		var invalid *cdc.InvalidError
 		if errors.As(err, &invalid) && strings.Contains(invalid.Rule, "at least one table") {
-			return nil, nil, refusal(http.StatusNotFound, "unknown_table", fmt.Sprintf("no table matches %q", invalid.Value))
+			return nil, nil, newProblem(http.StatusNotFound, "unknown_table", fmt.Sprintf("no table matches %q", invalid.Value))
 		}
 		return nil, nil, err
 	}
@@ -147,7 +147,7 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 		}
 	}
 	if len(tables) == 0 {
-		return nil, nil, refusal(http.StatusForbidden, "table_not_allowed", "none of these tables may be read: the server allows "+strings.Join(s.config.Tables, ", "))
+		return nil, nil, newProblem(http.StatusForbidden, "table_not_allowed", "none of these tables may be read: the server allows "+strings.Join(s.config.Tables, ", "))
 	}
 	rows, err := s.pool.Query(ctx, `
 		WITH `+identity.CTE+`
@@ -158,10 +158,10 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 	if err != nil {
 		return nil, nil, err
 	}
-	found := can{}
+	found := usesByTable{}
 	var name [2]string
-	var k keys
-	_, err = pgx.ForEachRow(rows, []any{&name[0], &name[1], &k.streams, &k.pages, &k.owned}, func() error {
+	var k tableUses
+	_, err = pgx.ForEachRow(rows, []any{&name[0], &name[1], &k.canStream, &k.canPage, &k.isOwned}, func() error {
 		found[name] = k
 		return nil
 	})

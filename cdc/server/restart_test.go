@@ -26,69 +26,69 @@ func TestAServerThatCannotDecode(t *testing.T) {
 	require.ErrorAs(t, err, &invalid)
 }
 
-// A standby answers, and cannot be streamed from: a load balancer has to send clients elsewhere.
+// A standby answers, but its slots cannot be streamed: a load balancer must send clients elsewhere.
 func TestAServerOnAStandbyIsNotReady(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	primary := cdctest.NewPrivate(t, "wal_level=logical")
 	standby := primary.Standby("wal_level=logical", "hot_standby=on")
 	h := &harness{Database: standby.Database, t: t, s: "s"}
-	h.start(nil)
-	ready := h.do("GET", "/readyz", "")
+	h.startServer(nil)
+	ready := h.request("GET", "/readyz", "")
 	require.Equal(t, http.StatusServiceUnavailable, ready.status)
 	require.Contains(t, ready.body, "standby")
-	require.Equal(t, http.StatusOK, h.do("GET", "/healthz", "").status)
-	require.Equal(t, http.StatusOK, h.do("GET", "/livez", "").status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/healthz", "").status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/livez", "").status)
 }
 
-// The client notices nothing but a pause, and nothing is lost or comes twice.
+// The client notices only a pause, and nothing is lost or sent twice.
 func TestPostgresIsRestartedUnderAStream(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	p := cdctest.NewPrivate(t, "wal_level=logical")
 	h := &harness{Database: p.Database, t: t, s: "s"}
-	h.start(nil)
+	h.startServer(nil)
 	h.Exec(accounts)
-	h.slot("s", `"tables":["public.account"]`)
-	c := h.dial("/v2/slots/s/stream")
+	h.createSlot("s", `"tables":["public.account"]`)
+	c := h.dialStream("/v2/slots/s/stream")
 	h.Exec(`insert into account (id) values (1)`)
-	first := c.read()
+	first := c.readMessage()
 	require.EqualValues(t, 1, first.Changes[0].New["id"])
-	c.ack(first.LSN)
-	h.confirmed("s", first.LSN)
+	c.sendAck(first.LSN)
+	h.awaitConfirmed("s", first.LSN)
 	p.Stop(syscall.SIGQUIT)
-	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/healthz", "").status)
-	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/readyz", "").status)
-	require.Equal(t, http.StatusOK, h.do("GET", "/livez", "").status, "to restart it would not bring the database back")
-	require.Contains(t, h.do("GET", "/metrics", "").body, "delta_stream_database_up 0\n")
-	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/v2/slots", "").status)
+	require.Equal(t, http.StatusServiceUnavailable, h.request("GET", "/healthz", "").status)
+	require.Equal(t, http.StatusServiceUnavailable, h.request("GET", "/readyz", "").status)
+	require.Equal(t, http.StatusOK, h.request("GET", "/livez", "").status, "to restart it would not bring the database back")
+	require.Contains(t, h.request("GET", "/metrics", "").body, "delta_stream_database_up 0\n")
+	require.Equal(t, http.StatusServiceUnavailable, h.request("GET", "/v2/slots", "").status)
 	p.Start()
 	h.Exec(`insert into account (id) values (2)`)
-	second := c.read()
+	second := c.readMessage()
 	require.EqualValues(t, 2, second.Changes[0].New["id"])
-	c.ack(second.LSN)
-	h.confirmed("s", second.LSN)
-	require.Equal(t, "snapshot_gone", h.do("GET", "/v2/slots/s/snapshot/public.account", "").code())
+	c.sendAck(second.LSN)
+	h.awaitConfirmed("s", second.LSN)
+	require.Equal(t, "snapshot_gone", h.request("GET", "/v2/slots/s/snapshot/public.account", "").code())
 }
 
-// Neither a client that acknowledges nothing nor one that does not even read keeps Postgres from stopping, and nothing is lost by it.
+// Neither a client that does not acknowledge nor one that does not read keeps Postgres from stopping, and nothing is lost.
 func TestPostgresStopsUnderClientsThatDoNotAcknowledge(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	p := cdctest.NewPrivate(t, "wal_level=logical")
 	h := &harness{Database: p.Database, t: t, s: "s"}
-	h.start(func(c *server.Config) { c.ClientMemory, c.WriteTimeout = 64<<10, cdctest.Patience })
+	h.startServer(func(c *server.Config) { c.ClientMemory, c.WriteTimeout = 64<<10, cdctest.Patience })
 	h.Exec(accounts, `create table large (id int primary key, v text)`)
-	h.slot("s", `"tables":["public.account"],"snapshot":false`)
-	h.slot("deaf", `"tables":["public.large"],"snapshot":false`)
-	c := h.dial("/v2/slots/s/stream")
-	h.dial("/v2/slots/deaf/stream") // and never reads
+	h.createSlot("s", `"tables":["public.account"],"snapshot":false`)
+	h.createSlot("deaf", `"tables":["public.large"],"snapshot":false`)
+	c := h.dialStream("/v2/slots/s/stream")
+	h.dialStream("/v2/slots/deaf/stream") // it never reads
 	h.Exec(`insert into account (id) values (1)`)
-	first := c.read()
-	c.ack(first.LSN)
-	h.confirmed("s", first.LSN)
+	first := c.readMessage()
+	c.sendAck(first.LSN)
+	h.awaitConfirmed("s", first.LSN)
 	h.Exec(`insert into account (id) values (2)`)
-	c.read()
+	c.readMessage()
 	for id := range 400 {
 		h.Exec(fmt.Sprintf(`insert into large values (%d, repeat('x', 100000))`, id))
 	}
@@ -98,8 +98,8 @@ func TestPostgresStopsUnderClientsThatDoNotAcknowledge(t *testing.T) {
 	p.Stop(syscall.SIGINT)
 	p.Start()
 	require.NoError(t, c.conn.CloseNow())
-	require.Eventually(t, func() bool { return h.do("GET", "/readyz", "").status == http.StatusOK }, cdctest.Patience, 20*time.Millisecond)
-	h.free("s")
-	c = h.dial("/v2/slots/s/stream?resume=" + first.Resume)
-	require.EqualValues(t, 2, c.read().Changes[0].New["id"], "it was not acknowledged")
+	require.Eventually(t, func() bool { return h.request("GET", "/readyz", "").status == http.StatusOK }, cdctest.Patience, 20*time.Millisecond)
+	h.awaitFree("s")
+	c = h.dialStream("/v2/slots/s/stream?resume=" + first.Resume)
+	require.EqualValues(t, 2, c.readMessage().Changes[0].New["id"], "it was not acknowledged")
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// collect reads a transaction, no message of which may be larger than most, with the values that came before it in chunks.
-func (c *client) collect(most int) (all []change, values map[int]string, messages int) {
+// collectChunks reads a transaction, and the values sent in chunks before it. No message may be larger than most.
+func (c *client) collectChunks(most int) (all []change, values map[int]string, messages int) {
 	c.h.t.Helper()
 	values = map[int]string{}
 	chunks := map[int]int{}
 	for {
-		m := c.read()
+		m := c.readMessage()
 		messages++
 		require.LessOrEqual(c.h.t, m.bytes, most)
 		if m.Type == "value" {
@@ -26,25 +26,25 @@ func (c *client) collect(most int) (all []change, values map[int]string, message
 		}
 		require.Equal(c.h.t, "transaction", m.Type, m.Error)
 		if all = append(all, m.Changes...); m.Final {
-			c.ack(m.LSN)
+			c.sendAck(m.LSN)
 			return all, values, messages
 		}
 	}
 }
 
-func TestNoMessageIsLargerThanAClientTakes(t *testing.T) {
+func TestNoMessageExceedsTheClientsLimit(t *testing.T) {
 	t.Parallel()
 	const most = 64 << 10
 	h := newHarness(t, nil)
 	h.Exec(`create table doc (id int primary key, title text, body text, n int)`, `create table whole (id int primary key, body text)`,
 		`alter table whole replica identity full`)
-	h.slot(h.s, `"tables":["public.*"],"snapshot":false`)
-	c := h.dial("/v2/slots/" + h.s + "/stream?large=chunks&max_message=65536")
+	h.createSlot(h.s, `"tables":["public.*"],"snapshot":false`)
+	c := h.dialStream("/v2/slots/" + h.s + "/stream?large=chunks&max_message=65536")
 	body := func(table string, id int) string {
 		return cdctest.Query[string](h.Database, fmt.Sprintf(`select body from %s where id = %d`, table, id))
 	}
 	h.Exec(`insert into doc values (1, 'small', 'a', 1), (2, 'large', ` + odd + `, 2), (3, repeat('"', 20000), repeat('b', 50000), 3)`)
-	all, values, _ := c.collect(most)
+	all, values, _ := c.collectChunks(most)
 	require.Len(t, all, 3)
 	require.Equal(t, "a", all[0].New["body"])
 	require.Empty(t, all[0].Chunked)
@@ -58,34 +58,34 @@ func TestNoMessageIsLargerThanAClientTakes(t *testing.T) {
 	require.Len(t, all[2].New["title"], 20000, "the other value has room")
 
 	h.Exec(`insert into doc select i, 'some', repeat('"', 2000), i from generate_series(10, 109) i`)
-	all, values, messages := c.collect(most)
+	all, values, messages := c.collectChunks(most)
 	require.Len(t, all, 100)
 	require.Empty(t, values)
 	require.Greater(t, messages, 5)
 	require.Less(t, messages, 20, "each has as much as fits")
 
 	h.Exec(`insert into whole values (1, ` + odd + `)`)
-	c.collect(most)
+	c.collectChunks(most)
 	before := body("whole", 1)
 	h.Exec(`update whole set body = reverse(body)`)
-	all, values, _ = c.collect(most)
+	all, values, _ = c.collectChunks(most)
 	rows := map[string]string{}
 	for _, one := range all[0].Chunked {
 		rows[one.Row] = values[one.Value]
 	}
 	require.Equal(t, map[string]string{"old": before, "new": body("whole", 1)}, rows)
 	require.NoError(t, c.conn.CloseNow())
-	h.free(h.s)
+	h.awaitFree(h.s)
 
-	// Without chunks, it says what does not fit.
+	// Without chunks, the error names the change that does not fit.
 	h.Exec(`insert into doc values (200, 'first', 'a', 1)`, `update doc set body = `+odd+` where id = 1`)
-	c = h.dial("/v2/slots/" + h.s + "/stream?max_message=65536")
-	require.EqualValues(t, 200, c.read().Changes[0].New["id"])
-	m := c.read()
+	c = h.dialStream("/v2/slots/" + h.s + "/stream?max_message=65536")
+	require.EqualValues(t, 200, c.readMessage().Changes[0].New["id"])
+	m := c.readMessage()
 	require.Equal(t, "too_large", m.Code)
 	require.Regexp(t, `an update of public\.doc \(id = "1"\) at [0-9A-F]+/[0-9A-F]+ takes [0-9]{6,} bytes, and the client takes 65536 \(max_message\).* large=chunks`, m.Error)
 	for query, text := range map[string]string{"max_message=100": "65536 or more", "large=chunks": "it needs max_message", "max_message=100000&large=x": "error or chunks"} {
-		a := h.do("GET", "/v2/slots/"+h.s+"/stream?"+query, "", "Accept", "text/event-stream")
+		a := h.request("GET", "/v2/slots/"+h.s+"/stream?"+query, "", "Accept", "text/event-stream")
 		require.Equal(t, 400, a.status, a.body)
 		require.Contains(t, a.body, text)
 	}

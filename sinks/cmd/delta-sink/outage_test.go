@@ -25,13 +25,13 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// system is one that relays deliver to, and that goes away.
+// system is a receiving system that goes away.
 type system struct {
 	sink  string        // of the file
-	start func() func() // starts it, and returns what stops it
+	start func() func() // starts it, and returns a function that stops it
 	has   func() string // the key of the last message that it has, while it runs
-	// forgets is set for one that begins with nothing each time: what wrote to it would have to find that out.
-	forgets bool
+	// isVolatile is set for a system that starts empty each time, which its clients would have to find out.
+	isVolatile bool
 }
 
 func natsSystem(t *testing.T) system {
@@ -109,7 +109,7 @@ func redisSystem(t *testing.T) system {
 	}, false}
 }
 
-// messageDBSystem is a database whose message store is away.
+// messageDBSystem is a database that loses its message store for a while.
 func messageDBSystem(t *testing.T) system {
 	d := cdctest.New(t)
 	c := d.Config()
@@ -134,15 +134,15 @@ func messageDBSystem(t *testing.T) system {
 
 var failedAttempts = regexp.MustCompile(`delta_sink_failed_attempts_total\{relay="items"\} (\d+)`)
 
-// A system that is away when the process begins, and again later, is waited for, and gets what changed meanwhile.
-func TestASystemThatIsAwayIsWaitedFor(t *testing.T) {
+// A system that is away when the process starts, and again later, gets the changes of that time when it is back.
+func TestASystemThatWasAwayGetsTheChanges(t *testing.T) {
 	t.Parallel()
 	for name, of := range map[string]func(*testing.T) system{"nats": natsSystem, "kafka": kafkaSystem, "redis": redisSystem, "messagedb": messageDBSystem} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, target := newStream(t)
 			s := of(t)
-			p := begin(t, write(t, `relays:
+			p := startProcess(t, writeFile(t, `relays:
   - name: items
     source: {stream: {database_url: "`+target+`", slot: `+d.Name+`, publications: [items]}}
     sink: {`+s.sink+`}
@@ -159,18 +159,18 @@ func TestASystemThatIsAwayIsWaitedFor(t *testing.T) {
 				return n
 			}
 			outages := 2
-			if s.forgets {
+			if s.isVolatile {
 				outages = 1
 			}
 			for row := range outages {
 				before := failed()
 				d.Exec(fmt.Sprintf("insert into item values (%d, 1)", row))
-				until(t, func() bool { return failed() > before })
+				awaitTrue(t, func() bool { return failed() > before })
 				stop := s.start()
-				until(t, func() bool { return s.has() == fmt.Sprintf("public.item/%d", row) })
+				awaitTrue(t, func() bool { return s.has() == fmt.Sprintf("public.item/%d", row) })
 				stop()
 			}
-			code, log := p.end(syscall.SIGTERM)
+			code, log := p.endWith(syscall.SIGTERM)
 			require.Equal(t, exitOK, code, log)
 		})
 	}

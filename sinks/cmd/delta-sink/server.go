@@ -12,16 +12,16 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// serveGrace is how long answers may take that are under way when the server is stopped.
+// serveGrace is how long running requests may take when the server is stopped.
 const serveGrace = 5 * time.Second
 
-// serve serves figures and probes until stop is called.
-func (s *supervisor) serve(ctx context.Context, address string) (stop func(), err error) {
+// serveHTTP serves metrics and probes until stop is called.
+func (s *supervisor) serveHTTP(ctx context.Context, address string) (stop func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: s.routes(), ReadHeaderTimeout: serveGrace, WriteTimeout: time.Minute}
+	server := &http.Server{Handler: s.newRoutes(), ReadHeaderTimeout: serveGrace, WriteTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -36,13 +36,13 @@ func (s *supervisor) serve(ctx context.Context, address string) (stop func(), er
 	}, nil
 }
 
-func (s *supervisor) routes() http.Handler {
+func (s *supervisor) newRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		relays := map[string]sinks.Stats{}
 		s.mu.Lock()
 		for name, relay := range s.running {
-			relays[name] = sinks.Stats{} // of one whose source is not open
+			relays[name] = sinks.Stats{} // its source is not open
 			if relay != nil {
 				relays[name] = relay.Stats()
 			}
@@ -56,21 +56,21 @@ func (s *supervisor) routes() http.Handler {
 		w.Header().Set("Content-Type", exposition.ContentType)
 		_, _ = text.WriteTo(w)
 	})
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { reply(w, true, health{Status: "ok"}) })
-	// A restart mends nothing that these wait for, so neither is for a liveness probe.
-	mux.HandleFunc("GET /readyz", s.health)
-	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { replyJSON(w, true, health{Status: "ok"}) })
+	// A restart repairs nothing that these report, so neither is for a liveness probe.
+	mux.HandleFunc("GET /readyz", s.serveHealth)
+	mux.HandleFunc("GET /healthz", s.serveHealth)
 	return mux
 }
 
-// health is the answer to a probe. Relays has those that do not run, and why.
+// health is the answer to a probe. Relays has the relays that do not run, with the reason.
 type health struct {
 	Status string            `json:"status"`
 	Relays map[string]string `json:"relays,omitempty"`
 }
 
-// health answers 200 while each relay has its source.
-func (s *supervisor) health(w http.ResponseWriter, _ *http.Request) {
+// serveHealth answers 200 while each relay has its source.
+func (s *supervisor) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	h := health{Status: "ok", Relays: map[string]string{}}
 	s.mu.Lock()
 	for name, running := range s.running {
@@ -85,10 +85,10 @@ func (s *supervisor) health(w http.ResponseWriter, _ *http.Request) {
 	if len(h.Relays) > 0 {
 		h.Status = "relays do not run"
 	}
-	reply(w, len(h.Relays) == 0, h)
+	replyJSON(w, len(h.Relays) == 0, h)
 }
 
-func reply(w http.ResponseWriter, ok bool, h health) {
+func replyJSON(w http.ResponseWriter, ok bool, h health) {
 	w.Header().Set("Content-Type", "application/json")
 	if !ok {
 		w.WriteHeader(http.StatusServiceUnavailable)

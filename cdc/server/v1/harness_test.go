@@ -24,36 +24,36 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// server is a handler behind real HTTP, on a database of its own.
+// server is a handler behind real HTTP, on its own database.
 type server struct {
 	*cdctest.Database
 	t       *testing.T
 	url     string
-	log     *record
+	log     *logBuffer
 	handler *v1.Handler
 	http    *httptest.Server
 }
 
-// record is what a handler has logged.
-type record struct {
+// logBuffer keeps the handler's log lines.
+type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (l *record) Write(data []byte) (int, error) {
+func (l *logBuffer) Write(data []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(data)
 }
 
-func (l *record) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// serve starts a handler on a new database. It begins with the statements.
-func serve(t *testing.T, statements []string, change ...func(*v1.Config)) *server {
+// newServer starts a handler on a new database, after executing the statements.
+func newServer(t *testing.T, statements []string, change ...func(*v1.Config)) *server {
 	t.Helper()
 	d := cdctest.New(t)
 	d.Exec(statements...)
@@ -63,9 +63,9 @@ func serve(t *testing.T, statements []string, change ...func(*v1.Config)) *serve
 // serveOn starts a handler on a database, as another process would.
 func serveOn(t *testing.T, d *cdctest.Database, change ...func(*v1.Config)) *server {
 	t.Helper()
-	s := &server{Database: d, t: t, log: &record{}}
+	s := &server{Database: d, t: t, log: &logBuffer{}}
 	config := v1.Config{
-		Conn: d.Config(), Logger: slog.New(slog.NewTextHandler(s.log, nil)), Refresh: 50 * time.Millisecond,
+		Conn: d.Config(), Logger: slog.New(slog.NewTextHandler(s.log, nil)), RefreshInterval: 50 * time.Millisecond,
 		Stream: cdc.Config{StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond},
 	}
 	for _, c := range change {
@@ -85,8 +85,8 @@ func (s *server) close() {
 	s.http.Close()
 }
 
-// do sends a request, and returns what came.
-func (s *server) do(method, path, body string) (status int, answer string) {
+// request sends a request, and returns the answer.
+func (s *server) request(method, path, body string) (status int, answer string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cdctest.Patience)
 	defer cancel()
@@ -102,10 +102,10 @@ func (s *server) do(method, path, body string) (status int, answer string) {
 	return response.StatusCode, string(data)
 }
 
-// init makes a session, and returns its slot.
+// init creates a session, and returns its slot.
 func (s *server) init() string {
 	s.t.Helper()
-	status, answer := s.do(http.MethodGet, "/v1/init", "")
+	status, answer := s.request(http.MethodGet, "/v1/init", "")
 	require.Equal(s.t, http.StatusOK, status, answer)
 	require.Regexp(s.t, `^\{"slotName":"delta_[a-z]+[0-9]+"\}$`, answer)
 	var made struct{ SlotName string }
@@ -113,21 +113,21 @@ func (s *server) init() string {
 	return made.SlotName
 }
 
-// snapshot reads rows, which must be there.
-func (s *server) snapshot(body string) string {
+// readSnapshot reads rows, and fails if it gets an error.
+func (s *server) readSnapshot(body string) string {
 	s.t.Helper()
-	status, answer := s.do(http.MethodPost, "/v1/snapshot/data", body)
+	status, answer := s.request(http.MethodPost, "/v1/snapshot/data", body)
 	require.Equal(s.t, http.StatusOK, status, answer)
 	return answer
 }
 
-// same requires the same bytes, not only the same JSON.
-func same(t *testing.T, expected, got string) {
+// requireSame requires the same bytes, not only the same JSON.
+func requireSame(t *testing.T, expected, got string) {
 	t.Helper()
 	require.Equal(t, expected, got)
 }
 
-// client is one that streams.
+// client is a streaming client.
 type client struct {
 	t    *testing.T
 	conn *websocket.Conn
@@ -140,7 +140,7 @@ func (s *server) streamURL(slot string) string {
 // patience is how long the second client of a slot waits for the first to be gone, before it is refused.
 const patience = time.Second
 
-func (s *server) stream(slot string, change ...func(*websocket.DialOptions)) *client {
+func (s *server) dialStream(slot string, change ...func(*websocket.DialOptions)) *client {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cdctest.Patience)
 	defer cancel()
@@ -151,7 +151,7 @@ func (s *server) stream(slot string, change ...func(*websocket.DialOptions)) *cl
 	begun := time.Now()
 	conn, response, err := websocket.Dial(ctx, s.streamURL(slot), options)
 	for err != nil && response != nil && response.StatusCode == http.StatusConflict && ctx.Err() == nil {
-		// The client before has not gone to its end, because the machine has much to do: the server has waited for that.
+		// On a busy machine, the previous client may not have ended within the time that the server waits for it.
 		require.GreaterOrEqual(s.t, time.Since(begun), patience, "the client was refused without a wait")
 		begun = time.Now()
 		conn, response, err = websocket.Dial(ctx, s.streamURL(slot), options)
@@ -166,8 +166,8 @@ func (s *server) stream(slot string, change ...func(*websocket.DialOptions)) *cl
 	return &client{s.t, conn}
 }
 
-// refused is the answer to a client that is not let in.
-func (s *server) refused(slot string) (status int, text string) {
+// dialRefused returns the answer to a client that is refused.
+func (s *server) dialRefused(slot string) (status int, text string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cdctest.Patience)
 	defer cancel()
@@ -181,8 +181,8 @@ func (s *server) refused(slot string) (status int, text string) {
 	return response.StatusCode, problem.Error
 }
 
-// receive is the next frame.
-func (c *client) receive() string {
+// receiveText returns the next frame.
+func (c *client) receiveText() string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), cdctest.Patience)
 	defer cancel()
@@ -193,10 +193,10 @@ func (c *client) receive() string {
 	return string(data)
 }
 
-// rows are the changes of the next frame, short: kind, table and the first value.
-func (c *client) rows() (lsn string, rows []string) {
+// receiveRows returns the changes of the next frame in short: kind, table and the first value.
+func (c *client) receiveRows() (lsn string, rows []string) {
 	c.t.Helper()
-	text := c.receive()
+	text := c.receiveText()
 	var frame struct {
 		NextLSN string
 		Error   string
@@ -222,17 +222,17 @@ func (c *client) rows() (lsn string, rows []string) {
 	return frame.NextLSN, rows
 }
 
-func (c *client) send(text string) {
+func (c *client) sendText(text string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), cdctest.Patience)
 	defer cancel()
 	require.NoError(c.t, c.conn.Write(ctx, websocket.MessageText, []byte(text)))
 }
 
-func (c *client) ack(lsn string) { c.t.Helper(); c.send(`{"lsn":"` + lsn + `"}`) }
+func (c *client) sendAck(lsn string) { c.t.Helper(); c.sendText(`{"lsn":"` + lsn + `"}`) }
 
-// ended reads on to the error frame and the close.
-func (c *client) ended() (text string, code websocket.StatusCode) {
+// awaitEnd reads until the error frame and the close.
+func (c *client) awaitEnd() (text string, code websocket.StatusCode) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), cdctest.Patience)
 	defer cancel()
@@ -247,19 +247,19 @@ func (c *client) ended() (text string, code websocket.StatusCode) {
 	}
 }
 
-// before requires that a slot has not come to a position yet.
-func (s *server) before(slot, lsn string) {
+// awaitBefore requires that a slot has not reached a position.
+func (s *server) awaitBefore(slot, lsn string) {
 	s.t.Helper()
 	require.True(s.t, cdctest.Query[bool](s.Database, `SELECT confirmed_flush_lsn < $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, lsn))
 }
 
-// eventually waits until a query is true.
+// eventually waits until a query returns true.
 func (s *server) eventually(sql string, args ...any) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool { return cdctest.Query[bool](s.Database, sql, args...) }, cdctest.Patience, 20*time.Millisecond, sql)
 }
 
-func (s *server) free(slot string) {
+func (s *server) awaitFree(slot string) {
 	s.t.Helper()
 	s.eventually(`SELECT NOT active FROM pg_replication_slots WHERE slot_name = $1`, slot)
 }

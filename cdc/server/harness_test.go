@@ -31,31 +31,31 @@ func TestMain(m *testing.M) {
 	cdctest.Main(m)
 }
 
-// harness is a server on a database of its own.
+// harness is a server on its own database.
 type harness struct {
 	*cdctest.Database
 	t      testing.TB
-	s      string // a name for a slot: others of the server have theirs
+	s      string // a name for a slot that no other test of the Postgres server uses
 	url    string
 	listen string
 	stop   func()
-	log    *logged
+	log    *logBuffer
 	http   *http.Client
 }
 
-// logged keeps what is logged.
-type logged struct {
+// logBuffer keeps log lines.
+type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (l *logged) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
-func (l *logged) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
@@ -65,23 +65,23 @@ func newHarness(t testing.TB, change func(*server.Config)) *harness {
 	t.Helper()
 	h := &harness{Database: cdctest.New(t), t: t}
 	h.s = h.Name
-	h.start(change)
+	h.startServer(change)
 	return h
 }
 
-// start runs a server on the database, as after a restart.
-func (h *harness) start(change func(*server.Config)) {
+// startServer runs a server on the database, as after a restart.
+func (h *harness) startServer(change func(*server.Config)) {
 	h.t.Helper()
 	h.startWith(h.Config(), change)
 }
 
 func (h *harness) startWith(conn *pgx.ConnConfig, change func(*server.Config)) {
 	h.t.Helper()
-	h.log = &logged{}
+	h.log = &logBuffer{}
 	config := server.Config{
 		Conn: conn, HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: time.Minute},
-		// A new slot waits for all transactions of the Postgres that all tests share.
+		// A new slot waits for all transactions of the Postgres server, which all tests share.
 		CreateTimeout: cdctest.Patience,
 	}
 	if change != nil {
@@ -109,14 +109,14 @@ func (h *harness) startWith(conn *pgx.ConnConfig, change func(*server.Config)) {
 	h.t.Cleanup(h.stop)
 }
 
-// answer is what a request gave.
+// answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// code is that of an error.
+// code returns the code of an error.
 func (a answer) code() string {
 	var p struct{ Code, Error string }
 	if json.Unmarshal([]byte(a.body), &p) != nil || p.Error == "" {
@@ -125,7 +125,7 @@ func (a answer) code() string {
 	return p.Code
 }
 
-func (h *harness) do(method, path, body string, headers ...string) answer {
+func (h *harness) request(method, path, body string, headers ...string) answer {
 	h.t.Helper()
 	request, err := http.NewRequestWithContext(h.t.Context(), method, h.url+path, strings.NewReader(body))
 	require.NoError(h.t, err)
@@ -143,27 +143,27 @@ func (h *harness) do(method, path, body string, headers ...string) answer {
 	return answer{response.StatusCode, response.Header, string(text)}
 }
 
-func decode[T any](t testing.TB, text string) (v T) {
+func decodeJSON[T any](t testing.TB, text string) (v T) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(text), &v), text)
 	return v
 }
 
-// slot is what POST /v2/slots answers.
+// slot is the answer to POST /v2/slots.
 type slot struct {
 	Name, LSN, Resume string
 	Tables            []string
 	Snapshot          bool
 }
 
-func (h *harness) slot(name, body string) slot {
+func (h *harness) createSlot(name, body string) slot {
 	h.t.Helper()
-	a := h.do("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`)
+	a := h.request("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`)
 	require.Equal(h.t, http.StatusCreated, a.status, a.body)
-	return decode[slot](h.t, a.body)
+	return decodeJSON[slot](h.t, a.body)
 }
 
-// message is one of a stream.
+// message is a message of a stream.
 type message struct {
 	Type, LSN, Resume, Acknowledged, Code, Error string
 	XID                                          uint32
@@ -174,7 +174,7 @@ type message struct {
 	Tables                                       []table
 	Value, Chunk                                 int
 	Text                                         string
-	bytes                                        int // of the whole
+	bytes                                        int // of the whole message
 	Table                                        string
 	Added, Unpublished                           []string
 }
@@ -199,13 +199,13 @@ type table struct {
 	}
 }
 
-// client is a stock websocket client.
+// client is a plain websocket client.
 type client struct {
 	h    *harness
 	conn *websocket.Conn
 }
 
-func (h *harness) dial(path string, headers ...string) *client {
+func (h *harness) dialStream(path string, headers ...string) *client {
 	h.t.Helper()
 	header := http.Header{}
 	for i := 0; i < len(headers); i += 2 {
@@ -219,7 +219,7 @@ func (h *harness) dial(path string, headers ...string) *client {
 			return &client{h, conn}
 		}
 		require.NotNil(h.t, response, err)
-		// The client before may not have gone to its end.
+		// The server may not have noticed yet that the previous client is gone.
 		if response.StatusCode != http.StatusConflict || time.Now().After(end) {
 			text, _ := io.ReadAll(response.Body)
 			require.NoError(h.t, err, "%s", text)
@@ -227,11 +227,11 @@ func (h *harness) dial(path string, headers ...string) *client {
 	}
 }
 
-// read is the next message; positions are passed over.
-func (c *client) read() message {
+// readMessage returns the next message that is not a position.
+func (c *client) readMessage() message {
 	c.h.t.Helper()
 	for {
-		m, err := c.any()
+		m, err := c.readAny()
 		require.NoError(c.h.t, err)
 		if m.Type != "position" {
 			return m
@@ -239,48 +239,48 @@ func (c *client) read() message {
 	}
 }
 
-func (c *client) any() (message, error) {
+func (c *client) readAny() (message, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cdctest.Patience)
 	defer cancel()
 	_, data, err := c.conn.Read(ctx)
 	if err != nil {
 		return message{}, err
 	}
-	m := decode[message](c.h.t, string(data))
+	m := decodeJSON[message](c.h.t, string(data))
 	m.bytes = len(data)
 	return m, nil
 }
 
-func (c *client) say(text string) {
+func (c *client) sendText(text string) {
 	c.h.t.Helper()
 	require.NoError(c.h.t, c.conn.Write(context.Background(), websocket.MessageText, []byte(text)))
 }
 
-func (c *client) ack(lsn string) { c.h.t.Helper(); c.say(`{"lsn":"` + lsn + `"}`) }
+func (c *client) sendAck(lsn string) { c.h.t.Helper(); c.sendText(`{"lsn":"` + lsn + `"}`) }
 
-// ends reads the error, and the close that follows.
-func (c *client) ends(code string) websocket.StatusCode {
+// expectClose reads the error, and the close that follows.
+func (c *client) expectClose(code string) websocket.StatusCode {
 	c.h.t.Helper()
-	m := c.read()
+	m := c.readMessage()
 	require.Equal(c.h.t, "error", m.Type)
 	require.Equal(c.h.t, code, m.Code, m.Error)
-	_, err := c.any()
+	_, err := c.readAny()
 	return websocket.CloseStatus(err)
 }
 
-// confirmed waits until Postgres knows a position to be processed.
-func (h *harness) confirmed(slot, lsn string) {
+// awaitConfirmed waits until Postgres has a position as the confirmed one of a slot.
+func (h *harness) awaitConfirmed(slot, lsn string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
 		return cdctest.Query[bool](h.Database, `select confirmed_flush_lsn >= $2::text::pg_lsn from pg_replication_slots where slot_name = $1`, slot, lsn)
 	}, cdctest.Patience, 20*time.Millisecond)
 }
 
-// free waits until nobody reads a slot, as far as Postgres and the server know.
-func (h *harness) free(slot string) {
+// awaitFree waits until neither Postgres nor the server has a reader of a slot.
+func (h *harness) awaitFree(slot string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
 		return !cdctest.Query[bool](h.Database, `select active from pg_replication_slots where slot_name = $1`, slot) &&
-			h.do("POST", "/v2/slots/"+slot+"/ack", `{"lsn":"0/1"}`).code() == "not_streaming"
+			h.request("POST", "/v2/slots/"+slot+"/ack", `{"lsn":"0/1"}`).code() == "not_streaming"
 	}, cdctest.Patience, 20*time.Millisecond)
 }

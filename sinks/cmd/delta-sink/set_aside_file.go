@@ -13,15 +13,15 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// asideFile keeps messages that cannot be delivered, one JSON object a line. The same message can be there twice, with the same id: the process
-// may die behind the line and before the source is confirmed.
-type asideFile struct {
+// setAsideFile stores messages that cannot be delivered, one JSON object a line. A message can be there twice, with the same id, because
+// the process may die after writing the line and before confirming the source.
+type setAsideFile struct {
 	path, relay string
 	mu          sync.Mutex
 }
 
-// asideLine is what is kept of a message. Body is that of the message if it is JSON, and BodyBase64 any other.
-type asideLine struct {
+// setAsideLine is a stored message. Body is that of the message if it is JSON; any other is in BodyBase64.
+type setAsideLine struct {
 	At         time.Time         `json:"at"`
 	Relay      string            `json:"relay"`
 	Reason     string            `json:"reason"`
@@ -35,9 +35,9 @@ type asideLine struct {
 	BodyBase64 []byte            `json:"body_base64,omitempty"`
 }
 
-// add returns when the line is on the disk. The file is opened anew each time, so that it may be moved away at any time.
-func (a *asideFile) add(_ context.Context, m sinks.Message, reason error) error {
-	line := asideLine{
+// appendMessage returns when the line is on the disk. It opens the file each time, so that the file may be moved at any time.
+func (a *setAsideFile) appendMessage(_ context.Context, m sinks.Message, reason error) error {
+	line := setAsideLine{
 		At: time.Now().UTC(), Relay: a.relay, Reason: reason.Error(), ID: m.ID, Key: m.Key, Subject: m.Subject, Type: m.Type, Time: m.Time, Headers: m.Headers,
 	}
 	if json.Valid(m.Body) {
@@ -63,7 +63,7 @@ func (a *asideFile) add(_ context.Context, m sinks.Message, reason error) error 
 	return err
 }
 
-// appendLine writes a line, behind a line break if the one before was cut off: by a full disk, or the end of the process.
+// appendLine writes a line. If the last line was cut off, by a full disk or the death of the process, it first writes a line break.
 func appendLine(f *os.File, line []byte) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -84,7 +84,7 @@ func appendLine(f *os.File, line []byte) error {
 	return f.Sync()
 }
 
-// syncFolder has the name of a new file outlive a loss of power.
+// syncFolder makes the name of a new file durable.
 func syncFolder(path string) error {
 	folder, err := os.Open(path) //nolint:gosec // the user names it
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// fileError is all that is wrong with a file, a line for each.
+// fileError has all problems of a file, a line for each.
 type fileError struct {
 	file     string
 	problems []problem
 }
 
-// problem is at a line of the file, of a field such as relays[0].sink.webhook.url. Either may be unknown.
+// problem is about a field, such as relays[0].sink.webhook.url, at a line of the file. Either may be unknown.
 type problem struct {
 	line        int
 	field, text string
@@ -41,18 +41,18 @@ func (e *fileError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// secret is a text that no error and no log may show. It may also be in a file of its own: {file: PATH}.
+// secret is a text that no error and no log may show. It may also be in a separate file: {file: PATH}.
 type secret string
 
-// decoder reads nodes of YAML into structs, whose fields have a tag yaml, and notes where each field is. The package's own decoder tells the lines of
-// unknown fields alone, and of no field its place, which the rules that follow need.
+// decoder reads nodes of YAML into structs with yaml tags, and notes the line of each field. The package's own decoder reports the lines of
+// unknown fields only, and the rules that follow need the lines of all.
 type decoder struct {
 	lines    map[string]int
 	problems []problem
 }
 
-// fail notes a problem of a field, at the line of the field or of what it belongs to.
-func (d *decoder) fail(field, format string, args ...any) {
+// addProblem adds a problem of a field, at the line of the field or of the section around it.
+func (d *decoder) addProblem(field, format string, args ...any) {
 	line, at := 0, field
 	for line == 0 && at != "" {
 		line = d.lines[at]
@@ -64,8 +64,8 @@ func (d *decoder) fail(field, format string, args ...any) {
 	d.problems = append(d.problems, problem{line, field, fmt.Sprintf(format, args...)})
 }
 
-// err is all that has failed, in the order of the file.
-func (d *decoder) err(file string) error {
+// toError returns all problems, in the order of the file, nil if there are none.
+func (d *decoder) toError(file string) error {
 	if len(d.problems) == 0 {
 		return nil
 	}
@@ -78,7 +78,7 @@ var (
 	secretType   = reflect.TypeFor[secret]()
 )
 
-func (d *decoder) decode(node *yaml.Node, into reflect.Value, field string) {
+func (d *decoder) decodeNode(node *yaml.Node, into reflect.Value, field string) {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
@@ -90,66 +90,66 @@ func (d *decoder) decode(node *yaml.Node, into reflect.Value, field string) {
 		into = into.Elem()
 	}
 	if into.Kind() == reflect.Struct && node.Tag == "!!null" {
-		return // a section without fields: what it needs is missing
+		return // a section without fields: its required fields are missing
 	}
 	switch {
 	case into.Type() == secretType && node.Kind == yaml.MappingNode:
 		into.SetString(d.readSecret(node, field))
 	case into.Type() == durationType:
-		if text, ok := d.text(node, field); ok {
+		if text, ok := d.decodeText(node, field); ok {
 			duration, err := time.ParseDuration(text)
 			if err != nil || duration < 0 {
-				d.fail(field, "must be a duration, such as 100ms, 30s or 5m, and is %q", text)
+				d.addProblem(field, "must be a duration, such as 100ms, 30s or 5m, and is %q", text)
 			}
 			into.SetInt(int64(duration))
 		}
 	case into.Kind() == reflect.String:
-		if text, ok := d.text(node, field); ok {
+		if text, ok := d.decodeText(node, field); ok {
 			into.SetString(text)
 		}
 	case into.Kind() == reflect.Bool:
 		var value bool
 		if node.Kind != yaml.ScalarNode || node.Decode(&value) != nil {
-			d.fail(field, "must be true or false")
+			d.addProblem(field, "must be true or false")
 		}
 		into.SetBool(value)
 	case into.Kind() == reflect.Int:
 		var value int
 		if node.Kind != yaml.ScalarNode || node.Tag != "!!int" || node.Decode(&value) != nil {
-			d.fail(field, "must be a whole number")
+			d.addProblem(field, "must be a whole number")
 		}
 		into.SetInt(int64(value))
 	case into.Kind() == reflect.Slice:
-		d.list(node, into, field)
+		d.decodeList(node, into, field)
 	case into.Kind() == reflect.Map:
-		d.mapping(node, into, field)
+		d.decodeMap(node, into, field)
 	default:
-		d.section(node, into, field)
+		d.decodeSection(node, into, field)
 	}
 }
 
-func (d *decoder) list(node *yaml.Node, into reflect.Value, field string) {
+func (d *decoder) decodeList(node *yaml.Node, into reflect.Value, field string) {
 	if node.Kind != yaml.SequenceNode {
-		d.fail(field, "must be a list")
+		d.addProblem(field, "must be a list")
 		return
 	}
 	into.Set(reflect.MakeSlice(into.Type(), len(node.Content), len(node.Content)))
 	for i, item := range node.Content {
-		d.decode(item, into.Index(i), fmt.Sprintf("%s[%d]", field, i))
+		d.decodeNode(item, into.Index(i), fmt.Sprintf("%s[%d]", field, i))
 	}
 }
 
-func (d *decoder) mapping(node *yaml.Node, into reflect.Value, field string) {
+func (d *decoder) decodeMap(node *yaml.Node, into reflect.Value, field string) {
 	into.Set(reflect.MakeMap(into.Type()))
-	d.members(node, field, func(name string, value *yaml.Node, at string) {
+	d.eachMember(node, field, func(name string, value *yaml.Node, at string) {
 		item := reflect.New(into.Type().Elem()).Elem()
-		d.decode(value, item, at)
+		d.decodeNode(value, item, at)
 		into.SetMapIndex(reflect.ValueOf(name), item)
 	})
 }
 
-// section reads a mapping into a struct, and refuses what that has no field for.
-func (d *decoder) section(node *yaml.Node, into reflect.Value, field string) {
+// decodeSection reads a mapping into a struct, and refuses unknown fields.
+func (d *decoder) decodeSection(node *yaml.Node, into reflect.Value, field string) {
 	fields, names := map[string]int{}, []string{}
 	for i := range into.NumField() {
 		if name := into.Type().Field(i).Tag.Get("yaml"); name != "" {
@@ -157,19 +157,19 @@ func (d *decoder) section(node *yaml.Node, into reflect.Value, field string) {
 			names = append(names, name)
 		}
 	}
-	d.members(node, field, func(name string, value *yaml.Node, at string) {
+	d.eachMember(node, field, func(name string, value *yaml.Node, at string) {
 		i, known := fields[name]
 		if !known {
-			d.fail(at, "is unknown: there are %s", strings.Join(names, ", "))
+			d.addProblem(at, "is unknown: there are %s", strings.Join(names, ", "))
 			return
 		}
-		d.decode(value, into.Field(i), at)
+		d.decodeNode(value, into.Field(i), at)
 	})
 }
 
-func (d *decoder) members(node *yaml.Node, field string, each func(name string, value *yaml.Node, at string)) {
+func (d *decoder) eachMember(node *yaml.Node, field string, each func(name string, value *yaml.Node, at string)) {
 	if node.Kind != yaml.MappingNode {
-		d.fail(field, "must be fields with their values")
+		d.addProblem(field, "must be fields with their values")
 		return
 	}
 	seen := map[string]bool{}
@@ -186,44 +186,44 @@ func (d *decoder) members(node *yaml.Node, field string, each func(name string, 
 	}
 }
 
-// variable is a value that the environment has.
-var variable = regexp.MustCompile(`^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
+// variablePattern matches a reference to an environment variable.
+var variablePattern = regexp.MustCompile(`^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
 
-// text is that of a scalar. One that is ${NAME} is taken from the environment. Only whole values are: a part that is missing, or that has characters
-// with a meaning in what surrounds it, would make something else of it.
-func (d *decoder) text(node *yaml.Node, field string) (string, bool) {
+// decodeText returns the text of a scalar. ${NAME} is replaced by the environment variable. It must be the whole value, because a part that
+// is missing or has special characters would change the meaning of the rest.
+func (d *decoder) decodeText(node *yaml.Node, field string) (string, bool) {
 	if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
-		d.fail(field, "must be a text")
+		d.addProblem(field, "must be a text")
 		return "", false
 	}
-	name := variable.FindStringSubmatch(node.Value)
+	name := variablePattern.FindStringSubmatch(node.Value)
 	if name == nil {
 		if strings.Contains(node.Value, "${") {
-			d.fail(field, "${NAME} must be the whole value")
+			d.addProblem(field, "${NAME} must be the whole value")
 			return "", false
 		}
 		return node.Value, true
 	}
 	value, found := os.LookupEnv(name[1])
 	if !found {
-		d.fail(field, "the environment variable %s is not set", name[1])
+		d.addProblem(field, "the environment variable %s is not set", name[1])
 	}
 	return value, found
 }
 
-// readSecret reads {file: PATH}. A line break at the end, as editors leave it, does not belong to the secret.
+// readSecret reads {file: PATH}. It removes a line break at the end, which editors add.
 func (d *decoder) readSecret(node *yaml.Node, field string) string {
 	var where struct {
 		File string `yaml:"file"`
 	}
 	before := len(d.problems)
-	d.section(node, reflect.ValueOf(&where).Elem(), field)
+	d.decodeSection(node, reflect.ValueOf(&where).Elem(), field)
 	if len(d.problems) > before {
 		return ""
 	}
 	content, err := os.ReadFile(where.File)
 	if err != nil {
-		d.fail(field+".file", "%s", err)
+		d.addProblem(field+".file", "%s", err)
 		return ""
 	}
 	return strings.TrimRight(string(content), "\r\n")
