@@ -299,7 +299,7 @@ func TestMessagesUsedWrongly(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{}, exitUsage, "tail, streams or lag"},
+		{[]string{}, exitUsage, "tail, streams, lag or migrate-projections"},
 		{[]string{"tail"}, exitUsage, "accepts 1 arg"},
 		{[]string{"tail", "a-1", "--limit", "0"}, exitUsage, "--limit 0: must be between 1 and 1000"},
 		{[]string{"tail", "a-1", "--from", "-1"}, exitUsage, "--from -1: must not be negative"},

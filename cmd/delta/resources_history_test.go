@@ -36,7 +36,7 @@ func TestHistoryShowsWhatHasChanged(t *testing.T) {
 
 	r = i.run("resources", "history", "page", "b")
 	require.Equal(t, exitOK, r.code)
-	require.Contains(t, r.stderr, "none of page/b")
+	require.Contains(t, r.stderr, "no changes of page/b")
 	require.Equal(t, exitUsage, i.run("resources", "history", "page").code)
 	require.Contains(t, i.run("resources", "history", "page", "a", "--limit", "0").stderr, "--limit 0")
 }

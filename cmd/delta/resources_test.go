@@ -184,7 +184,7 @@ func TestRetryByNameAndByFilter(t *testing.T) {
 	// By filter, the command asks, and without a terminal it does nothing.
 	r = i.run("resources", "retry", "--kind", "page")
 	require.Equal(t, exitUsage, r.code)
-	require.Contains(t, r.stderr, "give --yes")
+	require.Contains(t, r.stderr, "use --yes")
 	r = i.runWith(streams{isInteractive: true, in: strings.NewReader("n\n")}, "resources", "retry", "--kind", "page", "--state", "degraded,failed")
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, "Retry 2 resources? [y/N]")

@@ -45,7 +45,7 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 		{exitUsage, "no database", nil},
 		{exitUsage, "database-url", []string{"--database-url", url, "--db", "x"}},
 		{exitUsage, `--token "of 5 characters": it must be 16 characters or more`, []string{"--database-url", url, "--token", "short"}},
-		{exitUsage, "no token in it", []string{"--database-url", url, "--token-file", empty}},
+		{exitUsage, "it has no token", []string{"--database-url", url, "--token-file", empty}},
 		{exitUsage, "tls-key", []string{"--database-url", url, "--tls-cert", empty}},
 		{exitUsage, "--tls-cert", []string{"--database-url", url, "--tls-cert", empty, "--tls-key", empty}},
 		{exitUsage, "--listen", []string{"--database-url", url, "--listen", "8080"}},

@@ -75,8 +75,8 @@ func (s *stream) follow(slot, query string) {
 	}()
 }
 
-// wholeExposition is that of a server in which everything that can be measured is: of a slot that is read and of one that is not, of one with a consumer, and
-// of one whose snapshot was begun.
+// wholeExposition returns the metrics of a server that has something to measure for each: a slot that is read, one that is not, one with a
+// consumer, and one with a snapshot.
 func wholeExposition(t *testing.T) string {
 	t.Helper()
 	p := cdctest.NewPrivate(t, "wal_level=logical", "max_slot_wal_keep_size=1GB")
@@ -109,7 +109,7 @@ func wholeExposition(t *testing.T) string {
 	return text
 }
 
-// What alerts, their tests and the dashboard name is what a real server exposes, in the form that Prometheus reads and its linter likes.
+// The names in alerts, their tests and the dashboard must be those that a real server exposes, in the form that Prometheus' parser and linter accept.
 func TestStreamsAreMonitoredByWhatTheyExpose(t *testing.T) {
 	t.Parallel()
 	streams := parseExposition(t, wholeExposition(t))

@@ -52,7 +52,7 @@ func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 	execute(t, answer.DatabaseURL, "create table kept as select 42 as n")
 	kill(t, cmd)
 	for _, pid := range answer.Children {
-		require.True(t, exists(pid), "the test needs servers that stay")
+		require.True(t, processExists(pid), "the test needs servers that stay")
 	}
 
 	var said heard
@@ -121,12 +121,12 @@ func TestStalePidFiles(t *testing.T) {
 	} {
 		name, write := test[0], test[1]
 		require.NoError(t, os.WriteFile(postmaster, []byte(write), 0o600), name)
-		require.NoError(t, os.WriteFile(h.path("postgres.pid"), mine, 0o600), name)
-		require.NoError(t, os.WriteFile(h.path("temporal.pid"), []byte(`{"pid":`), 0o600), name)
+		require.NoError(t, os.WriteFile(h.filePath("postgres.pid"), mine, 0o600), name)
+		require.NoError(t, os.WriteFile(h.filePath("temporal.pid"), []byte(`{"pid":`), 0o600), name)
 		require.NoError(t, h.recoverPostgres(quiet), name)
 		require.NoError(t, h.recoverTemporal(quiet), name)
-		require.NoFileExists(t, h.path("postgres.pid"), name)
-		require.NoFileExists(t, h.path("temporal.pid"), name)
+		require.NoFileExists(t, h.filePath("postgres.pid"), name)
+		require.NoFileExists(t, h.filePath("temporal.pid"), name)
 		require.Equal(t, "sleep 3600", commandLine(pid), name)
 	}
 	require.FileExists(t, postmaster, "Postgres itself judges the file of a process that is gone")
@@ -246,9 +246,9 @@ func TestServersOfTheEnvironmentAreUsed(t *testing.T) {
 
 	t.Setenv(databaseVariable, running.DatabaseURL)
 	// A server that never answers is given up, although the context of this start has no end.
-	before := externalPatience
-	t.Cleanup(func() { externalPatience = before })
-	externalPatience = time.Second
+	before := externalTimeout
+	t.Cleanup(func() { externalTimeout = before })
+	externalTimeout = time.Second
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, silent.Close()) }()

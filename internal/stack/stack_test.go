@@ -203,7 +203,7 @@ func TestPortsInUseAtTheLastMoment(t *testing.T) {
 	require.NoError(t, err)
 	s := &Stack{opts: Options{Ephemeral: true, Progress: func(string) {}}, home: home, done: make(chan struct{})}
 	s.ports = newPortChooser("")
-	s.ports.free = func(p int) bool { return p == first || p == second || portFree(p) }
+	s.ports.free = func(p int) bool { return p == first || p == second || isPortFree(p) }
 	s.opts.PostgresPort, s.opts.TemporalPort, s.opts.UIPort = first, second, AnyPort
 	defer stop(t, s)
 	bin, err := s.findPostgres(t.Context(), 0)
