@@ -118,7 +118,7 @@ func (c *cli) printResourceNotes(k kindJSON, now time.Time) {
 	}
 }
 
-// printInformerNotes says what failed in the latest pass of a kind, and which decisions on withheld deletions are open.
+// printInformerNotes prints the error of the latest pass, and the open decisions on withheld deletions.
 func (c *cli) printInformerNotes(k kindJSON) {
 	if e := k.Informer.Error; e != nil {
 		what := "the latest pass failed"

@@ -34,7 +34,7 @@ type kindJSON struct {
 	Awaiting       int64      `json:"awaiting"`
 	AwaitedParents int64      `json:"awaited_parents"`
 	OldestAwaiting *time.Time `json:"oldest_awaiting"`
-	// Touches counts the changed parents whose children of this kind are not all touched yet.
+	// Touches counts the changed parents with children of this kind that are not all touched yet.
 	Touches     int64      `json:"touches"`
 	OldestTouch *time.Time `json:"oldest_touch"`
 	Refused     int64      `json:"refused"`

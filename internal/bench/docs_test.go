@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The pages say what the report says that is beside them: nobody has written figures by hand.
+// The pages match the report beside them, so no figures were written by hand.
 func TestTheDocsSayWhatWasMeasured(t *testing.T) {
 	t.Parallel()
 	docs := filepath.Join("..", "..", "docs")
@@ -23,7 +23,7 @@ func TestTheDocsSayWhatWasMeasured(t *testing.T) {
 	}
 }
 
-// The same of what `make bench-large` measures, which is a run of its own.
+// The same for the report of `make bench-large`, which is a separate run.
 func TestTheDocsSayWhatWasMeasuredAtSize(t *testing.T) {
 	t.Parallel()
 	docs := filepath.Join("..", "..", "docs")
@@ -67,7 +67,7 @@ func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {
 	require.Error(t, err)
 }
 
-// A report that is written into the docs is what the test above then finds there.
+// The pages match a report after it is written into the docs.
 func TestTheDocsTakeWhatWasMeasuredAtSize(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

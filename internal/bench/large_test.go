@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// filled is a table with one row as the engine leaves it, and so many that are loaded.
+// filled returns a table with one row that the engine has synced, and a number of loaded rows.
 func filled(t *testing.T, loaded int) *largeBench {
 	env := deltatest.New(t)
 	_, err := env.Pool.Exec(t.Context(), `
@@ -40,7 +40,7 @@ func TestLoadedRowsLookAsIfTheyHadBeenSynced(t *testing.T) {
 	require.Less(t, last, 25*time.Hour)
 }
 
-// The statements whose cost is measured are run, and leave no trace: the client would work what they make due.
+// The measured statements run and leave no trace, because the client would work the rows that they make due.
 func TestCostsAreTakenBack(t *testing.T) {
 	t.Parallel()
 	l := filled(t, 5000)
@@ -65,7 +65,7 @@ func TestALargeRunIsRefusedWithoutRoom(t *testing.T) {
 	require.ErrorContains(t, err, "-large 1: it must be at least 20000")
 }
 
-// What was loaded is said in the same breath as the rates.
+// The report mentions loaded rows next to the rates.
 func TestTheReportSaysWhatWasLoaded(t *testing.T) {
 	t.Parallel()
 	r := largeReport{Rows: 100, Slices: []slicePart{{5, 5, 10}, {5, 99, 8}}, Sizes: []sizePart{{"t", 9900}}, WAL: 990, Expiry: &expiryPart{Rows: 1, PerSecond: 7}}

@@ -95,7 +95,7 @@ func TestWorkflowsLeaveInputAndOutputToActivities(t *testing.T) {
 	}
 }
 
-// The rules themselves must be able to fail.
+// The rules can fail.
 func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ from, to, found string }{
@@ -229,16 +229,16 @@ func ownPath(path string) (string, bool) {
 	return strings.CutPrefix(path, module+"/")
 }
 
-// list asks the go command for every package of the module and what they depend on.
+// list reads all packages of the module and their dependencies from the go command.
 func list(t *testing.T) []pkg {
 	t.Helper()
-	// So that go test knows what this depends on, and does not answer from its cache when it has changed.
+	// Walk the files, so that go test does not use its cached result after they have changed.
 	require.NoError(t, filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
 		if entry != nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "../.." {
 			return fs.SkipDir
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // somebody's temporary file
+			return nil // a temporary file
 		}
 		return err
 	}))

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// stream is a real server of `delta stream`, and how to call it.
+// stream is a real server of `delta stream`.
 type stream struct {
 	t   *testing.T
 	url string
@@ -60,7 +60,7 @@ func (s *stream) do(method, path, body string) string {
 	return string(text)
 }
 
-// follow has a client read a slot and acknowledge nothing, until the test ends.
+// follow reads a slot without acknowledging, until the test ends.
 func (s *stream) follow(slot, query string) {
 	s.t.Helper()
 	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/v2/slots/"+slot+"/stream"+query, nil)
@@ -150,7 +150,7 @@ var rare = map[string]bool{
 	"delta_stream_heartbeats_total": true, "delta_stream_spill_size_bytes": true, "delta_stream_spilled_transactions_total": true,
 }
 
-// The table of docs/stream.md says which alert goes by a metric.
+// The table of docs/stream.md names the alerts that use a metric.
 func TestStreamAlertsAreDocumentedByTheirMetrics(t *testing.T) {
 	t.Parallel()
 	documented := documentedAlerts(t, "../../docs/stream.md")

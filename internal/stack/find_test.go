@@ -235,7 +235,7 @@ func TestFindTemporal(t *testing.T) {
 	require.Empty(t, found)
 	require.Empty(t, passedOver)
 
-	// What is too old, or no server at all, is passed over with its reason.
+	// Programs that are too old, or no servers, are skipped with the reason.
 	old := program("path/temporal", "temporal version 1.5.1 (Server 1.29.1, UI 2.42.1)")
 	other := program("path/delta-temporal", "some other program")
 	found, passedOver = find()
@@ -256,7 +256,7 @@ func TestFindTemporal(t *testing.T) {
 	require.Equal(t, temporalProgram{theirs, "on PATH", "1.32.0"}, found)
 	require.Empty(t, passedOver)
 
-	// One that is named is used, also if it is old.
+	// A named program is used even if it is old.
 	named := program("named", "temporal version 1.5.1 (Server 1.29.1, UI 2.42.1)")
 	t.Setenv(serverVariable, named)
 	found, _ = find()
@@ -296,7 +296,7 @@ func TestFetchPostgres(t *testing.T) {
 	if err != nil {
 		t.Skip("needs xz")
 	}
-	// A repository like Maven Central, with an archive that holds scripts.
+	// A repository like Maven Central, with an archive of scripts.
 	root := t.TempDir()
 	install(t, root, "bin", "16.9")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "bin", "pg_ctl"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"), 0o755))

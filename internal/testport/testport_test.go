@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/flock"
 )
 
-// The folder is this test's own: other processes, which take and leave ports at any moment, decide nothing here.
+// The test uses a separate folder, so that other processes that reserve ports do not affect it.
 func TestAPortIsReservedOnce(t *testing.T) {
 	dir := t.TempDir()
 	taken := func(port int) bool {
