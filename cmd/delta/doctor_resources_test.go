@@ -69,7 +69,7 @@ func TestDoctorFindsWhatWaitsForAFinalizer(t *testing.T) {
 	require.NotContains(t, found, "late", "they are late")
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 
-	_, statements, _ := strings.Cut(found["finalizer page"].Remedy, "without: ")
+	_, statements, _ := strings.Cut(found["finalizer page"].Remedy, "without it: ")
 	i.execSQL(statements)
 	require.Eventually(t, func() bool {
 		found = decodeChecks(t, i.run("doctor", "-o", "json"))

@@ -303,7 +303,7 @@ func TestMessagesUsedWrongly(t *testing.T) {
 		{[]string{"tail"}, exitUsage, "accepts 1 arg"},
 		{[]string{"tail", "a-1", "--limit", "0"}, exitUsage, "--limit 0: must be between 1 and 1000"},
 		{[]string{"tail", "a-1", "--from", "-1"}, exitUsage, "--from -1: must not be negative"},
-		{[]string{"tail", "a-1", "--from", "1", "--limit", "2", "-f"}, exitUsage, "--limit with --from and --follow"},
+		{[]string{"tail", "a-1", "--from", "1", "--limit", "2", "-f"}, exitUsage, "--limit cannot be used with both --from and --follow"},
 		{[]string{"tail", "a-1", "--correlation", "x"}, exitUsage, "is for categories"},
 		{[]string{"tail", "a", "--correlation", "x-1"}, exitUsage, `Correlation "x-1"`},
 		{[]string{"tail", ""}, exitUsage, "must not be empty"},
