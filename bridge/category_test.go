@@ -36,7 +36,7 @@ func (purse) Settings() delta.ObjectSettings {
 
 type deposited struct{ Amount int }
 
-// purses is a worker that notes what it has done.
+// purses is a worker that records its calls.
 type purses struct {
 	delta.WorkerDefaults[purse]
 
@@ -81,12 +81,12 @@ func (h *harness) purseEntity(client *messagedb.Client, foldOther func(*purse, *
 	return entity
 }
 
-// refuseOther is the fold of a program that knows no messages of other types.
+// refuseOther is the fold of a program that cannot handle messages of other types.
 func refuseOther(_ *purse, m *messagedb.Message) error {
 	return fmt.Errorf("messages of the type %s are not known", m.Type)
 }
 
-// store makes a message store in the harness's schema.
+// store creates a message store in the harness's schema.
 func (h *harness) store() *messagedb.Client {
 	h.t.Helper()
 	require.NoError(h.t, messagedb.Migrate(h.t.Context(), h.Pool, h.Schema))
@@ -100,7 +100,7 @@ func (h *harness) storeOf(pool *pgxpool.Pool) *messagedb.Client {
 	return client
 }
 
-// category adds the purses of a store, with changes to the configuration.
+// category adds a source of purses from a store, with changes of the configuration.
 func (h *harness) category(worker delta.Worker[purse], store *messagedb.Client, change ...func(*bridge.CategoryConfig[purse])) *delta.Controllers {
 	controllers := delta.NewControllers()
 	config := bridge.CategoryConfig[purse]{
@@ -138,21 +138,21 @@ func (h *harness) holds(c *delta.Client, worker *purses, id string, balance int)
 	return row
 }
 
-// categoryPosition is the position that is written; 0 before one.
+// categoryPosition returns the saved position; 0 before the first save.
 func (h *harness) categoryPosition() (position int64) {
 	h.t.Helper()
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), `SELECT coalesce(max((position::json ->> 'position')::bigint), 0) FROM delta_source`).Scan(&position))
 	return position
 }
 
-// lastPosition is that of the last message of the store.
+// lastPosition returns the position of the last message in the store.
 func (h *harness) lastPosition() (position int64) {
 	h.t.Helper()
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), `SELECT max(global_position) FROM messages`).Scan(&position))
 	return position
 }
 
-// sourceError waits until the source of the kind says why it does not run.
+// sourceError waits until the source of the kind reports an error, and returns it.
 func (h *harness) sourceError(c *delta.Client, with string) {
 	h.t.Helper()
 	until(h.t, func() bool {
@@ -204,7 +204,7 @@ func TestMessagesFoldIntoObjects(t *testing.T) {
 	}, "the source does not say that it has caught up")
 }
 
-// What cannot be folded is refused by itself, also across takeovers, until a program can fold it.
+// An object that cannot be folded is refused alone, also across takeovers, until a program can fold it.
 func TestAStreamThatCannotBeFoldedStopsNoOther(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -289,7 +289,7 @@ func TestAnObjectMustBeOfItsStream(t *testing.T) {
 	require.Contains(t, all[1].Rule, "eve is not judged")
 }
 
-// With ErrorStop, nothing is passed over: the source waits until the program is mended.
+// With ErrorStop no message is skipped: the source waits until the program is corrected.
 func TestASourceMayStopAtAStreamThatCannotBeFolded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -311,7 +311,7 @@ func TestASourceMayStopAtAStreamThatCannotBeFolded(t *testing.T) {
 	until(t, func() bool { return h.categoryPosition() == 2 })
 }
 
-// A store that was emptied and filled again, or restored, has messages before the position that were not read.
+// A store that was emptied and filled again, or restored, has unread messages before the saved position.
 func TestACategoryThatWasBegunAnew(t *testing.T) {
 	t.Parallel()
 	const before = 3
@@ -335,17 +335,17 @@ func TestACategoryThatWasBegunAnew(t *testing.T) {
 				h.deposit(store, "ada", 1)
 			}
 			h.deposit(store, "eve", 1)
-			// By itself it says so, and passes nothing over.
+			// By default the source reports it, and skips nothing.
 			c = h.start(h.category(worker, store))
 			h.sourceError(c, "the store was emptied or restored from a backup")
 			require.Nil(t, h.row(c, "purse", "eve"))
 			require.NoError(t, c.Stop(t.Context()))
-			// And if it may, it begins again.
+			// If the configuration allows it, the source begins again.
 			c = h.start(h.category(worker, store, func(config *bridge.CategoryConfig[purse]) { config.Rewind = messagedb.RewindRestart }))
 			h.holds(c, worker, "ada", after)
 			h.holds(c, worker, "eve", 1)
 			require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "purse", "gone").State, "that there are no messages says nothing")
-			// Also while it runs.
+			// The same while the source runs.
 			h.exec(`TRUNCATE messages RESTART IDENTITY`)
 			for range before + after + 5 {
 				h.deposit(store, "ada", 2)
@@ -355,7 +355,7 @@ func TestACategoryThatWasBegunAnew(t *testing.T) {
 	}
 }
 
-// A program that folds otherwise reads all again, and does not bring back what somebody has deleted.
+// A program with another fold reads everything again, and does not revive objects that a person has deleted.
 func TestAnotherVersionFoldsAllAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -385,7 +385,7 @@ func TestAnotherVersionFoldsAllAgain(t *testing.T) {
 	h.holds(c, worker, "bob", 200)
 }
 
-// A client that is cut off between reading messages and the commit of what they lead to has written nothing, and the next one counts each message once.
+// A client that is cut off between reading messages and its commit has written nothing, and the next client counts each message once.
 func TestMessagesCountOnceAcrossATakeover(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -412,7 +412,7 @@ func TestMessagesCountOnceAcrossATakeover(t *testing.T) {
 	postgres.Silence()
 	second := newPurses()
 	c = h.start(h.category(second, store))
-	require.NoError(t, lock.Rollback(t.Context())) // the page goes on, and its commit never comes
+	require.NoError(t, lock.Rollback(t.Context())) // the page goes on, but its commit never arrives
 	h.holds(c, second, "ada", 11)
 	h.holds(c, second, "eve", 1)
 	h.deposit(store, "ada", 7)
@@ -420,7 +420,7 @@ func TestMessagesCountOnceAcrossATakeover(t *testing.T) {
 	until(t, func() bool { return h.categoryPosition() == h.lastPosition() })
 }
 
-// However clients come and go meanwhile, each purse ends with the sum of its deposits.
+// While clients start and stop, each purse ends with the sum of its deposits.
 func TestPursesEndWithTheSumOfTheirMessages(t *testing.T) {
 	t.Parallel()
 	const owners, rounds, changes = 12, 5, 60

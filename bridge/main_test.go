@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// patience is how long a test waits for what must come: it costs nothing where all is well.
+// patience is how long a test waits for an event that must come. A long one costs nothing if the test passes.
 const patience = 3 * time.Minute
 
 // account is a row of the table account.
@@ -35,7 +35,7 @@ func (account) Settings() delta.ObjectSettings {
 
 const createAccount = `CREATE TABLE account (number bigint PRIMARY KEY, plan text NOT NULL, note text)`
 
-// accounts is a worker that notes what it has done.
+// accounts is a worker that records its calls.
 type accounts struct {
 	delta.WorkerDefaults[account]
 
@@ -76,7 +76,7 @@ func newHarness(t *testing.T, statements ...string) *harness {
 	return h
 }
 
-// dropSlots removes what would have the server keep its log: slots and publications are not of a schema.
+// dropSlots drops slots and publications, which do not belong to a schema. A slot would make the server keep its WAL.
 func (h *harness) dropSlots() {
 	ctx := context.Background()
 	for _, name := range h.slots() {
@@ -90,7 +90,7 @@ func (h *harness) dropSlots() {
 	}
 }
 
-// slots are the slots, and publications, of the harness's sources.
+// slots returns the names of the slots and publications of the harness's sources.
 func (h *harness) slots() (names []string) {
 	var installation string
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), `SELECT id FROM delta_installation`).Scan(&installation))
@@ -105,7 +105,7 @@ func (h *harness) exec(statements ...string) {
 	}
 }
 
-// table adds the accounts of the harness's schema, with changes to the configuration.
+// table adds a source of accounts from the harness's schema, with changes of the configuration.
 func (h *harness) table(worker delta.Worker[account], change ...func(*bridge.TableConfig[account])) *delta.Controllers {
 	controllers := delta.NewControllers()
 	config := bridge.TableConfig[account]{Table: "account", Schema: h.Schema, CheckInterval: 200 * time.Millisecond}
@@ -138,7 +138,7 @@ func (h *harness) start(controllers *delta.Controllers, change ...func(*delta.Co
 	return c
 }
 
-// startSynced starts a client whose table has n accounts with the plan free, and waits until all are synced.
+// startSynced inserts n accounts with the plan free, starts a client, and waits until all are synced.
 func (h *harness) startSynced(worker *accounts, n int64) *delta.Client {
 	h.t.Helper()
 	c := h.start(h.table(worker))
@@ -149,7 +149,7 @@ func (h *harness) startSynced(worker *accounts, n int64) *delta.Client {
 	return c
 }
 
-// until waits until something is so.
+// until waits until a condition holds.
 func until(t *testing.T, is func() bool, why ...any) {
 	t.Helper()
 	for began := time.Now(); !is(); time.Sleep(min(max(time.Since(began)/10, 5*time.Millisecond), 250*time.Millisecond)) {
@@ -170,7 +170,7 @@ func (h *harness) row(c *delta.Client, kind, id string) *deltatype.ResourceRow {
 	return row
 }
 
-// synced waits until an account is synced as it is given.
+// synced waits until an account is synced with this value.
 func (h *harness) synced(c *delta.Client, worker *accounts, want account) *deltatype.ResourceRow {
 	h.t.Helper()
 	var row *deltatype.ResourceRow
@@ -198,7 +198,7 @@ func (h *harness) deleted(c *delta.Client, worker *accounts, id string) {
 	}, id)
 }
 
-// read waits until the table was read as a whole, and what came of it.
+// read waits until the whole table was read, and returns the result.
 func (h *harness) read(times int) {
 	h.t.Helper()
 	until(h.t, func() bool {

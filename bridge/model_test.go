@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Whatever happens to rows, clients and the slot meanwhile, the resources end as the table is: each row in its newest version, and nothing else.
+// Whatever happens to rows, clients and the slot, the resources finally equal the table: each row in its newest version, and nothing else.
 func TestResourcesEndAsTheTableIs(t *testing.T) {
 	t.Parallel()
 	endAs(t, `SELECT number, plan FROM account`)
@@ -25,7 +25,7 @@ func TestResourcesEndAsTheQueryIs(t *testing.T) {
 	endAs(t, odd, func(c *bridge.TableConfig[account]) { c.Query = odd })
 }
 
-// endAs changes the table at random, and has the resources be what a query over it gives in the end.
+// endAs changes the table at random, and requires that the resources finally equal the rows of a query over it.
 func endAs(t *testing.T, wanted string, change ...func(*bridge.TableConfig[account])) {
 	const numbers, rounds, changes = 40, 6, 60
 	h := newHarness(t, createAccount)
@@ -83,7 +83,7 @@ func endAs(t *testing.T, wanted string, change ...func(*bridge.TableConfig[accou
 		return all
 	}
 	until(t, func() bool { return len(differences()) == 0 }, shown(differences))
-	// Work was called last with the object that the row has.
+	// The last call of Work had the object of the row.
 	all, err := c.Get(t.Context(), "account", "1")
 	if err == nil && all.State == deltatype.ResourceStateSynced {
 		worker.mu.Lock()

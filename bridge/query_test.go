@@ -14,12 +14,12 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// byQuery has the objects be what a query gives.
+// byQuery makes the objects the rows of a query.
 func byQuery(sql string) func(*bridge.TableConfig[account]) {
 	return func(c *bridge.TableConfig[account]) { c.Query = sql }
 }
 
-// createContract makes tables of which no column has the name of a field, but the key.
+// createContract creates tables in which only the key has the name of a field.
 const (
 	createContract = `CREATE TABLE account (number bigint PRIMARY KEY, plan_code text NOT NULL, remark text, closed boolean NOT NULL DEFAULT false)`
 	createPlan     = `CREATE TABLE plan (code text PRIMARY KEY, label text NOT NULL)`
@@ -69,7 +69,7 @@ func TestAQueryOverATableIsFollowed(t *testing.T) {
 	})
 }
 
-// Another text of the query has the table be read again, as by a program that was deployed.
+// A changed query, as after a deployment, makes the client read the table again.
 func TestAChangedQueryHasTheTableReadAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free')`, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 20) n`)
@@ -84,7 +84,7 @@ func TestAChangedQueryHasTheTableReadAgain(t *testing.T) {
 	h.deleted(c, worker, "20")
 }
 
-// Rows that a changed query no longer gives are deletions like any other: too many are withheld.
+// Rows that a changed query no longer returns are deletions like any other: too many are withheld.
 func TestAQueryThatGivesNothingDeletesNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
@@ -164,7 +164,7 @@ func TestAKeyThatChangesIsFollowed(t *testing.T) {
 	h.deleted(c, worker, "2")
 }
 
-// Of which of several rows the object is, is not known: it is refused, until there is one.
+// If a query returns several rows for an object, the object is refused until there is one row.
 func TestSeveralRowsOfAKeyAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free')`, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 3) n`,

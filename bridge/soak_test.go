@@ -30,17 +30,17 @@ import (
 	"github.com/chariot-giving/delta/sinks/webhook"
 )
 
-// soakProgram has, as JSON, what the process is told that the soak kills.
+// soakProgram names the variable with the JSON configuration of the process that the soak kills.
 const soakProgram = "BRIDGE_SOAK_PROGRAM"
 
-// program is a process that follows the table, and delivers what the log has of it.
+// program configures a process that follows the table and delivers the log of changes.
 type program struct {
 	DatabaseURL, Schema, Prefix, TemporalAddress, TemporalNamespace, Receiver string
-	// Life is its number. It goes with each delivery.
+	// Life is the number of the process. Each delivery has it.
 	Life int
 }
 
-// lifeHeader is the header of deliveries that has the number of the process.
+// lifeHeader is the header of deliveries with the number of the process.
 const lifeHeader = "Life"
 
 // TestProgramOfTheSoak is that process: a table, a webhook that gets the log, and a consumer that writes the log to a table, exactly once.
@@ -89,7 +89,7 @@ func TestProgramOfTheSoak(t *testing.T) {
 	t.Fatalf("it goes on until it is killed, and not until %v", <-ended)
 }
 
-// startProgram starts the process with a number, and returns what kills it.
+// startProgram starts the process with a number, and returns a function that kills it.
 func (h *harness) startProgram(receiver string, life int) (kill func()) {
 	h.t.Helper()
 	text, err := json.Marshal(program{h.DatabaseURL, h.Schema, h.Prefix, h.TemporalAddress, h.TemporalNamespace, receiver, life})
@@ -116,7 +116,7 @@ func (h *harness) startProgram(receiver string, life int) (kill func()) {
 	return kill
 }
 
-// reading holds the entries that a reader of the log has got.
+// reading has the entries that a reader of the log has received.
 type reading struct {
 	ids        map[int64]bool
 	last       map[string]changelog.Entry // of each object
@@ -128,7 +128,7 @@ func newReading() *reading {
 	return &reading{ids: map[int64]bool{}, last: map[string]changelog.Entry{}}
 }
 
-// note notes an entry, which may have come before. Those that come for the first time are in the order of their object, and each goes on where the last one ended.
+// note records an entry, which may be a repeated one. New entries of an object must come in order, and each must continue where the last one ended.
 func (r *reading) note(e changelog.Entry) {
 	if r.ids[e.ID] {
 		r.duplicates++
@@ -144,7 +144,7 @@ func (r *reading) note(e changelog.Entry) {
 	r.ids[e.ID], r.last[e.ObjectID] = true, e
 }
 
-// versionOf is the version of a row, which is its plan; -1 if it is not readable.
+// versionOf returns the version of a row, which is its plan; -1 if it cannot be read.
 func versionOf(e changelog.Entry) int {
 	var a account
 	if json.Unmarshal(e.After, &a) != nil {
@@ -157,10 +157,10 @@ func versionOf(e changelog.Entry) int {
 	return version
 }
 
-// receiver is the system that the webhooks go to. Some it refuses, and of some that it has taken its answer is lost.
+// receiver is the system that gets the webhooks. It refuses some, and for some that it has accepted, its response is lost.
 type receiver struct {
 	mu sync.Mutex
-	// life is the process that runs. What one that was killed had still sent is refused: it can have been on its way for as long as another one takes to follow.
+	// life is the number of the running process. Deliveries of killed processes are refused, because they may arrive long after the next process has started.
 	life, delivered int
 	got             *reading
 }
@@ -181,25 +181,25 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// begin says which process runs from now on.
+// begin sets the number of the running process.
 func (r *receiver) begin(life int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.life, r.delivered = life, 0
 }
 
-// deliveredNow is how much the process that runs has delivered.
+// deliveredNow returns the number of deliveries of the running process.
 func (r *receiver) deliveredNow() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.delivered
 }
 
-// soakChanges is how often each row changes.
+// soakChanges is the number of changes of each row.
 const soakChanges = 10
 
-// changeRows changes each row ten times, some rows after the other: if something is lost at a kill, it is the last change of some, and no later one makes up for
-// it. A share of the rows has to be allowed before it begins.
+// changeRows changes each row ten times, one group of rows after the other. A kill can then lose the last change of a row, which no later change would hide. Each
+// share of the rows has to be allowed before it begins.
 func (h *harness) changeRows(ctx context.Context, rows, shares, pause int, allowed *atomic.Int64) {
 	began := int64(0)
 	for share := range slices.Chunk(rand.Perm(rows), (rows+shares-1)/shares) {
@@ -224,8 +224,8 @@ func (h *harness) changeRows(ctx context.Context, rows, shares, pause int, allow
 	}
 }
 
-// However often the process is killed that follows a table and delivers the log of it: each row is synced in its newest version, and each reader of the log
-// gets all that has become of each, in its order.
+// However often the process that follows a table and delivers its log is killed, each row is synced in its newest version, and each reader of the log gets all
+// changes of each row in order.
 func TestSoakOfATableAndTheSinksOfItsLog(t *testing.T) {
 	rows, kills, pause := soak.Count(t, 2000, 50_000), soak.Count(t, 3, 20), soak.Count(t, 80, 800)
 	t.Parallel()
@@ -238,7 +238,7 @@ func TestSoakOfATableAndTheSinksOfItsLog(t *testing.T) {
 	var going sync.WaitGroup
 	t.Cleanup(func() { cancel(); going.Wait() })
 
-	// A reader that is not killed, beside those that are.
+	// This reader is not killed.
 	reader, err := delta.NewClient(h.Pool, &delta.Config{Logger: h.Logger})
 	require.NoError(t, err)
 	var mu sync.Mutex
@@ -316,7 +316,7 @@ func TestSoakOfATableAndTheSinksOfItsLog(t *testing.T) {
 	t.Logf("%d rows changed %d times each, the process was killed %d times: %d entries, %d delivered again", rows, soakChanges, kills, len(read.ids), outside.got.duplicates)
 }
 
-// awaitProgress waits until something is over. How long that takes depends on the machine, but it has to get on.
+// awaitProgress waits until the condition holds. The total time depends on the machine, but there must be progress.
 func (h *harness) awaitProgress(look func() (state string, over bool)) {
 	h.t.Helper()
 	for before, end := "", time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {

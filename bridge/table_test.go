@@ -52,7 +52,7 @@ func TestATableIsFollowed(t *testing.T) {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT s.position::json ->> 'lsn', r.confirmed_flush_lsn::text FROM delta_source s, pg_replication_slots r
 			WHERE r.slot_name = $1`, h.slots()[0]).Scan(&lsn, &confirmed))
 		return lsn == confirmed
-	}, "what is confirmed is what was written")
+	}, "the confirmed position is the written one")
 }
 
 func TestATruncateIsWithheldUntilItIsApproved(t *testing.T) {
@@ -88,7 +88,7 @@ func TestATruncateIsWithheldUntilItIsApproved(t *testing.T) {
 	})
 }
 
-// What happened while changes were lost is found by reading the table: what came, what changed, and what is gone, also of resources that wait.
+// Changes that were lost are found by reading the table: new, changed and deleted rows, also of waiting resources.
 func TestAfterALostSlotTheTableIsReadAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 30) n`)
@@ -102,7 +102,7 @@ func TestAfterALostSlotTheTableIsReadAgain(t *testing.T) {
 	h.exec(`UPDATE account SET plan = 'waits' WHERE number = 5`)
 	until(t, func() bool { return h.row(c, "account", "5").State == deltatype.ResourceStateScheduled })
 
-	// Nothing of the transaction can come by the slot: it is dropped before anybody can read it.
+	// The slot is dropped before the transaction can be read from it.
 	tx, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	for _, s := range []string{`DELETE FROM account WHERE number IN (4, 5)`, `INSERT INTO account VALUES (50, 'new')`, `UPDATE account SET plan = 'paid' WHERE number = 6`} {
@@ -166,7 +166,7 @@ func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
 	h.exec(`ALTER TABLE account ALTER number TYPE numeric`, `INSERT INTO account VALUES (4, 'free')`)
 	h.synced(c, worker, account{Number: 4, Plan: "free", Tier: "gold"})
 
-	// A column that the program needs: nothing is taken until it is there again, and nothing is lost.
+	// If a column that the program needs is missing, no row is taken until it is back, and nothing is lost.
 	h.exec(`ALTER TABLE account RENAME plan TO plans`, `INSERT INTO account VALUES (5, 'late')`)
 	failure := func() string {
 		sources, err := c.Sources(t.Context())
@@ -194,7 +194,7 @@ func TestATableThatIsMadeAnewIsFollowed(t *testing.T) {
 	h.synced(c, worker, account{Number: 4, Plan: "newer"})
 }
 
-// A program is asked for the rows that it says are objects, and its Map may change.
+// Map chooses the rows that are objects, and may change.
 func TestRowsAreMappedByAFunction(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text NOT NULL, deleted_at timestamptz)`,
@@ -229,7 +229,7 @@ func TestRowsAreMappedByAFunction(t *testing.T) {
 	h.synced(c, worker, account{Number: 2, Plan: "free, by version 2"})
 }
 
-// A row whose object is not known may be that of any resource: none is taken for gone.
+// A row without a known object may belong to any resource, so no resource is taken for gone.
 func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text, note text)`, `ALTER TABLE account REPLICA IDENTITY FULL`,
@@ -249,7 +249,7 @@ func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
 }
 
-// Rows that a new Map takes for no objects are deletions like any other: too many are withheld.
+// Rows that a new Map leaves out are deletions like any other: too many are withheld.
 func TestAMapThatTakesNothingDeletesNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)

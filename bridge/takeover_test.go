@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/testproxy"
 )
 
-// throughProxy starts a client that reaches Postgres, and Temporal if that is asked for, through a proxy.
+// throughProxy starts a client that connects to Postgres, and optionally to Temporal, through a proxy.
 func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool) (*delta.Client, *testproxy.Proxy, *testproxy.Proxy) {
 	h.t.Helper()
 	config, err := pgxpool.ParseConfig(h.DatabaseURL)
@@ -47,8 +47,7 @@ func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool)
 	return c, postgres, temporal
 }
 
-// Another client goes on with the table when the one that ran it is gone without a word, and Postgres has not noticed: it still keeps the slot for a connection
-// that nothing comes from.
+// Another client takes over the table if the running one vanishes and Postgres has not noticed, so that it still keeps the slot for a dead connection.
 func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
 	t.Parallel()
 	for name, temporalToo := range map[string]bool{"of one that is gone": true, "of one that does not reach Postgres": false} {

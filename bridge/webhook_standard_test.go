@@ -46,7 +46,7 @@ func TestTheExampleOfStandardWebhooksIsRight(t *testing.T) {
 	}
 }
 
-// What one installation sends by a sink, another one takes, also while the secret is rotated at either end.
+// One installation accepts the deliveries of another one's sink, also while the secret is rotated on either side.
 func TestStandardWebhooksTakesWhatASinkSends(t *testing.T) {
 	t.Parallel()
 	former, next := "whsec_"+base64.StdEncoding.EncodeToString([]byte("the former secret")), "a secret that is not encoded"

@@ -32,7 +32,7 @@ const (
 	githubSignature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
 )
 
-// hook is a webhook on a harness, and calls of it.
+// hook is a webhook on a harness.
 type hook struct {
 	*harness
 	client  *delta.Client
@@ -67,7 +67,7 @@ func (h *hook) call(method, body string, header map[string]string) (status int, 
 	return w.Code, w.Body.String()
 }
 
-// sign is written apart from what it tests: HMAC-SHA256 in hexadecimal digits.
+// sign computes HMAC-SHA256 in hexadecimal, independently of the tested code.
 func sign(secret, text string) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(text))
@@ -84,7 +84,7 @@ func byStripe(secret string, at time.Time, body string) map[string]string {
 	return map[string]string{"Stripe-Signature": "t=" + t + ",v1=" + sign(secret, t+"."+body) + ",v0=" + sign("another", t)}
 }
 
-// informs is a Handle that informs the account that is the body.
+// informs is a Handle that informs the account in the body.
 func informs(d bridge.WebhookDelivery) ([]bridge.WebhookAction, error) {
 	var a account
 	if err := json.NewDecoder(bytes.NewReader(d.Body)).Decode(&a); err != nil {
@@ -127,7 +127,7 @@ func TestADeliveryIsCommittedBeforeItIsAnsweredAndOnce(t *testing.T) {
 	status, _ := h.call(http.MethodPost, newer, byGitHub("next", "b", newer))
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, 2, h.count(`SELECT generation FROM delta_resource WHERE object_id = '1'`))
-	// The first one comes again: the newer object stays.
+	// If the first delivery is repeated, the newer object stays.
 	status, _ = h.call(http.MethodPost, body, byGitHub("former", "a", body))
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, 2, h.count(`SELECT generation FROM delta_resource WHERE object_id = '1'`))

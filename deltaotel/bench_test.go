@@ -13,13 +13,13 @@ import (
 	"github.com/chariot-giving/delta/deltaotel"
 )
 
-// nowhere is an exporter of spans.
+// nowhere is an exporter that discards spans.
 type nowhere struct{}
 
 func (nowhere) ExportSpans(context.Context, []trace.ReadOnlySpan) error { return nil }
 func (nowhere) Shutdown(context.Context) error                          { return nil }
 
-// benched is a Telemetry as a program has it: spans go through the SDK's queue, and a share of the traces is sampled.
+// benched returns a Telemetry like that of a program: spans go through the SDK's queue, and a share of the traces is sampled.
 func benched(b *testing.B, share float64) *deltaotel.Telemetry {
 	b.Helper()
 	tracer := trace.NewTracerProvider(trace.WithBatcher(nowhere{}), trace.WithSampler(trace.ParentBased(trace.TraceIDRatioBased(share))))
@@ -37,7 +37,7 @@ func sampledOrNot(b *testing.B, do func(b *testing.B, telemetry *deltaotel.Telem
 	b.Run("sampled", func(b *testing.B) { do(b, benched(b, 1)) })
 }
 
-// What a client calls for one Inform.
+// Measures the calls of a client for one Inform.
 func BenchmarkInform(b *testing.B) {
 	sampledOrNot(b, func(b *testing.B, telemetry *deltaotel.Telemetry) {
 		for b.Loop() {
@@ -55,7 +55,7 @@ func informOnce(telemetry *deltaotel.Telemetry, set func(name, value string)) {
 	end(delta.SpanEnd{Duration: time.Millisecond})
 }
 
-// What a client calls for one member of a batch, and for one resource that has a workflow of its own.
+// Measures the calls of a client for one member of a batch, and for one resource with a single workflow.
 func BenchmarkMember(b *testing.B) {
 	sampledOrNot(b, func(b *testing.B, telemetry *deltaotel.Telemetry) {
 		carrier := map[string]string{}
@@ -72,7 +72,7 @@ func BenchmarkMember(b *testing.B) {
 	})
 }
 
-// Many namespaces are counted together, by many goroutines.
+// Measures counting for many namespaces in one series, by many goroutines.
 func BenchmarkAttemptsOfManyNamespaces(b *testing.B) {
 	telemetry := benched(b, 0)
 	var names []string

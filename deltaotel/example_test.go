@@ -11,7 +11,7 @@ import (
 )
 
 func newClient(pool *pgxpool.Pool, controllers *delta.Controllers) (*delta.Client, error) {
-	telemetry, err := deltaotel.New(nil) // OpenTelemetry's global providers
+	telemetry, err := deltaotel.New(nil) // uses OpenTelemetry's global providers
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// gauges are the latest measurements of each client, and of the database by each of them: by its Telemetry.
+// gauges has the latest measurements of each client and of its database, by the client's Telemetry.
 type gauges struct {
 	mu        sync.Mutex
 	clients   map[*Telemetry]delta.ClientMeasurement
@@ -24,7 +24,7 @@ type measuredDatabase struct {
 	delta.DatabaseMeasurement
 }
 
-// setClient keeps what was measured of a client. One that has stopped has no parts.
+// setClient stores the measurements of a client. A stopped client has no parts.
 func (g *gauges) setClient(of *Telemetry, m delta.ClientMeasurement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -38,7 +38,7 @@ func (g *gauges) setClient(of *Telemetry, m delta.ClientMeasurement) {
 	g.clients[of] = m
 }
 
-// setDatabase keeps what a client has measured of the database. An empty measurement says that another client does.
+// setDatabase stores a client's measurements of the database. They are empty if another client measures it.
 func (g *gauges) setDatabase(by *Telemetry, m delta.DatabaseMeasurement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -52,8 +52,8 @@ func (g *gauges) setDatabase(by *Telemetry, m delta.DatabaseMeasurement) {
 	g.databases[by] = measuredDatabase{time.Now(), m}
 }
 
-// forget leaves out what a Telemetry has measured.
-func (g *gauges) forget(one *Telemetry) {
+// removeTelemetry removes the measurements of a Telemetry.
+func (g *gauges) removeTelemetry(one *Telemetry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.clients, one)
@@ -62,39 +62,39 @@ func (g *gauges) forget(one *Telemetry) {
 
 // observeGauges registers the gauges, which are read when metrics are collected.
 func (i *instruments) observeGauges(meter metric.Meter) error {
-	m := maker{meter: meter}
-	up := m.count("delta.up", "", "1 where a part of the client is as Health wants it, 0 where it is not.")
-	slots := m.count("delta.work.slots", "{call}", "How many calls of Work this client runs at once at most.")
-	due := m.count("delta.outbox.due", "{resource}", "Resources that wait for a dispatcher, at most 100,000. One client measures it for all.")
-	age := m.seconds("delta.outbox.age", "For how long the first of them has waited; 0 where none does.")
-	resources := m.count("delta.resources", "{resource}", "Resources by state, counted from time to time. One client measures it for all.")
-	passAge := m.seconds("delta.pass.age", "How long ago a pass of the informer succeeded, of the shard for which it is longest ago.")
-	passLag := m.seconds("delta.pass.lag", "How far the listing is behind, because passes fail or are left out; 0 where it is not.")
-	failing := m.count("delta.pass.failing", "{shard}", "Shards whose latest pass has failed; a kind without shards has one.")
-	withheld := m.count("delta.deletions.withheld", "{resource}", "Deletions by listings that wait for somebody to decide.")
-	bridged := makeBridged(&m)
+	m := instrumentMaker{meter: meter}
+	up := m.newCountGauge("delta.up", "", "1 where a part of the client is as Health wants it, 0 where it is not.")
+	slots := m.newCountGauge("delta.work.slots", "{call}", "How many calls of Work this client runs at once at most.")
+	due := m.newCountGauge("delta.outbox.due", "{resource}", "Resources that wait for a dispatcher, at most 100,000. One client measures it for all.")
+	age := m.newSecondsGauge("delta.outbox.age", "For how long the first of them has waited; 0 where none does.")
+	resources := m.newCountGauge("delta.resources", "{resource}", "Resources by state, counted from time to time. One client measures it for all.")
+	passAge := m.newSecondsGauge("delta.pass.age", "How long ago a pass of the informer succeeded, of the shard for which it is longest ago.")
+	passLag := m.newSecondsGauge("delta.pass.lag", "How far the listing is behind, because passes fail or are left out; 0 where it is not.")
+	failing := m.newCountGauge("delta.pass.failing", "{shard}", "Shards whose latest pass has failed; a kind without shards has one.")
+	withheld := m.newCountGauge("delta.deletions.withheld", "{resource}", "Deletions by listings that wait for somebody to decide.")
+	bridged := newBridged(&m)
 	if err := errors.Join(m.errs...); err != nil {
 		return err
 	}
 	callback, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		shown := i.gauges.sum()
-		bridged.observe(o, &shown)
+		shown := i.gauges.mergeAll()
+		bridged.observeAll(o, &shown)
 		for of, value := range shown.up {
 			o.ObserveInt64(up, value, metric.WithAttributes(attribute.String("part", string(of.Part)), attribute.String("kind", of.Kind)))
 		}
 		for kind, n := range shown.slots {
-			o.ObserveInt64(slots, n, ofKind(kind))
+			o.ObserveInt64(slots, n, withKindLabel(kind))
 		}
 		for kind, d := range shown.due {
-			o.ObserveInt64(due, d.Count, ofKind(kind))
-			o.ObserveFloat64(age, d.Oldest.Seconds(), ofKind(kind))
+			o.ObserveInt64(due, d.Count, withKindLabel(kind))
+			o.ObserveFloat64(age, d.Oldest.Seconds(), withKindLabel(kind))
 		}
 		for s, n := range shown.states {
 			of := metric.WithAttributes(attribute.String("kind", s.Kind), attribute.String("namespace", s.Namespace), attribute.String("state", string(s.State)))
 			o.ObserveInt64(resources, n, of)
 		}
 		for kind, p := range shown.passes {
-			of := ofKind(kind)
+			of := withKindLabel(kind)
 			if p.Age != nil {
 				o.ObserveFloat64(passAge, p.Age.Seconds(), of)
 			}
@@ -103,7 +103,7 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 			o.ObserveInt64(withheld, p.Withheld, of)
 		}
 		return nil
-	}, append(bridged.all(), up, slots, due, age, resources, passAge, passLag, failing, withheld)...)
+	}, append(bridged.allInstruments(), up, slots, due, age, resources, passAge, passLag, failing, withheld)...)
 	if err != nil {
 		return err
 	}
@@ -111,25 +111,25 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 	return nil
 }
 
-func ofKind(kind string) metric.ObserveOption {
+func withKindLabel(kind string) metric.ObserveOption {
 	return metric.WithAttributes(attribute.String("kind", kind))
 }
 
-// shownGauges are what all clients have measured, put together.
+// shownGauges has the merged measurements of all clients.
 type shownGauges struct {
-	// up is by parts without IsUp, states by measurements without Count.
+	// The keys of up are parts without IsUp, those of states measurements without Count.
 	up     map[delta.PartMeasurement]int64
 	slots  map[string]int64
 	due    map[string]delta.DueMeasurement
 	states map[delta.StateMeasurement]int64
 	passes map[string]delta.LastPassMeasurement
-	// bridged are the databases, for what is of each source and consumer.
+	// bridged has the databases, for the gauges of each source and consumer.
 	bridged []delta.DatabaseMeasurement
 }
 
-// sum puts the measurements of all clients together: a part is up if it is for each of them, counts are added, and of ages the longest is shown. Of a
-// database the latest measurement counts, because another client may have taken over from one that does not know it yet.
-func (g *gauges) sum() shownGauges {
+// mergeAll merges the measurements of all clients: a part is up if it is up in each of them, counts are added, and the largest age is shown. For a database
+// the latest measurement counts, because another client may have taken over the measuring, and the former one may not know it yet.
+func (g *gauges) mergeAll() shownGauges {
 	s := shownGauges{
 		up: map[delta.PartMeasurement]int64{}, slots: map[string]int64{}, due: map[string]delta.DueMeasurement{},
 		states: map[delta.StateMeasurement]int64{}, passes: map[string]delta.LastPassMeasurement{},

@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// patience is how long a test waits for what must come; see delta/harness_test.go.
+// patience is how long a test waits for an event that must come; see delta/harness_test.go.
 const patience = 3 * time.Minute
 
 type account struct {
@@ -33,13 +33,13 @@ type account struct {
 func (a account) ID() string   { return a.Name }
 func (a account) Kind() string { return "account" }
 
-// accounts are worked, listed and finalized by functions; those that are nil do nothing.
+// accounts is a controller made of functions for Work, List and Finalize; nil functions do nothing.
 type accounts struct {
 	delta.WorkerDefaults[account]
 	delta.InformerDefaults[account]
 	work func(ctx context.Context, r *delta.Resource[account]) error
 	list []account
-	// broken has listings fail.
+	// broken makes listings fail.
 	broken atomic.Bool
 }
 
@@ -62,7 +62,7 @@ func (c *accounts) Inform(context.Context, *delta.InformOptions) (<-chan account
 	return objects, nil
 }
 
-// observed is a client with telemetry, and what came of that.
+// observed is a client with telemetry, and the recorded spans and metrics.
 type observed struct {
 	*deltatest.Env
 	*delta.Client
@@ -72,7 +72,7 @@ type observed struct {
 	reader *metric.ManualReader
 }
 
-// observe makes a client with telemetry and starts it. change changes its Config; nil for no change.
+// observe starts a client with telemetry. change changes its Config; nil for no change.
 func observe(t *testing.T, add func(*delta.Controllers), change func(*delta.Config)) *observed {
 	t.Helper()
 	o := &observed{Env: deltatest.New(t), t: t, spans: tracetest.NewSpanRecorder(), reader: metric.NewManualReader()}
@@ -81,7 +81,7 @@ func observe(t *testing.T, add func(*delta.Controllers), change func(*delta.Conf
 	return o
 }
 
-// client makes another client of the same database and telemetry, and starts it.
+// client starts another client of the same database and telemetry.
 func (o *observed) client(add func(*delta.Controllers), change func(*delta.Config)) *delta.Client {
 	o.t.Helper()
 	telemetry, err := deltaotel.New(&deltaotel.Config{
@@ -110,7 +110,7 @@ func (o *observed) client(add func(*delta.Controllers), change func(*delta.Confi
 	return client
 }
 
-// until waits until something is so.
+// until waits until a condition holds.
 func until(t *testing.T, is func() bool, why ...any) {
 	t.Helper()
 	for began := time.Now(); !is(); time.Sleep(min(max(time.Since(began)/10, 5*time.Millisecond), 250*time.Millisecond)) {
@@ -120,7 +120,7 @@ func until(t *testing.T, is func() bool, why ...any) {
 	}
 }
 
-// span waits for the nth span of a name that has ended.
+// span waits for the nth ended span of a name.
 func (o *observed) span(name string, nth int) (found trace.ReadOnlySpan) {
 	o.t.Helper()
 	until(o.t, func() bool {
@@ -142,7 +142,7 @@ func (o *observed) named(name string) (all []trace.ReadOnlySpan) {
 	return all
 }
 
-// value is an attribute of a span.
+// value returns the value of a span's attribute.
 func value(span trace.ReadOnlySpan, name string) any {
 	for _, a := range span.Attributes() {
 		if string(a.Key) == name {
@@ -163,7 +163,7 @@ func (o *observed) collect() (all []metricdata.Metrics) {
 	return all
 }
 
-// figure is the value of a metric with these labels, by name and value: its sum, the last value of a gauge, or the count of a histogram.
+// figure returns the value of a metric with these labels, given as names and values: a sum, the last value of a gauge, or the count of a histogram.
 func (o *observed) figure(name string, labels ...string) (float64, bool) {
 	o.t.Helper()
 	wanted := attribute.NewSet(pairs(labels)...)

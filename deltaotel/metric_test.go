@@ -72,7 +72,7 @@ func TestAttemptsInformsAndPassesAreCounted(t *testing.T) {
 	o.becomes(2, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "list", "result", "new")
 	o.becomes(2, "delta.pass.objects", "kind", kind, "result", "unchanged")
 	listed.broken.Store(true)
-	require.NoError(t, o.ScheduleInform(ctx, pass, nil)) // it is tried again and again
+	require.NoError(t, o.ScheduleInform(ctx, pass, nil)) // the pass fails and is retried
 	until(t, func() bool {
 		failed, _ := o.figure("delta.passes", "kind", kind, "outcome", "failed")
 		return failed > 0
@@ -80,7 +80,7 @@ func TestAttemptsInformsAndPassesAreCounted(t *testing.T) {
 	requireNoIDs(t, o.collect())
 }
 
-// requireNoIDs sees that no label of any metric has an object's id: those of these tests begin with "id-".
+// requireNoIDs requires that no label of any metric has an object's id. The ids of these tests begin with "id-".
 func requireNoIDs(t *testing.T, all []metricdata.Metrics) {
 	t.Helper()
 	labeled := 0
@@ -94,7 +94,7 @@ func requireNoIDs(t *testing.T, all []metricdata.Metrics) {
 	require.Positive(t, labeled, "labels are in the text")
 }
 
-// unstarted is a Telemetry without a client.
+// unstarted returns a Telemetry without a client.
 func unstarted(t *testing.T) (*deltaotel.Telemetry, *observed) {
 	t.Helper()
 	o := &observed{t: t, reader: metric.NewManualReader()}

@@ -40,7 +40,7 @@ func TestAPassIsASpanWithItsCounts(t *testing.T) {
 	require.Positive(t, value(pass, "delta.pass.unchanged"))
 
 	listed.broken.Store(true)
-	require.NoError(t, o.ScheduleInform(ctx, kind, nil)) // it is tried again and again
+	require.NoError(t, o.ScheduleInform(ctx, kind, nil)) // the pass fails and is retried
 	pass = o.span("pass account", 3)
 	require.Equal(t, "failed", value(pass, "delta.outcome"))
 	require.Equal(t, codes.Error, pass.Status().Code)

@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// family is an instrument with labels. Its sums are counted here, and given to OpenTelemetry when metrics are collected: an atomic addition takes a
-// tenth of what the SDK takes to add. Histograms cannot be handed over so; of a family of them only the labels are kept.
+// family is an instrument with labels. Its sums are counted in this package and reported to OpenTelemetry when metrics are collected, because an atomic addition
+// takes a tenth of the time of an addition in the SDK. Histograms cannot be reported this way: for them only the labels are cached.
 type family int
 
 const (
@@ -28,12 +28,12 @@ const (
 	lagFamily
 	informDurationFamily
 	passDurationFamily
-	// families is how many there are.
-	families
+	// familyCount is the number of families.
+	familyCount
 )
 
-// labelsOf are the names of a family's labels, in the order of the values of a seriesKey.
-var labelsOf = [families][]string{
+// labelNames has the names of each family's labels, in the order of the values of a seriesKey.
+var labelNames = [familyCount][]string{
 	attemptsFamily:       {"kind", "namespace", "operation", "outcome"},
 	activeFamily:         {"kind", "namespace", "operation"},
 	claimsLostFamily:     {"kind", "namespace"},
@@ -55,56 +55,56 @@ type seriesKey struct {
 	a, b, c, d string
 }
 
-// series is a sum, or what a histogram takes for its labels. They are made once: to make labels costs more than to count.
+// series is a sum, or the labels of a histogram. It is made once, because making labels takes longer than counting.
 type series struct {
 	key     seriesKey
 	sum     atomic.Int64
 	record  []metric.RecordOption
 	observe []metric.ObserveOption
-	// lag is what the lag of attempts is measured by; nil before the first, and in other families.
+	// lag is the series of the lag of attempts; nil before the first one, and in other families.
 	lag atomic.Pointer[series]
 }
 
 const (
-	// maxSeries bounds how many a family has: somewhat fewer than the 2,000 that the SDK takes of an instrument. A program with more combinations, such
-	// as of a hundred thousand namespaces, has the others counted together.
+	// maxSeries limits the series of a family to somewhat fewer than the SDK's limit of 2,000. If a program has more combinations, for instance with a hundred
+	// thousand namespaces, the others are counted in one series.
 	maxSeries = 1_900
-	// recentSeries is how many are found without a lock. It is a power of two.
+	// recentSeries is the number of series that are found without a lock. It is a power of two.
 	recentSeries = 512
 )
 
-// allSeries are those that were used. The zero value is empty.
+// allSeries has the series that were used. The zero value is empty.
 type allSeries struct {
-	// recent has the series that were found last, by the hash of their key: so none of the goroutines that count waits for another.
+	// recent has the series that were found last, by the hash of their key, so that goroutines that count do not wait for each other.
 	recent [recentSeries]atomic.Pointer[series]
 
 	mu   sync.RWMutex
 	made map[seriesKey]*series
-	// counts is how many of made each family has, and others has what exceeds that.
-	counts [families]int
-	others [families]*series
+	// counts has the number of series that each family has in made, and others the series beyond maxSeries.
+	counts [familyCount]int
+	others [familyCount]*series
 }
 
 var seed = maphash.MakeSeed()
 
-// of finds a series, or makes it.
-func (s *allSeries) of(key seriesKey) *series {
+// findOrMake returns the series of a key, and makes it if there is none.
+func (s *allSeries) findOrMake(key seriesKey) *series {
 	slot := &s.recent[maphash.Comparable(seed, key)%recentSeries]
 	if one := slot.Load(); one != nil && one.key == key {
 		return one
 	}
-	one := s.find(key)
+	one := s.findMade(key)
 	if one == nil {
-		one = s.make(key)
+		one = s.makeSeries(key)
 	}
-	if one.key == key { // others have many keys: they would only push out those that are found here
+	if one.key == key { // an overflow series has many keys, which would displace the others in recent
 		slot.Store(one)
 	}
 	return one
 }
 
-// find finds a series that was made; nil for none. One that exceeds the bound takes no lock that others wait for.
-func (s *allSeries) find(key seriesKey) *series {
+// findMade finds a series that was made, or returns nil. It takes only a read lock, so that keys beyond maxSeries do not wait for each other.
+func (s *allSeries) findMade(key seriesKey) *series {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if one := s.made[key]; one != nil {
@@ -113,7 +113,7 @@ func (s *allSeries) find(key seriesKey) *series {
 	return s.others[key.family]
 }
 
-func (s *allSeries) make(key seriesKey) *series {
+func (s *allSeries) makeSeries(key seriesKey) *series {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if one := s.made[key]; one != nil {
@@ -128,7 +128,7 @@ func (s *allSeries) make(key seriesKey) *series {
 		}
 		return s.others[key.family]
 	}
-	one := newSeries(key, key.labels()...)
+	one := newSeries(key, key.toLabels()...)
 	s.made[key] = one
 	s.counts[key.family]++
 	return one
@@ -139,19 +139,19 @@ func newSeries(key seriesKey, labels ...attribute.KeyValue) *series {
 	return &series{key: key, record: []metric.RecordOption{option}, observe: []metric.ObserveOption{option}}
 }
 
-// overflow is the label that OpenTelemetry has for what exceeds a bound.
+// overflow is OpenTelemetry's label for measurements beyond a limit of series.
 const overflow = "otel.metric.overflow"
 
-func (k seriesKey) labels() (all []attribute.KeyValue) {
+func (k seriesKey) toLabels() (all []attribute.KeyValue) {
 	values := [...]string{k.a, k.b, k.c, k.d}
-	for i, name := range labelsOf[k.family] {
+	for i, name := range labelNames[k.family] {
 		all = append(all, attribute.String(name, values[i]))
 	}
 	return all
 }
 
-// each calls a function with all series.
-func (s *allSeries) each(do func(*series)) {
+// forEach calls do with each series.
+func (s *allSeries) forEach(do func(*series)) {
 	s.mu.RLock()
 	all := make([]*series, 0, len(s.made)+len(s.others))
 	for _, one := range s.made {

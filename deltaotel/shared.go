@@ -8,12 +8,11 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// shared are the instruments of a MeterProvider, for all Telemetries that have it. Of what several clients say of the same labels an instrument of
-// OpenTelemetry keeps the latest, so that a client that is up would hide one that is down; and callbacks that each client registered would stay
-// when it has stopped.
+// shared has the instruments of a MeterProvider for all Telemetries that use it. If several clients reported the same labels, an instrument of OpenTelemetry
+// would keep only the latest report, so a client that is up would hide one that is down. And callbacks of a client would stay registered after it has stopped.
 type shared struct {
 	provider metric.MeterProvider
-	// users is how many Telemetries have it that were not closed.
+	// users is the number of open Telemetries that use the instruments.
 	users int
 	once  sync.Once
 	made  *instruments
@@ -25,12 +24,12 @@ var providers struct {
 	shared map[metric.MeterProvider]*shared
 }
 
-// share gives a Telemetry the instruments of a provider.
-func share(provider metric.MeterProvider) (*shared, error) {
+// shareInstruments returns the instruments of a provider, and counts one more user.
+func shareInstruments(provider metric.MeterProvider) (*shared, error) {
 	s := findShared(provider)
 	s.once.Do(func() { s.made, s.err = newInstruments(provider.Meter(scope)) })
 	if s.err != nil {
-		return nil, errors.Join(s.err, s.release())
+		return nil, errors.Join(s.err, s.releaseUser())
 	}
 	return s, nil
 }
@@ -38,7 +37,7 @@ func share(provider metric.MeterProvider) (*shared, error) {
 func findShared(provider metric.MeterProvider) *shared {
 	providers.mu.Lock()
 	defer providers.mu.Unlock()
-	if !reflect.ValueOf(provider).Comparable() { // it cannot be found again
+	if !reflect.ValueOf(provider).Comparable() { // it could not be found again
 		return &shared{provider: provider, users: 1}
 	}
 	s := providers.shared[provider]
@@ -53,8 +52,8 @@ func findShared(provider metric.MeterProvider) *shared {
 	return s
 }
 
-// release gives the instruments back. The last one that does has them no longer collected.
-func (s *shared) release() error {
+// releaseUser removes a user. The last one unregisters the instruments.
+func (s *shared) releaseUser() error {
 	providers.mu.Lock()
 	s.users--
 	isLast := s.users == 0

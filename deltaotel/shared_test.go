@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/deltaotel"
 )
 
-// twins are two Telemetries of one MeterProvider, as two clients of a program have them.
+// twins returns two Telemetries of one MeterProvider, like those of two clients in a program.
 func twins(t *testing.T) (provider api.MeterProvider, a, b *deltaotel.Telemetry, o *observed) {
 	t.Helper()
 	o = &observed{t: t, reader: metric.NewManualReader()}
@@ -88,14 +88,14 @@ func TestTwoClientsOfOneMeterProviderAreShownTogether(t *testing.T) {
 	}
 	a.Record(ctx, database("one", 5))
 	requireDatabase(5, 5)
-	b.Record(ctx, database("one", 3)) // it has taken over, and the other one does not know that yet
+	b.Record(ctx, database("one", 3)) // b has taken over, and a does not know it yet
 	requireDatabase(3, 3)
 	a.Record(ctx, delta.DatabaseMeasurement{})
 	requireDatabase(3, 3)
 	a.Record(ctx, database("another database", 4))
 	requireDatabase(7, 4)
 
-	// One that is closed leaves what it has counted, as long as there is another one.
+	// The counts of a closed Telemetry stay as long as another one is open.
 	require.NoError(t, b.Close())
 	require.NoError(t, b.Close())
 	requireDatabase(4, 4)
@@ -114,7 +114,7 @@ func TestTwoClientsOfOneMeterProviderAreShownTogether(t *testing.T) {
 	o.requireFigure(1, "delta.work.attempts", syncedLabels...)
 }
 
-// points are the metrics with values, without histograms, which the SDK keeps itself.
+// points returns the metrics that have values, without histograms, which the SDK keeps itself.
 func (o *observed) points() (names []string) {
 	for _, m := range o.collect() {
 		if _, isHistogram := m.Data.(metricdata.Histogram[float64]); !isHistogram {
@@ -138,7 +138,7 @@ func TestTheGaugesOfAClientThatHasStoppedAreGone(t *testing.T) {
 	o.requireNone("delta.up", "part", "listener", "kind", "")
 }
 
-// A program may have a namespace for each of its customers.
+// A program may have a namespace for each customer.
 func TestManyNamespacesAreCountedTogether(t *testing.T) {
 	t.Parallel()
 	telemetry, o := unstarted(t)
@@ -153,7 +153,7 @@ func TestManyNamespacesAreCountedTogether(t *testing.T) {
 	}
 	all.Wait()
 	telemetry.Record(context.Background(), delta.PassMeasurement{Kind: "account"})
-	o.requireFigure(1, "delta.passes", "kind", "account", "outcome", "ok") // what others have is counted by itself all the same
+	o.requireFigure(1, "delta.passes", "kind", "account", "outcome", "ok") // series below the limit are still counted separately
 	series, sum, others := 0, int64(0), int64(0)
 	for _, m := range o.collect() {
 		data, ok := m.Data.(metricdata.Sum[int64])
@@ -174,7 +174,7 @@ func TestManyNamespacesAreCountedTogether(t *testing.T) {
 	require.EqualValues(t, goroutines*(namespaces-1_900), others)
 }
 
-// refusing is a MeterProvider whose second callback cannot be registered.
+// refusing is a MeterProvider that fails to register the second callback.
 type refusing struct {
 	noop.MeterProvider
 	meter *refusingMeter
@@ -217,7 +217,7 @@ func TestNothingStaysOfAProviderThatRefuses(t *testing.T) {
 	}
 }
 
-// Only the outcomes that were seen first are remembered with the kind of a span, and only the kinds that were used last.
+// Only the first outcomes are cached for the type of a span, and only the latest types.
 func TestCallsAreMeasuredByAllOutcomesOfManyNamespaces(t *testing.T) {
 	t.Parallel()
 	telemetry, o := unstarted(t)

@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// maxErrorBytes bounds the text of an error in a span.
+	// maxErrorBytes limits the text of an error in a span.
 	maxErrorBytes = 4 << 10
-	// maxLinks bounds the links of a span: as many as the SDK keeps.
+	// maxLinks limits the links of a span, to the number that the SDK keeps.
 	maxLinks = 128
 )
 
-// StartSpan is for Delta.
+// StartSpan implements delta.Telemetry. Programs do not call it.
 func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Context, func(delta.SpanEnd)) {
-	of := t.spanTypes.of(spanKey{s.Operation, s.Kind, s.Namespace}, &t.instruments.series)
+	of := t.spanTypes.findOrMake(spanKey{s.Operation, s.Kind, s.Namespace}, &t.instruments.series)
 	options := of.options
 	if of.active != nil {
 		var links []trace.Link
@@ -32,11 +32,11 @@ func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Contex
 		of.active.sum.Add(1)
 	}
 	ctx, span := t.tracer.Start(ctx, of.name, options...)
-	if span.IsRecording() { // to make attributes takes as long as all else, and samplers have the name
+	if span.IsRecording() { // making attributes takes as long as everything else, and samplers need only the name
 		span.SetAttributes(t.attributesOf(s)...)
 	}
 	return ctx, func(end delta.SpanEnd) {
-		t.instruments.spanEnds(ctx, of, span.SpanContext().IsSampled(), &end)
+		t.instruments.recordSpanEnd(ctx, of, span.SpanContext().IsSampled(), &end)
 		endSpan(span, &end)
 	}
 }
@@ -60,7 +60,7 @@ func endSpan(span trace.Span, end *delta.SpanEnd) {
 	}
 }
 
-// attributesOfPass say what a pass came to.
+// attributesOfPass returns the result of a pass as attributes.
 func attributesOfPass(p *delta.PassMeasurement, err error) []attribute.KeyValue {
 	all := []attribute.KeyValue{attribute.String("delta.outcome", outcomeOf(err)), attribute.Int64("delta.pass.listed", p.Listed)}
 	for _, count := range []struct {
@@ -105,8 +105,8 @@ func (t *Telemetry) attributesOf(s delta.Span) []attribute.KeyValue {
 	return attributes
 }
 
-// parentOf has the span of the first call for one resource be a child of that of its inform, with a link to the span around it, such as one of
-// Temporal's interceptor for the activity. Other calls have links to the informs: a trace that goes on for as long as retries do would never end.
+// parentOf makes the span of the first call for one resource a child of the span of its inform, with a link to the span around it, such as that of Temporal's
+// interceptor for the activity. Other calls have links to the informs, because a trace that lasts as long as retries would never end.
 func (t *Telemetry) parentOf(ctx context.Context, resources []delta.SpanResource) (context.Context, []trace.Link) {
 	if len(resources) == 1 && resources[0].IsFirst && len(resources[0].Carrier) > 0 {
 		around := trace.SpanContextFromContext(ctx)

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// quickly tries failures again at once, one resource a workflow unless batches are asked for.
+// quickly returns settings that retry failures at once, with single workflows unless batch is set.
 func quickly(batch int) delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: batch, RetryPolicy: delta.RetryPolicy{InitialInterval: 10 * time.Millisecond}}
 }
@@ -27,7 +27,7 @@ type quick struct{ account }
 
 func (quick) Settings() delta.ObjectSettings { return quickly(1) }
 
-// quicks are worked by a function.
+// quicks is a controller with a function for Work.
 type quicks struct {
 	delta.WorkerDefaults[quick]
 	delta.InformerDefaults[quick]
@@ -41,7 +41,7 @@ func (c *quicks) Inform(context.Context, *delta.InformOptions) (<-chan quick, er
 	return objects, nil
 }
 
-// caller begins a span of the program that informs.
+// caller begins a span of the informing program.
 func (o *observed) caller() (context.Context, trace.Span) {
 	return o.tracer.Tracer("test").Start(context.Background(), "caller")
 }
@@ -128,7 +128,7 @@ func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 	require.NoError(t, o.Env.Pool.QueryRow(t.Context(), "SELECT sync_count, generation FROM delta_resource").Scan(&syncs, &generation))
 	require.Equal(t, int64(2), generation, "another span is no reason to call Work")
 
-	// What a command has synced again, no inform did.
+	// A sync after a command has no inform.
 	until(t, func() bool {
 		_, err := o.Invalidate(context.Background(), quick{account{Name: "ann"}})
 		return err == nil
@@ -172,7 +172,7 @@ func (member) Settings() delta.ObjectSettings {
 	return s
 }
 
-// members are worked many at once.
+// members is a controller of batches.
 type members struct {
 	delta.WorkerDefaults[member]
 	delta.InformerDefaults[member]

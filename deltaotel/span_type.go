@@ -9,20 +9,20 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// spanKey is what spans have in common.
+// spanKey has the values that spans of one type share.
 type spanKey struct {
 	operation       delta.Operation
 	kind, namespace string
 }
 
-// spanType is what is made once for spans that have a key in common. Most spans are not sampled, so little else is made for each of them.
+// spanType has the values that are made once for all spans with one key. Most spans are not sampled, so little else is made for each span.
 type spanType struct {
 	spanKey
 	name    string
 	options []trace.SpanStartOption
-	// active counts the calls of a controller that run; nil for other operations.
+	// active counts the running calls of a controller; nil for other operations.
 	active *series
-	// durations are what calls, or informs, are measured by, for the outcomes that were seen first.
+	// durations has the series of durations of calls or informs, for the outcomes that were seen first.
 	durations [4]atomic.Pointer[durationOf]
 }
 
@@ -31,29 +31,29 @@ type durationOf struct {
 	*series
 }
 
-// spanTypes are those that were used last, by a hash of their key.
+// spanTypes has the types that were used last, by a hash of their key.
 type spanTypes [recentSeries]atomic.Pointer[spanType]
 
-// of finds the type of a span, or makes it.
-func (t *spanTypes) of(key spanKey, all *allSeries) *spanType {
+// findOrMake returns the type of a span, and makes it if there is none.
+func (t *spanTypes) findOrMake(key spanKey, all *allSeries) *spanType {
 	slot := &t[maphash.Comparable(seed, key)%recentSeries]
 	if one := slot.Load(); one != nil && one.spanKey == key {
 		return one
 	}
 	one := &spanType{spanKey: key, name: string(key.operation) + " " + key.kind}
-	kind := kindOf(key.operation)
+	kind := spanKindOf(key.operation)
 	one.options = []trace.SpanStartOption{trace.WithSpanKind(kind)}
-	if kind == trace.SpanKindProducer { // all informs alike
+	if kind == trace.SpanKindProducer { // all informs have the same type
 		one.name = string(delta.OperationInform) + " " + key.kind
 	}
 	if kind == trace.SpanKindConsumer {
-		one.active = all.of(seriesKey{family: activeFamily, a: key.kind, b: key.namespace, c: string(key.operation)})
+		one.active = all.findOrMake(seriesKey{family: activeFamily, a: key.kind, b: key.namespace, c: string(key.operation)})
 	}
 	slot.Store(one)
 	return one
 }
 
-func kindOf(operation delta.Operation) trace.SpanKind {
+func spanKindOf(operation delta.Operation) trace.SpanKind {
 	switch operation {
 	case delta.OperationInform, delta.OperationInformMany, delta.OperationInformTx:
 		return trace.SpanKindProducer
@@ -64,8 +64,8 @@ func kindOf(operation delta.Operation) trace.SpanKind {
 	}
 }
 
-// duration is what a call, or an inform, that had an outcome is measured by.
-func (t *spanType) duration(outcome string, all *allSeries) *series {
+// durationSeries returns the series of durations of calls or informs with an outcome.
+func (t *spanType) durationSeries(outcome string, all *allSeries) *series {
 	key := seriesKey{durationFamily, t.kind, t.namespace, string(t.operation), outcome}
 	if t.active == nil {
 		key = seriesKey{family: informDurationFamily, a: t.kind, b: string(t.operation), c: outcome}
@@ -73,8 +73,8 @@ func (t *spanType) duration(outcome string, all *allSeries) *series {
 	for i := range t.durations {
 		switch one := t.durations[i].Load(); {
 		case one == nil:
-			found := all.of(key)
-			if found.key == key { // not for what exceeds the bound
+			found := all.findOrMake(key)
+			if found.key == key { // do not cache an overflow series
 				t.durations[i].CompareAndSwap(nil, &durationOf{outcome, found})
 			}
 			return found
@@ -82,5 +82,5 @@ func (t *spanType) duration(outcome string, all *allSeries) *series {
 			return one.series
 		}
 	}
-	return all.of(key)
+	return all.findOrMake(key)
 }

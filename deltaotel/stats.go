@@ -17,23 +17,23 @@ import (
 )
 
 const (
-	// lagEvery is how often the database is asked for the lag of a consumer or projector at most, and lagTimeout how long that may take.
-	lagEvery   = 15 * time.Second
-	lagTimeout = 3 * time.Second
+	// lagInterval is the least time between two reads of a consumer's or projector's lag from the database, and lagTimeout how long a read may take.
+	lagInterval = 15 * time.Second
+	lagTimeout  = 3 * time.Second
 )
 
-// figure is a metric that is read off statistics when metrics are collected.
+// figure is a metric that is read from statistics when metrics are collected.
 type figure[S any] struct {
 	name, unit, description string
-	// isCounter is true for what only grows.
+	// isCounter reports whether the value only grows.
 	isCounter bool
 	of        func(S) float64
-	// labels are those beside the name of what is observed.
+	// labels are the labels besides the name of the observed object.
 	labels []attribute.KeyValue
 }
 
-// observeStats has figures read off statistics, under a name, until the function that it returns is called. read gives back false where there are
-// none at the moment.
+// observeStats registers figures that are read from statistics, with a label for the name, until stop is called. read returns false if there are no statistics
+// at the moment.
 func observeStats[S any](provider metric.MeterProvider, label, name string, figures []figure[S], read func(context.Context) (S, bool)) (stop func(), err error) {
 	if provider == nil {
 		provider = otel.GetMeterProvider()
@@ -69,12 +69,11 @@ func observeStats[S any](provider metric.MeterProvider, label, name string, figu
 	if err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { _ = registration.Unregister() }), nil // the SDK's returns nil
+	return sync.OnceFunc(func() { _ = registration.Unregister() }), nil // the SDK always returns nil
 }
 
-// ObserveConsumer has the metrics of a consumer of messagedb collected, with the label consumer: its name, or, where that is empty, its position
-// stream. Its lag is asked for every 15 seconds at most, when metrics are collected, and that may take 3 seconds. A nil provider is the
-// global one. It ends when the function is called that it returns.
+// ObserveConsumer registers the metrics of a consumer of messagedb until stop is called. The label consumer is the name or, if it is empty, the position stream.
+// The lag is read from the database when metrics are collected, at most every 15 seconds, with a timeout of 3 seconds. A nil provider is the global one.
 func ObserveConsumer(provider metric.MeterProvider, name string, consumer *messagedb.Consumer) (stop func(), err error) {
 	if name == "" {
 		name = consumer.PositionStream().String()
@@ -85,12 +84,11 @@ func ObserveConsumer(provider metric.MeterProvider, name string, consumer *messa
 	if err != nil {
 		return nil, err
 	}
-	return withLag(provider, "consumer", name, consumer.Lag, endStats)
+	return observeLag(provider, "consumer", name, consumer.Lag, endStats)
 }
 
-// ObserveProjector has the metrics of a projector of messagedb collected, with the label projector: its name, or, where that is empty,
-// NAME+VERSION of the projection. Its lag is asked for as that of [ObserveConsumer] is. A nil provider is the global one. It ends when the function is
-// called that it returns.
+// ObserveProjector registers the metrics of a projector of messagedb until stop is called. The label projector is the name or, if it is empty, NAME+VERSION of
+// the projection. The lag is read like that of [ObserveConsumer]. A nil provider is the global one.
 func ObserveProjector(provider metric.MeterProvider, name string, projector *messagedb.Projector) (stop func(), err error) {
 	if name == "" {
 		name = projector.Name() + messagedb.CompoundSeparator + strconv.Itoa(projector.Version())
@@ -101,13 +99,13 @@ func ObserveProjector(provider metric.MeterProvider, name string, projector *mes
 	if err != nil {
 		return nil, err
 	}
-	return withLag(provider, "projector", name, projector.Lag, endStats)
+	return observeLag(provider, "projector", name, projector.Lag, endStats)
 }
 
-// withLag has the lag of a reader collected beside its statistics.
-func withLag(provider metric.MeterProvider, label, name string, ask func(context.Context) (messagedb.Lag, error), endStats func()) (stop func(), err error) {
+// observeLag registers the lag of a reader in addition to its statistics. stop ends both.
+func observeLag(provider metric.MeterProvider, label, name string, ask func(context.Context) (messagedb.Lag, error), endStats func()) (stop func(), err error) {
 	lag := &lagMeter{ask: ask}
-	endLag, err := observeStats(provider, label, name, lagFigures("messagedb."+label, label), lag.read)
+	endLag, err := observeStats(provider, label, name, lagFigures("messagedb."+label, label), lag.readLag)
 	if err != nil {
 		endStats()
 		return nil, err
@@ -115,7 +113,7 @@ func withLag(provider metric.MeterProvider, label, name string, ask func(context
 	return func() { endStats(); endLag() }, nil
 }
 
-// lagFigures are those of a reader of messages.
+// lagFigures returns the figures of the lag of a reader of messages.
 func lagFigures(prefix, reader string) []figure[messagedb.Lag] {
 	return []figure[messagedb.Lag]{
 		{prefix + ".lag", "{message}", "Messages that a " + reader + " has before it.", false, func(l messagedb.Lag) float64 { return float64(l.Messages) }, nil},
@@ -123,15 +121,15 @@ func lagFigures(prefix, reader string) []figure[messagedb.Lag] {
 	}
 }
 
-func outcome(value string) []attribute.KeyValue {
+func outcomeLabel(value string) []attribute.KeyValue {
 	return []attribute.KeyValue{attribute.String("outcome", value)}
 }
 
 var (
 	consumerFigures = []figure[messagedb.ConsumerStats]{
-		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Handled) }, outcome("handled")},
-		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Ignored) }, outcome("ignored")},
-		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Skipped) }, outcome("skipped")},
+		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Handled) }, outcomeLabel("handled")},
+		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Ignored) }, outcomeLabel("ignored")},
+		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Skipped) }, outcomeLabel("skipped")},
 		{"messagedb.consumer.retries", "{error}", "Errors of a consumer that were retried.", true, func(s messagedb.ConsumerStats) float64 { return float64(s.Retried) }, nil},
 		{
 			"messagedb.consumer.conflicts", "{run}", "Runs that ended because another consumer has the same position stream.", true,
@@ -143,9 +141,9 @@ var (
 		},
 	}
 	projectorFigures = []figure[messagedb.ProjectorStats]{
-		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Handled) }, outcome("handled")},
-		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Ignored) }, outcome("ignored")},
-		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Skipped) }, outcome("skipped")},
+		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Handled) }, outcomeLabel("handled")},
+		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Ignored) }, outcomeLabel("ignored")},
+		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Skipped) }, outcomeLabel("skipped")},
 		{
 			"messagedb.projector.overtaken", "{message}", "Messages, of those that were handled, that another projector of the name had handled.", true,
 			func(s messagedb.ProjectorStats) float64 { return float64(s.Overtaken) }, nil,
@@ -155,7 +153,7 @@ var (
 			"messagedb.projector.rewinds", "{rewind}", "How often the position of a projection was found to be less than it was.", true,
 			func(s messagedb.ProjectorStats) float64 { return float64(s.Rewound) }, nil,
 		},
-		{"messagedb.projector.live", "", "1 while the version of the projector is the live one, as far as it has looked.", false, func(s messagedb.ProjectorStats) float64 { return float64(oneIf(s.Live)) }, nil},
+		{"messagedb.projector.live", "", "1 while the version of the projector is the live one, as far as it has looked.", false, func(s messagedb.ProjectorStats) float64 { return float64(boolToInt(s.Live)) }, nil},
 	}
 	subscriptionFigures = []figure[messagedb.SubscriptionStats]{
 		{"messagedb.subscription.messages", "{message}", "Messages that a subscription has handled.", true, func(s messagedb.SubscriptionStats) float64 { return float64(s.Handled) }, nil},
@@ -171,7 +169,7 @@ var (
 		{"messagedb.client.duplicates", "{call}", "Writes that were refused because of an id that is there.", true, func(s messagedb.ClientStats) float64 { return float64(s.Duplicates) }, nil},
 	}
 	streamFigures = []figure[cdc.Stats]{
-		{"cdc.stream.up", "", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 { return float64(oneIf(s.Connected)) }, nil},
+		{"cdc.stream.up", "", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 { return float64(boolToInt(s.Connected)) }, nil},
 		{"cdc.stream.lag", "s", "How long ago the oldest transaction was committed that came and is not acknowledged.", false, func(s cdc.Stats) float64 { return s.Lag.Seconds() }, nil},
 		{"cdc.stream.delay", "s", "From the commit of a heartbeat until it was delivered.", false, func(s cdc.Stats) float64 { return s.HeartbeatDelay.Seconds() }, nil},
 		{"cdc.stream.unacknowledged", "{transaction}", "Transactions that came and are not acknowledged.", false, func(s cdc.Stats) float64 { return float64(s.Waiting) }, nil},
@@ -185,9 +183,9 @@ var (
 	}
 	// sinks.WriteMetrics has the same names.
 	relayFigures = []figure[sinks.Stats]{
-		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.Delivered) }, outcome("delivered")},
-		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.Filtered) }, outcome("filtered")},
-		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.SetAside) }, outcome("set_aside")},
+		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.Delivered) }, outcomeLabel("delivered")},
+		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.Filtered) }, outcomeLabel("filtered")},
+		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.SetAside) }, outcomeLabel("set_aside")},
 		{"delta.sink.failed_attempts", "{attempt}", "Attempts to deliver a message that failed.", true, func(s sinks.Stats) float64 { return float64(s.Failed) }, nil},
 		{"delta.sink.source_errors", "{error}", "Reads and confirmations of the source that failed.", true, func(s sinks.Stats) float64 { return float64(s.SourceErrors) }, nil},
 		{
@@ -195,8 +193,8 @@ var (
 			func(s sinks.Stats) float64 { return float64(s.Unconfirmed) }, nil,
 		},
 		{"delta.sink.waiting_keys", "{key}", "Keys, and messages without a key, that wait for their next attempt.", false, func(s sinks.Stats) float64 { return float64(s.Waiting) }, nil},
-		{"delta.sink.running", "", "1 while the relay runs, 0 while it does not.", false, func(s sinks.Stats) float64 { return float64(oneIf(s.Running)) }, nil},
-		{"delta.sink.full", "", "1 while nothing more is read, because as much as may be is not finished.", false, func(s sinks.Stats) float64 { return float64(oneIf(s.Full)) }, nil},
+		{"delta.sink.running", "", "1 while the relay runs, 0 while it does not.", false, func(s sinks.Stats) float64 { return float64(boolToInt(s.Running)) }, nil},
+		{"delta.sink.full", "", "1 while nothing more is read, because as much as may be is not finished.", false, func(s sinks.Stats) float64 { return float64(boolToInt(s.Full)) }, nil},
 		{
 			"delta.sink.age", "s", "How old the oldest message is that was read and is not finished; 0 where there is none.", false,
 			func(s sinks.Stats) float64 { return s.Age(time.Now()).Seconds() }, nil,
@@ -210,7 +208,7 @@ const (
 	relayMessages     = "Messages of a relay that are finished, by what became of them."
 )
 
-// lagMeter asks for a lag from time to time.
+// lagMeter caches a lag for lagInterval.
 type lagMeter struct {
 	ask func(context.Context) (messagedb.Lag, error)
 
@@ -220,11 +218,11 @@ type lagMeter struct {
 	isKnown bool
 }
 
-// read gives back the latest lag. One that could not be asked for is none.
-func (l *lagMeter) read(ctx context.Context) (messagedb.Lag, bool) {
+// readLag returns the latest lag. It returns false if the latest read has failed.
+func (l *lagMeter) readLag(ctx context.Context) (messagedb.Lag, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.asked.IsZero() || time.Since(l.asked) >= lagEvery {
+	if l.asked.IsZero() || time.Since(l.asked) >= lagInterval {
 		ctx, cancel := context.WithTimeout(ctx, lagTimeout)
 		defer cancel()
 		lag, err := l.ask(ctx)
@@ -233,28 +231,27 @@ func (l *lagMeter) read(ctx context.Context) (messagedb.Lag, bool) {
 	return l.latest, l.isKnown
 }
 
-// ObserveSubscription has the metrics of a subscription of messagedb collected, with the label subscription, until the function is called that
-// it returns. A nil provider is the global one.
+// ObserveSubscription registers the metrics of a subscription of messagedb, with the label subscription, until stop is called. A nil provider is the global one.
 func ObserveSubscription(provider metric.MeterProvider, name string, subscription *messagedb.Subscription) (stop func(), err error) {
 	return observeStats(provider, "subscription", name, subscriptionFigures, func(context.Context) (messagedb.SubscriptionStats, bool) {
 		return subscription.Stats(), true
 	})
 }
 
-// ObserveMessages has the metrics of what a client of messagedb writes collected, with the label client, until the function is called that it
-// returns. A nil provider is the global one.
+// ObserveMessages registers the metrics of the messages that a client of messagedb writes, with the label client, until stop is called. A nil provider is the
+// global one.
 func ObserveMessages(provider metric.MeterProvider, name string, client *messagedb.Client) (stop func(), err error) {
 	return observeStats(provider, "client", name, clientFigures, func(context.Context) (messagedb.ClientStats, bool) { return client.Stats(), true })
 }
 
-// ObserveStream has the metrics of a stream of cdc collected, with the label stream, such as the name of its slot, until the function is called
-// that it returns. A nil provider is the global one. What the server has not read of its log yet, it does not know: see cdc.Slot.
+// ObserveStream registers the metrics of a stream of cdc, with the label stream, such as the name of its slot, until stop is called. A nil provider is the global
+// one. The metrics do not include WAL that the server has not decoded yet: see cdc.Slot.
 func ObserveStream(provider metric.MeterProvider, name string, stream *cdc.Stream) (stop func(), err error) {
 	return observeStats(provider, "stream", name, streamFigures, func(context.Context) (cdc.Stats, bool) { return stream.Stats(), true })
 }
 
-// ObserveRelay has the metrics of a relay of sinks collected, with the label relay, such as the name of its consumer or slot, until the function is called that it
-// returns. A nil provider is the global one.
+// ObserveRelay registers the metrics of a relay of sinks, with the label relay, such as the name of its consumer or slot, until stop is called. A nil provider is
+// the global one.
 func ObserveRelay(provider metric.MeterProvider, name string, relay *sinks.Relay) (stop func(), err error) {
 	return observeStats(provider, "relay", name, relayFigures, func(context.Context) (sinks.Stats, bool) { return relay.Stats(), true })
 }

@@ -17,14 +17,14 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// meter is a provider whose metrics a test reads.
+// meter returns a provider with metrics that a test can read.
 func meter(t *testing.T) (*metric.MeterProvider, *observed) {
 	t.Helper()
 	o := &observed{t: t, reader: metric.NewManualReader()}
 	return metric.NewMeterProvider(metric.WithReader(o.reader)), o
 }
 
-// absent sees that a metric has no value.
+// absent requires that a metric has no value.
 func (o *observed) absent(name string, labels ...string) {
 	o.t.Helper()
 	_, there := o.figure(name, labels...)

@@ -13,36 +13,35 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// scope names what the instruments and spans are of.
+// scope is the instrumentation scope of the instruments and spans.
 const scope = "github.com/chariot-giving/delta/deltaotel"
 
 // Config configures a [Telemetry]. Its zero value uses OpenTelemetry's global providers.
 type Config struct {
-	// TracerProvider makes the spans.
+	// TracerProvider creates the spans.
 	//
 	// Defaults to the global one; without an SDK that does nothing.
 	TracerProvider trace.TracerProvider
 
-	// MeterProvider makes the instruments.
+	// MeterProvider creates the instruments.
 	//
 	// Defaults to the global one; without an SDK that does nothing.
 	MeterProvider metric.MeterProvider
 
-	// Propagator has the context of an inform's span travel with the object: 4 KiB at most.
+	// Propagator carries the context of an inform's span with the object: 4 KiB at most.
 	//
 	// Defaults to W3C's traceparent and tracestate.
 	Propagator propagation.TextMapPropagator
 
-	// ObjectIDs has spans of single resources carry the object's id, as delta.object_id: its hash where delta.Config.HashObjectIDs is set. It is for
-	// tracing backends that may know them. Metrics never have ids.
+	// ObjectIDs adds the object's id to spans of single resources, as delta.object_id, or its hash if delta.Config.HashObjectIDs is set. Set it only if the tracing
+	// backend may know the ids. Metrics never have ids.
 	//
 	// Defaults to false.
 	ObjectIDs bool
 }
 
-// Telemetry is a [delta.Telemetry] for OpenTelemetry. Make one for each client: what it says of the client, such as whether its parts are up, is of
-// the latest one that it was given to. Those of one MeterProvider have their metrics together: counts are added, and a part is up if it is for each
-// client.
+// Telemetry is a [delta.Telemetry] for OpenTelemetry. Make one for each client: if several clients share one, its metrics of the client, such as which parts are
+// up, are those of the last client. Telemetries of one MeterProvider share their metrics: counts are added, and a part is up if it is up in each client.
 type Telemetry struct {
 	tracer      trace.Tracer
 	propagator  propagation.TextMapPropagator
@@ -55,16 +54,16 @@ type Telemetry struct {
 
 var _ delta.Telemetry = (*Telemetry)(nil)
 
-// New makes a Telemetry for the Config of a client. A nil config is the zero value. It returns an error where the MeterProvider refuses an
-// instrument. A program that makes clients again and again closes it when its client has stopped.
+// New returns a Telemetry for the Config of a client. A nil config is the zero value. It returns an error if the MeterProvider refuses an instrument. A program
+// that makes clients repeatedly must close each Telemetry after its client has stopped.
 //
-// The span of an inform is called "inform" and the kind, and is a producer's. That of a call of a controller is called by its method and
-// the kind, such as "work account", and is a consumer's. Spans have delta.operation, delta.kind, delta.namespace and delta.objects; those of
-// single resources also delta.generation, delta.attempt and delta.outcome. The status of what failed is Error, with the error's text.
+// The span of an inform has the name "inform" with the kind, and span kind producer. The span of a call of a controller has the name of the method with the kind,
+// such as "work account", and span kind consumer. Spans have delta.operation, delta.kind, delta.namespace and delta.objects; spans of single resources also have
+// delta.generation, delta.attempt and delta.outcome. A failed call has the status Error, with the error's text.
 //
-// That of a pass of an informer is called "pass" and the kind, with delta.shard, delta.outcome (ok or failed), and what its objects came to:
-// delta.pass.listed, and where there are some delta.pass.new, changed, unchanged, stale, refused, deleted and withheld. The span of its listing
-// ("list") is within it. "shards" and the kind is that of a controller which names its shards.
+// The span of an informer's pass has the name "pass" with the kind. It has delta.shard, delta.outcome (ok or failed), the counter delta.pass.listed and, if they
+// are not 0, the counters delta.pass.new, changed, unchanged, stale, refused, deleted and withheld. The span of the listing ("list") is a child of it. The call
+// that names the shards of a kind has the span "shards" with the kind.
 func New(config *Config) (*Telemetry, error) {
 	var c Config
 	if config != nil {
@@ -81,23 +80,23 @@ func New(config *Config) (*Telemetry, error) {
 		t.propagator = &traceContext{}
 	}
 	var err error
-	if t.shared, err = share(c.MeterProvider); err != nil {
+	if t.shared, err = shareInstruments(c.MeterProvider); err != nil {
 		return nil, err
 	}
 	t.instruments = t.shared.made
 	t.close = sync.OnceValue(func() error {
-		t.instruments.gauges.forget(t)
-		return t.shared.release()
+		t.instruments.gauges.removeTelemetry(t)
+		return t.shared.releaseUser()
 	})
 	return t, nil
 }
 
-// Close has OpenTelemetry no longer collect what the Telemetry measures, unless another one has the same MeterProvider. Call it when the client has
-// stopped, and after the MeterProvider was shut down or flushed, if its last figures are wanted. A program that ends need not. What a client measures
-// afterwards is not seen; spans are made all the same.
+// Close unregisters the metrics from OpenTelemetry, unless another Telemetry uses the same MeterProvider. Call it after the client has stopped, and after the
+// MeterProvider was flushed or shut down if the last values matter. A program that exits need not call it. Measurements after Close are lost, but spans are still
+// created.
 func (t *Telemetry) Close() error { return t.close() }
 
-// traceContext is W3C's propagator, which remembers the latest context that it has read: objects that were informed together carry the same.
+// traceContext is W3C's propagator with a cache of the latest extracted context, because objects that were informed together carry the same one.
 type traceContext struct {
 	propagation.TraceContext
 	latest atomic.Pointer[extracted]
@@ -108,7 +107,7 @@ type extracted struct {
 	context       trace.SpanContext
 }
 
-// Extract is as the propagator's own.
+// Extract implements propagation.TextMapPropagator.
 func (p *traceContext) Extract(ctx context.Context, carrier propagation.TextMapCarrier) context.Context {
 	parent, state := carrier.Get("traceparent"), carrier.Get("tracestate")
 	latest := p.latest.Load()
@@ -123,24 +122,24 @@ func (p *traceContext) Extract(ctx context.Context, carrier propagation.TextMapC
 	return trace.ContextWithRemoteSpanContext(ctx, latest.context)
 }
 
-// Inject is for Delta.
+// Inject implements delta.Telemetry. Programs do not call it.
 func (t *Telemetry) Inject(ctx context.Context, set func(name, value string)) {
 	t.propagator.Inject(ctx, setter(set))
 }
 
-// setter is a carrier that is only written.
+// setter is a write-only carrier.
 type setter func(name, value string)
 
-// Get has nothing.
+// Get returns "", because Inject only writes.
 func (setter) Get(string) string { return "" }
 
 // Set sets a value.
 func (s setter) Set(name, value string) { s(name, value) }
 
-// Keys has nothing.
+// Keys returns nil, because Inject only writes.
 func (setter) Keys() []string { return nil }
 
-// Record is for Delta.
+// Record implements delta.Telemetry. Programs do not call it.
 func (t *Telemetry) Record(ctx context.Context, measurement delta.Measurement) {
-	t.instruments.record(ctx, t, measurement)
+	t.instruments.recordMeasurement(ctx, t, measurement)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// otherProcess returns another client of the same store. Its cursors hold a claim for claimLasts, and take over the claim of a cursor that has been silent
-// for takesAfter.
+// otherProcess returns another client of the same store. Its cursors have a claim for claimLasts, and take over the claim of a cursor that was silent for
+// takesAfter.
 func otherProcess(t *testing.T, s *store, claimLasts, takesAfter time.Duration) *messagedb.Client {
 	t.Helper()
 	client, err := messagedb.NewClient(s.pool, &messagedb.Config{Logger: quiet})
@@ -58,7 +58,7 @@ func positionsOf(t *testing.T, s *store, cursor *messagedb.CategoryCursor) []*me
 	return all
 }
 
-// takeOver writes a position as the cursor of another process does.
+// takeOver writes a position like the cursor of another process.
 func takeOver(t *testing.T, s *store, cursor *messagedb.CategoryCursor, position int64) {
 	t.Helper()
 	_, err := s.client.WriteMessage(t.Context(), cursor.PositionStream(), messagedb.ProposedMessage{
@@ -85,7 +85,7 @@ func TestACursorGoesOnBehindWhatWasSaved(t *testing.T) {
 		require.Equal(t, all[15:], next(t, second, 15))
 		require.NoError(t, second.Save(t.Context(), all[29]))
 		second.Close()
-		// One that leads its own loop goes on there, inclusively.
+		// A cursor with its own loop continues there, inclusively.
 		j := &journal{}
 		c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", Handler: j.handle})
 		lag, err := c.Lag(t.Context())
@@ -141,14 +141,14 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 		t.Fatal("there was nothing to read, so the silence of the first says nothing")
 	case <-time.After(2 * time.Second):
 	}
-	// Messages come that the first does not look at: it might have died.
+	// The first cursor does not read the new messages, as if its process had died.
 	all = fill(t, s, "a", 2, 8)
 	second := take(t, opened)
 	t.Cleanup(second.Close)
 	require.Equal(t, all[8:], next(t, second, 16))
 	require.NoError(t, second.Save(t.Context(), all[23]))
 
-	// It goes on, but can do no harm.
+	// The first cursor continues, but can do no harm.
 	require.ErrorIs(t, first.Save(t.Context(), all[3]), messagedb.ErrConsumerSuperseded)
 	take(t, first.Done())
 	_, err := first.Next(t.Context())
@@ -159,7 +159,7 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 	require.JSONEq(t, string(positions[len(positions)-1].Data), jsonOf(t, map[string]any{"position": all[23].GlobalPosition}))
 }
 
-// A cursor that was idle finds out that another one has the consumer before it returns messages that this one has read already.
+// An idle cursor finds out that another one has the consumer, before it returns messages that the other one has already read.
 func TestACursorThatWasIdleLooksAtItsClaimBeforeItReturnsMessages(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -171,7 +171,7 @@ func TestACursorThatWasIdleLooksAtItsClaimBeforeItReturnsMessages(t *testing.T) 
 	require.ErrorIs(t, err, messagedb.ErrConsumerSuperseded)
 }
 
-func TestAClaimIsRenewedWhileMessagesAreHandledAndLostIfItCannotBe(t *testing.T) {
+func TestAClaimIsRenewedWhileHandlingOrElseLost(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	s := newStore(t)
@@ -193,7 +193,7 @@ func TestAClaimIsRenewedWhileMessagesAreHandledAndLostIfItCannotBe(t *testing.T)
 	require.ErrorIs(t, take(t, saving), messagedb.ErrConsumerSuperseded)
 }
 
-// Calls are cancelled at random moments, so that the server carries out some of them without the caller getting the answer.
+// Calls are cancelled at random moments, so that the server executes some of them although the caller gets no answer.
 func TestASaveWithoutAnAnswerIsNoOtherProcess(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -232,7 +232,7 @@ func TestACursorOfAStoreThatHasGoneBack(t *testing.T) {
 		cursor.Close()
 		require.Empty(t, positionsOf(t, s, cursor))
 
-		// A position of before, as a backup that was restored into another database has it.
+		// An earlier position, as in a database that was restored from a backup.
 		takeOver(t, s, cursor, 1000)
 		_, err = s.client.WriteMessage(t.Context(), cursor.PositionStream(), messagedb.ProposedMessage{
 			Type: "Recorded", Data: map[string]any{"position": 1000}, Metadata: map[string]any{"run": "gone"},
@@ -264,7 +264,7 @@ func TestACursorHasNoHandler(t *testing.T) {
 	require.Equal(t, messagedb.FieldCategory, bad.Field)
 }
 
-// Several open at once, and again when one closes: each message is handled once, in order.
+// Several cursors open at once, and again when one closes: each message is handled once, in order.
 func TestCursorsThatOpenAtOnceTakeTurns(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

@@ -14,10 +14,10 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// What stands here is asked of the server's functions themselves, as any client of Message DB calls them: it is the
-// contract that both kinds of store must keep, down to the texts of errors.
+// The tests of this file call the server's functions directly, like any client of Message DB. They are the contract of both kinds of store, down to the texts of
+// errors.
 
-// raw is a connection with the search path that Message DB's documentation asks for.
+// raw returns a connection with the search path that Message DB's documentation recommends.
 func raw(t *testing.T, s *store) *pgx.Conn {
 	t.Helper()
 	hostile.NeedsDirect(t, "its connections have a search_path of their own")
@@ -29,7 +29,7 @@ func raw(t *testing.T, s *store) *pgx.Conn {
 	return conn
 }
 
-// cell asks for one value, as text.
+// cell queries one value as text.
 func cell(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
 	t.Helper()
 	var value *string
@@ -40,7 +40,7 @@ func cell(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
 	return *value
 }
 
-// table asks for rows, each as the text of a Postgres record.
+// table queries rows, each as the text of a Postgres record.
 func table(t *testing.T, conn *pgx.Conn, sql string, args ...any) []string {
 	t.Helper()
 	rows, err := conn.Query(t.Context(), "SELECT r::text FROM ("+sql+") r", args...)
@@ -80,7 +80,7 @@ func TestTheServersErrorsAreMessageDBs(t *testing.T) {
 			{`get_category_messages('acct', consumer_group_member => -1, consumer_group_size => 1)`, "P0001", "Consumer group member must not be less than 0 (Consumer Group Member: -1, Consumer Group Size: 1)"},
 			{`get_category_messages('acct', consumer_group_member => 2, consumer_group_size => 2)`, "P0001", "Consumer group member must be less than the group size (Consumer Group Member: 2, Consumer Group Size: 2)"},
 			{`get_category_messages('acct', consumer_group_member => 0, consumer_group_size => 32768)`, "22003", "smallint out of range"},
-			// Of several mistakes, the same one is named.
+			// Both name the same one of several mistakes.
 			{`get_category_messages('a-b', correlation => 'a-1', consumer_group_member => 3)`, "P0001", "Must be a category: a-b"},
 			{`get_category_messages('a', correlation => 'a-1', consumer_group_member => 3, condition => 'x')`, "P0001", "Correlation must be a category (Correlation: a-1)"},
 			{`get_category_messages('a', consumer_group_member => 3, condition => 'x')`, "P0001", "Consumer group member and size must be specified (Consumer Group Member: 3, Consumer Group Size: <NULL>)"},
@@ -223,7 +223,7 @@ func TestTheServersViewsAreMessageDBs(t *testing.T) {
 	})
 }
 
-// What clients see of the catalogue: signatures, defaults, columns, constraints.
+// The part of the catalogue that clients use: signatures, defaults, columns, constraints.
 func TestTheServersSignaturesAreMessageDBs(t *testing.T) {
 	t.Parallel()
 	catalogue := func(s *store) []string {

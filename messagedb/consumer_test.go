@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// journal is a handler that remembers.
+// journal is a handler that records messages.
 type journal struct {
 	mu  sync.Mutex
 	all []*messagedb.Message
@@ -44,7 +44,7 @@ func consumer(t *testing.T, s *store, config messagedb.ConsumerConfig) *messaged
 	return c
 }
 
-// running runs a consumer; what it returns tells how that ended.
+// running runs a consumer; the returned function waits for its end and returns the error.
 func running(t *testing.T, c *messagedb.Consumer) <-chan error {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -82,7 +82,7 @@ func TestAConsumerResumesWhereItStopped(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, lag)
 
-		// It begins inclusively, and runs again as the same or another consumer.
+		// A run begins inclusively, as the same or another consumer.
 		more := fill(t, s, "account:command", 4, 50)[150:]
 		lag, err = consumer(t, s, config).Lag(t.Context())
 		require.NoError(t, err)
@@ -108,7 +108,7 @@ func TestAfterACrashNoMoreThanTheIntervalIsRepeated(t *testing.T) {
 	seen := map[string]bool{}
 	crashes := 0
 	for alive := true; alive; {
-		// It dies in the handler of its fatal message, with what it saves not begun, or at any moment soon after that.
+		// The consumer dies in the handler of its fatal message, before it saves, or at any moment soon after that.
 		dies, fatal, sudden := len(seen) < 150, 21+crashes/2, crashes%2 == 0
 		var c *messagedb.Consumer
 		life := &journal{}

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// roundTrips is a store that counts the reads of it.
+// roundTrips is a store that counts reads.
 type roundTrips struct {
 	messagedb.Store
 	one, many atomic.Int64
@@ -78,7 +78,7 @@ func TestManyEntitiesAreReadAtOnce(t *testing.T) {
 	})
 }
 
-// What is wrong with one stream is said of that one.
+// An error of one stream is reported for that stream only.
 func TestOneOfManyEntitiesThatCannotBeFolded(t *testing.T) {
 	t.Parallel()
 	onEveryStore(t, func(t *testing.T, s messagedb.Store) {
@@ -96,7 +96,7 @@ func TestOneOfManyEntitiesThatCannotBeFolded(t *testing.T) {
 	})
 }
 
-// A stream that was replaced since it was read is folded again from its beginning, and the others are not.
+// A stream that was replaced since the last read is folded again from its beginning, the others are not.
 func TestOneOfManyEntitiesThatWasRestored(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {

@@ -24,7 +24,7 @@ type balance struct {
 	Last  time.Time
 }
 
-// counted is a store that counts what is read of it.
+// counted is a store that counts the messages read and the calls of LastMessage.
 type counted struct {
 	messagedb.Store
 	read, lasts atomic.Int64
@@ -51,7 +51,7 @@ func (c *counted) LastMessage(ctx context.Context, stream messagedb.StreamName, 
 	return c.Store.LastMessage(ctx, stream, kind)
 }
 
-// logText collects what is logged.
+// logText collects log lines.
 type logText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -214,7 +214,7 @@ func TestTheValuesOfAnEntityAreTheCallersOwn(t *testing.T) {
 	}
 	all.Wait()
 
-	// What was folded before a failure is not in the value that the cache has.
+	// Messages folded before a failure do not change the cached value.
 	fails := true
 	counting, err := messagedb.NewEntity(s, messagedb.EntityConfig[bag]{Category: "account", New: func() bag { return bag{map[string]int{}} }, Fold: func(b *bag, m *messagedb.Message) error {
 		if b.Amounts["n"]++; fails && m.Position == 2 {
@@ -284,7 +284,7 @@ func TestTheCacheOfAnEntityIsBounded(t *testing.T) {
 	require.Zero(t, none.Cached())
 }
 
-// Of two that read at the same time, what the one that read more has found is kept.
+// If two reads run at the same time, the cache keeps the result of the one that has read more.
 func TestTheCacheOfAnEntityDoesNotGoBack(t *testing.T) {
 	t.Parallel()
 	s := &counted{Store: messagedb.NewMemory()}
@@ -350,7 +350,7 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 		requireBalance(t, e, "1", 11, 10)
 		require.EqualValues(t, 2, snapshots(), "two that read the same version write one")
 
-		// What cannot be used is ignored, and told.
+		// A snapshot that cannot be used is ignored and logged.
 		text, logger := newLog()
 		other := config
 		other.SnapshotVersion, other.Logger = 3, logger
@@ -375,7 +375,7 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 	})
 }
 
-// A snapshot is the whole value: what it has no more does not come back from New.
+// A snapshot is the whole value: New does not bring back removed parts.
 func TestASnapshotIsNotMergedIntoANewValue(t *testing.T) {
 	t.Parallel()
 	type open struct {
@@ -422,7 +422,7 @@ func (*readOnly) WriteMessage(context.Context, messagedb.StreamName, messagedb.P
 	return 0, errDown
 }
 
-// After a restore from a backup other messages stand where those were that the cache and the snapshots are made of.
+// After a restore from a backup, other messages may be at the positions that the cache and the snapshots have read.
 func TestAnEntityOfAStoreThatWasRestored(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
@@ -455,7 +455,7 @@ func TestAnEntityOfAStoreThatWasRestored(t *testing.T) {
 		requireBalance(t, warm, "1", 0, messagedb.NoStreamVersion)
 		requireBalance(t, balances(t, s.client, config), "1", 0, messagedb.NoStreamVersion)
 
-		// What was archived behind a snapshot is in it.
+		// A snapshot contains messages that were archived after it.
 		deposit(t, s.client, "account-2", messagedb.AnyVersion, 1, 2, 3, 4)
 		requireBalance(t, warm, "2", 10, 3)
 		deposit(t, s.client, "account-2", messagedb.AnyVersion, 5)

@@ -31,7 +31,7 @@ func TestWhatIsTransient(t *testing.T) {
 	}
 	for _, err := range []error{
 		nil, context.Canceled, puddle.ErrClosedPool, messagedb.ErrNoMessage, &messagedb.InvalidError{}, &messagedb.DecodeError{}, &messagedb.PositionConflictError{},
-		// What a handler's own database says is the handler's.
+		// Errors of a handler's own database are not converted.
 		&messagedb.HandlerError{Message: &messagedb.Message{}, Err: &pgconn.PgError{Code: "08006"}},
 	} {
 		require.False(t, messagedb.IsTransient(err), "%v", err)
@@ -68,7 +68,7 @@ func TestADeadlockOfCategoriesIsTransient(t *testing.T) {
 	require.True(t, messagedb.IsTransient(err))
 }
 
-// The server's error for what only it can know is typed as the client's own are.
+// The server's errors, for rules that only it can check, have the same types as the client's.
 func TestWhatOnlyTheServerKnowsIsTyped(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// The pool leads nowhere: what is wrong is told without a round trip.
+// The pool has no server: invalid arguments are refused without a round trip.
 func TestBadInputNamesFieldValueAndRule(t *testing.T) {
 	t.Parallel()
 	pool, err := pgxpool.New(t.Context(), "postgres://nobody@192.0.2.1:1/none?connect_timeout=1")
@@ -114,7 +114,7 @@ func TestBadInputNamesFieldValueAndRule(t *testing.T) {
 	}
 }
 
-// A name as long as is allowed can be written, also one that cannot be compressed.
+// A name of the maximum length can be written, even if it cannot be compressed.
 func TestTheLongestNameIsWritten(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
@@ -142,7 +142,7 @@ func FuzzPayload(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, kind string) {
 		_, err := s.client.WriteMessage(t.Context(), "fuzz-1", messagedb.ProposedMessage{Type: kind, Data: json.RawMessage(data)}, messagedb.AnyVersion)
 		if err != nil {
-			// What the client lets through, the server takes: else it is typed, too.
+			// The server accepts data that the client accepts; otherwise the error is typed.
 			require.ErrorAs(t, err, new(*messagedb.InvalidError), "%q", data)
 			return
 		}

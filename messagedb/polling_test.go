@@ -27,7 +27,7 @@ func TestPollingStrategies(t *testing.T) {
 		"dynamic, at its ends": {messagedb.DynamicPolling(.5, s, 100*ms, 2*s), 2, []int{0, 0, 0, 2, 2, 1}, []time.Duration{1100 * ms, 2 * s, 2 * s, 0, 0, 100 * ms}},
 		"nonsense":             {messagedb.ExpBackoffPolling(-1, -1, -1), 2, []int{0, 0}, []time.Duration{100 * ms, 100 * ms}},
 	} {
-		for range 2 { // each subscription has its own
+		for range 2 { // each subscription gets a new strategy
 			polling := c.strategy()
 			var got []time.Duration
 			for _, n := range c.retrieved {

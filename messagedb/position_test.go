@@ -130,7 +130,7 @@ func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 	}
 }
 
-// Connections that die under it, and the database's being away, cost a consumer time and nothing else.
+// Broken connections and an unreachable database only delay a consumer.
 func TestAConsumerGetsOverLostConnections(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

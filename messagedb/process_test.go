@@ -63,8 +63,8 @@ func beMember(member string) error {
 	return consumer.Run(ctx)
 }
 
-// Members in processes of their own are killed (SIGKILL) and come back: each message is handled, and no more of them twice
-// than a position interval, and the message before it, for each death.
+// Members in separate processes are killed (SIGKILL) and restarted: each message is handled. For each death, at most a position interval of messages, and the one
+// before it, are handled twice.
 func TestMembersThatAreKilledLoseNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

@@ -27,7 +27,7 @@ func TestAProjectionAndARestore(t *testing.T) {
 	ended := projecting(t, p)
 	requireTally(t, s, "tally", all)
 
-	// That of the projection, with its tables: it goes back, also while it runs, and has each message once.
+	// The projection's database is restored: the projector goes back, also while it runs, and has each message once.
 	require.NoError(t, pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error { // together: it runs
 		_, err := tx.Exec(t.Context(), `UPDATE public.messagedb_projection SET position = $1, message_id = $2`, all[9].GlobalPosition, all[9].ID)
 		if err == nil {
@@ -41,7 +41,7 @@ func TestAProjectionAndARestore(t *testing.T) {
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
 
-	// The store: it ends before the projection, or has other messages where that is.
+	// The store is restored: it ends before the projection's position, or has other messages there.
 	run := func(sql string, args ...any) {
 		t.Helper()
 		_, err := s.pool.Exec(t.Context(), sql, args...)
@@ -82,7 +82,7 @@ func TestAProjectionAndARestore(t *testing.T) {
 	}
 }
 
-// The store was restored while the projector was connected to it: it looks again after the connection was lost.
+// The store is restored while the projector is connected: it checks again after the connection is lost.
 func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := tallied(t)
@@ -100,7 +100,7 @@ func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	require.Equal(t, messagedb.ProjectionAhead, stopped.Reason)
 }
 
-// restorePath takes back the store to what it was before a message, as a backup would, with the positions that it gives out next.
+// restorePath restores the store to its state before a message, like a backup, including the next positions.
 func restorePath(t *testing.T, s *store, before *messagedb.Message) {
 	t.Helper()
 	_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE global_position >= $1", before.GlobalPosition)
@@ -109,8 +109,8 @@ func restorePath(t *testing.T, s *store, before *messagedb.Message) {
 	require.NoError(t, err)
 }
 
-// A store that was restored, and has grown beyond the projection's position since, has another message there: of this category or another one.
-// The id of the last message is kept for messages that were handled and for those that were passed over.
+// A restored store that has grown beyond the projection's position since has another message there, of this or another category. The projector keeps the id of the
+// last message, handled or skipped, to notice that.
 func TestAProjectorKnowsItsLastMessageWhenItBegins(t *testing.T) {
 	t.Parallel()
 	for name, config := range map[string]messagedb.ProjectorConfig{"handled": {Handler: tallyInto("tally")}, "passed over": {}} {
@@ -140,7 +140,7 @@ func TestAProjectorKnowsItsLastMessageWhenItBegins(t *testing.T) {
 	}
 }
 
-// It notices that, too, while it runs and its connections stay.
+// The projector also notices it while it runs and keeps its connections.
 func TestARunningProjectorNoticesThatItsStoreGoesBack(t *testing.T) {
 	t.Parallel()
 	for want, refill := range map[messagedb.ProjectionReason]int{messagedb.ProjectionAhead: 0, messagedb.ProjectionOfOtherStore: 9} {

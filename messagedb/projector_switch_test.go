@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// A second version is built beside the live one, from the beginning, and takes its place when it has all that the live one has.
+// A second version is built beside the live one, from the beginning, and replaces it when it has caught up.
 func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 	t.Parallel()
 	s := tallied(t, "tally2")
@@ -63,7 +63,7 @@ func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 	requireTally(t, s, "current", all)
 	requireTally(t, s, "tally2", all)
 
-	// What comes after is the new one's only, and the old one ends.
+	// Later messages go only to the new version, and the old one ends.
 	before := all
 	all = append(all, fill(t, s, "a", 2, 10)[120:]...)
 	superseded := new(messagedb.ProjectionError)
@@ -77,7 +77,7 @@ func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 	require.Equal(t, 1, switched)
 }
 
-// While a version takes the place of the live one, that one waits: what Switch sees of its tables is all that they will ever have.
+// While a version replaces the live one, the live one waits, so Switch sees its tables in their final state.
 func TestTheLiveVersionDoesNotMoveDuringASwitch(t *testing.T) {
 	t.Parallel()
 	s := tallied(t, "tally2")
@@ -111,7 +111,7 @@ func TestTheLiveVersionDoesNotMoveDuringASwitch(t *testing.T) {
 	requireTally(t, s, "tally2", after)
 }
 
-// Of a version that reads less than the live one, the last message may be before the live one's position: it has caught up all the same.
+// If a version reads fewer messages than the live one, its last message may be before the live one's position. It has caught up all the same.
 func TestAVersionThatReadsLessCatchesUp(t *testing.T) {
 	t.Parallel()
 	s := tallied(t, "tally2")

@@ -19,8 +19,8 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// tallied is a store beside which a projection counts: public.tally has a row for each stream, with how many messages it has seen and the
-// sum of their data, so that one that takes effect twice, or not at all, shows.
+// tallied is a store with a projection into public.tally, which has a row for each stream with the number of its messages and the sum of their data, so that a
+// message that takes effect twice or not at all is noticed.
 func tallied(t *testing.T, tables ...string) *store {
 	t.Helper()
 	s := newStore(t)
@@ -66,7 +66,7 @@ func projector(t *testing.T, s *store, config messagedb.ProjectorConfig) *messag
 	return p
 }
 
-// projecting runs a projector; what it returns tells how that ended.
+// projecting runs a projector; the returned function waits for its end and returns the error.
 func projecting(t *testing.T, p *messagedb.Projector) <-chan error {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -75,7 +75,7 @@ func projecting(t *testing.T, p *messagedb.Projector) <-chan error {
 	return ended
 }
 
-// requireTally waits until a projection has all messages, and sees that each took effect once.
+// requireTally waits until a projection has all messages, and requires that each took effect once.
 func requireTally(t *testing.T, s *store, table string, all []*messagedb.Message) {
 	t.Helper()
 	want := map[string][2]int64{}
@@ -298,7 +298,7 @@ func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 		require.ErrorContains(t, err, c.want, name)
 		require.Equal(t, all[5].ID, failed.Message.ID)
 	}
-	// It is passed over where the policy says so, and what it wrote is not there.
+	// The policy may skip the message, and then its writes are rolled back.
 	tries := 0
 	p := projector(t, s, messagedb.ProjectorConfig{
 		ErrorPolicy: messagedb.ErrorPolicy{Retries: 2, Delay: time.Millisecond, Skip: true},
@@ -448,7 +448,7 @@ func TestSoakProjections(t *testing.T) {
 	requireTally(t, s, "tally2", all)
 }
 
-// An error of the projector's own statements is not the message's: nothing is skipped for it.
+// An error of the projector's own statements is not the message's, so no message is skipped.
 func TestAProjectorSkipsNothingForAnErrorOfItsOwnDatabase(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {

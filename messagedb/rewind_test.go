@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// empty does to a store what a new one, or a restored backup from before its messages, does.
+// empty makes the store look like a new one, or like a backup from before its messages.
 func empty(t *testing.T, s *store) {
 	t.Helper()
 	_, err := s.pool.Exec(t.Context(), "TRUNCATE message_store.messages RESTART IDENTITY")
@@ -110,7 +110,7 @@ func TestASubscriptionGoesOnWhereOldMessagesAreDeleted(t *testing.T) {
 		for range 3 {
 			take(t, got)
 		}
-		// A subscription that begins behind a message which is gone compares with the same end.
+		// A subscription that begins after a removed message compares with the same end.
 		again, err := s.client.SubscribeToCategory(t.Context(), "account", into(got), messagedb.CategoryOptions{From: 4}, quick)
 		require.NoError(t, err)
 		for range 3 {
@@ -190,7 +190,7 @@ func TestAConsumerIsToldOfAStoreThatWasFilledAgain(t *testing.T) {
 	})
 }
 
-// saved waits until a consumer has saved the position of the last of these: it counts a message before that.
+// saved waits until a consumer has saved the position of the last of these messages, or of the one before it.
 func saved(t *testing.T, c *messagedb.Consumer, all []*messagedb.Message) {
 	t.Helper()
 	require.Eventually(t, func() bool { return c.Stats().Saved == all[len(all)-1].GlobalPosition }, soon, time.Millisecond)

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// hides gives a table a policy that shows every row to its owner no more, as one that is meant for other programs.
+// hides gives a table a policy, meant for other programs, that hides rows from its owner.
 func hides(t *testing.T, pool *pgxpool.Pool, table string) {
 	t.Helper()
 	for _, sql := range []string{
@@ -58,8 +58,8 @@ func requireHidden(t *testing.T, err error, table, role string) {
 	require.False(t, messagedb.IsTransient(err))
 }
 
-// A policy would hide messages from a reader, which passes over them, and from a writer, which takes a version for free. It is refused by name, on
-// the pool and in a transaction of the caller's, also if it was made after the connection.
+// A policy would hide messages from a reader, which would skip them, and from a writer, which would take a version for free. The client refuses it by name, on the
+// pool and in a caller's transaction, also if the policy is newer than the connection.
 func TestPoliciesThatHideMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	start(t)

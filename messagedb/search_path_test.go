@@ -56,7 +56,7 @@ func searchPath(t *testing.T, db interface {
 	return path
 }
 
-// useEverything makes each call once, on a stream of its own.
+// useEverything makes each call once, on a new stream.
 func useEverything(t *testing.T, c *messagedb.Client) {
 	t.Helper()
 	ctx := t.Context()

@@ -129,7 +129,7 @@ func useTheStore(t *testing.T, pool *pgxpool.Pool) {
 	useReaders(t, c, pool)
 }
 
-// useReaders has everything that keeps a position read a message: a consumer, a projector and an entity with snapshots.
+// useReaders reads a message with each reader that keeps a position: a consumer, a projector and an entity with snapshots.
 func useReaders(t *testing.T, c *messagedb.Client, pool *pgxpool.Pool) {
 	t.Helper()
 	ctx := t.Context()
@@ -316,7 +316,7 @@ func TestTextIsNotSentInAnotherEncoding(t *testing.T) {
 	}
 }
 
-// Servers may speak any language: what an error means must not be read off its words.
+// Servers may use any language, so the meaning of an error must not depend on its text.
 func TestErrorsAreKnownInAnyLanguage(t *testing.T) {
 	t.Parallel()
 	s := newStoreOf(t, "migrations")

@@ -24,7 +24,7 @@ const (
 	soakInterval = 50
 )
 
-// audit holds the messages that one group has handled, in order.
+// audit has the messages that one group has handled, in order.
 type audit struct {
 	mu         sync.Mutex
 	next       map[messagedb.StreamName]int64 // the first position that was not handled
@@ -111,7 +111,7 @@ func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
 		total.Load(), wrote.Round(time.Millisecond), len(groups), time.Since(began).Round(time.Millisecond), deaths.Load(), duplicates, deaths.Load()*(soakInterval+1))
 }
 
-// live runs a member until it dies, or the test is over; it reports whether the member comes back.
+// live runs a member until it dies or the test ends, and reports whether the member is restarted.
 func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over, written <-chan struct{}, deaths *atomic.Int64) bool {
 	c, err := s.client.NewConsumer(config)
 	if err != nil {

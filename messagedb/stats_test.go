@@ -31,7 +31,7 @@ func TestClientsCountTheirWrites(t *testing.T) {
 	require.ErrorAs(t, err, new(*messagedb.VersionConflictError))
 	require.EqualValues(t, 2, s.client.Stats().Conflicts, "a client of a transaction counts for the one that made it")
 
-	// The positions that a consumer saves are none of the user's writes.
+	// Positions that a consumer saves do not count as writes.
 	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 1, Handler: (&journal{}).handle})
 	ended := running(t, c)
 	handled(t, c, 2)

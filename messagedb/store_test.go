@@ -41,7 +41,7 @@ var server struct {
 	templates map[string]string
 }
 
-// kinds are the ways to install a message store. What holds for one must hold for the other.
+// kinds are the ways to install a message store. Both must behave the same.
 var kinds = map[string]func(ctx context.Context, pool *pgxpool.Pool) error{
 	"official":   installOfficial,
 	"migrations": func(ctx context.Context, pool *pgxpool.Pool) error { return messagedb.Migrate(ctx, pool, "") },
@@ -154,7 +154,7 @@ func newStoreOf(tb testing.TB, kind string, change ...func(*pgxpool.Config)) *st
 	return &store{pool: pool, client: client, config: config}
 }
 
-// quiet is the log of tests that make trouble on purpose.
+// quiet is the log of tests that cause errors on purpose.
 var quiet = slog.New(slog.DiscardHandler)
 
 // clientWith makes another client of the store.
@@ -321,7 +321,7 @@ func officialFiles(ctx context.Context) (map[string]string, error) {
 	return untar(b)
 }
 
-// fetchOfficial asks npm for the package, and moves it into place whole.
+// fetchOfficial downloads the package with npm, and moves it into place atomically.
 func fetchOfficial(ctx context.Context, archive string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// soon is how long a test waits for what must come. It is a patience: nothing is measured with it.
+// soon is how long a test waits for an event that must come. It measures nothing.
 const soon = 2 * time.Minute
 
 var quick = messagedb.SubscriptionOptions{Polling: messagedb.ConstantPolling(5 * time.Millisecond)}
@@ -182,7 +182,7 @@ func TestLivenessChangesWithTheSizeOfBatches(t *testing.T) {
 	require.Empty(t, live)
 }
 
-// As in gomdb: when Liveness reports true, all messages that were there before have been handled.
+// As in gomdb, when Liveness reports true, all messages written before have been handled.
 func TestASubscriptionIsLiveWhenTheBacklogWasHandled(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -342,7 +342,7 @@ func TestNotificationsWakeSubscriptions(t *testing.T) {
 	}, soon, 10*time.Millisecond, "the last subscription takes the listener with it")
 }
 
-// Where nobody can listen, a subscription that asks to be woken polls.
+// If LISTEN is not possible, a subscription with notifications polls.
 func TestWithoutNotificationsASubscriptionPolls(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -391,8 +391,8 @@ func TestWhatCannotBeSubscribedTo(t *testing.T) {
 	}
 }
 
-// The property that all of this rests on: however long transactions last, whatever categories they write and whether they
-// commit, a subscription skips no message of its category, and has each once and in order.
+// The basic property: however long transactions last, whatever categories they write and whether they commit, a subscription gets each message of its category
+// once and in order.
 func TestNoMessageOfACategoryIsEverSkipped(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

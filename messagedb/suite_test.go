@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// What stands here holds for each messagedb.Store: for a client of both kinds of server, and for the one in memory.
+// The tests of this file hold for each messagedb.Store: for clients of both kinds of server, and for the one in memory.
 
 func onEveryStore(t *testing.T, test func(t *testing.T, s messagedb.Store)) {
 	t.Helper()
@@ -26,7 +26,7 @@ func onEveryStore(t *testing.T, test func(t *testing.T, s messagedb.Store)) {
 	onBoth(t, func(t *testing.T, s *store) { test(t, s.client) })
 }
 
-// told formats the error of a call, without the parts that only the server knows.
+// told formats the error of a call without the parts that only a server has.
 func told(err error) string {
 	var conflict *messagedb.VersionConflictError
 	var duplicate *messagedb.DuplicateIDError
@@ -264,7 +264,7 @@ func TestEveryStoreReadsTheSame(t *testing.T) {
 		_, err = s.LastMessage(ctx, "a-0+0", "T9")
 		require.Equal(t, "no message", told(err))
 
-		// What was read is the reader's own.
+		// The reader may change messages that it has read.
 		text := string(last.Data)
 		copy(last.Data, "xxxx")
 		again, err := s.LastMessage(ctx, "a-0+0", "T0")
@@ -306,7 +306,7 @@ func TestOneOfManyWritersOfAVersionWins(t *testing.T) {
 	})
 }
 
-// The store in memory does what a server does, call for call: positions, errors, and JSON to the byte.
+// The store in memory behaves like a server, call for call: positions, errors, and JSON to the byte.
 func TestTheMemoryStoreDoesWhatAServerDoes(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, server *store) {

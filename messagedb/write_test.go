@@ -274,7 +274,7 @@ func TestWritersThatRepeatTheSameAtOnce(t *testing.T) {
 	})
 }
 
-// Each of the writers that expects the same version but one fails, and none leaves a gap.
+// Of several writers that expect the same version all but one fail, and none leaves a gap.
 func TestOfManyWritersThatExpectOneVersionOneSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {

@@ -44,8 +44,8 @@ END
 $$;
 -- +goose StatementEnd
 
--- One row: who this database is. Every workflow carries the id, so that two databases that meet in one Temporal
--- namespace are told apart. What all clients must agree on, because workflows are named by it, is fixed by the first that starts.
+-- One row: the identity of this database. Every workflow carries the id, so that two databases in one Temporal namespace are
+-- distinguished. The first client fixes the settings that all clients must share, because they are part of workflow ids.
 CREATE TABLE delta_installation (
     singleton boolean PRIMARY KEY DEFAULT TRUE CHECK (singleton),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -84,13 +84,13 @@ CREATE TYPE delta_resource_state AS ENUM (
 CREATE TYPE delta_cause AS ENUM ('exhausted', 'hopeless', 'unlisted', 'work', 'command');
 
 -- Settings of a namespace, written by the clients that work it. A negative retention keeps rows for ever; an expiry
--- of zero or less never expires. A setting that is null was not set by anybody, and is that of the client that works a resource. A
--- synced_retention of nobody is a day, or without end for a kind whose listings are complete, and so differs by kind.
+-- of zero or less never expires. If a setting is null, the setting of the client that works a resource holds. If synced_retention is set
+-- nowhere, it is a day, or without end for a kind with complete listings, so it differs by kind.
 --
--- snoozed_until is until when no Work begins in the namespace, as its Work has said, and snooze_spread over what time after that what waits
--- comes back. A namespace that nobody has configured has a row if it was snoozed.
+-- No Work begins in the namespace until snoozed_until, because its Work has asked for it; waiting resources come back spread over
+-- snooze_spread after that. A namespace without settings has a row if it was snoozed.
 --
--- Keys have the collation "C" throughout: their indexes outlive an upgrade of the system's locales, serve prefixes, and are in
+-- Keys have the collation "C" throughout, so that their indexes survive an upgrade of the system's locales, serve prefixes, and have
 -- the order in which clients sort.
 CREATE TABLE delta_namespace (
     name text COLLATE "C" PRIMARY KEY,
@@ -101,7 +101,7 @@ CREATE TABLE delta_namespace (
     -- How many calls of Work may begin a second, of all clients and kinds together (null: no limit), and when the next one may.
     rate_limit double precision,
     next_call_at timestamptz,
-    -- How many calls of Work each client runs at once; null is what the client says itself.
+    -- The maximum number of calls of Work at once in each client; null for the client's own setting.
     max_workers integer,
     -- The settings were set while clients ran, and hold whatever clients say that start.
     overridden boolean NOT NULL DEFAULT FALSE,
@@ -137,16 +137,16 @@ CREATE TABLE delta_controller (
     full_listing_interval interval NOT NULL DEFAULT '0',
     -- Since when the informer is to run as it does: before its first success, a listing is behind from then on.
     informs_since timestamptz NOT NULL DEFAULT now(),
-    -- How long resources of the kind rest where their namespace does not say, and after what time those are tried again whose attempts were
-    -- used up: what a change of a namespace leaves to the defaults of the kind.
+    -- The kind's defaults for settings that the namespace does not have: the retentions, and the time after which resources without
+    -- attempts left are tried again.
     synced_retention interval,
     degraded_retention interval,
     deleted_retention interval,
     degraded_retry interval,
-    -- Where the kind is worked by workers of the user's own; null where clients run workers.
+    -- The task queue of the user's own workers; null if clients run the workers.
     task_queue text COLLATE "C",
-    -- A client has started whose controller has a Finalizer: rows of deleted resources are kept until it has succeeded. It stays so when
-    -- clients without one start, which may be older.
+    -- Set once a client with a Finalizer has started: rows of deleted resources are kept until it has succeeded. Clients without one do not
+    -- reset it, because they may be older.
     finalizes boolean NOT NULL DEFAULT FALSE,
     -- Settled steps of the kind are appended to delta_change.
     logs_changes boolean NOT NULL DEFAULT FALSE,
@@ -187,59 +187,57 @@ CREATE TABLE delta_shard (
     PRIMARY KEY (kind, shard)
 );
 
--- The truth about each resource, and the outbox of its wake-ups. What each column means, who writes it, and what happens if a
--- process dies in between, is in docs/design.md.
+-- The state of each resource, and the outbox of its wake-ups. docs/design.md describes the meaning and the writers of each column,
+-- and what happens if a process dies in between.
 --
 -- generation counts sync episodes: it rises when the object or its options change, when the resource expires and when
--- it is asked for again. attempt counts the tries within one generation, snoozes the calls of Work that put themselves off.
--- sync_count counts syncs over the life of the row: the first one created something outside, the others updated it.
+-- a command syncs it again. attempt counts the attempts of one generation, snoozes the calls of Work that returned a snooze.
+-- sync_count counts syncs over the life of the row: the first one created the external object, the others updated it.
 --
--- due_at is when the lifecycle takes its next step by itself (null: there is none). dispatch_at is when a dispatcher looks at
--- the row: at once for a row just informed, some time after due_at for one that waits for a timer, so that a lost wake-up
--- costs time and never a resource.
+-- due_at is the time of the next step of the lifecycle (null: there is none). dispatch_at is when a dispatcher takes the row: at once
+-- after an inform, or some time after due_at for a row that waits for a timer, so that a lost wake-up costs time and never a resource.
 --
 -- claim is the latest right to call Work for the row. It is open until claimed_until becomes null, and alive until that time, or
--- the one in delta_claim, has passed. What it writes is fenced by it.
+-- the one in delta_claim, has passed. Its writes are fenced by it.
 --
--- workflow_id names the batch that the row was leased to, or the workflow that claimed it last.
+-- workflow_id is the id of the batch that the row is leased to, or of the workflow that claimed it last.
 --
 -- cause is written with each transition to degraded or deleted, means nothing in other states, and is null again once the row is synced. Null in a
--- degraded row, as in those that were taken over, is 'exhausted'.
+-- degraded row, such as one taken over from Delta on River, means 'exhausted'.
 --
--- revision is what the object says of its own version (ObjectWithRevision); null where it says nothing. An inform with a lower one is
--- stale and changes nothing. It is a column because the statement that writes has to compare it.
+-- revision is the object's own version (ObjectWithRevision); null if it has none. An inform with a lower one is stale and changes nothing. It is
+-- a column because the writing statement has to compare it.
 --
--- shard is the part of the outside world that lists the object (ObjectWithShard), such as an account: null where it says none. Only a listing
+-- shard is the part of the external system that lists the object (ObjectWithShard), such as an account; null if it has none. Only a listing
 -- of that shard can find the object gone.
 --
--- limit_key is what the object's calls of Work are limited by together with those of other objects (ObjectWithLimitKey); null where it says none.
+-- limit_key is the key by which calls of Work for this and other objects are limited together (ObjectWithLimitKey); null if it has none.
 --
--- slot_key is the limit key in which the row has a slot: until slot_until, or, where that is null, for as long as its claim is alive. queued_at, where dispatch_at is null, says
--- since when the row waits for a slot. The functions below, delta_take_slots and delta_wake_keys, give and take both.
+-- slot_key is the limit key in which the row has a slot: until slot_until or, if that is null, as long as its claim is alive. If dispatch_at is null,
+-- queued_at is the time since when the row waits for a slot. The functions delta_take_slots and delta_wake_keys below write both.
 --
--- parents are the resources that have to be synced once before this one is worked (ObjectWithParents), each as kind/id: null where it names none.
--- awaited_parents are those of them that were not seen synced yet, null once all were: what was synced once may be gone by the time of the next generation.
--- Where it is not null and dispatch_at and queued_at are, a row that is not deleted waits for the first of them, and no dispatcher steps over it.
+-- parents are the resources that have to be synced once before this one is worked (ObjectWithParents), each as kind/id; null if it has none.
+-- awaited_parents are those of them that were not seen synced yet, null once all were, because a parent may be gone by the time of the next generation.
+-- If it is not null, but dispatch_at and queued_at are, a row that is not deleted waits for the first of them, and is in no dispatcher's way.
 --
--- touched_hash is the hash of the object with which the resource was synced last, by which its next change is told: null where nobody is touched by it
--- (delta_is_touching), after it was deleted, and where it was synced with an object that was not the latest any more.
+-- touched_hash is the hash of the object with which the resource was synced last, to detect its next change; null if it touches no children
+-- (delta_is_touching), after it was deleted, and if it was synced with an object that was no longer the latest.
 --
--- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work, a line for
--- each: W3C's traceparent (its bytes in base64, because each of the three writes of a sync copies them) and tracestate, and headers of context propagators;
--- null where it carries nothing, and where no inform made the generation. It is not in metadata, which the user owns and which may be a reason to call Work.
+-- generation_at is the beginning of the transaction that made the generation. carrier has the values that the inform carries to its Work, one a line:
+-- W3C's traceparent (its bytes in base64, because each of the three writes of a sync copies them) and tracestate, and headers of context propagators; null
+-- if there are none, or no inform made the generation. It is not in metadata, because the user owns metadata, and a change of it may call Work.
 --
--- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
+-- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 if the type has none.
 --
--- written_by is the transaction that last said something of the object: an inform, an outcome, a command. A complete listing deletes only
--- what a transaction wrote that had ended before it began. A time cannot say that: now() is when a transaction began, and it may commit
--- hours later. What only time did, such as an expiry or one more attempt at a degraded resource, leaves it as it is.
+-- written_by is the latest transaction with an inform, an outcome or a command. A complete listing deletes only rows written by transactions that
+-- ended before the listing began. A time would not do, because now() is the beginning of a transaction, which may commit hours later. An expiry, or
+-- another attempt at a degraded resource, does not change it.
 --
--- change_xid is the order_xid of the resource's latest entry in delta_change, and synced_object the object as it was synced last: null where its kind has
--- no log. revived_generation is the generation with which an inform made a deleted resource live again, so that the statement can see that it did.
+-- change_xid is the order_xid of the resource's latest entry in delta_change, and synced_object the object as it was synced last; null if the kind has
+-- no log. revived_generation is the generation with which an inform revived a deleted resource, so that the statement can see that it did.
 --
--- A sync writes a row three times: lease, claim, outcome. The claim changes no indexed column, and fits into a page
--- that is half full: of 100,000 rows synced so, 237,000 dead tuples and 101 MB are left until the next vacuum, and with full
--- pages 339,000 and 171 MB, at the same speed.
+-- A sync writes a row three times: lease, claim, outcome. The claim changes no indexed column, and fits into a page that is half full: syncing
+-- 100,000 rows leaves 237,000 dead tuples and 101 MB until the next vacuum, and with full pages 339,000 and 171 MB, at the same speed.
 CREATE TABLE delta_resource (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     generation bigint NOT NULL DEFAULT 1,
@@ -261,7 +259,7 @@ CREATE TABLE delta_resource (
     claim uuid,
     state delta_resource_state NOT NULL DEFAULT 'scheduled',
     cause delta_cause,
-    -- Of a deleted resource whose kind has a Finalizer: whether that has succeeded. Null where it has none; without meaning in other states.
+    -- For a deleted resource: whether its Finalizer has succeeded. Null if the kind has no Finalizer; without meaning in other states.
     finalized boolean,
     attempt integer NOT NULL DEFAULT 0,
     snoozes integer NOT NULL DEFAULT 0,
@@ -331,7 +329,7 @@ CREATE INDEX delta_resource_parents_idx ON delta_resource USING gin (parents) WH
 -- order.
 CREATE INDEX delta_resource_unlisted_idx ON delta_resource (kind, coalesce(shard, ''), id) WHERE dispatch_at IS NULL AND cause IN ('work', 'command');
 
--- What somebody may have to look at, for those who ask for it, of a kind or in the order of ids: few of many resources. What is synced without a failure is never in them.
+-- Indexes of resources that may need attention, by kind and in the order of ids: few of many. Resources synced without a failure are never in them.
 CREATE INDEX delta_resource_trouble_idx ON delta_resource (trouble, kind) WHERE trouble IS NOT NULL;
 CREATE INDEX delta_resource_trouble_id_idx ON delta_resource (id) WHERE trouble IS NOT NULL;
 
@@ -352,9 +350,9 @@ CREATE INDEX delta_key_wake_idx ON delta_key (kind, wake_at) WHERE wake_at IS NO
 -- What a pass of a shard looks at, and of which shards something is left. Kinds without shards are not in it, and a sync changes no column of it.
 CREATE INDEX delta_resource_shard_idx ON delta_resource (kind, is_deleted, shard, object_id) WHERE shard IS NOT NULL;
 
--- Parents that have changed, each as kind/id, whose children of a kind are still to be touched: a row for both, however often the parent changes. It is written
--- by the statement that says that the parent was synced, and is gone when all of those children were touched. changed_at is when the parent was synced: a call of Work that
--- began after it has seen the change. look_at is when a client looks at it: ahead while one does.
+-- Changed parents, each as kind/id, with children of a kind that are not all touched yet: one row for a parent and a kind, however often the parent changes. The
+-- statement that marks the parent synced writes it, and it is removed when all children are touched. changed_at is when the parent was synced: a call of Work
+-- that began later has seen the change. look_at is when a client takes the row; it lies in the future while a client works on it.
 CREATE TABLE delta_touch (
     kind text COLLATE "C" NOT NULL,
     parent text COLLATE "C" NOT NULL,
@@ -365,8 +363,8 @@ CREATE TABLE delta_touch (
 
 CREATE INDEX delta_touch_look_idx ON delta_touch (kind, look_at);
 
--- The claims that last longer than a few seconds, with the time until which each was renewed. A row of delta_resource would have to be
--- written anew each time, and may be locked by a transaction of the user's.
+-- The claims that last longer than a few seconds, with the time until which each was renewed. Renewing them in delta_resource would write a new
+-- version of a large row each time, and would have to wait if a transaction of the user has locked it.
 CREATE TABLE delta_claim (
     id uuid PRIMARY KEY,
     claimed_until timestamptz NOT NULL
@@ -509,7 +507,7 @@ CREATE TABLE delta_delivery (
 
 CREATE INDEX delta_delivery_expires_idx ON delta_delivery (expires_at);
 
--- The commands that people have given, who did, and what came of them. One that has not ended goes on, or its process has died.
+-- The commands that people have given, with their names and the results. A command that has not ended is running, or its process has died.
 CREATE TABLE delta_command (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     begun_at timestamptz NOT NULL DEFAULT now(),
@@ -530,8 +528,8 @@ CREATE TABLE delta_command (
 CREATE INDEX delta_command_object_idx ON delta_command (kind, object_id, id);
 CREATE INDEX delta_command_begun_idx ON delta_command (begun_at);
 
--- Attempts of a kind by minute, for two days, and in a row whose minute is '-infinity' all of them since the first, which is what a counter needs: a
--- sum over minutes would fall when the old ones are removed. Each client adds what it has counted, once a minute: only it knows its attempts.
+-- Attempts of a kind by minute, for two days. The row with the minute '-infinity' has all attempts since the first, for a counter, because a sum over minutes
+-- would fall when old ones are removed. Each client adds its count once a minute, because only it knows its attempts.
 CREATE TABLE delta_figure (
     kind text COLLATE "C" NOT NULL,
     minute timestamptz NOT NULL,
@@ -549,15 +547,15 @@ CREATE TABLE delta_figure (
     PRIMARY KEY (kind, minute)
 ) WITH (fillfactor = 50);
 
--- The log of changes: an entry for each settled step of a resource whose kind has a log, appended by the statement that writes the step. Readers go by
--- order_xid and id, and only as far as all transactions have ended; docs/design.md says why nothing is skipped so, and why the entries of
--- a resource come in their order.
+-- The log of changes: an entry for each settled step of a resource, for kinds with a log, appended by the statement that writes the step. Readers read in the
+-- order of order_xid and id, and only as far as all transactions have ended; docs/design.md says why this skips nothing, and why the entries of a
+-- resource come in order.
 --
--- id is given out one by one (CACHE 1): in the entries of a resource, which are written under the lock of its row, it rises. at is when the entry was
--- written, and not when its transaction began, which may have been before its partition was dropped. Partitions of a day each are made
--- ahead (delta_make_change_partition); what has none goes to the default one, so that no outcome fails for a partition.
+-- The sequence has CACHE 1, so that ids rise over the entries of a resource, which are written under the lock of its row. at is when the entry was written, not
+-- when its transaction began, because that may have been before its partition was dropped. Partitions of a day each are created ahead
+-- (delta_make_change_partition); an entry without one goes to the default partition, so that no outcome fails because of a missing partition.
 --
--- before is the object as it was synced before, after the one that is synced, or could not be. carrier is that of the inform (delta_resource).
+-- before is the object of the sync before, after the one that is synced, or failed to be. carrier is the inform's (delta_resource).
 CREATE SEQUENCE delta_change_id_seq CACHE 1;
 
 CREATE TABLE delta_change (
@@ -610,8 +608,8 @@ ALTER TABLE delta_resource SET (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0
 );
 
--- This one is small, and each of its rows is written anew every few seconds for as long as Work runs: what matters is a number of
--- dead rows, not a share of the live ones.
+-- This table is small, and each row is updated every few seconds while Work runs, so vacuum by a number of dead rows, not by a share of the
+-- live ones.
 ALTER TABLE delta_claim SET (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
 );
@@ -630,8 +628,8 @@ ALTER TABLE delta_listing SET (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1
 );
 
--- The channel that this installation's dispatchers listen on. A function, because the planner takes a subquery on a table
--- that was never analyzed for dear, and would plan each inform anew.
+-- The channel that this installation's dispatchers listen on. It is a function, because the planner overestimates the cost of a subquery on a table
+-- that was never analyzed, and would then plan each inform again.
 CREATE FUNCTION delta_channel() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN 'delta_' || (SELECT id FROM delta_installation);
@@ -734,10 +732,10 @@ END
 $$;
 -- +goose StatementEnd
 
--- Removes the oldest partition of delta_change that has been over for longer than keep, and gives back its name; null where there is none, or it cannot
--- be had now. One with entries that a consumer has not handled is kept until it has been over for keep_most.
+-- Drops the oldest partition of delta_change that ended longer than keep ago, and returns its name; null if there is none, or it is locked now. A partition
+-- with entries that a consumer has not handled is kept until it ended keep_most ago.
 --
--- To drop a partition locks delta_change for a moment: it waits half a second at most for those who use it, and writers wait behind it for as long.
+-- Dropping a partition locks delta_change for a moment: it waits at most half a second for other transactions, and writers wait behind it as long.
 -- +goose StatementBegin
 CREATE FUNCTION delta_drop_change_partition(keep interval, keep_most interval) RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -839,13 +837,13 @@ END
 $$;
 -- +goose StatementEnd
 
--- When a resource may be worked again whose kind or namespace is snoozed: each at a time of its own within the spread, so that what has
--- waited together does not come back together. -infinity where nothing was snoozed.
+-- The time when a resource of a snoozed kind or namespace may be worked again. Within the spread it differs for each resource, so that they do not all
+-- come back at once. -infinity if nothing was snoozed.
 CREATE FUNCTION delta_wakes_at(until timestamptz, spread interval, id bigint) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(until + spread * ((id % 64) / 64.0), '-infinity');
 
--- The namespaces that are snoozed, or whose resources come back. No spread is longer than a minute.
+-- The namespaces that are snoozed or still within their spread. No spread is longer than a minute.
 CREATE FUNCTION delta_snoozed_namespaces() RETURNS text[]
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN ARRAY(
@@ -865,13 +863,12 @@ AS $$
     SELECT t.kind FROM there t WHERE t.kind IS NOT NULL
 $$;
 
--- What is late, which has one meaning everywhere: its next step is due, or its claim is dead, for longer than a grace, whatever was dispatched. What is paused or snoozed,
--- by itself, its kind or its namespace, is not. Given kinds, or all where these are empty, it reads the dispatcher's index, a range for each kind and priority: no row is looked at
--- later than longest after it was leased. Of each range it looks at no more than most rows, those that dispatchers come to first; null, and it looks at all. Given ids, it looks at these
--- only.
+-- Late resources, by the one definition: the next step has been due, or the claim dead, for longer than grace, whatever was dispatched. A resource is not late if it, its kind or
+-- its namespace is paused or snoozed. For kinds, or all if these are empty, it reads the dispatcher's index, a range for each kind and priority: a row is due there at most longest
+-- after it was leased. In each range it reads at most most rows, in the order of dispatchers; all if most is null. For ids it reads only these rows.
 --
--- unfinalized is what waits for Finalize and no dispatcher has leased within the grace. A dispatcher whose controller has a Finalizer leases a due row within
--- seconds, so there is none that runs.
+-- unfinalized counts the resources that wait for Finalize and that no dispatcher has leased within grace. A dispatcher with a Finalizer leases a due row within
+-- seconds, so no client with one is running.
 CREATE FUNCTION delta_late(kinds text[], ids bigint[], grace interval, longest interval, most integer)
 RETURNS TABLE (id bigint, kind text, since timestamptz, unfinalized boolean)
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -920,8 +917,8 @@ RETURN CASE state
     WHEN 'deleted' THEN CASE WHEN coalesce(n.deleted_retention, deleted) >= '0' THEN coalesce(n.deleted_retention, deleted) END
 END;
 
--- Since when the retention of a settled resource counts. What is degraded or deleted and still listed is kept: if its row were removed, the
--- next listing would have it synced as if it were new.
+-- The time from which the retention of a settled resource counts. A degraded or deleted resource is kept while it is listed, because otherwise the
+-- next listing would sync it as new.
 CREATE FUNCTION delta_kept_since(state delta_resource_state, attempted_at timestamptz, synced_at timestamptz, listed_at timestamptz) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE state
@@ -991,9 +988,9 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- What keys have room for. slots is how many more rows may have one, null for no limit. Where calls have a rate, the nth call from now on may begin
--- first + (n - 1) * apart seconds after at; null where they have none. Calls of a tenth of a second may come together. given is how many rows
--- have a slot whose call was not counted yet; one that takes much longer than others is not waited for. queued is whether rows wait.
+-- The free room of limit keys. slots is how many more rows may get a slot, null for no limit. If calls have a rate, the nth call from now on may begin
+-- first + (n - 1) * apart seconds after at; null if they have none. The calls of a tenth of a second may begin together. given is the number of rows that
+-- have a slot but no counted call yet, except those that take much longer than others. queued is whether rows wait.
 -- +goose StatementBegin
 CREATE FUNCTION delta_key_room(c delta_controller, keys text[], at timestamptz)
 RETURNS TABLE (limit_key text, slots bigint, given bigint, queued boolean, first double precision, apart double precision, lead double precision)
@@ -1034,17 +1031,17 @@ RETURN CASE
     WHEN first + (greatest(floor(0.1 / apart + 1e-6), 1) - 1) * apart > 1e-6 THEN at + make_interval(secs => first + given * apart - lead)
     ELSE at + interval '1 second' END;
 
--- Gives rows slots of their limit keys, and has those wait whose key is full: they are given back as queued. Where others wait for a key already,
--- rows join them, by priority and age. give is false for a dispatcher that only looks; begins is true right before a claim, when calls are
--- counted against the rate. A call that is early, by a quarter of a second at most, is counted and given back with the time that its claim has
--- to wait. A row that is locked, or is not to have a call, is left alone.
+-- Gives rows slots of their limit keys. Rows with a full key are returned as queued. If other rows already wait for a key, rows queue with them by
+-- priority and age. give is false for a dispatcher that only looks; begins is true right before a claim, when calls are counted against the rate. A
+-- call that is at most a quarter of a second early is counted, and returned with the time that its claim has to wait. Rows that are locked, or may not
+-- have a call, are skipped.
 --
--- A slot is kept for 30 seconds, and for 20 once its call was counted: so slot_until tells the two apart, for lead is two seconds at most.
+-- A slot lasts 30 seconds, and 20 once its call was counted, so slot_until distinguishes the two, because lead is at most two seconds.
 --
--- The kind is compared as an expression: of a table that it believes empty, the planner may otherwise read the whole kind for each id.
+-- The kind is compared as an expression, because the planner may otherwise read the whole kind for each id if it believes the table to be empty.
 --
--- Keys are locked in their order, and no row is waited for while they are: so this deadlocks with nothing. Each statement of the function sees
--- what was committed before the locks were had. A subselect of one statement would count what had been when it began.
+-- Keys are locked in order, and the function never waits for a row while it holds them, so it cannot deadlock. Each statement of the function sees
+-- everything committed before the locks were taken. A subselect of one statement would count the state at the statement's beginning.
 -- +goose StatementBegin
 CREATE FUNCTION delta_take_slots(of_kind text, ids bigint[], give boolean, begins boolean, lease interval)
 RETURNS TABLE (id bigint, queued boolean, wait interval)
@@ -1149,9 +1146,8 @@ END
 $$;
 -- +goose StatementEnd
 
--- Gives slots that are free to rows that wait for them, and has a dispatcher look at these: of the keys that are named, or else of those that are
--- to be looked at. It gives back how many. Rows whose namespace is snoozed are put off until that is over, as many as are in the way: they come
--- back with the age that they have.
+-- Gives free slots to waiting rows, and makes a dispatcher take these: for the named keys, otherwise for keys that are due for a look. It returns their
+-- number. Rows in snoozed namespaces that are in the way are postponed until the snooze is over, and keep their age.
 -- +goose StatementBegin
 CREATE FUNCTION delta_wake_keys(of_kind text, named text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE

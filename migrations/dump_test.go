@@ -9,8 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dump tells everything that the catalogs have of the pool's schema, one line each, in an order of its own. The names
-// that Postgres gives with the schema are without it, so that two schemas can be compared.
+// dump returns everything in the catalogs about the pool's schema, one line each, sorted. Names have no schema, so that two schemas can be compared.
 func dump(t *testing.T, pool *pgxpool.Pool) string {
 	t.Helper()
 	rows, err := pool.Query(t.Context(), `

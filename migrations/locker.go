@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	// lockPoll is how often a client asks for the lock that another one holds. Goose's own asks once a second at most. None
-	// waits in the statement itself: what waits so has a snapshot, for which CREATE INDEX CONCURRENTLY would wait in turn.
+	// lockPoll is the time between attempts to take a lock that another client holds; goose's own locker polls at most once a second. The statement itself does
+	// not wait for the lock, because it would hold a snapshot, for which CREATE INDEX CONCURRENTLY of the other client would wait in turn.
 	lockPoll = 20 * time.Millisecond
-	// lockPatience bounds the wait.
+	// lockPatience is how long to wait for the lock.
 	lockPatience = 5 * time.Minute
 )
 
-// sessionLocker has one client at a time migrate a schema. Postgres frees the lock of a connection that ends.
+// sessionLocker lets one client at a time migrate a schema. Postgres releases the lock if its connection ends.
 type sessionLocker struct{ id int64 }
 
 // SessionLock waits for the lock.
@@ -42,7 +42,7 @@ func (l sessionLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	}
 }
 
-// SessionUnlock frees the lock.
+// SessionUnlock releases the lock.
 func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	var unlocked bool
 	if err := conn.QueryRowContext(ctx, "SELECT pg_advisory_unlock($1)", l.id).Scan(&unlocked); err != nil {
@@ -54,8 +54,8 @@ func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error 
 	return nil
 }
 
-// ensureTable makes the table of versions under the lock. Goose makes it before it takes the lock: of clients that start at once
-// all but one fail, and come again a second later.
+// ensureTable creates the table of versions under the lock. Goose would create it before it takes the lock, and if several clients start at once, all but one
+// would fail and retry a second later.
 func ensureTable(ctx context.Context, db *sql.DB, locker sessionLocker, table string) (err error) {
 	store, err := database.NewStore(goose.DialectPostgres, table)
 	if err != nil {
@@ -65,7 +65,7 @@ func ensureTable(ctx context.Context, db *sql.DB, locker sessionLocker, table st
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	defer conn.Close() //nolint:errcheck // returns the connection to the pool
 	if there, err := tableExists(ctx, conn, table); err != nil || there {
 		return err
 	}
@@ -80,7 +80,7 @@ func ensureTable(ctx context.Context, db *sql.DB, locker sessionLocker, table st
 	if err != nil {
 		return fmt.Errorf("making %s: %w", table, err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer tx.Rollback() //nolint:errcheck // a no-op after a commit
 	if err := store.CreateVersionTable(ctx, tx); err != nil {
 		return fmt.Errorf("making %s: %w", table, err)
 	}

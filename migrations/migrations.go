@@ -1,8 +1,7 @@
 // Package migrations holds Delta's schema as goose migrations, and applies them.
 //
-// The files use unqualified names, so they land in the first schema of the connection's search_path. They can also be
-// applied with the goose command: point GOOSE_MIGRATION_DIR at this folder. The first of them takes over the tables of
-// Delta on River where it finds them: docs/migrating-from-river.md.
+// The files use unqualified names, so they apply to the first schema of the connection's search_path. The goose command can apply them too: point
+// GOOSE_MIGRATION_DIR at this folder. The first migration takes over the tables of Delta on River, if it finds them: docs/migrating-from-river.md.
 package migrations
 
 import (
@@ -30,36 +29,34 @@ import (
 var FS embed.FS
 
 const (
-	// ownTable is where Up records what it applied. It is Delta's own, because a schema may be shared with an
-	// application that keeps its own history in goose's default table.
+	// ownTable is the table in which Up records migrations. It is not goose's default table, because an application in the same schema may keep its own
+	// history there.
 	ownTable = "delta_goose_version"
-	// gooseTable is the goose command's default. It is used where the command applied Delta's migrations first.
+	// gooseTable is goose's default table. It is used if the goose command has applied Delta's migrations first.
 	gooseTable = "goose_db_version"
-	// firstVersion tells a history of Delta's migrations from somebody else's.
+	// firstVersion identifies a history of Delta's migrations.
 	firstVersion = 20261121000001
 )
 
-// Status is one migration and when it was applied to the database, nil if it was not.
+// Status is one migration, with the time when it was applied to the database, or nil.
 type Status struct {
 	Version   int64
 	Name      string
 	AppliedAt *time.Time
 }
 
-// Up applies every migration that is pending. It is safe to call from many processes at once, and does nothing when
-// all are applied.
+// Up applies all pending migrations. It is safe to call from several processes at once, and does nothing if all are applied.
 func Up(ctx context.Context, pool *pgxpool.Pool) error {
-	return with(ctx, pool, true, func(p *goose.Provider) error {
+	return withProvider(ctx, pool, true, func(p *goose.Provider) error {
 		_, err := p.Up(ctx)
 		return err
 	})
 }
 
-// Down takes back the newest migration that is applied, with the data in its tables. It does nothing when none is. Where an
-// installation of Delta on River was taken over, and its tables are kept, the first migration gives it back what it had,
-// with what became of it since.
+// Down reverts the newest applied migration, and drops the data in its tables. It does nothing if none is applied. If an installation of Delta on River was
+// taken over and its tables are kept, reverting the first migration writes the data back into them, with the changes since.
 func Down(ctx context.Context, pool *pgxpool.Pool) error {
-	return with(ctx, pool, true, func(p *goose.Provider) error {
+	return withProvider(ctx, pool, true, func(p *goose.Provider) error {
 		_, err := p.Down(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
 			return nil
@@ -68,20 +65,20 @@ func Down(ctx context.Context, pool *pgxpool.Pool) error {
 	})
 }
 
-// Version returns the version of the newest migration that is applied, 0 if none is.
+// Version returns the version of the newest applied migration, or 0.
 func Version(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 	var version int64
-	err := with(ctx, pool, false, func(p *goose.Provider) (err error) {
+	err := withProvider(ctx, pool, false, func(p *goose.Provider) (err error) {
 		version, err = p.GetDBVersion(ctx)
 		return err
 	})
 	return version, err
 }
 
-// List returns every migration, oldest first, with the time it was applied.
+// List returns all migrations, oldest first, with the times when they were applied.
 func List(ctx context.Context, pool *pgxpool.Pool) ([]Status, error) {
 	var list []Status
-	err := with(ctx, pool, false, func(p *goose.Provider) error {
+	err := withProvider(ctx, pool, false, func(p *goose.Provider) error {
 		statuses, err := p.Status(ctx)
 		if err != nil {
 			return err
@@ -102,18 +99,18 @@ func List(ctx context.Context, pool *pgxpool.Pool) ([]Status, error) {
 	return list, err
 }
 
-// appliedAt reads goose's time, which is without a zone, in the session's own.
+// appliedAt interprets goose's time, which has no zone, in the zone of the session.
 func appliedAt(ctx context.Context, pool *pgxpool.Pool, local time.Time) (at time.Time, err error) {
 	err = pool.QueryRow(ctx, `SELECT $1::timestamp AT TIME ZONE current_setting('TimeZone')`, local).Scan(&at)
 	return at.UTC(), err
 }
 
-// with calls do for the schema of a pool. changes says that it may change the schema, for which it takes a lock.
-func with(ctx context.Context, pool *pgxpool.Pool, changes bool, do func(*goose.Provider) error) error {
+// withProvider calls do with a provider for the schema of a pool. It takes a lock if changes is set, which means that do may change the schema.
+func withProvider(ctx context.Context, pool *pgxpool.Pool, changes bool, do func(*goose.Provider) error) error {
 	if pool == nil {
 		return errors.New("migrations: pool is nil: give an open *pgxpool.Pool")
 	}
-	schema, table, err := locate(ctx, pool)
+	schema, table, err := locateTable(ctx, pool)
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
@@ -123,9 +120,9 @@ func with(ctx context.Context, pool *pgxpool.Pool, changes bool, do func(*goose.
 		}
 	}
 	db := stdlib.OpenDBFromPool(pool)
-	defer db.Close() //nolint:errcheck // closes the adapter only: the pool stays the caller's
+	defer db.Close() //nolint:errcheck // closes only the adapter, not the caller's pool
 
-	// The lock is per schema: two schemas of one database can be migrated at the same time.
+	// The lock is per schema, so that two schemas of one database can be migrated at the same time.
 	locker := sessionLocker{int64(crc32.ChecksumIEEE([]byte("delta migrations " + schema)))}
 	if err := ensureTable(ctx, db, locker, table); err != nil {
 		return fmt.Errorf("migrations: schema %q: %w", schema, readOnlyError(err))
@@ -140,7 +137,7 @@ func with(ctx context.Context, pool *pgxpool.Pool, changes bool, do func(*goose.
 	return nil
 }
 
-// readOnlyError adds to an error why the connection may not write. Such a setting is the caller's, and is not overridden.
+// readOnlyError adds the reason why the connection is read-only to an error. Migrations do not override the caller's setting.
 func readOnlyError(err error) error {
 	const readOnlyTransaction = "25006"
 	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == readOnlyTransaction {
@@ -151,13 +148,13 @@ func readOnlyError(err error) error {
 }
 
 func newProvider(db *sql.DB, files fs.FS, options ...goose.ProviderOption) (*goose.Provider, error) {
-	// The global registry is the application's: its Go migrations are none of Delta's.
+	// The global registry has Go migrations of the application, which must not run here.
 	return goose.NewProvider(goose.DialectPostgres, db, files,
 		append(options, goose.WithDisableGlobalRegistry(true))...)
 }
 
-// locate returns the schema that the migrations land in and the table that records them there.
-func locate(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err error) {
+// locateTable returns the schema of the migrations, and the table that records them.
+func locateTable(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err error) {
 	var current *string
 	var path, encoding string
 	var shared bool
@@ -173,10 +170,10 @@ func locate(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err 
 		return "", "", fmt.Errorf("the server is Postgres %d, and Delta needs 14 or later", server)
 	}
 	if encoding != "UTF8" {
-		return "", "", fmt.Errorf("the encoding of the database is %s, and Delta needs UTF8, which objects are written in: create the database anew with "+
+		return "", "", fmt.Errorf("the encoding of the database is %s, and Delta needs UTF8, which objects are written in: create a new database with "+
 			"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
 	}
-	if current == nil || strings.HasPrefix(*current, "pg_") { // that of temporary tables, or the catalog
+	if current == nil || strings.HasPrefix(*current, "pg_") { // the schema of temporary tables, or the catalog
 		return "", "", fmt.Errorf("there is no schema of search_path %q that this user may use: create it (CREATE SCHEMA …), or grant USAGE on it", path)
 	}
 	if !shared {

@@ -171,7 +171,7 @@ func TestADatabaseThatCannotBeReachedIsAnError(t *testing.T) {
 	}
 }
 
-// all calls everything that the package offers and returns the errors by name.
+// all calls every function of the package and returns the errors by name.
 func all(ctx context.Context, pool *pgxpool.Pool) map[string]error {
 	_, versionErr := migrations.Version(ctx, pool)
 	_, listErr := migrations.List(ctx, pool)
@@ -223,7 +223,7 @@ func TestWhatTheGooseCommandAppliedIsRecognised(t *testing.T) {
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	require.Equal(t, schema, dump(t, pool), "there is nothing to apply, nor a second history to keep")
 
-	// And back: the command sees what Down did.
+	// And back: the goose command sees the result of Down.
 	require.NoError(t, migrations.Down(t.Context(), pool))
 	there, err := provider.GetDBVersion(t.Context())
 	require.NoError(t, err)
@@ -265,14 +265,14 @@ func TestTheTimeOfAMigrationIsRightInEveryZone(t *testing.T) {
 	}
 }
 
-// serverTime is the time by the server's clock, which migrations are recorded with.
+// serverTime returns the time by the server's clock, which records migrations.
 func serverTime(t *testing.T, pool *pgxpool.Pool) (now time.Time) {
 	t.Helper()
 	require.NoError(t, pool.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now))
 	return now
 }
 
-// With Postgres' own settings a fifth of a table would have to be dead before it is vacuumed.
+// With Postgres' default settings, a fifth of a table would have to be dead before it is vacuumed.
 func TestTablesThatChangeOftenAreVacuumedOften(t *testing.T) {
 	t.Parallel()
 	pool := deltatest.New(t).Pool
@@ -289,7 +289,7 @@ func TestTablesThatChangeOftenAreVacuumedOften(t *testing.T) {
 
 var schemas atomic.Int64
 
-// emptySchema is a pool on a schema without Delta's tables; it is dropped when the test ends.
+// emptySchema returns a pool on a schema without Delta's tables, which is dropped when the test ends.
 func emptySchema(t *testing.T, env *deltatest.Env, name string, change ...func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	// Test schemas share a database.
@@ -314,7 +314,7 @@ func emptySchema(t *testing.T, env *deltatest.Env, name string, change ...func(*
 	return pool
 }
 
-// newest is the version of the last migration.
+// newest returns the version of the last migration.
 func newest(t *testing.T) int64 {
 	t.Helper()
 	files, err := fs.Glob(migrations.FS, "*.sql")
@@ -338,7 +338,7 @@ func applied(t *testing.T, pool *pgxpool.Pool) []migrations.Status {
 	return list
 }
 
-// installation is the database's id, and which write made it.
+// installation returns the database's id and the transaction that wrote it.
 func installation(t *testing.T, pool *pgxpool.Pool) (v string) {
 	t.Helper()
 	err := pool.QueryRow(t.Context(), "SELECT concat_ws(' ', id, xmin, ctid) FROM delta_installation").Scan(&v)

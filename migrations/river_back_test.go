@@ -35,7 +35,7 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 			settings := contentOf(t, pool, "delta_namespace", "delta_controller")
 			migrate(t, pool, "up")
 
-			// What happens until somebody wants to go back.
+			// Changes before the migration is reverted.
 			_, err := pool.Exec(t.Context(), `
 				DELETE FROM delta_resource WHERE object_id IN ('gone', 'again');
 				INSERT INTO delta_resource (kind, object_id, namespace, max_attempts, hash, object, state, tags) VALUES
@@ -64,7 +64,7 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 				INSERT INTO delta_resource (object_id, kind, max_attempts) VALUES ('next', 'user', 1)`)
 			require.NoError(t, err, "the sequence goes on where it was")
 
-			// And forth once more.
+			// And forward again.
 			migrate(t, pool, "up")
 			require.Equal(t, newest(t), version(t, pool))
 			row, err := db.New().GetResource(t.Context(), pool, db.GetResourceParams{Kind: "user", ObjectID: "kept"})
@@ -75,7 +75,7 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 	}
 }
 
-// theirs is a dump without the history of Delta's own migrations.
+// theirs returns a dump without the history of Delta's migrations.
 func theirs(dump string) string {
 	var lines []string
 	for line := range strings.Lines(dump) {

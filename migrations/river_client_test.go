@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// riverUser is an object whose JSON, as the original hashed it, is not in the canonical form, nor as jsonb writes it.
+// riverUser is an object with JSON, as the original hashed it, that is neither in the canonical form nor as jsonb writes it.
 type riverUser struct {
 	Zone  string            `json:"zone"`
 	Name  string            `json:"name"`
@@ -48,7 +48,7 @@ func (u riverTeam) Compare(other delta.Object) (int, bool) {
 	return len(u.Zone) - len(o.Zone), ok
 }
 
-// riverController counts the work on each object, and lists all of them.
+// riverController counts the calls of Work for each object, and lists all objects.
 type riverController[T delta.Object] struct {
 	delta.WorkerDefaults[T]
 	delta.InformerDefaults[T]
@@ -93,7 +93,7 @@ func (c *riverController[T]) counts() map[string]int {
 	return counts
 }
 
-// insertOriginal writes a row as the original does for an object.
+// insertOriginal writes a row for an object like the original.
 func insertOriginal(t *testing.T, pool *pgxpool.Pool, o delta.Object, state, namespace string, synced *time.Time) {
 	t.Helper()
 	encoded, err := json.Marshal(o)
@@ -133,7 +133,7 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 		users.list = append(users.list, u)
 		insertOriginal(t, pool, u, r.state, r.namespace, r.synced)
 	}
-	// What rested for longer than 24 hours: one where the client keeps rows for ever, and one where it does not.
+	// Rows settled for longer than 24 hours: one in a namespace that keeps rows for ever, and one in another.
 	insertOriginal(t, pool, newRiverUser("old-kept"), "synced", "still", ago(30*time.Hour))
 	insertOriginal(t, pool, newRiverUser("old-removed"), "synced", "default", ago(30*time.Hour))
 	team := riverTeam{newRiverUser("synced")}
@@ -174,7 +174,7 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 		return err == nil && kept.DueAt == nil
 	}, 2*time.Minute, 20*time.Millisecond, "nothing is to happen to it")
 
-	// The same objects, in each of the ways to inform: nothing is synced again.
+	// Informing the same objects in any way syncs nothing again.
 	var all []delta.Object
 	for _, u := range users.list {
 		if u.Name == "deleted" {
@@ -198,7 +198,7 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 		require.Zero(t, run.Scheduled)
 	}
 
-	// One that did change is.
+	// A changed object is synced.
 	changed := newRiverUser("changed")
 	changed.Big = 1e21 + 1e6
 	result, err := client.Inform(t.Context(), changed, nil)
@@ -221,7 +221,7 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 	require.Len(t, rest, 6)
 }
 
-// atRest is the rows that are synced or deleted, and not due, by kind and id.
+// atRest returns the rows that are synced or deleted and not due, by kind and id.
 func atRest(t *testing.T, client *delta.Client) map[string]*deltatype.ResourceRow {
 	t.Helper()
 	rows, err := client.List(t.Context(), delta.Filter{}, delta.Page{})

@@ -13,8 +13,7 @@ import (
 
 var blocks = regexp.MustCompile("(?s)```(sql|sh)\n(.*?)```")
 
-// What docs/migrating-from-river.md tells to run does run, in the order in which it is told: all but the end of the way
-// forth, and then, on another installation, the way back.
+// The commands of docs/migrating-from-river.md run in order: all of the migration but its end, and then, on another installation, the way back.
 func TestTheStatementsOfTheGuideRun(t *testing.T) {
 	t.Parallel()
 	guide, err := os.ReadFile("../docs/migrating-from-river.md")

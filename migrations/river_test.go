@@ -26,7 +26,7 @@ import (
 //go:embed testdata/river.sql
 var riverSchema string
 
-// original is a schema with the tables of the original.
+// original returns a pool on a schema with the tables of Delta on River, the original.
 func original(t *testing.T, more ...string) *pgxpool.Pool {
 	t.Helper()
 	return originalIn(t, deltatest.New(t), more...)
@@ -42,7 +42,7 @@ func originalIn(t *testing.T, env *deltatest.Env, more ...string) *pgxpool.Pool 
 	return pool
 }
 
-// riverRow is a row of the original; the columns that are not here are the same in all of them.
+// riverRow is a row of the original. Other columns are the same in all rows.
 type riverRow struct {
 	id                        string
 	state                     string
@@ -64,7 +64,7 @@ func (r riverRow) insert(t *testing.T, pool *pgxpool.Pool) {
 	require.NoError(t, err)
 }
 
-// want is what becomes of a row. A due_at of "now" is the time of the migration.
+// want is the expected row after the migration. A due_at of "now" is the time of the migration.
 type want struct {
 	state                     deltatype.ResourceState
 	generation, synced, syncs int64
@@ -79,7 +79,7 @@ type want struct {
 
 const riverAt = "2024-05-06T07:08:10.5Z"
 
-// failure is an error as the original writes it, in an array literal; attemptError is the same, read.
+// failure returns an error as the original writes it, in an array literal; attemptError is the same error, decoded.
 func failure(attempt int) string {
 	return fmt.Sprintf(`"{\"at\": \"%s\", \"attempt\": %d, \"error\": \"no \\\"luck\\\"\", \"trace\": \"\"}"`, riverAt, attempt)
 }
@@ -109,7 +109,7 @@ type riverCase struct {
 	want want
 }
 
-// riverCases has each of the eight states, rows that were synced before, and what nobody should have written.
+// riverCases has rows in each of the eight states, rows that were synced before, and invalid rows.
 func riverCases() []riverCase {
 	hour, minute, longAgo := ago(time.Hour), ago(time.Minute), ago(30*time.Hour)
 	return []riverCase{
@@ -200,7 +200,7 @@ const riverSettings = `
 		('user', '2024-03-01 01:02:03.456789Z', '1 day 02:00:00', '2024-01-01 00:00:00Z', '2024-02-01 00:00:00Z', '{"c": 2}'),
 		('off', '1970-01-01 00:00:00Z', '-00:00:01', '2024-01-01 00:00:00Z', '2024-02-01 00:00:00Z', '{}')`
 
-// The ways to migrate. The goose command has versions of its own in the history when it meets ours.
+// The ways to migrate. The goose command's history has other versions before it gets ours.
 var ways = map[string]func(t *testing.T, pool *pgxpool.Pool, command string){
 	"delta": func(t *testing.T, pool *pgxpool.Pool, command string) {
 		t.Helper()
@@ -210,13 +210,13 @@ var ways = map[string]func(t *testing.T, pool *pgxpool.Pool, command string){
 	"goose": runGoose,
 }
 
-// prepareGoose sets goose's globals, once: tests that run beside each other would write them beside each other's reads.
+// prepareGoose sets goose's globals once, because parallel tests would race on them.
 var prepareGoose = sync.OnceValue(func() error {
 	goose.SetLogger(goose.NopLogger())
 	return goose.SetDialect("postgres")
 })
 
-// runGoose does what the goose command does, in this folder.
+// runGoose does the same as the goose command, in this folder.
 func runGoose(t *testing.T, pool *pgxpool.Pool, command string) {
 	t.Helper()
 	require.NoError(t, prepareGoose())
@@ -262,7 +262,7 @@ func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
 			}
 			require.Equal(t, ours(dump(t, deltatest.New(t).Pool)), ours(dump(t, pool)), "the schema is that of an empty database")
 
-			// Again: nothing.
+			// A second run changes nothing.
 			before := contentOf(t, pool, "delta_resource")
 			migrate(t, pool, "up")
 			require.NoError(t, migrations.Up(t.Context(), pool))
@@ -322,7 +322,7 @@ func checkRiverSettings(t *testing.T, pool *pgxpool.Pool) {
 	require.Equal(t, 26*time.Hour, controller.InformInterval)
 }
 
-// contentOf is the rows of tables as text.
+// contentOf returns the rows of tables as text.
 func contentOf(t *testing.T, pool *pgxpool.Pool, tables ...string) string {
 	t.Helper()
 	var all []string
@@ -343,7 +343,7 @@ func contentOf(t *testing.T, pool *pgxpool.Pool, tables ...string) string {
 
 var notOurs = regexp.MustCompile(`delta_river_|_?river_job|goose_db_version|delta_goose_version`)
 
-// ours is a dump without what others have in the schema.
+// ours returns a dump without the objects of others in the schema.
 func ours(dump string) string {
 	var lines []string
 	for line := range strings.Lines(dump) {

@@ -46,7 +46,7 @@ type bills struct{ delta.WorkerDefaults[bill] }
 
 func (bills) Work(context.Context, *delta.Resource[bill]) error { return nil }
 
-// ledger is a sink that keeps what it has accepted.
+// ledger is a sink that keeps the entries it has accepted.
 type ledger struct {
 	isAway atomic.Bool
 
@@ -70,7 +70,7 @@ func (l *ledger) Deliver(_ context.Context, messages []sinks.Message) []error {
 	return nil
 }
 
-// bridged is an installation in a Postgres of its own, which may be harmed: bills are the rows of a table, and what becomes of them goes to a sink.
+// bridged is an installation with a private Postgres, which tests may damage: bills are the rows of a table, and their changes go to a sink.
 type bridged struct {
 	t                *testing.T
 	server           *cdctest.Private
@@ -80,14 +80,14 @@ type bridged struct {
 	address, prefix  string
 	temporalSettings []string
 	telemetry        *parts
-	lines            *logged
+	lines            *logBuffer
 	sink             *ledger
 }
 
-// newBridged makes one. standby, if it is not nil, makes the URL of all servers.
+// newBridged starts an installation. standby, if it is not nil, returns a URL that names all servers.
 func newBridged(t *testing.T, temporal client.Client, address, namespace, prefix string, standby func(*cdctest.Private) string) *bridged {
 	t.Helper()
-	b := &bridged{t: t, temporal: temporal, address: address, prefix: prefix, sink: &ledger{}, telemetry: &parts{}, lines: &logged{}}
+	b := &bridged{t: t, temporal: temporal, address: address, prefix: prefix, sink: &ledger{}, telemetry: &parts{}, lines: &logBuffer{}}
 	b.temporalSettings = []string{"--temporal-address", address, "--temporal-namespace", namespace}
 	b.server = cdctest.NewPrivate(t, "wal_level=logical")
 	b.url = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", b.server.Config().Port)
@@ -103,8 +103,8 @@ func newBridged(t *testing.T, temporal client.Client, address, namespace, prefix
 	return b
 }
 
-// client makes one that is not started.
-func (b *bridged) client(controllers *delta.Controllers) *delta.Client {
+// newClient returns a client that is not started.
+func (b *bridged) newClient(controllers *delta.Controllers) *delta.Client {
 	b.t.Helper()
 	c, err := delta.NewClient(b.pool, &delta.Config{
 		Controllers: controllers, Temporal: b.temporal, TemporalNamespace: b.temporalSettings[3], WorkflowIDPrefix: b.prefix,
@@ -114,25 +114,25 @@ func (b *bridged) client(controllers *delta.Controllers) *delta.Client {
 	return c
 }
 
-// start has a client follow the table, and a relay deliver, until the test ends.
-func (b *bridged) start() (relay *sinks.Relay, stopRelay func()) {
+// startAll runs a client that follows the table, and a relay, until the test ends.
+func (b *bridged) startAll() (relay *sinks.Relay, stopRelay func()) {
 	b.t.Helper()
 	controllers := delta.NewControllers()
 	bridge.Table(controllers, bills{}, bridge.TableConfig[bill]{Table: "bill", CheckInterval: 200 * time.Millisecond})
-	c := b.client(controllers)
+	c := b.newClient(controllers)
 	require.NoError(b.t, c.Start(context.Background()))
 	b.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = c.Stop(ctx)
 	})
-	return b.deliver()
+	return b.startRelay()
 }
 
-// deliver runs a relay of the log.
-func (b *bridged) deliver() (relay *sinks.Relay, stop func()) {
+// startRelay runs a relay of the log.
+func (b *bridged) startRelay() (relay *sinks.Relay, stop func()) {
 	b.t.Helper()
-	source, err := changelog.New(changelog.Config{Client: b.client(nil), Consumer: delta.ChangeConsumer{Name: "bills"}})
+	source, err := changelog.New(changelog.Config{Client: b.newClient(nil), Consumer: delta.ChangeConsumer{Name: "bills"}})
 	require.NoError(b.t, err)
 	relay, err = sinks.NewRelay(sinks.Config{
 		Source: source, Sink: b.sink, ShortestRetry: 10 * time.Millisecond, LongestRetry: 100 * time.Millisecond, ConfirmInterval: 50 * time.Millisecond,
@@ -169,31 +169,31 @@ func (b *bridged) until(is func() bool, why func() string) {
 	}
 }
 
-// settle waits until nothing is lost: resources are as the table is, and the sink has each entry of the log, each object's in their order.
-func (b *bridged) settle() {
+// requireSettled waits until the resources equal the table, and the sink has each entry of the log, in order for each object.
+func (b *bridged) requireSettled() {
 	b.t.Helper()
 	var left []string
-	b.until(func() bool { left = append(b.unlikeTable(), b.undelivered()...); return len(left) == 0 }, func() string { return strings.Join(left, "\n") })
+	b.until(func() bool { left = append(b.unlikeTable(), b.findUndelivered()...); return len(left) == 0 }, func() string { return strings.Join(left, "\n") })
 	b.requireOrder()
 }
 
-// unlikeTable are bills whose resource is not as their row.
+// unlikeTable returns the bills that differ from their resource.
 func (b *bridged) unlikeTable() []string {
-	return b.list(`SELECT coalesce(t.number::text, r.object_id) || ': row ' || coalesce(t.cents::text, 'none') || ', resource ' ||
+	return b.queryList(`SELECT coalesce(t.number::text, r.object_id) || ': row ' || coalesce(t.cents::text, 'none') || ', resource ' ||
 			coalesce(r.state::text || ' ' || (r.object ->> 'cents'), 'none')
 		FROM bill t FULL JOIN (SELECT * FROM delta_resource WHERE kind = 'bill') r ON r.object_id = t.number::text
 		WHERE (t.number IS NULL AND r.state <> 'deleted') OR (t.number IS NOT NULL AND (r.state IS DISTINCT FROM 'synced' OR r.object ->> 'cents' <> t.cents::text))`)
 }
 
-// undelivered are entries that the sink does not have.
-func (b *bridged) undelivered() (all []string) {
+// findUndelivered returns the entries that the sink does not have.
+func (b *bridged) findUndelivered() (all []string) {
 	b.sink.mu.Lock()
 	delivered := map[string]bool{}
 	for _, e := range b.sink.accepted {
 		delivered[strconv.FormatInt(e.ID, 10)] = true
 	}
 	b.sink.mu.Unlock()
-	for _, id := range b.list(`SELECT id::text FROM delta_change`) {
+	for _, id := range b.queryList(`SELECT id::text FROM delta_change`) {
 		if !delivered[id] {
 			all = append(all, "entry "+id+" was not delivered")
 		}
@@ -201,8 +201,8 @@ func (b *bridged) undelivered() (all []string) {
 	return all
 }
 
-// list is empty where the server does not answer: it is asked again.
-func (b *bridged) list(sql string) []string {
+// queryList returns nothing if the server does not answer: callers repeat it.
+func (b *bridged) queryList(sql string) []string {
 	rows, err := b.pool.Query(context.Background(), sql)
 	if err != nil {
 		return []string{err.Error()}
@@ -214,7 +214,7 @@ func (b *bridged) list(sql string) []string {
 	return all
 }
 
-// requireOrder sees that entries of an object came in their order. What was delivered before may come again.
+// requireOrder checks that the entries of each object came in order. Entries may come repeatedly.
 func (b *bridged) requireOrder() {
 	b.t.Helper()
 	b.sink.mu.Lock()
@@ -232,8 +232,8 @@ func (b *bridged) requireOrder() {
 	b.t.Logf("%d entries were delivered, and %d of them again", len(seen), again)
 }
 
-// change makes random changes of rows, and gets over a server that is away.
-func (b *bridged) change(ctx context.Context, random *rand.Rand) {
+// changeRows makes random changes of rows, and tolerates a server that does not answer.
+func (b *bridged) changeRows(ctx context.Context, random *rand.Rand) {
 	number, cents := random.IntN(40), random.IntN(1000)
 	sql := fmt.Sprintf(`INSERT INTO bill VALUES (%d, %d) ON CONFLICT (number) DO UPDATE SET cents = excluded.cents`, number, cents)
 	if random.IntN(6) == 0 {
@@ -244,14 +244,14 @@ func (b *bridged) change(ctx context.Context, random *rand.Rand) {
 	_, _ = b.pool.Exec(within, sql)
 }
 
-// write changes rows until the function is called that it returns.
-func (b *bridged) write() (stop func()) {
+// startWriter changes rows until the returned function is called.
+func (b *bridged) startWriter() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var writing sync.WaitGroup
 	random := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	writing.Go(func() {
 		for ; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
-			b.change(ctx, random)
+			b.changeRows(ctx, random)
 		}
 	})
 	stop = sync.OnceFunc(func() { cancel(); writing.Wait() })
@@ -259,17 +259,17 @@ func (b *bridged) write() (stop func()) {
 	return stop
 }
 
-// doctor returns the findings of the command.
-func (b *bridged) doctor() map[string]checkJSON {
+// runDoctor returns the checks of delta doctor.
+func (b *bridged) runDoctor() map[string]checkJSON {
 	b.t.Helper()
-	return diagnosis(b.t, inProcess(b.t.Context(), streams{}, append([]string{"doctor", "-o", "json", "--database-url", b.url}, b.temporalSettings...)...))
+	return decodeChecks(b.t, inProcess(b.t.Context(), streams{}, append([]string{"doctor", "-o", "json", "--database-url", b.url}, b.temporalSettings...)...))
 }
 
-// metric is a sample of what `delta metrics` serves at this moment; -1 if there is none.
-func (b *bridged) metric(sample string) float64 {
+// readMetric returns the present value of a sample of `delta metrics`, or -1 if there is none.
+func (b *bridged) readMetric(sample string) float64 {
 	b.t.Helper()
 	answer := httptest.NewRecorder()
-	delta.Metrics(b.client(nil)).ServeHTTP(answer, httptest.NewRequestWithContext(b.t.Context(), "GET", "/metrics", nil))
+	delta.Metrics(b.newClient(nil)).ServeHTTP(answer, httptest.NewRequestWithContext(b.t.Context(), "GET", "/metrics", nil))
 	return sampleOf(b.t, answer.Body.String(), sample)
 }
 
@@ -284,37 +284,37 @@ func sampleOf(t *testing.T, text, sample string) float64 {
 	return value
 }
 
-// isIn reports whether metrics show that the source of the table is in a phase.
+// isIn reports whether the metrics show the source of the table in a phase.
 func (b *bridged) isIn(phase delta.SourcePhase) bool {
 	b.t.Helper()
-	return b.metric(fmt.Sprintf(`delta_source_phase{kind="bill",source="table public.bill",phase=%q}`, phase)) == 1
+	return b.readMetric(fmt.Sprintf(`delta_source_phase{kind="bill",source="table public.bill",phase=%q}`, phase)) == 1
 }
 
-// readings is how often the table was read as a whole.
-func (b *bridged) readings() int {
+// countFullReads returns how often the whole table was read.
+func (b *bridged) countFullReads() int {
 	b.t.Helper()
-	return len(b.list(`SELECT id::text FROM delta_inform WHERE trigger = 'source' AND ended_at IS NOT NULL AND error = ''`))
+	return len(b.queryList(`SELECT id::text FROM delta_inform WHERE trigger = 'source' AND ended_at IS NOT NULL AND error = ''`))
 }
 
-// logged is a log in memory.
-type logged struct {
+// logBuffer is a log in memory.
+type logBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-func (l *logged) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
-func (l *logged) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-func (l *logged) tail() string {
+func (l *logBuffer) tail() string {
 	text := l.String()
 	return text[max(0, len(text)-8000):]
 }

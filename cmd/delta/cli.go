@@ -27,61 +27,61 @@ import (
 
 const databaseVariable = "DELTA_DATABASE_URL"
 
-// How long a command waits for Postgres and for Temporal before it says that they cannot be reached, and how long a shell waits for names from
-// the database. They are variables so that tests, which share a busy machine, wait longer.
+// How long a command waits for Postgres and for Temporal before it reports them as unreachable, and how long completion in a shell waits for
+// the database. They are variables because tests share a busy machine and need longer ones.
 var (
-	connectPatience    = 10 * time.Second
-	temporalPatience   = 10 * time.Second
-	completionPatience = 2 * time.Second
+	connectTimeout    = 10 * time.Second
+	temporalTimeout   = 10 * time.Second
+	completionTimeout = 2 * time.Second
 )
 
-// cli is what the flags say, and where the command reads and writes.
+// cli has the values of the flags, and the streams that the command reads and writes.
 type cli struct {
 	streams
 	databaseURL                        string
 	temporalAddress, temporalNamespace string
 	prefix, taskQueue                  string
 	output                             outputFormat
-	// countEvery is Config.CountResourcesInterval; 0 for the default.
+	// countEvery is Config.CountResourcesInterval; 0 means the default.
 	countEvery time.Duration
 }
 
-// databaseFlags are for commands that need the database only.
-func (c *cli) databaseFlags(cmd *cobra.Command) {
-	c.databaseFlag(cmd)
-	c.outputFlag(cmd)
+// addDatabaseFlags adds the flags of commands that need only the database.
+func (c *cli) addDatabaseFlags(cmd *cobra.Command) {
+	c.addDatabaseURLFlag(cmd)
+	c.addOutputFlag(cmd)
 }
 
-func (c *cli) databaseFlag(cmd *cobra.Command) {
+func (c *cli) addDatabaseURLFlag(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringVar(&c.databaseURL, "database-url", "", "`URL` of the database (default $"+databaseVariable+")")
 }
 
-func (c *cli) outputFlag(cmd *cobra.Command) {
+func (c *cli) addOutputFlag(cmd *cobra.Command) {
 	c.output = outputTable
 	cmd.PersistentFlags().VarP(&c.output, "output", "o", "`format`: table or json")
-	mustComplete(cmd, "output", fixed("table", "json"))
+	mustComplete(cmd, "output", completeFrom("table", "json"))
 }
 
-// temporalFlags are for those that need Temporal too.
-func (c *cli) temporalFlags(cmd *cobra.Command) {
-	c.databaseFlags(cmd)
-	c.connectionFlags(cmd)
+// addTemporalFlags adds the flags of commands that also need Temporal.
+func (c *cli) addTemporalFlags(cmd *cobra.Command) {
+	c.addDatabaseFlags(cmd)
+	c.addConnectionFlags(cmd)
 }
 
-// connectionFlags name Temporal, and what there is the installation's.
-func (c *cli) connectionFlags(cmd *cobra.Command) {
+// addConnectionFlags adds the flags that say where Temporal is, and which workflows there belong to the installation.
+func (c *cli) addConnectionFlags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&c.temporalAddress, "temporal-address", "", "`host:port` of Temporal (default $TEMPORAL_ADDRESS, temporal.toml or "+client.DefaultHostPort+")")
 	flags.StringVar(&c.temporalNamespace, "temporal-namespace", "", "`namespace` of Temporal (default $TEMPORAL_NAMESPACE, temporal.toml or default)")
-	flags.StringVar(&c.prefix, "prefix", "", "`prefix` of workflow ids, Config.WorkflowIDPrefix (default the one of the database)")
-	flags.StringVar(&c.taskQueue, "task-queue", "", "Config.TaskQueue, `queue` of the worker that you run yourselves (default none)")
+	flags.StringVar(&c.prefix, "prefix", "", "`prefix` of workflow ids, Config.WorkflowIDPrefix (default the one in the database)")
+	flags.StringVar(&c.taskQueue, "task-queue", "", "task `queue` of a worker that you run yourself, Config.TaskQueue (default none)")
 }
 
-// database is the configuration of the pool. Errors are of usage.
-func (c *cli) database() (*pgxpool.Config, error) {
+// parsePoolConfig returns the configuration of the pool. Its errors are usage errors.
+func (c *cli) parsePoolConfig() (*pgxpool.Config, error) {
 	target := cmp.Or(c.databaseURL, os.Getenv(databaseVariable))
 	if target == "" {
-		return nil, fmt.Errorf("no database: give --database-url or set %s (delta dev prints one)", databaseVariable)
+		return nil, fmt.Errorf("no database: use --database-url or set %s (delta dev prints one)", databaseVariable)
 	}
 	config, err := pgxpool.ParseConfig(target)
 	if err != nil {
@@ -93,37 +93,36 @@ func (c *cli) database() (*pgxpool.Config, error) {
 	}
 	config.MaxConns = 4
 	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
-		// A command runs a statement once or twice, and a pooler in transaction mode may not have prepared statements.
+		// Preparing statements would gain nothing, because a command runs each once or twice, and fail behind some poolers in transaction mode.
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connectPatience
+		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
 	return config, nil
 }
 
-func host(config *pgxpool.Config) string {
+func formatServerAddress(config *pgxpool.Config) string {
 	return net.JoinHostPort(config.ConnConfig.Host, fmt.Sprint(config.ConnConfig.Port))
 }
 
-// withPool does something with a database that answers.
+// withPool connects to the database and calls do.
 func withPool(ctx context.Context, config *pgxpool.Config, do func(context.Context, *pgxpool.Pool) error) error {
-	ctx, stop := untilInterrupted(ctx)
+	ctx, stop := withInterrupt(ctx)
 	defer stop()
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	// Asked first, so that an address that is wrong is not reported as a
-	// failure of something else.
+	// Ping first, so that a wrong address is not reported as a failure of something else.
 	if err := pool.Ping(ctx); err != nil {
-		return interrupted(ctx, &unreachableError{"Postgres at " + host(config), err})
+		return asInterrupted(ctx, &unreachableError{"Postgres at " + formatServerAddress(config), err})
 	}
-	return interrupted(ctx, do(ctx, pool))
+	return asInterrupted(ctx, do(ctx, pool))
 }
 
-func untilInterrupted(ctx context.Context) (context.Context, func()) {
+func withInterrupt(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -137,26 +136,25 @@ func untilInterrupted(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { signal.Stop(signals); cancel(nil) }
 }
 
-// session is an installation that the command works on.
+// session is the installation that the command works on.
 type session struct {
 	*delta.Client
 	pool *pgxpool.Pool
-	// temporal connects when it is first used. address and namespace are where to.
+	// temporal connects to this address and namespace when it is first used.
 	temporal           client.Client
 	address, namespace string
-	// temporalErr is set instead where the configuration for Temporal is wrong.
+	// temporalErr is set instead of temporal if the configuration for Temporal is wrong.
 	temporalErr error
 }
 
-// with does something with an installation whose database answers. What it
-// returns is a failure, unless it says otherwise.
-func (c *cli) with(cmd *cobra.Command, do func(context.Context, *session) error) error {
-	config, err := c.database()
+// withSession connects to the installation and calls do. An error of do is a failure and not a usage error, unless it is a usageError.
+func (c *cli) withSession(cmd *cobra.Command, do func(context.Context, *session) error) error {
+	config, err := c.parsePoolConfig()
 	if err != nil {
 		return err
 	}
-	return fail(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
-		s, err := c.open(ctx, pool)
+	return markFailure(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
+		s, err := c.openSession(ctx, pool)
 		if err != nil {
 			return err
 		}
@@ -165,10 +163,10 @@ func (c *cli) with(cmd *cobra.Command, do func(context.Context, *session) error)
 	}))
 }
 
-func (c *cli) open(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
+func (c *cli) openSession(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
 	logger := slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s := &session{pool: pool}
-	s.temporal, s.address, s.namespace, s.temporalErr = c.lazyTemporal(logger)
+	s.temporal, s.address, s.namespace, s.temporalErr = c.newLazyTemporal(logger)
 	config := c.clientConfig(ctx, pool, logger)
 	config.Temporal, config.TemporalNamespace = s.temporal, s.namespace
 	var err error
@@ -176,11 +174,11 @@ func (c *cli) open(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
 	return s, err
 }
 
-// clientConfig is that of a client, as far as it does not depend on how Temporal is reached.
+// clientConfig returns the part of a client's configuration that does not depend on how Temporal is reached.
 func (c *cli) clientConfig(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) *delta.Config {
 	prefix := c.prefix
 	if prefix == "" {
-		// A schema that is missing is for whatever comes next to find.
+		// If the schema is missing, the next statement reports it.
 		if found, err := db.New().GetInstallation(ctx, pool); err == nil && found.WorkflowIDPrefix != nil {
 			prefix = *found.WorkflowIDPrefix
 		}
@@ -188,9 +186,9 @@ func (c *cli) clientConfig(ctx context.Context, pool *pgxpool.Pool, logger *slog
 	return &delta.Config{WorkflowIDPrefix: prefix, TaskQueue: c.taskQueue, Logger: logger, CountResourcesInterval: c.countEvery}
 }
 
-// connecting makes a client that connects to Temporal by itself when it is first used. So it knows the address, which its checks name, and a
-// configuration for Temporal that is wrong is for them to find.
-func (c *cli) connecting(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*delta.Client, error) {
+// newLazyClient returns a client that connects to Temporal by itself when it first needs to. Its checks can then name the address, and report
+// a wrong configuration of Temporal.
+func (c *cli) newLazyClient(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*delta.Client, error) {
 	config := c.clientConfig(ctx, pool, logger)
 	config.TemporalNamespace = c.temporalNamespace
 	config.TemporalOptions = func(o *client.Options) { o.HostPort = cmp.Or(c.temporalAddress, o.HostPort) }
@@ -199,21 +197,21 @@ func (c *cli) connecting(ctx context.Context, pool *pgxpool.Pool, logger *slog.L
 
 // close stops the client, and closes its connection to Temporal.
 func (s *session) close(ctx context.Context) {
-	stop(ctx, s.Client)
+	stopClient(ctx, s.Client)
 	if s.temporal != nil {
 		s.temporal.Close()
 	}
 }
 
-// stop waits for notifications of a client that are under way.
-func stop(ctx context.Context, c *delta.Client) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+// stopClient waits for the client's notifications in flight.
+func stopClient(ctx context.Context, c *delta.Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
 	_ = c.Stop(ctx)
 }
 
-// lazyTemporal is a client of Temporal that connects to nothing yet.
-func (c *cli) lazyTemporal(logger *slog.Logger) (_ client.Client, address, namespace string, err error) {
+// newLazyTemporal returns a client of Temporal that connects when it is first used.
+func (c *cli) newLazyTemporal(logger *slog.Logger) (_ client.Client, address, namespace string, err error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
 		return nil, "", "", fmt.Errorf("the environment configuration for Temporal: %w", err)
@@ -228,24 +226,24 @@ func (c *cli) lazyTemporal(logger *slog.Logger) (_ client.Client, address, names
 	return made, options.HostPort, options.Namespace, nil
 }
 
-// needTemporal sees that Temporal answers, and has the namespace.
-func (s *session) needTemporal(ctx context.Context) error {
+// requireTemporal returns an error unless Temporal answers and has the namespace.
+func (s *session) requireTemporal(ctx context.Context) error {
 	if s.temporalErr != nil {
 		return s.temporalErr
 	}
-	return askTemporal(ctx, s.temporal, s.address, s.namespace)
+	return checkTemporal(ctx, s.temporal, s.address, s.namespace)
 }
 
-// askTemporal sees that the server answers, and has the namespace.
-func askTemporal(ctx context.Context, c client.Client, address, namespace string) error {
-	ctx, cancel := context.WithTimeout(ctx, temporalPatience)
+// checkTemporal returns an error unless the server answers and has the namespace.
+func checkTemporal(ctx context.Context, c client.Client, address, namespace string) error {
+	ctx, cancel := context.WithTimeout(ctx, temporalTimeout)
 	defer cancel()
 	if _, err := c.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}); err != nil {
 		return &unreachableError{"Temporal at " + address, err}
 	}
 	_, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
 	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
-		return fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
+		return fmt.Errorf("there is no namespace %q in Temporal at %s: use --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
 	}
 	return nil
 }

@@ -14,14 +14,14 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// fixed completes from a list.
-func fixed(values ...string) cobra.CompletionFunc {
+// completeFrom completes values of a fixed list.
+func completeFrom(values ...string) cobra.CompletionFunc {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return values, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-func states() []string {
+func stateNames() []string {
 	var all []string
 	for _, s := range deltatype.ResourceStates() {
 		all = append(all, string(s))
@@ -32,14 +32,14 @@ func states() []string {
 // completeKinds completes the names of kinds, from the database.
 func (c *cli) completeKinds(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
-	config, err := c.database()
+	config, err := c.parsePoolConfig()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
 	_ = withPool(ctx, config, func(ctx context.Context, pool *pgxpool.Pool) (err error) {
-		names, err = kindNames(ctx, pool)
+		names, err = findKindNames(ctx, pool)
 		return err
 	})
 	return names, cobra.ShellCompDirectiveNoFileComp
@@ -55,13 +55,13 @@ func (c *cli) completeKindFirst(cmd *cobra.Command, args []string, text string) 
 
 func mustComplete(cmd *cobra.Command, flag string, complete cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-		panic(err) // the flag is not there
+		panic(err) // the flag does not exist
 	}
 }
 
-// kindNames are the kinds that clients were started with, and those that have
-// resources. Those are found by skipping from one to the next in the index.
-func kindNames(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
+// findKindNames returns the kinds of clients, and those that have resources: it skips from one kind to the next in the index, because
+// SELECT DISTINCT would read the whole table.
+func findKindNames(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 	rows, err := pool.Query(ctx, `
 		WITH RECURSIVE kinds AS (
 			(SELECT kind FROM delta_resource ORDER BY kind LIMIT 1)
@@ -84,8 +84,8 @@ func kindNames(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 	return names, rows.Err()
 }
 
-// schemaError says what to do where the tables are missing.
-func schemaError(err error) error {
+// asSchemaError replaces the error of a missing table by delta.ErrNoSchema, because its text names the remedy.
+func asSchemaError(err error) error {
 	const undefinedTable = "42P01"
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == undefinedTable {
 		return delta.ErrNoSchema
@@ -93,11 +93,11 @@ func schemaError(err error) error {
 	return err
 }
 
-// needKind sees that a kind is known: a slip of the pen is not to be paused, or waited for.
-func (s *session) needKind(ctx context.Context, kind string) error {
-	names, err := kindNames(ctx, s.pool)
+// requireKind returns an error if no such kind is known, so that nobody pauses or waits for a misspelled one.
+func (s *session) requireKind(ctx context.Context, kind string) error {
+	names, err := findKindNames(ctx, s.pool)
 	if err != nil {
-		return schemaError(err)
+		return asSchemaError(err)
 	}
 	for _, name := range names {
 		if name == kind {
@@ -110,7 +110,7 @@ func (s *session) needKind(ctx context.Context, kind string) error {
 	return fmt.Errorf("kind %q: %w: there are %s", kind, errNoKind, strings.Join(names, ", "))
 }
 
-// errNoKind is an ErrNotFound in words of its own.
+// errNoKind is a delta.ErrNotFound, but its text says that the kind is missing, not the resource.
 var errNoKind error = noKind{}
 
 type noKind struct{}

@@ -19,11 +19,11 @@ import (
 
 const (
 	consoleTokenVariable = "DELTA_CONSOLE_TOKEN"
-	// consoleGrace is how long answers may take that are under way when the console is stopped.
-	consoleGrace = 5 * time.Second
+	// consoleShutdownTimeout is how long requests in flight may take when the console stops.
+	consoleShutdownTimeout = 5 * time.Second
 )
 
-// consoleFlags are those of console.
+// consoleFlags has the flags of delta console.
 type consoleFlags struct {
 	listen, tokenFile, temporalUI, streamURL string
 	allowCommands                            bool
@@ -34,29 +34,29 @@ func consoleCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "console",
 		Short: "Serve the console: resources, kinds and checks in a browser",
-		Long: "console serves the console of an installation until it is interrupted. It needs no client: one process is enough.\n\n" +
-			"It is read-only, unless --allow-commands is given. On a loopback address it answers this machine without asking who it is; on any other\n" +
-			"it refuses to serve without a token. A browser asks for it as a password, of any user: the log has that name with each command. A program sends it as a\n" +
-			"bearer token. Put a proxy with TLS in front of it, or the token can be read on the way.\n" +
-			"A program can mount the console itself, with users and rights of its own: docs/console.md.",
+		Long: "Serve the console of an installation until interrupted. One process is enough, and it needs no client beside it.\n\n" +
+			"The console is read-only unless you pass --allow-commands. On a loopback address it needs no token, and answers this machine only.\n" +
+			"On any other address it needs one. In a browser, log in with any user name and the token as the password: the name is logged\n" +
+			"with each command. Programs send it as a bearer token. Put a proxy with TLS in front, or the token crosses the network in the clear.\n" +
+			"To mount the console in your own program, with your own users and permissions, see docs/console.md.",
 		Example: "  delta console\n" +
 			"  delta console --listen :8234 --token-file /run/secrets/console --allow-commands",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serveConsole(cmd, f) },
 	}
-	c.databaseFlag(cmd)
-	c.connectionFlags(cmd)
+	c.addDatabaseURLFlag(cmd)
+	c.addConnectionFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.listen, "listen", fmt.Sprintf("127.0.0.1:%d", localconsole.DefaultPort), "`host:port` to listen on")
-	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that users need, of 16 bytes at least (default $"+consoleTokenVariable+", or none)")
-	flags.BoolVar(&f.allowCommands, "allow-commands", false, "let users give commands: retry, delete, pause, inform and the like")
+	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that users need, at least 16 bytes (default $"+consoleTokenVariable+", or none)")
+	flags.BoolVar(&f.allowCommands, "allow-commands", false, "let users give commands such as retry, delete, pause and inform")
 	flags.StringVar(&f.temporalUI, "temporal-ui", "", "`address` of the namespace in Temporal's UI, such as http://localhost:8233/namespaces/default (default no links)")
-	flags.StringVar(&f.streamURL, "stream-url", "", "`address` of delta stream, such as http://localhost:8080/, for links to the changes of slots (default no links)")
+	flags.StringVar(&f.streamURL, "stream-url", "", "`address` of delta stream, such as http://localhost:8080/, for links to the live changes of slots (default no links)")
 	return cmd
 }
 
-// token is the token that users need; empty for none.
-func (f *consoleFlags) token() (string, error) {
+// readToken returns the token that users need; "" means none.
+func (f *consoleFlags) readToken() (string, error) {
 	if f.tokenFile == "" {
 		return os.Getenv(consoleTokenVariable), nil
 	}
@@ -64,29 +64,29 @@ func (f *consoleFlags) token() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("--token-file: %w", err)
 	}
-	return onlyLine("--token-file "+f.tokenFile, text)
+	return parseSecretLine("--token-file "+f.tokenFile, text)
 }
 
 func (c *cli) serveConsole(cmd *cobra.Command, f *consoleFlags) error {
 	if _, _, err := net.SplitHostPort(f.listen); err != nil {
 		return fmt.Errorf("--listen %q: it must be a host and a port, such as 127.0.0.1:%d", f.listen, localconsole.DefaultPort)
 	}
-	database, err := c.database()
+	database, err := c.parsePoolConfig()
 	if err != nil {
 		return err
 	}
-	token, err := f.token()
+	token, err := f.readToken()
 	if err != nil {
 		return err
 	}
-	return fail(withPool(cmd.Context(), database, func(ctx context.Context, pool *pgxpool.Pool) error {
+	return markFailure(withPool(cmd.Context(), database, func(ctx context.Context, pool *pgxpool.Pool) error {
 		logger := slog.New(slog.NewTextHandler(c.err, nil))
-		client, err := c.connecting(ctx, pool, logger)
+		client, err := c.newLazyClient(ctx, pool, logger)
 		if err != nil {
 			return err
 		}
-		defer stop(ctx, client)
-		handler, err := f.handler(client, token, logger)
+		defer stopClient(ctx, client)
+		handler, err := f.newHandler(client, token, logger)
 		if err != nil {
 			return &usageError{err}
 		}
@@ -96,18 +96,18 @@ func (c *cli) serveConsole(cmd *cobra.Command, f *consoleFlags) error {
 		}
 		if address, ok := listener.Addr().(*net.TCPAddr); token == "" && (!ok || !address.IP.IsLoopback()) {
 			_ = listener.Close()
-			return &usageError{fmt.Errorf("--listen %s: anybody could reach it: set %s or give --token-file, or listen on a loopback address", f.listen, consoleTokenVariable)}
+			return &usageError{fmt.Errorf("--listen %s: anybody could reach it: set %s or use --token-file, or listen on a loopback address", f.listen, consoleTokenVariable)}
 		}
 		mode := "read-only: --allow-commands lets users give commands"
 		if f.allowCommands {
 			mode = "users may give commands"
 		}
 		_, _ = fmt.Fprintf(c.err, "delta console: http://%s/ (%s)\n", listener.Addr(), mode)
-		return serveUntil(ctx, listener, &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}, consoleGrace)
+		return serveUntil(ctx, listener, &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}, consoleShutdownTimeout)
 	}))
 }
 
-func (f *consoleFlags) handler(client *delta.Client, token string, logger *slog.Logger) (http.Handler, error) {
+func (f *consoleFlags) newHandler(client *delta.Client, token string, logger *slog.Logger) (http.Handler, error) {
 	config := console.Config{Token: token, TemporalUI: f.temporalUI, StreamURL: f.streamURL, Logger: logger}
 	if f.allowCommands {
 		config.Authorize = func(*http.Request, console.Command) bool { return true }

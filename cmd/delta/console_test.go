@@ -18,21 +18,21 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// consoleProcess is the command as a person runs it.
+// consoleProcess is a running `delta console`.
 type consoleProcess struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	address string
 	client  *http.Client
-	// said is the line that names the address.
-	said string
+	// addressLine is the printed line with the address.
+	addressLine string
 	// drained is closed when the process has ended, or closed its standard error.
 	drained chan struct{}
 }
 
-func (i *installation) console(env []string, args ...string) *consoleProcess {
+func (i *installation) startConsole(env []string, args ...string) *consoleProcess {
 	i.t.Helper()
-	cmd := exec.Command(binary, i.onBoth(append([]string{"console", "--listen", "127.0.0.1:0"}, args...)...)...)
+	cmd := exec.Command(binary, i.appendServerFlags(append([]string{"console", "--listen", "127.0.0.1:0"}, args...)...)...)
 	cmd.Env = append(append(os.Environ(), "DELTA_DATABASE_URL=", consoleTokenVariable+"="), env...)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(i.t, err)
@@ -42,15 +42,15 @@ func (i *installation) console(env []string, args ...string) *consoleProcess {
 	require.True(i.t, lines.Scan())
 	transport := &http.Transport{}
 	i.t.Cleanup(transport.CloseIdleConnections)
-	c := &consoleProcess{t: i.t, cmd: cmd, said: lines.Text(), client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+	c := &consoleProcess{t: i.t, cmd: cmd, addressLine: lines.Text(), client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}}
-	c.address = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`).FindString(strings.Replace(c.said, "[::]", "127.0.0.1", 1))
-	require.NotEmpty(i.t, c.address, c.said)
+	c.address = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`).FindString(strings.Replace(c.addressLine, "[::]", "127.0.0.1", 1))
+	require.NotEmpty(i.t, c.address, c.addressLine)
 	c.drained = make(chan struct{})
 	go func() {
 		defer close(c.drained)
-		_, _ = io.Copy(io.Discard, stderr) // or else it would wait for a reader
+		_, _ = io.Copy(io.Discard, stderr) // otherwise the process would block on a full pipe
 	}()
 	return c
 }
@@ -68,8 +68,8 @@ func (c *consoleProcess) get(path, authorization string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// pause gives a command as a form of a page does.
-func (c *consoleProcess) pause(kind string) int {
+// pauseKind posts the form of the page that pauses a kind.
+func (c *consoleProcess) pauseKind(kind string) int {
 	c.t.Helper()
 	form := url.Values{"token": {"t"}, "command": {"pause-kind"}, "kind": {kind}}
 	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodPost, c.address+"kind-command", strings.NewReader(form.Encode()))
@@ -87,7 +87,7 @@ func (c *consoleProcess) pause(kind string) int {
 
 func (i *installation) isPaused(kind string) bool {
 	i.t.Helper()
-	kinds, err := i.client(nil).Kinds(i.t.Context())
+	kinds, err := i.newClient(nil).Kinds(i.t.Context())
 	require.NoError(i.t, err)
 	for _, k := range kinds {
 		if k.Kind == kind {
@@ -100,9 +100,9 @@ func (i *installation) isPaused(kind string) bool {
 func TestConsoleIsReadOnlyUnlessItIsToldOtherwise(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
-	reading := i.console(nil)
-	require.Contains(t, reading.said, "read-only: --allow-commands")
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a")
+	reading := i.startConsole(nil)
+	require.Contains(t, reading.addressLine, "read-only: --allow-commands")
 	status, body := reading.get("", "")
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, body, `<a href="kind?kind=page">page</a>`)
@@ -113,14 +113,14 @@ func TestConsoleIsReadOnlyUnlessItIsToldOtherwise(t *testing.T) {
 	status, body = reading.get("doctor", "")
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, body, "at "+i.TemporalAddress+", namespace")
-	require.Equal(t, http.StatusForbidden, reading.pause("page"))
+	require.Equal(t, http.StatusForbidden, reading.pauseKind("page"))
 	require.False(t, i.isPaused("page"))
 
-	acting := i.console(nil, "--allow-commands")
-	require.Contains(t, acting.said, "users may give commands")
+	acting := i.startConsole(nil, "--allow-commands")
+	require.Contains(t, acting.addressLine, "users may give commands")
 	_, body = acting.get("kind?kind=page", "")
 	require.Contains(t, body, `value="pause-kind"`)
-	require.Equal(t, http.StatusSeeOther, acting.pause("page"))
+	require.Equal(t, http.StatusSeeOther, acting.pauseKind("page"))
 	require.True(t, i.isPaused("page"))
 	require.NoError(t, acting.cmd.Process.Signal(syscall.SIGTERM))
 	<-acting.drained
@@ -134,8 +134,8 @@ func TestConsoleAsksForItsToken(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	require.NoError(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
 	for name, c := range map[string]*consoleProcess{
-		"file":     i.console([]string{consoleTokenVariable + "=another secret of some length"}, "--token-file", file),
-		"variable": i.console([]string{consoleTokenVariable + "=" + token}, "--listen", "0.0.0.0:0"),
+		"file":     i.startConsole([]string{consoleTokenVariable + "=another secret of some length"}, "--token-file", file),
+		"variable": i.startConsole([]string{consoleTokenVariable + "=" + token}, "--listen", "0.0.0.0:0"),
 	} {
 		for authorization, want := range map[string]int{"": 401, "Bearer " + token: 200, "Bearer another secret of some length": 401} {
 			status, _ := c.get("resources", authorization)
@@ -156,7 +156,7 @@ func TestConsoleRefusesWhatAnybodyCouldReach(t *testing.T) {
 		"it must have 16 bytes":       {"--token-file", short},
 		"it must look like http://lo": {"--temporal-ui", "localhost:8233"},
 	} {
-		r := command(t, []string{consoleTokenVariable + "="}, i.onBoth(append([]string{"console"}, args...)...)...)
+		r := runBinary(t, []string{consoleTokenVariable + "="}, i.appendServerFlags(append([]string{"console"}, args...)...)...)
 		require.Equal(t, exitUsage, r.code, "%s%s", r.stdout, r.stderr)
 		require.Contains(t, r.stderr, says)
 		require.NotContains(t, r.stderr, "fifteen letters")

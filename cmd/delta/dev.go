@@ -20,8 +20,8 @@ import (
 	"github.com/chariot-giving/delta/migrations"
 )
 
-// stopPatience is how long a first Ctrl-C waits for an orderly end.
-const stopPatience = 30 * time.Second
+// devStopTimeout is how long the servers may take to stop after the first Ctrl-C.
+const devStopTimeout = 30 * time.Second
 
 func devCommand(c *cli) *cobra.Command {
 	var opts stack.Options
@@ -29,10 +29,10 @@ func devCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run Postgres, Temporal and the console for development, until Ctrl-C",
-		Long: "dev runs a private Postgres with Delta's tables, a Temporal development server with its UI, and the console, in the foreground.\n" +
-			"Data is kept for the next run, unless --ephemeral says otherwise.\n\n" +
-			"DELTA_DATABASE_URL and TEMPORAL_ADDRESS name servers that already run; these are used instead.\n" +
-			"The first Ctrl-C stops the servers in order, a second one kills them.",
+		Long: "Run a private Postgres with Delta's tables, a Temporal development server with its UI, and the console, in the foreground.\n" +
+			"Data is kept for the next run, unless you pass --ephemeral.\n\n" +
+			"To use servers that already run, set DELTA_DATABASE_URL or TEMPORAL_ADDRESS.\n" +
+			"The first Ctrl-C stops the servers in order; a second one kills them.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, port := range []string{"postgres-port", "temporal-port", "ui-port", "console-port"} {
@@ -40,7 +40,7 @@ func devCommand(c *cli) *cobra.Command {
 					return fmt.Errorf("--%s %d is not a port", port, n)
 				}
 			}
-			return fail(dev(cmd.Context(), opts, consolePort, c))
+			return markFailure(runDevStack(cmd.Context(), opts, consolePort, c))
 		},
 	}
 	where := "no default"
@@ -55,15 +55,14 @@ func devCommand(c *cli) *cobra.Command {
 	flags.IntVar(&opts.UIPort, "ui-port", stack.DefaultUIPort, "preferred port of Temporal's UI; 0 is the default")
 	flags.IntVar(&consolePort, "console-port", consolePort, "preferred port of the console; 0 is any")
 	cmd.MarkFlagsMutuallyExclusive("dir", "ephemeral")
-	c.outputFlag(cmd)
+	c.addOutputFlag(cmd)
 	return cmd
 }
 
-// dev runs the stack until a signal comes or a server dies.
-func dev(ctx context.Context, opts stack.Options, consolePort int, c *cli) (err error) {
+// runDevStack runs the stack until a signal arrives or a server dies.
+func runDevStack(ctx context.Context, opts stack.Options, consolePort int, c *cli) (err error) {
 	stderr := c.err
-	// One signal asks for an end, the next for a quick one. Both are caught
-	// from here on, so none can leave a server behind.
+	// The first signal stops the servers, the second kills them. Both are caught from here on, so that no signal leaves a server running.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -92,12 +91,12 @@ func dev(ctx context.Context, opts stack.Options, consolePort int, c *cli) (err 
 	s, err := stack.Start(running, opts)
 	if err != nil {
 		if running.Err() != nil && errors.Is(err, context.Canceled) {
-			return nil // stopped while it started, as asked
+			return nil // stopped by a signal during the start
 		}
 		return err
 	}
 	defer func() {
-		orderly, cancel := context.WithTimeout(stopping, stopPatience)
+		orderly, cancel := context.WithTimeout(stopping, devStopTimeout)
 		defer cancel()
 		if stopErr := s.Stop(orderly); stopErr != nil {
 			err = errors.Join(err, fmt.Errorf("stopping: %w", stopErr))
@@ -105,25 +104,25 @@ func dev(ctx context.Context, opts stack.Options, consolePort int, c *cli) (err 
 		}
 		_, _ = fmt.Fprintln(stderr, "Stopped.")
 	}()
-	if err := migrate(running, s.DatabaseURL); err != nil {
+	if err := migrateDatabase(running, s.DatabaseURL); err != nil {
 		if running.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	consoleURL, closeConsole, err := devConsole(running, s, consolePort)
+	consoleURL, closeConsole, err := serveDevConsole(running, s, consolePort)
 	if err != nil {
 		return err
 	}
 	defer closeConsole()
-	done, err := c.json(map[string]any{
+	done, err := c.printJSON(map[string]any{
 		"database_url": s.DatabaseURL, "temporal_address": s.TemporalAddress, "temporal_namespace": s.TemporalNamespace, "ui_url": s.UIURL, "console_url": consoleURL,
 	})
 	if err != nil {
 		return err
 	}
 	if !done {
-		announce(c.out, s, consoleURL, opts.Ephemeral)
+		announceStack(c.out, s, consoleURL, opts.Ephemeral)
 	}
 	select {
 	case <-running.Done():
@@ -133,14 +132,14 @@ func dev(ctx context.Context, opts stack.Options, consolePort int, c *cli) (err 
 	}
 }
 
-// devConsole serves the console of the stack to this machine.
-func devConsole(ctx context.Context, s *stack.Stack, port int) (address string, closeConsole func(), err error) {
+// serveDevConsole serves the console of the stack on loopback.
+func serveDevConsole(ctx context.Context, s *stack.Stack, port int) (address string, closeConsole func(), err error) {
 	pool, err := pgxpool.New(ctx, s.DatabaseURL)
 	if err != nil {
 		return "", nil, fmt.Errorf("opening the database: %w", err)
 	}
 	served := &cli{streams: streams{err: io.Discard}, temporalAddress: s.TemporalAddress, temporalNamespace: s.TemporalNamespace}
-	client, err := served.connecting(ctx, pool, slog.New(slog.DiscardHandler))
+	client, err := served.newLazyClient(ctx, pool, slog.New(slog.DiscardHandler))
 	if err != nil {
 		pool.Close()
 		return "", nil, err
@@ -150,10 +149,10 @@ func devConsole(ctx context.Context, s *stack.Stack, port int) (address string, 
 		pool.Close()
 		return "", nil, fmt.Errorf("serving the console: %w", err)
 	}
-	return address, func() { closeServer(); stop(ctx, client); pool.Close() }, nil
+	return address, func() { closeServer(); stopClient(ctx, client); pool.Close() }, nil
 }
 
-func migrate(ctx context.Context, databaseURL string) error {
+func migrateDatabase(ctx context.Context, databaseURL string) error {
 	pool, err := pgxpool.New(ctx, databaseURL)
 	if err != nil {
 		return fmt.Errorf("opening the database: %w", err)
@@ -162,8 +161,8 @@ func migrate(ctx context.Context, databaseURL string) error {
 	return migrations.Up(ctx, pool)
 }
 
-// announce says what runs where, and how to use it.
-func announce(w io.Writer, s *stack.Stack, consoleURL string, ephemeral bool) {
+// announceStack prints the addresses of the servers, and how to use them.
+func announceStack(w io.Writer, s *stack.Stack, consoleURL string, ephemeral bool) {
 	lines := [][2]string{
 		{"Postgres", s.DatabaseURL},
 		{"Temporal", fmt.Sprintf("%s (namespace %s)", s.TemporalAddress, s.TemporalNamespace)},
@@ -184,14 +183,14 @@ func announce(w io.Writer, s *stack.Stack, consoleURL string, ephemeral bool) {
 		_, _ = fmt.Fprintf(w, "  %-12s %s\n", line[0], line[1])
 	}
 	_, _ = fmt.Fprintf(w, "\nIn another terminal:\n\n  export DELTA_DATABASE_URL=%s\n  export TEMPORAL_ADDRESS=%s\n",
-		quote(s.DatabaseURL), quote(s.TemporalAddress))
+		quoteShell(s.DatabaseURL), quoteShell(s.TemporalAddress))
 	if s.TemporalNamespace != "default" {
-		_, _ = fmt.Fprintf(w, "  export TEMPORAL_NAMESPACE=%s\n", quote(s.TemporalNamespace))
+		_, _ = fmt.Fprintf(w, "  export TEMPORAL_NAMESPACE=%s\n", quoteShell(s.TemporalNamespace))
 	}
 	_, _ = fmt.Fprint(w, "  psql \"$DELTA_DATABASE_URL\" -c 'select kind, state, count(*) from delta_resource group by 1, 2'\n\nCtrl-C stops it.\n")
 }
 
-// quote makes s one word for a shell.
-func quote(s string) string {
+// quoteShell quotes s, so that a shell reads it as one word.
+func quoteShell(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

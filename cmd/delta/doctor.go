@@ -22,7 +22,7 @@ type checkJSON struct {
 	Remedy string           `json:"remedy,omitempty"`
 }
 
-func (f checkJSON) name() string {
+func (f checkJSON) subject() string {
 	if f.Kind == "" {
 		return f.Check
 	}
@@ -37,38 +37,38 @@ type diagnosisJSON struct {
 func doctorCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check the database, Temporal, schedules, workers and what is late, and say what to do",
-		Long: "doctor checks what an installation needs, changes nothing, and says what to do about what it finds.\n\n" +
-			"Exit codes: 0 all is well, 1 there are warnings, 2 there are failures (also wrong usage), 130 interrupted.",
+		Short: "Check the database, Temporal, schedules, workers and late resources, and say what to do",
+		Long: "Check everything that an installation needs, and say what to do about each problem. Nothing is changed.\n\n" +
+			"Exit codes: 0 all is well, 1 warnings, 2 failures or wrong usage, 130 interrupted.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := c.database()
+			config, err := c.parsePoolConfig()
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilInterrupted(cmd.Context())
+			ctx, stop := withInterrupt(cmd.Context())
 			defer stop()
-			found, err := c.diagnose(ctx, config)
+			found, err := c.runChecks(ctx, config)
 			if err != nil {
 				return err
 			}
 			if ctx.Err() != nil {
-				return fail(interrupted(ctx, ctx.Err()))
+				return markFailure(asInterrupted(ctx, ctx.Err()))
 			}
 			if err := c.printDiagnosis(found); err != nil {
-				return fail(err)
+				return markFailure(err)
 			}
 			switch found.State() {
 			case delta.CheckFailure:
-				return &silence{exitDoctorFailures}
+				return &silentExit{exitDoctorFailures}
 			case delta.CheckWarning:
-				return &silence{exitDoctorWarnings}
+				return &silentExit{exitDoctorWarnings}
 			case delta.CheckOK, delta.CheckSkipped:
 			}
 			return nil
 		},
 	}
-	c.temporalFlags(cmd)
+	c.addTemporalFlags(cmd)
 	return cmd
 }
 
@@ -78,18 +78,18 @@ const (
 	exitDoctorFailures = 2
 )
 
-// diagnose has a client make its checks. Its error is of usage: a flag that no client takes.
-func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) (*delta.Diagnosis, error) {
+// runChecks runs the checks of a client. Its error is a usage error: a flag that no client accepts.
+func (c *cli) runChecks(ctx context.Context, config *pgxpool.Config) (*delta.Diagnosis, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
 	defer pool.Close()
-	client, err := c.connecting(ctx, pool, slog.New(slog.DiscardHandler))
+	client, err := c.newLazyClient(ctx, pool, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	defer stop(ctx, client)
+	defer stopClient(ctx, client)
 	return client.Doctor(ctx), nil
 }
 
@@ -98,12 +98,12 @@ func (c *cli) printDiagnosis(d *delta.Diagnosis) error {
 	for i, one := range d.Checks {
 		found[i] = checkJSON{one.Name, one.Kind, one.State, one.Detail, one.Remedy}
 	}
-	if done, err := c.json(diagnosisJSON{d.State(), found}); done {
+	if done, err := c.printJSON(diagnosisJSON{d.State(), found}); done {
 		return err
 	}
 	widest := 0
 	for _, f := range found {
-		widest = max(widest, len(f.name()))
+		widest = max(widest, len(f.subject()))
 	}
 	widest = min(widest, 30)
 	indent := strings.Repeat(" ", 6+widest+2)
@@ -114,9 +114,9 @@ func (c *cli) printDiagnosis(d *delta.Diagnosis) error {
 	counts := map[delta.CheckState]int{}
 	for _, f := range found {
 		counts[f.Status]++
-		for i, line := range wrap(f.Detail, room) {
+		for i, line := range wrapText(f.Detail, room) {
 			if i == 0 {
-				_, _ = fmt.Fprintf(c.out, "%-4s  %-*s  %s\n", f.Status, widest, f.name(), line)
+				_, _ = fmt.Fprintf(c.out, "%-4s  %-*s  %s\n", f.Status, widest, f.subject(), line)
 				continue
 			}
 			_, _ = fmt.Fprintf(c.out, "%s%s\n", indent, line)
@@ -124,7 +124,7 @@ func (c *cli) printDiagnosis(d *delta.Diagnosis) error {
 		if f.Remedy == "" {
 			continue
 		}
-		for i, line := range wrap(f.Remedy, max(room-2, 0)) {
+		for i, line := range wrapText(f.Remedy, max(room-2, 0)) {
 			mark := "  "
 			if i == 0 {
 				mark = "→ "

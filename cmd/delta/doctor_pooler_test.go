@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
-// pooled is the URL of an installation's schema through PgBouncer.
-func (i *installation) pooled(settings ...string) string {
+// poolerURL returns the URL of the installation's schema through PgBouncer.
+func (i *installation) poolerURL(settings ...string) string {
 	i.t.Helper()
 	config, err := pgx.ParseConfig(i.DatabaseURL)
 	require.NoError(i.t, err)
@@ -27,16 +27,16 @@ func TestDoctorNamesAPoolerInTransactionMode(t *testing.T) {
 	i := newInstallation(t)
 	doctor := func(url string) map[string]checkJSON {
 		t.Helper()
-		return diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json", "--database-url", url,
+		return decodeChecks(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json", "--database-url", url,
 			"--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace, "--prefix", i.Prefix))
 	}
-	found := doctor(i.pooled())
+	found := doctor(i.poolerURL())
 	require.Equal(t, delta.CheckWarning, found["pooler"].Status, "%+v", found)
 	require.Contains(t, found["pooler"].Detail, "in transaction mode")
 	require.Contains(t, found["pooler"].Remedy, "the address of Postgres itself")
 	require.Equal(t, delta.CheckOK, found["database"].Status)
 	require.Equal(t, delta.CheckOK, found["schema"].Status, "all else is looked at, without prepared statements: %+v", found["schema"])
 
-	require.Equal(t, delta.CheckOK, doctor(i.pooled("pool_mode=session"))["pooler"].Status)
+	require.Equal(t, delta.CheckOK, doctor(i.poolerURL("pool_mode=session"))["pooler"].Status)
 	require.NotContains(t, doctor(i.DatabaseURL), "pooler", "a direct connection")
 }

@@ -21,8 +21,8 @@ func (finalizingPages) Finalize(context.Context, *delta.Resource[page]) error { 
 func TestDoctorLooksAtFullListings(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	c := i.begin(i.configured(&pages{}, map[string]delta.ObjectSettings{"page": {FullListingInterval: 24 * time.Hour}}))
-	full := func() checkJSON { return diagnosis(t, i.run("doctor", "-o", "json"))["full listing page"] }
+	c := i.startClient(i.newConfiguredClient(&pages{}, map[string]delta.ObjectSettings{"page": {FullListingInterval: 24 * time.Hour}}))
+	full := func() checkJSON { return decodeChecks(t, i.run("doctor", "-o", "json"))["full listing page"] }
 	require.Equal(t, delta.CheckOK, full().Status)
 	require.Contains(t, full().Detail, "every 1d, next in ")
 
@@ -30,7 +30,7 @@ func TestDoctorLooksAtFullListings(t *testing.T) {
 	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
 	require.Equal(t, delta.CheckWarning, full().Status)
 	require.Contains(t, full().Detail, "paused in Temporal by an operator")
-	require.Equal(t, delta.CheckOK, diagnosis(t, i.run("doctor", "-o", "json"))["informer page"].Status, "that has a schedule of its own")
+	require.Equal(t, delta.CheckOK, decodeChecks(t, i.run("doctor", "-o", "json"))["informer page"].Status, "that has a schedule of its own")
 	require.Equal(t, exitOK, i.run(strings.Fields(full().Remedy[strings.Index(full().Remedy, "delta ")+len("delta "):])...).code)
 	require.Equal(t, delta.CheckOK, full().Status)
 
@@ -39,51 +39,51 @@ func TestDoctorLooksAtFullListings(t *testing.T) {
 	require.Equal(t, delta.CheckWarning, full().Status)
 	require.Contains(t, full().Detail, "missing in Temporal")
 
-	i.set(`update delta_controller set full_listing_interval = '0'`)
+	i.execSQL(`update delta_controller set full_listing_interval = '0'`)
 	require.Empty(t, full(), "nothing is missing where there are no full listings")
 }
 
 func TestDoctorFindsWhatWaitsForAFinalizer(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	first := i.configured(finalizingPages{&pages{}}, nil)
+	first := i.newConfiguredClient(finalizingPages{&pages{}}, nil)
 	require.NoError(t, first.Start(t.Context()))
 	i.inform(first, deltatype.ResourceStateSynced, nil, "a", "b")
 	require.NoError(t, first.Stop(t.Context()))
 
-	later := i.start(&pages{})
+	later := i.startController(&pages{})
 	for _, id := range []string{"a", "b"} {
 		_, err := later.Delete(t.Context(), "page", id)
 		require.NoError(t, err)
 	}
-	i.set(`update delta_resource set due_at = now() - interval '2 hours', dispatch_at = now() + interval '10 minutes'`)
-	found := diagnosis(t, i.run("doctor", "-o", "json"))
+	i.execSQL(`update delta_resource set due_at = now() - interval '2 hours', dispatch_at = now() + interval '10 minutes'`)
+	found := decodeChecks(t, i.run("doctor", "-o", "json"))
 	require.NotContains(t, found, "finalizer page", "a client has taken them, and is busy")
 	require.Equal(t, delta.CheckWarning, found["late page"].Status)
 
-	i.set(`update delta_resource set dispatch_at = now() - interval '2 hours'`)
-	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	i.execSQL(`update delta_resource set dispatch_at = now() - interval '2 hours'`)
+	found = decodeChecks(t, i.run("doctor", "-o", "json"))
 	require.Equal(t, delta.CheckWarning, found["finalizer page"].Status)
 	require.Contains(t, found["finalizer page"].Detail, "2 resources deleted and not finalized, the first for 2h: no client that runs has a Finalizer")
 	require.NotContains(t, found, "late page", "more workers do not help")
 	require.NotContains(t, found, "late", "they are late")
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 
-	_, statements, _ := strings.Cut(found["finalizer page"].Remedy, "without: ")
-	i.set(statements)
+	_, statements, _ := strings.Cut(found["finalizer page"].Remedy, "without it: ")
+	i.execSQL(statements)
 	require.Eventually(t, func() bool {
-		found = diagnosis(t, i.run("doctor", "-o", "json"))
+		found = decodeChecks(t, i.run("doctor", "-o", "json"))
 		return found["finalizer page"].Status == "" && found["late"].Status == delta.CheckOK
-	}, patience, 100*time.Millisecond, "the rows are kept for their retention")
+	}, testTimeout, 100*time.Millisecond, "the rows are kept for their retention")
 }
 
 func TestDoctorFindsWhatIsStaleInPassAfterPass(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.set(`insert into delta_controller (name, inform_interval) values ('page', '1h'), ('o''k', '-1s')`)
-	i.set(`insert into delta_stale (kind, object_id, pass, passes) values
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('page', '1h'), ('o''k', '-1s')`)
+	i.execSQL(`insert into delta_stale (kind, object_id, pass, passes) values
 		('page', 'once', gen_random_uuid(), 2), ('page', 'a', gen_random_uuid(), 3), ('page', 'b', gen_random_uuid(), 7), ('o''k', 'c', gen_random_uuid(), 3)`)
-	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	found := decodeChecks(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
 	require.Equal(t, delta.CheckWarning, found["stale page"].Status)
 	require.Contains(t, found["stale page"].Detail, "2 objects listed in an older version than the stored one")
 	require.Contains(t, found["stale page"].Remedy, "delta inform page --force")
@@ -93,12 +93,12 @@ func TestDoctorFindsWhatIsStaleInPassAfterPass(t *testing.T) {
 func TestDoctorAndKindsCountWhatHasNoShard(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.set(`insert into delta_controller (name, inform_interval) values ('page', '1h'), ('whole', '1h')`)
-	i.set(`insert into delta_shard (kind, shard, gone_at) values ('page', '', null), ('page', 'eu', null), ('whole', '', null), ('whole', 'us', now())`)
-	i.set(`insert into delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, shard)
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('page', '1h'), ('whole', '1h')`)
+	i.execSQL(`insert into delta_shard (kind, shard, gone_at) values ('page', '', null), ('page', 'eu', null), ('whole', '', null), ('whole', 'us', now())`)
+	i.execSQL(`insert into delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, shard)
 		select k, n, 'default', case n when 'deleted' then 'deleted' else 'synced' end::delta_resource_state, 3, '', '{}', case n when 'sharded' then 'eu' end
 		from unnest(array['page', 'whole']) k, unnest(array['a', 'b', 'deleted', 'sharded']) n`)
-	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	found := decodeChecks(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
 	require.Equal(t, delta.CheckWarning, found["shards page"].Status)
 	require.Contains(t, found["shards page"].Detail, "2 resources without a shard: no listing marks them deleted")
 	require.Contains(t, found["shards page"].Remedy, "delta inform page --full")
@@ -111,12 +111,12 @@ func TestDoctorAndKindsCountWhatHasNoShard(t *testing.T) {
 func TestDoctorAndKindsFindWhatNoWorkerUnderstands(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.set(`insert into delta_controller (name, inform_interval) values ('page', '1h')`)
-	i.set(`insert into delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, attempted_at, errors)
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('page', '1h')`)
+	i.execSQL(`insert into delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, attempted_at, errors)
 		select 'page', n, 'default', 'scheduled', 3, '', '{}', case n when 'informed' then null else now() end,
 			array[jsonb_build_object('at', now(), 'attempt', 0, 'error', case n when 'unstarted' then 'its workflow cannot be started: ' else 'it does not decode' end)]
 		from unnest(array['a', 'b', 'informed', 'unstarted']) n`)
-	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	found := decodeChecks(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
 	require.Equal(t, delta.CheckWarning, found["undecodable page"].Status)
 	require.Contains(t, found["undecodable page"].Detail, "2 resources waiting")
 	require.Contains(t, found["undecodable page"].Remedy, "Upgrade")
@@ -127,14 +127,14 @@ func TestDoctorAndKindsFindWhatNoWorkerUnderstands(t *testing.T) {
 func TestDoctorFindsSourcesThatDoNotRun(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.start(&pages{})
-	i.set(`insert into delta_source (kind, name, epoch, runner) values ('page', 'table public.page', 1, 'test')`)
-	found := func() checkJSON { return diagnosis(t, i.run("doctor", "-o", "json"))["source page"] }
+	i.startController(&pages{})
+	i.execSQL(`insert into delta_source (kind, name, epoch, runner) values ('page', 'table public.page', 1, 'test')`)
+	found := func() checkJSON { return decodeChecks(t, i.run("doctor", "-o", "json"))["source page"] }
 	require.Empty(t, found(), "it runs")
-	i.set(`update delta_source set failures = 3, error = 'there is no table'`)
+	i.execSQL(`update delta_source set failures = 3, error = 'there is no table'`)
 	require.Equal(t, delta.CheckFailure, found().Status)
 	require.Contains(t, found().Detail, `source "table public.page" fails, 3 times in a row: there is no table`)
-	i.set(`update delta_source set seen_at = now() - interval '2 hours'`)
+	i.execSQL(`update delta_source set seen_at = now() - interval '2 hours'`)
 	require.Contains(t, found().Detail, `source "table public.page" does not run: nothing was heard of it for 2h`)
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 }

@@ -14,14 +14,14 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// diagnosis is what doctor says, by check and kind.
-func diagnosis(t *testing.T, r result) map[string]checkJSON {
+// decodeChecks returns the checks of delta doctor by check and kind.
+func decodeChecks(t *testing.T, r result) map[string]checkJSON {
 	t.Helper()
 	out := decode[diagnosisJSON](t, r)
 	require.Equal(t, map[int]delta.CheckState{0: delta.CheckOK, 1: delta.CheckWarning, 2: delta.CheckFailure}[r.code], out.Status)
 	found := map[string]checkJSON{}
 	for _, f := range out.Checks {
-		found[f.name()] = f
+		found[f.subject()] = f
 		if f.Status == delta.CheckFailure || f.Status == delta.CheckWarning {
 			require.NotEmpty(t, f.Remedy, "%+v", f)
 		}
@@ -32,22 +32,22 @@ func diagnosis(t *testing.T, r result) map[string]checkJSON {
 func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.start(&pages{})
+	i.startController(&pages{})
 	var healthy result
 	require.Eventually(t, func() bool {
 		healthy = i.run("doctor", "-o", "json")
 		return healthy.code == exitOK
-	}, patience, 100*time.Millisecond)
-	found := diagnosis(t, healthy)
+	}, testTimeout, 100*time.Millisecond)
+	found := decodeChecks(t, healthy)
 	for _, check := range []string{"database", "schema", "temporal", "server settings", "prefix", "search attributes", "informer page", "workers page", "late"} {
 		require.Equal(t, delta.CheckOK, found[check].Status, "%s: %+v", check, found[check])
 	}
 	require.Contains(t, found["workers page"].Detail, "1 on "+i.Prefix+"/page")
 	var r result
-	require.Eventually(t, func() bool { // a server that is slow to answer is a warning
+	require.Eventually(t, func() bool { // a slow server is a warning, so try again
 		r = i.runWith(streams{width: 80}, "doctor")
 		return r.code == exitOK
-	}, patience, 100*time.Millisecond)
+	}, testTimeout, 100*time.Millisecond)
 	requireNarrow(t, r.stdout)
 	require.Contains(t, r.stdout, "9 ok, 0 warnings, 0 failures")
 }
@@ -55,15 +55,15 @@ func TestDoctorFindsNothing(t *testing.T) {
 func TestDoctorWithoutTemporal(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
-	i.set(`update delta_resource set due_at = now() - interval '1 hour', dispatch_at = now() + interval '10 minutes'`) // leased, to no effect
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a")
+	i.execSQL(`update delta_resource set due_at = now() - interval '1 hour', dispatch_at = now() + interval '10 minutes'`) // leased, but nobody works on it
 	args := []string{"doctor", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1"}
 	r := inProcess(t.Context(), streams{width: 80}, args...)
 	require.Equal(t, exitDoctorFailures, r.code)
 	require.Empty(t, r.stderr)
 	requireNarrow(t, r.stdout)
 	require.Contains(t, r.stdout, "fail  temporal")
-	found := diagnosis(t, inProcess(t.Context(), streams{}, append(args, "-o", "json")...))
+	found := decodeChecks(t, inProcess(t.Context(), streams{}, append(args, "-o", "json")...))
 	require.Contains(t, found["temporal"].Detail, "127.0.0.1:1 cannot be reached")
 	require.Contains(t, found["temporal"].Remedy, "TEMPORAL_ADDRESS")
 	require.Equal(t, delta.CheckOK, found["schema"].Status)
@@ -76,19 +76,19 @@ func TestDoctorWithoutTemporal(t *testing.T) {
 func TestDoctorWithoutDatabaseOrSchema(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	found := diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+	found := decodeChecks(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", "postgres://u:secret@127.0.0.1:1/x", "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
 	require.Equal(t, delta.CheckFailure, found["database"].Status)
 	require.NotContains(t, found["database"].Detail, "secret")
 	require.Equal(t, delta.CheckOK, found["temporal"].Status, "it is asked all the same")
 
-	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+	found = decodeChecks(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.emptySchema(), "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
 	require.Equal(t, delta.CheckOK, found["database"].Status)
 	require.Equal(t, checkJSON{Check: "schema", Status: delta.CheckFailure, Detail: "Delta's schema is missing", Remedy: "apply it: delta migrate up"}, found["schema"])
 	require.Equal(t, delta.CheckSkipped, found["late"].Status)
 
-	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+	found = decodeChecks(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", "nowhere"))
 	require.Contains(t, found["temporal"].Detail, `no namespace "nowhere"`)
 
@@ -102,37 +102,37 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 	i := newInstallation(t)
 
 	// Before any client.
-	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	found := decodeChecks(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
 	require.Equal(t, delta.CheckWarning, found["prefix"].Status)
 	require.Equal(t, delta.CheckWarning, found["kinds"].Status)
 
-	// A client that ended, a schedule that somebody paused, and then deleted.
-	c := i.client(&pages{})
+	// After a client has stopped, the schedule is paused and then deleted.
+	c := i.newClient(&pages{})
 	require.NoError(t, c.Start(t.Context()))
 	i.inform(c, deltatype.ResourceStateSynced, nil, "a")
 	require.NoError(t, c.Stop(t.Context()))
 	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform:page")
 	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
-	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	found = decodeChecks(t, i.run("doctor", "-o", "json"))
 	require.Equal(t, delta.CheckOK, found["prefix"].Status, "found without --prefix: %+v", found["prefix"])
 	require.Contains(t, found["informer page"].Detail, "by an operator")
 	require.NoError(t, schedule.Delete(t.Context()))
 	require.Equal(t, exitOK, i.run("pause", "kind", "page").code)
-	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	found = decodeChecks(t, i.run("doctor", "-o", "json"))
 	require.Contains(t, found["informer page"].Detail, "missing in Temporal")
 	require.Equal(t, delta.CheckWarning, found["kind page"].Status)
 
-	// A kind that nobody works.
-	i.set(`insert into delta_controller (name, inform_interval) values ('idle', '-1s')`)
-	i.set(`update delta_resource set kind = 'idle', state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now()`)
-	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	// No worker has the kind.
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('idle', '-1s')`)
+	i.execSQL(`update delta_resource set kind = 'idle', state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now()`)
+	found = decodeChecks(t, i.run("doctor", "-o", "json"))
 	require.Equal(t, delta.CheckFailure, found["workers idle"].Status)
 	require.Contains(t, found["workers idle"].Detail, "nobody polls "+i.Prefix+"/idle, and resources are late")
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 
 	// Another installation's prefix.
 	other := newInstallation(t)
-	found = diagnosis(t, other.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	found = decodeChecks(t, other.run("doctor", "-o", "json", "--prefix", i.Prefix))
 	require.Equal(t, delta.CheckFailure, found["prefix"].Status)
 	require.Contains(t, found["prefix"].Detail, "belongs to another Delta installation")
 }
@@ -140,11 +140,11 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.start(&pages{err: errors.New("upstream is down")})
+	i.startController(&pages{err: errors.New("upstream is down")})
 	require.Eventually(t, func() bool {
-		found := diagnosis(t, i.run("doctor", "-o", "json"))
+		found := decodeChecks(t, i.run("doctor", "-o", "json"))
 		return found["informer page"].Status == delta.CheckWarning
-	}, patience, 100*time.Millisecond)
+	}, testTimeout, 100*time.Millisecond)
 	require.Contains(t, i.run("doctor").stdout, "delta informs page")
 	require.Contains(t, i.run("informs", "page").stderr, "upstream is down")
 	r := i.run("inform", "page")
@@ -155,14 +155,14 @@ func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 func TestRefusedObjectsAreShown(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.start(&pages{list: []page{{Path: "bad\x00id"}, {Path: "good"}}})
+	i.startController(&pages{list: []page{{Path: "bad\x00id"}, {Path: "good"}}})
 	r := i.run("inform", "page")
 	require.Equal(t, exitOK, r.code)
-	require.Contains(t, r.stderr, "1 object refused, which stops nothing else: delta kinds page shows which, and why")
+	require.Contains(t, r.stderr, "1 object refused. All others were taken: delta kinds page shows which were not, and why")
 	out := decode[informJSON](t, i.run("inform", "page", "-o", "json"))
 	require.Equal(t, 1, out.Refused)
 
-	refused := diagnosis(t, i.run("doctor", "-o", "json"))["refused page"]
+	refused := decodeChecks(t, i.run("doctor", "-o", "json"))["refused page"]
 	require.Equal(t, delta.CheckWarning, refused.Status)
 	require.Contains(t, refused.Detail, "1 object refused, as \"bad\uFFFDid\" since ")
 	require.Contains(t, refused.Detail, "must have no control characters")
@@ -186,7 +186,7 @@ func TestDoctorNamesServerSettingsThatAreOff(t *testing.T) {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
-	found := diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+	found := decodeChecks(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.DatabaseURL, "--temporal-address", server.TemporalAddress, "--temporal-namespace", server.TemporalNamespace))
 	settings := found["server settings"]
 	require.Equal(t, delta.CheckWarning, settings.Status)

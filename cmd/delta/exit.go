@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// Exit codes, as the help of the root has them.
+// Exit codes, as documented in the help of the root command.
 const (
 	exitOK          = 0
 	exitFailure     = 1
@@ -24,13 +24,12 @@ const (
 	exitInterrupted = 130
 )
 
-// failure marks the error of a command that was used rightly. All others come
-// from cobra, before a command runs, or say that it was used wrongly.
+// failure marks an error that is not a usage error. All other errors are: they come from cobra, or from the check of flags.
 type failure struct{ error }
 
 func (f *failure) Unwrap() error { return f.error }
 
-func fail(err error) error {
+func markFailure(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -42,14 +41,13 @@ func isFailure(err error) bool {
 	return errors.As(err, &f)
 }
 
-// unreachableError is that of a server that does not answer.
+// unreachableError is the error of a server that does not answer.
 type unreachableError struct {
 	server string
 	err    error
 }
 
-// Error has each line of the cause once: pgx tries again without TLS, and
-// reports both.
+// Error has each line of the cause once, because pgx tries again without TLS and reports both attempts.
 func (e *unreachableError) Error() string {
 	var causes []string
 	for line := range strings.Lines(e.err.Error()) {
@@ -62,20 +60,20 @@ func (e *unreachableError) Error() string {
 
 func (e *unreachableError) Unwrap() error { return e.err }
 
-// errInterrupted is the cause of the end of a context by Ctrl-C.
+// errInterrupted is the cause of a context that Ctrl-C or SIGTERM has cancelled.
 var errInterrupted = errors.New("interrupted")
 
-// usageError is found out later than the others of wrong usage.
+// usageError is a usage error that is found only after the command has begun.
 type usageError struct{ error }
 
-// silence is an exit code whose reason has been said already.
-type silence struct{ code int }
+// silentExit is an exit code after the error has been printed.
+type silentExit struct{ code int }
 
-func (*silence) Error() string { return "" }
+func (*silentExit) Error() string { return "" }
 
-// codeOf is the exit code of an error.
-func codeOf(err error) int {
-	var silent *silence
+// exitCodeOf returns the exit code of an error.
+func exitCodeOf(err error) int {
+	var silent *silentExit
 	var input *delta.InputError
 	var state *delta.StateError
 	var usage *usageError
@@ -99,17 +97,17 @@ func codeOf(err error) int {
 	return exitFailure
 }
 
-// flagOf has the flags that set what the library has another name for.
-var flagOf = map[string]string{
+// flagsByField maps the library's names of fields to the flags that set them.
+var flagsByField = map[string]string{
 	"States": "--state", "Limit": "--limit", "Config.WorkflowIDPrefix": "--prefix", "Config.TaskQueue": "--task-queue",
 	"Config.CountResourcesInterval": "--count-every",
 }
 
-// message is an error as a person reads it.
-func message(err error) string {
+// formatError formats an error for a person.
+func formatError(err error) string {
 	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "delta: "), "messagedb: ")
 	if input := (*delta.InputError)(nil); errors.As(err, &input) {
-		if flag, ok := flagOf[input.Field]; ok {
+		if flag, ok := flagsByField[input.Field]; ok {
 			named := *input
 			named.Field = flag
 			text = strings.Replace(text, input.Error(), named.Error(), 1)
@@ -118,7 +116,7 @@ func message(err error) string {
 	if app := (*temporal.ApplicationError)(nil); errors.As(err, &app) {
 		text = app.Message() // without Temporal's words around it
 	}
-	// Some of it comes from outside, and may end on a terminal.
+	// Some of the text comes from outside. Control characters in it must not reach the terminal.
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' {
 			return ' '
@@ -127,8 +125,8 @@ func message(err error) string {
 	}, text)
 }
 
-// interrupted tells a Ctrl-C from other ends of a context.
-func interrupted(ctx context.Context, err error) error {
+// asInterrupted returns errInterrupted instead of err if a signal has ended the context.
+func asInterrupted(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
 		return errInterrupted
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// patience is how long a test waits for what must come; nothing is measured with it.
-const patience = 2 * time.Minute
+// testTimeout is how long a test waits for an event that must come. It measures nothing.
+const testTimeout = 2 * time.Minute
 
 // page is the object of these tests.
 type page struct {
@@ -36,7 +36,7 @@ func (p page) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: time.Hour}
 }
 
-// pages works and lists them. Those whose path is "broken" degrade.
+// pages is the controller and informer of pages. A page with the path "broken" degrades.
 type pages struct {
 	delta.WorkerDefaults[page]
 	delta.InformerDefaults[page]
@@ -76,7 +76,7 @@ func (p *pages) Inform(_ context.Context, o *delta.InformOptions) (<-chan page, 
 	return out, nil
 }
 
-// installation is a database and a Temporal that the command works on.
+// installation is the database and the Temporal that the command works on.
 type installation struct {
 	*deltatest.Env
 	t *testing.T
@@ -87,17 +87,17 @@ func newInstallation(t *testing.T) *installation {
 	return &installation{Env: deltatest.New(t), t: t}
 }
 
-// client makes one that is not started.
-func (i *installation) client(controller *pages) *delta.Client {
+// newClient returns a client that is not started.
+func (i *installation) newClient(controller *pages) *delta.Client {
 	i.t.Helper()
 	if controller == nil {
-		return i.configured(nil, nil)
+		return i.newConfiguredClient(nil, nil)
 	}
-	return i.configured(controller, nil)
+	return i.newConfiguredClient(controller, nil)
 }
 
-// configured makes a client that is not started, of a controller, or none, and settings of kinds.
-func (i *installation) configured(controller delta.Controller[page], kinds map[string]delta.ObjectSettings) *delta.Client {
+// newConfiguredClient returns a client that is not started, with a controller or none, and settings of kinds.
+func (i *installation) newConfiguredClient(controller delta.Controller[page], kinds map[string]delta.ObjectSettings) *delta.Client {
 	i.t.Helper()
 	config := &delta.Config{
 		Temporal: i.Temporal, TemporalNamespace: i.TemporalNamespace, WorkflowIDPrefix: i.Prefix,
@@ -112,14 +112,14 @@ func (i *installation) configured(controller delta.Controller[page], kinds map[s
 	return c
 }
 
-// start has a client run until the test ends.
-func (i *installation) start(controller *pages) *delta.Client {
+// startController runs a client with the controller until the test ends.
+func (i *installation) startController(controller *pages) *delta.Client {
 	i.t.Helper()
-	return i.begin(i.client(controller))
+	return i.startClient(i.newClient(controller))
 }
 
-// begin has a client run until the test ends.
-func (i *installation) begin(c *delta.Client) *delta.Client {
+// startClient runs the client until the test ends.
+func (i *installation) startClient(c *delta.Client) *delta.Client {
 	i.t.Helper()
 	require.NoError(i.t, c.Start(context.Background()))
 	i.t.Cleanup(func() {
@@ -130,7 +130,7 @@ func (i *installation) begin(c *delta.Client) *delta.Client {
 	return c
 }
 
-// inform gives the client pages, with options, and waits until they are in a state.
+// inform informs pages with options, and waits until they are in a state.
 func (i *installation) inform(c *delta.Client, state deltatype.ResourceState, opts *delta.InformOpts, paths ...string) {
 	i.t.Helper()
 	for _, path := range paths {
@@ -138,24 +138,24 @@ func (i *installation) inform(c *delta.Client, state deltatype.ResourceState, op
 		require.NoError(i.t, err)
 	}
 	for _, path := range paths {
-		i.eventually(path, func(r *deltatype.ResourceRow) bool { return r.State == state })
+		i.waitForResource(path, func(r *deltatype.ResourceRow) bool { return r.State == state })
 	}
 }
 
-func (i *installation) eventually(path string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
+func (i *installation) waitForResource(path string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	i.t.Helper()
 	var row *deltatype.ResourceRow
 	require.EventuallyWithT(i.t, func(c *assert.CollectT) {
 		var err error
-		row, err = i.client(nil).Get(i.t.Context(), "page", path)
+		row, err = i.newClient(nil).Get(i.t.Context(), "page", path)
 		require.NoError(c, err)
 		assert.True(c, is(row))
-	}, patience, 10*time.Millisecond, path)
+	}, testTimeout, 10*time.Millisecond, path)
 	return row
 }
 
-// set changes rows without a client.
-func (i *installation) set(sql string) {
+// execSQL changes rows behind the clients' backs.
+func (i *installation) execSQL(sql string) {
 	i.t.Helper()
 	_, err := i.Pool.Exec(i.t.Context(), sql)
 	require.NoError(i.t, err)
@@ -167,38 +167,38 @@ func (i *installation) run(args ...string) result {
 	return i.runWith(streams{}, args...)
 }
 
-// runWith is run with a terminal, or what else the streams say.
+// runWith runs the command on the installation with these streams, for instance a terminal.
 func (i *installation) runWith(s streams, args ...string) result {
 	i.t.Helper()
 	if (args[0] == "resources" && !slices.Contains(args, "explain")) || args[0] == "migrate" {
 		return inProcess(i.t.Context(), s, append(args, "--database-url", i.DatabaseURL)...)
 	}
-	return inProcess(i.t.Context(), s, i.onBoth(args...)...)
+	return inProcess(i.t.Context(), s, i.appendServerFlags(args...)...)
 }
 
-// onBoth adds to a command the flags that name the installation's database and its Temporal.
-func (i *installation) onBoth(args ...string) []string {
+// appendServerFlags appends the flags that name the installation's database and Temporal.
+func (i *installation) appendServerFlags(args ...string) []string {
 	return append(args, "--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace)
 }
 
-// screen collects the output of the command, and may call a function at each write.
-type screen struct {
+// outputBuffer collects the output of the command, and may call a function at each write.
+type outputBuffer struct {
 	bytes.Buffer
 	shown func(all string)
 }
 
-func (s *screen) Write(p []byte) (int, error) {
+func (s *outputBuffer) Write(p []byte) (int, error) {
 	n, err := s.Buffer.Write(p)
 	s.shown(s.String())
 	return n, err
 }
 
-// inProcess runs the command without a process of its own. Where the streams have a screen, that is its standard error.
+// inProcess runs the command in the process of the test. An outputBuffer among the streams gets the standard error.
 func inProcess(ctx context.Context, s streams, args ...string) result {
 	var stdout bytes.Buffer
-	stderr, ok := s.err.(*screen)
+	stderr, ok := s.err.(*outputBuffer)
 	if !ok {
-		stderr = &screen{shown: func(string) {}}
+		stderr = &outputBuffer{shown: func(string) {}}
 	}
 	s.out, s.err = &stdout, stderr
 	if s.in == nil {
@@ -208,7 +208,7 @@ func inProcess(ctx context.Context, s streams, args ...string) result {
 	return result{code, stdout.String(), stderr.String()}
 }
 
-// decode reads what --output json printed.
+// decode decodes the output of --output json.
 func decode[T any](t *testing.T, r result) (v T) {
 	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(r.stdout))
@@ -218,7 +218,7 @@ func decode[T any](t *testing.T, r result) (v T) {
 	return v
 }
 
-// requireNarrow sees that a person with 80 columns can read it.
+// requireNarrow checks that no line is longer than 80 columns.
 func requireNarrow(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -227,11 +227,11 @@ func requireNarrow(t *testing.T, text string) {
 	}
 }
 
-// emptySchema is the URL of a schema without tables.
+// emptySchema returns the URL of a schema without tables.
 func (i *installation) emptySchema() string {
 	i.t.Helper()
 	name := i.Schema + "_empty"
-	i.set("create schema " + name)
+	i.execSQL("create schema " + name)
 	i.t.Cleanup(func() { _, _ = i.Pool.Exec(context.Background(), "drop schema "+name+" cascade") })
 	u, err := url.Parse(i.DatabaseURL)
 	require.NoError(i.t, err)

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// informFlags are what a run of an informer is asked for.
+// informFlags has the flags of delta inform.
 type informFlags struct {
 	params  delta.ScheduleInformParams
 	options delta.InformOptions
@@ -25,40 +25,40 @@ func informCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inform KIND",
 		Short: "Run a kind's informer once, now, and wait for it",
-		Long: "inform has a client that runs list what exists outside, and shows how far it is. Without --foreground it ends when\n" +
-			"all is listed, with it when all that was listed has settled; it fails if some of that degraded.\n\n" +
-			"Without --after, --cursor and --full the run goes on from the kind's cursor. Of a kind with shards all are listed, each from its own\n" +
-			"cursor, or the one of --shard. What --label and --order-by mean is the controller's to say.\n" +
-			"Ctrl-C, or --timeout, ends the waiting, not the run.",
+		Long: "Run the informer of a kind now, in one of the running clients, and show its progress. The command ends when everything is listed.\n" +
+			"With --foreground it ends when all listed resources have settled, and fails if any of them is degraded.\n\n" +
+			"The run continues from the kind's cursor, unless you pass --after, --cursor or --full. For a kind with shards it lists all of them, each\n" +
+			"from its own cursor, or only the one of --shard. The controller decides what --label and --order-by mean.\n" +
+			"Ctrl-C or --timeout ends the waiting, not the run.",
 		Example: "  delta inform user --foreground\n" +
 			"  delta inform user --after 24h --label plan=pro",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.completeKindFirst,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.params.ResourceKind = args[0]
-			if err := f.check(time.Now()); err != nil {
+			if err := f.validate(time.Now()); err != nil {
 				return err
 			}
-			return c.with(cmd, func(ctx context.Context, s *session) error { return c.inform(ctx, s, &f) })
+			return c.withSession(cmd, func(ctx context.Context, s *session) error { return c.runInformer(ctx, s, &f) })
 		},
 	}
-	c.temporalFlags(cmd)
+	c.addTemporalFlags(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&f.params.ProcessExisting, "process-existing", false, "also sync what did not change")
-	flags.BoolVar(&f.params.RunForeground, "foreground", false, "wait until all that is listed has settled")
-	shardFlag(cmd, &f.options.Shard, "list only this `shard` of the kind")
+	flags.BoolVar(&f.params.ProcessExisting, "process-existing", false, "also sync objects that did not change")
+	flags.BoolVar(&f.params.RunForeground, "foreground", false, "wait until all listed resources have settled")
+	addShardFlag(cmd, &f.options.Shard, "list only this `shard` of the kind")
 	flags.BoolVar(&f.params.FullListing, "full", false, "list everything, whatever the kind's cursor is")
-	flags.BoolVar(&f.params.Force, "force", false, "also take what is older than what is stored")
-	flags.StringVar(&f.after, "after", "", "list what is newer than this `time`: RFC 3339, or how long ago, as 24h")
-	flags.StringVar(&f.options.Cursor, "cursor", "", "`position` of the informer's own to begin at")
-	flags.IntVar(&f.options.Limit, "limit", 0, "`most` objects to list; 0 for no limit")
-	flags.StringToStringVar(&f.options.Labels, "label", nil, "list objects with this label, `name=value`; can be repeated")
+	flags.BoolVar(&f.params.Force, "force", false, "also accept objects that are older than the stored ones")
+	flags.StringVar(&f.after, "after", "", "list objects newer than this `time`: RFC 3339, or a duration before now such as 24h")
+	flags.StringVar(&f.options.Cursor, "cursor", "", "`position` to begin at, in the informer's own format")
+	flags.IntVar(&f.options.Limit, "limit", 0, "`maximum` number of objects to list; 0 for no limit")
+	flags.StringToStringVar(&f.options.Labels, "label", nil, "list only objects with this label, `name=value`; repeat it for more")
 	flags.StringVar(&f.options.OrderBy, "order-by", "", "`order`, such as \"created_at DESC\"")
-	flags.DurationVar(&f.timeout, "timeout", 0, "`time` to wait; 0 for no limit")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how `long` to wait; 0 for no limit")
 	return cmd
 }
 
-func (f *informFlags) check(now time.Time) error {
+func (f *informFlags) validate(now time.Time) error {
 	if f.options.Limit < 0 {
 		return fmt.Errorf("--limit %d: must be positive, or 0 for no limit", f.options.Limit)
 	}
@@ -84,7 +84,7 @@ func (f *informFlags) check(now time.Time) error {
 	return nil
 }
 
-// informJSON is what a run came to.
+// informJSON is the result of a run as --output json shows it.
 type informJSON struct {
 	Kind       string  `json:"kind"`
 	WorkflowID string  `json:"workflow_id"`
@@ -99,17 +99,17 @@ type informJSON struct {
 	Error      *string `json:"error"`
 }
 
-// deadlineSkew is how much sooner than a context a call may see its deadline pass.
+// deadlineSkew is how much earlier than its context a call may fail with DeadlineExceeded.
 const deadlineSkew = 100 * time.Millisecond
 
 var errTimeout = errors.New("--timeout has passed")
 
-func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
+func (c *cli) runInformer(ctx context.Context, s *session, f *informFlags) error {
 	kind := f.params.ResourceKind
-	if err := s.needKind(ctx, kind); err != nil {
+	if err := s.requireKind(ctx, kind); err != nil {
 		return err
 	}
-	if err := s.needTemporal(ctx); err != nil {
+	if err := s.requireTemporal(ctx); err != nil {
 		return err
 	}
 	status, err := s.TemporalStatus(ctx, kind)
@@ -117,7 +117,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 		return err
 	}
 	if there := status.Kinds[kind]; there.Error == nil && len(there.InformWorkers) == 0 {
-		c.tell(fmt.Sprintf("No worker polls %s: the run waits until a client with kind %s is started.", there.InformTaskQueue, kind))
+		c.printNote(fmt.Sprintf("No worker polls %s: the run waits until a client with kind %s is started.", there.InformTaskQueue, kind))
 	}
 	watching := ctx
 	if f.timeout > 0 {
@@ -129,11 +129,11 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	run, err := s.WatchInform(watching, f.params, &f.options, p.report)
 	p.end()
 	if deadline, bounded := watching.Deadline(); bounded && err != nil && time.Until(deadline) < deadlineSkew {
-		<-watching.Done() // the call saw its deadline pass a moment before the context does
+		<-watching.Done() // the call's deadline passes a moment before the context's
 	}
 	if err != nil && watching.Err() != nil {
 		if run != nil {
-			c.tell("The run goes on in Temporal: workflow " + run.WorkflowID)
+			c.printNote("The run goes on in Temporal: workflow " + run.WorkflowID)
 		}
 		return context.Cause(watching)
 	}
@@ -145,26 +145,26 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 		Refused: run.Refused, Unkept: run.Unkept, Stale: run.Stale, Deleted: run.Deleted, Withheld: run.Withheld,
 	}
 	if err != nil {
-		text := message(err)
+		text := formatError(err)
 		out.Error = &text
 	}
-	done, printErr := c.json(out)
+	done, printErr := c.printJSON(out)
 	if !done && err == nil {
-		_, printErr = fmt.Fprintln(c.out, out.summary(f.params.RunForeground))
+		_, printErr = fmt.Fprintln(c.out, out.formatSummary(f.params.RunForeground))
 	}
 	if run.Refused > 0 {
-		c.tell(wording.Count(run.Refused, "object") + " refused, which stops nothing else: delta kinds " + kind + " shows which, and why.")
+		c.printNote(wording.Count(run.Refused, "object") + " refused. All others were taken: delta kinds " + kind + " shows which were not, and why.")
 	}
 	if run.Unkept > 0 {
-		c.tell(wording.Number(run.Unkept) + " of them not kept (too large, or too many): when they are valid, a listing has to name them again: delta inform " + kind + " --full.")
+		c.printNote(wording.Number(run.Unkept) + " of them not kept (too large, or too many): when they are valid, a listing has to name them again: delta inform " + kind + " --full.")
 	}
 	if run.Withheld > 0 {
-		c.tell(wording.Count(run.Withheld, "resource") + " gone from the listing, of which none was marked deleted before somebody decides: delta kinds says why.")
+		c.printNote(wording.Count(run.Withheld, "resource") + " gone from the listing, of which none was marked deleted before somebody decides: delta kinds says why.")
 	}
 	return errors.Join(err, printErr)
 }
 
-func (r informJSON) summary(foreground bool) string {
+func (r informJSON) formatSummary(foreground bool) string {
 	text := fmt.Sprintf("%s: %s listed", r.Kind, wording.Number(r.Listed))
 	if r.Scheduled == 0 {
 		text += ", none to sync"

@@ -17,12 +17,12 @@ import (
 func TestInformRunsAnInformer(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "known")
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "known")
 
-	// Nobody works it: the run waits, the command no longer than it may. A timeout that passes before the run is started, on a
-	// slow machine, is tried again, longer.
+	// No worker has the kind: the run waits, but the command only until its timeout. On a slow machine the timeout may pass before the run is
+	// started; then the test tries a longer one.
 	var r result
-	for timeout := 300 * time.Millisecond; timeout < patience; timeout *= 2 {
+	for timeout := 300 * time.Millisecond; timeout < testTimeout; timeout *= 2 {
 		r = i.run("inform", "page", "--timeout", timeout.String(), "--prefix", i.Prefix)
 		require.Equal(t, exitFailure, r.code)
 		require.Contains(t, r.stderr, "No worker polls "+i.Prefix+"/inform:page")
@@ -35,12 +35,12 @@ func TestInformRunsAnInformer(t *testing.T) {
 	require.Contains(t, r.stderr, "The run goes on in Temporal: workflow "+i.Prefix+"/inform:page/")
 
 	controller := &pages{list: []page{{Path: "a"}, {Path: "b"}, {Path: "known"}}, asked: make(chan delta.InformOptions, 100)}
-	i.start(controller)
+	i.startController(controller)
 	for _, path := range []string{"a", "b", "known"} {
 		require.Eventually(t, func() bool {
-			row, err := i.client(nil).Get(t.Context(), "page", path)
+			row, err := i.newClient(nil).Get(t.Context(), "page", path)
 			return err == nil && row.State == deltatype.ResourceStateSynced
-		}, patience, 20*time.Millisecond)
+		}, testTimeout, 20*time.Millisecond)
 	}
 	r = i.run("inform", "page")
 	require.Equal(t, exitOK, r.code, r.stderr)
@@ -55,13 +55,13 @@ func TestInformRunsAnInformer(t *testing.T) {
 	require.NotEmpty(t, out.RunID)
 	require.Nil(t, out.Error)
 
-	// What is asked for reaches the informer.
+	// The informer gets the options.
 	before := time.Now().Round(0)
 	r = i.run("inform", "page", "--after", "24h", "--limit", "7", "--label", "plan=pro", "--label", "site=eu", "--order-by", "path DESC")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	after := time.Now().Round(0)
 	asked := <-controller.asked
-	for asked.Limit != 7 { // what the schedule, and the runs above, have asked for
+	for asked.Limit != 7 { // skip the options of the schedule and of the runs above
 		asked = <-controller.asked
 	}
 	require.WithinRange(t, asked.After.Add(24*time.Hour), before, after)
@@ -73,10 +73,10 @@ func TestInformInTheForegroundFailsIfSomeDegrade(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	controller := &pages{list: []page{{Path: "a"}, {Path: "broken"}}}
-	i.start(controller)
-	i.inform(i.client(nil), deltatype.ResourceStateDegraded, nil, "broken")
+	i.startController(controller)
+	i.inform(i.newClient(nil), deltatype.ResourceStateDegraded, nil, "broken")
 
-	r := i.runWith(streams{animated: true, width: 80}, "inform", "page", "--foreground")
+	r := i.runWith(streams{isAnimated: true, width: 80}, "inform", "page", "--foreground")
 	require.Equal(t, exitFailure, r.code, r.stdout)
 	require.Contains(t, r.stderr, "delta: 1 of 2 resources degraded: broken\n")
 	require.Contains(t, r.stderr, "\rpage [", "a bar")
@@ -93,18 +93,18 @@ func TestInformShowsHowFarItIs(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	controller := &pages{list: []page{{Path: "a"}, {Path: "held", Hold: true}}, release: make(chan struct{})}
-	i.start(controller)
-	// One is held until it is shown that the other has settled.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	i.startController(controller)
+	// Work of one page waits until the progress shows that the other has settled.
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	release := sync.OnceFunc(func() { close(controller.release) })
 	defer release()
-	s := streams{animated: true, width: 80, err: &screen{shown: func(all string) {
+	s := streams{isAnimated: true, width: 80, err: &outputBuffer{shown: func(all string) {
 		if strings.Contains(all, " 50%  1 of 2 settled") {
 			release()
 		}
 	}}}
-	r := inProcess(ctx, s, i.onBoth("inform", "page", "--foreground")...)
+	r := inProcess(ctx, s, i.appendServerFlags("inform", "page", "--foreground")...)
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Contains(t, r.stderr, " 50%  1 of 2 settled")
 	for frame := range strings.SplitSeq(r.stderr, "\r") {
@@ -116,14 +116,14 @@ func TestInformShowsHowFarItIs(t *testing.T) {
 func TestAnInterruptLeavesTheRun(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "known")
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "known")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	s := streams{animated: true, width: 80, err: &screen{shown: func(all string) {
-		if strings.Contains(all, "\rpage [") { // it is started
+	s := streams{isAnimated: true, width: 80, err: &outputBuffer{shown: func(all string) {
+		if strings.Contains(all, "\rpage [") { // the run has started
 			cancel(errInterrupted)
 		}
 	}}}
-	r := inProcess(ctx, s, i.onBoth("inform", "page", "--prefix", i.Prefix)...)
+	r := inProcess(ctx, s, i.appendServerFlags("inform", "page", "--prefix", i.Prefix)...)
 	require.Equal(t, exitInterrupted, r.code, r.stderr)
 	require.Contains(t, r.stderr, "The run goes on in Temporal")
 }
@@ -131,7 +131,7 @@ func TestAnInterruptLeavesTheRun(t *testing.T) {
 func TestWrongUsageOfInform(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "known")
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "known")
 	for name, test := range map[string]struct {
 		args []string
 		code int
@@ -161,15 +161,15 @@ func TestInformsShowsThePasses(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	require.Contains(t, i.run("informs").stderr, "There are no passes yet")
-	i.start(&pages{list: []page{{Path: "a"}, {Path: "bad\x00id"}}})
+	i.startController(&pages{list: []page{{Path: "a"}, {Path: "bad\x00id"}}})
 	require.Equal(t, exitOK, i.run("inform", "page").code)
-	// The schedule makes a pass at once: what is inserted below is the latest only after that has been.
+	// The schedule makes a pass at once. The rows inserted below are the latest only after that pass.
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		var n int
 		require.NoError(c, i.Pool.QueryRow(t.Context(), "select count(*) from delta_inform where trigger = 'schedule' and ended_at is not null").Scan(&n))
 		assert.Positive(c, n)
-	}, patience, 10*time.Millisecond)
-	i.set(`insert into delta_inform (kind, trigger, workflow_id, run_id, attempt, started_at, ended_at, full_listing, error)
+	}, testTimeout, 10*time.Millisecond)
+	i.execSQL(`insert into delta_inform (kind, trigger, workflow_id, run_id, attempt, started_at, ended_at, full_listing, error)
 		values ('page', 'schedule', '', '', 1, now() - interval '1 hour', now(), true, 'upstream is down')`)
 	out := decode[passesJSON](t, i.run("informs", "page", "-o", "json", "--limit", "2"))
 	require.Len(t, out.Passes, 2)

@@ -15,9 +15,9 @@ func informsCommand(c *cli) *cobra.Command {
 	limit, shard := 20, ""
 	cmd := &cobra.Command{
 		Use:   "informs [KIND]",
-		Short: "Show the latest passes of informers, and what they came to",
-		Long: "informs shows what started each of the latest passes, how long it took, and what it came to. A run that fails is tried a few\n" +
-			"times: each try is a pass. The latest 1000 of each kind are kept, and 100 of each shard.",
+		Short: "Show the latest passes of informers and their results",
+		Long: "Show the latest passes of informers: what started each, how long it took, and its result. A run that fails is tried a few\n" +
+			"times, and each try is a pass. The latest 1000 passes of each kind are kept, and 100 of each shard.",
 		Example:           "  delta informs user --limit 100",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: c.completeKindFirst,
@@ -29,12 +29,12 @@ func informsCommand(c *cli) *cobra.Command {
 			if limit < 1 || limit > 10_000 {
 				return fmt.Errorf("--limit %d: must be between 1 and 10000", limit)
 			}
-			return c.with(cmd, func(ctx context.Context, s *session) error { return c.informs(ctx, s, kind, shard, limit) })
+			return c.withSession(cmd, func(ctx context.Context, s *session) error { return c.printPasses(ctx, s, kind, shard, limit) })
 		},
 	}
-	c.temporalFlags(cmd)
-	cmd.Flags().IntVar(&limit, "limit", limit, "`most` passes to show")
-	shardFlag(cmd, &shard, "only passes of this `shard`")
+	c.addTemporalFlags(cmd)
+	cmd.Flags().IntVar(&limit, "limit", limit, "`maximum` number of passes to show")
+	addShardFlag(cmd, &shard, "show only passes of this `shard`")
 	cmd.AddCommand(approveCommand(c), dismissCommand(c))
 	return cmd
 }
@@ -67,9 +67,9 @@ type passesJSON struct {
 	Passes []passJSON `json:"passes"`
 }
 
-func (c *cli) informs(ctx context.Context, s *session, kind, shard string, limit int) error {
+func (c *cli) printPasses(ctx context.Context, s *session, kind, shard string, limit int) error {
 	if kind != "" {
-		if err := s.needKind(ctx, kind); err != nil {
+		if err := s.requireKind(ctx, kind); err != nil {
 			return err
 		}
 	}
@@ -79,9 +79,9 @@ func (c *cli) informs(ctx context.Context, s *session, kind, shard string, limit
 	}
 	out := passesJSON{Passes: make([]passJSON, len(all))}
 	for i, p := range all {
-		out.Passes[i] = passOf(p)
+		out.Passes[i] = toPassJSON(p)
 	}
-	if done, err := c.json(out); done {
+	if done, err := c.printJSON(out); done {
 		return err
 	}
 	if len(all) == 0 {
@@ -89,13 +89,13 @@ func (c *cli) informs(ctx context.Context, s *session, kind, shard string, limit
 		if shard != "" {
 			of = " of shard " + wording.Line(shard)
 		}
-		c.tell("There are no passes" + of + " yet.")
+		c.printNote("There are no passes" + of + " yet.")
 		return nil
 	}
-	return c.passTable(out.Passes, time.Now())
+	return c.printPassTable(out.Passes, time.Now())
 }
 
-func passOf(p delta.InformPass) passJSON {
+func toPassJSON(p delta.InformPass) passJSON {
 	out := passJSON{
 		ID: p.ID, Kind: p.Kind, Shard: p.Shard, Trigger: p.Trigger, FullListing: p.FullListing, WorkflowID: p.WorkflowID, RunID: p.RunID, Attempt: p.Attempt,
 		StartedAt: p.StartedAt, EndedAt: p.EndedAt, Listed: p.Listed, New: p.New, Changed: p.Changed, Unchanged: p.Unchanged,
@@ -107,8 +107,8 @@ func passOf(p delta.InformPass) passJSON {
 	return out
 }
 
-// passTable shows what is rare only where it has happened, and errors below.
-func (c *cli) passTable(all []passJSON, now time.Time) error {
+// printPassTable has columns for rare results only if a pass has them, and prints errors below the table.
+func (c *cli) printPassTable(all []passJSON, now time.Time) error {
 	headers := []string{"KIND", "STARTED", "BY", "TOOK", "LISTED", "NEW", "CHANGED", "SAME"}
 	rare := []struct {
 		header string
@@ -142,19 +142,19 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 		if p.FullListing {
 			by += ", all"
 		}
-		rows[i] = []string{inShard(p.Kind, p.Shard), wording.When(&p.StartedAt, now), by, took, wording.Number(p.Listed), wording.Number(p.New), wording.Number(p.Changed), wording.Number(p.Unchanged)}
+		rows[i] = []string{formatShard(p.Kind, p.Shard), wording.When(&p.StartedAt, now), by, took, wording.Number(p.Listed), wording.Number(p.New), wording.Number(p.Changed), wording.Number(p.Unchanged)}
 		for _, r := range rare {
 			if r.shown {
 				rows[i] = append(rows[i], wording.Number(r.of(p)))
 			}
 		}
 	}
-	if err := c.table(headers, rows, 0); err != nil {
+	if err := c.printTable(headers, rows, 0); err != nil {
 		return err
 	}
 	for _, p := range all {
 		if p.Error != nil {
-			c.tell(fmt.Sprintf("%s, %s: %s", inShard(p.Kind, p.Shard), p.StartedAt.Format(time.RFC3339), wording.Line(*p.Error)))
+			c.printNote(fmt.Sprintf("%s, %s: %s", formatShard(p.Kind, p.Shard), p.StartedAt.Format(time.RFC3339), wording.Line(*p.Error)))
 		}
 	}
 	return nil

@@ -11,9 +11,9 @@ import (
 func TestWithheldDeletionsAreShownAndDecided(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
-	i.set(`insert into delta_controller (name, inform_interval) values ('account', '1h')`)
-	i.set(`insert into delta_withheld (kind, missing, total, reason) values ('page', 1200, 1500, 'a listing leaves out suspiciously much')`)
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a")
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('account', '1h')`)
+	i.execSQL(`insert into delta_withheld (kind, missing, total, reason) values ('page', 1200, 1500, 'a listing leaves out suspiciously much')`)
 
 	r := i.run("kinds")
 	require.Equal(t, exitOK, r.code, r.stderr)

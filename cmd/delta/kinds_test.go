@@ -19,19 +19,19 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	require.Contains(t, r.stderr, "There are no kinds yet")
 
 	began := time.Now()
-	c := i.start(&pages{})
+	c := i.startController(&pages{})
 	i.inform(c, deltatype.ResourceStateSynced, nil, "a", "b")
 	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
 	const long = "a-kind-that-has-a-name-longer-than-a-terminal-is-wide-because-somebody-wanted-it"
-	i.set(`insert into delta_controller (name, inform_interval) values ('` + long + `', '-1s')`)
-	i.set(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error) values ('` + long + `', '', now() - interval '36h', now(), '503')`)
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('` + long + `', '-1s')`)
+	i.execSQL(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error) values ('` + long + `', '', now() - interval '36h', now(), '503')`)
 
 	var page kindJSON
-	require.Eventually(t, func() bool { // the first pass is done
+	require.Eventually(t, func() bool { // wait for the first pass
 		out := decode[kindsJSON](t, i.run("kinds", "page", "-o", "json"))
 		page = out.Kinds[0]
 		return out.TemporalError == nil && page.Informer.LastSuccess != nil
-	}, patience, 50*time.Millisecond)
+	}, testTimeout, 50*time.Millisecond)
 	ended := time.Now()
 	require.EqualValues(t, 3, page.Total)
 	require.EqualValues(t, 2, page.Counts["synced"])
@@ -39,13 +39,13 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	require.Contains(t, page.Counts, "expired", "all states, also those without resources")
 	require.Nil(t, page.Informer.LagSeconds)
 	require.InDelta(t, 3600, *page.Informer.IntervalSeconds, 0)
-	// The servers may have clocks of their own.
+	// The clocks of the servers may differ.
 	require.WithinRange(t, *page.Informer.LastRun, began.Add(-time.Minute), ended.Add(time.Minute))
 	require.WithinRange(t, *page.Informer.NextRun, began.Add(-time.Minute), ended.Add(61*time.Minute))
 
-	i.set(`insert into delta_source (kind, name, epoch, runner, caught_up_at, behind_messages, failures, failed_at, error)
+	i.execSQL(`insert into delta_source (kind, name, epoch, runner, caught_up_at, behind_messages, failures, failed_at, error)
 		values ('page', 'category page', 1, '1@host', now() - interval '90 s', 3, 2, now(), 'boom')`)
-	i.set(`insert into delta_touch (kind, parent, changed_at) values ('page', 'book/a', now() - interval '90 s'), ('page', 'book/b', now())`)
+	i.execSQL(`insert into delta_touch (kind, parent, changed_at) values ('page', 'book/a', now() - interval '90 s'), ('page', 'book/b', now())`)
 	r = i.run("kinds", "page")
 	require.Contains(t, r.stdout, "LAST WRITTEN")
 	require.Regexp(t, `page +category page +failed +\S+( ago)? +1m\S+ +3 messages +-`, r.stdout)
@@ -67,7 +67,7 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	require.Equal(t, exitNotFound, r.code)
 	require.Contains(t, r.stderr, `kind "bogus": there is no such kind: there are a-kind`)
 
-	// Without Temporal, what the database knows.
+	// Without Temporal, the command shows the data of the database.
 	r = i.run("kinds", "--temporal-address", "127.0.0.1:1")
 	require.Equal(t, exitOK, i.run("kinds").code)
 	r = inProcess(t.Context(), streams{}, "kinds", "-o", "json", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1")
@@ -85,15 +85,15 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	c := i.start(&pages{})
+	c := i.startController(&pages{})
 	i.inform(c, deltatype.ResourceStateSynced, nil, "a")
 
 	r := i.run("pause", "resource", "page", "a")
 	require.Equal(t, result{exitOK, "resource page/a paused\n", ""}, r)
-	require.True(t, i.eventually("a", func(*deltatype.ResourceRow) bool { return true }).Paused)
+	require.True(t, i.waitForResource("a", func(*deltatype.ResourceRow) bool { return true }).Paused)
 	r = i.run("resume", "resource", "page", "a", "-o", "json")
 	require.Equal(t, pausedJSON{What: "resource", Kind: "page", ObjectID: "a"}, decode[pausedJSON](t, r))
-	require.False(t, i.eventually("a", func(*deltatype.ResourceRow) bool { return true }).Paused)
+	require.False(t, i.waitForResource("a", func(*deltatype.ResourceRow) bool { return true }).Paused)
 
 	require.Equal(t, "kind page paused\n", i.run("pause", "kind", "page").stdout)
 	i.inform(c, deltatype.ResourceStateScheduled, nil, "later")
@@ -102,7 +102,7 @@ func TestPauseAndResume(t *testing.T) {
 	i.inform(c, deltatype.ResourceStateSynced, nil, "later")
 
 	// A snooze is shown, and resume ends it.
-	i.set(`update delta_controller set snoozed_until = now() + interval '1 hour' where name = 'page';
+	i.execSQL(`update delta_controller set snoozed_until = now() + interval '1 hour' where name = 'page';
 		insert into delta_namespace (name, snoozed_until) values ('default', now() + interval '2 hours')`)
 	require.NotNil(t, decode[kindsJSON](t, i.run("kinds", "-o", "json")).Kinds[0].SnoozedUntil)
 	require.Contains(t, i.run("kinds").stdout, "snoozed 59m")
@@ -157,8 +157,8 @@ func TestPauseAndResume(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
-	i.set(`insert into delta_controller (name, inform_interval) values ('account', '1h')`)
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a")
+	i.execSQL(`insert into delta_controller (name, inform_interval) values ('account', '1h')`)
 	complete := func(args ...string) []string {
 		args = append([]string{"__complete"}, args...)
 		r := inProcess(context.Background(), streams{}, args...)
@@ -171,7 +171,7 @@ func TestCompletion(t *testing.T) {
 	require.Equal(t, []string{"account", "page"}, complete("inform", url, ""))
 	require.Equal(t, []string{"account", "page"}, complete("pause", "informer", url, ""))
 	require.Equal(t, []string{"account", "page"}, complete("resources", "list", url, "--kind", ""))
-	require.Equal(t, states(), complete("resources", "list", "--state", ""))
+	require.Equal(t, stateNames(), complete("resources", "list", "--state", ""))
 	require.Equal(t, []string{"table", "json"}, complete("doctor", "--output", ""))
 	require.Empty(t, complete("resources", "get", url, "page", ""))
 	require.Empty(t, complete("inform", "--database-url", "postgres://127.0.0.1:1/x", ""))

@@ -1,5 +1,4 @@
-// Command delta looks after an installation of Delta: its schema, kinds,
-// resources and informers. It also runs the servers for development.
+// Command delta operates an installation of Delta: its schema, kinds, resources and informers. It also runs the servers for development.
 package main
 
 import (
@@ -13,27 +12,27 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const about = `delta looks after an installation of Delta: its schema, its kinds, their resources and informers.
-It also runs the servers that Delta needs for development.
+const about = `Operate an installation of Delta: its schema, kinds, resources and informers.
+delta also runs the servers that you need for development.
 
-Settings, in the order in which they win:
+Settings, highest precedence first:
   flags        --database-url, --temporal-address, --temporal-namespace, --prefix, --task-queue
   environment  DELTA_DATABASE_URL; TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS…
-  file         temporal.toml, and the profile that TEMPORAL_PROFILE names
-The prefix defaults to the one that the database's clients use.
+  file         temporal.toml, with the profile that TEMPORAL_PROFILE names
+The default of --prefix is the prefix that the clients of the database use.
 
 Exit codes:
   0    done
   1    failed
-  2    wrong usage: a flag, an argument or a value that breaks a rule
+  2    wrong usage: an invalid flag, argument or value
   3    there is no such resource, or no such kind
   4    the state of the resource does not allow it
   5    Postgres or Temporal cannot be reached, or Delta's schema or the message store is missing
   130  interrupted
-delta doctor has its own: 0 all is well, 1 with warnings, 2 with failures.`
+delta doctor has its own: 0 all is well, 1 warnings, 2 failures.`
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], terminal()))
+	os.Exit(run(context.Background(), os.Args[1:], processStreams()))
 }
 
 // run executes the command line and returns the exit code.
@@ -44,11 +43,11 @@ func run(ctx context.Context, args []string, s streams) int {
 	if err == nil {
 		return exitOK
 	}
-	code := codeOf(err)
-	if silent := (*silence)(nil); errors.As(err, &silent) {
+	code := exitCodeOf(err)
+	if silent := (*silentExit)(nil); errors.As(err, &silent) {
 		return code
 	}
-	s.tell("delta: " + message(err))
+	s.printNote("delta: " + formatError(err))
 	if code == exitUsage && !isFailure(err) {
 		_, _ = fmt.Fprintf(s.err, "Run '%s --help' for usage.\n", command.CommandPath())
 	}
@@ -60,22 +59,22 @@ func rootCommand(c *cli) *cobra.Command {
 		Use:           "delta",
 		Short:         "Keep a Postgres table of resources in step with the world",
 		Long:          about,
-		Version:       version(),
+		Version:       formatVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Read and command:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
-	root.SetHelpCommandGroupID(groupServe)
-	root.SetCompletionCommandGroupID(groupServe)
+	root.AddGroup(&cobra.Group{ID: groupOperate, Title: "Read and command:"}, &cobra.Group{ID: groupSetup, Title: "Set up:"})
+	root.SetHelpCommandGroupID(groupSetup)
+	root.SetCompletionCommandGroupID(groupSetup)
 	for id, commands := range map[string][]*cobra.Command{
-		groupLook: {
+		groupOperate: {
 			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), messagesCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
 			resumeCommand(c),
 		},
-		groupServe: {consoleCommand(c), devCommand(c), metricsCommand(c), migrateCommand(c), sinkCommand(), streamCommand(c)},
+		groupSetup: {consoleCommand(c), devCommand(c), metricsCommand(c), migrateCommand(c), sinkCommand(), streamCommand(c)},
 	} {
 		for _, cmd := range commands {
 			cmd.GroupID = id
@@ -86,11 +85,11 @@ func rootCommand(c *cli) *cobra.Command {
 }
 
 const (
-	groupLook  = "look"
-	groupServe = "serve"
+	groupOperate = "look"
+	groupSetup   = "serve"
 )
 
-func version() string {
+func formatVersion() string {
 	v := "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		v = info.Main.Version

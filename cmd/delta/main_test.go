@@ -35,7 +35,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	connectPatience, temporalPatience, completionPatience = patience, patience, patience
+	connectTimeout, temporalTimeout, completionTimeout = testTimeout, testTimeout, testTimeout
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "delta-cmd-test-")
 		if err != nil {
@@ -50,13 +50,13 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// result is what one run of the command did.
+// result is the result of one run of the command.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
-func command(t *testing.T, env []string, args ...string) result {
+func runBinary(t *testing.T, env []string, args ...string) result {
 	t.Helper()
 	return commandOf(t, binary, env, args...)
 }
@@ -90,7 +90,7 @@ func TestUsage(t *testing.T) {
 		"argument":           {[]string{"dev", "now"}, exitUsage, `unknown command "now"`},
 		"port":               {[]string{"dev", "--ui-port", "99999"}, exitUsage, "--ui-port 99999 is not a port"},
 		"two ways":           {[]string{"dev", "--dir", "x", "--ephemeral"}, exitUsage, "[dir ephemeral]"},
-		"half a command":     {[]string{"migrate"}, exitUsage, "up, down, status or version, or messagedb"},
+		"half a command":     {[]string{"migrate"}, exitUsage, "up, down, status, version or messagedb"},
 		"unknown subcommand": {[]string{"migrate", "sideways"}, exitUsage, `unknown command "sideways"`},
 		"no database":        {[]string{"migrate", "up"}, exitUsage, "--database-url or set DELTA_DATABASE_URL"},
 		"no URL":             {[]string{"migrate", "up", "--database-url", "postgres://:x:y"}, exitUsage, "--database-url: must be as postgres://"},
@@ -98,7 +98,7 @@ func TestUsage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := command(t, nil, test.args...)
+			r := runBinary(t, nil, test.args...)
 			require.Equal(t, test.code, r.code, r.stderr)
 			require.Contains(t, r.stdout+r.stderr, test.says)
 			require.NotContains(t, r.stdout+r.stderr, "secret")
@@ -120,8 +120,8 @@ func TestMigrate(t *testing.T) {
 	target.RawQuery = query.Encode()
 	flag := "--database-url=" + target.String()
 
-	// Nothing is created that was not asked for.
-	r := command(t, nil, "migrate", "up", flag)
+	// The command creates nothing unasked.
+	r := runBinary(t, nil, "migrate", "up", flag)
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, schema)
 	require.Contains(t, r.stderr, "CREATE SCHEMA")
@@ -138,36 +138,36 @@ func TestMigrate(t *testing.T) {
 		return n
 	}
 
-	r = command(t, nil, "migrate", "status", flag)
+	r = runBinary(t, nil, "migrate", "status", flag)
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Contains(t, r.stdout, "pending")
 	require.Zero(t, tables())
-	require.Equal(t, "0\n", command(t, nil, "migrate", "version", flag).stdout)
+	require.Equal(t, "0\n", runBinary(t, nil, "migrate", "version", flag).stdout)
 
-	r = command(t, []string{"DELTA_DATABASE_URL=" + target.String()}, "migrate", "up") // by the environment
+	r = runBinary(t, []string{"DELTA_DATABASE_URL=" + target.String()}, "migrate", "up") // by the environment
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Contains(t, r.stdout, "schema "+schema+" went from version 0 to ")
 	require.Equal(t, 1, tables())
-	top := strings.TrimSpace(command(t, nil, "migrate", "version", flag).stdout)
+	top := strings.TrimSpace(runBinary(t, nil, "migrate", "version", flag).stdout)
 	require.Regexp(t, `^\d{14}$`, top)
-	require.Contains(t, command(t, nil, "migrate", "up", flag).stdout, "nothing to apply")
-	r = command(t, nil, "migrate", "status", flag)
+	require.Contains(t, runBinary(t, nil, "migrate", "up", flag).stdout, "nothing to apply")
+	r = runBinary(t, nil, "migrate", "status", flag)
 	require.Contains(t, r.stdout, top)
 	require.NotContains(t, r.stdout, "pending")
 
 	for range 100 {
-		r = command(t, nil, "migrate", "down", flag)
+		r = runBinary(t, nil, "migrate", "down", flag)
 		require.Equal(t, exitOK, r.code, r.stderr)
-		if strings.Contains(r.stdout, "nothing to take back") {
+		if strings.Contains(r.stdout, "nothing to revert") {
 			break
 		}
 	}
 	require.Zero(t, tables())
-	require.Equal(t, "0\n", command(t, nil, "migrate", "version", flag).stdout)
+	require.Equal(t, "0\n", runBinary(t, nil, "migrate", "version", flag).stdout)
 }
 
-// server is a running `delta dev`.
-type server struct {
+// devServer is a running `delta dev`.
+type devServer struct {
 	cmd    *exec.Cmd
 	mu     sync.Mutex
 	output strings.Builder
@@ -175,7 +175,7 @@ type server struct {
 	ended  chan struct{}
 }
 
-func startDev(t *testing.T, env []string, args ...string) *server {
+func startDev(t *testing.T, env []string, args ...string) *devServer {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{
 		"dev", "--postgres-port", freePort(t), "--temporal-port", freePort(t), "--ui-port", freePort(t), "--console-port", "0",
@@ -185,7 +185,7 @@ func startDev(t *testing.T, env []string, args ...string) *server {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	cmd.Stdout, cmd.Stderr = w, w
-	s := &server{cmd: cmd, ready: make(chan struct{}), ended: make(chan struct{})}
+	s := &devServer{cmd: cmd, ready: make(chan struct{}), ended: make(chan struct{})}
 	require.NoError(t, cmd.Start())
 	require.NoError(t, w.Close())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-s.ended })
@@ -206,23 +206,23 @@ func startDev(t *testing.T, env []string, args ...string) *server {
 	return s
 }
 
-func (s *server) String() string {
+func (s *devServer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.String()
 }
 
-func (s *server) wait(t *testing.T, what chan struct{}) {
+func (s *devServer) wait(t *testing.T, what chan struct{}) {
 	t.Helper()
 	select {
 	case <-what:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatalf("timeout; it said:\n%s", s)
 	}
 }
 
-// value finds what the command printed behind a label.
-func (s *server) value(t *testing.T, pattern string) string {
+// printedValue finds the text that the command printed after a label.
+func (s *devServer) printedValue(t *testing.T, pattern string) string {
 	t.Helper()
 	m := regexp.MustCompile(pattern).FindStringSubmatch(s.String())
 	require.NotNil(t, m, "no %s in:\n%s", pattern, s)
@@ -234,8 +234,8 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(testport.Reserve(t))
 }
 
-// openDir is a directory that an unprivileged Postgres can enter.
-func openDir(t *testing.T) string {
+// newOpenDir returns a directory that an unprivileged Postgres can enter.
+func newOpenDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "delta-cmd-test-")
 	require.NoError(t, err)
@@ -244,8 +244,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// requireNobody waits until no process works in dir any more.
-func requireNobody(t *testing.T, dir string) {
+// requireNoProcesses waits until no process has dir as its working directory.
+func requireNoProcesses(t *testing.T, dir string) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		cwds, err := filepath.Glob("/proc/[0-9]*/cwd")
@@ -254,28 +254,28 @@ func requireNobody(t *testing.T, dir string) {
 			cwd, err := os.Readlink(link)
 			assert.False(c, err == nil && strings.HasPrefix(cwd, dir), "%s is %s", link, cwd)
 		}
-	}, patience, 20*time.Millisecond)
+	}, testTimeout, 20*time.Millisecond)
 }
 
 func TestDev(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	tmp := openDir(t)
+	tmp := newOpenDir(t)
 	s := startDev(t, []string{"TMPDIR=" + tmp}, "--ephemeral")
 	s.wait(t, s.ready)
-	databaseURL := s.value(t, `export DELTA_DATABASE_URL='(.*)'`)
+	databaseURL := s.printedValue(t, `export DELTA_DATABASE_URL='(.*)'`)
 	conn, err := pgx.Connect(t.Context(), databaseURL)
 	require.NoError(t, err)
 	var resources int
 	require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from delta_resource`).Scan(&resources), "not migrated")
 	require.NoError(t, conn.Close(t.Context()))
 	for _, pattern := range []string{`export TEMPORAL_ADDRESS='(.*)'`, `Temporal UI +http://(.*)`} {
-		c, err := net.Dial("tcp", s.value(t, pattern))
+		c, err := net.Dial("tcp", s.printedValue(t, pattern))
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 	}
 
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.value(t, `Console +(http://\S+)`)+"doctor", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.printedValue(t, `Console +(http://\S+)`)+"doctor", nil)
 	require.NoError(t, err)
 	shown, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
@@ -285,8 +285,8 @@ func TestDev(t *testing.T) {
 	require.Equal(t, http.StatusOK, shown.StatusCode)
 	require.Contains(t, string(body), "start a client with controllers", "of an installation in which nothing was started yet")
 
-	// Its own servers can be named by the environment of another one.
-	second := startDev(t, []string{"DELTA_DATABASE_URL=" + databaseURL, "TEMPORAL_ADDRESS=" + s.value(t, `export TEMPORAL_ADDRESS='(.*)'`)})
+	// The environment of another command can name the servers of this one.
+	second := startDev(t, []string{"DELTA_DATABASE_URL=" + databaseURL, "TEMPORAL_ADDRESS=" + s.printedValue(t, `export TEMPORAL_ADDRESS='(.*)'`)})
 	second.wait(t, second.ready)
 	require.NoError(t, second.cmd.Process.Signal(syscall.SIGTERM))
 	second.wait(t, second.ended)
@@ -296,7 +296,7 @@ func TestDev(t *testing.T) {
 	s.wait(t, s.ended)
 	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)
 	require.Contains(t, s.String(), "Stopped.")
-	requireNobody(t, tmp)
+	requireNoProcesses(t, tmp)
 	left, err := os.ReadDir(tmp)
 	require.NoError(t, err)
 	require.Empty(t, left)
@@ -305,7 +305,7 @@ func TestDev(t *testing.T) {
 func TestDevKeepsItsDirectory(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	dir := filepath.Join(openDir(t), "kept")
+	dir := filepath.Join(newOpenDir(t), "kept")
 	s := startDev(t, nil, "--dir", dir)
 	s.wait(t, s.ready)
 
@@ -314,7 +314,7 @@ func TestDevKeepsItsDirectory(t *testing.T) {
 	require.Equal(t, exitFailure, second.cmd.ProcessState.ExitCode())
 	require.Contains(t, second.String(), fmt.Sprintf("in use by process %d", s.cmd.Process.Pid))
 
-	// A server that dies ends the command, with the reason, and the other one.
+	// If a server dies, the command stops the other one and ends with the reason.
 	b, err := os.ReadFile(filepath.Join(dir, "postgres.pid"))
 	require.NoError(t, err)
 	pid, err := strconv.Atoi(regexp.MustCompile(`\d+`).FindString(string(b)))
@@ -323,32 +323,32 @@ func TestDevKeepsItsDirectory(t *testing.T) {
 	s.wait(t, s.ended)
 	require.Equal(t, exitFailure, s.cmd.ProcessState.ExitCode())
 	require.Contains(t, s.String(), "Postgres ended by itself: signal: killed")
-	requireNobody(t, dir)
+	requireNoProcesses(t, dir)
 
 	// A second Ctrl-C does not wait.
 	s = startDev(t, nil, "--dir", dir)
 	s.wait(t, s.ready)
 	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) { // it may have been quick
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) { // the process may have ended already
 		require.NoError(t, err)
 	}
 	s.wait(t, s.ended)
 	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)
-	requireNobody(t, dir)
+	requireNoProcesses(t, dir)
 }
 
 func TestDevInterruptedWhileItStarts(t *testing.T) {
 	t.Parallel()
-	tmp := openDir(t)
+	tmp := newOpenDir(t)
 	s := startDev(t, []string{"TMPDIR=" + tmp}, "--ephemeral")
-	require.Eventually(t, func() bool { return regexp.MustCompile(`Temporal \S+ from`).MatchString(s.String()) }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return regexp.MustCompile(`Temporal \S+ from`).MatchString(s.String()) }, testTimeout, time.Millisecond)
 	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
 	s.wait(t, s.ended)
 	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)
-	requireNobody(t, tmp)
+	requireNoProcesses(t, tmp)
 }
 
 func TestQuote(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, `'a'\''b'`, quote("a'b"))
+	require.Equal(t, `'a'\''b'`, quoteShell("a'b"))
 }

@@ -17,26 +17,26 @@ func messagesCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "messages",
 		Short: "Look at a message store: its messages, streams and consumers",
-		Long: "messages looks at a store of Message DB, or of delta migrate messagedb. It has nothing to do with Delta's own tables, and\n" +
-			"writes nothing, but for the table that migrate-projections makes. See docs/messagedb.md.",
+		Long: "Look at a message store, made by Message DB's installer or by delta migrate messagedb. It is independent of Delta's own tables.\n" +
+			"Nothing is written, except that migrate-projections makes a table. See docs/messagedb.md.",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to look at: tail, streams or lag, or migrate-projections")
+			return errors.New("missing subcommand: tail, streams, lag or migrate-projections")
 		},
 	}
-	c.databaseFlags(cmd)
+	c.addDatabaseFlags(cmd)
 	schema := cmd.PersistentFlags().String("schema", messagedb.DefaultSchema, "`schema` of the message store")
 	cmd.AddCommand(tailCommand(c, schema), streamsCommand(c, schema), lagCommand(c, schema), migrateProjectionsCommand(c))
 	return cmd
 }
 
-// withStore does something with a message store. What it returns is a failure, unless it says otherwise.
-func (c *cli) withStore(cmd *cobra.Command, schema string, do func(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool) error) error {
-	config, err := c.database()
+// withMessageStore connects to a message store and calls do. An error of do is a failure and not a usage error, unless it is a usageError.
+func (c *cli) withMessageStore(cmd *cobra.Command, schema string, do func(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool) error) error {
+	config, err := c.parsePoolConfig()
 	if err != nil {
 		return err
 	}
-	return fail(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
+	return markFailure(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
 		store, err := messagedb.NewClient(pool, &messagedb.Config{
 			Schema: schema, Logger: slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
@@ -59,7 +59,7 @@ type messageJSON struct {
 	Metadata       json.RawMessage `json:"metadata"`
 }
 
-func messageOf(m *messagedb.Message) messageJSON {
+func toMessageJSON(m *messagedb.Message) messageJSON {
 	out := messageJSON{
 		ID: m.ID, Stream: m.Stream.String(), Type: m.Type, Position: m.Position, GlobalPosition: m.GlobalPosition, Time: m.Time,
 		Data: m.Data, Metadata: m.Metadata,

@@ -17,12 +17,12 @@ func lagCommand(c *cli, schema *string) *cobra.Command {
 	var projections string
 	cmd := &cobra.Command{
 		Use:   "lag [CATEGORY]",
-		Short: "Show where consumers and projections stand, and what they have before them",
-		Long: "lag shows the positions that consumers have saved in the store, and those of projections in the same database, against what\n" +
-			"is in the categories that they read. A position is saved after some messages, so a consumer may be further than it shows.\n" +
-			"What a consumer or projection leaves out by its correlation or condition is counted all the same.\n\n" +
-			"REWOUND means that the store has gone back behind the position: it was restored from a backup, or emptied. The reader stops\n" +
-			"with an error, or begins again, and the count of what is before it says nothing.",
+		Short: "Show the positions of consumers and projections, and how far they are behind",
+		Long: "Show how many messages consumers and projections still have to read: the positions that consumers have saved in the store, and\n" +
+			"those of projections in the same database, against the messages in their categories. A position is saved only every few messages,\n" +
+			"so a consumer may be further than shown. Messages that a correlation or condition leaves out are counted too.\n\n" +
+			"REWOUND means that the store ends before the position, because it was restored from a backup or emptied. The reader stops with an\n" +
+			"error or begins again, and the number of messages means nothing.",
 		Example: "  delta messages lag account\n" +
 			"  delta messages lag -o json",
 		Args: cobra.MaximumNArgs(1),
@@ -31,7 +31,7 @@ func lagCommand(c *cli, schema *string) *cobra.Command {
 			if len(args) > 0 {
 				category = args[0]
 			}
-			return c.withStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool) error {
+			return c.withMessageStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool) error {
 				out, err := readLag(ctx, store, pool, category, projections)
 				if err != nil {
 					return err
@@ -40,19 +40,19 @@ func lagCommand(c *cli, schema *string) *cobra.Command {
 			})
 		},
 	}
-	projectionSchemaFlag(cmd, &projections)
+	addProjectionSchemaFlag(cmd, &projections)
 	return cmd
 }
 
-// readerJSON is what a consumer and a projection have in common.
+// readerJSON has the fields that consumers and projections share.
 type readerJSON struct {
 	Category string    `json:"category"`
 	Position int64     `json:"position"`
 	SavedAt  time.Time `json:"saved_at"`
-	// Messages is how many are behind the position, and OldestSeconds for how long the oldest of them has been there.
+	// Messages counts the messages after the position, and OldestSeconds is the age of the oldest of them.
 	Messages      int64   `json:"messages"`
 	OldestSeconds float64 `json:"oldest_seconds"`
-	// Rewound reports that the store has gone back behind the position.
+	// Rewound reports whether the store ends before the position.
 	Rewound bool `json:"rewound"`
 }
 
@@ -84,7 +84,7 @@ func readLag(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool, c
 	}
 	for _, p := range consumers {
 		one := consumerJSON{
-			readerJSON:     readerOf(p.Category, p.Position, p.SavedAt, p.Lag, p.Rewound != nil),
+			readerJSON:     toReaderJSON(p.Category, p.Position, p.SavedAt, p.Lag, p.Rewound != nil),
 			PositionStream: p.Stream.String(), Identifier: p.Identifier,
 		}
 		if p.Group != nil {
@@ -110,38 +110,38 @@ func readLag(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool, c
 			return out, err
 		}
 		out.Projections = append(out.Projections, projectionJSON{
-			readerJSON: readerOf(p.Category, p.Position, p.SavedAt, lag, rewound), Name: p.Name, Version: p.Version, State: string(p.State),
+			readerJSON: toReaderJSON(p.Category, p.Position, p.SavedAt, lag, rewound), Name: p.Name, Version: p.Version, State: string(p.State),
 		})
 	}
 	return out, nil
 }
 
-func readerOf(category string, position int64, saved time.Time, lag messagedb.Lag, rewound bool) readerJSON {
+func toReaderJSON(category string, position int64, saved time.Time, lag messagedb.Lag, rewound bool) readerJSON {
 	return readerJSON{
 		Category: category, Position: position, SavedAt: saved, Messages: lag.Messages, OldestSeconds: lag.Age.Seconds(), Rewound: rewound,
 	}
 }
 
 func (c *cli) printLag(out lagJSON) error {
-	if done, err := c.json(out); done {
+	if done, err := c.printJSON(out); done {
 		return err
 	}
 	if len(out.Consumers)+len(out.Projections) == 0 {
-		c.tell("No consumer has saved a position, and there are no projections.")
+		c.printNote("No consumer has saved a position, and there are no projections.")
 		return nil
 	}
 	now := time.Now()
 	var rows [][]string
 	for _, one := range out.Consumers {
-		rows = append(rows, append([]string{wording.Line(one.PositionStream), "consumer"}, one.cells(now)...))
+		rows = append(rows, append([]string{wording.Line(one.PositionStream), "consumer"}, one.formatCells(now)...))
 	}
 	for _, one := range out.Projections {
-		rows = append(rows, append([]string{wording.Line(fmt.Sprintf("%s %d", one.Name, one.Version)), one.State}, one.cells(now)...))
+		rows = append(rows, append([]string{wording.Line(fmt.Sprintf("%s %d", one.Name, one.Version)), one.State}, one.formatCells(now)...))
 	}
-	return c.table([]string{"READER", "IS", "POSITION", "BEHIND", "OLDEST", "SAVED"}, rows, 0)
+	return c.printTable([]string{"READER", "IS", "POSITION", "BEHIND", "OLDEST", "SAVED"}, rows, 0)
 }
 
-func (r readerJSON) cells(now time.Time) []string {
+func (r readerJSON) formatCells(now time.Time) []string {
 	behind, oldest := wording.Number(r.Messages), "-"
 	if r.Messages > 0 {
 		oldest = wording.Duration(time.Duration(r.OldestSeconds * float64(time.Second)))

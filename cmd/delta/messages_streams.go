@@ -16,10 +16,10 @@ func streamsCommand(c *cli, schema *string) *cobra.Command {
 	limit, after := 100, int64(0)
 	cmd := &cobra.Command{
 		Use:   "streams CATEGORY",
-		Short: "List the streams of a category, with their versions and how many messages they have, a page at a time",
-		Long: "streams shows streams in the order of their first messages. A page reads the category's messages up to its last stream.\n\n" +
-			"The next page begins after the global position that --after names: it is said at the end of a page, and is next_after\n" +
-			"in JSON (null on the last page).",
+		Short: "List the streams of a category with their versions and numbers of messages, a page at a time",
+		Long: "List streams in the order of their first messages. A page reads the category's messages up to its last stream.\n\n" +
+			"For the next page, pass the global position that is printed at the end of a page as --after. In JSON it is next_after, which is\n" +
+			"null on the last page.",
 		Example: "  delta messages streams account\n" +
 			"  delta messages streams account --limit 1000 --after 81242 -o json",
 		Args: cobra.ExactArgs(1),
@@ -30,12 +30,12 @@ func streamsCommand(c *cli, schema *string) *cobra.Command {
 			if after < 0 {
 				return fmt.Errorf("--after %d: must not be negative", after)
 			}
-			return c.withStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, _ *pgxpool.Pool) error {
-				return c.streamsOf(ctx, store, args[0], after, limit)
+			return c.withMessageStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, _ *pgxpool.Pool) error {
+				return c.printStreams(ctx, store, args[0], after, limit)
 			})
 		},
 	}
-	cmd.Flags().IntVar(&limit, "limit", limit, "`most` streams of a page, from 1 to 1000")
+	cmd.Flags().IntVar(&limit, "limit", limit, "`maximum` number of streams of a page, from 1 to 1000")
 	cmd.Flags().Int64Var(&after, "after", 0, "global `position` that the page begins after")
 	return cmd
 }
@@ -54,7 +54,7 @@ type streamsJSON struct {
 	NextAfter *int64       `json:"next_after"`
 }
 
-func (c *cli) streamsOf(ctx context.Context, store *messagedb.Client, category string, after int64, limit int) error {
+func (c *cli) printStreams(ctx context.Context, store *messagedb.Client, category string, after int64, limit int) error {
 	found, err := store.Streams(ctx, category, after, limit)
 	if err != nil {
 		return err
@@ -72,11 +72,11 @@ func (c *cli) streamsOf(ctx context.Context, store *messagedb.Client, category s
 			out.NextAfter = &found[n-1].First
 		}
 	}
-	if done, err := c.json(out); done {
+	if done, err := c.printJSON(out); done {
 		return err
 	}
 	if len(found) == 0 {
-		c.tell("There are no streams in this category.")
+		c.printNote("There are no streams in this category.")
 		return nil
 	}
 	now := time.Now()
@@ -84,11 +84,11 @@ func (c *cli) streamsOf(ctx context.Context, store *messagedb.Client, category s
 	for i, s := range out.Streams {
 		rows[i] = []string{wording.Line(s.Stream), fmt.Sprint(s.Version), wording.Number(s.Messages), wording.When(&s.LastTime, now)}
 	}
-	if err := c.table([]string{"STREAM", "VERSION", "MESSAGES", "LAST"}, rows, 0); err != nil {
+	if err := c.printTable([]string{"STREAM", "VERSION", "MESSAGES", "LAST"}, rows, 0); err != nil {
 		return err
 	}
 	if out.NextAfter != nil {
-		c.tell(fmt.Sprintf("There are more: --after %d", *out.NextAfter))
+		c.printNote(fmt.Sprintf("There are more: --after %d", *out.NextAfter))
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// tailFlags are those of messages tail.
+// tailFlags has the flags of delta messages tail.
 type tailFlags struct {
 	name        string
 	from        int64 // -1 for the end
@@ -24,46 +24,46 @@ type tailFlags struct {
 	correlation string
 }
 
-// isCategory reports whether the name is that of a category, and not of a stream.
+// isCategory reports whether the name is a category's and not a stream's.
 func (f tailFlags) isCategory() bool { return messagedb.StreamName(f.name).IsCategory() }
 
 func tailCommand(c *cli, schema *string) *cobra.Command {
 	f := tailFlags{}
 	cmd := &cobra.Command{
 		Use:   "tail STREAM|CATEGORY",
-		Short: "Show the last messages of a stream or category, or those from a position on, and follow it",
-		Long: "tail shows the last messages of a stream, whose name has a \"-\", or of a category, whose name has none. With --from it\n" +
-			"shows the first ones from a position on: of a stream the message's position in it, of a category the global one.\n\n" +
-			"With --follow it goes on with what comes, until it is interrupted, which is no failure. In JSON each message is a\n" +
-			"value on a line of its own then; otherwise all are one value.",
+		Short: "Show and follow the messages of a stream or category",
+		Long: "Show the last messages of a stream or category: a stream has a \"-\" in its name, a category has none. With --from it shows the\n" +
+			"first messages from a position on: for a stream a position in the stream, for a category a global position.\n\n" +
+			"With --follow it also shows new messages as they are written, until interrupted, which is not a failure. In JSON each message is\n" +
+			"then one value on one line; without --follow the output is one value.",
 		Example: "  delta messages tail account-123\n" +
 			"  delta messages tail account --from 1200 --limit 100 -o json\n" +
 			"  delta messages tail account --follow --correlation order",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.name = args[0]
-			if err := f.check(cmd); err != nil {
+			if err := f.validate(cmd); err != nil {
 				return err
 			}
-			err := c.withStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, _ *pgxpool.Pool) error {
-				return c.tail(ctx, store, f)
+			err := c.withMessageStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, _ *pgxpool.Pool) error {
+				return c.printTail(ctx, store, f)
 			})
 			if f.follow && errors.Is(err, errInterrupted) {
-				return nil // that is how it is ended
+				return nil // an interrupt is the normal end
 			}
 			return err
 		},
 	}
 	flags := cmd.Flags()
 	flags.Int64Var(&f.from, "from", 0, "`position` to begin at, inclusively (default the last messages)")
-	flags.IntVar(&f.limit, "limit", 20, "`most` messages to show before following, from 1 to 1000; all of them with --from and --follow")
-	flags.BoolVarP(&f.follow, "follow", "f", false, "go on with messages that come")
-	flags.StringVar(&f.correlation, "correlation", "", "only messages that are correlated with a stream of this `category`")
+	flags.IntVar(&f.limit, "limit", 20, "`maximum` number of messages to show before following, from 1 to 1000; no maximum with both --from and --follow")
+	flags.BoolVarP(&f.follow, "follow", "f", false, "keep showing new messages")
+	flags.StringVar(&f.correlation, "correlation", "", "show only messages correlated with a stream of this `category`")
 	return cmd
 }
 
-// check sees what can be wrong before anything is asked.
-func (f *tailFlags) check(cmd *cobra.Command) error {
+// validate checks the flags before anything is read.
+func (f *tailFlags) validate(cmd *cobra.Command) error {
 	given := cmd.Flags().Changed
 	switch {
 	case f.limit < 1 || f.limit > messagedb.DefaultBatchSize:
@@ -71,7 +71,7 @@ func (f *tailFlags) check(cmd *cobra.Command) error {
 	case given("from") && f.from < 0:
 		return fmt.Errorf("--from %d: must not be negative", f.from)
 	case given("from") && given("limit") && f.follow:
-		return errors.New("--limit with --from and --follow: it would leave out messages between those and what comes")
+		return errors.New("--limit cannot be used with both --from and --follow: it would leave out messages")
 	case f.correlation != "" && !f.isCategory():
 		return fmt.Errorf("--correlation %s: is for categories, and %q is a stream", f.correlation, f.name)
 	}
@@ -83,10 +83,10 @@ func (f *tailFlags) check(cmd *cobra.Command) error {
 	return nil
 }
 
-func (c *cli) tail(ctx context.Context, store *messagedb.Client, f tailFlags) error {
+func (c *cli) printTail(ctx context.Context, store *messagedb.Client, f tailFlags) error {
 	next := max(f.from, 0)
 	if f.limit > 0 {
-		messages, err := f.read(ctx, store)
+		messages, err := f.readMessages(ctx, store)
 		if err != nil {
 			return err
 		}
@@ -97,22 +97,22 @@ func (c *cli) tail(ctx context.Context, store *messagedb.Client, f tailFlags) er
 			if err := c.printMessage(m); err != nil {
 				return err
 			}
-			next = f.placeOf(m) + 1
+			next = f.positionOf(m) + 1
 		}
 	}
-	return f.subscribe(ctx, store, next, c.printMessage)
+	return f.followMessages(ctx, store, next, c.printMessage)
 }
 
-// placeOf is the position that --from counts in.
-func (f tailFlags) placeOf(m *messagedb.Message) int64 {
+// positionOf returns the position of a message in the count that --from uses.
+func (f tailFlags) positionOf(m *messagedb.Message) int64 {
 	if f.isCategory() {
 		return m.GlobalPosition
 	}
 	return m.Position
 }
 
-// read reads what is shown before anything is followed.
-func (f tailFlags) read(ctx context.Context, store *messagedb.Client) ([]*messagedb.Message, error) {
+// readMessages reads the messages that are shown before following.
+func (f tailFlags) readMessages(ctx context.Context, store *messagedb.Client) ([]*messagedb.Message, error) {
 	stream := messagedb.StreamName(f.name)
 	switch {
 	case f.isCategory() && f.from < 0:
@@ -129,8 +129,8 @@ func (f tailFlags) read(ctx context.Context, store *messagedb.Client) ([]*messag
 	return store.ReadStream(ctx, stream, messagedb.StreamOptions{From: max(version+1-int64(f.limit), 0), BatchSize: f.limit})
 }
 
-// subscribe shows what comes until the context ends.
-func (f tailFlags) subscribe(ctx context.Context, store *messagedb.Client, from int64, show func(*messagedb.Message) error) error {
+// followMessages shows new messages until the context ends.
+func (f tailFlags) followMessages(ctx context.Context, store *messagedb.Client, from int64, show func(*messagedb.Message) error) error {
 	handle := func(_ context.Context, m *messagedb.Message) error { return show(m) }
 	options := messagedb.SubscriptionOptions{Polling: messagedb.ConstantPolling(messagedb.DefaultPollingInterval)}
 	var subscription *messagedb.Subscription
@@ -156,13 +156,13 @@ type messagesJSON struct {
 func (c *cli) printMessages(messages []*messagedb.Message) error {
 	out := messagesJSON{Messages: make([]messageJSON, len(messages))}
 	for i, m := range messages {
-		out.Messages[i] = messageOf(m)
+		out.Messages[i] = toMessageJSON(m)
 	}
-	if done, err := c.json(out); done {
+	if done, err := c.printJSON(out); done {
 		return err
 	}
 	if len(messages) == 0 {
-		c.tell("There are no such messages.")
+		c.printNote("There are no such messages.")
 	}
 	for _, m := range messages {
 		if err := c.printMessage(m); err != nil {
@@ -172,12 +172,12 @@ func (c *cli) printMessages(messages []*messagedb.Message) error {
 	return nil
 }
 
-// printMessage shows one message on a line of its own, which a terminal has room for.
+// printMessage prints a message as one line, shortened to the width of the terminal.
 func (c *cli) printMessage(m *messagedb.Message) error {
 	if c.output == outputJSON {
 		encoder := json.NewEncoder(c.out)
 		encoder.SetEscapeHTML(false)
-		return encoder.Encode(messageOf(m))
+		return encoder.Encode(toMessageJSON(m))
 	}
 	data := "-"
 	if m.Data != nil {
@@ -187,7 +187,7 @@ func (c *cli) printMessage(m *messagedb.Message) error {
 		fmt.Sprint(m.GlobalPosition), m.Time.Format(time.RFC3339), wording.Line(fmt.Sprintf("%s@%d", m.Stream, m.Position)), wording.Line(m.Type), wording.Line(data),
 	}, "  ")
 	if c.width > 0 {
-		line = cut(line, c.width)
+		line = truncateText(line, c.width)
 	}
 	_, err := fmt.Fprintln(c.out, line)
 	return err

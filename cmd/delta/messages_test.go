@@ -14,17 +14,17 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// mailbox is a message store that the command looks at, in a schema of its own.
-type mailbox struct {
+// messageStore is a message store in a private schema, for the command to read.
+type messageStore struct {
 	*installation
 	schema string
 	client *messagedb.Client
 }
 
-func newMailbox(t *testing.T) *mailbox {
+func newMailbox(t *testing.T) *messageStore {
 	t.Helper()
 	i := newInstallation(t)
-	m := &mailbox{installation: i, schema: strings.ToLower(i.Schema) + "_mail"}
+	m := &messageStore{installation: i, schema: strings.ToLower(i.Schema) + "_mail"}
 	require.NoError(t, messagedb.Migrate(t.Context(), i.Pool, m.schema))
 	t.Cleanup(func() { _, _ = i.Pool.Exec(context.Background(), "DROP SCHEMA "+m.schema+" CASCADE") })
 	client, err := messagedb.NewClient(i.Pool, &messagedb.Config{Schema: m.schema})
@@ -33,7 +33,7 @@ func newMailbox(t *testing.T) *mailbox {
 	return m
 }
 
-func (m *mailbox) write(stream messagedb.StreamName, from, to int) {
+func (m *messageStore) write(stream messagedb.StreamName, from, to int) {
 	m.t.Helper()
 	for n := from; n <= to; n++ {
 		_, err := m.client.WriteMessage(m.t.Context(), stream, messagedb.ProposedMessage{
@@ -43,12 +43,12 @@ func (m *mailbox) write(stream messagedb.StreamName, from, to int) {
 	}
 }
 
-func (m *mailbox) run(args ...string) result {
+func (m *messageStore) run(args ...string) result {
 	m.t.Helper()
-	return m.with(streams{}, args...)
+	return m.runWith(streams{}, args...)
 }
 
-func (m *mailbox) with(s streams, args ...string) result {
+func (m *messageStore) runWith(s streams, args ...string) result {
 	m.t.Helper()
 	return inProcess(m.t.Context(), s, append([]string{"messages"}, append(args, "--schema", m.schema, "--database-url", m.DatabaseURL)...)...)
 }
@@ -80,25 +80,25 @@ func TestMessagesTail(t *testing.T) {
 	require.Equal(t, []int{32, 34}, numbers("thing", "--correlation", "order0", "--from", fmt.Sprint(all[30].GlobalPosition)))
 	require.Empty(t, numbers("none-1"))
 
-	r := m.with(streams{width: 80}, "tail", "thing-1", "--limit", "1")
+	r := m.runWith(streams{width: 80}, "tail", "thing-1", "--limit", "1")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Regexp(t, `^\d+  20\S+Z  thing-1@29  Counted  \{"n": 30\}\n$`, r.stdout)
 	_, err = m.client.WriteMessage(t.Context(), "thing-3", messagedb.ProposedMessage{Type: "\x1b[31mLong", Data: strings.Repeat("x", 500)}, messagedb.AnyVersion)
 	require.NoError(t, err)
-	requireNarrow(t, m.with(streams{width: 80}, "tail", "thing-3").stdout)
+	requireNarrow(t, m.runWith(streams{width: 80}, "tail", "thing-3").stdout)
 	r = m.run("tail", "none-1")
 	require.Equal(t, exitOK, r.code)
 	require.Empty(t, r.stdout)
 	require.Contains(t, r.stderr, "no such messages")
 }
 
-// lines collects what the command prints, and calls a function with all of it.
-type lines struct {
+// outputLines collects the output of the command, and calls a function with all of it at each write.
+type outputLines struct {
 	strings.Builder
 	printed func(all string)
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *outputLines) Write(p []byte) (int, error) {
 	n, err := l.Builder.Write(p)
 	l.printed(l.String())
 	return n, err
@@ -121,7 +121,7 @@ func TestMessagesTailFollows(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		wrote := c.first == 0
-		out := &lines{}
+		out := &outputLines{}
 		out.printed = func(all string) {
 			switch n := strings.Count(all, "\n"); {
 			case n >= c.first && !wrote:
@@ -135,7 +135,7 @@ func TestMessagesTailFollows(t *testing.T) {
 			time.AfterFunc(200*time.Millisecond, func() { cancel(errInterrupted) })
 		}
 		code := run(ctx, append([]string{"messages", "tail", "--follow", "-o", "json", "--schema", m.schema, "--database-url", m.DatabaseURL}, c.args...),
-			streams{in: strings.NewReader(""), out: out, err: &lines{printed: func(string) {}}})
+			streams{in: strings.NewReader(""), out: out, err: &outputLines{printed: func(string) {}}})
 		require.Equal(t, exitOK, code, c.args)
 		last := int64(-1)
 		for line := range strings.Lines(out.String()) {
@@ -164,7 +164,7 @@ func TestMessagesStreams(t *testing.T) {
 	require.Len(t, second.Streams, 2)
 	require.Nil(t, second.NextAfter)
 	require.Nil(t, decode[streamsJSON](t, m.run("streams", "thing", "--limit", "5", "-o", "json")).NextAfter, "a full page may be the last")
-	r := m.with(streams{width: 80}, "streams", "thing", "--limit", "2")
+	r := m.runWith(streams{width: 80}, "streams", "thing", "--limit", "2")
 	require.Equal(t, exitOK, r.code)
 	require.Contains(t, r.stdout, "STREAM   VERSION  MESSAGES  LAST\nthing-0  0        1         ")
 	require.Contains(t, r.stderr, "There are more: --after ")
@@ -190,7 +190,7 @@ func TestMessagesLag(t *testing.T) {
 	} {
 		ended := make(chan error, 1)
 		go func() { ended <- reader.run(context.WithoutCancel(t.Context())) }()
-		require.Eventually(t, func() bool { return reader.position() == 10 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return reader.position() == 10 }, testTimeout, time.Millisecond)
 		require.NoError(t, reader.stop(t.Context()))
 		require.NoError(t, <-ended)
 	}
@@ -213,7 +213,7 @@ func TestMessagesLag(t *testing.T) {
 	require.Equal(t, "live", out.Projections[0].State)
 	require.EqualValues(t, 3, out.Projections[0].Messages)
 	require.Empty(t, decode[lagJSON](t, m.run("lag", "none", "--projection-schema", m.schema, "-o", "json")).Projections)
-	r := m.with(streams{width: 80}, "lag", "thing", "--projection-schema", m.schema)
+	r := m.runWith(streams{width: 80}, "lag", "thing", "--projection-schema", m.schema)
 	require.Equal(t, exitOK, r.code, r.stderr)
 	requireNarrow(t, r.stdout)
 	require.Contains(t, r.stdout, "thing:position-x+0+1  consumer")
@@ -239,7 +239,7 @@ func TestMessagesMigrateProjections(t *testing.T) {
 	m.write("thing-1", 1, 1)
 	ended := make(chan error, 1)
 	go func() { ended <- projector.Run(context.WithoutCancel(t.Context())) }()
-	require.Eventually(t, func() bool { return projector.Stats().Handled == 1 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return projector.Stats().Handled == 1 }, testTimeout, time.Millisecond)
 	require.NoError(t, projector.Stop(t.Context()))
 	require.NoError(t, <-ended)
 	require.Len(t, decode[lagJSON](t, m.run("lag", "--projection-schema", m.schema, "-o", "json")).Projections, 1)
@@ -252,7 +252,7 @@ func TestMessagesMigrateProjections(t *testing.T) {
 	require.Contains(t, r.stderr, "--projection-schema")
 }
 
-// A reader is not behind a store that went back because its newest messages were deleted, nor one whose last message is another one by now.
+// A reader is not behind a store that has lost its newest messages, even if another message took the position of the last one.
 func TestMessagesLagOfAStoreThatLostMessages(t *testing.T) {
 	t.Parallel()
 	m := newMailbox(t)
@@ -280,7 +280,7 @@ func TestMessagesLagOfAStoreThatLostMessages(t *testing.T) {
 		require.NoError(t, err)
 	}
 	exec("DELETE FROM %s.messages WHERE stream_name = 'thing-1'")
-	exec("UPDATE %s.messages SET global_position = 1 WHERE stream_name = 'thing:position-x'") // so that nothing is at or behind the position
+	exec("UPDATE %s.messages SET global_position = 1 WHERE stream_name = 'thing:position-x'") // so that no message is at or after the position
 	consumer, projection := rewound()
 	require.False(t, consumer, "the newest messages were deleted")
 	require.False(t, projection)
@@ -299,11 +299,11 @@ func TestMessagesUsedWrongly(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{}, exitUsage, "tail, streams or lag"},
+		{[]string{}, exitUsage, "tail, streams, lag or migrate-projections"},
 		{[]string{"tail"}, exitUsage, "accepts 1 arg"},
 		{[]string{"tail", "a-1", "--limit", "0"}, exitUsage, "--limit 0: must be between 1 and 1000"},
 		{[]string{"tail", "a-1", "--from", "-1"}, exitUsage, "--from -1: must not be negative"},
-		{[]string{"tail", "a-1", "--from", "1", "--limit", "2", "-f"}, exitUsage, "--limit with --from and --follow"},
+		{[]string{"tail", "a-1", "--from", "1", "--limit", "2", "-f"}, exitUsage, "--limit cannot be used with both --from and --follow"},
 		{[]string{"tail", "a-1", "--correlation", "x"}, exitUsage, "is for categories"},
 		{[]string{"tail", "a", "--correlation", "x-1"}, exitUsage, `Correlation "x-1"`},
 		{[]string{"tail", ""}, exitUsage, "must not be empty"},

@@ -24,7 +24,7 @@ func TestMetricsArePrintedOnce(t *testing.T) {
 	once := func(url string, args ...string) result {
 		return inProcess(t.Context(), streams{}, append([]string{"metrics", "--once", "--database-url", url}, args...)...)
 	}
-	c := i.start(&pages{})
+	c := i.startController(&pages{})
 	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
 	r = once(i.DatabaseURL)
 	require.Equal(t, exitOK, r.code, r.stderr)
@@ -72,10 +72,10 @@ func TestMetricsAreServedUntilItIsTerminated(t *testing.T) {
 		require.NoError(t, response.Body.Close())
 		return response.StatusCode, string(body)
 	}
-	require.Eventually(t, func() bool { // a read waits five seconds for the database at most
+	require.Eventually(t, func() bool { // a read waits at most five seconds for the database
 		status, text := get("/metrics")
 		return status == http.StatusOK && strings.Contains(text, "delta_database_up 1\n")
-	}, patience, 100*time.Millisecond)
+	}, testTimeout, 100*time.Millisecond)
 	status, text := get("/healthz")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "ok\n", text)

@@ -15,49 +15,49 @@ import (
 func migrateCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Apply, take back or list the migrations of Delta's schema",
-		Long: "migrate works on the first schema of the connection's search_path that exists.\n" +
-			"To use a schema of its own, create it and name it in the URL: …/delta?search_path=delta",
+		Short: "Apply, revert or list the migrations of Delta's schema",
+		Long: "Apply, revert or list the migrations of Delta's schema, in the first schema of the connection's search_path that exists.\n" +
+			"To give Delta a separate schema, create it and name it in the URL: …/delta?search_path=delta",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: up, down, status or version, or messagedb")
+			return errors.New("missing subcommand: up, down, status, version or messagedb")
 		},
 	}
-	c.databaseFlags(cmd)
+	c.addDatabaseFlags(cmd)
 	add := func(use, short string, do func(context.Context, *pgxpool.Pool, *cli) error) {
 		cmd.AddCommand(&cobra.Command{
 			Use:   use,
 			Short: short,
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				config, err := c.database()
+				config, err := c.parsePoolConfig()
 				if err != nil {
 					return err
 				}
-				return fail(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
+				return markFailure(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
 					return do(ctx, pool, c)
 				}))
 			},
 		})
 	}
-	add("up", "Apply all migrations that are pending", migrateUp)
-	add("down", "Take back the newest migration that is applied, with the data in its tables", migrateDown)
+	add("up", "Apply all pending migrations", migrateUp)
+	add("down", "Revert the newest applied migration, and drop the data in its tables", migrateDown)
 	add("status", "List the migrations and when they were applied", migrateStatus)
-	add("version", "Print the version of the newest migration that is applied, 0 if none", migrateVersion)
+	add("version", "Print the version of the newest applied migration, or 0", migrateVersion)
 	cmd.AddCommand(migrateMessageDBCommand(c))
 	return cmd
 }
 
 func migrateUp(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
-	return change(ctx, pool, c, migrations.Up, "nothing to apply")
+	return migrateSchema(ctx, pool, c, migrations.Up, "nothing to apply")
 }
 
 func migrateDown(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
-	return change(ctx, pool, c, migrations.Down, "nothing to take back")
+	return migrateSchema(ctx, pool, c, migrations.Down, "nothing to revert")
 }
 
-// change runs a step and says what it changed.
-func change(ctx context.Context, pool *pgxpool.Pool, c *cli, do func(context.Context, *pgxpool.Pool) error, nothing string) error {
+// migrateSchema runs do and prints how the version changed.
+func migrateSchema(ctx context.Context, pool *pgxpool.Pool, c *cli, do func(context.Context, *pgxpool.Pool) error, nothing string) error {
 	before, err := migrations.Version(ctx, pool)
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func change(ctx context.Context, pool *pgxpool.Pool, c *cli, do func(context.Con
 	if err := pool.QueryRow(ctx, `select current_schema()`).Scan(&schema); err != nil {
 		return err
 	}
-	if done, err := c.json(map[string]any{"schema": schema, "version_before": before, "version": after}); done {
+	if done, err := c.printJSON(map[string]any{"schema": schema, "version_before": before, "version": after}); done {
 		return err
 	}
 	if before == after {
@@ -106,10 +106,10 @@ func migrateStatus(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
 		}
 		rows[i] = []string{fmt.Sprint(one.Version), applied, one.Name}
 	}
-	if done, err := c.json(map[string]any{"migrations": all}); done {
+	if done, err := c.printJSON(map[string]any{"migrations": all}); done {
 		return err
 	}
-	return c.table([]string{"VERSION", "APPLIED", "NAME"}, rows, 2)
+	return c.printTable([]string{"VERSION", "APPLIED", "NAME"}, rows, 2)
 }
 
 func migrateVersion(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
@@ -117,7 +117,7 @@ func migrateVersion(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
 	if err != nil {
 		return err
 	}
-	if done, err := c.json(map[string]any{"version": version}); done {
+	if done, err := c.printJSON(map[string]any{"version": version}); done {
 		return err
 	}
 	_, err = fmt.Fprintln(c.out, version)

@@ -15,19 +15,19 @@ func migrateMessageDBCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "messagedb",
 		Short: "Install or update a message store, for the package messagedb",
-		Long: "messagedb makes a message store that clients of Message DB 1.3 work with, in a schema of its own. A store of\n" +
-			"Message DB's own installer is left alone. It has nothing to do with Delta's own tables.",
+		Long: "Create or update a message store in a separate schema. Clients of Message DB 1.3 can use it. A store that Message DB's own\n" +
+			"installer has made is left unchanged. The store is independent of Delta's tables.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := c.database()
+			config, err := c.parsePoolConfig()
 			if err != nil {
 				return err
 			}
-			return fail(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
+			return markFailure(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
 				if err := messagedb.Migrate(ctx, pool, schema); err != nil {
 					return err
 				}
-				if done, err := c.json(map[string]any{"schema": schema}); done {
+				if done, err := c.printJSON(map[string]any{"schema": schema}); done {
 					return err
 				}
 				_, err := fmt.Fprintf(c.out, "schema %s has a message store\n", schema)
@@ -35,6 +35,6 @@ func migrateMessageDBCommand(c *cli) *cobra.Command {
 			}))
 		},
 	}
-	cmd.Flags().StringVar(&schema, "schema", messagedb.DefaultSchema, "the schema of the message store")
+	cmd.Flags().StringVar(&schema, "schema", messagedb.DefaultSchema, "`schema` of the message store")
 	return cmd
 }

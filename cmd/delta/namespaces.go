@@ -15,21 +15,21 @@ import (
 func namespacesCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "namespaces",
-		Short: "Show namespaces, and set them while clients run",
-		Long: "namespaces shows the settings of namespaces. What is set here holds for all clients, whatever their Config.Namespaces says,\n" +
-			"until it is reset.",
+		Short: "Show the settings of namespaces, and change them while clients run",
+		Long: "Show the settings of namespaces. Settings made with delta namespaces set hold for all clients, whatever their Config.Namespaces\n" +
+			"says, until delta namespaces reset.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.with(cmd, c.namespaces) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.withSession(cmd, c.printNamespaces) },
 	}
-	c.databaseFlags(cmd)
+	c.addDatabaseFlags(cmd)
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "Show the settings of namespaces", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.with(cmd, c.namespaces) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.withSession(cmd, c.printNamespaces) },
 	}, c.setNamespaceCommand(), c.resetNamespaceCommand())
 	return cmd
 }
 
-// namespaceJSON is a namespace as --output json shows it. What is null is left to clients; a retention below 0 is for ever.
+// namespaceJSON is a namespace as --output json shows it. A setting that is null is left to clients; a retention below 0 is for ever.
 type namespaceJSON struct {
 	Name              string     `json:"name"`
 	MaxWorkers        *int       `json:"max_workers"`
@@ -46,7 +46,7 @@ type namespacesJSON struct {
 	Namespaces []namespaceJSON `json:"namespaces"`
 }
 
-func (c *cli) namespaces(ctx context.Context, s *session) error {
+func (c *cli) printNamespaces(ctx context.Context, s *session) error {
 	all, err := s.Namespaces(ctx)
 	if err != nil {
 		return err
@@ -58,20 +58,20 @@ func (c *cli) namespaces(ctx context.Context, s *session) error {
 	out := namespacesJSON{Namespaces: make([]namespaceJSON, len(all))}
 	rows := make([][]string, len(all))
 	for i, n := range all {
-		out.Namespaces[i] = namespaceOf(n, snoozes)
-		rows[i] = rowOf(n, out.Namespaces[i], time.Now())
+		out.Namespaces[i] = toNamespaceJSON(n, snoozes)
+		rows[i] = namespaceRow(n, out.Namespaces[i], time.Now())
 	}
-	if done, err := c.json(out); done {
+	if done, err := c.printJSON(out); done {
 		return err
 	}
 	if len(all) == 0 {
-		c.tell("No namespace has settings: those of each client hold.")
+		c.printNote("No namespace has settings: those of each client hold.")
 		return nil
 	}
-	return c.table([]string{"NAME", "WORKERS", "RATE", "EXPIRY", "SYNCED", "DEGRADED", "DELETED", "SET BY", "SNOOZED"}, rows, 0)
+	return c.printTable([]string{"NAME", "WORKERS", "RATE", "EXPIRY", "SYNCED", "DEGRADED", "DELETED", "SET BY", "SNOOZED"}, rows, 0)
 }
 
-func namespaceOf(n deltatype.Namespace, snoozes []delta.Snooze) namespaceJSON {
+func toNamespaceJSON(n deltatype.Namespace, snoozes []delta.Snooze) namespaceJSON {
 	out := namespaceJSON{Name: n.Name, Overridden: n.Overridden}
 	if n.MaxWorkers != 0 {
 		out.MaxWorkers = &n.MaxWorkers
@@ -79,8 +79,8 @@ func namespaceOf(n deltatype.Namespace, snoozes []delta.Snooze) namespaceJSON {
 	if n.RateLimit != 0 {
 		out.RateLimit = &n.RateLimit
 	}
-	out.Expiry, out.SyncedRetention = secondsOf(n.ResourceExpiry), secondsOf(n.SyncedResourceRetentionPeriod)
-	out.DegradedRetention, out.DeletedRetention = secondsOf(n.DegradedResourceRetentionPeriod), secondsOf(n.DeletedResourceRetentionPeriod)
+	out.Expiry, out.SyncedRetention = toSeconds(n.ResourceExpiry), toSeconds(n.SyncedResourceRetentionPeriod)
+	out.DegradedRetention, out.DeletedRetention = toSeconds(n.DegradedResourceRetentionPeriod), toSeconds(n.DeletedResourceRetentionPeriod)
 	for _, snooze := range snoozes {
 		if snooze.Namespace == n.Name {
 			out.SnoozedUntil = &snooze.Until
@@ -89,8 +89,8 @@ func namespaceOf(n deltatype.Namespace, snoozes []delta.Snooze) namespaceJSON {
 	return out
 }
 
-// secondsOf is a duration in seconds; nil where it is not set.
-func secondsOf(d time.Duration) *float64 {
+// toSeconds returns a duration in seconds; nil if it is not set.
+func toSeconds(d time.Duration) *float64 {
 	if d == 0 {
 		return nil
 	}
@@ -98,7 +98,7 @@ func secondsOf(d time.Duration) *float64 {
 	return &seconds
 }
 
-func rowOf(n deltatype.Namespace, out namespaceJSON, now time.Time) []string {
+func namespaceRow(n deltatype.Namespace, out namespaceJSON, now time.Time) []string {
 	workers, rate, by := "-", "-", "clients"
 	if n.MaxWorkers != 0 {
 		workers = wording.Number(n.MaxWorkers)
@@ -110,13 +110,13 @@ func rowOf(n deltatype.Namespace, out namespaceJSON, now time.Time) []string {
 		by = "command"
 	}
 	return []string{
-		n.Name, workers, rate, period(n.ResourceExpiry), period(n.SyncedResourceRetentionPeriod),
-		period(n.DegradedResourceRetentionPeriod), period(n.DeletedResourceRetentionPeriod), by, wording.When(out.SnoozedUntil, now),
+		n.Name, workers, rate, formatRetention(n.ResourceExpiry), formatRetention(n.SyncedResourceRetentionPeriod),
+		formatRetention(n.DegradedResourceRetentionPeriod), formatRetention(n.DeletedResourceRetentionPeriod), by, wording.When(out.SnoozedUntil, now),
 	}
 }
 
-// period is how long something is kept.
-func period(d time.Duration) string {
+// formatRetention says how long rows are kept.
+func formatRetention(d time.Duration) string {
 	switch {
 	case d == 0:
 		return "-"
@@ -130,40 +130,40 @@ func period(d time.Duration) string {
 func (c *cli) setNamespaceCommand() *cobra.Command {
 	var to delta.NamespaceConfig
 	cmd := &cobra.Command{
-		Use: "set NAME", Short: "Set a namespace for all clients, and wake what rests in it", Args: cobra.ExactArgs(1),
-		Long: "set sets a namespace for all clients. What no flag names stays as it is; 0 leaves a setting to each client, and a retention\n" +
-			"below 0 keeps rows for ever. What rests in the namespace takes the change at once.",
+		Use: "set NAME", Short: "Change the settings of a namespace for all clients", Args: cobra.ExactArgs(1),
+		Long: "Change the settings of a namespace for all clients. A setting that no flag names stays as it is; 0 leaves it to each client, and\n" +
+			"a retention below 0 keeps rows for ever. Settled resources of the namespace get their new expiry and retention at once.",
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&to.MaxWorkers, "max-workers", 0, "`calls` of Work at once in each client")
-	flags.Float64Var(&to.RateLimit, "rate-limit", 0, "`calls` of Work a second, of all clients")
+	flags.IntVar(&to.MaxWorkers, "max-workers", 0, "`maximum` number of calls of Work at a time in each client")
+	flags.Float64Var(&to.RateLimit, "rate-limit", 0, "maximum number of `calls` of Work a second, over all clients")
 	flags.DurationVar(&to.ResourceExpiry, "expiry", 0, "`time` after which synced resources are synced again")
 	flags.DurationVar(&to.SyncedResourceRetentionPeriod, "synced-retention", 0, "`time` for which synced resources are kept")
 	flags.DurationVar(&to.DegradedResourceRetentionPeriod, "degraded-retention", 0, "`time` for which degraded resources are kept")
 	flags.DurationVar(&to.DeletedResourceRetentionPeriod, "deleted-retention", 0, "`time` for which deleted resources are kept")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return c.with(cmd, func(ctx context.Context, s *session) error {
+		return c.withSession(cmd, func(ctx context.Context, s *session) error {
 			all, err := s.Namespaces(ctx)
 			if err != nil {
 				return err
 			}
 			for _, n := range all {
 				if n.Name == args[0] {
-					keep(flags.Changed, &to, n)
+					keepUnsetFields(flags.Changed, &to, n)
 				}
 			}
 			if err := s.SetNamespace(ctx, args[0], to); err != nil {
 				return err
 			}
-			return c.namespaces(ctx, s)
+			return c.printNamespaces(ctx, s)
 		})
 	}
 	return cmd
 }
 
-// keep takes what no flag names from the settings that are there.
-func keep(isSet func(flag string) bool, to *delta.NamespaceConfig, n deltatype.Namespace) {
+// keepUnsetFields copies the present value of each setting that no flag names.
+func keepUnsetFields(isSet func(flag string) bool, to *delta.NamespaceConfig, n deltatype.Namespace) {
 	if !isSet("max-workers") {
 		to.MaxWorkers = n.MaxWorkers
 	}
@@ -183,7 +183,7 @@ func keep(isSet func(flag string) bool, to *delta.NamespaceConfig, n deltatype.N
 			*field.to = field.from
 		}
 	}
-	// Of the two that exclude each other, the one that is named is meant.
+	// Expiry and retention of synced resources exclude each other: the one that a flag names replaces the other.
 	switch {
 	case isSet("synced-retention") && to.SyncedResourceRetentionPeriod != 0 && !isSet("expiry"):
 		to.ResourceExpiry = 0
@@ -197,11 +197,11 @@ func (c *cli) resetNamespaceCommand() *cobra.Command {
 		Use: "reset NAME", Short: "Leave a namespace to the configuration of clients again", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.with(cmd, func(ctx context.Context, s *session) error {
+			return c.withSession(cmd, func(ctx context.Context, s *session) error {
 				if err := s.ResetNamespace(ctx, args[0]); err != nil {
 					return err
 				}
-				return c.namespaces(ctx, s)
+				return c.printNamespaces(ctx, s)
 			})
 		},
 	}

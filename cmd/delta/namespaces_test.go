@@ -19,7 +19,7 @@ func TestNamespacesAreShownSetAndReset(t *testing.T) {
 	r = run("set", "acme", "--rate-limit", "2.5", "--expiry", "1h", "--degraded-retention", "-1s")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	requireNarrow(t, r.stdout)
-	// What no flag names stays as it is, but for what it excludes.
+	// A setting that no flag names stays as it is, unless a named one excludes it.
 	out := decode[namespacesJSON](t, run("set", "acme", "--max-workers", "3", "-o", "json")).Namespaces[0]
 	require.Equal(t, 3, *out.MaxWorkers)
 	require.InDelta(t, 2.5, *out.RateLimit, 0)

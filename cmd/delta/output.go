@@ -29,8 +29,8 @@ func (f *outputFormat) Set(value string) error {
 	return fmt.Errorf("must be table or json")
 }
 
-// json prints one value as JSON, and tells whether that was asked for.
-func (c *cli) json(v any) (bool, error) {
+// printJSON prints one value as JSON if --output is json, and reports whether it is.
+func (c *cli) printJSON(v any) (bool, error) {
 	if c.output != outputJSON {
 		return false, nil
 	}
@@ -41,13 +41,12 @@ func (c *cli) json(v any) (bool, error) {
 }
 
 const (
-	columnGap  = 2
-	leastShown = 12
+	columnGap      = 2
+	minColumnWidth = 12
 )
 
-// table prints rows under headers. On a terminal that is too narrow the cells
-// of one column are shortened.
-func (c *cli) table(headers []string, rows [][]string, shorten int) error {
+// printTable prints rows under headers. If the terminal is too narrow, it shortens the cells of one column.
+func (c *cli) printTable(headers []string, rows [][]string, shorten int) error {
 	widths := make([]int, len(headers))
 	total := -columnGap
 	for i := range headers {
@@ -57,22 +56,22 @@ func (c *cli) table(headers []string, rows [][]string, shorten int) error {
 		total += widths[i] + columnGap
 	}
 	if c.width > 0 && total > c.width {
-		room := max(widths[shorten]-(total-c.width), leastShown)
+		room := max(widths[shorten]-(total-c.width), minColumnWidth)
 		for _, row := range rows {
-			row[shorten] = cut(row[shorten], room)
+			row[shorten] = truncateText(row[shorten], room)
 		}
 	}
-	w := tabwriter.NewWriter(trimmed{c.out}, 0, 0, columnGap, ' ', 0)
+	w := tabwriter.NewWriter(trimWriter{c.out}, 0, 0, columnGap, ' ', 0)
 	for _, row := range append([][]string{headers}, rows...) {
 		_, _ = fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	return w.Flush()
 }
 
-// trimmed takes the blanks off the ends of lines.
-type trimmed struct{ to io.Writer }
+// trimWriter removes spaces at the ends of lines.
+type trimWriter struct{ to io.Writer }
 
-func (t trimmed) Write(p []byte) (int, error) {
+func (t trimWriter) Write(p []byte) (int, error) {
 	for line := range strings.Lines(string(p)) {
 		text := strings.TrimRight(line, " \n")
 		if strings.HasSuffix(line, "\n") {
@@ -87,16 +86,16 @@ func (t trimmed) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// cut shortens a text to so many characters.
-func cut(s string, room int) string {
+// truncateText shortens a text to room characters.
+func truncateText(s string, room int) string {
 	if utf8.RuneCountInString(s) <= room {
 		return s
 	}
 	return string([]rune(s)[:room-1]) + "…"
 }
 
-// wrap breaks a text into lines of so many characters; 0 leaves it as it is.
-func wrap(s string, width int) []string {
+// wrapText breaks a text into lines of at most width characters; width 0 leaves it as it is.
+func wrapText(s string, width int) []string {
 	if width <= 0 {
 		return []string{s}
 	}

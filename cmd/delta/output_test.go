@@ -15,7 +15,7 @@ import (
 
 func TestTextIsBrokenIntoLines(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, []string{"aa bb", "cccccccc", "d"}, wrap("aa bb cccccccc d", 6))
+	require.Equal(t, []string{"aa bb", "cccccccc", "d"}, wrapText("aa bb cccccccc d", 6))
 }
 
 func TestEveryErrorHasItsExitCode(t *testing.T) {
@@ -25,37 +25,37 @@ func TestEveryErrorHasItsExitCode(t *testing.T) {
 		want int
 	}{
 		{errors.New("unknown flag"), exitUsage},
-		{fail(errors.New("broken")), exitFailure},
-		{fail(fmt.Errorf("x: %w", delta.ErrNotFound)), exitNotFound},
-		{fail(fmt.Errorf("x: %w", &delta.StateError{})), exitState},
-		{fail(fmt.Errorf("x: %w", &delta.InputError{})), exitUsage},
-		{fail(fmt.Errorf("x: %w", delta.ErrNoSchema)), exitUnreachable},
-		{fail(&unreachableError{"it", errors.New("refused\nrefused")}), exitUnreachable},
-		{fail(errInterrupted), exitInterrupted},
-		{&silence{7}, 7},
+		{markFailure(errors.New("broken")), exitFailure},
+		{markFailure(fmt.Errorf("x: %w", delta.ErrNotFound)), exitNotFound},
+		{markFailure(fmt.Errorf("x: %w", &delta.StateError{})), exitState},
+		{markFailure(fmt.Errorf("x: %w", &delta.InputError{})), exitUsage},
+		{markFailure(fmt.Errorf("x: %w", delta.ErrNoSchema)), exitUnreachable},
+		{markFailure(&unreachableError{"it", errors.New("refused\nrefused")}), exitUnreachable},
+		{markFailure(errInterrupted), exitInterrupted},
+		{&silentExit{7}, 7},
 	} {
-		require.Equal(t, test.want, codeOf(test.err), "%v", test.err)
+		require.Equal(t, test.want, exitCodeOf(test.err), "%v", test.err)
 	}
 	require.Equal(t, "it cannot be reached: refused", (&unreachableError{"it", errors.New("refused\nrefused")}).Error())
-	require.Equal(t, "a [31mb\nc", message(errors.New("delta: a\x1b[31mb\nc")))
+	require.Equal(t, "a [31mb\nc", formatError(errors.New("delta: a\x1b[31mb\nc")))
 }
 
 func TestAQuestionThatIsInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errInterrupted)
-	reader := blocked{make(chan struct{})}
+	reader := blockedReader{make(chan struct{})}
 	defer close(reader.until)
-	err := streams{in: reader, err: new(bytes.Buffer), asks: true}.confirm(ctx, false, "Sure?")
-	require.Equal(t, exitInterrupted, codeOf(err))
-	require.NoError(t, streams{}.confirm(t.Context(), true, "Sure?"))
-	require.NoError(t, streams{in: strings.NewReader("YES\n"), err: new(bytes.Buffer), asks: true}.confirm(t.Context(), false, "Sure?"))
+	err := streams{in: reader, err: new(bytes.Buffer), isInteractive: true}.askToConfirm(ctx, false, "Sure?")
+	require.Equal(t, exitInterrupted, exitCodeOf(err))
+	require.NoError(t, streams{}.askToConfirm(t.Context(), true, "Sure?"))
+	require.NoError(t, streams{in: strings.NewReader("YES\n"), err: new(bytes.Buffer), isInteractive: true}.askToConfirm(t.Context(), false, "Sure?"))
 }
 
-// blocked is a terminal at which nobody sits.
-type blocked struct{ until chan struct{} }
+// blockedReader is a terminal without a user.
+type blockedReader struct{ until chan struct{} }
 
-func (b blocked) Read([]byte) (int, error) {
+func (b blockedReader) Read([]byte) (int, error) {
 	<-b.until
 	return 0, errors.New("closed")
 }

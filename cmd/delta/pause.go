@@ -9,40 +9,40 @@ import (
 )
 
 func pauseCommand(c *cli) *cobra.Command {
-	return pauseOrResume(c, "pause", "paused", "Keep a resource, a kind or an informer from being worked", true)
+	return pauseOrResume(c, "pause", "paused", "Pause work on a resource or a kind, or pause an informer", true)
 }
 
 func resumeCommand(c *cli) *cobra.Command {
-	return pauseOrResume(c, "resume", "resumed", "Let a resource, a kind or an informer go on", false)
+	return pauseOrResume(c, "resume", "resumed", "Resume a resource, a kind or an informer", false)
 }
 
-// pausedJSON says what was paused or resumed.
+// pausedJSON is the output of pause and resume with --output json.
 type pausedJSON struct {
 	What     string `json:"what"`
 	Kind     string `json:"kind,omitempty"`
 	ObjectID string `json:"object_id,omitempty"`
 	Shard    string `json:"shard,omitempty"`
 	Paused   bool   `json:"paused"`
-	// Namespace is set instead of Kind where it was a namespace's snooze that was ended.
+	// Namespace is set instead of Kind if the command ended the snooze of a namespace.
 	Namespace string `json:"namespace,omitempty"`
 }
 
-// pauseOrResume is one of the two commands.
+// pauseOrResume returns one of the two commands.
 func pauseOrResume(c *cli, verb, done, short string, paused bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   verb,
 		Short: short,
 		Long: short + ".\n\n" +
-			"What is informed meanwhile is kept, and attempts that run go on to their end. It holds for all clients.\n" +
-			"To resume a kind ends its snooze, too: Work says that an upstream wants less for a while (SnoozeKind).",
+			"A pause holds for all clients. Changes that are informed meanwhile are stored, and running attempts finish.\n" +
+			"Resuming a kind also ends a snooze that Work started with SnoozeKind.",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what: resource, kind or informer")
+			return errors.New("missing subcommand: resource, kind or informer")
 		},
 	}
-	c.temporalFlags(cmd)
+	c.addTemporalFlags(cmd)
 	say := func(what, kind, id string) error {
-		if asked, err := c.json(pausedJSON{What: what, Kind: kind, ObjectID: id, Paused: paused}); asked {
+		if asked, err := c.printJSON(pausedJSON{What: what, Kind: kind, ObjectID: id, Paused: paused}); asked {
 			return err
 		}
 		name := kind
@@ -56,7 +56,7 @@ func pauseOrResume(c *cli, verb, done, short string, paused bool) *cobra.Command
 		added := &cobra.Command{
 			Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: c.completeKindFirst,
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return c.with(cmd, func(ctx context.Context, s *session) error { return do(ctx, s, args) })
+				return c.withSession(cmd, func(ctx context.Context, s *session) error { return do(ctx, s, args) })
 			},
 		}
 		cmd.AddCommand(added)
@@ -72,8 +72,8 @@ func pauseOrResume(c *cli, verb, done, short string, paused bool) *cobra.Command
 		}
 		return say("resource", args[0], args[1])
 	})
-	add("kind KIND", "All resources of a kind; its informer goes on listing", 1, func(ctx context.Context, s *session, args []string) error {
-		if err := s.needKind(ctx, args[0]); err != nil {
+	add("kind KIND", "All resources of a kind; its informer keeps listing", 1, func(ctx context.Context, s *session, args []string) error {
+		if err := s.requireKind(ctx, args[0]); err != nil {
 			return err
 		}
 		command := s.ResumeKind
@@ -86,15 +86,15 @@ func pauseOrResume(c *cli, verb, done, short string, paused bool) *cobra.Command
 		return say("kind", args[0], "")
 	})
 	var shard string
-	informer := add("informer KIND", "The schedule of a kind's informer, or one of its shards; runs that are asked for go on", 1,
+	informer := add("informer KIND", "The schedule of a kind's informer, or one of its shards; delta inform still runs it", 1,
 		func(ctx context.Context, s *session, args []string) error {
-			if err := s.needKind(ctx, args[0]); err != nil {
+			if err := s.requireKind(ctx, args[0]); err != nil {
 				return err
 			}
 			if shard != "" {
 				return c.pauseShard(ctx, s, args[0], shard, paused)
 			}
-			if err := s.needTemporal(ctx); err != nil {
+			if err := s.requireTemporal(ctx); err != nil {
 				return err
 			}
 			command := s.ResumeInformer
@@ -106,14 +106,14 @@ func pauseOrResume(c *cli, verb, done, short string, paused bool) *cobra.Command
 			}
 			return say("informer", args[0], "")
 		})
-	shardFlag(informer, &shard, "only this `shard` of the kind")
+	addShardFlag(informer, &shard, "only this `shard` of the kind")
 	if !paused {
 		cmd.AddCommand(c.resumeNamespaceCommand())
 	}
 	return cmd
 }
 
-// pauseShard pauses or resumes one shard. Temporal is not needed: each run asks Postgres.
+// pauseShard pauses or resumes one shard. It does not need Temporal, because each run reads the pause from Postgres.
 func (c *cli) pauseShard(ctx context.Context, s *session, kind, shard string, paused bool) error {
 	command, done := s.ResumeShard, "resumed"
 	if paused {
@@ -122,24 +122,24 @@ func (c *cli) pauseShard(ctx context.Context, s *session, kind, shard string, pa
 	if err := command(ctx, kind, shard); err != nil {
 		return err
 	}
-	if asked, err := c.json(pausedJSON{What: "informer", Kind: kind, Shard: shard, Paused: paused}); asked {
+	if asked, err := c.printJSON(pausedJSON{What: "informer", Kind: kind, Shard: shard, Paused: paused}); asked {
 		return err
 	}
-	_, err := fmt.Fprintf(c.out, "informer %s %s\n", inShard(kind, shard), done)
+	_, err := fmt.Fprintf(c.out, "informer %s %s\n", formatShard(kind, shard), done)
 	return err
 }
 
-// resumeNamespaceCommand ends a snooze. There is no pause of a namespace to end.
+// resumeNamespaceCommand ends the snooze of a namespace. It has no counterpart in pause, because a namespace cannot be paused.
 func (c *cli) resumeNamespaceCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "namespace NAME", Short: "What is in a namespace that was snoozed, of all kinds", Args: cobra.ExactArgs(1),
+		Use: "namespace NAME", Short: "All resources of a snoozed namespace, of all kinds", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.with(cmd, func(ctx context.Context, s *session) error {
+			return c.withSession(cmd, func(ctx context.Context, s *session) error {
 				if err := s.ResumeNamespace(ctx, args[0]); err != nil {
 					return err
 				}
-				if asked, err := c.json(pausedJSON{What: "namespace", Namespace: args[0]}); asked {
+				if asked, err := c.printJSON(pausedJSON{What: "namespace", Namespace: args[0]}); asked {
 					return err
 				}
 				_, err := fmt.Fprintf(c.out, "namespace %s resumed\n", args[0])

@@ -18,7 +18,7 @@ const (
 	oddID   = "it's, a; page. 1"
 )
 
-// remedies are the texts of all that internal/remedy has, by name, and how many commands each has.
+// remedies returns the texts of internal/remedy by name, and how many commands each text has.
 var remedies = map[string]struct {
 	text     string
 	commands int
@@ -78,7 +78,7 @@ var remedies = map[string]struct {
 func TestRemediesNameCommandsThatThereAre(t *testing.T) {
 	t.Parallel()
 	for name, is := range remedies {
-		commands := commandsIn(is.text)
+		commands := findCommands(is.text)
 		require.Len(t, commands, is.commands, "%s: %s", name, is.text)
 		for _, words := range commands {
 			require.NoError(t, checkCommand(words), "%s: delta %q", name, words)
@@ -89,7 +89,7 @@ func TestRemediesNameCommandsThatThereAre(t *testing.T) {
 		"delta resources restart account a", "delta resources explain", "delta doctor looks at all", "delta inform account --strongly",
 		"delta resources revive",
 	} {
-		require.Error(t, checkCommand(commandsIn(wrong)[0]), wrong)
+		require.Error(t, checkCommand(findCommands(wrong)[0]), wrong)
 	}
 }
 
@@ -119,21 +119,21 @@ func TestEachRemedyIsChecked(t *testing.T) {
 	require.Len(t, remedies, found)
 }
 
-// commandsIn are the words of the commands of a text, without the name of the program. A command ends with the text, or with a punctuation mark after a
-// word.
-func commandsIn(text string) (all [][]string) {
+// findCommands returns the words of each command in a text, without the name of the program. A command ends with the text, or with a
+// punctuation mark after a word.
+func findCommands(text string) (all [][]string) {
 	for {
 		_, after, found := strings.Cut(" "+text, " delta ")
 		if !found {
 			return all
 		}
-		words, rest := shellWords(after)
+		words, rest := splitShellWords(after)
 		all, text = append(all, words), rest
 	}
 }
 
-// shellWords splits a command into words as a shell does, until one ends with a punctuation mark that is followed by a space.
-func shellWords(text string) (words []string, rest string) {
+// splitShellWords splits a command into words as a shell does, until one ends with a punctuation mark that is followed by a space.
+func splitShellWords(text string) (words []string, rest string) {
 	var word strings.Builder
 	quoted, escaped := false, false
 	for i, r := range text {
@@ -159,7 +159,7 @@ func shellWords(text string) (words []string, rest string) {
 	return append(words, word.String()), ""
 }
 
-// checkCommand reports what the command would say of these words before it does anything.
+// checkCommand returns the error with which the command would refuse these arguments before it does anything.
 func checkCommand(words []string) error {
 	cmd, rest, err := rootCommand(&cli{}).Find(words)
 	if err != nil {

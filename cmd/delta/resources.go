@@ -18,19 +18,19 @@ func resourcesCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "resources",
 		Aliases: []string{"resource"},
-		Short:   "List resources, look at them, have them synced or deleted",
+		Short:   "List, inspect, sync and delete resources",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, get, explain, history, retry, invalidate, touch, delete, revive or workflow-id")
+			return errors.New("missing subcommand: list, get, explain, history, retry, invalidate, touch, delete, revive or workflow-id")
 		},
 	}
-	c.databaseFlags(cmd)
+	c.addDatabaseFlags(cmd)
 	cmd.AddCommand(listCommand(c), getCommand(c), explainCommand(c), historyCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
 		workflowIDCommand(c))
 	return cmd
 }
 
-// filterFlags are what chooses resources.
+// filterFlags has the flags that select resources.
 type filterFlags struct {
 	kinds, ids, namespaces, shards, states, tags []string
 	labels                                       map[string]string
@@ -38,27 +38,27 @@ type filterFlags struct {
 	late                                         bool
 }
 
-// names of the flags that chooses.
-var filterNames = []string{"kind", "id", "namespace", "shard", "state", "tag", "label", "error", "late"}
+// filterFlagNames has the names of the flags that select resources.
+var filterFlagNames = []string{"kind", "id", "namespace", "shard", "state", "tag", "label", "error", "late"}
 
-func (f *filterFlags) add(c *cli, cmd *cobra.Command) {
+func (f *filterFlags) addFlags(c *cli, cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.kinds, "kind", nil, "of this `kind`; can be repeated, as the others can")
-	flags.StringArrayVar(&f.ids, "id", nil, "of the object with this `id`")
-	flags.StringSliceVar(&f.namespaces, "namespace", nil, "in this `namespace` of Delta")
-	flags.StringArrayVar(&f.shards, "shard", nil, "in this `shard` of its kind")
-	flags.StringSliceVar(&f.states, "state", nil, "in this `state`: "+strings.Join(states(), ", "))
-	flags.StringSliceVar(&f.tags, "tag", nil, "with this `tag`, and all others that are given")
-	flags.StringToStringVar(&f.labels, "label", nil, "with this member in its metadata, `name=value`, and all others that are given")
-	flags.StringVar(&f.failure, "error", "", "failing, with a latest error that has this `text` in it")
-	flags.BoolVar(&f.late, "late", false, "whose next step is more than a minute overdue, or whose worker was lost that long ago")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only of this `kind`; this and the other filters can be repeated")
+	flags.StringArrayVar(&f.ids, "id", nil, "only the object with this `id`")
+	flags.StringSliceVar(&f.namespaces, "namespace", nil, "only in this `namespace` of Delta")
+	flags.StringArrayVar(&f.shards, "shard", nil, "only in this `shard` of its kind")
+	flags.StringSliceVar(&f.states, "state", nil, "only in this `state`: "+strings.Join(stateNames(), ", "))
+	flags.StringSliceVar(&f.tags, "tag", nil, "only with this `tag`; repeated, all must match")
+	flags.StringToStringVar(&f.labels, "label", nil, "only with this member in the metadata, `name=value`; repeated, all must match")
+	flags.StringVar(&f.failure, "error", "", "only failing, with a latest error that contains this `text`")
+	flags.BoolVar(&f.late, "late", false, "only if the next step is more than a minute overdue, or the worker was lost more than a minute ago")
 	mustComplete(cmd, "kind", c.completeKinds)
-	mustComplete(cmd, "state", fixed(states()...))
+	mustComplete(cmd, "state", completeFrom(stateNames()...))
 }
 
-// any tells whether something was asked for.
-func (f *filterFlags) any(cmd *cobra.Command) bool {
-	for _, name := range filterNames {
+// isAnySet reports whether a filter was given.
+func (f *filterFlags) isAnySet(cmd *cobra.Command) bool {
+	for _, name := range filterFlagNames {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -66,13 +66,14 @@ func (f *filterFlags) any(cmd *cobra.Command) bool {
 	return false
 }
 
-// narrows reports whether a filter other than --state was given.
-func (f *filterFlags) narrows(cmd *cobra.Command) bool {
-	return slices.ContainsFunc(filterNames, func(name string) bool { return name != "state" && cmd.Flags().Changed(name) })
+// isNarrowing reports whether any filter but --state was given.
+func (f *filterFlags) isNarrowing(cmd *cobra.Command) bool {
+	return slices.ContainsFunc(filterFlagNames, func(name string) bool { return name != "state" && cmd.Flags().Changed(name) })
 }
 
-// empty names a flag that was given without a value, as by a variable of the shell that is not set: it would choose everything.
-func (f *filterFlags) empty(cmd *cobra.Command) string {
+// findEmptyFlag returns the name of a filter that was given an empty value, for instance by a shell variable that is not set, because an
+// empty filter would select everything.
+func (f *filterFlags) findEmptyFlag(cmd *cobra.Command) string {
 	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "shard": f.shards, "state": f.states, "tag": f.tags} {
 		if cmd.Flags().Changed(name) && (len(values) == 0 || slices.Contains(values, "")) {
 			return name
@@ -90,11 +91,11 @@ func (f *filterFlags) empty(cmd *cobra.Command) string {
 	return ""
 }
 
-func (f *filterFlags) filter() delta.Filter {
+func (f *filterFlags) toFilter() delta.Filter {
 	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Shards: f.shards, Tags: f.tags, Labels: f.labels, Error: f.failure, Late: f.late}
 	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Shards, &filter.Tags} {
 		if len(*list) == 0 {
-			*list = nil // a flag that was not given; one that was given empty is refused
+			*list = nil // the flag was not given: an empty one was refused before
 		}
 	}
 	if len(f.labels) == 0 {
@@ -106,14 +107,13 @@ func (f *filterFlags) filter() delta.Filter {
 	return filter
 }
 
-// named is an object that has a name only.
-type named struct{ kind, id string }
+// objectName is an object that is only a name.
+type objectName struct{ kind, id string }
 
-func (n named) Kind() string { return n.kind }
-func (n named) ID() string   { return n.id }
+func (n objectName) Kind() string { return n.kind }
+func (n objectName) ID() string   { return n.id }
 
-// resourceJSON is a resource as --output json shows it. Members are added, and
-// never renamed or removed.
+// resourceJSON is a resource as --output json shows it. Members may be added, but are never renamed or removed.
 type resourceJSON struct {
 	ID               int64  `json:"id"`
 	Kind             string `json:"kind"`
@@ -130,7 +130,7 @@ type resourceJSON struct {
 	ObjectVersion    int    `json:"object_version"`
 	Shard            string `json:"shard,omitempty"`
 	LimitKey         string `json:"limit_key,omitempty"`
-	// Parents and AwaitedParents are names of resources, each as kind/id.
+	// Parents and AwaitedParents name resources as kind/id.
 	Parents           []string        `json:"parents,omitempty"`
 	AwaitedParents    []string        `json:"awaited_parents,omitempty"`
 	Attempt           int             `json:"attempt"`
@@ -151,7 +151,7 @@ type resourceJSON struct {
 	Tags              []string        `json:"tags"`
 	Metadata          json.RawMessage `json:"metadata"`
 	Object            json.RawMessage `json:"object"`
-	// Hash is that of the object, in hexadecimal digits.
+	// Hash is the object's hash in hexadecimal.
 	Hash   string      `json:"hash"`
 	Errors []errorJSON `json:"errors"`
 }
@@ -164,11 +164,11 @@ type errorJSON struct {
 	Trace   string    `json:"trace,omitempty"`
 }
 
-func toJSON(r *deltatype.ResourceRow) resourceJSON {
+func toResourceJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
 		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Finalized: r.Finalized, Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
-		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey, Parents: names(r.Parents), AwaitedParents: names(r.AwaitedParents),
+		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey, Parents: formatRefs(r.Parents), AwaitedParents: formatRefs(r.AwaitedParents),
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
 		CreatedAt: r.CreatedAt, GenerationAt: r.GenerationAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, WorkflowID: r.WorkflowID, HashedID: r.HashedID,
@@ -181,18 +181,18 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	return out
 }
 
-// names are those of resources, each as kind/id; nil for none.
-func names(refs []deltatype.Ref) (all []string) {
+// formatRefs formats each reference as kind/id; it returns nil for none.
+func formatRefs(refs []deltatype.Ref) (all []string) {
 	for _, ref := range refs {
 		all = append(all, ref.String())
 	}
 	return all
 }
 
-func allJSON(rows []*deltatype.ResourceRow) []resourceJSON {
+func toResourcesJSON(rows []*deltatype.ResourceRow) []resourceJSON {
 	all := make([]resourceJSON, len(rows))
 	for i, row := range rows {
-		all[i] = toJSON(row)
+		all[i] = toResourceJSON(row)
 	}
 	return all
 }

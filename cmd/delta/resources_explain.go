@@ -15,29 +15,29 @@ import (
 func explainCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain KIND ID",
-		Short: "Say why a resource is not synced now, and what to do",
-		Long: "explain says why a resource is not synced now: what decides first, then what else keeps it, or is worth knowing.\n" +
-			"It changes nothing, and needs no client that runs. Without Temporal, what only Temporal knows is left out.",
+		Short: "Explain why a resource is not synced now, and what to do",
+		Long: "Explain why a resource is not synced now: first the deciding reason, then other reasons and whatever else is worth knowing.\n" +
+			"Nothing is changed, and no client has to run. Without Temporal, the reasons that only Temporal knows are left out.",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: c.completeKindFirst,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.with(cmd, func(ctx context.Context, s *session) error {
+			return c.withSession(cmd, func(ctx context.Context, s *session) error {
 				explained, err := s.Explain(ctx, args[0], args[1])
 				if err != nil {
 					return err
 				}
-				if done, err := c.json(explanationOf(explained)); done {
+				if done, err := c.printJSON(toExplanationJSON(explained)); done {
 					return err
 				}
-				return c.explain(explained)
+				return c.printExplanation(explained)
 			})
 		},
 	}
-	c.connectionFlags(cmd)
+	c.addConnectionFlags(cmd)
 	return cmd
 }
 
-// explanationJSON is an explanation as --output json shows it. Members are added, and never renamed or removed.
+// explanationJSON is an explanation as --output json shows it. Members may be added, but are never renamed or removed.
 type explanationJSON struct {
 	Kind     string       `json:"kind"`
 	ObjectID string       `json:"object_id"`
@@ -45,9 +45,9 @@ type explanationJSON struct {
 	Synced   bool         `json:"synced"`
 	At       time.Time    `json:"at"`
 	Reasons  []reasonJSON `json:"reasons"`
-	// Errors are the latest, the latest first.
+	// Errors has the latest errors, the latest first.
 	Errors []errorJSON `json:"errors"`
-	// TemporalError says why what only Temporal knows is missing; null otherwise.
+	// TemporalError says why the reasons that only Temporal knows are missing; null otherwise.
 	TemporalError *string `json:"temporal_error"`
 }
 
@@ -59,7 +59,7 @@ type reasonJSON struct {
 	Remedy string     `json:"remedy,omitempty"`
 }
 
-func explanationOf(e *delta.Explanation) explanationJSON {
+func toExplanationJSON(e *delta.Explanation) explanationJSON {
 	r := e.Resource
 	out := explanationJSON{Kind: r.ObjectKind, ObjectID: r.ObjectID, State: string(r.State), Synced: e.IsSynced(), At: e.At, Errors: []errorJSON{}}
 	for _, reason := range e.Reasons {
@@ -69,14 +69,14 @@ func explanationOf(e *delta.Explanation) explanationJSON {
 		out.Errors = append(out.Errors, errorJSON(err))
 	}
 	if e.TemporalError != nil {
-		text := message(e.TemporalError)
+		text := formatError(e.TemporalError)
 		out.TemporalError = &text
 	}
 	return out
 }
 
-// explain writes an explanation for a person.
-func (c *cli) explain(e *delta.Explanation) error {
+// printExplanation prints an explanation as text.
+func (c *cli) printExplanation(e *delta.Explanation) error {
 	var b strings.Builder
 	r := e.Resource
 	fmt.Fprintf(&b, "%s/%s is %s (generation %d, attempt %d of %d)\n\n", r.ObjectKind, wording.Line(r.ObjectID), r.State, r.Generation, r.Attempt, r.MaxAttempts)
@@ -97,7 +97,7 @@ func (c *cli) explain(e *delta.Explanation) error {
 	return err
 }
 
-// writeReason writes a reason: its code, and beside that its text, its times and its remedy.
+// writeReason writes the code of a reason, and beside it the text, the times and the remedy.
 func (c *cli) writeReason(b *strings.Builder, reason delta.Reason, widest int, now time.Time) {
 	indent := strings.Repeat(" ", widest+2)
 	room := 0
@@ -105,7 +105,7 @@ func (c *cli) writeReason(b *strings.Builder, reason delta.Reason, widest int, n
 		room = max(c.width-len(indent), 20)
 	}
 	name := string(reason.Code)
-	for _, line := range wrap(wording.Line(reason.Text), room) {
+	for _, line := range wrapText(wording.Line(reason.Text), room) {
 		fmt.Fprintf(b, "%-*s  %s\n", widest, name, line)
 		name = ""
 	}
@@ -121,7 +121,7 @@ func (c *cli) writeReason(b *strings.Builder, reason delta.Reason, widest int, n
 		return
 	}
 	mark := "→ "
-	for _, line := range wrap(wording.Line(reason.Remedy), max(room-2, 0)) {
+	for _, line := range wrapText(wording.Line(reason.Remedy), max(room-2, 0)) {
 		fmt.Fprintf(b, "%s%s%s\n", indent, mark, line)
 		mark = "  "
 	}

@@ -16,7 +16,7 @@ func TestExplainSaysWhyAResourceIsNotSynced(t *testing.T) {
 	require.Equal(t, exitNotFound, r.code)
 	require.Contains(t, r.stderr, "explain page/nobody: there is no such resource")
 
-	c := i.start(&pages{})
+	c := i.startController(&pages{})
 	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
 	i.inform(c, deltatype.ResourceStateSynced, nil, "good")
 	require.Equal(t, exitOK, i.run("pause", "resource", "page", "broken").code)
@@ -44,9 +44,9 @@ func TestExplainSaysWhyAResourceIsNotSynced(t *testing.T) {
 	require.Equal(t, string(delta.ReasonSynced), out.Reasons[0].Code)
 	require.Empty(t, out.Errors)
 
-	// Without Temporal, what the database says.
+	// Without Temporal, the reasons come from the database.
 	require.NoError(t, c.Stop(t.Context()))
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "new")
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "new")
 	without := []string{"resources", "explain", "page", "new", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1"}
 	r = inProcess(t.Context(), streams{width: 80}, without...)
 	require.Equal(t, exitOK, r.code, r.stderr)

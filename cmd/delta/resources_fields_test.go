@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// fill gives a value to a field of a row, or to all of a struct.
-func fill(t *testing.T, v reflect.Value, n int) {
+// fillField gives a value to a field of a row, or to all of a struct.
+func fillField(t *testing.T, v reflect.Value, n int) {
 	t.Helper()
 	switch to := v.Addr().Interface().(type) {
 	case *time.Time:
@@ -33,37 +33,37 @@ func fill(t *testing.T, v reflect.Value, n int) {
 		v.SetBool(true)
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		fill(t, v.Elem(), n)
+		fillField(t, v.Elem(), n)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fill(t, v.Index(0), n)
+		fillField(t, v.Index(0), n)
 	case reflect.Struct:
 		for i := range v.NumField() {
-			fill(t, v.Field(i), n+i)
+			fillField(t, v.Field(i), n+i)
 		}
 	default:
 		require.Fail(t, "a field of another type", "%s", v.Type())
 	}
 }
 
-// A field that both outputs show changes them when it changes.
+// A change of a field changes both outputs, if both show it.
 func TestGetShowsEveryFieldOfARow(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	table := func(r *deltatype.ResourceRow) string {
 		var out bytes.Buffer
 		c := &cli{streams: streams{out: &out}}
-		require.NoError(t, c.show(r, nil, nil, now))
+		require.NoError(t, c.printResource(r, nil, nil, now))
 		return out.String()
 	}
 	encoded := func(r *deltatype.ResourceRow) string {
-		text, err := json.Marshal(toJSON(r))
+		text, err := json.Marshal(toResourceJSON(r))
 		require.NoError(t, err)
 		return string(text)
 	}
 	var row deltatype.ResourceRow
-	fill(t, reflect.ValueOf(&row).Elem(), 0)
-	row.State = deltatype.ResourceStateDeleted // Cause and Finalized have a meaning
+	fillField(t, reflect.ValueOf(&row).Elem(), 0)
+	row.State = deltatype.ResourceStateDeleted // so that Cause and Finalized are shown
 	differs := func(name string, changed *deltatype.ResourceRow) {
 		t.Helper()
 		require.NotEqual(t, table(&row), table(changed), "%s is not in the table", name)
@@ -80,14 +80,14 @@ func TestGetShowsEveryFieldOfARow(t *testing.T) {
 		case field.Kind() == reflect.Bool, field.Kind() == reflect.Slice, field.Type() == reflect.TypeFor[*bool]():
 			field.SetZero()
 		default:
-			fill(t, field, 900+i)
+			fillField(t, field, 900+i)
 		}
 		differs(of.Field(i).Name, changed)
 	}
 	of = reflect.TypeFor[deltatype.AttemptError]()
 	for i := range of.NumField() {
 		changed := row.Clone()
-		fill(t, reflect.ValueOf(&changed.Errors[0]).Elem().Field(i), 900+i)
+		fillField(t, reflect.ValueOf(&changed.Errors[0]).Elem().Field(i), 900+i)
 		differs("Errors[0]."+of.Field(i).Name, changed)
 	}
 }

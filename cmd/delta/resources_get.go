@@ -18,16 +18,16 @@ import (
 func getCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:               "get KIND ID",
-		Short:             "Show everything that is known of one resource",
+		Short:             "Show everything that is known about one resource",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: c.completeKindFirst,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.with(cmd, func(ctx context.Context, s *session) error {
+			return c.withSession(cmd, func(ctx context.Context, s *session) error {
 				row, err := s.Get(ctx, args[0], args[1])
 				if err != nil {
 					return err
 				}
-				if done, err := c.json(toJSON(row)); done {
+				if done, err := c.printJSON(toResourceJSON(row)); done {
 					return err
 				}
 				snoozes, err := s.Snoozes(ctx)
@@ -38,13 +38,13 @@ func getCommand(c *cli) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.show(row, snoozes, key, time.Now())
+				return c.printResource(row, snoozes, key, time.Now())
 			})
 		},
 	}
 }
 
-// nextStep names the step that follows at the due time of a resource.
+// nextStep describes the step that follows at a resource's due time.
 func nextStep(r *deltatype.ResourceRow) string {
 	switch r.State {
 	case deltatype.ResourceStateSynced:
@@ -64,8 +64,8 @@ func nextStep(r *deltatype.ResourceRow) string {
 	}
 }
 
-// limitKeyShown is a limit key, and whether the resource waits for it.
-func limitKeyShown(name string, key *delta.LimitKeyStatus, now time.Time) string {
+// formatLimitKey shows a limit key, and whether the resource waits for a slot of it.
+func formatLimitKey(name string, key *delta.LimitKeyStatus, now time.Time) string {
 	if key == nil || (key.Concurrency == 0 && key.Rate == 0) {
 		return name
 	}
@@ -82,8 +82,8 @@ func limitKeyShown(name string, key *delta.LimitKeyStatus, now time.Time) string
 	return fmt.Sprintf("%s: it waits for a slot, %s (%s, %s waiting)", name, wording.When(key.WaitsSince, now), running, wording.Number(key.Waiting))
 }
 
-// show writes a resource as lines of a name and a value.
-func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.LimitKeyStatus, now time.Time) error {
+// printResource prints a resource as lines of a name and a value.
+func (c *cli) printResource(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.LimitKeyStatus, now time.Time) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-12s %s\n", name, fmt.Sprintf(format, args...))
@@ -121,13 +121,13 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		line("shard", "%s", r.Shard)
 	}
 	if r.LimitKey != "" {
-		line("limit key", "%s", limitKeyShown(r.LimitKey, key, now))
+		line("limit key", "%s", formatLimitKey(r.LimitKey, key, now))
 	}
 	if r.Parents != nil {
-		line("parents", "%s", wording.Line(strings.Join(names(r.Parents), ", ")))
+		line("parents", "%s", wording.Line(strings.Join(formatRefs(r.Parents), ", ")))
 	}
 	if r.AwaitedParents != nil {
-		line("awaits", "%s", wording.Line(strings.Join(names(r.AwaitedParents), ", ")))
+		line("awaits", "%s", wording.Line(strings.Join(formatRefs(r.AwaitedParents), ", ")))
 	}
 	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
 	if r.Snoozes > 0 {
@@ -192,7 +192,7 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		for text := range strings.Lines(r.Errors[n-1].Trace) {
 			text = wording.Line(text)
 			if c.width > 0 {
-				text = cut(text, max(c.width-2, leastShown))
+				text = truncateText(text, max(c.width-2, minColumnWidth))
 			}
 			fmt.Fprintf(&b, "  %s\n", text)
 		}
@@ -201,10 +201,10 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	return err
 }
 
-// writeError writes the error of an attempt, or, as attempt 0, of something before one.
+// writeError writes the error of an attempt. Attempt 0 is an error before the first attempt.
 func (c *cli) writeError(b *strings.Builder, e deltatype.AttemptError, now time.Time) {
 	fmt.Fprintf(b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, wording.When(&e.At, now))
-	for _, text := range wrap(wording.Line(e.Error), max(c.width-4, 0)) {
+	for _, text := range wrapText(wording.Line(e.Error), max(c.width-4, 0)) {
 		fmt.Fprintf(b, "    %s\n", text)
 	}
 }

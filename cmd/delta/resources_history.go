@@ -19,15 +19,15 @@ func historyCommand(c *cli) *cobra.Command {
 	limit, before := 20, int64(0)
 	cmd := &cobra.Command{
 		Use:   "history KIND ID",
-		Short: "Show how a resource has changed, from the log of changes",
-		Long: "history shows the settled steps of a resource, the latest first: created, updated, failed, deleted, finalized, revived, and what differs\n" +
-			"from the object that was synced before, field by field. There are some for kinds with a log (ObjectSettings.Log), for as long as it keeps\n" +
-			"them, also after the row was removed.",
+		Short: "Show the changes of a resource from the log of changes",
+		Long: "Show the changes of a resource, the latest first: created, updated, failed, deleted, finalized or revived, with the fields that\n" +
+			"differ from the object that was synced before. Only kinds with a log (ObjectSettings.Log) have a history. It lasts as long as the\n" +
+			"log keeps its entries, even after the resource's row was removed.",
 		Example:           "  delta resources history user usr_1 --limit 100",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: c.completeKindFirst,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.with(cmd, func(ctx context.Context, s *session) error {
+			return c.withSession(cmd, func(ctx context.Context, s *session) error {
 				if limit < 1 {
 					return fmt.Errorf("--limit %d: must be between 1 and 10000", limit)
 				}
@@ -35,22 +35,22 @@ func historyCommand(c *cli) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if done, err := c.json(historyOf(changes, limit)); done {
+				if done, err := c.printJSON(toHistoryJSON(changes, limit)); done {
 					return err
 				}
-				return c.history(args[0], args[1], changes, limit, time.Now())
+				return c.printHistory(args[0], args[1], changes, limit, time.Now())
 			})
 		},
 	}
-	cmd.Flags().IntVar(&limit, "limit", limit, "`most` changes to show")
-	cmd.Flags().Int64Var(&before, "before", 0, "only changes before the one with this `id`")
+	cmd.Flags().IntVar(&limit, "limit", limit, "`maximum` number of changes to show")
+	cmd.Flags().Int64Var(&before, "before", 0, "show only changes before the one with this `id`")
 	return cmd
 }
 
-// historyJSON is a history as --output json shows it. Members are added, and never renamed or removed.
+// historyJSON is a history as --output json shows it. Members may be added, but are never renamed or removed.
 type historyJSON struct {
 	Changes []changeJSON `json:"changes"`
-	// NextBefore is what --before has to be for those that follow; null where there are none.
+	// NextBefore is the value of --before for the next page; null on the last page.
 	NextBefore *int64 `json:"next_before"`
 }
 
@@ -59,17 +59,17 @@ type changeJSON struct {
 	Differences []differenceJSON `json:"differences"`
 }
 
-// differenceJSON is a field that differs. A side that has no such field is left out.
+// differenceJSON is a field that differs. Before or After is left out if that side has no such field.
 type differenceJSON struct {
 	Field  string          `json:"field"`
 	Before json.RawMessage `json:"before,omitempty"`
 	After  json.RawMessage `json:"after,omitempty"`
 }
 
-func historyOf(changes []*delta.Change, limit int) historyJSON {
+func toHistoryJSON(changes []*delta.Change, limit int) historyJSON {
 	out := historyJSON{Changes: []changeJSON{}}
 	for _, c := range changes {
-		out.Changes = append(out.Changes, changeJSON{changelog.EntryOf(c), differences(c.Before, c.After)})
+		out.Changes = append(out.Changes, changeJSON{changelog.EntryOf(c), findDifferences(c.Before, c.After)})
 	}
 	if n := len(changes); n == limit {
 		out.NextBefore = &changes[n-1].ID
@@ -77,11 +77,11 @@ func historyOf(changes []*delta.Change, limit int) historyJSON {
 	return out
 }
 
-// history writes the changes of a resource for a person.
-func (c *cli) history(kind, id string, changes []*delta.Change, limit int, now time.Time) error {
+// printHistory prints the changes of a resource as text.
+func (c *cli) printHistory(kind, id string, changes []*delta.Change, limit int, now time.Time) error {
 	var b strings.Builder
 	if len(changes) == 0 {
-		_, err := fmt.Fprintf(c.err, "The log of changes has none of %s/%s: it has those of kinds with ObjectSettings.Log.\n", kind, wording.Line(id))
+		_, err := fmt.Fprintf(c.err, "The log has no changes of %s/%s: only kinds with ObjectSettings.Log have one.\n", kind, wording.Line(id))
 		return err
 	}
 	for i, change := range changes {
@@ -89,13 +89,13 @@ func (c *cli) history(kind, id string, changes []*delta.Change, limit int, now t
 			fmt.Fprintln(&b)
 		}
 		fmt.Fprintf(&b, "%s (%s)  %s, generation %d\n", change.At.Format(time.RFC3339), wording.When(&change.At, now), change.Type, change.Generation)
-		for _, text := range wrap(wording.Line(change.Error), max(c.width-4, 0)) {
+		for _, text := range wrapText(wording.Line(change.Error), max(c.width-4, 0)) {
 			if text != "" {
 				fmt.Fprintf(&b, "    %s\n", text)
 			}
 		}
 		if change.After != nil {
-			c.writeDifferences(&b, differences(change.Before, change.After))
+			c.writeDifferences(&b, findDifferences(change.Before, change.After))
 		}
 	}
 	if _, err := fmt.Fprint(c.out, b.String()); err != nil {
@@ -108,7 +108,7 @@ func (c *cli) history(kind, id string, changes []*delta.Change, limit int, now t
 	return nil
 }
 
-// writeDifferences writes a line for each field: what it became, and what it was, if it was there.
+// writeDifferences writes a line for each field: its new value, and the old one if there was one.
 func (c *cli) writeDifferences(b *strings.Builder, all []differenceJSON) {
 	for _, d := range all {
 		text := fmt.Sprintf("%s: %s", wording.Line(d.Field), wording.Line(string(d.After)))
@@ -119,14 +119,14 @@ func (c *cli) writeDifferences(b *strings.Builder, all []differenceJSON) {
 			text = fmt.Sprintf("%s: %s → %s", wording.Line(d.Field), wording.Line(string(d.Before)), wording.Line(string(d.After)))
 		}
 		if c.width > 0 {
-			text = cut(text, max(c.width-4, leastShown))
+			text = truncateText(text, max(c.width-4, minColumnWidth))
 		}
 		fmt.Fprintf(b, "    %s\n", text)
 	}
 }
 
-// differences are the fields in which two JSON texts differ.
-func differences(before, after json.RawMessage) []differenceJSON {
+// findDifferences returns the fields in which two JSON texts differ.
+func findDifferences(before, after json.RawMessage) []differenceJSON {
 	all := []differenceJSON{}
 	for _, f := range difference.Fields(before, after) {
 		all = append(all, differenceJSON{f.Name, f.Before, f.After})

@@ -10,20 +10,20 @@ import (
 )
 
 func invalidateCommand(c *cli) *cobra.Command {
-	return choosing{
+	return bulkCommand{
 		verb: "invalidate", doneOne: "is expired and will be synced again", doneMany: "will be synced again",
-		states:     []deltatype.ResourceState{deltatype.ResourceStateSynced},
-		usual:      []deltatype.ResourceState{deltatype.ResourceStateSynced},
-		everything: true,
+		states:        []deltatype.ResourceState{deltatype.ResourceStateSynced},
+		defaultStates: []deltatype.ResourceState{deltatype.ResourceStateSynced},
+		hasAllFlag:    true,
 		one: func(s *session) func(context.Context, string, string) (*deltatype.ResourceRow, error) {
 			return func(ctx context.Context, kind, id string) (*deltatype.ResourceRow, error) {
-				return s.Invalidate(ctx, named{kind, id})
+				return s.Invalidate(ctx, objectName{kind, id})
 			}
 		},
 		many: func(s *session) func(context.Context, delta.Filter) (int, error) { return s.InvalidateAll },
-	}.command(c, &cobra.Command{
-		Short: "Have synced resources synced again at once",
-		Long:  "invalidate takes resources by name, or all synced ones that match filters.",
+	}.newCommand(c, &cobra.Command{
+		Short: "Sync synced resources again at once",
+		Long:  "Expire resources at once, so that they are synced again: by name, or all synced ones that match filters.",
 		Example: "  delta resources invalidate user usr_3kd81mQa7Lp\n" +
 			"  delta resources invalidate --kind user --tag premium --dry-run",
 	})

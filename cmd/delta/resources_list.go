@@ -18,42 +18,42 @@ func listCommand(c *cli) *cobra.Command {
 	var page listFlags
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the resources that match all of the filters, a page at a time",
-		Long: "list shows resources in the order of their rows. A filter that is repeated matches any of its values,\n" +
-			"except for --tag and --label, where all must match.\n\n" +
-			"The next page begins after the row that --after names: it is said at the end of a page, and is next_after in JSON\n" +
-			"(null on the last page). In another order it begins where --cursor says, which is next_cursor in JSON.\n\n" +
+		Short: "List the resources that match all filters, a page at a time",
+		Long: "List resources in the order of their rows. A repeated filter matches any of its values, but for --tag and --label all values\n" +
+			"must match.\n\n" +
+			"For the next page, pass the row id that is printed at the end of a page as --after. In JSON it is next_after, which is null on\n" +
+			"the last page. With --sort or --descending, pass --cursor instead, which is next_cursor in JSON.\n\n" +
 			"--sort changed, due and error are for few resources: they need --late, --error, or --state degraded or failed.",
 		Example: "  delta resources list --kind user --state degraded,failed\n" +
 			"  delta resources list --kind user --error 'quota exceeded' --sort changed --descending\n" +
 			"  delta resources list --label plan=pro --limit 1000 -o json",
 		Args: func(cmd *cobra.Command, args []string) error {
-			if name := f.empty(cmd); name == "error" || name == "late" {
-				return fmt.Errorf("--%s must not be empty: it would choose everything", name)
+			if name := f.findEmptyFlag(cmd); name == "error" || name == "late" {
+				return fmt.Errorf("--%s must not be empty: it would select everything", name)
 			}
 			return cobra.NoArgs(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.with(cmd, func(ctx context.Context, s *session) error { return c.list(ctx, s, f.filter(), page) })
+			return c.withSession(cmd, func(ctx context.Context, s *session) error { return c.listResources(ctx, s, f.toFilter(), page) })
 		},
 	}
-	f.add(c, cmd)
-	cmd.Flags().IntVar(&page.Limit, "limit", 100, "`most` resources of a page, from 1 to 1000")
-	cmd.Flags().Int64Var(&page.after, "after", 0, "`row` id that the page begins after")
-	cmd.Flags().StringVar(&page.Cursor, "cursor", "", "where the page begins, as the page before it `said`")
-	cmd.Flags().StringVar((*string)(&page.Sort), "sort", string(delta.SortMade), "the `order`: made, changed, due or error")
-	cmd.Flags().BoolVar(&page.Descending, "descending", false, "in the opposite order, such as the newest first")
-	mustComplete(cmd, "sort", fixed("made", "changed", "due", "error"))
+	f.addFlags(c, cmd)
+	cmd.Flags().IntVar(&page.Limit, "limit", 100, "`maximum` number of resources of a page, from 1 to 1000")
+	cmd.Flags().Int64Var(&page.after, "after", 0, "id of the `row` that the page begins after")
+	cmd.Flags().StringVar(&page.Cursor, "cursor", "", "`cursor` at which the page begins, printed at the end of the page before it")
+	cmd.Flags().StringVar((*string)(&page.Sort), "sort", string(delta.SortMade), "`order`: made, changed, due or error")
+	cmd.Flags().BoolVar(&page.Descending, "descending", false, "reverse the order, for example to list the newest first")
+	mustComplete(cmd, "sort", completeFrom("made", "changed", "due", "error"))
 	cmd.MarkFlagsMutuallyExclusive("after", "cursor")
 	cmd.MarkFlagsMutuallyExclusive("after", "sort")
 	cmd.MarkFlagsMutuallyExclusive("after", "descending")
 	return cmd
 }
 
-// listFlags say which page is listed.
+// listFlags has the flags that select a page.
 type listFlags struct {
 	delta.SortedPage
-	// after is for pages in the order of rows.
+	// after is set for pages in the order of rows only.
 	after int64
 }
 
@@ -61,11 +61,11 @@ type listFlags struct {
 type pageJSON struct {
 	Resources []resourceJSON `json:"resources"`
 	NextAfter *int64         `json:"next_after"`
-	// NextCursor is there where the page is in another order than that of rows, and is not the last.
+	// NextCursor is set if the page is in another order than that of rows, and is not the last.
 	NextCursor string `json:"next_cursor,omitempty"`
 }
 
-func (c *cli) list(ctx context.Context, s *session, filter delta.Filter, page listFlags) error {
+func (c *cli) listResources(ctx context.Context, s *session, filter delta.Filter, page listFlags) error {
 	if page.Limit < 1 || page.Limit > 1000 {
 		return &delta.InputError{Field: "--limit", Value: fmt.Sprint(page.Limit), Rule: "must be between 1 and 1000"}
 	}
@@ -73,14 +73,14 @@ func (c *cli) list(ctx context.Context, s *session, filter delta.Filter, page li
 	if err != nil {
 		return err
 	}
-	if done, err := c.json(out); done {
+	if done, err := c.printJSON(out); done {
 		return err
 	}
 	if len(rows) == 0 {
 		_, err := fmt.Fprintln(c.err, "No resources match.")
 		return err
 	}
-	if err := c.resourceTable(rows, time.Now(), filter.Error != "" || page.Sort == delta.SortError, filter.Late || page.Sort == delta.SortDue); err != nil {
+	if err := c.printResourceTable(rows, time.Now(), filter.Error != "" || page.Sort == delta.SortError, filter.Late || page.Sort == delta.SortDue); err != nil {
 		return err
 	}
 	switch {
@@ -98,13 +98,13 @@ func readPage(ctx context.Context, s *session, filter delta.Filter, page listFla
 		if err != nil {
 			return out, nil, err
 		}
-		return pageJSON{Resources: allJSON(listed.Rows), NextCursor: listed.Next}, listed.Rows, nil
+		return pageJSON{Resources: toResourcesJSON(listed.Rows), NextCursor: listed.Next}, listed.Rows, nil
 	}
 	rows, err = s.List(ctx, filter, delta.Page{After: page.after, Limit: page.Limit})
 	if err != nil {
 		return out, nil, err
 	}
-	out.Resources = allJSON(rows)
+	out.Resources = toResourcesJSON(rows)
 	if n := len(rows); n == page.Limit {
 		last := rows[n-1].ID
 		more, err := s.List(ctx, filter, delta.Page{After: last, Limit: 1})
@@ -118,8 +118,8 @@ func readPage(ctx context.Context, s *session, filter delta.Filter, page listFla
 	return out, rows, nil
 }
 
-// resourceTable shows also the latest errors, and since when late ones are due, where that is asked about.
-func (c *cli) resourceTable(rows []*deltatype.ResourceRow, now time.Time, showsErrors, showsDue bool) error {
+// printResourceTable adds columns for the latest errors and for the due times if the filter or the order is about them.
+func (c *cli) printResourceTable(rows []*deltatype.ResourceRow, now time.Time, showsErrors, showsDue bool) error {
 	columns := []string{"KIND", "ID", "NAMESPACE", "STATE", "TRIES", "SYNCED", "NEXT"}
 	if showsErrors {
 		columns = append(columns, "ERROR")
@@ -151,5 +151,5 @@ func (c *cli) resourceTable(rows []*deltatype.ResourceRow, now time.Time, showsE
 	if showsErrors {
 		shortens = len(columns) - 1
 	}
-	return c.table(columns, cells, shortens)
+	return c.printTable(columns, cells, shortens)
 }

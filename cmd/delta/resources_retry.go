@@ -10,19 +10,19 @@ import (
 )
 
 func retryCommand(c *cli) *cobra.Command {
-	return choosing{
+	return bulkCommand{
 		verb: "retry", doneOne: "will be tried again", doneMany: "will be tried again",
-		states:     []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
-		usual:      []deltatype.ResourceState{deltatype.ResourceStateDegraded},
-		everything: true,
+		states:        []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
+		defaultStates: []deltatype.ResourceState{deltatype.ResourceStateDegraded},
+		hasAllFlag:    true,
 		one: func(s *session) func(context.Context, string, string) (*deltatype.ResourceRow, error) {
 			return s.Retry
 		},
 		many: func(s *session) func(context.Context, delta.Filter) (int, error) { return s.RetryAll },
-	}.command(c, &cobra.Command{
-		Short: "Have degraded or failed resources tried again at once",
-		Long: "retry takes resources by name, or all that match filters. Those by name may be degraded, or failed and waiting.\n" +
-			"Filters take degraded ones, and failed ones with --state failed. All attempts are before them again.",
+	}.newCommand(c, &cobra.Command{
+		Short: "Retry degraded or failed resources at once",
+		Long: "Retry resources by name or by filters. By name they may be degraded, or failed and waiting for their next attempt. Filters select\n" +
+			"degraded resources, or with --state failed the failed ones. The attempt counter is reset.",
 		Example: "  delta resources retry user usr_3kd81mQa7Lp\n" +
 			"  delta resources retry --kind user --state degraded,failed --yes",
 	})

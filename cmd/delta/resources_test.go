@@ -14,12 +14,12 @@ import (
 func TestListFiltersAndPages(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	c := i.client(nil)
+	c := i.newClient(nil)
 	i.inform(c, deltatype.ResourceStateScheduled, nil, "a", "b", strings.Repeat("long/", 40))
 	i.inform(c, deltatype.ResourceStateScheduled, &delta.InformOpts{
 		Namespace: "billing", Tags: []string{"red", "blue"}, Metadata: []byte(`{"team":"ops","site":"eu"}`),
 	}, "c")
-	i.set(`update delta_resource set state = 'degraded', due_at = null where object_id = 'b'`)
+	i.execSQL(`update delta_resource set state = 'degraded', due_at = null where object_id = 'b'`)
 
 	ids := func(args ...string) (ids []string, next *int64) {
 		t.Helper()
@@ -64,7 +64,7 @@ func TestListFiltersAndPages(t *testing.T) {
 	require.Equal(t, []string{"l", "c"}, second)
 	require.Nil(t, next)
 
-	// On a terminal, cut to its width; elsewhere, whole.
+	// Ids are shortened on a terminal only.
 	r = i.runWith(streams{width: 80}, "resources", "list")
 	requireNarrow(t, r.stdout)
 	require.Contains(t, r.stdout, "long/long/")
@@ -78,7 +78,7 @@ func TestListFiltersAndPages(t *testing.T) {
 func TestGetShowsEverything(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	c := i.start(&pages{})
+	c := i.startController(&pages{})
 	i.inform(c, deltatype.ResourceStateDegraded, &delta.InformOpts{Tags: []string{"red"}, Metadata: []byte(`{"team":"ops"}`)}, "broken")
 
 	r := i.runWith(streams{width: 80}, "resources", "get", "page", "broken")
@@ -106,13 +106,13 @@ func TestGetShowsEverything(t *testing.T) {
 func TestListFindsErrorsAndLateOnesInAnOrder(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
-	i.set(`update delta_resource set state = 'failed', attempt = 1, due_at = now() + interval '1 hour', generation_at = now() - interval '1 day',
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.execSQL(`update delta_resource set state = 'failed', attempt = 1, due_at = now() + interval '1 hour', generation_at = now() - interval '1 day',
 		errors = array[jsonb_build_object('at', now(), 'attempt', 1, 'error', '100% ' || object_id || E'\nand more')] where object_id in ('b', 'c')`)
-	i.set(`update delta_resource set attempted_at = now() - interval '1 hour' where object_id = 'b'`)
-	i.set(`update delta_resource set attempted_at = now() - interval '2 hours' where object_id = 'c'`)
-	i.set(`update delta_resource set due_at = now() - interval '1 hour', dispatch_at = now() where object_id = 'd'`)
-	i.set(`update delta_resource set due_at = now() + interval '1 hour' where object_id = 'a'`)
+	i.execSQL(`update delta_resource set attempted_at = now() - interval '1 hour' where object_id = 'b'`)
+	i.execSQL(`update delta_resource set attempted_at = now() - interval '2 hours' where object_id = 'c'`)
+	i.execSQL(`update delta_resource set due_at = now() - interval '1 hour', dispatch_at = now() where object_id = 'd'`)
+	i.execSQL(`update delta_resource set due_at = now() + interval '1 hour' where object_id = 'a'`)
 	ids := func(args ...string) (ids string, next string) {
 		t.Helper()
 		r := i.run(append([]string{"resources", "list", "-o", "json"}, args...)...)
@@ -160,14 +160,14 @@ func TestListFindsErrorsAndLateOnesInAnOrder(t *testing.T) {
 func TestRetryByNameAndByFilter(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
-	i.set(`update delta_resource set state = 'degraded' where object_id in ('a', 'b')`)
-	i.set(`update delta_resource set state = 'failed' where object_id = 'c'`)
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.execSQL(`update delta_resource set state = 'degraded' where object_id in ('a', 'b')`)
+	i.execSQL(`update delta_resource set state = 'failed' where object_id = 'c'`)
 	state := func(path string) deltatype.ResourceState {
-		return i.eventually(path, func(*deltatype.ResourceRow) bool { return true }).State
+		return i.waitForResource(path, func(*deltatype.ResourceRow) bool { return true }).State
 	}
 
-	// By name: one that cannot be retried does not keep it from the others.
+	// By name: a resource that cannot be retried does not prevent the others from being retried.
 	r := i.run("resources", "retry", "page", "d", "a", "nobody")
 	require.Equal(t, exitState, r.code)
 	require.Equal(t, "page/a will be tried again\n", r.stdout)
@@ -181,15 +181,15 @@ func TestRetryByNameAndByFilter(t *testing.T) {
 	require.Empty(t, out.Resources)
 	require.Equal(t, "nobody", out.Failed[0].ObjectID)
 
-	// By filter, a person is asked, and nobody else is taken by surprise.
+	// By filter, the command asks, and without a terminal it does nothing.
 	r = i.run("resources", "retry", "--kind", "page")
 	require.Equal(t, exitUsage, r.code)
-	require.Contains(t, r.stderr, "give --yes")
-	r = i.runWith(streams{asks: true, in: strings.NewReader("n\n")}, "resources", "retry", "--kind", "page", "--state", "degraded,failed")
+	require.Contains(t, r.stderr, "use --yes")
+	r = i.runWith(streams{isInteractive: true, in: strings.NewReader("n\n")}, "resources", "retry", "--kind", "page", "--state", "degraded,failed")
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, "Retry 2 resources? [y/N]")
 	require.Equal(t, deltatype.ResourceStateDegraded, state("b"))
-	r = i.runWith(streams{asks: true, in: strings.NewReader("y\n")}, "resources", "retry", "--kind", "page")
+	r = i.runWith(streams{isInteractive: true, in: strings.NewReader("y\n")}, "resources", "retry", "--kind", "page")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Equal(t, "1 resource will be tried again\n", r.stdout)
 	require.Equal(t, deltatype.ResourceStateScheduled, state("b"))
@@ -202,8 +202,8 @@ func TestRetryByNameAndByFilter(t *testing.T) {
 func TestInvalidateAndDelete(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c")
-	i.set(`update delta_resource set state = 'synced', synced_generation = 1, due_at = null where object_id = 'a'`)
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c")
+	i.execSQL(`update delta_resource set state = 'synced', synced_generation = 1, due_at = null where object_id = 'a'`)
 
 	r := i.run("resources", "invalidate", "page", "b", "a")
 	require.Equal(t, exitState, r.code)
@@ -215,7 +215,7 @@ func TestInvalidateAndDelete(t *testing.T) {
 	require.Equal(t, "page/c will be synced\n", r.stdout)
 
 	require.Equal(t, exitUsage, i.run("resources", "delete", "page", "a").code)
-	r = i.runWith(streams{asks: true}, "resources", "delete", "page", "a", "b")
+	r = i.runWith(streams{isInteractive: true}, "resources", "delete", "page", "a", "b")
 	require.Equal(t, exitFailure, r.code, "no answer is no")
 	require.Contains(t, r.stderr, "Delete 2 resources of kind page?")
 	r = i.run("resources", "delete", "page", "a", "b", "-y", "-o", "json")
@@ -230,11 +230,11 @@ func TestInvalidateAndDelete(t *testing.T) {
 func TestInvalidateAndDeleteByFilter(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
-	i.set(`update delta_resource set state = 'synced', synced_generation = 1, due_at = null where object_id in ('a', 'b', 'c')`)
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.execSQL(`update delta_resource set state = 'synced', synced_generation = 1, due_at = null where object_id in ('a', 'b', 'c')`)
 	in := func(state deltatype.ResourceState) (ids string) {
 		for _, id := range []string{"a", "b", "c", "d"} {
-			if i.eventually(id, func(*deltatype.ResourceRow) bool { return true }).State == state {
+			if i.waitForResource(id, func(*deltatype.ResourceRow) bool { return true }).State == state {
 				ids += id
 			}
 		}
@@ -246,7 +246,7 @@ func TestInvalidateAndDeleteByFilter(t *testing.T) {
 	require.Equal(t, "3 resources: nothing was done\n", r.stdout)
 	require.Equal(t, "abc", in(deltatype.ResourceStateSynced))
 	require.Equal(t, exitUsage, i.run("resources", "invalidate", "--id", "a").code, "nobody is taken by surprise")
-	r = i.runWith(streams{asks: true, in: strings.NewReader("y\n")}, "resources", "invalidate", "--id", "a", "--id", "d")
+	r = i.runWith(streams{isInteractive: true, in: strings.NewReader("y\n")}, "resources", "invalidate", "--id", "a", "--id", "d")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Contains(t, r.stderr, "Invalidate 1 resource? [y/N]")
 	require.Equal(t, "1 resource will be synced again\n", r.stdout)
@@ -258,7 +258,7 @@ func TestInvalidateAndDeleteByFilter(t *testing.T) {
 	r = i.run("resources", "delete", "--kind", "page", "--state", "expired", "--dry-run", "-o", "json")
 	require.Equal(t, actionJSON{Action: "delete", DryRun: true, Count: 3, Resources: []resourceJSON{}, Failed: []failedJSON{}}, decode[actionJSON](t, r))
 	require.Empty(t, in(deltatype.ResourceStateDeleted))
-	r = i.runWith(streams{asks: true, in: strings.NewReader("n\n")}, "resources", "delete", "--state", "expired")
+	r = i.runWith(streams{isInteractive: true, in: strings.NewReader("n\n")}, "resources", "delete", "--state", "expired")
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, "Delete 3 resources? [y/N]")
 	r = i.run("resources", "delete", "--kind", "page", "--id", "b", "--yes")
@@ -272,17 +272,17 @@ func TestInvalidateAndDeleteByFilter(t *testing.T) {
 func TestRevive(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
 	require.Equal(t, exitOK, i.run("resources", "delete", "page", "a", "b", "c", "-y").code)
 	state := func(id string) deltatype.ResourceState {
-		return i.eventually(id, func(*deltatype.ResourceRow) bool { return true }).State
+		return i.waitForResource(id, func(*deltatype.ResourceRow) bool { return true }).State
 	}
 
 	r := i.run("resources", "revive", "page", "a", "d")
 	require.Equal(t, exitState, r.code)
 	require.Equal(t, "page/a is not deleted any longer and will be synced\n", r.stdout)
 	require.Contains(t, r.stderr, "revive page/d: its state is scheduled, and must be deleted")
-	row := i.eventually("a", func(*deltatype.ResourceRow) bool { return true })
+	row := i.waitForResource("a", func(*deltatype.ResourceRow) bool { return true })
 	require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 	require.EqualValues(t, 3, row.Generation)
 
@@ -326,11 +326,11 @@ func TestWrongUsageOfResources(t *testing.T) {
 		"retry synced":   {[]string{"resources", "retry", "--state", "synced"}, exitUsage, "must be degraded or failed"},
 		"invalidate any": {[]string{"resources", "invalidate", "--state", "failed"}, exitUsage, "must be synced"},
 		"revive failed":  {[]string{"resources", "revive", "--state", "failed"}, exitUsage, "must be deleted"},
-		"delete both":    {[]string{"resources", "delete", "--all", "--kind", "user"}, exitUsage, "give --all or filters, not both"},
+		"delete both":    {[]string{"resources", "delete", "--all", "--kind", "user"}, exitUsage, "use --all or filters, not both"},
 		"delete deleted": {[]string{"resources", "delete", "--state", "deleted"}, exitUsage, "degraded, expired or unknown"},
 		"delete nothing": {[]string{"resources", "delete"}, exitUsage, "KIND ID, filters, or --all"},
-		"delete blindly": {[]string{"resources", "delete", "--kind", ""}, exitUsage, "it would choose everything"},
-		"dry by name":    {[]string{"resources", "delete", "page", "a", "--dry-run"}, exitUsage, "--dry-run is for filters"},
+		"delete blindly": {[]string{"resources", "delete", "--kind", ""}, exitUsage, "it would select everything"},
+		"dry by name":    {[]string{"resources", "delete", "page", "a", "--dry-run"}, exitUsage, "--dry-run needs filters"},
 		"unknown option": {[]string{"resources", "list", "--prefix", "x"}, exitUsage, "unknown flag: --prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {

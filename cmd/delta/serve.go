@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// serveUntil serves until ctx ends. Answers that take longer than the grace are cut then.
+// serveUntil serves until ctx ends. Requests in flight may then take as long as grace before their connections are closed.
 func serveUntil(ctx context.Context, listener net.Listener, server *http.Server, grace time.Duration) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

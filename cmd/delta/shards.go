@@ -25,39 +25,39 @@ type shardJSON struct {
 	Withheld        *withheldJSON `json:"withheld"`
 }
 
-func shardsOf(k delta.KindStatus) []shardJSON {
+func toShardsJSON(k delta.KindStatus) []shardJSON {
 	all := make([]shardJSON, len(k.Shards))
 	for i, s := range k.Shards {
 		all[i] = shardJSON{
 			Shard: s.Shard, Paused: s.Paused, GoneSince: s.GoneSince, LastInformTime: s.LastInformTime, LastFullListing: s.LastFullListing,
-			LastSuccess: s.LastSuccess, LastFailure: s.LastFailure, LagSeconds: lagSeconds(s.Lag), Error: textOf(s.Error), Withheld: withheldOf(s.Withheld),
+			LastSuccess: s.LastSuccess, LastFailure: s.LastFailure, LagSeconds: toLagSeconds(s.Lag), Error: nullIfEmpty(s.Error), Withheld: toWithheldJSON(s.Withheld),
 		}
 	}
 	return all
 }
 
-// textOf is null for an empty text.
-func textOf(s string) *string {
+// nullIfEmpty returns nil for an empty text.
+func nullIfEmpty(s string) *string {
 	if s == "" {
 		return nil
 	}
 	return &s
 }
 
-func shardFlag(cmd *cobra.Command, to *string, usage string) {
+func addShardFlag(cmd *cobra.Command, to *string, usage string) {
 	cmd.Flags().StringVar(to, "shard", "", usage)
 }
 
-// inShard names a kind, or one of its shards.
-func inShard(kind, shard string) string {
+// formatShard formats the name of a kind, or of one of its shards.
+func formatShard(kind, shard string) string {
 	if shard == "" {
 		return kind
 	}
 	return kind + " " + wording.Line(shard)
 }
 
-// state is a word for how a shard stands: the first that applies.
-func (s shardJSON) state() string {
+// listingState returns the word in the column LISTING.
+func (s shardJSON) listingState() string {
 	switch {
 	case s.GoneSince != nil:
 		return "gone"
@@ -69,25 +69,25 @@ func (s shardJSON) state() string {
 	return "runs"
 }
 
-// maxShardsShown is how many shards the table has of a kind.
+// maxShardsShown limits the shards of a kind in the table.
 const maxShardsShown = 50
 
-// shardTable shows the shards of kinds, if they have any: first those that somebody should look at.
-func (c *cli) shardTable(all []kindJSON, now time.Time) error {
+// printShardTable lists the shards that need attention first. It prints nothing if no kind has shards.
+func (c *cli) printShardTable(all []kindJSON, now time.Time) error {
 	var rows [][]string
 	hidden := 0
 	for _, k := range all {
 		shown := 0
 		for _, first := range []bool{true, false} {
 			for _, s := range k.Informer.Shards {
-				if first != (s.state() != "runs" || s.Withheld != nil) {
+				if first != (s.listingState() != "runs" || s.Withheld != nil) {
 					continue
 				}
 				if shown++; shown > maxShardsShown {
 					hidden++
 					continue
 				}
-				rows = append(rows, s.row(k.Kind, now))
+				rows = append(rows, s.toRow(k.Kind, now))
 			}
 		}
 	}
@@ -95,43 +95,43 @@ func (c *cli) shardTable(all []kindJSON, now time.Time) error {
 		return nil
 	}
 	_, _ = fmt.Fprintln(c.out)
-	if err := c.table([]string{"KIND", "SHARD", "LISTING", "LAST SUCCESS", "LAG", "WITHHELD"}, rows, 1); err != nil {
+	if err := c.printTable([]string{"KIND", "SHARD", "LISTING", "LAST SUCCESS", "LAG", "WITHHELD"}, rows, 1); err != nil {
 		return err
 	}
 	if hidden > 0 {
-		c.tell(fmt.Sprintf("%s more run: see -o json", wording.Count(hidden, "shard")))
+		c.printNote(fmt.Sprintf("%s more run: see -o json", wording.Count(hidden, "shard")))
 	}
 	return nil
 }
 
-func (s shardJSON) row(kind string, now time.Time) []string {
+func (s shardJSON) toRow(kind string, now time.Time) []string {
 	withheld := "-"
 	if s.Withheld != nil {
-		if withheld = s.Withheld.missing(); s.Withheld.Decision != "" {
+		if withheld = s.Withheld.formatMissing(); s.Withheld.Decision != "" {
 			withheld += ", " + s.Withheld.Decision
 		}
 	}
-	return []string{kind, wording.Line(s.Shard), s.state(), wording.When(s.LastSuccess, now), lagShown(s.LagSeconds), withheld}
+	return []string{kind, wording.Line(s.Shard), s.listingState(), wording.When(s.LastSuccess, now), formatLag(s.LagSeconds), withheld}
 }
 
-// tellShards says what is to be decided of shards, and which fail.
-func (c *cli) tellShards(k kindJSON) {
+// printShardNotes prints which shards fail, and which decisions on withheld deletions are open.
+func (c *cli) printShardNotes(k kindJSON) {
 	if k.Shardless > 0 {
-		c.tell(fmt.Sprintf("%s: %s without a shard: no listing marks them deleted. What is left after %s is in no shard, or gone.",
+		c.printNote(fmt.Sprintf("%s: %s without a shard: no listing marks them deleted. Any that remain after %s are in no shard, or no longer exist.",
 			k.Kind, wording.Count(k.Shardless, "resource"), "delta inform "+k.Kind+" --full"))
 	}
 	for _, s := range k.Informer.Shards {
 		if s.Error != nil {
-			c.tell(fmt.Sprintf("%s: %s", inShard(k.Kind, s.Shard), wording.Line(*s.Error)))
+			c.printNote(fmt.Sprintf("%s: %s", formatShard(k.Kind, s.Shard), wording.Line(*s.Error)))
 		}
 		w := s.Withheld
 		if w == nil || w.Decision != "" {
 			continue
 		}
-		why := "the listings leave out " + w.missing() + " resources since " + w.Since.Format(time.RFC3339) + " (" + w.Reason + "): none is marked deleted"
+		why := "the listings leave out " + w.formatMissing() + " resources since " + w.Since.Format(time.RFC3339) + " (" + w.Reason + "): none is marked deleted"
 		if s.GoneSince != nil {
 			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": what is left of it (" + wording.Count(w.Missing, "resource") + ") stays as it is"
 		}
-		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, remedy.ShardFlag(s.Shard)))
+		c.printNote(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", formatShard(k.Kind, s.Shard), why, k.Kind, remedy.ShardFlag(s.Shard)))
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// invoice is listed by the account that it is of.
+// invoice is listed by its account.
 type invoice struct {
 	Account string `json:"account"`
 	Number  string `json:"number"`
@@ -29,7 +29,7 @@ func (o invoice) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: -1, CompleteListing: true, MaxDeleted: 1, MaxDeletedShare: 0.5}
 }
 
-// accounts is an upstream with invoices by account.
+// accounts is an upstream that has invoices by account.
 type accounts struct {
 	delta.WorkerDefaults[invoice]
 	delta.InformerDefaults[invoice]
@@ -60,14 +60,14 @@ func (a *accounts) Inform(ctx context.Context, o *delta.InformOptions) (<-chan i
 	return out, nil
 }
 
-func (a *accounts) change(change func()) {
+func (a *accounts) changeAccounts(change func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	change()
 }
 
-// invoices starts a client that lists invoices by account.
-func (i *installation) invoices(a *accounts) {
+// startInvoices starts a client that lists invoices by account.
+func (i *installation) startInvoices(a *accounts) {
 	i.t.Helper()
 	config := &delta.Config{
 		Temporal: i.Temporal, TemporalNamespace: i.TemporalNamespace, WorkflowIDPrefix: i.Prefix,
@@ -76,7 +76,7 @@ func (i *installation) invoices(a *accounts) {
 	delta.AddController[invoice](config.Controllers, a)
 	c, err := delta.NewClient(i.Pool, config)
 	require.NoError(i.t, err)
-	i.begin(c)
+	i.startClient(c)
 }
 
 func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
@@ -84,7 +84,7 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	upstream := &accounts{all: map[string][]string{"acct_1": {"1", "2", "3"}, "acct_2": {"1", "2", "3", "4"}, "the third": {"1"}}, down: map[string]bool{}}
-	i.invoices(upstream)
+	i.startInvoices(upstream)
 	ok := func(args ...string) result {
 		t.Helper()
 		r := i.run(args...)
@@ -108,7 +108,7 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 		return shards
 	}
 
-	// All, and one.
+	// List all shards, and one.
 	require.Contains(t, ok("inform", "invoice", "--foreground").stdout, "invoice: 8 listed, 8 to sync; all have settled")
 	require.ElementsMatch(t, []string{"acct_1", "acct_2", "the third"}, passes())
 	require.Equal(t, "invoice: 1 listed, none to sync\n", ok("inform", "invoice", "--shard", "the third").stdout)
@@ -118,14 +118,14 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 	require.Contains(t, r.stderr, `kind invoice has no shard "acct_9": its controller names "acct_1", "acct_2", "the third"`)
 	require.Contains(t, ok("informs", "invoice", "--shard", "acct_9").stderr, "There are no passes of shard acct_9 yet")
 
-	// Resources of one.
+	// List the resources of one shard.
 	page := decode[pageJSON](t, i.run("resources", "list", "--shard", "acct_1", "-o", "json"))
 	require.Len(t, page.Resources, 3)
 	require.Equal(t, "acct_1", page.Resources[0].Shard)
 	require.Equal(t, "4 resources: nothing was done\n", ok("resources", "invalidate", "--shard", "acct_2", "--dry-run").stdout)
 	require.Equal(t, exitUsage, i.run("resources", "delete", "--shard", "", "--yes").code, "it would choose everything")
 
-	// A pause of one.
+	// Pause one shard.
 	require.Equal(t, "informer invoice acct_2 paused\n", ok("pause", "informer", "invoice", "--shard", "acct_2").stdout)
 	require.True(t, shardsNow()["acct_2"].Paused)
 	require.False(t, shardsNow()["acct_1"].Paused)
@@ -135,8 +135,8 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 	require.Equal(t, exitNotFound, r.code)
 	require.Contains(t, r.stderr, `shard "acct_9" of kind invoice`)
 
-	// One that fails, one that leaves out much, one that is gone.
-	upstream.change(func() {
+	// One shard fails, one leaves out many resources, and one is gone.
+	upstream.changeAccounts(func() {
 		upstream.all = map[string][]string{"acct_1": {"1", "2", "3"}, "acct_2": {"1"}}
 		upstream.down["acct_1"] = true
 	})
@@ -160,11 +160,11 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 		require.Contains(t, r.stdout, part)
 	}
 
-	// Each is decided by itself.
+	// Decide on each shard separately.
 	require.Equal(t, exitNotFound, i.run("informs", "approve", "invoice", "--yes").code, "not of the whole kind")
 	require.Contains(t, ok("informs", "approve", "invoice", "--shard", "the third", "--yes").stdout, `delta inform invoice --shard 'the third' runs one`)
 	require.Equal(t, "3 of 4: what the listings of invoice --shard acct_2 leave out is kept\n", ok("informs", "dismiss", "invoice", "--shard", "acct_2", "--yes").stdout)
-	upstream.change(func() { upstream.down = map[string]bool{} })
+	upstream.changeAccounts(func() { upstream.down = map[string]bool{} })
 	require.Contains(t, ok("inform", "invoice").stdout, "1 gone and marked deleted")
 	now = shardsNow()
 	require.Equal(t, []string{"acct_1", "acct_2"}, slices.Sorted(maps.Keys(now)), "nothing is left of the other")
@@ -175,15 +175,15 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 func TestWhatWaitsForALimitKeyIsShown(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	c := i.client(nil)
+	c := i.newClient(nil)
 	for _, path := range []string{"a", "b", "c", "d"} {
 		_, err := c.Inform(t.Context(), page{Path: path}, nil)
 		require.NoError(t, err)
 	}
-	i.set(`insert into delta_controller (name, inform_interval, key_concurrency, key_rate) values ('page', '-1s', 1, 0.5)`)
-	i.set(`update delta_resource set limit_key = 'acct_1'`)
-	i.set(`update delta_resource set slot_key = 'acct_1', state = 'pending', due_at = null, claimed_until = now() + interval '1 hour' where object_id = 'a'`)
-	i.set(`update delta_resource set queued_at = now() - interval '20 minutes', dispatch_at = null where object_id <> 'a'`)
+	i.execSQL(`insert into delta_controller (name, inform_interval, key_concurrency, key_rate) values ('page', '-1s', 1, 0.5)`)
+	i.execSQL(`update delta_resource set limit_key = 'acct_1'`)
+	i.execSQL(`update delta_resource set slot_key = 'acct_1', state = 'pending', due_at = null, claimed_until = now() + interval '1 hour' where object_id = 'a'`)
+	i.execSQL(`update delta_resource set queued_at = now() - interval '20 minutes', dispatch_at = null where object_id <> 'a'`)
 
 	r := i.run("resources", "get", "page", "b")
 	require.Equal(t, exitOK, r.code, r.stderr)
@@ -200,6 +200,6 @@ func TestWhatWaitsForALimitKeyIsShown(t *testing.T) {
 
 	r = i.run("doctor")
 	require.Contains(t, r.stdout, "3 resources of 1 limit key wait for slots, the first for 20m")
-	i.set(`update delta_resource set queued_at = now() - interval '1 minute' where object_id <> 'a'`)
-	require.NotContains(t, i.run("doctor").stdout, "wait for slots", "for a quarter of an hour that is what limits are for")
+	i.execSQL(`update delta_resource set queued_at = now() - interval '1 minute' where object_id <> 'a'`)
+	require.NotContains(t, i.run("doctor").stdout, "wait for slots", "waiting for up to a quarter of an hour is normal")
 }

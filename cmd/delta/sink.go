@@ -12,33 +12,34 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// sinkProgram is in a module of its own, sinks/cmd/delta-sink, so that the clients of NATS, Kafka and Redis are in nobody's module graph who imports Delta.
+// sinkProgram is built from the separate module sinks/cmd/delta-sink, because programs that import Delta should not have the clients of NATS,
+// Kafka and Redis in their module graphs.
 const sinkProgram = "delta-sink"
 
 func sinkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "sink run|check -f FILE",
-		Short: "Deliver changes to webhooks and message systems as a file says",
-		Long: "sink delivers the changes of tables, or of the log of changes, as a file in YAML says, which docs/sinks.md describes:\n" +
-			"sink check -f FILE validates one, and sink run -f FILE delivers until it is interrupted.\n\n" +
-			"It executes the program " + sinkProgram + ", which is beside delta or on PATH. `make " + sinkProgram + "` in a checkout of Delta builds it.",
-		DisableFlagParsing: true, // all is for the program
+		Short: "Deliver changes to webhooks and message systems, configured by a file",
+		Long: "Deliver the changes of tables, or of the log of changes, to webhooks and message systems. A YAML file configures it: docs/sinks.md.\n" +
+			"sink check -f FILE validates the file, and sink run -f FILE delivers until interrupted.\n\n" +
+			"The command executes the program " + sinkProgram + ", which must be beside delta or on PATH. `make " + sinkProgram + "` in a checkout of Delta builds it.",
+		DisableFlagParsing: true, // the program parses all flags
 		RunE: func(cmd *cobra.Command, args []string) error {
 			program := findSink()
 			if program == "" {
 				if len(args) == 0 || slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 					return cmd.Help()
 				}
-				return fail(errors.New("the program " + sinkProgram + " is neither beside delta nor on PATH: build it with `make " + sinkProgram + "` in a checkout of " +
-					"Delta, which has it in .bin, and put it there"))
+				return markFailure(errors.New("the program " + sinkProgram + " is neither beside delta nor on PATH: build it with `make " + sinkProgram + "` in a checkout of " +
+					"Delta, and put it there from .bin"))
 			}
-			// In place of this process, so that signals, and the exit code, are those of the program, and a kill of this process does not leave the program behind.
-			return fail(fmt.Errorf("executing %s: %w", program, syscall.Exec(program, append([]string{sinkProgram}, args...), os.Environ())))
+			// The program replaces this process, so that it gets all signals and sets the exit code, and killing this process does not leave it running.
+			return markFailure(fmt.Errorf("executing %s: %w", program, syscall.Exec(program, append([]string{sinkProgram}, args...), os.Environ())))
 		},
 	}
 }
 
-// findSink is the program beside this one, or else on PATH; empty if there is none.
+// findSink returns the path of the program beside this one, otherwise on PATH, or "" if there is none.
 func findSink() string {
 	if own, err := os.Executable(); err == nil {
 		if resolved, err := filepath.EvalSymlinks(own); err == nil {

@@ -11,32 +11,32 @@ import (
 // sourceJSON is a source of a kind as --output json shows it.
 type sourceJSON struct {
 	Name string `json:"name"`
-	// Phase is the phase of its run, with its beginning and, where it gives one, its reason.
+	// Phase is the phase of the source's run. Since is its beginning, and Reason its reason, if the source gives one.
 	Phase  string    `json:"phase"`
 	Since  time.Time `json:"since"`
 	Reason *string   `json:"reason"`
-	// LagSeconds, BehindBytes and BehindMessages are null where the source does not say.
+	// LagSeconds, BehindBytes and BehindMessages are null if the source does not report them.
 	LagSeconds     *float64 `json:"lag_seconds"`
 	BehindBytes    *int64   `json:"behind_bytes"`
 	BehindMessages *int64   `json:"behind_messages"`
-	// HeldBy is the transaction that it waits for; null where it waits for none.
+	// HeldBy is the transaction that the source waits for, or null.
 	HeldBy    *string    `json:"held_by"`
 	Runner    string     `json:"runner"`
 	StartedAt time.Time  `json:"started_at"`
 	SeenAt    time.Time  `json:"seen_at"`
 	WrittenAt *time.Time `json:"written_at"`
-	// Failures is how many runs in a row have failed, and Error why the latest did; null where another one has lasted for a while since.
+	// Failures is the number of failed runs in a row, and Error the error of the latest one; null once a later run has lasted for a while.
 	Failures int        `json:"failures"`
 	FailedAt *time.Time `json:"failed_at"`
 	Error    *string    `json:"error"`
 }
 
-func sourcesOf(k delta.KindStatus) []sourceJSON {
+func toSourcesJSON(k delta.KindStatus) []sourceJSON {
 	all := make([]sourceJSON, len(k.Sources))
 	for i, s := range k.Sources {
 		all[i] = sourceJSON{
-			Name: s.Name, Phase: string(s.Phase), Since: s.Since, Reason: textOf(s.Reason), BehindBytes: s.BehindBytes, BehindMessages: s.BehindMessages, Runner: s.Runner,
-			StartedAt: s.StartedAt, SeenAt: s.SeenAt, WrittenAt: s.WrittenAt, Failures: s.Failures, FailedAt: s.FailedAt, Error: textOf(s.Error),
+			Name: s.Name, Phase: string(s.Phase), Since: s.Since, Reason: nullIfEmpty(s.Reason), BehindBytes: s.BehindBytes, BehindMessages: s.BehindMessages, Runner: s.Runner,
+			StartedAt: s.StartedAt, SeenAt: s.SeenAt, WrittenAt: s.WrittenAt, Failures: s.Failures, FailedAt: s.FailedAt, Error: nullIfEmpty(s.Error),
 		}
 		if s.Lag != nil {
 			seconds := s.Lag.Round(time.Millisecond).Seconds()
@@ -50,8 +50,8 @@ func sourcesOf(k delta.KindStatus) []sourceJSON {
 	return all
 }
 
-// behind is how much is before the source, in the unit that it counts.
-func (s sourceJSON) behind() string {
+// formatBehind says how much the source still has to read, in bytes or messages.
+func (s sourceJSON) formatBehind() string {
 	switch {
 	case s.BehindMessages != nil:
 		return wording.Count(*s.BehindMessages, "message")
@@ -62,8 +62,8 @@ func (s sourceJSON) behind() string {
 	}
 }
 
-// sourceTable shows the sources of kinds, if they have any, and tells why those that failed did.
-func (c *cli) sourceTable(all []kindJSON, now time.Time) error {
+// printSourceTable prints nothing if no kind has sources. Below the table it says why sources fail or wait.
+func (c *cli) printSourceTable(all []kindJSON, now time.Time) error {
 	var rows [][]string
 	for _, k := range all {
 		for _, s := range k.Sources {
@@ -71,23 +71,23 @@ func (c *cli) sourceTable(all []kindJSON, now time.Time) error {
 			if s.LagSeconds != nil {
 				lag = wording.Duration(time.Duration(*s.LagSeconds * float64(time.Second)))
 			}
-			rows = append(rows, []string{k.Kind, wording.Line(s.Name), s.Phase, wording.When(&s.Since, now), lag, s.behind(), wording.When(s.WrittenAt, now)})
+			rows = append(rows, []string{k.Kind, wording.Line(s.Name), s.Phase, wording.When(&s.Since, now), lag, s.formatBehind(), wording.When(s.WrittenAt, now)})
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
 	_, _ = fmt.Fprintln(c.out)
-	if err := c.table([]string{"KIND", "SOURCE", "DOES", "SINCE", "LAG", "BEHIND", "LAST WRITTEN"}, rows, 1); err != nil {
+	if err := c.printTable([]string{"KIND", "SOURCE", "DOES", "SINCE", "LAG", "BEHIND", "LAST WRITTEN"}, rows, 1); err != nil {
 		return err
 	}
 	for _, k := range all {
 		for _, s := range k.Sources {
 			switch {
 			case s.Error != nil:
-				c.tell(fmt.Sprintf("%s: source %q fails, %s in a row: %s", k.Kind, s.Name, wording.Count(int64(s.Failures), "time"), wording.Line(*s.Error)))
+				c.printNote(fmt.Sprintf("%s: source %q fails, %s in a row: %s", k.Kind, s.Name, wording.Count(int64(s.Failures), "time"), wording.Line(*s.Error)))
 			case s.HeldBy != nil:
-				c.tell(fmt.Sprintf("%s: source %q waits for a lock that is held by %s", k.Kind, s.Name, wording.Line(*s.HeldBy)))
+				c.printNote(fmt.Sprintf("%s: source %q waits for a lock held by %s", k.Kind, s.Name, wording.Line(*s.HeldBy)))
 			}
 		}
 	}

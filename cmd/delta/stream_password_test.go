@@ -16,7 +16,7 @@ func TestEachConnectionReadsItsPassword(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "password")
 	for name, f := range map[string]*streamFlags{"file": {passwordFile: file}, "command": {passwordCommand: "cat '" + file + "'"}} {
-		credentials := f.credentials()
+		credentials := f.newPasswordHook()
 		for _, password := range []string{"first", "second with a space"} {
 			require.NoError(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
 			config := &pgx.ConnConfig{}
@@ -32,21 +32,21 @@ func TestEachConnectionReadsItsPassword(t *testing.T) {
 		require.NoError(t, os.Remove(file))
 		require.ErrorContains(t, credentials(t.Context(), &pgx.ConnConfig{}), "such file or directory")
 	}
-	require.ErrorContains(t, (&streamFlags{passwordCommand: "echo no login >&2; exit 3"}).credentials()(t.Context(), &pgx.ConnConfig{}), "no login")
-	require.Nil(t, (&streamFlags{}).credentials())
+	require.ErrorContains(t, (&streamFlags{passwordCommand: "echo no login >&2; exit 3"}).newPasswordHook()(t.Context(), &pgx.ConnConfig{}), "no login")
+	require.Nil(t, (&streamFlags{}).newPasswordHook())
 }
 
-// A child of the command that keeps its output open, such as an agent that it starts, must not keep all connections from being made.
+// The command may start a child, such as an agent, that keeps its output open. That must not block new connections.
 func TestAPasswordCommandWhoseChildStaysIsGivenUp(t *testing.T) {
 	t.Parallel()
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	asked := make(chan error, 1)
 	go func() {
-		_, err := askPassword(t.Context(), "cat '"+pipe+"' & echo secret")
+		_, err := runPasswordCommand(t.Context(), "cat '"+pipe+"' & echo secret")
 		asked <- err
 	}()
-	defer func() { // the child ends when somebody has opened the pipe
+	defer func() { // the child ends when the pipe has been opened
 		file, err := os.OpenFile(pipe, os.O_RDWR, 0)
 		require.NoError(t, err)
 		require.NoError(t, file.Close())

@@ -45,7 +45,7 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 		{exitUsage, "no database", nil},
 		{exitUsage, "database-url", []string{"--database-url", url, "--db", "x"}},
 		{exitUsage, `--token "of 5 characters": it must be 16 characters or more`, []string{"--database-url", url, "--token", "short"}},
-		{exitUsage, "no token in it", []string{"--database-url", url, "--token-file", empty}},
+		{exitUsage, "it has no token", []string{"--database-url", url, "--token-file", empty}},
 		{exitUsage, "tls-key", []string{"--database-url", url, "--tls-cert", empty}},
 		{exitUsage, "--tls-cert", []string{"--database-url", url, "--tls-cert", empty, "--tls-key", empty}},
 		{exitUsage, "--listen", []string{"--database-url", url, "--listen", "8080"}},
@@ -62,9 +62,9 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 		{exitUnreachable, "cannot be reached", []string{"--database-url", "postgres://127.0.0.1:1/x"}},
 		{exitUnreachable, "does not exist", []string{"--database-url", url + "_not"}},
 		{exitUsage, "pool_max_conns", []string{"--database-url", url + "?pool_max_conns=many"}},
-		{exitUsage, "--insecure", []string{"--database-url", url + "?pool_max_conns=3", "--listen", "0.0.0.0:0"}}, // it goes as far as that
+		{exitUsage, "--insecure", []string{"--database-url", url + "?pool_max_conns=3", "--listen", "0.0.0.0:0"}}, // the pool's parameter was accepted
 	} {
-		r := command(t, []string{"DATABASE_URL=", "DELTA_DATABASE_URL=", "DBNAME=", "PGDATABASE=", "DELTA_STREAM_TOKEN="}, append([]string{"stream"}, one.args...)...)
+		r := runBinary(t, []string{"DATABASE_URL=", "DELTA_DATABASE_URL=", "DBNAME=", "PGDATABASE=", "DELTA_STREAM_TOKEN="}, append([]string{"stream"}, one.args...)...)
 		require.Equal(t, one.code, r.code, "%v: %s", one.args, r.stderr)
 		require.Contains(t, r.stderr, one.says)
 		if c.Password != "" {
@@ -73,12 +73,12 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// With the environment of PGDeltaStream, a token file and TLS.
+// Uses the environment of PGDeltaStream, a token file and TLS.
 func TestStreamServesUntilItIsTerminated(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
 	dir := t.TempDir()
-	cert, key, pool := certificate(t, dir)
+	cert, key, pool := writeCertificate(t, dir)
 	tokens := filepath.Join(dir, "tokens")
 	require.NoError(t, os.WriteFile(tokens, []byte("first-token-of-the-file\nsecond-token-of-the-file\n"), 0o600))
 	c := d.Config()
@@ -113,7 +113,7 @@ func TestStreamServesUntilItIsTerminated(t *testing.T) {
 	require.NoError(t, cmd.Wait(), "it ends well")
 }
 
-// A collector of logs gets JSON from the first line to the last, and Prometheus and Kubernetes what they ask for.
+// The log is JSON from the first line to the last, and the endpoints of Prometheus and Kubernetes answer.
 func TestStreamLogsInJSONAndServesItsProbes(t *testing.T) {
 	t.Parallel()
 	d := cdctest.New(t)
@@ -160,8 +160,8 @@ func TestStreamLogsInJSONAndServesItsProbes(t *testing.T) {
 	require.NoError(t, cmd.Wait())
 }
 
-// certificate writes one for this machine.
-func certificate(t *testing.T, dir string) (cert, key string, pool *x509.CertPool) {
+// writeCertificate writes a certificate for this machine.
+func writeCertificate(t *testing.T, dir string) (cert, key string, pool *x509.CertPool) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -12,22 +12,22 @@ import (
 	"golang.org/x/term"
 )
 
-// streams are what the command reads and writes.
+// streams has the input and the outputs of the command.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
-	// width is that of the terminal that out is, 0 if it is none.
+	// width is the width of the terminal; 0 if out is no terminal.
 	width int
-	// asks tells that a person can be asked, and animated that err is a terminal.
-	asks, animated bool
+	// isInteractive reports whether a person can be asked, and isAnimated whether err is a terminal that can redraw lines.
+	isInteractive, isAnimated bool
 }
 
-// terminal are the streams of the process.
-func terminal() streams {
+// processStreams returns the streams of the process.
+func processStreams() streams {
 	s := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	is := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
-	s.asks = is(os.Stdin) && is(os.Stderr)
-	s.animated = is(os.Stderr) && os.Getenv("TERM") != "dumb"
+	s.isInteractive = is(os.Stdin) && is(os.Stderr)
+	s.isAnimated = is(os.Stderr) && os.Getenv("TERM") != "dumb"
 	if is(os.Stdout) {
 		s.width = 80
 		if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
@@ -37,22 +37,22 @@ func terminal() streams {
 	return s
 }
 
-// tell writes text to standard error, broken into lines on a terminal.
-func (s streams) tell(text string) {
+// printNote writes text to standard error, wrapped on a terminal.
+func (s streams) printNote(text string) {
 	for paragraph := range strings.Lines(text) {
-		for _, line := range wrap(strings.TrimRight(paragraph, "\n"), s.width) {
+		for _, line := range wrapText(strings.TrimRight(paragraph, "\n"), s.width) {
 			_, _ = fmt.Fprintln(s.err, line)
 		}
 	}
 }
 
-// confirm asks before something that is not easily undone.
-func (s streams) confirm(ctx context.Context, yes bool, question string) error {
+// askToConfirm asks before a command that cannot easily be undone. It returns nil if the answer is yes.
+func (s streams) askToConfirm(ctx context.Context, yes bool, question string) error {
 	if yes {
 		return nil
 	}
-	if !s.asks {
-		return &usageError{errors.New("there is no terminal to ask on: give --yes")}
+	if !s.isInteractive {
+		return &usageError{errors.New("there is no terminal to ask on: use --yes")}
 	}
 	_, _ = fmt.Fprintf(s.err, "%s [y/N] ", question)
 	answers := make(chan string, 1)
@@ -63,12 +63,12 @@ func (s streams) confirm(ctx context.Context, yes bool, question string) error {
 	select {
 	case <-ctx.Done():
 		_, _ = fmt.Fprintln(s.err)
-		return fail(interrupted(ctx, ctx.Err()))
+		return markFailure(asInterrupted(ctx, ctx.Err()))
 	case answer := <-answers:
 		switch strings.ToLower(strings.TrimSpace(answer)) {
 		case "y", "yes":
 			return nil
 		}
-		return fail(errors.New("nothing was done"))
+		return markFailure(errors.New("nothing was done"))
 	}
 }

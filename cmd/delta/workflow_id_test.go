@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// The ids that the command prints are those of the workflows that clients start.
+// The command prints the ids of the workflows that clients start.
 func TestWorkflowID(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

@@ -1,7 +1,7 @@
-// Command drive keeps a provider true to a table of one's own: table → outside. Whoever writes a subscription informs it in the same
-// transaction, and Work brings the provider in line, however often it has to try.
+// Command drive keeps a provider in step with the program's own table: table → provider. The function that writes a subscription informs it in the same
+// transaction, and Work updates the provider, with as many attempts as it takes.
 //
-// DELTA_DATABASE_URL, TEMPORAL_ADDRESS and PROVIDER_URL say where Postgres, Temporal and the provider are; `make dev` brings the first two.
+// DELTA_DATABASE_URL, TEMPORAL_ADDRESS and PROVIDER_URL are the addresses of Postgres, Temporal and the provider; `make dev` starts the first two.
 package main
 
 import (
@@ -23,11 +23,11 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// schema is the table that the program is about. It is the truth; the provider follows.
+// schema creates the program's table. It is the source of truth; the provider follows.
 const schema = `CREATE TABLE IF NOT EXISTS subscription (
 	id uuid PRIMARY KEY DEFAULT gen_random_uuid(), plan text NOT NULL, seats integer NOT NULL)`
 
-// subscription is a row of the table, as the provider is to have it.
+// subscription is a row of the table, and the desired state of the provider.
 type subscription struct {
 	Ref   string `json:"id"`
 	Plan  string `json:"plan"`
@@ -40,8 +40,8 @@ func (subscription) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: time.Hour, CompleteListing: true}
 }
 
-// save writes a subscription, and has the provider brought in line when the transaction commits.
-func save(ctx context.Context, client *delta.Client, pool *pgxpool.Pool, s subscription) (saved subscription, err error) {
+// saveSubscription writes a subscription and informs it in one transaction, so that Work updates the provider after the commit.
+func saveSubscription(ctx context.Context, client *delta.Client, pool *pgxpool.Pool, s subscription) (saved subscription, err error) {
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		const upsert = `INSERT INTO subscription (id, plan, seats) VALUES (coalesce(nullif($1, '')::uuid, gen_random_uuid()), $2, $3)
 			ON CONFLICT (id) DO UPDATE SET plan = excluded.plan, seats = excluded.seats RETURNING id::text, plan, seats`
@@ -54,17 +54,17 @@ func save(ctx context.Context, client *delta.Client, pool *pgxpool.Pool, s subsc
 	return saved, err
 }
 
-// cancel removes a subscription, here first and then at the provider: see Finalize.
-func cancel(ctx context.Context, client *delta.Client, pool *pgxpool.Pool, id string) error {
+// cancelSubscription removes a subscription from the table. Finalize then removes it at the provider.
+func cancelSubscription(ctx context.Context, client *delta.Client, pool *pgxpool.Pool, id string) error {
 	if _, err := pool.Exec(ctx, "DELETE FROM subscription WHERE id = $1::uuid", id); err != nil {
 		return err
 	}
-	// If the program dies here, the next listing finds the subscription gone.
+	// If the program dies here, the next listing finds that the subscription is gone.
 	_, err := client.Delete(ctx, "subscription", id)
 	return err
 }
 
-// driver is the controller.
+// driver is the controller of subscriptions.
 type driver struct {
 	delta.WorkerDefaults[subscription]
 	delta.ListerDefaults[subscription]
@@ -72,36 +72,36 @@ type driver struct {
 	provider string
 }
 
-// Work has the provider store the subscription as it is now. The key has it take a repeated call for the same one.
+// Work stores the present subscription at the provider. The idempotency key makes a repeated call harmless.
 func (d *driver) Work(ctx context.Context, r *delta.Resource[subscription]) error {
 	body, err := json.Marshal(r.Object)
 	if err != nil {
 		return err
 	}
-	status, err := d.call(ctx, http.MethodPut, r.ObjectID, body, r.IdempotencyKey())
+	status, err := d.callProvider(ctx, http.MethodPut, r.ObjectID, body, r.IdempotencyKey())
 	switch {
 	case err != nil:
-		return err // tried again later
+		return err // Delta tries again later
 	case status == http.StatusTooManyRequests:
-		return delta.SnoozeKind(30 * time.Second) // the limit is that of all subscriptions
+		return delta.SnoozeKind(30 * time.Second) // the limit applies to all subscriptions
 	case status == http.StatusUnprocessableEntity:
-		return delta.ResourceDegrade(errors.New("the provider refuses this subscription")) // until somebody changes it
+		return delta.ResourceDegrade(errors.New("the provider refuses this subscription")) // until it is changed
 	case status >= 300:
-		return fmt.Errorf("the provider answers %d", status)
+		return fmt.Errorf("the provider answered %d", status)
 	}
 	return nil
 }
 
-// Finalize ends the subscription at the provider, before its resource is forgotten.
+// Finalize ends the subscription at the provider before Delta removes the resource.
 func (d *driver) Finalize(ctx context.Context, r *delta.Resource[subscription]) error {
-	status, err := d.call(ctx, http.MethodDelete, r.ObjectID, nil, r.IdempotencyKey())
+	status, err := d.callProvider(ctx, http.MethodDelete, r.ObjectID, nil, r.IdempotencyKey())
 	if err == nil && status >= 300 && status != http.StatusNotFound {
-		err = fmt.Errorf("the provider answers %d", status)
+		err = fmt.Errorf("the provider answered %d", status)
 	}
 	return err
 }
 
-// List yields the table: what was written past save is found within the hour, and so is what was removed.
+// List yields all rows of the table, so that changes that bypassed saveSubscription and cancelSubscription are found within an hour.
 func (d *driver) List(ctx context.Context, _ *delta.InformOptions) iter.Seq2[subscription, error] {
 	return func(yield func(subscription, error) bool) {
 		rows, err := d.pool.Query(ctx, "SELECT id::text, plan, seats FROM subscription")
@@ -126,8 +126,8 @@ func (d *driver) List(ctx context.Context, _ *delta.InformOptions) iter.Seq2[sub
 	}
 }
 
-// call calls the provider for a subscription, and returns the status of its answer.
-func (d *driver) call(ctx context.Context, method, id string, body []byte, key string) (status int, err error) {
+// callProvider sends a request about a subscription, and returns the status of the response.
+func (d *driver) callProvider(ctx context.Context, method, id string, body []byte, key string) (status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, method, d.provider+"/subscriptions/"+url.PathEscape(id), bytes.NewReader(body))
 	if err != nil {
 		return 0, err
@@ -170,7 +170,7 @@ func run(ctx context.Context) error {
 	if err := client.Start(context.Background()); err != nil {
 		return err
 	}
-	saved, err := save(ctx, client, pool, subscription{Plan: "team", Seats: 5})
+	saved, err := saveSubscription(ctx, client, pool, subscription{Plan: "team", Seats: 5})
 	if err != nil {
 		return errors.Join(err, client.Stop(context.Background()))
 	}

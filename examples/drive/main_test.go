@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// provider is the system outside. It fails the first call for each subscription, and refuses plans that it does not know.
+// provider is the external system. It fails the first call for each subscription, and refuses plans that it does not know.
 type provider struct {
 	mu            sync.Mutex
 	subscriptions map[string]subscription
@@ -73,22 +73,22 @@ func TestTheProviderIsTrueToTheTable(t *testing.T) {
 		require.Eventually(t, is, 3*time.Minute, 20*time.Millisecond)
 	}
 
-	first, err := save(t.Context(), client, env.Pool, subscription{Plan: "team", Seats: 5})
+	first, err := saveSubscription(t.Context(), client, env.Pool, subscription{Plan: "team", Seats: 5})
 	require.NoError(t, err)
 	eventually(func() bool { s, _ := outside.has(first.Ref); return s == first })
 	first.Seats = 7
-	first, err = save(t.Context(), client, env.Pool, first)
+	first, err = saveSubscription(t.Context(), client, env.Pool, first)
 	require.NoError(t, err)
 	eventually(func() bool { s, _ := outside.has(first.Ref); return s == first })
 
-	refused, err := save(t.Context(), client, env.Pool, subscription{Plan: "unknown", Seats: 1})
+	refused, err := saveSubscription(t.Context(), client, env.Pool, subscription{Plan: "unknown", Seats: 1})
 	require.NoError(t, err)
 	eventually(func() bool {
 		row, err := client.Get(t.Context(), "subscription", refused.Ref)
 		return err == nil && row.State == deltatype.ResourceStateDegraded
 	})
 
-	// A transaction that rolls back reaches nobody.
+	// A rolled back transaction does not reach the provider.
 	err = pgx.BeginFunc(t.Context(), env.Pool, func(tx pgx.Tx) error {
 		_, err := client.InformTx(t.Context(), tx, subscription{Ref: "4f6a5a5e-0000-4000-8000-000000000000", Plan: "team"}, nil)
 		require.NoError(t, err)
@@ -98,6 +98,6 @@ func TestTheProviderIsTrueToTheTable(t *testing.T) {
 	_, err = client.Get(t.Context(), "subscription", "4f6a5a5e-0000-4000-8000-000000000000")
 	require.ErrorIs(t, err, delta.ErrNotFound)
 
-	require.NoError(t, cancel(t.Context(), client, env.Pool, first.Ref))
+	require.NoError(t, cancelSubscription(t.Context(), client, env.Pool, first.Ref))
 	eventually(func() bool { _, ok := outside.has(first.Ref); return !ok })
 }

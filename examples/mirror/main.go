@@ -1,7 +1,7 @@
-// Command mirror keeps a table of one's own true to a provider: outside → table. Work reads a customer from the provider and writes the
-// table in the transaction that says it is synced, so that neither can be without the other.
+// Command mirror keeps the program's own table in step with a provider: provider → table. Work reads a customer from the provider, and writes the table in the
+// transaction that marks the resource synced, so that both happen or neither.
 //
-// DELTA_DATABASE_URL, TEMPORAL_ADDRESS and PROVIDER_URL say where Postgres, Temporal and the provider are; `make dev` brings the first two.
+// DELTA_DATABASE_URL, TEMPORAL_ADDRESS and PROVIDER_URL are the addresses of Postgres, Temporal and the provider; `make dev` starts the first two.
 package main
 
 import (
@@ -22,12 +22,12 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// schema is the table that the rest of the program reads. Its columns have types, constraints and indexes of the program's choice.
+// schema creates the table that the rest of the program reads. The program chooses its types, constraints and indexes.
 const schema = `CREATE TABLE IF NOT EXISTS customer (
 	id text PRIMARY KEY, email text NOT NULL, plan text NOT NULL, revision bigint NOT NULL)`
 
-// customer is what the provider's listing says of a customer: that it exists, and its latest revision. The id is the provider's, and is no
-// personal data: ids are in logs, and in Temporal.
+// customer is a customer in the provider's listing: its id and its latest revision. The id is the provider's, and is not personal data, because ids are in
+// logs and in Temporal.
 type customer struct {
 	Ref     string `json:"id"`
 	Version int64  `json:"revision"`
@@ -35,14 +35,14 @@ type customer struct {
 
 func (c customer) ID() string      { return c.Ref }
 func (customer) Kind() string      { return "customer" }
-func (c customer) Revision() int64 { return c.Version } // what is older never overwrites what is newer
+func (c customer) Revision() int64 { return c.Version } // an older version never overwrites a newer one
 
-// Settings has everything listed every five minutes: what a complete listing leaves out is gone outside.
+// Settings runs a complete listing every five minutes: a customer that it leaves out is gone at the provider.
 func (customer) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: 5 * time.Minute, CompleteListing: true}
 }
 
-// mirror is the controller.
+// mirror is the controller of customers.
 type mirror struct {
 	delta.WorkerDefaults[customer]
 	delta.ListerDefaults[customer]
@@ -50,7 +50,7 @@ type mirror struct {
 	provider string
 }
 
-// details are what the provider says of one customer.
+// details is the provider's response about one customer.
 type details struct {
 	ID       string `json:"id"`
 	Email    string `json:"email"`
@@ -61,15 +61,15 @@ type details struct {
 // Work reads one customer, and writes its row.
 func (m *mirror) Work(ctx context.Context, r *delta.Resource[customer]) error {
 	var found details
-	switch status, err := m.get(ctx, "/customers/"+url.PathEscape(r.ObjectID), &found); {
+	switch status, err := m.getJSON(ctx, "/customers/"+url.PathEscape(r.ObjectID), &found); {
 	case err != nil:
-		return err // tried again later
+		return err // Delta tries again later
 	case status == http.StatusNotFound:
 		return delta.ResourceDelete(errors.New("the provider has no such customer")) // Finalize follows
 	case status == http.StatusTooManyRequests:
-		return delta.SnoozeKind(time.Minute) // the limit is that of all customers
+		return delta.SnoozeKind(time.Minute) // the limit applies to all customers
 	case status != http.StatusOK:
-		return fmt.Errorf("the provider answers %d", status)
+		return fmt.Errorf("the provider answered %d", status)
 	}
 	return pgx.BeginFunc(ctx, m.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO customer (id, email, plan, revision) VALUES ($1, $2, $3, $4)
@@ -88,7 +88,7 @@ func (m *mirror) Finalize(ctx context.Context, r *delta.Resource[customer]) erro
 	return err
 }
 
-// List yields all customers, page by page. An error fails the listing: nothing is taken for gone because a page is missing.
+// List yields all customers, page by page. An error fails the listing, so that no customer counts as gone because a page is missing.
 func (m *mirror) List(ctx context.Context, _ *delta.InformOptions) iter.Seq2[customer, error] {
 	return func(yield func(customer, error) bool) {
 		for next := "/customers"; next != ""; {
@@ -96,9 +96,9 @@ func (m *mirror) List(ctx context.Context, _ *delta.InformOptions) iter.Seq2[cus
 				Customers []customer `json:"customers"`
 				Next      string     `json:"next"`
 			}
-			status, err := m.get(ctx, next, &page)
+			status, err := m.getJSON(ctx, next, &page)
 			if err == nil && status != http.StatusOK {
-				err = fmt.Errorf("the provider answers %d", status)
+				err = fmt.Errorf("the provider answered %d", status)
 			}
 			if err != nil {
 				yield(customer{}, err)
@@ -114,8 +114,8 @@ func (m *mirror) List(ctx context.Context, _ *delta.InformOptions) iter.Seq2[cus
 	}
 }
 
-// get decodes an answer of the provider, if it is one of success.
-func (m *mirror) get(ctx context.Context, path string, into any) (status int, err error) {
+// getJSON reads a path of the provider, and decodes a successful response.
+func (m *mirror) getJSON(ctx context.Context, path string, into any) (status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.provider+path, nil)
 	if err != nil {
 		return 0, err
@@ -124,7 +124,7 @@ func (m *mirror) get(ctx context.Context, path string, into any) (status int, er
 	if err != nil {
 		return 0, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read only
+	defer response.Body.Close() //nolint:errcheck // the body was only read
 	if response.StatusCode == http.StatusOK {
 		err = json.NewDecoder(response.Body).Decode(into)
 	}

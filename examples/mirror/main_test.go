@@ -21,11 +21,11 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// provider is the system outside, with what the test does to it. It lists two customers a page.
+// provider is the external system, which the test changes. It lists two customers a page.
 type provider struct {
 	mu        sync.Mutex
 	customers map[string]details
-	// brokenFrom is the page from which listings fail; empty for none.
+	// brokenFrom is the first page that fails; empty for none.
 	brokenFrom string
 }
 
@@ -127,7 +127,7 @@ func TestTheTableIsTrueToTheProvider(t *testing.T) {
 	require.NoError(t, list())
 	becomes(map[string]string{"cus_1": "paid", "cus_2": "free", "cus_4": "free"})
 
-	// A listing that breaks off after its first page takes nobody for gone.
+	// A listing that fails after its first page deletes no customer.
 	outside.breakFrom("cus_2")
 	require.Error(t, list())
 	var deleted []string

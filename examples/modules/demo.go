@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// workPatience and stackPatience are how long a first Ctrl-C waits for running work, and for the servers.
-	workPatience  = 5 * time.Second
-	stackPatience = 20 * time.Second
+	// workTimeout and stackTimeout are how long running work and the servers may take to stop after the first Ctrl-C.
+	workTimeout  = 5 * time.Second
+	stackTimeout = 20 * time.Second
 
 	maxConns = 16
 )
@@ -39,13 +39,13 @@ type demonstration struct {
 	servers *stack.Stack
 }
 
-// demo runs everything until a signal comes, a server dies, or the first pass is over if that is what is asked.
-func demo(ctx context.Context, o options, stdout io.Writer) (err error) {
+// runDemo runs everything until a signal arrives, a server dies or, with DEMO_ONCE, the first pass is over.
+func runDemo(ctx context.Context, o options, stdout io.Writer) (err error) {
 	d := &demonstration{options: o, show: newScreen(stdout)}
-	running, stopping, release := interruptible(ctx, d.show)
+	running, stopping, release := catchInterrupts(ctx, d.show)
 	defer release()
-	// What can be wrong with the input is found before any server starts.
-	if err := d.prepare(running); err != nil {
+	// Check the input before any server starts.
+	if err := d.readInput(running); err != nil {
 		return err
 	}
 	defer d.proxies.Close()
@@ -58,7 +58,7 @@ func demo(ctx context.Context, o options, stdout io.Writer) (err error) {
 		return unlessInterrupted(running, o, err)
 	}
 	defer func() {
-		orderly, cancel := context.WithTimeout(stopping, stackPatience)
+		orderly, cancel := context.WithTimeout(stopping, stackTimeout)
 		defer cancel()
 		d.show.setLive("")
 		if stopErr := d.servers.Stop(orderly); stopErr != nil {
@@ -66,7 +66,7 @@ func demo(ctx context.Context, o options, stdout io.Writer) (err error) {
 		}
 	}()
 
-	// A server that dies ends the demo, and says why.
+	// If a server dies, the demo ends with its error.
 	working, cancel := context.WithCancelCause(running)
 	defer cancel(nil)
 	go func() {
@@ -77,19 +77,19 @@ func demo(ctx context.Context, o options, stdout io.Writer) (err error) {
 		}
 	}()
 
-	err = d.keep(working, stopping)
+	err = d.runKeeper(working, stopping)
 	if cause := d.servers.Err(); cause != nil {
 		return cause
 	}
 	return unlessInterrupted(running, o, err)
 }
 
-// prepare reads the input: the go.mod, and whom to ask.
-func (d *demonstration) prepare(ctx context.Context) (err error) {
+// readInput reads the go.mod, and the settings of proxies.
+func (d *demonstration) readInput(ctx context.Context) (err error) {
 	if d.project, err = findProject(d.modfile, "."); err != nil {
 		return err
 	}
-	if _, err := d.project.modules(); err != nil {
+	if _, err := d.project.readModules(); err != nil {
 		return err
 	}
 	settings, err := proxy.ReadSettings(ctx)
@@ -100,9 +100,9 @@ func (d *demonstration) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// interruptible returns a context that ends with the first Ctrl-C, and one that ends with the second. Both are caught
-// from here on, so that none can leave a server behind.
-func interruptible(ctx context.Context, show *screen) (running, stopping context.Context, release func()) {
+// catchInterrupts returns a context that ends with the first Ctrl-C, and one that ends with the second. Both are caught from here on, so that neither leaves
+// a server running.
+func catchInterrupts(ctx context.Context, show *screen) (running, stopping context.Context, release func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	running, interrupt := context.WithCancel(ctx)
@@ -126,7 +126,7 @@ func interruptible(ctx context.Context, show *screen) (running, stopping context
 	return running, stopping, func() { signal.Stop(signals); interrupt(); kill() }
 }
 
-// unlessInterrupted makes the end by a signal what it is: what was asked for, unless a pass was and is not over.
+// unlessInterrupted returns nil after a signal, because that is the normal end, unless a first pass was requested and is not over.
 func unlessInterrupted(running context.Context, o options, err error) error {
 	if err == nil || running.Err() == nil || !errors.Is(err, context.Canceled) {
 		return err
@@ -137,8 +137,8 @@ func unlessInterrupted(running context.Context, o options, err error) error {
 	return nil
 }
 
-// stackOptions keep nothing, so that each run shows all of the work. Only where Temporal outlives the run the database
-// has to as well, one for each prefix: that Temporal remembers which database its workflows belong to.
+// stackOptions keeps no data, so that each run shows all of the work. If TEMPORAL_ADDRESS names a Temporal that outlives the run, the database has to be kept
+// too, one for each prefix, because that Temporal remembers which database its workflows belong to.
 func stackOptions(prefix string, progress func(string)) stack.Options {
 	options := stack.Options{Ephemeral: true, Progress: progress}
 	if dir, err := stack.DefaultDir(); err == nil && stack.ExternalTemporal() {
@@ -147,8 +147,8 @@ func stackOptions(prefix string, progress func(string)) stack.Options {
 	return options
 }
 
-// keep runs the keeper on the servers and shows what it does. It has stopped when this returns.
-func (d *demonstration) keep(ctx, stopping context.Context) error {
+// runKeeper runs the keeper on the servers and shows its work. The keeper has stopped when runKeeper returns.
+func (d *demonstration) runKeeper(ctx, stopping context.Context) error {
 	logger := slog.New(slog.NewTextHandler(d.show, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	config, err := pgxpool.ParseConfig(d.servers.DatabaseURL)
 	if err != nil {
@@ -178,7 +178,7 @@ func (d *demonstration) keep(ctx, stopping context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Its own end comes with Stop, in order and with patience.
+	// The client ends by Stop, which waits for running work.
 	if err := k.client.Start(context.WithoutCancel(ctx)); errors.Is(err, delta.ErrOtherInstallation) {
 		return fmt.Errorf("%w (here: with --prefix)", err)
 	} else if err != nil {
@@ -186,9 +186,9 @@ func (d *demonstration) keep(ctx, stopping context.Context) error {
 	}
 	defer func() {
 		d.show.setLive("")
-		patient, cancel := context.WithTimeout(stopping, workPatience)
+		patient, cancel := context.WithTimeout(stopping, workTimeout)
 		defer cancel()
-		_ = k.client.Stop(patient) // its error says that work was cut short: it is done again next time
+		_ = k.client.Stop(patient) // an error means that work was cut short, which the next run repeats
 	}()
 
 	console, closeConsole, err := localconsole.Serve(ctx, k.client, localconsole.DefaultPort, d.servers.UIURL, d.servers.TemporalNamespace)
@@ -204,6 +204,6 @@ func (d *demonstration) keep(ctx, stopping context.Context) error {
 	d.show.printf("%s", hints{
 		tools: tools{temporal: stack.TemporalCommand(), postgresDir: d.servers.PostgresBin}, databaseURL: d.servers.DatabaseURL, console: console, ui: d.servers.UIURL, address: d.servers.TemporalAddress,
 		namespace: d.servers.TemporalNamespace, prefix: d.prefix, every: d.every,
-	}.text(last))
-	return v.follow(ctx, last)
+	}.renderText(last))
+	return v.followChanges(ctx, last)
 }

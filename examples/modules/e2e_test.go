@@ -48,7 +48,7 @@ replace example.com/forked => example.com/fork v1.1.0
 	})
 
 	s := w.eventually(func(s snapshot) bool {
-		return s.settled() == 9 && s.count(outcomeFailed) == 1 && s.count(outcomeRefused) == 1
+		return s.countSettled() == 9 && s.countOutcomes(outcomeFailed) == 1 && s.countOutcomes(outcomeRefused) == 1
 	})
 	outcomes := map[string]outcome{}
 	for _, r := range s.rows {
@@ -66,7 +66,7 @@ replace example.com/forked => example.com/fork v1.1.0
 		"example.com/local":     outcomeSkipped,
 	}, outcomes)
 
-	// What came of the failures, and who was not asked about at all.
+	// The results of the failures, and the modules that were not looked up.
 	gone := w.module("example.com/gone", isNow(outcomeMissing))
 	require.Equal(t, deltatype.ResourceStateDeleted, gone.state)
 	require.Contains(t, gone.reason(), "404 Not Found: not found (then comes direct")
@@ -79,11 +79,11 @@ replace example.com/forked => example.com/fork v1.1.0
 	require.Zero(t, w.proxy.asked("example.com/local"))
 	require.Zero(t, w.proxy.asked("example.com/forked"))
 
-	// A failure passes by itself.
+	// A failure is retried automatically.
 	w.proxy.says("example.com/flaky", 0)
 	w.module("example.com/flaky", isNow(outcomeCurrent))
 
-	// The table has it all.
+	// The table has all results.
 	type line struct {
 		Path, Version                           string
 		Latest, Behind, Status, ReplacedBy, Age string
@@ -109,7 +109,7 @@ replace example.com/forked => example.com/fork v1.1.0
 	}, lines)
 }
 
-// TestOutage is the demo without a network: everything fails, with the reason, and recovers by itself.
+// TestOutage is the demo without a network: everything fails with the reason, and recovers automatically.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "require (\nexample.com/a v1.0.0\nexample.com/b v1.0.0\nexample.com/c v1.0.0\n)\n", time.Hour, func(p *fakeProxy) {
@@ -122,16 +122,16 @@ func TestOutage(t *testing.T) {
 	v := &viewer{keeper: w.keeper, show: newScreen(&out), proxies: w.proxy.url()}
 	s, err := v.firstPass(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, 3, s.count(outcomeFailed))
-	require.Contains(t, out.String(), "FAILED, and tried again by itself")
+	require.Equal(t, 3, s.countOutcomes(outcomeFailed))
+	require.Contains(t, out.String(), "FAILED, and retried automatically")
 	require.Contains(t, out.String(), w.proxy.url()+": dial tcp "+w.proxy.address+": connect: connection refused\n    example.com/a  v1.0.0  tried ")
 
 	w.proxy.up()
 	following, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- v.follow(following, s) }()
-	recovered := w.eventually(func(s snapshot) bool { return s.count(outcomeBehind) == 3 })
-	require.Equal(t, "3 synced", recovered.states())
+	go func() { ended <- v.followChanges(following, s) }()
+	recovered := w.eventually(func(s snapshot) bool { return s.countOutcomes(outcomeBehind) == 3 })
+	require.Equal(t, "3 synced", recovered.formatStates())
 	require.Eventually(t, func() bool {
 		_, after, _ := strings.Cut(out.String(), "recovered: ")
 		return strings.Contains(after, "1 release, 31 days")
@@ -150,12 +150,12 @@ func TestEverythingIsCheckedAgain(t *testing.T) {
 	first := w.module("example.com/a", isNow(outcomeCurrent))
 	w.module("example.com/gone", isNow(outcomeMissing))
 	w.module("example.com/forbidden", isNow(outcomeRefused))
-	// That a proxy refused last time is believed at once.
+	// If the proxy refused last time, one more refusal is final.
 	require.Equal(t, 1, w.module("example.com/forbidden", func(r row) bool {
 		return r.outcome() == outcomeRefused && r.state == deltatype.ResourceStateSynced && r.attempt < refusals
 	}).attempt)
 
-	// A release, a module that turns up, and a proxy that changes its mind.
+	// A new release, a module that appears, and a proxy that no longer refuses.
 	w.proxy.has("example.com/a", "v1.0.0", "v1.1.0")
 	w.proxy.has("example.com/gone", "v1.0.0")
 	w.proxy.has("example.com/forbidden", "v1.0.0")
@@ -175,7 +175,7 @@ func TestFollowsTheGoMod(t *testing.T) {
 			p.has(path, "v1.0.0", "v1.1.0")
 		}
 	})
-	w.eventually(func(s snapshot) bool { return s.count(outcomeBehind) == 2 })
+	w.eventually(func(s snapshot) bool { return s.countOutcomes(outcomeBehind) == 2 })
 
 	writeGoMod(t, w.project.file, "require (\nexample.com/a v1.1.0\nexample.com/c v1.0.0\n)\n")
 	w.module("example.com/a", func(r row) bool { return r.Version == "v1.1.0" && r.outcome() == outcomeCurrent })
@@ -187,9 +187,9 @@ func TestFollowsTheGoMod(t *testing.T) {
 		return err == nil && left == 0
 	}, patience, 50*time.Millisecond, "what is not required any more goes, from the table and from Delta")
 
-	// While it cannot be read, nothing is lost.
+	// While the go.mod cannot be read, nothing is lost.
 	require.NoError(t, os.WriteFile(w.project.file, []byte("<<<<<<< HEAD"), 0o600))
-	_, err := w.snapshot(t.Context())
+	_, err := w.readSnapshot(t.Context())
 	require.ErrorContains(t, err, "go.mod")
 	writeGoMod(t, w.project.file, "require example.com/a v1.0.0\n")
 	w.module("example.com/a", func(r row) bool { return r.Version == "v1.0.0" && r.outcome() == outcomeBehind })
@@ -199,8 +199,8 @@ func TestAnOlderWriteDoesNotOverwriteANewerOne(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	s := &store{env.Pool}
-	require.NoError(t, s.create(t.Context()))
-	require.NoError(t, s.create(t.Context()), "a second time")
+	require.NoError(t, s.createTable(t.Context()))
+	require.NoError(t, s.createTable(t.Context()), "a second time")
 	resource := func(id, generation int64, attempt int) *delta.Resource[Module] {
 		return &delta.Resource[Module]{
 			ResourceRow: &deltatype.ResourceRow{ID: id, Generation: generation, Attempt: attempt},
@@ -208,7 +208,7 @@ func TestAnOlderWriteDoesNotOverwriteANewerOne(t *testing.T) {
 		}
 	}
 	write := func(id, generation int64, attempt int, reason string) error {
-		return s.save(t.Context(), resource(id, generation, attempt), finding{status: statusSkipped, reason: reason})
+		return s.saveFinding(t.Context(), resource(id, generation, attempt), finding{status: statusSkipped, reason: reason})
 	}
 	stored := func() (reason string) {
 		err := env.Pool.QueryRow(t.Context(), "SELECT reason FROM module").Scan(&reason)
@@ -222,19 +222,18 @@ func TestAnOlderWriteDoesNotOverwriteANewerOne(t *testing.T) {
 	require.NoError(t, write(7, 2, 2, "first"))
 	for _, older := range [][3]int64{{7, 2, 1}, {7, 1, 9}, {6, 9, 9}} {
 		require.ErrorContains(t, write(older[0], older[1], int(older[2]), "older"), "has a newer check of example.com/a")
-		require.NoError(t, s.remove(t.Context(), resource(older[0], older[1], int(older[2]))))
+		require.NoError(t, s.removeModule(t.Context(), resource(older[0], older[1], int(older[2]))))
 		require.Equal(t, "first", stored())
 	}
 	for _, newer := range [][3]int64{{7, 2, 2}, {7, 2, 3}, {7, 3, 1}, {8, 1, 1}} {
 		require.NoError(t, write(newer[0], newer[1], int(newer[2]), "newer"))
 		require.Equal(t, "newer", stored())
 	}
-	require.NoError(t, s.remove(t.Context(), resource(8, 1, 1)))
+	require.NoError(t, s.removeModule(t.Context(), resource(8, 1, 1)))
 	require.Equal(t, "no row", stored())
 }
 
-// TestTheWholeProgram runs what `make demo` runs, on servers that are there already. It sets the environment, so it does
-// not run beside other tests.
+// TestTheWholeProgram runs the program of `make demo` on existing servers. It sets the environment, so it does not run in parallel.
 func TestTheWholeProgram(t *testing.T) {
 	env := deltatest.New(t)
 	p := newFakeProxy(t)
@@ -249,7 +248,7 @@ func TestTheWholeProgram(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", env.TemporalAddress)
 	arguments := []string{"--modfile", file, "--prefix", env.Prefix, "--every", "1s"}
 
-	// Once: it ends well although a module failed.
+	// With DEMO_ONCE it succeeds although a module failed.
 	t.Setenv("DEMO_ONCE", "1")
 	var out, problems bytes.Buffer
 	require.Equal(t, exitOK, run(t.Context(), arguments, &out, &problems), problems.String())
@@ -259,7 +258,7 @@ func TestTheWholeProgram(t *testing.T) {
 	require.Contains(t, out.String(), p.url()+": 500 Internal Server Error: as told\n    example.com/b  v1.0.0  tried ")
 	require.NotContains(t, out.String(), "things to try")
 
-	// Until it is ended: it goes on from where the database is.
+	// Without DEMO_ONCE it runs until it is stopped, and continues with the database's state.
 	t.Setenv("DEMO_ONCE", "")
 	p.says("example.com/b", 0)
 	p.has("example.com/b", "v1.0.0")
@@ -303,7 +302,7 @@ func TestWrongUse(t *testing.T) {
 		code int
 		text string
 	}{
-		{[]string{"--every", "0s"}, exitUsage, "--every 0s: must be more than nothing"},
+		{[]string{"--every", "0s"}, exitUsage, "--every 0s: must be more than 0"},
 		{[]string{"--rate", "0"}, exitUsage, "--rate 0: must be more than 0"},
 		{[]string{"--rate", "NaN"}, exitUsage, "--rate NaN: must be more than 0"},
 		{[]string{"surplus"}, exitUsage, "unknown command \"surplus\""},

@@ -22,17 +22,17 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// patience is how long a test waits for what must come; nothing is measured with it.
+// patience is how long a test waits for an event that must come. It measures nothing.
 const patience = 2 * time.Minute
 
-// fakeProxy is a module proxy that can be down, and changed while it runs. A module's versions are a month apart.
+// fakeProxy is a module proxy that can be stopped, and changed while it runs. A module's versions are a month apart.
 type fakeProxy struct {
 	t        *testing.T
 	address  string
 	server   *httptest.Server
 	mu       sync.Mutex
 	versions map[string][]string
-	codes    map[string]int // answered instead
+	codes    map[string]int // status codes to answer with instead
 	requests map[string]int
 }
 
@@ -47,7 +47,7 @@ func newFakeProxy(t *testing.T) *fakeProxy {
 
 func (p *fakeProxy) url() string { return "http://" + p.address }
 
-// up starts it. The port is reserved, so nobody takes it while the proxy is down.
+// up starts the proxy. The port is reserved, so that no other process takes it while the proxy is down.
 func (p *fakeProxy) up() {
 	p.t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", p.address)
@@ -66,7 +66,7 @@ func (p *fakeProxy) has(path string, versions ...string) {
 	p.versions[path] = versions
 }
 
-// says sets a status code that is answered whatever is asked about a module; 0 ends that.
+// says sets the status code of all responses about a module; 0 resets it.
 func (p *fakeProxy) says(path string, code int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,7 +117,7 @@ type world struct {
 	proxy *fakeProxy
 }
 
-// newWorld makes a keeper of a go.mod, with a proxy that is set up before it starts.
+// newWorld starts a keeper of a go.mod, after the proxy is set up.
 func newWorld(t *testing.T, requires string, every time.Duration, setUp func(*fakeProxy)) *world {
 	t.Helper()
 	w := &world{t: t, env: deltatest.New(t), proxy: newFakeProxy(t)}
@@ -143,12 +143,12 @@ func writeGoMod(t *testing.T, file, requires string) {
 	require.NoError(t, os.Rename(file+".new", file))
 }
 
-// eventually waits for a snapshot that is as the condition says.
+// eventually waits for a snapshot that fulfils the condition.
 func (w *world) eventually(is func(snapshot) bool) snapshot {
 	w.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		s, err := w.snapshot(w.t.Context())
+		s, err := w.readSnapshot(w.t.Context())
 		require.NoError(w.t, err)
 		if is(s) {
 			return s
@@ -160,7 +160,7 @@ func (w *world) eventually(is func(snapshot) bool) snapshot {
 	}
 }
 
-// module waits for one module to be as the condition says.
+// module waits until a module fulfils the condition.
 func (w *world) module(path string, is func(row) bool) row {
 	w.t.Helper()
 	var found row

@@ -14,10 +14,10 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// tools are the commands that the hints use. The zero value leaves it to the reader's PATH.
+// tools has the paths of the commands in the hints. The zero value means commands on the reader's PATH.
 type tools struct{ temporal, postgresDir string }
 
-func (t tools) temporalCommand() string { return quote(cmp.Or(t.temporal, "temporal")) }
+func (t tools) temporalCommand() string { return quoteShell(cmp.Or(t.temporal, "temporal")) }
 
 func (t tools) psqlCommand() string {
 	if _, err := exec.LookPath("psql"); err == nil {
@@ -25,13 +25,13 @@ func (t tools) psqlCommand() string {
 	}
 	if path := filepath.Join(t.postgresDir, "psql"); t.postgresDir != "" {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			return quote(path)
+			return quoteShell(path)
 		}
 	}
 	return "psql"
 }
 
-// hints are what a reader can try while the demo runs.
+// hints has the values for the commands that a reader can try while the demo runs.
 type hints struct {
 	tools                      tools
 	databaseURL, console, ui   string
@@ -39,33 +39,33 @@ type hints struct {
 	every                      time.Duration
 }
 
-// text is for pasting: each command works as it stands.
-func (h hints) text(s snapshot) string {
+// renderText renders the hints. Each command can be pasted as it is.
+func (h hints) renderText(s snapshot) string {
 	var b strings.Builder
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format, args...) }
-	url := quote(h.databaseURL)
+	url := quoteShell(h.databaseURL)
 	if _, given := stack.ExternalDatabase(); given {
-		url = `"$DELTA_DATABASE_URL"` // it may hold a password
+		url = `"$DELTA_DATABASE_URL"` // the URL may have a password
 	}
 	psql := h.tools.psqlCommand() + " " + url
 	temporal := "--address " + h.address
 	if h.namespace != "default" {
-		temporal += " --namespace " + quote(h.namespace)
+		temporal += " --namespace " + quoteShell(h.namespace)
 	}
 
 	p("\n%sConsole      %s\n", indent, h.console)
 	p("%sTemporal UI  %s\n", indent, cmp.Or(h.ui, "that of the Temporal at "+h.address))
 	p("\nThree things to try in another terminal:\n")
-	p("\n1. Ask the table that Delta keeps true what to upgrade first:\n\n")
+	p("\n1. Query the table that Delta keeps up to date for what to upgrade first:\n\n")
 	p("  %s -c \\\n    \"select path, version, latest, date_trunc('day', age) as age, behind\n", psql)
 	p("     from module where behind <> '' order by indirect, newer desc\"\n")
-	example := h.example(s)
+	example := h.pickExample(s)
 	if example == "" {
 		p("\n(The go.mod requires nothing: the other two need a module.)\n")
 		return b.String()
 	}
-	id := quote(h.prefix + "/" + kind + "/" + example)
-	p("\n2. Have a module checked now instead of when its time comes: say that it is due, wake its workflow:\n\n")
+	id := quoteShell(h.prefix + "/" + kind + "/" + example)
+	p("\n2. Check a module now instead of when it expires: make it due, and wake its workflow:\n\n")
 	p("  %s -qc \\\n    \"update delta_resource set due_at = now()\n", psql)
 	p("     where kind = '%s' and object_id = '%s'\" &&\n", kind, strings.ReplaceAll(example, "'", "''"))
 	p("  %s workflow signal %s \\\n    --name %s --workflow-id %s\n", h.tools.temporalCommand(), temporal, workflows.WakeSignal, id)
@@ -74,13 +74,13 @@ func (h hints) text(s snapshot) string {
 	if h.tools.temporal == "" {
 		p("\n(No temporal command was found on this machine: `make temporal` builds one into .bin.)\n")
 	}
-	p("\nEverything is checked again %s after it was synced. Ctrl-C stops all of it.\n\n", short(h.every))
+	p("\nEverything is checked again %s after it was synced. Ctrl-C stops all of it.\n\n", formatInterval(h.every))
 	return b.String()
 }
 
-// example is a module to try things with: one that has an answer, if any has, and of those the one that types best.
-func (h hints) example(s snapshot) string {
-	for _, rows := range [][]row{s.of(outcomeBehind, outcomeCurrent), s.of(outcomeFailed), s.rows} {
+// pickExample returns a module for the hints: one that has an answer, if possible, with the path that is easiest to type.
+func (h hints) pickExample(s snapshot) string {
+	for _, rows := range [][]row{s.withOutcomes(outcomeBehind, outcomeCurrent), s.withOutcomes(outcomeFailed), s.rows} {
 		if len(rows) > 0 {
 			return slices.MinFunc(rows, func(a, b row) int {
 				return cmp.Or(compareBool(a.Indirect, b.Indirect), cmp.Compare(len(a.Path), len(b.Path)), cmp.Compare(a.Path, b.Path))
@@ -90,8 +90,8 @@ func (h hints) example(s snapshot) string {
 	return ""
 }
 
-// short writes a duration without the zeros at its end.
-func short(d time.Duration) string {
+// formatInterval formats a duration without zeros at its end.
+func formatInterval(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
@@ -102,8 +102,8 @@ func short(d time.Duration) string {
 	return text
 }
 
-// quote makes s one word for a shell, and leaves it alone where it is one.
-func quote(s string) string {
+// quoteShell quotes s for a shell, unless it is a plain word.
+func quoteShell(s string) string {
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-~@%+=:,", r) || r == '~'
 	}) {

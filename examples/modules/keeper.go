@@ -13,14 +13,13 @@ import (
 )
 
 const (
-	// listEvery is how often the go.mod is read again.
+	// listEvery is the interval at which the go.mod is read again.
 	listEvery = 30 * time.Second
-	// requestsPerWork is how many requests one Work makes, at most.
+	// requestsPerWork is the maximum number of requests in one call of Work.
 	requestsPerWork = 4
 )
 
-// keeper is the application: it keeps the table of modules true. Nothing but this is needed to use Delta; the rest of
-// the program shows it.
+// keeper is the application: it keeps the table of modules up to date. This is all that a program needs to use Delta; the rest of this program shows it.
 type keeper struct {
 	project    project
 	store      *store
@@ -28,7 +27,7 @@ type keeper struct {
 	client     *delta.Client
 }
 
-// keeperConfig is what a keeper needs.
+// keeperConfig configures a keeper.
 type keeperConfig struct {
 	pool     *pgxpool.Pool
 	temporal client.Client
@@ -38,24 +37,24 @@ type keeperConfig struct {
 	proxy    *proxy.Client
 	every    time.Duration
 	rate     float64
-	// listEvery is shortened by tests.
+	// listEvery is shorter in tests.
 	listEvery time.Duration
 }
 
-// newKeeper makes the tables and a client that is ready to start.
+// newKeeper creates the tables, and a client that is ready to start.
 func newKeeper(ctx context.Context, c keeperConfig) (*keeper, error) {
 	if err := delta.Migrate(ctx, c.pool); err != nil {
 		return nil, err
 	}
 	k := &keeper{project: c.project, store: &store{c.pool}}
-	if err := k.store.create(ctx); err != nil {
+	if err := k.store.createTable(ctx); err != nil {
 		return nil, err
 	}
 	k.controller = &controller{
 		project: c.project,
 		proxy:   c.proxy,
 		store:   k.store,
-		// All that run at once wait for each other's requests.
+		// All concurrent calls wait for each other's requests.
 		timeout: time.Minute + time.Duration(float64(parallelism*requestsPerWork)/c.rate*float64(time.Second)),
 	}
 	controllers := delta.NewControllers()
@@ -70,8 +69,8 @@ func newKeeper(ctx context.Context, c keeperConfig) (*keeper, error) {
 		Namespaces: map[string]delta.NamespaceConfig{namespace: {
 			MaxWorkers:     parallelism,
 			ResourceExpiry: c.every,
-			// What is gone, or was given up, is removed after the same time. The next Inform then finds it new, so that it
-			// is checked again like everything else; unless the go.mod has lost it.
+			// Deleted and degraded modules are removed after the same time. The next listing then informs them as new, so that they are checked again like all
+			// others, unless the go.mod no longer has them.
 			DeletedResourceRetentionPeriod:  c.every,
 			DegradedResourceRetentionPeriod: c.every,
 		}},
@@ -79,15 +78,15 @@ func newKeeper(ctx context.Context, c keeperConfig) (*keeper, error) {
 	return k, err
 }
 
-// snapshot reads how all modules stand now.
-func (k *keeper) snapshot(ctx context.Context) (snapshot, error) {
-	required, err := k.project.modules()
+// readSnapshot reads the present state of all modules.
+func (k *keeper) readSnapshot(ctx context.Context) (snapshot, error) {
+	required, err := k.project.readModules()
 	if err != nil {
 		return snapshot{}, err
 	}
-	rows, err := k.store.rows(ctx)
+	rows, err := k.store.readRows(ctx)
 	if err != nil {
 		return snapshot{}, err
 	}
-	return snap(time.Now(), required, rows), nil
+	return newSnapshot(time.Now(), required, rows), nil
 }

@@ -1,14 +1,14 @@
-// Command modules keeps a Postgres table of a Go project's dependencies true to its module proxy. It is what `make demo`
-// runs, and an example of Delta at work on something real:
+// Command modules keeps a Postgres table of a Go project's dependencies in step with its module proxy. `make demo` runs it. It is an example of Delta on real
+// data:
 //
-//   - [Module] is the object, a line of a go.mod; its controller lists them (Inform) and asks the proxy about one (Work).
-//   - What Work finds goes to a table of the application's own, guarded so that an older write never overwrites a newer one.
-//   - Each answer expires and is asked for again. What fails is tried again by itself, for days if need be. What is gone
-//     from the proxy, or from the go.mod, is deleted.
+//   - [Module] is the object, a line of a go.mod; its controller lists them (List) and looks one up at the proxy (Work).
+//   - Work writes its result into the application's own table, with a guard so that an older write never overwrites a newer one.
+//   - Each answer expires and is looked up again. A failure is retried, for days if necessary. A module that is gone from the proxy or from the go.mod is
+//     deleted.
 //
-// It brings its own Postgres and Temporal, and keeps nothing of them: each run starts with an empty table, within a few
-// seconds, and shows all of the work. DELTA_DATABASE_URL and TEMPORAL_ADDRESS name servers to use instead; a database
-// that is there already keeps its table. With DEMO_ONCE=1 it ends after the first full pass.
+// It starts its own Postgres and Temporal, and keeps no data: each run starts with an empty table, within a few seconds, and shows all of the work.
+// DELTA_DATABASE_URL and TEMPORAL_ADDRESS name servers to use instead; an existing database keeps its table. With DEMO_ONCE=1 it ends after the first full
+// pass.
 package main
 
 import (
@@ -29,7 +29,7 @@ const (
 	exitUsage
 )
 
-// options are what the command line and the environment say.
+// options has the settings from the command line and the environment.
 type options struct {
 	modfile string
 	prefix  string
@@ -48,9 +48,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	started := false
 	cmd := &cobra.Command{
 		Use:   "modules",
-		Short: "Keep a Postgres table of a Go project's dependencies true to its module proxy",
-		Long: "modules lists what a go.mod requires, asks the module proxy that `go env GOPROXY` names for the latest versions,\n" +
-			"and writes what it finds to the table module. Everything is checked again, until Ctrl-C.\n\n" +
+		Short: "Keep a Postgres table of a Go project's dependencies in step with its module proxy",
+		Long: "List the requirements of a go.mod, look up their latest versions at the module proxies of `go env GOPROXY`, and write them\n" +
+			"to the table module. Everything is checked again and again, until Ctrl-C.\n\n" +
 			"Environment:\n" +
 			"  DEMO_ONCE=1         end after the first full pass, with exit code 0 also when modules failed\n" +
 			"  DELTA_DATABASE_URL  use this Postgres instead of a private one\n" +
@@ -61,22 +61,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.every <= 0 {
-				return fmt.Errorf("--every %s: must be more than nothing", o.every)
+				return fmt.Errorf("--every %s: must be more than 0", o.every)
 			}
 			if !(o.rate > 0) || math.IsInf(o.rate, 0) {
 				return fmt.Errorf("--rate %v: must be more than 0", o.rate)
 			}
 			started = true
-			return demo(cmd.Context(), o, stdout)
+			return runDemo(cmd.Context(), o, stdout)
 		},
 	}
 	once := os.Getenv("DEMO_ONCE")
 	o.once = once != "" && once != "0"
 	flags := cmd.Flags()
 	flags.StringVar(&o.modfile, "modfile", "", "`file` to watch (default: the go.mod here or in the nearest directory above)")
-	flags.DurationVar(&o.every, "every", 2*time.Minute, "how long an answer holds before it is asked for again")
-	flags.Float64Var(&o.rate, "rate", 10, "requests a second to proxies, at most")
-	flags.StringVar(&o.prefix, "prefix", "delta", "what the ids of workflows begin with")
+	flags.DurationVar(&o.every, "every", 2*time.Minute, "how `long` an answer is valid before it is looked up again")
+	flags.Float64Var(&o.rate, "rate", 10, "maximum number of `requests` a second to proxies")
+	flags.StringVar(&o.prefix, "prefix", "delta", "`prefix` of the ids of workflows")
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)

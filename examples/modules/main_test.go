@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leaked names goroutines that do not end. Those that do may take their time on a busy machine.
+// leaked returns an error that names goroutines that do not end. It waits, because they may need time on a busy machine.
 func leaked() (err error) {
 	for end := time.Now().Add(time.Minute); ; {
 		if err = goleak.Find(); err == nil || time.Now().After(end) {

@@ -18,15 +18,15 @@ const (
 
 	parallelism = 8
 
-	// maxAttempts is for outages: after the tenth attempt they are ten minutes apart, so that a thousand are a week. With
-	// fewer, a long outage would leave the modules degraded when it ends.
+	// maxAttempts is for outages: after the tenth attempt they are ten minutes apart, so a thousand last for a week. With fewer, the modules would be degraded after
+	// a long outage.
 	maxAttempts = 1000
-	// refusals is how many times a proxy that says "forbidden" is asked, in case it is about to learn better. Then that
-	// is its answer, until it expires like any other: there is nothing to be gained by asking for days.
+	// refusals is the number of attempts at a proxy that answers "forbidden", in case its settings are about to change. After that the answer stands until it expires
+	// like any other, because asking for days is pointless.
 	refusals = 3
 )
 
-// Module is a dependency as a go.mod has it: the object that Delta keeps in line.
+// Module is a dependency in a go.mod: the object that Delta syncs.
 type Module struct {
 	Path        string       `json:"path"`
 	Version     string       `json:"version"`
@@ -46,18 +46,18 @@ func (m Module) ID() string { return m.Path }
 // Kind is the same for all modules.
 func (Module) Kind() string { return kind }
 
-// Settings bound how many modules are asked about at once. How many requests that makes is the proxy client's to bound.
+// Settings limits how many modules are looked up at once. The proxy client limits the rate of requests.
 func (Module) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: parallelism}
 }
 
-// InformOpts put modules into a namespace whose resources expire, and have them outlast an outage.
+// InformOpts puts modules into a namespace with an expiry, with enough attempts to outlast an outage.
 func (Module) InformOpts() delta.InformOpts {
 	return delta.InformOpts{Namespace: namespace, MaxAttempts: maxAttempts}
 }
 
-// asked is the module that is really built with, and so the one to ask about. It is not known to any proxy if local.
-func (m Module) asked() (path, version string, local bool) {
+// requestedModule returns the module that is really built, and is therefore looked up. No proxy knows it if local is true.
+func (m Module) requestedModule() (path, version string, local bool) {
 	switch {
 	case m.Replacement == nil:
 		return m.Path, m.Version, false
@@ -75,22 +75,22 @@ var (
 	_ delta.ObjectWithInformOpts = Module{}
 )
 
-// controller keeps the table of modules true: to the go.mod, and to the proxy.
+// controller keeps the table of modules in step with the go.mod and the proxy.
 type controller struct {
 	delta.ListerDefaults[Module]
 	project project
 	proxy   *proxy.Client
 	store   *store
-	// timeout bounds one Work.
+	// timeout limits one call of Work.
 	timeout time.Duration
 	// checks counts the calls of Work that have ended.
 	checks atomic.Int64
 }
 
-// List yields the modules of the go.mod, all of them each time: it tells no dates, and Delta leaves alone what has not changed.
+// List yields all modules of the go.mod each time, because a go.mod has no dates. Delta ignores unchanged ones.
 func (c *controller) List(context.Context, *delta.InformOptions) iter.Seq2[Module, error] {
 	return func(yield func(Module, error) bool) {
-		modules, err := c.project.modules()
+		modules, err := c.project.readModules()
 		if err != nil {
 			yield(Module{}, err)
 			return
@@ -103,57 +103,57 @@ func (c *controller) List(context.Context, *delta.InformOptions) iter.Seq2[Modul
 	}
 }
 
-// ResourceTimeout bounds one call of Work.
+// ResourceTimeout limits one call of Work.
 func (c *controller) ResourceTimeout(*delta.Resource[Module]) time.Duration { return c.timeout }
 
-// Work asks the proxy about one module and writes what it says to the table. What it returns is for Delta to act on:
-// nil until the answer expires, an error to be tried again ever later, ResourceDelete for a module that is no more.
+// Work looks up one module at the proxy and writes the answer to the table. It returns nil to be called again after the expiry, an error to be retried with
+// backoff, and ResourceDelete for a module that no longer exists.
 func (c *controller) Work(ctx context.Context, r *delta.Resource[Module]) error {
 	defer c.checks.Add(1)
-	if _, listed, err := c.project.module(r.Object.Path); err != nil {
+	if _, listed, err := c.project.readModule(r.Object.Path); err != nil {
 		return err
 	} else if !listed {
-		if err := c.store.remove(ctx, r); err != nil {
+		if err := c.store.removeModule(ctx, r); err != nil {
 			return err
 		}
 		return delta.ResourceDelete(fmt.Errorf("%s does not require it any more", c.project.file))
 	}
 
-	path, version, local := r.Object.asked()
+	path, version, local := r.Object.requestedModule()
 	if local {
-		return c.store.save(ctx, r, finding{status: statusSkipped, reason: "replaced by a directory"})
+		return c.store.saveFinding(ctx, r, finding{status: statusSkipped, reason: "replaced by a directory"})
 	}
 	answer, err := c.proxy.Ask(ctx, path, version)
 	switch {
 	case err == nil:
-		return c.store.save(ctx, r, finding{status: statusKnown, Answer: answer})
+		return c.store.saveFinding(ctx, r, finding{status: statusKnown, Answer: answer})
 	case errors.Is(err, proxy.ErrPrivate):
-		return c.store.save(ctx, r, finding{status: statusSkipped, reason: err.Error()})
+		return c.store.saveFinding(ctx, r, finding{status: statusSkipped, reason: err.Error()})
 	case errors.Is(err, proxy.ErrNotExist):
-		if err := c.store.save(ctx, r, finding{status: statusMissing, reason: err.Error()}); err != nil {
+		if err := c.store.saveFinding(ctx, r, finding{status: statusMissing, reason: err.Error()}); err != nil {
 			return err
 		}
 		return delta.ResourceDelete(err)
 	case errors.Is(err, proxy.ErrForbidden):
-		return c.refused(ctx, r, err)
+		return c.handleRefusal(ctx, r, err)
 	default:
 		return err
 	}
 }
 
-// refused deals with a proxy that says "forbidden": it is asked again a few times, unless it said so last time as well.
-func (c *controller) refused(ctx context.Context, r *delta.Resource[Module], refusal error) error {
-	before, err := c.store.status(ctx, r.Object.Path)
+// handleRefusal handles the answer "forbidden": Work asks the proxy again a few times, unless the last answer was the same.
+func (c *controller) handleRefusal(ctx context.Context, r *delta.Resource[Module], refusal error) error {
+	before, err := c.store.readStatus(ctx, r.Object.Path)
 	if err != nil {
 		return err
 	}
 	if before != statusRefused && r.Attempt < refusals {
 		return refusal
 	}
-	return c.store.save(ctx, r, finding{status: statusRefused, reason: refusal.Error()})
+	return c.store.saveFinding(ctx, r, finding{status: statusRefused, reason: refusal.Error()})
 }
 
-// String shows a replacement as a go.mod does; nothing for nil.
+// String formats a replacement as in a go.mod; "" for nil.
 func (r *Replacement) String() string {
 	switch {
 	case r == nil:

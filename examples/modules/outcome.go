@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/examples/modules/proxy"
 )
 
-// outcome is where a module stands, for a reader.
+// outcome is the state of a module for a reader.
 type outcome string
 
 const (
@@ -50,7 +50,7 @@ func (r row) outcome() outcome {
 	return outcomePending
 }
 
-// reason says why a module is not simply known.
+// reason says why nothing is known of a module, or why the answer is not final.
 func (r row) reason() string {
 	if r.outcome() == outcomeFailed {
 		return r.failure
@@ -58,14 +58,14 @@ func (r row) reason() string {
 	return cmp.Or(r.reasonStored, r.failure)
 }
 
-// snapshot is all modules of the go.mod at one time.
+// snapshot has the state of all modules of the go.mod at one time.
 type snapshot struct {
 	at   time.Time
 	rows []row
 }
 
-// snap makes a snapshot of what the go.mod requires; rows of anything else, left from before an edit, are not in it.
-func snap(at time.Time, required []Module, stored []row) snapshot {
+// newSnapshot returns a snapshot of the modules that the go.mod requires, without rows that are left from before an edit.
+func newSnapshot(at time.Time, required []Module, stored []row) snapshot {
 	byPath := make(map[string]row, len(stored))
 	for _, r := range stored {
 		byPath[r.Path] = r
@@ -81,7 +81,7 @@ func snap(at time.Time, required []Module, stored []row) snapshot {
 	return s
 }
 
-func (s snapshot) of(outcomes ...outcome) []row {
+func (s snapshot) withOutcomes(outcomes ...outcome) []row {
 	var rows []row
 	for _, r := range s.rows {
 		if slices.Contains(outcomes, r.outcome()) {
@@ -91,16 +91,16 @@ func (s snapshot) of(outcomes ...outcome) []row {
 	return rows
 }
 
-func (s snapshot) count(outcomes ...outcome) int { return len(s.of(outcomes...)) }
+func (s snapshot) countOutcomes(outcomes ...outcome) int { return len(s.withOutcomes(outcomes...)) }
 
-// synced counts the modules that were brought in line; settled also those that failed, or are gone.
-func (s snapshot) synced() int {
-	return s.count(outcomeCurrent, outcomeBehind, outcomeSkipped, outcomeRefused)
+// countSynced counts the synced modules; countSettled also those that failed or are gone.
+func (s snapshot) countSynced() int {
+	return s.countOutcomes(outcomeCurrent, outcomeBehind, outcomeSkipped, outcomeRefused)
 }
-func (s snapshot) settled() int { return len(s.rows) - s.count(outcomePending) }
+func (s snapshot) countSettled() int { return len(s.rows) - s.countOutcomes(outcomePending) }
 
-// states counts by Delta's states, in the order of a lifecycle.
-func (s snapshot) states() string {
+// formatStates counts modules by Delta's states, in the order of a lifecycle.
+func (s snapshot) formatStates() string {
 	counts := map[deltatype.ResourceState]int{}
 	for _, r := range s.rows {
 		counts[r.state]++
@@ -117,7 +117,7 @@ func (s snapshot) states() string {
 	return strings.Join(parts, ", ")
 }
 
-// lastCheck is the latest attempt.
+// lastCheck returns the latest attempt.
 func (s snapshot) lastCheck() (at time.Time, path string) {
 	for _, r := range s.rows {
 		if r.attempted != nil && r.attempted.After(at) {
@@ -127,20 +127,20 @@ func (s snapshot) lastCheck() (at time.Time, path string) {
 	return at, path
 }
 
-// behind says how far a version is behind the latest one: by how many releases and by how much time; nothing if it is
-// not. The time is that between the two, so it does not grow while nothing happens.
-func behind(a proxy.Answer) string {
+// formatBehind says by how many releases and how much time a version is behind the latest one; "" if it is not. The time is that between the two releases, so it
+// does not grow while nothing is released.
+func formatBehind(a proxy.Answer) string {
 	if !a.Behind() {
 		return ""
 	}
 	by := "new commits"
 	if a.Newer > 0 {
-		by = plural(a.Newer, "release")
+		by = formatCount(a.Newer, "release")
 	}
 	if a.Current.Time.IsZero() || a.Latest.Time.IsZero() {
 		return by
 	}
-	return by + ", " + span(a.Latest.Time.Sub(a.Current.Time))
+	return by + ", " + formatAge(a.Latest.Time.Sub(a.Current.Time))
 }
 
 const (
@@ -149,22 +149,22 @@ const (
 	month = year / 12
 )
 
-// span is a time in the one unit that a person would use.
-func span(d time.Duration) string {
+// formatAge formats a time in the unit that a person would use.
+func formatAge(d time.Duration) string {
 	switch {
 	case d < day:
-		// Or less than nothing: a fix of an old line, released after the latest of the new one.
+		// The time is negative if a fix of an old version was released after the latest new one.
 		return "<1 day"
 	case d < 2*month:
-		return plural(int(d/day), "day")
+		return formatCount(int(d/day), "day")
 	case d < 2*year:
-		return plural(int(d/month), "month")
+		return formatCount(int(d/month), "month")
 	default:
-		return plural(int(d/year), "year")
+		return formatCount(int(d/year), "year")
 	}
 }
 
-func plural(n int, what string) string {
+func formatCount(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}

@@ -15,12 +15,12 @@ import (
 const (
 	maxWidth = 100
 	barWidth = 20
-	// plainEvery is how often progress is written where it cannot be rewritten.
+	// plainEvery is the time between lines of progress if the output is no terminal.
 	plainEvery = time.Second
 )
 
-// screen is where everything is written. On a terminal its last line can be rewritten in place; elsewhere that line is
-// written out now and then. It is safe for concurrent use.
+// screen is the output of the program. On a terminal it rewrites the last line in place; otherwise it prints that line now and then. It is safe for concurrent
+// use.
 type screen struct {
 	out   io.Writer
 	width func() int // of the terminal; nil if it is none
@@ -42,19 +42,19 @@ func newScreen(out io.Writer) *screen {
 	return s
 }
 
-// Write writes above the live line: it is what loggers are given.
+// Write writes above the live line, for loggers.
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.erase()
+	s.eraseLive()
 	n, err := s.out.Write(p)
-	s.draw()
+	s.drawLive()
 	return n, err
 }
 
 func (s *screen) printf(format string, args ...any) { _, _ = fmt.Fprintf(s, format, args...) }
 
-// setLive replaces the live line; an empty one removes it.
+// setLive replaces the live line; "" removes it.
 func (s *screen) setLive(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,27 +67,27 @@ func (s *screen) setLive(line string) {
 		}
 		return
 	}
-	s.erase()
+	s.eraseLive()
 	s.live = line
-	s.draw()
+	s.drawLive()
 }
 
-func (s *screen) erase() {
+func (s *screen) eraseLive() {
 	if s.width != nil && s.live != "" {
 		_, _ = io.WriteString(s.out, "\r\x1b[K")
 	}
 }
 
-func (s *screen) draw() {
+func (s *screen) drawLive() {
 	if s.width != nil && s.live != "" {
 		// A line of the full width makes some terminals wrap.
-		_, _ = io.WriteString(s.out, cut(s.live, s.width()-1))
+		_, _ = io.WriteString(s.out, truncateEnd(s.live, s.width()-1))
 	}
 }
 
-// progressLine shows a first pass. began is when its first module settled.
+// progressLine shows the first pass. began is when its first module settled.
 func progressLine(s snapshot, began time.Time) string {
-	settled, all := s.settled(), len(s.rows)
+	settled, all := s.countSettled(), len(s.rows)
 	pace := ""
 	if passed := s.at.Sub(began); !began.IsZero() && passed >= time.Second {
 		pace = fmt.Sprintf(" · %.1f/s", float64(settled)/passed.Seconds())
@@ -98,41 +98,41 @@ func progressLine(s snapshot, began time.Time) string {
 	}
 	line := fmt.Sprintf("  %s%s %d/%d · %d synced · %d pending · %d failed",
 		strings.Repeat("█", full), strings.Repeat("░", barWidth-full), settled, all,
-		s.synced(), s.count(outcomePending), s.count(outcomeFailed))
-	if n := s.count(outcomeMissing); n > 0 {
+		s.countSynced(), s.countOutcomes(outcomePending), s.countOutcomes(outcomeFailed))
+	if n := s.countOutcomes(outcomeMissing); n > 0 {
 		line += fmt.Sprintf(" · %d missing", n)
 	}
 	return line + pace
 }
 
-// restingLine shows what goes on after the first pass.
+// restingLine shows the checks after the first pass.
 func restingLine(s snapshot, checks int64) string {
-	line := fmt.Sprintf("  %d modules · %d synced", len(s.rows), s.synced())
+	line := fmt.Sprintf("  %d modules · %d synced", len(s.rows), s.countSynced())
 	for _, one := range []outcome{outcomePending, outcomeFailed, outcomeMissing} {
-		if n := s.count(one); n > 0 {
+		if n := s.countOutcomes(one); n > 0 {
 			line += fmt.Sprintf(" · %d %s", n, one)
 		}
 	}
-	line += " · " + plural(int(checks), "check")
+	line += " · " + formatCount(int(checks), "check")
 	if at, path := s.lastCheck(); path != "" {
 		line += fmt.Sprintf(", the last %s ago: %s", max(s.at.Sub(at), 0).Round(time.Second), path)
 	}
 	return line
 }
 
-// cut shortens s at its end to at most width characters.
-func cut(s string, width int) string {
+// truncateEnd shortens s at its end to at most width characters.
+func truncateEnd(s string, width int) string {
 	if utf8.RuneCountInString(s) <= width || width < 1 {
 		return s
 	}
 	return string([]rune(s)[:width-1]) + "…"
 }
 
-// squeeze shortens s in its middle to at most width characters: the ends of a module's path tell the most.
-func squeeze(s string, width int) string {
+// truncateMiddle shortens s in its middle to at most width characters, because the ends of a module's path say the most.
+func truncateMiddle(s string, width int) string {
 	runes := []rune(s)
 	if len(runes) <= width || width < 3 {
-		return cut(s, width)
+		return truncateEnd(s, width)
 	}
 	tail := (width - 1) * 2 / 3
 	return string(runes[:width-1-tail]) + "…" + string(runes[len(runes)-tail:])

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// project is the go.mod whose dependencies are watched. It is read anew each time, so an edit is noticed.
+// project is the watched go.mod. It is read again each time, so that an edit is noticed.
 type project struct{ file string }
 
-// findProject uses the named file, or else the go.mod of the directory or the nearest one above it.
+// findProject returns the named file, otherwise the go.mod of the directory or of its nearest parent.
 func findProject(file, dir string) (project, error) {
 	if file != "" {
 		file, err := filepath.Abs(file)
@@ -41,8 +41,8 @@ func findProject(file, dir string) (project, error) {
 	}
 }
 
-// modules returns what the go.mod requires, sorted by path.
-func (p project) modules() ([]Module, error) {
+// readModules returns the modules that the go.mod requires, sorted by path.
+func (p project) readModules() ([]Module, error) {
 	data, err := os.ReadFile(p.file)
 	if err != nil {
 		return nil, err
@@ -50,9 +50,9 @@ func (p project) modules() ([]Module, error) {
 	return parseModules(p.file, data)
 }
 
-// module returns what the go.mod requires of a path, if it does.
-func (p project) module(path string) (m Module, listed bool, err error) {
-	modules, err := p.modules()
+// readModule returns the required module with a path, if there is one.
+func (p project) readModule(path string) (m Module, listed bool, err error) {
+	modules, err := p.readModules()
 	if err != nil {
 		return m, false, err
 	}
@@ -66,7 +66,7 @@ func (p project) module(path string) (m Module, listed bool, err error) {
 }
 
 func parseModules(name string, data []byte) ([]Module, error) {
-	// Not ParseLax: it is for the go.mod of dependencies, and passes over replacements.
+	// ParseLax would not do: it is for the go.mod of dependencies, and ignores replacements.
 	parsed, err := modfile.Parse(name, data, nil)
 	if err != nil {
 		return nil, err
@@ -85,15 +85,15 @@ func parseModules(name string, data []byte) ([]Module, error) {
 	}
 	modules := make([]Module, 0, len(byPath))
 	for _, m := range byPath {
-		m.Replacement = replacement(parsed.Replace, m)
+		m.Replacement = findReplacement(parsed.Replace, m)
 		modules = append(modules, m)
 	}
 	slices.SortFunc(modules, func(a, b Module) int { return strings.Compare(a.Path, b.Path) })
 	return modules, nil
 }
 
-// replacement is what a module is replaced with: a line for its very version goes before one for all of them.
-func replacement(lines []*modfile.Replace, m Module) *Replacement {
+// findReplacement returns the replacement of a module. A line for its version takes precedence over one for all versions.
+func findReplacement(lines []*modfile.Replace, m Module) *Replacement {
 	var found *Replacement
 	for _, line := range lines {
 		if line.Old.Path != m.Path || (line.Old.Version != "" && line.Old.Version != m.Version) {
@@ -106,8 +106,7 @@ func replacement(lines []*modfile.Replace, m Module) *Replacement {
 	return found
 }
 
-// shortVersion makes a version fit into a table: of a commit the date tells a reader something, and that a release is
-// +incompatible does not tell how far behind it is.
+// shortVersion shortens a version for a table: a pseudo-version to its date, and a release without +incompatible, which does not matter for a reader.
 func shortVersion(version string) string {
 	if at, err := module.PseudoVersionTime(version); err == nil {
 		return "@" + at.Format(time.DateOnly)

@@ -78,7 +78,7 @@ func TestFindProject(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	deep := filepath.Join(root, "a", "b")
-	// A directory of that name is none.
+	// A directory with that name is ignored.
 	require.NoError(t, os.MkdirAll(filepath.Join(deep, "go.mod"), 0o750))
 	_, err := findProject("", deep)
 	require.ErrorContains(t, err, "no go.mod in "+deep+", nor above it: name one with --modfile")
@@ -91,17 +91,17 @@ func TestFindProject(t *testing.T) {
 
 	named, err := findProject(file, "/nowhere")
 	require.NoError(t, err)
-	m, listed, err := named.module("example.com/a")
+	m, listed, err := named.readModule("example.com/a")
 	require.NoError(t, err)
 	require.True(t, listed)
 	require.Equal(t, "v1.0.0", m.Version)
-	_, listed, err = named.module("example.com/b")
+	_, listed, err = named.readModule("example.com/b")
 	require.NoError(t, err)
 	require.False(t, listed)
 
-	// What is read is what is there now.
+	// The file is read again each time.
 	require.NoError(t, os.Remove(file))
-	_, _, err = named.module("example.com/a")
+	_, _, err = named.readModule("example.com/a")
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
@@ -109,7 +109,7 @@ func TestOwnProject(t *testing.T) {
 	t.Parallel()
 	found, err := findProject("", ".")
 	require.NoError(t, err)
-	m, listed, err := found.module("golang.org/x/mod")
+	m, listed, err := found.readModule("golang.org/x/mod")
 	require.NoError(t, err)
 	require.True(t, listed)
 	require.False(t, m.Indirect)

@@ -12,20 +12,20 @@ import (
 
 const (
 	indent = "  "
-	// maxNamed is how many modules with one reason are named: with the network gone it is all of them.
+	// maxNamed limits the modules named for one reason, because without a network it is the reason of all modules.
 	maxNamed = 8
 )
 
-// writeReport writes what came of all modules: what is behind, what is not known and why, and the counts.
+// writeReport writes the modules that are behind, those that are not known with the reasons, and the counts.
 func writeReport(w io.Writer, source, proxies string, s snapshot) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
-	p("%s requires %s, looked up at %s\n", source, plural(len(s.rows), "module"), proxies)
+	p("%s requires %s, looked up at %s\n", source, formatCount(len(s.rows), "module"), proxies)
 
-	if rows := s.of(outcomeBehind); len(rows) > 0 {
+	if rows := s.withOutcomes(outcomeBehind); len(rows) > 0 {
 		p("\n")
 		writeBehind(w, rows, s.at)
 	}
-	if n, of := s.count(outcomeCurrent), len(s.rows); n > 0 && n == of {
+	if n, of := s.countOutcomes(outcomeCurrent), len(s.rows); n > 0 && n == of {
 		p("\n%sAll of them are up to date.\n", indent)
 	} else if n > 0 {
 		p("\n%s%s up to date.\n", indent, isAre(n))
@@ -34,17 +34,17 @@ func writeReport(w io.Writer, source, proxies string, s snapshot) {
 		outcome outcome
 		title   string
 	}{
-		{outcomeFailed, "FAILED, and tried again by itself"},
+		{outcomeFailed, "FAILED, and retried automatically"},
 		{outcomeRefused, "REFUSED by the proxy"},
 		{outcomeMissing, "MISSING: the proxy does not have it"},
 		{outcomeSkipped, "SKIPPED"},
 	} {
-		if rows := s.of(section.outcome); len(rows) > 0 {
+		if rows := s.withOutcomes(section.outcome); len(rows) > 0 {
 			p("\n%s%s\n", indent, section.title)
 			writeReasons(w, rows, s.at)
 		}
 	}
-	p("\n%sBy state: %s\n", indent, cmp.Or(s.states(), "no modules"))
+	p("\n%sBy state: %s\n", indent, cmp.Or(s.formatStates(), "no modules"))
 }
 
 func isAre(n int) string {
@@ -54,8 +54,7 @@ func isAre(n int) string {
 	return fmt.Sprintf("%d modules are", n)
 }
 
-// writeBehind writes the table of what is behind, first those that a person can raise, in each
-// half by the number of releases.
+// writeBehind writes the table of modules that are behind: direct requirements first, then indirect ones, each by the number of releases.
 func writeBehind(w io.Writer, rows []row, now time.Time) {
 	slices.SortStableFunc(rows, func(a, b row) int {
 		return cmp.Or(compareBool(a.Indirect, b.Indirect), cmp.Compare(b.newer, a.newer), cmp.Compare(a.Path, b.Path))
@@ -76,12 +75,12 @@ func writeBehind(w io.Writer, rows []row, now time.Time) {
 			lines = append(lines, head)
 		}
 		name, version := r.Path, r.Version
-		if path, replaced, _ := r.asked(); r.Replacement != nil {
+		if path, replaced, _ := r.requestedModule(); r.Replacement != nil {
 			name, version = r.Path+" => "+path, replaced
 		}
 		age := "?"
 		if r.released != nil {
-			age = span(now.Sub(*r.released))
+			age = formatAge(now.Sub(*r.released))
 		}
 		lines = append(lines, []string{name, shortVersion(version), shortVersion(r.latest), age, r.behind})
 	}
@@ -99,7 +98,7 @@ func compareBool(a, b bool) int {
 	}
 }
 
-// writeReasons writes modules by the reason that they share, the most frequent one first.
+// writeReasons writes modules grouped by reason, the most frequent reason first.
 func writeReasons(w io.Writer, rows []row, now time.Time) {
 	byReason := map[string][]row{}
 	for _, r := range rows {
@@ -114,12 +113,12 @@ func writeReasons(w io.Writer, rows []row, now time.Time) {
 	})
 	for _, reason := range reasons {
 		group := byReason[reason]
-		for _, line := range wrap(cmp.Or(reason, "(no reason)"), maxWidth-len(indent)) {
+		for _, line := range wrapText(cmp.Or(reason, "(no reason)"), maxWidth-len(indent)) {
 			_, _ = fmt.Fprintln(w, indent+line)
 		}
 		var lines [][]string
 		for _, r := range group[:min(len(group), maxNamed)] {
-			lines = append(lines, []string{r.Path, shortVersion(r.Version), again(r, now)})
+			lines = append(lines, []string{r.Path, shortVersion(r.Version), formatNextAttempt(r, now)})
 		}
 		writeColumns(w, indent+indent, lines)
 		if more := len(group) - maxNamed; more > 0 {
@@ -128,8 +127,8 @@ func writeReasons(w io.Writer, rows []row, now time.Time) {
 	}
 }
 
-// again says what is next for a module, where that is soon.
-func again(r row, now time.Time) string {
+// formatNextAttempt says when a module is tried again, if that is soon.
+func formatNextAttempt(r row, now time.Time) string {
 	if r.outcome() != outcomeFailed {
 		return ""
 	}
@@ -145,8 +144,7 @@ func again(r row, now time.Time) string {
 	return fmt.Sprintf("%s, again in %s", times(r.attempt), max(r.due.Sub(now), 0).Round(time.Second))
 }
 
-// writeColumns writes lines with their columns aligned. Where that is too wide, the first column, the module's path, is
-// shortened.
+// writeColumns writes lines with aligned columns. If they are too wide, it shortens the first column, which is the module's path.
 func writeColumns(w io.Writer, indent string, lines [][]string) {
 	const gap = 2
 	if len(lines) == 0 {
@@ -168,17 +166,17 @@ func writeColumns(w io.Writer, indent string, lines [][]string) {
 		b.WriteString(indent)
 		for i, cell := range line {
 			if i == 0 {
-				cell = squeeze(cell, widths[0])
+				cell = truncateMiddle(cell, widths[0])
 			}
 			b.WriteString(cell)
 			b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
 		}
-		_, _ = fmt.Fprintln(w, cut(strings.TrimRight(b.String(), " "), maxWidth))
+		_, _ = fmt.Fprintln(w, truncateEnd(strings.TrimRight(b.String(), " "), maxWidth))
 	}
 }
 
-// wrap breaks a text into lines of at most width characters, at spaces where there are any.
-func wrap(text string, width int) []string {
+// wrapText breaks a text into lines of at most width characters, at spaces if possible.
+func wrapText(text string, width int) []string {
 	var lines []string
 	line := ""
 	for _, word := range strings.Fields(text) {

@@ -24,7 +24,7 @@ func ago(d time.Duration) *time.Time {
 	return &at
 }
 
-// known makes the row of a module that the proxy knows.
+// known returns the row of a module that the proxy knows.
 func known(path, has, latest string, newer int, behind string, released time.Duration) row {
 	return row{
 		Module: Module{Path: path, Version: has}, state: deltatype.ResourceStateSynced, attempt: 1,
@@ -38,7 +38,7 @@ func indirect(r row) row {
 	return r
 }
 
-// told makes the row of a module that something is wrong with.
+// told returns the row of a module with a problem.
 func told(path string, state deltatype.ResourceState, status, reason string) row {
 	return row{
 		Module: Module{Path: path, Version: "v1.0.0"}, state: state, attempt: 1, synced: ago(0), attempted: ago(0),
@@ -123,22 +123,22 @@ func TestBehind(t *testing.T) {
 		{proxy.Answer{Current: proxy.Version{Version: "v1.0.0"}, Latest: version("v1.1.0", 0), Newer: 1}, "1 release"},
 		{proxy.Answer{Current: version(commit1, 0), Latest: version(commit2, 60*day)}, "new commits, 60 days"},
 	} {
-		require.Equal(t, tt.want, behind(tt.answer))
+		require.Equal(t, tt.want, formatBehind(tt.answer))
 	}
 }
 
 func TestSqueeze(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, "example.com/short", squeeze("example.com/short", 17))
-	require.Equal(t, "examp…om/long/v2", squeeze("example.com/a/b/com/long/v2", 16))
-	require.Equal(t, "…", squeeze("abc", 1))
-	require.Equal(t, "é…", cut("éééé", 2))
+	require.Equal(t, "example.com/short", truncateMiddle("example.com/short", 17))
+	require.Equal(t, "examp…om/long/v2", truncateMiddle("example.com/a/b/com/long/v2", 16))
+	require.Equal(t, "…", truncateMiddle("abc", 1))
+	require.Equal(t, "é…", truncateEnd("éééé", 2))
 }
 
 func TestWrap(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, []string{"one two", "three", "fourfourfo", "ur five"}, wrap("one two three fourfourfour five", 10))
-	require.Equal(t, []string{""}, wrap("", 10))
+	require.Equal(t, []string{"one two", "three", "fourfourfo", "ur five"}, wrapText("one two three fourfourfour five", 10))
+	require.Equal(t, []string{""}, wrapText("", 10))
 }
 
 func TestChanges(t *testing.T) {
@@ -160,8 +160,8 @@ func TestChanges(t *testing.T) {
 		"failed: c",
 		"recovered: b",
 		"missing: f",
-	}, changes(before, after))
-	require.Empty(t, changes(before, before))
+	}, describeChanges(before, after))
+	require.Empty(t, describeChanges(before, before))
 	require.Equal(t, "aaa, bbb, ccc", someOf([]string{"aaa", "bbb", "ccc"}, 13))
 	require.Equal(t, "aaa and 2 more", someOf([]string{"aaa", "bbb", "ccc"}, 12))
 	require.Equal(t, "aaa, bbb and 3 more", someOf([]string{"aaa", "bbb", "ccc", "ddd", "eee"}, 20))

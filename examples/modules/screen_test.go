@@ -55,7 +55,7 @@ func TestProgressLine(t *testing.T) {
 	require.Equal(t, "  5 modules · 2 synced · 1 pending · 1 failed · 1 missing · 7 checks, the last 0s ago: d", restingLine(s, 7))
 	require.Equal(t, "1 scheduled, 2 pending", snapshot{rows: []row{
 		{state: deltatype.ResourceStatePending}, {state: deltatype.ResourceStateScheduled}, {state: deltatype.ResourceStatePending},
-	}}.states())
+	}}.formatStates())
 }
 
 func TestHints(t *testing.T) {
@@ -67,17 +67,17 @@ func TestHints(t *testing.T) {
 	}}
 	h := hints{tools: found, databaseURL: "postgres://u:p@h/d?sslmode=disable", address: "127.0.0.1:7233", namespace: "default", prefix: "delta", every: time.Hour}
 	t.Setenv("DELTA_DATABASE_URL", "")
-	text := h.text(s)
+	text := h.renderText(s)
 	require.Contains(t, text, " 'postgres://u:p@h/d?sslmode=disable' -c")
 	require.Contains(t, text, "object_id = 'example.com/it''s/long'")
 	require.Contains(t, text, `'/opt/my tools/temporal' workflow signal --address 127.0.0.1:7233 \`)
 	require.Contains(t, text, `--workflow-id 'delta/module/example.com/it'\''s/long'`)
 	require.Contains(t, text, "checked again 1h after it was synced")
 
-	// A database of the user's own: its password is not for the screen.
+	// The password of a user's database must not appear on the screen.
 	t.Setenv("DELTA_DATABASE_URL", h.databaseURL)
 	h.namespace, h.ui, h.console = "mine", "http://127.0.0.1:8233", "http://127.0.0.1:8234/"
-	text = h.text(snapshot{rows: s.rows[:1]})
+	text = h.renderText(snapshot{rows: s.rows[:1]})
 	require.NotContains(t, text, "u:p@h")
 	require.Contains(t, text, `"$DELTA_DATABASE_URL" -c`)
 	require.Contains(t, text, "--namespace mine")
@@ -85,14 +85,14 @@ func TestHints(t *testing.T) {
 	require.Contains(t, text, "Temporal UI  http://127.0.0.1:8233\n")
 	require.Contains(t, text, "Console      http://127.0.0.1:8234/\n")
 
-	text = h.text(snapshot{})
+	text = h.renderText(snapshot{})
 	require.Contains(t, text, "requires nothing")
 	require.NotContains(t, text, "workflow signal")
 
 	for d, want := range map[time.Duration]string{time.Hour: "1h", 2 * time.Minute: "2m", 90 * time.Second: "1m30s", 90 * time.Minute: "1h30m", time.Second: "1s"} {
-		require.Equal(t, want, short(d))
+		require.Equal(t, want, formatInterval(d))
 	}
-	require.False(t, strings.ContainsAny(quote("a/b-c_d.e:1,+"), "'"))
-	require.Equal(t, "'~'", quote("~"))
-	require.Equal(t, "''", quote(""))
+	require.False(t, strings.ContainsAny(quoteShell("a/b-c_d.e:1,+"), "'"))
+	require.Equal(t, "'~'", quoteShell("~"))
+	require.Equal(t, "''", quoteShell(""))
 }

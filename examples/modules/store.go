@@ -15,9 +15,9 @@ import (
 	"github.com/chariot-giving/delta/examples/modules/proxy"
 )
 
-// The table is the application's own, beside Delta's. The last three columns say which attempt of Delta's wrote a row:
-// ids of resources ascend, the generations of each do, and the attempts of each generation.
-const createTable = `
+// The table is the application's own, beside Delta's. The last three columns say which attempt wrote a row: ids of resources ascend, and so do the generations of
+// each resource and the attempts of each generation.
+const createTableSQL = `
 CREATE TABLE IF NOT EXISTS module (
     path        text PRIMARY KEY,
     version     text NOT NULL,
@@ -37,9 +37,8 @@ CREATE TABLE IF NOT EXISTS module (
     attempt     integer NOT NULL
 )`
 
-// The condition is what makes Work safe to run twice, late, or beside a run that Delta has given up on: an older write
-// never overwrites a newer one.
-const upsert = `
+// The condition makes Work safe to run twice, late, or beside a run that Delta has given up on, because an older write never overwrites a newer one.
+const upsertSQL = `
 INSERT INTO module AS m
     (path, version, indirect, replaced_by, latest, released_at, newer, behind, status, reason, proxy, resource_id, generation, attempt)
 VALUES
@@ -65,15 +64,15 @@ FROM delta_resource r LEFT JOIN module m ON m.path = r.object_id
 WHERE r.kind = $1
 ORDER BY r.object_id`
 
-// What the table says about a module.
+// The values of the column status.
 const (
 	statusKnown   = "known"   // the proxy knows it
-	statusSkipped = "skipped" // no proxy is to be asked
-	statusRefused = "refused" // the proxy does not want to tell
+	statusSkipped = "skipped" // no proxy may be asked
+	statusRefused = "refused" // the proxy refuses to answer
 	statusMissing = "missing" // the proxy does not have it
 )
 
-// finding is what a check came to.
+// finding is the result of a check.
 type finding struct {
 	proxy.Answer
 	status, reason string
@@ -82,15 +81,15 @@ type finding struct {
 // store is the table of modules.
 type store struct{ pool *pgxpool.Pool }
 
-func (s *store) create(ctx context.Context) error {
-	if _, err := s.pool.Exec(ctx, createTable); err != nil {
+func (s *store) createTable(ctx context.Context) error {
+	if _, err := s.pool.Exec(ctx, createTableSQL); err != nil {
 		return fmt.Errorf("creating the table module: %w", err)
 	}
 	return nil
 }
 
-// save writes what a check found, unless a newer check has written before.
-func (s *store) save(ctx context.Context, r *delta.Resource[Module], f finding) error {
+// saveFinding writes the result of a check, unless a newer check has already written.
+func (s *store) saveFinding(ctx context.Context, r *delta.Resource[Module], f finding) error {
 	var released *time.Time
 	if at := f.Latest.Time; !at.IsZero() {
 		released = &at
@@ -98,27 +97,27 @@ func (s *store) save(ctx context.Context, r *delta.Resource[Module], f finding) 
 	var count *int
 	var lag *string
 	if f.status == statusKnown {
-		text := behind(f.Answer)
+		text := formatBehind(f.Answer)
 		count, lag = &f.Newer, &text
 	}
-	args := fence(r)
+	args := fenceArgs(r)
 	args["path"], args["version"], args["indirect"] = r.Object.Path, r.Object.Version, r.Object.Indirect
 	args["replaced_by"] = r.Object.Replacement.String()
 	args["latest"], args["released_at"], args["newer"], args["behind"] = f.Latest.Version, released, count, lag
 	args["status"], args["reason"], args["proxy"] = f.status, f.reason, f.Proxy
-	tag, err := s.pool.Exec(ctx, upsert, args)
+	tag, err := s.pool.Exec(ctx, upsertSQL, args)
 	if err != nil {
 		return fmt.Errorf("writing to the table module: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		// Delta drops the outcome of an attempt that was overtaken, so this is seen only if something is wrong.
+		// Delta drops the outcome of an overtaken attempt, so this error is seen only if something is wrong.
 		return fmt.Errorf("the table module has a newer check of %s than attempt %d of generation %d", r.Object.Path, r.Attempt, r.Generation)
 	}
 	return nil
 }
 
-// status reads what the last check came to; empty if there was none.
-func (s *store) status(ctx context.Context, path string) (status string, err error) {
+// readStatus reads the result of the last check; "" if there was none.
+func (s *store) readStatus(ctx context.Context, path string) (status string, err error) {
 	err = s.pool.QueryRow(ctx, "SELECT status FROM module WHERE path = $1", path).Scan(&status)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("reading the table module: %w", err)
@@ -126,9 +125,9 @@ func (s *store) status(ctx context.Context, path string) (status string, err err
 	return status, nil
 }
 
-// remove takes a module out of the table.
-func (s *store) remove(ctx context.Context, r *delta.Resource[Module]) error {
-	args := fence(r)
+// removeModule removes a module from the table.
+func (s *store) removeModule(ctx context.Context, r *delta.Resource[Module]) error {
+	args := fenceArgs(r)
 	args["path"] = r.Object.Path
 	if _, err := s.pool.Exec(ctx, removeRow, args); err != nil {
 		return fmt.Errorf("removing from the table module: %w", err)
@@ -136,12 +135,12 @@ func (s *store) remove(ctx context.Context, r *delta.Resource[Module]) error {
 	return nil
 }
 
-// fence says which attempt writes.
-func fence(r *delta.Resource[Module]) pgx.NamedArgs {
+// fenceArgs returns the arguments that identify the writing attempt.
+func fenceArgs(r *delta.Resource[Module]) pgx.NamedArgs {
 	return pgx.NamedArgs{"resource_id": r.ID, "generation": r.Generation, "attempt": r.Attempt}
 }
 
-// row is a module as Delta and the table have it.
+// row is a module in Delta's table and in the application's.
 type row struct {
 	Module
 	state                        deltatype.ResourceState
@@ -155,8 +154,8 @@ type row struct {
 	checked                      *time.Time
 }
 
-// rows reads all modules, sorted by path.
-func (s *store) rows(ctx context.Context) ([]row, error) {
+// readRows reads all modules, sorted by path.
+func (s *store) readRows(ctx context.Context) ([]row, error) {
 	found, err := s.pool.Query(ctx, selectRows, kind)
 	if err != nil {
 		return nil, fmt.Errorf("reading the modules: %w", err)

@@ -12,24 +12,24 @@ import (
 const (
 	passTick   = 200 * time.Millisecond
 	followTick = time.Second
-	// maxChange is how long a line about a change is, without the time before it.
+	// maxChange is the width of a line about a change, without the time before it.
 	maxChange = maxWidth - len(time.TimeOnly) - len("  ")
 )
 
-// viewer shows what a keeper does.
+// viewer shows the work of a keeper.
 type viewer struct {
 	keeper  *keeper
 	show    *screen
 	proxies string
 }
 
-// firstPass shows progress until all modules are settled, and then the report.
+// firstPass shows progress until all modules have settled, and then the report.
 func (v *viewer) firstPass(ctx context.Context) (snapshot, error) {
 	tick := time.NewTicker(passTick)
 	defer tick.Stop()
 	var began time.Time
 	for {
-		s, err := v.keeper.snapshot(ctx)
+		s, err := v.keeper.readSnapshot(ctx)
 		if err != nil {
 			return s, err
 		}
@@ -37,9 +37,9 @@ func (v *viewer) firstPass(ctx context.Context) (snapshot, error) {
 			began = time.Now()
 		}
 		v.show.setLive(progressLine(s, began))
-		if s.settled() == len(s.rows) {
+		if s.countSettled() == len(s.rows) {
 			v.show.setLive("")
-			v.report(s)
+			v.writeReport(s)
 			return s, nil
 		}
 		select {
@@ -50,33 +50,33 @@ func (v *viewer) firstPass(ctx context.Context) (snapshot, error) {
 	}
 }
 
-// follow shows what changes, until ctx ends.
-func (v *viewer) follow(ctx context.Context, last snapshot) error {
+// followChanges shows changes until ctx ends.
+func (v *viewer) followChanges(ctx context.Context, last snapshot) error {
 	tick := time.NewTicker(followTick)
 	defer tick.Stop()
-	troubled := last.count(outcomeFailed) > 0
+	troubled := last.countOutcomes(outcomeFailed) > 0
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
-		s, err := v.keeper.snapshot(ctx)
+		s, err := v.keeper.readSnapshot(ctx)
 		if err != nil {
-			// A go.mod that is being edited, or a database that is being restarted: what is running goes on.
+			// The go.mod may be in the middle of an edit, or the database restarting, so go on.
 			if ctx.Err() == nil && v.show.width != nil {
 				v.show.setLive(indent + err.Error())
 			}
 			continue
 		}
-		for _, line := range changes(last, s) {
+		for _, line := range describeChanges(last, s) {
 			v.show.printf("%s  %s\n", s.at.Format(time.TimeOnly), line)
 		}
-		troubled = troubled || s.count(outcomeFailed) > 0
-		if troubled && s.count(outcomeFailed, outcomePending) == 0 {
+		troubled = troubled || s.countOutcomes(outcomeFailed) > 0
+		if troubled && s.countOutcomes(outcomeFailed, outcomePending) == 0 {
 			troubled = false
 			v.show.printf("\n")
-			v.report(s)
+			v.writeReport(s)
 			v.show.printf("\n")
 		}
 		if v.show.width != nil {
@@ -86,14 +86,14 @@ func (v *viewer) follow(ctx context.Context, last snapshot) error {
 	}
 }
 
-func (v *viewer) report(s snapshot) {
+func (v *viewer) writeReport(s snapshot) {
 	var b bytes.Buffer
 	writeReport(&b, v.keeper.project.file, v.proxies, s)
 	_, _ = v.show.Write(b.Bytes())
 }
 
-// changes says what is worth a line of what happened between two snapshots.
-func changes(before, after snapshot) []string {
+// describeChanges returns a line for each notable change between two snapshots.
+func describeChanges(before, after snapshot) []string {
 	byPath := make(map[string]row, len(before.rows))
 	for _, r := range before.rows {
 		byPath[r.Path] = r
@@ -138,7 +138,7 @@ func changes(before, after snapshot) []string {
 	return lines
 }
 
-// someOf names as many as fit into a width, at least one, and counts the others.
+// someOf names as many paths as fit into a width, at least one, and counts the others.
 func someOf(paths []string, width int) string {
 	for named := len(paths); ; named-- {
 		text := strings.Join(paths[:named], ", ")

@@ -24,30 +24,30 @@ import (
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
-// stopPatience is how long the servers may take to stop, and NATS to start.
-const stopPatience = 30 * time.Second
+// stopTimeout is how long the servers may take to stop, and NATS may take to start.
+const stopTimeout = 30 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
 	once := os.Getenv("DEMO_ONCE")
-	if err := demo(ctx, "delta", once != "" && once != "0", os.Stdout); err != nil && ctx.Err() == nil {
+	if err := runDemo(ctx, "delta", once != "" && once != "0", os.Stdout); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "outbox:", err)
 		os.Exit(1)
 	}
 }
 
-// demo brings the servers, and shows the program at work on them until the context ends, or, once, the first payments were followed to their end. The
+// runDemo starts the servers, and shows the program at work on them until the context ends or, if once is set, the first payments are followed to their end. The
 // ids of workflows begin with prefix.
-func demo(ctx context.Context, prefix string, once bool, out io.Writer) (err error) {
+func runDemo(ctx context.Context, prefix string, once bool, out io.Writer) (err error) {
 	_, _ = fmt.Fprintln(out, "Starting Postgres, Temporal and NATS…")
 	servers, err := stack.Start(ctx, stack.Options{Ephemeral: true, Progress: func(message string) { _, _ = fmt.Fprintln(out, "  "+message) }})
 	if err != nil {
 		return err
 	}
 	defer func() {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		err = errors.Join(err, servers.Stop(stopping))
 	}()
@@ -88,9 +88,9 @@ func demo(ctx context.Context, prefix string, once bool, out io.Writer) (err err
 		return err
 	}
 	defer func() {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		_ = c.Stop(stopping) // its error says that work was cut short: it is done again next time
+		_ = c.Stop(stopping) // an error means that work was cut short, which the next run repeats
 	}()
 	if !once {
 		address, closeConsole, err := localconsole.Serve(ctx, c, localconsole.DefaultPort, servers.UIURL, servers.TemporalNamespace)
@@ -100,10 +100,10 @@ func demo(ctx context.Context, prefix string, once bool, out io.Writer) (err err
 		defer closeConsole()
 		_, _ = fmt.Fprintln(out, "Console: "+address)
 	}
-	return show(ctx, c, pool, js, once, out)
+	return showPayments(ctx, c, pool, js, once, out)
 }
 
-// connectNATS connects to the server of NATS_URL, or to one in this process.
+// connectNATS connects to the server at NATS_URL, or starts one in this process.
 func connectNATS() (js jetstream.JetStream, closeAll func(), err error) {
 	address, stop := os.Getenv("NATS_URL"), func() {}
 	if address == "" {
@@ -117,7 +117,7 @@ func connectNATS() (js jetstream.JetStream, closeAll func(), err error) {
 		}
 		s.Start()
 		stop = func() { s.Shutdown(); s.WaitForShutdown(); _ = os.RemoveAll(folder) }
-		if !s.ReadyForConnections(stopPatience) {
+		if !s.ReadyForConnections(stopTimeout) {
 			stop()
 			return nil, nil, errors.New("NATS does not start")
 		}
@@ -136,8 +136,8 @@ func connectNATS() (js jetstream.JetStream, closeAll func(), err error) {
 	return js, closeAll, nil
 }
 
-// show pays, and prints what is heard of the payments.
-func show(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, js jetstream.JetStream, once bool, out io.Writer) error {
+// showPayments makes payments, and prints the published outcomes.
+func showPayments(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, js jetstream.JetStream, once bool, out io.Writer) error {
 	stream, err := newStream(ctx, js)
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func show(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, js jetstream
 	})
 	heard := make(chan changelog.Entry)
 	running.Go(func() {
-		err := follow(ctx, stream, map[string]int64{}, func(entry changelog.Entry) {
+		err := followOutcomes(ctx, stream, map[string]int64{}, func(entry changelog.Entry) {
 			select {
 			case heard <- entry:
 			case <-ctx.Done():
@@ -176,12 +176,12 @@ func show(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, js jetstream
 			return changelog.Entry{}, context.Cause(ctx)
 		}
 	}
-	if err := first(ctx, c, pool, hear); err != nil || once {
+	if err := playFirstPayments(ctx, c, pool, hear); err != nil || once {
 		return err
 	}
 	_, _ = fmt.Fprintln(out, "A payment follows every two seconds, until Ctrl-C.")
 	for i := 1; ; i++ {
-		if err := pay(ctx, c, pool, payment{fmt.Sprintf("more_%d", i), int64(i * 100)}); err != nil {
+		if err := savePayment(ctx, c, pool, payment{fmt.Sprintf("more_%d", i), int64(i * 100)}); err != nil {
 			return err
 		}
 		if _, err := hear(); err != nil {
@@ -195,8 +195,9 @@ func show(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, js jetstream
 	}
 }
 
-// first makes one payment that is paid, changed and removed, and one that the bank refuses, each step when the one before was heard of.
-func first(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, hear func() (changelog.Entry, error)) error {
+// playFirstPayments makes one payment that is paid, changed and removed, and one that the bank refuses. Each step begins after the outcome of the one before was
+// received.
+func playFirstPayments(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, hear func() (changelog.Entry, error)) error {
 	remove := func() error {
 		if _, err := pool.Exec(ctx, "DELETE FROM payment WHERE id = $1", "pay_1"); err != nil {
 			return err
@@ -208,9 +209,9 @@ func first(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, hear func()
 		do   func() error
 		hear delta.ChangeType
 	}{
-		{func() error { return pay(ctx, c, pool, payment{"pay_1", 1200}) }, delta.ChangeCreated},
-		{func() error { return pay(ctx, c, pool, payment{"pay_1", 1500}) }, delta.ChangeUpdated},
-		{func() error { return pay(ctx, c, pool, payment{"pay_2", -1}) }, delta.ChangeFailed},
+		{func() error { return savePayment(ctx, c, pool, payment{"pay_1", 1200}) }, delta.ChangeCreated},
+		{func() error { return savePayment(ctx, c, pool, payment{"pay_1", 1500}) }, delta.ChangeUpdated},
+		{func() error { return savePayment(ctx, c, pool, payment{"pay_2", -1}) }, delta.ChangeFailed},
 		{remove, delta.ChangeDeleted},
 	} {
 		if err := step.do(); err != nil {
@@ -221,7 +222,7 @@ func first(ctx context.Context, c *delta.Client, pool *pgxpool.Pool, hear func()
 			return err
 		}
 		if entry.Type != string(step.hear) {
-			return fmt.Errorf("%s of %s was heard, and not %s", entry.Type, entry.ObjectID, step.hear)
+			return fmt.Errorf("received %s of %s, and not %s", entry.Type, entry.ObjectID, step.hear)
 		}
 	}
 	return nil

@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
-// patience is how long a test waits for what must come: it costs nothing where all is well.
+// patience is how long a test waits for an event that must come. A long one costs nothing if the test passes.
 const patience = 3 * time.Minute
 
 func until(t *testing.T, is func() bool) {
@@ -38,7 +38,7 @@ func startNATS(t *testing.T, folder string, port int) *server.Server {
 	return s
 }
 
-// heard is what a follower has heard of payments, in its order.
+// heard has the entries that a follower has received, in order.
 type heard struct {
 	mu      sync.Mutex
 	entries []changelog.Entry
@@ -50,7 +50,7 @@ func (h *heard) add(e changelog.Entry) {
 	h.entries = append(h.entries, e)
 }
 
-// of is the types and amounts that were heard of a payment.
+// of returns the types and amounts that were received for a payment.
 func (h *heard) of(id string) (all []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -62,7 +62,7 @@ func (h *heard) of(id string) (all []string) {
 	return all
 }
 
-// The relay ends in the middle, and NATS goes away. What became of each payment is heard all the same, in its order.
+// The relay ends in the middle, and NATS becomes unreachable. All outcomes of each payment are still received in order.
 func TestWhatBecomesOfPaymentsIsHeard(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
@@ -108,14 +108,14 @@ func TestWhatBecomesOfPaymentsIsHeard(t *testing.T) {
 	const n = 20
 	payAll := func(cents int64) {
 		for i := range n {
-			require.NoError(t, pay(t.Context(), client, env.Pool, payment{fmt.Sprintf("pay_%d", i), cents}))
+			require.NoError(t, savePayment(t.Context(), client, env.Pool, payment{fmt.Sprintf("pay_%d", i), cents}))
 		}
 	}
 	h, newest := &heard{}, map[string]int64{}
 	follower := func() (stop func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
-		go func() { ended <- follow(ctx, stream, newest, h.add) }()
+		go func() { ended <- followOutcomes(ctx, stream, newest, h.add) }()
 		stop = sync.OnceFunc(func() { cancel(); require.NoError(t, <-ended) })
 		t.Cleanup(stop)
 		return stop
@@ -130,7 +130,7 @@ func TestWhatBecomesOfPaymentsIsHeard(t *testing.T) {
 	s.WaitForShutdown()
 	payAll(200)
 	relay()
-	require.NoError(t, pay(t.Context(), client, env.Pool, payment{"bad", -1}))
+	require.NoError(t, savePayment(t.Context(), client, env.Pool, payment{"bad", -1}))
 	_, err = client.Delete(t.Context(), "payment", "pay_0")
 	require.NoError(t, err)
 	startNATS(t, folder, port)
@@ -155,7 +155,7 @@ func TestWhatBecomesOfPaymentsIsHeard(t *testing.T) {
 	}
 }
 
-// The demo, as `DEMO=outbox make demo` runs it.
+// Runs the demo like `DEMO=outbox make demo`.
 func TestTheDemoRuns(t *testing.T) {
 	env := deltatest.New(t)
 	t.Setenv("DELTA_DATABASE_URL", env.DatabaseURL)
@@ -163,7 +163,7 @@ func TestTheDemoRuns(t *testing.T) {
 	t.Setenv("TEMPORAL_NAMESPACE", env.TemporalNamespace)
 	t.Setenv("NATS_URL", "")
 	var out bytes.Buffer
-	require.NoError(t, demo(t.Context(), env.Prefix, true, &out), out.String())
+	require.NoError(t, runDemo(t.Context(), env.Prefix, true, &out), out.String())
 	for _, says := range []string{
 		`created   pay_1   null → {"id": "pay_1", "cents": 1200}`, `updated   pay_1   {"id": "pay_1", "cents": 1200} → {"id": "pay_1", "cents": 1500}`,
 		`failed    pay_2   null → `, `the bank refuses the amount`, `deleted   pay_1   {"id": "pay_1", "cents": 1500} → null`,

@@ -23,13 +23,13 @@ type users struct {
 	delta.ListerDefaults[user]
 }
 
-// Work is called for each user that is new or changed: call the other system here.
+// Work is called for each new or changed user: call the other system here.
 func (users) Work(_ context.Context, r *delta.Resource[user]) error {
 	fmt.Printf("synced %s (%s), attempt %d\n", r.Object.UserID, r.Object.Name, r.Attempt)
 	return nil
 }
 
-// List is called every hour: list the other system here. An error that it yields fails the listing as a whole.
+// List is called every hour: list the other system here. If it yields an error, the whole listing fails.
 func (users) List(context.Context, *delta.InformOptions) iter.Seq2[user, error] {
 	return func(yield func(user, error) bool) {
 		for _, u := range []user{{"usr_3kd81mQa7Lp", "Ann"}, {"usr_8fT2xw0VbRc", "Bob"}} {
@@ -52,7 +52,7 @@ func main() {
 	check(client.Start(context.Background()))
 	must(client.Inform(ctx, user{"usr_c5Nq7Jd1eYk", "Eve"}, nil))
 
-	<-ctx.Done() // Ctrl-C
+	<-ctx.Done() // until Ctrl-C
 	check(client.Stop(context.Background()))
 }
 

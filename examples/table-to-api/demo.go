@@ -22,7 +22,7 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// acts are what the shop does, one after the other. It knows nothing of the provider.
+// acts are the shop's changes of the table, in order. The shop knows nothing of the provider.
 var acts = []struct{ says, sql string }{
 	{"three customers sign up", `INSERT INTO customer VALUES ('ann', 'ann@example.com', 'free'), ('bob', 'bob@example.com', 'free'), ('eve', 'eve@example.com', 'team')`},
 	{"ann buys a plan, and eve leaves", `WITH bought AS (UPDATE customer SET plan = 'team' WHERE id = 'ann') DELETE FROM customer WHERE id = 'eve'`},
@@ -31,18 +31,18 @@ var acts = []struct{ says, sql string }{
 }
 
 const (
-	// demoQuota is how many calls the provider of the demonstration takes, before it rests for demoPause.
+	// demoQuota is the number of calls that the demo's provider accepts before it refuses calls for demoPause.
 	demoQuota = 25
 	demoPause = time.Second
-	// stopPatience is how long the servers have to stop.
-	stopPatience = 20 * time.Second
+	// stopTimeout is how long the servers may take to stop.
+	stopTimeout = 20 * time.Second
 )
 
-// demonstrate brings Postgres, Temporal and a provider, writes the table, and shows that the provider follows. It keeps nothing. With DEMO_ONCE=1 it ends
-// after that, and otherwise it goes on until ctx ends: the table may be written by hand.
-func demonstrate(ctx context.Context, out io.Writer) (err error) {
+// runDemo starts Postgres, Temporal and a provider, writes the table, and shows that the provider follows. It keeps no data. With DEMO_ONCE=1 it ends after that;
+// otherwise it goes on until ctx ends, so that the table can be changed by hand.
+func runDemo(ctx context.Context, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	for _, name := range []string{"DELTA_DATABASE_URL", "TEMPORAL_ADDRESS"} { // what they name may be somebody's
+	for _, name := range []string{"DELTA_DATABASE_URL", "TEMPORAL_ADDRESS"} { // ignore these servers, because they may have somebody's data
 		if err := os.Unsetenv(name); err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() {
-		stopping, cancel := context.WithTimeout(context.Background(), stopPatience)
+		stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
 		err = errors.Join(err, servers.Stop(stopping))
 	}()
@@ -78,7 +78,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	defer temporal.Close()
 
 	outside := newFakeProvider(demoQuota, demoPause)
-	address, closeProvider, err := serve(ctx, outside)
+	address, closeProvider, err := serveProvider(ctx, outside)
 	if err != nil {
 		return err
 	}
@@ -86,10 +86,10 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	following, stop := context.WithCancel(ctx)
 	followed := make(chan error, 1)
 	go func() {
-		followed <- follow(following, pool, bridge.TableConfig[customer]{Table: "customer"}, address, delta.Config{Temporal: temporal, Logger: logger})
+		followed <- followTable(following, pool, bridge.TableConfig[customer]{Table: "customer"}, address, delta.Config{Temporal: temporal, Logger: logger})
 	}()
 	d := demonstration{pool: pool, outside: outside, followed: followed, say: say}
-	err = d.play(ctx)
+	err = d.playActs(ctx)
 	if err == nil && os.Getenv("DEMO_ONCE") == "" {
 		consoleAddress, closeConsole, consoleErr := serveConsole(ctx, pool, temporal, logger, servers)
 		if consoleErr != nil {
@@ -108,12 +108,12 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	stop()
 	err = errors.Join(err, <-followed)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // Ctrl-C is how it ends
+		return nil //nolint:nilerr // Ctrl-C is the normal end
 	}
 	return err
 }
 
-// serveConsole serves the console, of a client that works nothing.
+// serveConsole serves the console of a client that is not started.
 func serveConsole(ctx context.Context, pool *pgxpool.Pool, temporal client.Client, logger *slog.Logger, servers *stack.Stack) (address string, stop func(), err error) {
 	c, err := delta.NewClient(pool, &delta.Config{Temporal: temporal, TemporalNamespace: servers.TemporalNamespace, Logger: logger})
 	if err != nil {
@@ -122,18 +122,18 @@ func serveConsole(ctx context.Context, pool *pgxpool.Pool, temporal client.Clien
 	return localconsole.Serve(ctx, c, localconsole.DefaultPort, servers.UIURL, servers.TemporalNamespace)
 }
 
-// serve serves the provider on any port.
-func serve(ctx context.Context, provider *fakeProvider) (address string, stop func(), err error) {
+// serveProvider serves the provider on any free port.
+func serveProvider(ctx context.Context, provider *fakeProvider) (address string, stop func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
 	server := &http.Server{Handler: provider, ReadHeaderTimeout: time.Minute}
-	go func() { _ = server.Serve(listener) }() // until it is closed
+	go func() { _ = server.Serve(listener) }() // it returns when stop closes the server
 	return "http://" + listener.Addr().String(), func() { _ = server.Close() }, nil
 }
 
-// demonstration is the shop, and who looks at the provider.
+// demonstration plays the shop, and compares the provider with the table.
 type demonstration struct {
 	pool     *pgxpool.Pool
 	outside  *fakeProvider
@@ -141,11 +141,11 @@ type demonstration struct {
 	say      func(format string, args ...any)
 }
 
-// play does one act after the other, and waits each time until the provider has what the table has.
-func (d *demonstration) play(ctx context.Context) error {
+// playActs runs the acts in order. After each it waits until the provider equals the table.
+func (d *demonstration) playActs(ctx context.Context) error {
 	for _, act := range acts {
 		d.say("\n%s:\n  %s", act.says, act.sql)
-		before := d.outside.refused()
+		before := d.outside.countRefused()
 		if _, err := d.pool.Exec(ctx, act.sql); err != nil {
 			return err
 		}
@@ -155,19 +155,19 @@ func (d *demonstration) play(ctx context.Context) error {
 			return err
 		}
 		d.say("the provider has what the table has: %d customers, %s later; it has refused %d calls, since they were too many", customers,
-			time.Since(began).Round(time.Millisecond), d.outside.refused()-before)
+			time.Since(began).Round(time.Millisecond), d.outside.countRefused()-before)
 	}
 	return nil
 }
 
-// awaitEqual waits until the provider has what the table has.
+// awaitEqual waits until the provider equals the table.
 func (d *demonstration) awaitEqual(ctx context.Context) (customers int, err error) {
 	for {
-		want, err := tableOf(ctx, d.pool)
+		want, err := readTable(ctx, d.pool)
 		if err != nil {
 			return 0, err
 		}
-		if maps.Equal(want, d.outside.all()) {
+		if maps.Equal(want, d.outside.copyCustomers()) {
 			return len(want), nil
 		}
 		select {
@@ -179,8 +179,8 @@ func (d *demonstration) awaitEqual(ctx context.Context) (customers int, err erro
 	}
 }
 
-// tableOf are the customers of the table.
-func tableOf(ctx context.Context, pool *pgxpool.Pool) (map[string]customer, error) {
+// readTable reads the customers of the table.
+func readTable(ctx context.Context, pool *pgxpool.Pool) (map[string]customer, error) {
 	rows, err := pool.Query(ctx, "SELECT id, email, plan FROM customer")
 	if err != nil {
 		return nil, err

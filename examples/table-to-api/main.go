@@ -1,9 +1,8 @@
-// Command table-to-api keeps a provider true to a table of one's own: table → outside, without a line in the code that writes the table. Each
-// row that is new or changed is stored at the provider, each row that is deleted is removed there, and a provider that says "slow down" is left
-// alone for as long as it asks.
+// Command table-to-api keeps a provider in step with the program's own table: table → provider, without a line in the code that writes the table. Each new or
+// changed row is stored at the provider, each deleted row is removed there, and if the provider says "slow down", no calls are made for as long as it asks.
 //
-// DELTA_DATABASE_URL, TEMPORAL_ADDRESS and PROVIDER_URL say where Postgres, Temporal and the provider are; `make dev` brings the first two.
-// Without a PROVIDER_URL it is a demonstration (`make demo DEMO=table-to-api`): it brings all three, and a shop that writes the table.
+// DELTA_DATABASE_URL, TEMPORAL_ADDRESS and PROVIDER_URL are the addresses of Postgres, Temporal and the provider; `make dev` starts the first two. Without
+// PROVIDER_URL it is a demo (`make demo DEMO=table-to-api`), which starts all three, and a shop that writes the table.
 package main
 
 import (
@@ -26,10 +25,10 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// schema is the table that other programs write. It is the truth; the provider follows.
+// schema creates the table that other programs write. It is the source of truth; the provider follows.
 const schema = `CREATE TABLE IF NOT EXISTS customer (id text PRIMARY KEY, email text NOT NULL, plan text NOT NULL)`
 
-// customer is a row of the table, as the provider is to have it.
+// customer is a row of the table, and the desired state of the provider.
 type customer struct {
 	CustomerID string `json:"id"`
 	Email      string `json:"email"`
@@ -39,33 +38,33 @@ type customer struct {
 func (c customer) ID() string { return c.CustomerID }
 func (customer) Kind() string { return "customer" }
 
-// Settings bounds the calls of the provider: at once in one process, and a second in all together, so that it has to say "slow down" seldom.
+// Settings limits the calls of the provider, at once in one process and per second over all processes, so that it seldom has to say "slow down".
 func (customer) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, RateLimit: 100}
 }
 
-// worker brings the provider in line.
+// worker updates the provider.
 type worker struct {
 	delta.WorkerDefaults[customer]
 	provider string
 }
 
-// Work has the provider store a customer as its row is now.
+// Work stores the present row of a customer at the provider.
 func (w worker) Work(ctx context.Context, r *delta.Resource[customer]) error {
 	body, err := json.Marshal(r.Object)
 	if err != nil {
 		return err
 	}
-	return w.call(ctx, http.MethodPut, r.ObjectID, body, r.IdempotencyKey())
+	return w.callProvider(ctx, http.MethodPut, r.ObjectID, body, r.IdempotencyKey())
 }
 
-// Finalize has the provider remove a customer whose row was deleted.
+// Finalize removes a customer at the provider after its row was deleted.
 func (w worker) Finalize(ctx context.Context, r *delta.Resource[customer]) error {
-	return w.call(ctx, http.MethodDelete, r.ObjectID, nil, r.IdempotencyKey())
+	return w.callProvider(ctx, http.MethodDelete, r.ObjectID, nil, r.IdempotencyKey())
 }
 
-// call calls the provider for a customer. The key has it take a repeated call for the same one.
-func (w worker) call(ctx context.Context, method, id string, body []byte, key string) error {
+// callProvider sends a request about a customer. The idempotency key makes a repeated call harmless.
+func (w worker) callProvider(ctx context.Context, method, id string, body []byte, key string) error {
 	request, err := http.NewRequestWithContext(ctx, method, w.provider+"/customers/"+url.PathEscape(id), bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -73,23 +72,23 @@ func (w worker) call(ctx context.Context, method, id string, body []byte, key st
 	request.Header.Set("Idempotency-Key", key)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return err // tried again later
+		return err // Delta tries again later
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing is read of it
+	defer response.Body.Close() //nolint:errcheck // the body is not read
 	switch {
 	case response.StatusCode == http.StatusTooManyRequests:
-		return delta.SnoozeKind(retryAfter(response)) // the limit is that of all customers, on all clients
+		return delta.SnoozeKind(retryAfter(response)) // the limit applies to all customers, on all clients
 	case response.StatusCode == http.StatusUnprocessableEntity:
 		return delta.ResourceDegrade(errors.New("the provider refuses this customer")) // until the row changes
 	case response.StatusCode == http.StatusNotFound && method == http.MethodDelete:
-		return nil // a call whose answer was lost has removed it
+		return nil // an earlier call has removed it, but its response was lost
 	case response.StatusCode >= 300:
-		return fmt.Errorf("the provider answers %d", response.StatusCode)
+		return fmt.Errorf("the provider answered %d", response.StatusCode)
 	}
 	return nil
 }
 
-// retryAfter is how long the provider asks to be left alone.
+// retryAfter returns the pause that the provider requests.
 func retryAfter(response *http.Response) time.Duration {
 	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
 	if err != nil {
@@ -98,8 +97,8 @@ func retryAfter(response *http.Response) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// follow keeps the provider true to the table until ctx ends.
-func follow(ctx context.Context, pool *pgxpool.Pool, table bridge.TableConfig[customer], provider string, config delta.Config) error {
+// followTable keeps the provider in step with the table until ctx ends.
+func followTable(ctx context.Context, pool *pgxpool.Pool, table bridge.TableConfig[customer], provider string, config delta.Config) error {
 	if err := delta.Migrate(ctx, pool); err != nil {
 		return err
 	}
@@ -128,7 +127,7 @@ func main() {
 func run(ctx context.Context) error {
 	provider := os.Getenv("PROVIDER_URL")
 	if provider == "" {
-		return demonstrate(ctx, os.Stdout)
+		return runDemo(ctx, os.Stdout)
 	}
 	pool, err := pgxpool.New(ctx, os.Getenv("DELTA_DATABASE_URL"))
 	if err != nil {
@@ -138,5 +137,5 @@ func run(ctx context.Context) error {
 	if _, err := pool.Exec(ctx, schema); err != nil {
 		return err
 	}
-	return follow(ctx, pool, bridge.TableConfig[customer]{Table: "customer"}, provider, delta.Config{})
+	return followTable(ctx, pool, bridge.TableConfig[customer]{Table: "customer"}, provider, delta.Config{})
 }

@@ -29,16 +29,16 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an event that must come.
 const patience = 3 * time.Minute
 
-// The test binary is the program, too: it runs with what it is told in the environment.
+// The test binary is also the program, if the environment has its configuration.
 const (
 	followVariable = "TABLE_TO_API_FOLLOW"
 	demoVariable   = "TABLE_TO_API_DEMO"
 )
 
-// following is what a process is told that follows the table of a test.
+// following configures a process that follows the table of a test.
 type following struct {
 	DatabaseURL, Schema, Prefix, TemporalAddress, TemporalNamespace, Provider string
 }
@@ -74,17 +74,17 @@ func followTold(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	return follow(ctx, pool, bridge.TableConfig[customer]{Table: "customer", Schema: f.Schema}, f.Provider,
+	return followTable(ctx, pool, bridge.TableConfig[customer]{Table: "customer", Schema: f.Schema}, f.Provider,
 		delta.Config{Temporal: temporal, TemporalNamespace: f.TemporalNamespace, WorkflowIDPrefix: f.Prefix, Logger: logger})
 }
 
-// world is a table, a provider, and the process that keeps the one true to the other.
+// world is a table, a provider, and the process that keeps the provider in step with the table.
 type world struct {
 	*deltatest.Env
 	t       *testing.T
 	outside *fakeProvider
 	url     string
-	// most is how many customers the provider has before it takes no more.
+	// most is the number of customers after which the provider refuses more.
 	most atomic.Int64
 }
 
@@ -92,7 +92,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{Env: deltatest.New(t), t: t, outside: newFakeProvider(20, time.Second)}
 	w.most.Store(math.MaxInt64)
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if int64(len(w.outside.all())) >= w.most.Load() {
+		if int64(len(w.outside.copyCustomers())) >= w.most.Load() {
 			rw.Header().Set("Retry-After", "1")
 			rw.WriteHeader(http.StatusTooManyRequests)
 			return
@@ -106,7 +106,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// dropSlot removes what is not of the schema. The process has ended by then.
+// dropSlot drops the slot and the publication, which do not belong to the schema. The process has ended by then.
 func (w *world) dropSlot() {
 	ctx := context.Background()
 	var name string
@@ -132,7 +132,7 @@ func (w *world) until(is func() bool, why ...any) {
 	require.Eventually(w.t, is, patience, 20*time.Millisecond, why...)
 }
 
-// start starts the process, and returns what kills it.
+// start starts the process, and returns a function that kills it.
 func (w *world) start() (kill func()) {
 	w.t.Helper()
 	text, err := json.Marshal(following{w.DatabaseURL, w.Schema, w.Prefix, w.TemporalAddress, w.TemporalNamespace, w.url})
@@ -149,16 +149,16 @@ func (w *world) start() (kill func()) {
 	return kill
 }
 
-// becomesEqual waits until the provider has what the table has, but for customers that it refuses.
+// becomesEqual waits until the provider equals the table, except for customers that it refuses.
 func (w *world) becomesEqual(refused ...string) {
 	w.t.Helper()
 	w.until(func() bool {
-		want, err := tableOf(context.Background(), w.Pool)
+		want, err := readTable(context.Background(), w.Pool)
 		require.NoError(w.t, err)
 		for _, id := range refused {
 			delete(want, id)
 		}
-		return maps.Equal(want, w.outside.all())
+		return maps.Equal(want, w.outside.copyCustomers())
 	}, "the provider does not become what the table is")
 }
 
@@ -169,7 +169,7 @@ func TestTheProviderIsTrueToTheTable(t *testing.T) {
 	kill := w.start()
 	w.exec(`INSERT INTO customer VALUES ('ann', 'ann@example.com', 'free'), ('bob', 'bob@example.com', 'free'), ('odd', 'odd@example.com', 'unknown')`)
 	w.becomesEqual("odd")
-	require.Len(t, w.outside.all(), 2)
+	require.Len(t, w.outside.copyCustomers(), 2)
 	reader, err := delta.NewClient(w.Pool, &delta.Config{Logger: w.Logger})
 	require.NoError(t, err)
 	w.until(func() bool {
@@ -180,30 +180,30 @@ func TestTheProviderIsTrueToTheTable(t *testing.T) {
 	w.exec(`UPDATE customer SET plan = 'team' WHERE id IN ('ann', 'odd')`)
 	w.exec(`DELETE FROM customer WHERE id = 'bob'`)
 	w.becomesEqual()
-	require.Len(t, w.outside.all(), 2)
+	require.Len(t, w.outside.copyCustomers(), 2)
 
-	// A burst of five times what the provider takes at once: it says so, and is left alone until it takes more.
-	before := w.outside.refused()
+	// A burst of five times the provider's quota: the provider refuses calls, and gets none until its pause is over.
+	before := w.outside.countRefused()
 	w.exec(`INSERT INTO customer SELECT 'first-' || x, 'x@example.com', 'free' FROM generate_series(1, 100) x`)
 	w.becomesEqual()
-	require.Greater(t, w.outside.refused(), before)
+	require.Greater(t, w.outside.countRefused(), before)
 
-	// The process dies in the middle of the next one, and the table goes on meanwhile.
+	// The process dies in the middle of the next burst, while the table keeps changing.
 	w.most.Store(150)
 	w.exec(`INSERT INTO customer SELECT 'second-' || x, 'x@example.com', 'free' FROM generate_series(1, 100) x`)
-	w.until(func() bool { return len(w.outside.all()) >= 150 })
+	w.until(func() bool { return len(w.outside.copyCustomers()) >= 150 })
 	kill()
-	require.Less(t, len(w.outside.all()), 202, "in the middle")
+	require.Less(t, len(w.outside.copyCustomers()), 202, "in the middle")
 	w.most.Store(math.MaxInt64)
 	w.exec(`UPDATE customer SET plan = 'team' WHERE id LIKE 'second-%5'`)
 	w.exec(`DELETE FROM customer WHERE id LIKE '%3'`)
 	w.exec(`INSERT INTO customer VALUES ('zoe', 'zoe@example.com', 'team')`)
 	w.start()
 	w.becomesEqual()
-	require.Len(t, w.outside.all(), 183)
+	require.Len(t, w.outside.copyCustomers(), 183)
 }
 
-// What `make demo DEMO=table-to-api` runs comes to its end, on servers of its own.
+// The program of `make demo DEMO=table-to-api` runs to its end on private servers.
 func TestTheDemonstration(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// fakeProvider is a system outside. It takes so many calls, and then asks to be left alone for a while. It refuses plans that it does not know.
+// fakeProvider simulates an external system. After a number of calls it requests a pause. It refuses plans that it does not know.
 type fakeProvider struct {
 	quota int
 	pause time.Duration
@@ -20,8 +20,8 @@ type fakeProvider struct {
 	mu        sync.Mutex
 	customers map[string]customer
 	left      int       // of the quota
-	restsTo   time.Time // zero until a call comes for which none is left
-	tooMany   int       // calls that were refused because there were too many
+	restsTo   time.Time // zero until the quota is used up
+	tooMany   int       // calls refused because of the quota
 }
 
 func newFakeProvider(quota int, pause time.Duration) *fakeProvider {
@@ -58,7 +58,7 @@ func (p *fakeProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// takeCall reports whether a call may be made.
+// takeCall reports whether the quota allows a call, and counts it.
 func (p *fakeProvider) takeCall(now time.Time) bool {
 	switch {
 	case p.left == 0 && p.restsTo.IsZero():
@@ -73,15 +73,15 @@ func (p *fakeProvider) takeCall(now time.Time) bool {
 	return true
 }
 
-// all are the customers that it has.
-func (p *fakeProvider) all() map[string]customer {
+// copyCustomers returns a copy of the provider's customers.
+func (p *fakeProvider) copyCustomers() map[string]customer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.customers)
 }
 
-// refused is how many calls it has refused because they were too many.
-func (p *fakeProvider) refused() int {
+// countRefused returns the number of calls refused because of the quota.
+func (p *fakeProvider) countRefused() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.tooMany

@@ -16,13 +16,13 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// columns are those of a set of rows.
+// columns has the values of a set of rows by column.
 type columns struct {
 	kinds, ids      []string
 	objects, hashes [][]byte
 }
 
-func encode(page []item) (c columns, err error) {
+func encodeColumns(page []item) (c columns, err error) {
 	for _, it := range page {
 		encoded, err := json.Marshal(it)
 		if err != nil {
@@ -35,12 +35,12 @@ func encode(page []item) (c columns, err error) {
 	return c, nil
 }
 
-// bareLease writes what a lease writes, of the rows of one page: LeaseDue would take those that other pages have made due.
+// bareLease writes the columns of a lease for the rows of one page. LeaseDue itself would also take rows that other pages have made due.
 const bareLease = `UPDATE delta_resource SET dispatch_at = now() + interval '1 minute', workflow_id = $2 WHERE id = ANY ($1)`
 
-// barePage runs Delta's own statements for a page, the upsert, the claim and the outcomes, and a lease of its rows.
+// barePage runs Delta's own statements for a page: the upsert, a lease of its rows, the claim and the outcomes.
 func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
-	c, err := encode(page)
+	c, err := encodeColumns(page)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	return err
 }
 
-// plannedEachTime has Postgres plan a statement with its arguments, as db.Inform does for large sets.
+// plannedEachTime makes Postgres plan each statement with its arguments, as db.Inform does for large sets.
 type plannedEachTime struct{ db.DBTX }
 
 func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
@@ -112,9 +112,9 @@ UPDATE bench_resource SET state = 'synced', synced_generation = generation, sync
 WHERE id = ANY ($1) AND state = 'pending'`
 )
 
-// leastPage is the least that syncing a page takes of Postgres.
+// leastPage runs the least work that syncing a page needs from Postgres.
 func leastPage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
-	c, err := encode(page)
+	c, err := encodeColumns(page)
 	if err != nil {
 		return err
 	}

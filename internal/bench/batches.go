@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// batchFigures compares how many resources are synced in a second in batches with bare loops of what this takes of Postgres:
-// of the very same statements, and of the shortest ones that could do it.
+// batchFigures compares the rate of syncing in batches with bare loops of statements: of the very same statements, and of the shortest ones that could
+// do it.
 func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	if _, err := b.pool.Exec(ctx, bareTable); err != nil {
 		return nil, err
@@ -21,19 +21,19 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	same, err := b.schema(ctx, "bench_same")
+	same, err := b.createSchema(ctx, "bench_same")
 	if err != nil {
 		return nil, err
 	}
 	defer same.Close()
 
-	count := b.scaled(100_000)
+	count := b.scaleCount(100_000)
 	counted := countedBy(count)
 	synced := func(ctx context.Context, turn int) (int, time.Duration, error) {
 		set, n := counted(turn)
-		took, err := s.sync(ctx, set, n)
+		took, err := s.syncPages(ctx, set, n)
 		if err == nil {
-			err = s.empty(ctx)
+			err = s.truncateResources(ctx)
 		}
 		return n, took, err
 	}
@@ -42,7 +42,7 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against "+
 			"a loop of the same upsert, claim and outcome statements, with a lease by id, and nothing else; %d pages at once", count, batchSize, pagesAtOnce),
 	}
-	f, err = compare(ctx, b.rounds, 1, f, synced, loop(same, "delta_resource", counted, barePage))
+	f, err = compareRates(ctx, b.rounds, 1, f, synced, newBareLoop(same, "delta_resource", counted, barePage))
 	if err != nil {
 		return nil, err
 	}
@@ -50,12 +50,12 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		Name: "the same, shortest statements", Unit: "/s",
 		What: "the same against a loop of the shortest statements that could do it, without fences, priorities, namespaces and what else they serve",
 	}
-	least, err = compare(ctx, b.rounds, 1, least, synced, loop(b.pool, "bench_resource", counted, leastPage))
+	least, err = compareRates(ctx, b.rounds, 1, least, synced, newBareLoop(b.pool, "bench_resource", counted, leastPage))
 	return []figure{f, least}, err
 }
 
-// loop does pages of what a bare loop does.
-func loop(
+// newBareLoop returns a side that runs page for all pages of a turn.
+func newBareLoop(
 	pool *pgxpool.Pool, table string, counted func(turn int) (string, int), page func(context.Context, *pgxpool.Pool, []item) error,
 ) side {
 	return func(ctx context.Context, turn int) (int, time.Duration, error) {

@@ -18,8 +18,8 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// changes is a database of its own for package cdc, and a connection to it.
-type changes struct {
+// cdcBench is a separate database for package cdc, and a connection to it.
+type cdcBench struct {
 	*bench
 	config *pgx.ConnConfig
 	conn   *pgx.Conn
@@ -27,7 +27,7 @@ type changes struct {
 
 const cdcName = "bench_cdc"
 
-// cdcFigures compares package cdc with what comes with Postgres: pg_recvlogical, COPY, and a bare loop over the protocol.
+// cdcFigures compares package cdc with tools of Postgres: pg_recvlogical, COPY, and a bare loop over the protocol.
 func cdcFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	if _, err := b.pool.Exec(ctx, "CREATE DATABASE "+cdcName); err != nil {
 		return nil, err
@@ -36,20 +36,20 @@ func cdcFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		_, dropErr := b.pool.Exec(context.WithoutCancel(ctx), "DROP DATABASE "+cdcName+" WITH (FORCE)")
 		err = errors.Join(err, dropErr)
 	}()
-	c := &changes{bench: b, config: b.pool.Config().ConnConfig.Copy()}
+	c := &cdcBench{bench: b, config: b.pool.Config().ConnConfig.Copy()}
 	c.config.Database = cdcName
-	// What is written is to be there for decoding at once.
+	// Changes must be available for decoding at once.
 	c.config.RuntimeParams["synchronous_commit"] = "on"
 	if c.conn, err = pgx.ConnectConfig(ctx, c.config); err != nil {
 		return nil, err
 	}
 	defer c.conn.Close(ctx) //nolint:errcheck // its database is dropped
-	err = c.exec(ctx, "CREATE TABLE t (id bigint PRIMARY KEY, v text, t timestamptz)", "CREATE PUBLICATION "+cdcName+" FOR ALL TABLES")
+	err = c.execAll(ctx, "CREATE TABLE t (id bigint PRIMARY KEY, v text, t timestamptz)", "CREATE PUBLICATION "+cdcName+" FOR ALL TABLES")
 	if err != nil {
 		return nil, err
 	}
 	var figures []figure
-	for _, measure := range []func(context.Context) ([]figure, error){c.throughput, c.websocket, c.snapshot, c.latency, c.memory} {
+	for _, measure := range []func(context.Context) ([]figure, error){c.measureThroughput, c.measureWebsocket, c.measureSnapshot, c.measureLatency, c.measureMemory} {
 		some, err := measure(ctx)
 		if err != nil {
 			return nil, err
@@ -59,7 +59,7 @@ func cdcFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	return figures, nil
 }
 
-func (c *changes) exec(ctx context.Context, statements ...string) error {
+func (c *cdcBench) execAll(ctx context.Context, statements ...string) error {
 	for _, sql := range statements {
 		if _, err := c.conn.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)
@@ -68,8 +68,8 @@ func (c *changes) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// streaming gives a stream to a function, and drops its slot.
-func (c *changes) streaming(ctx context.Context, use func(*cdc.Stream) error) error {
+// withStream calls use with a stream, and then drops the stream's slot.
+func (c *cdcBench) withStream(ctx context.Context, use func(*cdc.Stream) error) error {
 	s, err := cdc.Open(ctx, cdc.Config{Conn: c.config, Slot: cdcName, Publications: []string{cdcName}, Logger: c.logger})
 	if err != nil {
 		return err
@@ -79,8 +79,8 @@ func (c *changes) streaming(ctx context.Context, use func(*cdc.Stream) error) er
 	return errors.Join(err, c.dropSlot(ctx, cdcName))
 }
 
-// dropSlot waits until its reader has let go of it.
-func (c *changes) dropSlot(ctx context.Context, name string) error {
+// dropSlot waits until the reader of the slot has released it, and drops it.
+func (c *cdcBench) dropSlot(ctx context.Context, name string) error {
 	for {
 		err := cdc.DropSlot(ctx, c.conn, name)
 		if !errors.Is(err, cdc.ErrSlotBusy) {
@@ -90,8 +90,8 @@ func (c *changes) dropSlot(ctx context.Context, name string) error {
 	}
 }
 
-// throughput reads what is there: half of the changes in transactions of one, half in transactions of a thousand.
-func (c *changes) throughput(ctx context.Context) ([]figure, error) {
+// measureThroughput reads changes that are already written: half of them in transactions of one, half in transactions of a thousand.
+func (c *cdcBench) measureThroughput(ctx context.Context) ([]figure, error) {
 	program, err := clientProgram("pg_recvlogical")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "  cdc: throughput is not measured:", err)
@@ -101,21 +101,21 @@ func (c *changes) throughput(ctx context.Context) ([]figure, error) {
 		Name: "cdc, changes streamed", Unit: "/s", AtLeast: 0.8,
 		What: "Stream.Next and all Changes, acknowledged, against pg_recvlogical that writes the same slot content of the same plugin to /dev/null",
 	}
-	half := c.scaled(50_000)
+	half := c.scaleCount(50_000)
 	makeSlot := func() error {
 		_, err := cdc.CreateSlot(ctx, c.conn, cdcName, cdc.SlotOptions{})
 		return err
 	}
-	f, err = c.besideReceiver(ctx, program, f, half, makeSlot, func() (float64, error) { return c.readAll(ctx, 2*half) })
+	f, err = c.compareWithReceiver(ctx, program, f, half, makeSlot, func() (float64, error) { return c.readAll(ctx, 2*half) })
 	return []figure{f}, err
 }
 
-// besideReceiver fills the rounds of a figure: in each, read and pg_recvlogical read the same content from slots of their own, in
-// turns. It is not [compare], because to write the content takes longer than to read it.
-func (c *changes) besideReceiver(ctx context.Context, program string, f figure, half int, makeSlot func() error, read func() (rate float64, err error)) (figure, error) {
+// compareWithReceiver measures the rounds of a figure: in each, read and pg_recvlogical read the same content from separate slots, in turns. It does
+// not use [compareRates], because writing the content takes longer than reading it.
+func (c *cdcBench) compareWithReceiver(ctx context.Context, program string, f figure, half int, makeSlot func() error, read func() (rate float64, err error)) (figure, error) {
 	bareSlot := cdcName + "_bare"
 	for n := range c.rounds {
-		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
+		if err := c.execAll(ctx, "TRUNCATE t"); err != nil {
 			return f, err
 		}
 		if err := makeSlot(); err != nil {
@@ -124,14 +124,14 @@ func (c *changes) besideReceiver(ctx context.Context, program string, f figure, 
 		if _, err := cdc.CreateSlot(ctx, c.conn, bareSlot, cdc.SlotOptions{}); err != nil {
 			return f, err
 		}
-		end, err := c.content(ctx, half)
+		end, err := c.writeContent(ctx, half)
 		if err != nil {
 			return f, err
 		}
 		var r round
 		sides := []func() error{
 			func() (err error) { r.Delta, err = read(); return err },
-			func() (err error) { r.Bare, err = c.receive(ctx, program, bareSlot, end, 2*half); return err },
+			func() (err error) { r.Bare, err = c.runReceiver(ctx, program, bareSlot, end, 2*half); return err },
 		}
 		if n%2 == 1 {
 			slices.Reverse(sides)
@@ -146,12 +146,12 @@ func (c *changes) besideReceiver(ctx context.Context, program string, f figure, 
 		}
 		f.Rounds = append(f.Rounds, r)
 	}
-	return f.settle(), nil
+	return f.computeMedians(), nil
 }
 
-// content writes what both sides read, and says where it ends.
-func (c *changes) content(ctx context.Context, half int) (end string, err error) {
-	err = c.exec(ctx,
+// writeContent writes the changes for both sides, and returns the position of their end.
+func (c *cdcBench) writeContent(ctx context.Context, half int) (end string, err error) {
+	err = c.execAll(ctx,
 		fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP INSERT INTO t VALUES (i, md5(i::text), now()); COMMIT; END LOOP; END $$", half),
 		fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%[1]d BY 1000 LOOP
 			INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(%[1]d + i, %[1]d + least(i + 999, %[1]d)) x; COMMIT; END LOOP; END $$`, half))
@@ -162,9 +162,9 @@ func (c *changes) content(ctx context.Context, half int) (end string, err error)
 	return end, err
 }
 
-func (c *changes) readAll(ctx context.Context, count int) (rate float64, err error) {
+func (c *cdcBench) readAll(ctx context.Context, count int) (rate float64, err error) {
 	began := time.Now()
-	err = c.streaming(ctx, func(s *cdc.Stream) error {
+	err = c.withStream(ctx, func(s *cdc.Stream) error {
 		for n := 0; n < count; {
 			t, err := s.Next(ctx)
 			if err != nil {
@@ -186,7 +186,7 @@ func (c *changes) readAll(ctx context.Context, count int) (rate float64, err err
 	return rate, err
 }
 
-func (c *changes) receive(ctx context.Context, program, slot, end string, count int) (rate float64, err error) {
+func (c *cdcBench) runReceiver(ctx context.Context, program, slot, end string, count int) (rate float64, err error) {
 	command := exec.CommandContext(ctx, program, "-h", c.config.Host, "-p", strconv.Itoa(int(c.config.Port)), "-U", c.config.User, "-d", cdcName, "-w",
 		"-S", slot, "--start", "-E", end, "-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names="+cdcName)
 	command.Env = append(os.Environ(), "PGPASSWORD="+c.config.Password)
@@ -197,7 +197,7 @@ func (c *changes) receive(ctx context.Context, program, slot, end string, count 
 	return float64(count) / time.Since(began).Seconds(), nil
 }
 
-// clientProgram finds a program of Postgres, which need not be on the path.
+// clientProgram finds a client program of Postgres, on PATH or in Debian's directories.
 func clientProgram(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -209,18 +209,18 @@ func clientProgram(name string) (string, error) {
 	return found[len(found)-1], nil
 }
 
-// snapshot reads a table.
-func (c *changes) snapshot(ctx context.Context) ([]figure, error) {
+// measureSnapshot measures reading a table.
+func (c *cdcBench) measureSnapshot(ctx context.Context) ([]figure, error) {
 	f := figure{
 		Name: "cdc, snapshot", Unit: " rows/s", AtLeast: 0.6,
 		What: "Snapshot.Rows with four connections and pages of 5000 rows, in the order of the key, against COPY t TO STDOUT by one connection, thrown away",
 	}
-	rows := c.scaled(1_000_000) // so that the making of connections is a small part of it
-	err := c.exec(ctx, "TRUNCATE t", fmt.Sprintf("INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(1, %d) x", rows), "VACUUM ANALYZE t")
+	rows := c.scaleCount(1_000_000) // so that connecting takes a small part of the time
+	err := c.execAll(ctx, "TRUNCATE t", fmt.Sprintf("INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(1, %d) x", rows), "VACUUM ANALYZE t")
 	if err != nil {
 		return nil, err
 	}
-	f, err = compare(ctx, c.rounds, 2, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
+	f, err = compareRates(ctx, c.rounds, 2, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
 		s, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: c.config, Slot: cdcName, PageSize: 5000})
 		if err != nil {
 			return 0, 0, err
@@ -246,27 +246,27 @@ func (c *changes) snapshot(ctx context.Context) ([]figure, error) {
 	return []figure{f}, err
 }
 
-// memory is the most that this process takes from the system while a transaction of a million rows passes.
-func (c *changes) memory(ctx context.Context) ([]figure, error) {
+// measureMemory measures the peak memory of this process while it reads a transaction of a million rows.
+func (c *cdcBench) measureMemory(ctx context.Context) ([]figure, error) {
 	f := figure{
 		Name: "cdc, memory for one transaction", Unit: " MB", DeltaAtMost: 256,
 	}
-	rows := c.scaled(1_000_000)
+	rows := c.scaleCount(1_000_000)
 	f.What = fmt.Sprintf("what this whole process holds of the system's memory at most while one transaction of %d rows passes, with the default limits", rows)
 	var peaks []float64
 	for range c.rounds {
-		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
+		if err := c.execAll(ctx, "TRUNCATE t"); err != nil {
 			return nil, err
 		}
 		if _, err := cdc.CreateSlot(ctx, c.conn, cdcName, cdc.SlotOptions{}); err != nil {
 			return nil, err
 		}
-		if err := c.exec(ctx, fmt.Sprintf("INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(1, %d) x", rows)); err != nil {
+		if err := c.execAll(ctx, fmt.Sprintf("INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(1, %d) x", rows)); err != nil {
 			return nil, err
 		}
 		debug.FreeOSMemory()
 		peak := watchMemory()
-		err := c.streaming(ctx, func(s *cdc.Stream) error {
+		err := c.withStream(ctx, func(s *cdc.Stream) error {
 			t, err := s.Next(ctx)
 			if err != nil {
 				return err
@@ -289,16 +289,16 @@ func (c *changes) memory(ctx context.Context) ([]figure, error) {
 		}
 		peaks = append(peaks, most)
 	}
-	return []figure{f.alone(peaks...)}, nil
+	return []figure{f.withValues(peaks...)}, nil
 }
 
-// watchMemory looks at it until the function it returns is called, which says the most it saw, in megabytes.
+// watchMemory samples the memory of this process until peak is called, which returns the maximum in megabytes.
 func watchMemory() (peak func() float64) {
 	most, stop, done := 0.0, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
-			most = max(most, heldMB())
+			most = max(most, heldMemoryMB())
 			select {
 			case <-stop:
 				return

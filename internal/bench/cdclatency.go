@@ -14,10 +14,10 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// latency is the time from the server's commit to the change in the hands of the client, at a steady load.
-func (c *changes) latency(ctx context.Context) ([]figure, error) {
+// measureLatency measures the time from the server's commit until the client has the change, at a steady load.
+func (c *cdcBench) measureLatency(ctx context.Context) ([]figure, error) {
 	const every = 2 * time.Millisecond
-	count := c.scaled(1000)
+	count := c.scaleCount(1000)
 	figures := make([]figure, 3)
 	shares := []float64{0.5, 0.95, 0.99}
 	for i, share := range shares {
@@ -27,20 +27,20 @@ func (c *changes) latency(ctx context.Context) ([]figure, error) {
 		}
 	}
 	for n := range c.rounds {
-		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
+		if err := c.execAll(ctx, "TRUNCATE t"); err != nil {
 			return nil, err
 		}
 		var sides [2][]float64
 		for turn := range sides {
 			side := (turn + n) % 2
-			read := []func(context.Context, func(), int) ([]float64, error){c.latencies, c.bareLatencies}[side]
+			read := []func(context.Context, func(), int) ([]float64, error){c.sampleLatencies, c.sampleBareLatencies}[side]
 			if _, err := cdc.CreateSlot(ctx, c.conn, cdcName, cdc.SlotOptions{}); err != nil {
 				return nil, err
 			}
 			reading, stop := context.WithCancelCause(ctx)
 			begin := func() {
 				go func() {
-					if err := c.write(ctx, side*count, count, every); err != nil {
+					if err := c.writeSteadily(ctx, side*count, count, every); err != nil {
 						stop(err)
 					}
 				}()
@@ -57,22 +57,22 @@ func (c *changes) latency(ctx context.Context) ([]figure, error) {
 			sides[side] = samples
 		}
 		for i, share := range shares {
-			figures[i].Rounds = append(figures[i].Rounds, round{Delta: quantile(sides[0], share), Bare: quantile(sides[1], share)})
+			figures[i].Rounds = append(figures[i].Rounds, round{Delta: computeQuantile(sides[0], share), Bare: computeQuantile(sides[1], share)})
 		}
 	}
 	for i := range figures {
-		figures[i] = figures[i].settle()
+		figures[i] = figures[i].computeMedians()
 	}
 	return figures, nil
 }
 
-// write commits one row after the other by the clock.
-func (c *changes) write(ctx context.Context, from, count int, every time.Duration) error {
+// writeSteadily commits one row at each tick of every.
+func (c *cdcBench) writeSteadily(ctx context.Context, from, count int, every time.Duration) error {
 	conn, err := pgx.ConnectConfig(ctx, c.config)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // all was written by then
+	defer conn.Close(ctx) //nolint:errcheck // everything is committed by then
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for i := range count {
@@ -88,8 +88,8 @@ func (c *changes) write(ctx context.Context, from, count int, every time.Duratio
 	return nil
 }
 
-func (c *changes) latencies(ctx context.Context, begin func(), count int) (samples []float64, err error) {
-	err = c.streaming(ctx, func(s *cdc.Stream) error {
+func (c *cdcBench) sampleLatencies(ctx context.Context, begin func(), count int) (samples []float64, err error) {
+	err = c.withStream(ctx, func(s *cdc.Stream) error {
 		begin()
 		for len(samples) < count {
 			t, err := s.Next(ctx)
@@ -111,14 +111,14 @@ func (c *changes) latencies(ctx context.Context, begin func(), count int) (sampl
 	return samples, err
 }
 
-func (c *changes) bareLatencies(ctx context.Context, begin func(), count int) (samples []float64, err error) {
+func (c *cdcBench) sampleBareLatencies(ctx context.Context, begin func(), count int) (samples []float64, err error) {
 	config := c.config.Config.Copy()
 	config.RuntimeParams["replication"] = "database"
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // all was read by then
+	defer conn.Close(ctx) //nolint:errcheck // everything is read by then
 	err = pglogrepl.StartReplication(ctx, conn, cdcName, 0, pglogrepl.StartReplicationOptions{
 		PluginArgs: []string{"proto_version '1'", "publication_names '" + cdcName + "'"},
 	})
@@ -132,7 +132,7 @@ func (c *changes) bareLatencies(ctx context.Context, begin func(), count int) (s
 			return nil, err
 		}
 		data, ok := message.(*pgproto3.CopyData)
-		const header = 25 // of what carries the plugin's messages
+		const header = 25 // bytes of an XLogData message before the plugin's message
 		if !ok || data.Data[0] != pglogrepl.XLogDataByteID || data.Data[header] != 'C' {
 			continue
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// changeFigures compares batches of a kind that logs its changes with the same ones without a log.
+// changeFigures compares syncing in batches with a log of changes and without one.
 func changeFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	with, err := b.startBatchingWith(ctx, "bench_logged", map[string]delta.ObjectSettings{batchedKind: {Log: true}})
 	if err != nil {
@@ -22,22 +22,22 @@ func changeFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}
 	defer func() { err = errors.Join(err, without.stop()) }()
 
-	count := b.scaled(50_000)
+	count := b.scaleCount(50_000)
 	counted := countedBy(count)
 	f := figure{
 		Name: "in batches with a log of changes, beside without", Unit: "/s", AtLeast: 0.75,
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), with ObjectSettings.Log, "+
 			"against the same without", count, batchSize),
 	}
-	f, err = compare(ctx, b.rounds, 2, f, with.logged(counted), without.logged(counted))
+	f, err = compareRates(ctx, b.rounds, 2, f, with.newLoggedSide(counted), without.newLoggedSide(counted))
 	return []figure{f}, err
 }
 
-// logged syncs new objects, sees that the log has as many entries as it must, and empties both.
-func (s *syncing) logged(counted func(turn int) (string, int)) side {
+// newLoggedSide returns a side that syncs new objects, checks the number of entries in the log, and truncates both tables.
+func (s *syncBench) newLoggedSide(counted func(turn int) (string, int)) side {
 	return func(ctx context.Context, turn int) (int, time.Duration, error) {
 		set, n := counted(turn)
-		took, err := s.sync(ctx, set, n)
+		took, err := s.syncPages(ctx, set, n)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -51,6 +51,6 @@ func (s *syncing) logged(counted func(turn int) (string, int)) side {
 		if _, err := s.pool.Exec(ctx, "TRUNCATE delta_change"); err != nil {
 			return 0, 0, err
 		}
-		return n, took, s.empty(ctx)
+		return n, took, s.truncateResources(ctx)
 	}
 }

@@ -4,7 +4,7 @@ package main
 
 import "syscall"
 
-// freeDisk is how many bytes of the file system of a folder are free for this user.
+// freeDisk returns the bytes that are free for this user on the file system of a folder.
 func freeDisk(folder string) (int64, error) {
 	var s syscall.Statfs_t
 	err := syscall.Statfs(folder, &s)

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// reportFile is the report that the pages are made of.
+// reportFile is the report from which the pages are rendered.
 const reportFile = "benchmarks.json"
 
-// page is a file of the docs that is made of a report, whole or between marks.
+// page is a file of the docs with a report, as a whole or between marks.
 type page struct {
 	file    string
 	content string
 }
 
-// begin and end are the marks between which a page is written.
-func begin(block string) string { return "<!-- bench:" + block + " -->\n" }
+// beginMark and end are the marks around a block in a page.
+func beginMark(block string) string { return "<!-- bench:" + block + " -->\n" }
 
 const end = "<!-- /bench -->"
 
-// pages are what the docs say of a report.
-func pages(folder string, r report) ([]page, error) {
+// renderPages renders the pages of the docs from a report.
+func renderPages(folder string, r report) ([]page, error) {
 	m, err := newModel(r)
 	if err != nil {
 		return nil, err
@@ -36,9 +36,9 @@ func pages(folder string, r report) ([]page, error) {
 		{filepath.Join("images", "scaling.svg"), plotModel(m)},
 	}
 	for _, block := range []struct{ file, name, content string }{
-		{"benchmarks.md", "figures", r.markdown()},
-		{"scaling.md", "model", m.table()},
-		{filepath.Join("..", "README.md"), "highlights", r.highlights()},
+		{"benchmarks.md", "figures", r.renderMarkdown()},
+		{"scaling.md", "model", m.renderTable()},
+		{filepath.Join("..", "README.md"), "highlights", r.renderHighlights()},
 	} {
 		old, err := os.ReadFile(filepath.Join(folder, block.file))
 		if err != nil {
@@ -54,23 +54,23 @@ func pages(folder string, r report) ([]page, error) {
 }
 
 func replaceBlock(text, block, content string) (string, error) {
-	before, rest, found := strings.Cut(text, begin(block))
+	before, rest, found := strings.Cut(text, beginMark(block))
 	if !found {
-		return "", fmt.Errorf("there is no %q", strings.TrimSpace(begin(block)))
+		return "", fmt.Errorf("there is no %q", strings.TrimSpace(beginMark(block)))
 	}
 	_, after, found := strings.Cut(rest, end)
 	if !found {
 		return "", fmt.Errorf("there is no %q", end)
 	}
-	return before + begin(block) + content + end + after, nil
+	return before + beginMark(block) + content + end + after, nil
 }
 
-// writeDocs makes the docs say what a report says.
+// writeDocs writes a report into the docs.
 func writeDocs(folder string, r report) error {
 	if err := writeJSON(filepath.Join(folder, reportFile), r); err != nil {
 		return err
 	}
-	all, err := pages(folder, r)
+	all, err := renderPages(folder, r)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func writeDocs(folder string, r report) error {
 	return nil
 }
 
-// readJSON reads what writeJSON wrote.
+// readJSON reads a file of writeJSON.
 func readJSON(path string, report any) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -91,22 +91,22 @@ func readJSON(path string, report any) error {
 	return json.Unmarshal(content, report)
 }
 
-// table has a line for each figure.
-func table(figures []figure) string {
+// renderTable renders a line for each figure.
+func renderTable(figures []figure) string {
 	var b strings.Builder
 	b.WriteString("| figure | Delta | bare | ratio | target | |\n|---|---:|---:|---:|---:|---|\n")
 	for _, f := range figures {
-		target, verdict := f.target()
+		target, verdict := f.formatTarget()
 		if verdict == "MISS" {
 			verdict = "**missed**"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Name, f.show(f.Delta), f.shownBare(), f.shownRatio(), target, verdict)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Name, f.formatValue(f.Delta), f.formatBare(), f.formatRatio(), target, verdict)
 	}
 	return b.String()
 }
 
-// highlights are the figures that the README shows.
-func (r report) highlights() string {
+// renderHighlights renders the figures for the README.
+func (r report) renderHighlights() string {
 	var chosen []figure
 	for _, name := range []string{
 		"Inform, new object", "InformMany, 100000 new objects", singleName, "resources synced, beside an eager start",
@@ -117,13 +117,13 @@ func (r report) highlights() string {
 			chosen = append(chosen, r.Figures[i])
 		}
 	}
-	return table(chosen)
+	return renderTable(chosen)
 }
 
-// markdown is the report as a table, with what its figures are.
-func (r report) markdown() string {
+// renderMarkdown renders the report as a table with explanations of the figures.
+func (r report) renderMarkdown() string {
 	var b strings.Builder
-	b.WriteString(table(r.Figures))
+	b.WriteString(renderTable(r.Figures))
 	b.WriteString("\nWhat each of them is:\n\n")
 	said := map[string]bool{}
 	for _, f := range r.Figures {

@@ -8,13 +8,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The pages say what the report says that is beside them: nobody has written figures by hand.
+// The pages match the report beside them, so no figures were written by hand.
 func TestTheDocsSayWhatWasMeasured(t *testing.T) {
 	t.Parallel()
 	docs := filepath.Join("..", "..", "docs")
 	var r report
 	require.NoError(t, readJSON(filepath.Join(docs, reportFile), &r))
-	all, err := pages(docs, r)
+	all, err := renderPages(docs, r)
 	require.NoError(t, err)
 	for _, p := range all {
 		there, err := os.ReadFile(filepath.Join(docs, p.file))
@@ -23,7 +23,7 @@ func TestTheDocsSayWhatWasMeasured(t *testing.T) {
 	}
 }
 
-// The same of what `make bench-large` measures, which is a run of its own.
+// The same for the report of `make bench-large`, which is a separate run.
 func TestTheDocsSayWhatWasMeasuredAtSize(t *testing.T) {
 	t.Parallel()
 	docs := filepath.Join("..", "..", "docs")
@@ -40,10 +40,10 @@ func TestTheModelMeetsWhatItIsFittedTo(t *testing.T) {
 	t.Parallel()
 	r := report{Facts: facts{Scale: 1}, Figures: []figure{
 		{Name: singleName, Delta: 100},
-		figure{Name: fillName}.alone(10_000),
+		figure{Name: fillName}.withValues(10_000),
 		{Name: besideName, Ratio: 0.81},
-		figure{Name: diskName}.alone(1000),
-		figure{Name: workflowsOpen}.alone(1000),
+		figure{Name: diskName}.withValues(1000),
+		figure{Name: workflowsOpen}.withValues(1000),
 	}}
 	m, err := newModel(r)
 	require.NoError(t, err)
@@ -51,7 +51,7 @@ func TestTheModelMeetsWhatItIsFittedTo(t *testing.T) {
 	require.InDelta(t, 0.81, m.perSecond(1e6, true)/m.perSecond(1e4, true), 0.001)
 	require.InDelta(t, 0.9, m.perSecond(1e7, true)/m.perSecond(1e6, true), 0.001)
 	require.InDelta(t, 1e4, m.firstSync(1e6, false).Seconds(), 0.1)
-	require.Contains(t, m.table(), "| 100 M |")
+	require.Contains(t, m.renderTable(), "| 100 M |")
 
 	_, err = newModel(report{Facts: facts{Scale: 1}})
 	require.ErrorContains(t, err, singleName)
@@ -59,19 +59,19 @@ func TestTheModelMeetsWhatItIsFittedTo(t *testing.T) {
 
 func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {
 	t.Parallel()
-	text := "a\n" + begin("x") + "old\n" + end + "\nb\n"
+	text := "a\n" + beginMark("x") + "old\n" + end + "\nb\n"
 	got, err := replaceBlock(text, "x", "new\n")
 	require.NoError(t, err)
-	require.Equal(t, "a\n"+begin("x")+"new\n"+end+"\nb\n", got)
+	require.Equal(t, "a\n"+beginMark("x")+"new\n"+end+"\nb\n", got)
 	_, err = replaceBlock(text, "y", "new\n")
 	require.Error(t, err)
 }
 
-// A report that is written into the docs is what the test above then finds there.
+// The pages match a report after it is written into the docs.
 func TestTheDocsTakeWhatWasMeasuredAtSize(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "scaling.md"), []byte("a\n"+begin("large")+notMeasured+end+"\nb\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "scaling.md"), []byte("a\n"+beginMark("large")+notMeasured+end+"\nb\n"), 0o600))
 	nothing, err := readLarge(folder)
 	require.NoError(t, err)
 	require.Nil(t, nothing)

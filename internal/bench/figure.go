@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// figure is one measured quantity: Delta's, the bare thing's, and how they relate.
+// figure is one measured quantity: the values of Delta and of the bare side, and their ratio.
 type figure struct {
 	Name string `json:"name"`
-	// What says what Delta's side and the bare side do.
+	// What describes the work of Delta's side and of the bare side.
 	What string `json:"what"`
 	Unit string `json:"unit"`
-	// Delta and Bare are medians of the rounds. Ratio is the median of the rounds' ratios: the two sides of a round were
-	// measured next to each other, so it moves less than the ratio of the medians.
+	// Delta and Bare are medians of the rounds. Ratio is the median of the rounds' ratios, because the two sides of a round are measured next to each
+	// other, so it varies less than the ratio of the medians.
 	Delta float64 `json:"delta"`
 	Bare  float64 `json:"bare"`
 	Ratio float64 `json:"ratio"`
-	// AtLeast or AtMost is the target; neither, and the figure is for information.
+	// AtLeast or AtMost is the target of the ratio, if there is one.
 	AtLeast float64 `json:"at_least,omitempty"`
 	AtMost  float64 `json:"at_most,omitempty"`
 	// DeltaAtLeast and DeltaAtMost are targets for Delta's own value.
@@ -30,14 +30,14 @@ type figure struct {
 	Rounds       []round `json:"rounds"`
 }
 
-// round is both sides, measured in turn.
+// round has the values of both sides, measured in turn.
 type round struct {
 	Delta float64 `json:"delta"`
 	Bare  float64 `json:"bare"`
 }
 
-// settle computes the figure from its rounds.
-func (f figure) settle() figure {
+// computeMedians computes the values of the figure from its rounds.
+func (f figure) computeMedians() figure {
 	var deltas, bares, ratios []float64
 	for _, r := range f.Rounds {
 		deltas, bares = append(deltas, r.Delta), append(bares, r.Bare)
@@ -47,25 +47,25 @@ func (f figure) settle() figure {
 		}
 		ratios = append(ratios, ratio)
 	}
-	f.Delta, f.Bare, f.Ratio = quantile(deltas, 0.5), quantile(bares, 0.5), quantile(ratios, 0.5)
+	f.Delta, f.Bare, f.Ratio = computeQuantile(deltas, 0.5), computeQuantile(bares, 0.5), computeQuantile(ratios, 0.5)
 	f.Met = (f.AtLeast == 0 || f.Ratio >= f.AtLeast) && (f.AtMost == 0 || f.Ratio <= f.AtMost) &&
 		(f.DeltaAtLeast == 0 || f.Delta >= f.DeltaAtLeast) && (f.DeltaAtMost == 0 || f.Delta <= f.DeltaAtMost)
 	return f
 }
 
-// alone is a figure that nothing is compared with.
-func (f figure) alone(values ...float64) figure {
+// withValues returns the figure with values of Delta only.
+func (f figure) withValues(values ...float64) figure {
 	for _, v := range values {
 		f.Rounds = append(f.Rounds, round{Delta: v})
 	}
-	return f.settle()
+	return f.computeMedians()
 }
 
-// isAlone tells that there is nothing it is compared with.
-func (f figure) isAlone() bool { return f.Bare == 0 }
+// hasNoBare reports whether the figure has no bare side.
+func (f figure) hasNoBare() bool { return f.Bare == 0 }
 
-// target is the targets in words, and ok or MISS.
-func (f figure) target() (target, verdict string) {
+// formatTarget returns the targets as text, and "ok" or "MISS".
+func (f figure) formatTarget() (target, verdict string) {
 	var targets []string
 	if f.AtLeast > 0 {
 		targets = append(targets, fmt.Sprintf(">= %.2f", f.AtLeast))
@@ -74,10 +74,10 @@ func (f figure) target() (target, verdict string) {
 		targets = append(targets, fmt.Sprintf("<= %.2f", f.AtMost))
 	}
 	if f.DeltaAtLeast > 0 {
-		targets = append(targets, ">= "+f.show(f.DeltaAtLeast))
+		targets = append(targets, ">= "+f.formatValue(f.DeltaAtLeast))
 	}
 	if f.DeltaAtMost > 0 {
-		targets = append(targets, "<= "+f.show(f.DeltaAtMost))
+		targets = append(targets, "<= "+f.formatValue(f.DeltaAtMost))
 	}
 	switch {
 	case len(targets) == 0:
@@ -90,19 +90,19 @@ func (f figure) target() (target, verdict string) {
 	return strings.Join(targets, ", "), verdict
 }
 
-// warmUp is the turn that comes before all rounds and does not count. It may do less than the others.
+// warmUp is the turn before all rounds, which does not count. It may do less than the others.
 const warmUp = -1
 
-// side does its part of one turn and tells how many things it did in what time. Turns are counted from 0.
+// side does its part of one turn, and returns the amount done and the time it took. Turns are counted from 0.
 type side func(ctx context.Context, turn int) (done int, took time.Duration, err error)
 
-// compare fills the rounds of a rate: each has so many turns, in which the two sides alternate. Short turns are the best
-// answer to a machine that does other things too.
-func compare(ctx context.Context, rounds, turns int, f figure, delta, bare side) (figure, error) {
+// compareRates measures the rounds of a rate. The two sides alternate in the turns of a round. Turns are short, so that other load of the machine affects
+// both sides.
+func compareRates(ctx context.Context, rounds, turns int, f figure, delta, bare side) (figure, error) {
 	var done, took [2]float64
 	play := func(turn int) error {
 		first := turn & 1
-		// Who goes first changes, so that what one side leaves behind does not always hit the other.
+		// The sides take turns in going first, so that leftovers of one do not always slow down the other.
 		for _, i := range []int{first, 1 - first} {
 			name, s := "delta", delta
 			if i == 1 {
@@ -129,11 +129,11 @@ func compare(ctx context.Context, rounds, turns int, f figure, delta, bare side)
 		}
 		f.Rounds = append(f.Rounds, round{Delta: done[0] / took[0], Bare: done[1] / took[1]})
 	}
-	return f.settle(), nil
+	return f.computeMedians(), nil
 }
 
-// quantile is the value below which a share of the samples lies, by linear interpolation.
-func quantile(samples []float64, share float64) float64 {
+// computeQuantile returns the value below which a share of the samples lies, by linear interpolation.
+func computeQuantile(samples []float64, share float64) float64 {
 	if len(samples) == 0 {
 		return math.NaN()
 	}

@@ -13,13 +13,13 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// informers is how many goroutines inform at once.
+// informers is the number of goroutines that inform at once.
 const informers = protocol.Callers
 
-// informedKind has no controller anywhere: only informing is measured.
+// informedKind has no controller, because only informing is measured.
 const informedKind = "bench_inform"
 
-// item is the object of all measurements, of one kind or another.
+// item is the object of all measurements. Its kind varies.
 type item struct {
 	protocol.Item
 	kind string
@@ -30,10 +30,10 @@ func (i item) Kind() string { return i.kind }
 
 func newItem(kind, id string, version int) item { return item{protocol.NewItem(id, version), kind} }
 
-// bareTable is like Delta's, with its indexes and constraints.
+// bareTable creates a table like Delta's, with its indexes and constraints.
 const bareTable = `CREATE TABLE IF NOT EXISTS bench_resource (LIKE delta_resource INCLUDING ALL)`
 
-// bareUpsert writes the row that Inform writes, and asks for nothing back.
+// bareUpsert writes the same row as Inform, and returns nothing.
 const bareUpsert = `
 INSERT INTO bench_resource (kind, object_id, object, hash, namespace, metadata, tags, max_attempts, due_at, dispatch_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now(), now())
@@ -42,7 +42,7 @@ ON CONFLICT (kind, object_id) DO UPDATE SET
 	tags = excluded.tags, max_attempts = excluded.max_attempts, state = 'scheduled',
 	generation = bench_resource.generation + 1, attempt = 0, due_at = excluded.due_at, dispatch_at = excluded.dispatch_at`
 
-// filler makes a table large: a plan that is good for an empty one may be bad for this.
+// filler makes a table large, because a plan that is good for an empty table may be bad for a large one.
 const (
 	fillerRows = 200_000
 	filler     = `
@@ -51,7 +51,7 @@ SELECT 'bench_filler', i::text, '{"name": "somebody", "plan": "something"}', '\\
 FROM generate_series(1, $1) i`
 )
 
-// informFigures compares single informs with upserts: of new objects, of changed ones, of the same ones once more.
+// informFigures compares single informs with upserts of new, changed and unchanged objects.
 func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 	if _, err := b.pool.Exec(ctx, bareTable); err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer client.Stop(ctx) //nolint:errcheck // a client that was not started only waits for its notifications
+	defer client.Stop(ctx) //nolint:errcheck // the client is not started, so Stop only waits for notifications
 
 	inform := func(ctx context.Context, i item) error {
 		_, err := client.Inform(ctx, i, nil)
@@ -77,7 +77,7 @@ func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 	}
 
 	const turns = 12
-	count := b.scaled(500)
+	count := b.scaleCount(500)
 	measure := func(set string, version int, write func(context.Context, item) error) side {
 		return func(ctx context.Context, turn int) (int, time.Duration, error) {
 			return atOnce(ctx, count, func(ctx context.Context, i int) error {
@@ -88,7 +88,7 @@ func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 	var figures []figure
 	for _, of := range []struct {
 		name, what, set string
-		// version changes an object; the same one again leaves it as it is.
+		// version changes an object; the same version leaves it unchanged.
 		version int
 		atLeast float64
 	}{
@@ -111,7 +111,7 @@ func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 			Name: of.name, Unit: "/s", AtLeast: of.atLeast,
 			What: fmt.Sprintf("Client.Inform against INSERT ... ON CONFLICT DO UPDATE, autocommit, %d goroutines: %s", informers, of.what),
 		}
-		f, err := compare(ctx, b.rounds, turns, f, measure(of.set, of.version, inform), measure(of.set, of.version, upsert))
+		f, err := compareRates(ctx, b.rounds, turns, f, measure(of.set, of.version, inform), measure(of.set, of.version, upsert))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", of.name, err)
 		}
@@ -121,7 +121,7 @@ func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 	return figures, err
 }
 
-// atOnce does something a number of times from all goroutines.
+// atOnce calls do count times in all, from all goroutines.
 func atOnce(ctx context.Context, count int, do func(ctx context.Context, i int) error) (int, time.Duration, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -9,8 +9,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// filled is a table with one row as the engine leaves it, and so many that are loaded.
-func filled(t *testing.T, loaded int) *large {
+// filled returns a table with one row that the engine has synced, and a number of loaded rows.
+func filled(t *testing.T, loaded int) *largeBench {
 	env := deltatest.New(t)
 	_, err := env.Pool.Exec(t.Context(), `
 		INSERT INTO delta_resource (kind, object_id, object, hash, namespace, max_attempts, state, synced_generation, sync_count, attempt, workflow_id,
@@ -18,8 +18,8 @@ func filled(t *testing.T, loaded int) *large {
 		VALUES ($1, 'batch-fill-0-0', '{"key": "batch-fill-0-0"}', '\x00', 'default', 10, 'synced', 1, 1, 1, 'bench_large/batch/0123456789',
 			now(), now() + interval '1 day', now() + interval '1 day 1 minute')`, batchedKind)
 	require.NoError(t, err)
-	l := &large{b: &bench{options: options{large: loaded + 1}}, s: &syncing{pool: env.Pool, kind: batchedKind}}
-	require.NoError(t, l.load(t.Context(), loaded))
+	l := &largeBench{b: &bench{options: options{large: loaded + 1}}, s: &syncBench{pool: env.Pool, kind: batchedKind}}
+	require.NoError(t, l.loadRows(t.Context(), loaded))
 	return l
 }
 
@@ -40,13 +40,13 @@ func TestLoadedRowsLookAsIfTheyHadBeenSynced(t *testing.T) {
 	require.Less(t, last, 25*time.Hour)
 }
 
-// The statements whose cost is measured are run, and leave no trace: the client would work what they make due.
+// The measured statements run and leave no trace, because the client would work the rows that they make due.
 func TestCostsAreTakenBack(t *testing.T) {
 	t.Parallel()
 	l := filled(t, 5000)
 	_, err := l.s.pool.Exec(t.Context(), "VACUUM ANALYZE delta_resource")
 	require.NoError(t, err)
-	require.NoError(t, l.costs(t.Context(), "now"))
+	require.NoError(t, l.measureCosts(t.Context(), "now"))
 	require.Len(t, l.report.Costs, 4)
 	for _, c := range l.report.Costs {
 		require.Positive(t, c.Milliseconds, c.Name)
@@ -65,14 +65,14 @@ func TestALargeRunIsRefusedWithoutRoom(t *testing.T) {
 	require.ErrorContains(t, err, "-large 1: it must be at least 20000")
 }
 
-// What was loaded is said in the same breath as the rates.
+// The report mentions loaded rows next to the rates.
 func TestTheReportSaysWhatWasLoaded(t *testing.T) {
 	t.Parallel()
 	r := largeReport{Rows: 100, Slices: []slicePart{{5, 5, 10}, {5, 99, 8}}, Sizes: []sizePart{{"t", 9900}}, WAL: 990, Expiry: &expiryPart{Rows: 1, PerSecond: 7}}
-	require.NotContains(t, r.markdown(), "loaded")
-	require.Contains(t, r.markdown(), "| t | 0.0 MB | 100 B |")
+	require.NotContains(t, r.renderMarkdown(), "loaded")
+	require.Contains(t, r.renderMarkdown(), "| t | 0.0 MB | 100 B |")
 	r.Loaded = 89
-	require.Contains(t, r.markdown(), "**89 of the 100 were not synced through Delta, but loaded")
-	require.Contains(t, r.markdown(), "of 11 resources")
-	require.NotPanics(t, func() { _ = largeReport{}.markdown() })
+	require.Contains(t, r.renderMarkdown(), "**89 of the 100 were not synced through Delta, but loaded")
+	require.Contains(t, r.renderMarkdown(), "of 11 resources")
+	require.NotPanics(t, func() { _ = largeReport{}.renderMarkdown() })
 }

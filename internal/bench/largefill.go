@@ -14,10 +14,9 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// fill syncs new resources through the engine, a slice after the other. If they would take more than their share of the time, all but the last
-// slice of the rest are loaded as rows that look as if they had been synced: the last slice then says how fast the engine is in a table of that
-// size.
-func (l *large) fill(ctx context.Context, rows int) error {
+// fillTable syncs new resources through the engine, slice by slice. If that would take more than its share of the time, all remaining slices but the last
+// are loaded as rows that look synced. The last slice then shows how fast the engine is in a table of that size.
+func (l *largeBench) fillTable(ctx context.Context, rows int) error {
 	slice := max(rows/largeSlices, 1)
 	until := time.Duration(fillShare * float64(l.b.largeTime))
 	began := time.Now()
@@ -26,38 +25,38 @@ func (l *large) fill(ctx context.Context, rows int) error {
 		if rest := rows - there; there > 0 && rest > count {
 			last := l.report.Slices[len(l.report.Slices)-1]
 			if time.Since(began)+time.Duration(float64(rest)/last.PerSecond*float64(time.Second)) > until {
-				if err := l.load(ctx, rest-count); err != nil {
+				if err := l.loadRows(ctx, rest-count); err != nil {
 					return fmt.Errorf("loading: %w", err)
 				}
 				there += rest - count
 			}
 		}
-		took, err := l.s.sync(ctx, fmt.Sprintf("fill-%d", there), count)
+		took, err := l.s.syncPages(ctx, fmt.Sprintf("fill-%d", there), count)
 		if err != nil {
 			return err
 		}
 		there += count
 		l.report.Slices = append(l.report.Slices, slicePart{Rows: count, There: there, PerSecond: float64(count) / took.Seconds()})
 		fmt.Fprintf(os.Stderr, "  %d of %d: %.0f/s\n", there, rows, float64(count)/took.Seconds())
-		if err := l.sample(ctx, there); err != nil {
+		if err := l.sampleMemory(ctx, there); err != nil {
 			return err
 		}
 	}
-	return l.log(ctx)
+	return l.measureWAL(ctx)
 }
 
-// log says how much the first sync wrote to the log. Rows that were loaded are in it, too.
-func (l *large) log(ctx context.Context) error {
+// measureWAL measures how much WAL the first sync has written, including loaded rows.
+func (l *largeBench) measureWAL(ctx context.Context) error {
 	return l.s.pool.QueryRow(ctx, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::bigint", l.from).Scan(&l.report.WAL)
 }
 
 const (
-	// loadPage is how many rows a statement loads, and loadsAtOnce how many statements run at once.
+	// loadPage is the number of rows that a statement loads, and loadsAtOnce the number of statements that run at once.
 	loadPage, loadsAtOnce = 50_000, 2
 )
 
-// loadedColumns are those in which a loaded row differs from the one that it is a copy of. It is due within the last twentieth of the
-// expiry, as those that were synced are, and names a batch that no workflow is: none of them is due before the run is over.
+// loadedColumns has the columns in which a loaded row differs from the row that it copies. It is due within the last twentieth of the expiry, like synced
+// rows. It names a batch that has no workflow, but no loaded row is due before the run ends.
 var loadedColumns = map[string]string{
 	"object_id":   "'loaded-' || i",
 	"object":      "jsonb_set(t.object, '{key}', to_jsonb('loaded-' || i))",
@@ -68,10 +67,10 @@ var loadedColumns = map[string]string{
 	"claim":       "gen_random_uuid()",
 }
 
-// load writes rows as the engine leaves those that it has synced.
-func (l *large) load(ctx context.Context, rows int) error {
+// loadRows writes rows that look like rows that the engine has synced.
+func (l *largeBench) loadRows(ctx context.Context, rows int) error {
 	fmt.Fprintf(os.Stderr, "  there is no time to sync all of them: %d rows are loaded\n", rows)
-	insert, err := l.loading(ctx)
+	insert, err := l.buildLoadStatement(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,8 +91,8 @@ func (l *large) load(ctx context.Context, rows int) error {
 	return nil
 }
 
-// loading is the statement for it. It copies one synced row, and names all columns that the table has.
-func (l *large) loading(ctx context.Context) (string, error) {
+// buildLoadStatement returns the statement of loadRows. It copies one synced row, and names all columns of the table.
+func (l *largeBench) buildLoadStatement(ctx context.Context) (string, error) {
 	rows, err := l.s.pool.Query(ctx, `SELECT attname FROM pg_attribute WHERE attrelid = 'delta_resource'::regclass AND attnum > 0
 		AND NOT attisdropped AND attidentity = '' AND attgenerated = '' ORDER BY attnum`)
 	if err != nil {
@@ -123,14 +122,14 @@ func (l *large) loading(ctx context.Context) (string, error) {
 		strings.Join(names, ", "), strings.Join(values, ", "), batchedKind), nil
 }
 
-// expiresAfter is the expiry of those that are synced once more: all of them must be synced before the first of them expires, also on a slow
+// expiresAfter returns the expiry of the resources that expire during the run. All of them must be synced before the first one expires, even on a slow
 // machine.
 func expiresAfter(rows int) time.Duration {
 	return 30*time.Second + time.Duration(rows)*time.Millisecond/2
 }
 
-// expire syncs resources that expire soon, and waits until they have expired by the timers of their workflows and are synced again.
-func (l *large) expire(ctx context.Context, rows int) error {
+// measureExpiry syncs resources that expire soon, and waits until the timers of their workflows have expired them and they are synced again.
+func (l *largeBench) measureExpiry(ctx context.Context, rows int) error {
 	began := time.Now()
 	if err := l.s.informPages(ctx, "expiring", rows, &delta.InformOpts{Namespace: expiringNamespace}); err != nil {
 		return err
@@ -145,11 +144,11 @@ func (l *large) expire(ctx context.Context, rows int) error {
 		return nil
 	}
 	var first, last, synced time.Time
-	if err := l.expiring(ctx, "min(due_at), max(due_at)", &first, &last); err != nil {
+	if err := l.queryExpiring(ctx, "min(due_at), max(due_at)", &first, &last); err != nil {
 		return err
 	}
 	l.report.Expiry.DueWithin = last.Sub(first).Seconds()
-	// They are to expire once only: what is synced after this rests for a day.
+	// They must expire only once: resources that are synced after this expire in a day.
 	_, err := l.s.pool.Exec(ctx, "UPDATE delta_namespace SET resource_expiry = $1 WHERE name = $2", expiry, expiringNamespace)
 	if err != nil {
 		return err
@@ -157,7 +156,7 @@ func (l *large) expire(ctx context.Context, rows int) error {
 	if err := l.awaitSynced(ctx, rows, 2); err != nil {
 		return err
 	}
-	if err := l.expiring(ctx, "max(synced_at)", &synced); err != nil {
+	if err := l.queryExpiring(ctx, "max(synced_at)", &synced); err != nil {
 		return err
 	}
 	l.report.Expiry.SyncedWithin = synced.Sub(first).Seconds()
@@ -165,12 +164,12 @@ func (l *large) expire(ctx context.Context, rows int) error {
 	return nil
 }
 
-// awaitSynced returns when each of those that expire has been synced so many times. It does not look before Work was called as often.
-func (l *large) awaitSynced(ctx context.Context, rows, times int) error {
+// awaitSynced returns when each expiring resource has been synced so many times. It does not query before Work was called that often.
+func (l *largeBench) awaitSynced(ctx context.Context, rows, times int) error {
 	for {
 		if int(l.s.worked.Load()) >= rows*times {
 			var there int
-			if err := l.expiring(ctx, fmt.Sprintf("count(*) FILTER (WHERE sync_count >= %d AND state = 'synced')", times), &there); err != nil {
+			if err := l.queryExpiring(ctx, fmt.Sprintf("count(*) FILTER (WHERE sync_count >= %d AND state = 'synced')", times), &there); err != nil {
 				return err
 			}
 			if there == rows {
@@ -185,8 +184,8 @@ func (l *large) awaitSynced(ctx context.Context, rows, times int) error {
 	}
 }
 
-// expiring asks for something about those that expire. They are a range of the index of ids.
-func (l *large) expiring(ctx context.Context, what string, answers ...any) error {
+// queryExpiring queries the expiring resources, which are a range of the index of ids.
+func (l *largeBench) queryExpiring(ctx context.Context, what string, answers ...any) error {
 	query := fmt.Sprintf("SELECT %s FROM delta_resource WHERE kind = $1 AND object_id >= 'batch-expiring-' AND object_id < 'batch-expiring.'", what)
 	return l.s.pool.QueryRow(ctx, query, batchedKind).Scan(answers...)
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// sizes reads what the table and each of its indexes take.
-func (l *large) sizes(ctx context.Context) error {
+// measureSizes reads the sizes of the table and its indexes.
+func (l *largeBench) measureSizes(ctx context.Context) error {
 	rows, err := l.s.pool.Query(ctx, `
 		SELECT 'delta_resource', pg_table_size('delta_resource')
 		UNION ALL
@@ -37,11 +37,11 @@ func (l *large) sizes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.vacuumed(ctx, "after the first sync")
+	return l.measureDeadRows(ctx, "after the first sync")
 }
 
-// vacuumed reads what updates have left in the table, and what autovacuum has done. Counters reach their view a second after a statement.
-func (l *large) vacuumed(ctx context.Context, when string) error {
+// measureDeadRows reads the counters of dead rows and of autovacuum. Counters reach their view a second after a statement.
+func (l *largeBench) measureDeadRows(ctx context.Context, when string) error {
 	time.Sleep(1100 * time.Millisecond)
 	v := vacuumPart{When: when}
 	err := l.s.pool.QueryRow(ctx, `
@@ -53,19 +53,19 @@ func (l *large) vacuumed(ctx context.Context, when string) error {
 	return err
 }
 
-// vacuum does what autovacuum has not got to yet, so that what is measured after it does not depend on when it came.
-func (l *large) vacuum(ctx context.Context) error {
+// runVacuum vacuums the table, so that later measurements do not depend on the time of autovacuum.
+func (l *largeBench) runVacuum(ctx context.Context) error {
 	began := time.Now()
 	if _, err := l.s.pool.Exec(ctx, "VACUUM ANALYZE delta_resource"); err != nil {
 		return err
 	}
 	l.report.VacuumTook = time.Since(began).Seconds()
-	return l.vacuumed(ctx, "after VACUUM ANALYZE")
+	return l.measureDeadRows(ctx, "after VACUUM ANALYZE")
 }
 
-// sample says what the client and Temporal hold. The heap is what is left after a collection.
-func (l *large) sample(_ context.Context, there int) error {
-	debug.FreeOSMemory() // a collection comes with it
+// sampleMemory measures the memory of the client and of Temporal. The heap is measured after a garbage collection.
+func (l *largeBench) sampleMemory(_ context.Context, there int) error {
+	debug.FreeOSMemory() // runs a garbage collection
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	server, err := l.temporalProcess()
@@ -77,14 +77,14 @@ func (l *large) sample(_ context.Context, there int) error {
 		return err
 	}
 	l.report.Memory = append(l.report.Memory, memoryPart{
-		There: there, Heap: int64(m.HeapAlloc), Resident: resident(os.Getpid()), Goroutines: runtime.NumGoroutine(),
-		TemporalResident: resident(server), TemporalStore: store,
+		There: there, Heap: int64(m.HeapAlloc), Resident: residentMemory(os.Getpid()), Goroutines: runtime.NumGoroutine(),
+		TemporalResident: residentMemory(server), TemporalStore: store,
 	})
 	return nil
 }
 
-// temporalProcess is the process of the server, as its stack has noted it.
-func (l *large) temporalProcess() (int, error) {
+// temporalProcess reads the pid of the server from the stack's pid file.
+func (l *largeBench) temporalProcess() (int, error) {
 	content, err := os.ReadFile(filepath.Join(l.b.stack.Dir, "temporal.pid"))
 	if err != nil {
 		return 0, err
@@ -96,8 +96,8 @@ func (l *large) temporalProcess() (int, error) {
 	return noted.PID, err
 }
 
-// temporalStore is how many bytes the files of Temporal's store have.
-func (l *large) temporalStore() (bytes int64, err error) {
+// temporalStore returns the size of the files of Temporal's store.
+func (l *largeBench) temporalStore() (bytes int64, err error) {
 	files, err := filepath.Glob(filepath.Join(l.b.stack.Dir, "temporal-*.db*"))
 	if err == nil && len(files) == 0 {
 		err = fmt.Errorf("there is no store of Temporal in %s", l.b.stack.Dir)
@@ -105,7 +105,7 @@ func (l *large) temporalStore() (bytes int64, err error) {
 	for _, file := range files {
 		info, statErr := os.Stat(file)
 		if errors.Is(statErr, os.ErrNotExist) {
-			continue // SQLite removes its log when it likes
+			continue // SQLite may remove its log at any time
 		}
 		if statErr != nil {
 			return 0, statErr
@@ -115,8 +115,8 @@ func (l *large) temporalStore() (bytes int64, err error) {
 	return bytes, err
 }
 
-// resident is how much memory a process holds, 0 where the system does not say it as Linux does.
-func resident(pid int) int64 {
+// residentMemory returns the resident memory of a process, or 0 on systems other than Linux.
+func residentMemory(pid int) int64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
@@ -131,17 +131,17 @@ func resident(pid int) int64 {
 }
 
 const (
-	// leasedAtOnce is how many rows are due where something is.
+	// leasedAtOnce is the number of due rows in measurements with due rows.
 	leasedAtOnce = 1000
-	// costRuns is how often each statement is timed.
+	// costRuns is the number of times that each statement is timed.
 	costRuns = 5
-	// rolledBack is how many dead rows that leaves: each row was made due, and leased.
+	// rolledBack is the number of dead rows that the timing leaves: each row is made due and leased.
 	rolledBack = 2 * leasedAtOnce * costRuns
 )
 
-// costs times what a dispatcher and `delta doctor` ask. The statements are Delta's own, each in a transaction that is rolled back, so that the
-// client which runs meanwhile sees nothing of it.
-func (l *large) costs(ctx context.Context, when string) error {
+// measureCosts times the statements of a dispatcher and of `delta doctor`. Each runs in a transaction that is rolled back, so that the running client does
+// not see it.
+func (l *largeBench) measureCosts(ctx context.Context, when string) error {
 	q := db.New()
 	lease := func(ctx context.Context, conn db.DBTX) error {
 		_, err := q.LeaseDue(ctx, db.Planned(conn, leasedAtOnce), db.LeaseDueParams{
@@ -170,19 +170,19 @@ func (l *large) costs(ctx context.Context, when string) error {
 		part := costPart{Name: cost.name, When: when}
 		var times, buffers []float64
 		for range costRuns {
-			plan, err := l.explain(ctx, cost.due, cost.ask)
+			plan, err := l.explainStatement(ctx, cost.due, cost.ask)
 			if err != nil {
 				return fmt.Errorf("%s: %w", cost.name, err)
 			}
 			times, buffers = append(times, plan.Planning+plan.Execution), append(buffers, plan.Plan.Hit+plan.Plan.Read)
 		}
-		part.Milliseconds, part.Buffers = quantile(times, 0.5), quantile(buffers, 0.5)
+		part.Milliseconds, part.Buffers = computeQuantile(times, 0.5), computeQuantile(buffers, 0.5)
 		l.report.Costs = append(l.report.Costs, part)
 	}
 	return nil
 }
 
-// plan is what EXPLAIN says of a statement. Buffers are pages of 8 kB that it looked at, the same one each time once more.
+// plan is the output of EXPLAIN. Buffers are pages of 8 kB; a page that is read several times counts each time.
 type plan struct {
 	Planning  float64 `json:"Planning Time"`
 	Execution float64 `json:"Execution Time"`
@@ -192,8 +192,8 @@ type plan struct {
 	} `json:"Plan"`
 }
 
-// explain runs a statement in a transaction in which some rows are due, and takes all of it back.
-func (l *large) explain(ctx context.Context, due int, ask func(context.Context, db.DBTX) error) (p plan, err error) {
+// explainStatement explains a statement in a transaction in which some rows are due, and rolls it back.
+func (l *largeBench) explainStatement(ctx context.Context, due int, ask func(context.Context, db.DBTX) error) (p plan, err error) {
 	tx, err := l.s.pool.Begin(ctx)
 	if err != nil {
 		return p, err
@@ -208,29 +208,29 @@ func (l *large) explain(ctx context.Context, due int, ask func(context.Context, 
 			return p, fmt.Errorf("%d rows were made due, not %d", got, due)
 		}
 	}
-	e := &explaining{tx: tx}
+	e := &explainingDB{tx: tx}
 	if err := ask(ctx, e); !errors.Is(err, errExplained) {
 		return p, fmt.Errorf("the statement was not explained: %w", err)
 	}
 	return e.plan, e.err
 }
 
-// makeDue has rows from all over the table expire. A part of its pages is drawn, as many as have enough rows for certain.
+// makeDue makes rows from all over the table due. It samples enough pages to have enough rows for certain.
 const makeDue = `
 UPDATE delta_resource SET due_at = now(), dispatch_at = now()
 WHERE id = ANY (ARRAY(SELECT id FROM delta_resource TABLESAMPLE SYSTEM ($3) WHERE kind = $1 AND state = 'synced' AND claimed_until IS NULL LIMIT $2))`
 
-// errExplained is the answer to a statement that was explained instead.
+// errExplained is the error of a statement that was explained instead of run.
 var errExplained = errors.New("explained")
 
-// explaining explains each statement instead of answering it. So what is explained is the statement of the query, whatever it is.
-type explaining struct {
+// explainingDB explains each statement instead of running it, so that the explained statement is always the one of the query.
+type explainingDB struct {
 	tx   pgx.Tx
 	plan plan
 	err  error
 }
 
-func (e *explaining) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+func (e *explainingDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	var answer []byte
 	e.err = e.tx.QueryRow(ctx, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&answer)
 	if e.err == nil {
@@ -243,17 +243,17 @@ func (e *explaining) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 	return nil, errExplained
 }
 
-func (e *explaining) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+func (e *explainingDB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	_, err := e.Query(ctx, sql, args...)
 	return failedRow{err}
 }
 
-func (e *explaining) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+func (e *explainingDB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	_, err := e.Query(ctx, sql, args...)
 	return pgconn.CommandTag{}, err
 }
 
-// failedRow is the row of a statement that was not answered.
+// failedRow is the row of a statement that was not run.
 type failedRow struct{ err error }
 
 func (r failedRow) Scan(...any) error { return r.err }

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// largeReportFile is the report that the measured part of scaling.md is made of.
+// largeReportFile is the report from which the measured part of scaling.md is rendered.
 const largeReportFile = "benchmarks-large.json"
 
-// largeReport is a whole run.
+// largeReport is the report of a run.
 type largeReport struct {
 	Facts facts `json:"facts"`
-	// Rows is how many resources there are at the end. Loaded is how many of them were not synced but loaded, for want of time.
+	// Rows is the number of resources at the end. Loaded is how many of them were loaded instead of synced, because there was no time.
 	Rows            int          `json:"rows"`
 	Loaded          int          `json:"loaded"`
 	LoadedPerSecond float64      `json:"loaded_per_second,omitempty"`
@@ -34,18 +34,18 @@ type largeReport struct {
 // slicePart is a part of the first sync.
 type slicePart struct {
 	Rows int `json:"rows"`
-	// There is how many resources there are after it.
+	// There is the number of resources after this part.
 	There     int     `json:"there"`
 	PerSecond float64 `json:"per_second"`
 }
 
-// sizePart is what the table or an index takes.
+// sizePart is the size of the table or of an index.
 type sizePart struct {
 	Relation string `json:"relation"`
 	Bytes    int64  `json:"bytes"`
 }
 
-// costPart is what a statement takes.
+// costPart is the cost of a statement.
 type costPart struct {
 	Name         string  `json:"name"`
 	When         string  `json:"when"`
@@ -53,20 +53,19 @@ type costPart struct {
 	Buffers      float64 `json:"buffers"`
 }
 
-// expiryPart is how a part of the resources expired and was synced again.
+// expiryPart is the measured expiry of a part of the resources.
 type expiryPart struct {
 	Rows      int     `json:"rows"`
 	FirstSync float64 `json:"first_sync_seconds"`
-	// Missed says why the rest could not be measured.
+	// Missed says why the other fields could not be measured.
 	Missed string `json:"missed,omitempty"`
-	// DueWithin is the time from the first that was due to the last one. SyncedWithin is that from the first that was due until the last one was
-	// synced.
+	// DueWithin is the time from the first due time to the last. SyncedWithin is the time from the first due time until the last resource was synced.
 	DueWithin    float64 `json:"due_within_seconds"`
 	SyncedWithin float64 `json:"synced_within_seconds"`
 	PerSecond    float64 `json:"per_second"`
 }
 
-// vacuumPart is what updates have left in the table.
+// vacuumPart has the counters of dead rows and vacuums of the table.
 type vacuumPart struct {
 	When         string `json:"when"`
 	Live         int64  `json:"live"`
@@ -75,12 +74,12 @@ type vacuumPart struct {
 	HOT          int64  `json:"hot_updates"`
 	Autovacuums  int64  `json:"autovacuums"`
 	Autoanalyzes int64  `json:"autoanalyzes"`
-	// Running says that autovacuum was at the table then.
+	// Running reports whether autovacuum was working on the table.
 	Running bool  `json:"running"`
 	Bytes   int64 `json:"bytes"`
 }
 
-// memoryPart is what the client and Temporal hold when so many resources are there. Resident is 0 where the system does not say.
+// memoryPart is the memory of the client and of Temporal at a number of resources. Resident is 0 on systems other than Linux.
 type memoryPart struct {
 	There            int   `json:"there"`
 	Heap             int64 `json:"heap_bytes"`
@@ -90,10 +89,10 @@ type memoryPart struct {
 	TemporalStore    int64 `json:"temporal_store_bytes"`
 }
 
-// print writes the report for a terminal. It is the Markdown of the docs: that can be read as it is.
-func (r largeReport) print(w io.Writer) { _, _ = io.WriteString(w, r.markdown()) }
+// print writes the report to a terminal, as the Markdown of the docs.
+func (r largeReport) print(w io.Writer) { _, _ = io.WriteString(w, r.renderMarkdown()) }
 
-func (r largeReport) markdown() string {
+func (r largeReport) renderMarkdown() string {
 	var b strings.Builder
 	for _, part := range []func(*strings.Builder){r.writeSync, r.writeSizes, r.writeCosts, r.writeDead, r.writeMemory} {
 		part(&b)
@@ -101,7 +100,7 @@ func (r largeReport) markdown() string {
 	d := r.Facts
 	fmt.Fprintf(&b, "%d resources in batches of %d, measured once, in %s; Work does nothing. %s; %d cores (%s, %s; load %s at the start), %s, "+
 		"Postgres %s with its default settings%s, Temporal %s (development server, its store in a file). The client keeps %d workflows in its cache.\n",
-		r.Rows, batchSize, span(time.Duration(r.Took)*time.Second), d.Date.Format(time.DateOnly), d.Cores, d.OS, d.CPU, d.Load, d.Go, d.Postgres,
+		r.Rows, batchSize, formatDuration(time.Duration(r.Took)*time.Second), d.Date.Format(time.DateOnly), d.Cores, d.OS, d.CPU, d.Load, d.Go, d.Postgres,
 		map[bool]string{true: "", false: ", which does not wait for the disk"}[d.Durable], d.Temporal, cachedWorkflows)
 	return b.String()
 }
@@ -136,9 +135,9 @@ func (r largeReport) writeSizes(b *strings.Builder) {
 	var total int64
 	for _, s := range r.Sizes {
 		total += s.Bytes
-		fmt.Fprintf(b, "| %s | %s | %d B |\n", s.Relation, megabytes(s.Bytes), s.Bytes/int64(rows))
+		fmt.Fprintf(b, "| %s | %s | %d B |\n", s.Relation, formatMegabytes(s.Bytes), s.Bytes/int64(rows))
 	}
-	fmt.Fprintf(b, "| all of it | %s | %d B |\n| log written (WAL) | %s | %d B |\n\n", megabytes(total), total/int64(rows), megabytes(r.WAL), r.WAL/int64(rows))
+	fmt.Fprintf(b, "| all of it | %s | %d B |\n| log written (WAL) | %s | %d B |\n\n", formatMegabytes(total), total/int64(rows), formatMegabytes(r.WAL), r.WAL/int64(rows))
 }
 
 func (r largeReport) writeCosts(b *strings.Builder) {
@@ -158,7 +157,7 @@ func (r largeReport) writeDead(b *strings.Builder) {
 	}
 	b.WriteString("| table and indexes | size | dead rows | updates, of them HOT | autovacuums done | one at work |\n|---|---:|---:|---:|---:|---|\n")
 	for _, v := range r.Vacuum {
-		fmt.Fprintf(b, "| %s | %s | %d | %d, %.0f%% | %d | %s |\n", v.When, megabytes(v.Bytes), v.Dead, v.Updates, 100*float64(v.HOT)/float64(max(v.Updates, 1)),
+		fmt.Fprintf(b, "| %s | %s | %d | %d, %.0f%% | %d | %s |\n", v.When, formatMegabytes(v.Bytes), v.Dead, v.Updates, 100*float64(v.HOT)/float64(max(v.Updates, 1)),
 			v.Autovacuums, map[bool]string{true: "yes", false: "no"}[v.Running])
 	}
 	if r.VacuumTook > 0 {
@@ -174,27 +173,27 @@ func (r largeReport) writeMemory(b *strings.Builder) {
 	}
 	b.WriteString("| resources there | client's heap | its memory (RSS) | goroutines | Temporal's memory | Temporal's store |\n|---:|---:|---:|---:|---:|---:|\n")
 	for i, m := range r.Memory {
-		// Each fifth part of the first sync is enough to see what grows.
+		// Every fourth part of the first sync is enough to see growth.
 		if i%4 != 0 && i < len(r.Memory)-2 {
 			continue
 		}
-		fmt.Fprintf(b, "| %d | %s | %s | %d | %s | %s |\n", m.There, megabytes(m.Heap), megabytes(m.Resident), m.Goroutines, megabytes(m.TemporalResident),
-			megabytes(m.TemporalStore))
+		fmt.Fprintf(b, "| %d | %s | %s | %d | %s | %s |\n", m.There, formatMegabytes(m.Heap), formatMegabytes(m.Resident), m.Goroutines, formatMegabytes(m.TemporalResident),
+			formatMegabytes(m.TemporalStore))
 	}
 	b.WriteString("\n")
 }
 
-func megabytes(bytes int64) string {
+func formatMegabytes(bytes int64) string {
 	if bytes < 10e6 {
 		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
 	}
 	return fmt.Sprintf("%.0f MB", float64(bytes)/1e6)
 }
 
-// notMeasured stands in scaling.md until somebody has measured.
+// notMeasured is the text in scaling.md before the first measurement.
 const notMeasured = "Not measured yet: `make bench-large` measures it, and writes it here with `-docs docs`.\n"
 
-// largePage is scaling.md with what was measured; nil, and it says that nothing was.
+// largePage renders scaling.md with a report, or with notMeasured if the report is nil.
 func largePage(folder string, r *largeReport) (page, error) {
 	const file = "scaling.md"
 	old, err := os.ReadFile(filepath.Join(folder, file))
@@ -203,7 +202,7 @@ func largePage(folder string, r *largeReport) (page, error) {
 	}
 	said := notMeasured
 	if r != nil {
-		said = r.markdown()
+		said = r.renderMarkdown()
 	}
 	content, err := replaceBlock(string(old), "large", said)
 	if err != nil {
@@ -212,7 +211,7 @@ func largePage(folder string, r *largeReport) (page, error) {
 	return page{file, content}, nil
 }
 
-// readLarge reads the report beside the pages; nil, if there is none.
+// readLarge reads the report beside the pages. It returns nil if there is none.
 func readLarge(folder string) (*largeReport, error) {
 	var r largeReport
 	err := readJSON(filepath.Join(folder, largeReportFile), &r)

@@ -11,15 +11,14 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// settleTime is how long the stack is left alone between two samples: the end of a workflow task that starts a timer
-// should not be in the way of the next sample.
+// settleTime is a pause between two samples, so that the end of a workflow task that starts a timer does not slow down the next sample.
 const settleTime = 25 * time.Millisecond
 
-// warmUps is how many samples at the start of a round do not count.
+// warmUps is the number of samples at the start of a round that do not count.
 const warmUps = 5
 
-// latencyFigures compares, on an idle stack and one at a time, the time from Inform to a synced row with that from the
-// start of a bare workflow to the end of its activity.
+// latencyFigures compares the time from Inform to a synced row with the time from the start of a bare workflow to the end of its activity, on an idle
+// stack and one at a time.
 func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	l, err := startLifecycle(ctx, b)
 	if err != nil {
@@ -27,7 +26,7 @@ func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
 
-	count := b.scaled(100)
+	count := b.scaleCount(100)
 	median := figure{
 		Name: "Inform to synced, median", Unit: "ms", AtMost: 0.9,
 		What: "Client.Inform until the row is seen synced, against starting a bare workflow until its activity ran; idle, one at a time",
@@ -53,14 +52,14 @@ func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 			}
 			deltas, bares = append(deltas, synced), append(bares, bare)
 		}
-		if err := l.terminate(ctx, workflows); err != nil {
+		if err := l.terminateWorkflows(ctx, workflows); err != nil {
 			return nil, err
 		}
-		median.Rounds = append(median.Rounds, round{Delta: quantile(deltas, 0.5), Bare: quantile(bares, 0.5)})
-		p95.Rounds = append(p95.Rounds, round{Delta: quantile(deltas, 0.95), Bare: quantile(bares, 0.95)})
+		median.Rounds = append(median.Rounds, round{Delta: computeQuantile(deltas, 0.5), Bare: computeQuantile(bares, 0.5)})
+		p95.Rounds = append(p95.Rounds, round{Delta: computeQuantile(deltas, 0.95), Bare: computeQuantile(bares, 0.95)})
 	}
 	_, err = b.pool.Exec(ctx, "TRUNCATE delta_resource")
-	return []figure{median.settle(), p95.settle()}, err
+	return []figure{median.computeMedians(), p95.computeMedians()}, err
 }
 
 func (l *lifecycle) timeBare(ctx context.Context, id string) (float64, error) {
@@ -69,12 +68,11 @@ func (l *lifecycle) timeBare(ctx context.Context, id string) (float64, error) {
 	if err := l.startBare(ctx, id, false); err != nil {
 		return 0, err
 	}
-	err := await(ctx, l.ran, 1)
-	return milliseconds(time.Since(began)), err
+	err := awaitCount(ctx, l.ran, 1)
+	return toMilliseconds(time.Since(began)), err
 }
 
-// timeDelta ends when the row is seen to be synced. It begins to look when Work has run, so it adds at most one round
-// trip, and no load before.
+// timeDelta measures until the row is seen synced. It does not query before Work has run, so it adds at most one round trip, and no load before that.
 func (l *lifecycle) timeDelta(ctx context.Context, id string) (float64, error) {
 	time.Sleep(settleTime)
 	object := syncedItem{newItem(syncedKind, id, 1)}
@@ -82,13 +80,13 @@ func (l *lifecycle) timeDelta(ctx context.Context, id string) (float64, error) {
 	if _, err := l.client.Inform(ctx, object, nil); err != nil {
 		return 0, err
 	}
-	if err := await(ctx, l.synced, 1); err != nil {
+	if err := awaitCount(ctx, l.synced, 1); err != nil {
 		return 0, err
 	}
 	return untilSynced(ctx, l.b.pool, syncedKind, id, began)
 }
 
-// untilSynced waits until a row is seen to be synced, and says how long that was, in milliseconds.
+// untilSynced waits until a row is seen synced, and returns the time since began in milliseconds.
 func untilSynced(ctx context.Context, pool *pgxpool.Pool, kind, id string, began time.Time) (float64, error) {
 	for {
 		var synced bool
@@ -97,7 +95,7 @@ func untilSynced(ctx context.Context, pool *pgxpool.Pool, kind, id string, began
 		case err != nil:
 			return 0, err
 		case synced:
-			return milliseconds(time.Since(began)), nil
+			return toMilliseconds(time.Since(began)), nil
 		case time.Since(began) > deadline:
 			return 0, fmt.Errorf("%s is not synced after %s", id, deadline)
 		}
@@ -106,4 +104,4 @@ func untilSynced(ctx context.Context, pool *pgxpool.Pool, kind, id string, began
 
 var _ delta.Object = syncedItem{}
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func toMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -22,29 +22,29 @@ const (
 	syncedKind = "bench_sync"
 	bareQueue  = "bench_bare"
 
-	// parallelism is how many activities run at once, on both sides.
+	// parallelism is the number of activities that run at once, on both sides.
 	parallelism = 64
-	// starters is how many workflows are started at once, as many as Delta's dispatcher does.
+	// starters is the number of workflows that are started at once, the same as in Delta's dispatcher.
 	starters = 32
-	// rest is how long the workflows of both sides sleep after their activity: Delta's default retention.
-	rest = 24 * time.Hour
-	// deadline is for one round; a stack that hangs should not look like one that is slow.
+	// restTime is how long the workflows of both sides sleep after their activity: Delta's default retention.
+	restTime = 24 * time.Hour
+	// deadline is the time limit of one round, to distinguish a stack that hangs from a slow one.
 	deadline = 2 * time.Minute
 )
 
-// lifecycle is both sides, each with a worker that runs.
+// lifecycle has both sides, each with a running worker.
 type lifecycle struct {
 	b      *bench
 	client *delta.Client
 	worker worker.Worker
-	// synced and ran hear of each activity: Delta's Work, and the bare one.
+	// synced and ran get a value for each activity: Delta's Work, and the bare one.
 	synced, ran chan struct{}
 }
 
 func startLifecycle(ctx context.Context, b *bench) (_ *lifecycle, err error) {
 	l := &lifecycle{b: b, synced: make(chan struct{}, 1<<16), ran: make(chan struct{}, 1<<16)}
 	controllers := delta.NewControllers()
-	delta.AddController(controllers, &noop{done: l.synced})
+	delta.AddController(controllers, &countingWorker{done: l.synced})
 	l.client, err = delta.NewClient(b.pool, &delta.Config{Controllers: controllers, Temporal: b.temporal, Logger: b.logger})
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func startLifecycle(ctx context.Context, b *bench) (_ *lifecycle, err error) {
 		return nil, err
 	}
 
-	// The same options as those of Delta's workers; see delta/engine.go.
+	// These are the options of Delta's workers; see delta/engine.go.
 	l.worker = worker.New(b.temporal, bareQueue, worker.Options{
 		MaxConcurrentActivityExecutionSize:      parallelism,
 		MaxConcurrentWorkflowTaskExecutionSize:  1000,
@@ -80,23 +80,23 @@ func (l *lifecycle) stop() error {
 	return l.client.Stop(ctx)
 }
 
-// noop is a controller whose Work does nothing but count.
-type noop struct {
+// countingWorker is a controller that only counts calls of Work.
+type countingWorker struct {
 	delta.WorkerDefaults[syncedItem]
 	delta.InformerDefaults[syncedItem]
 	done chan<- struct{}
 }
 
-func (n *noop) Work(context.Context, *delta.Resource[syncedItem]) error {
+func (n *countingWorker) Work(context.Context, *delta.Resource[syncedItem]) error {
 	n.done <- struct{}{}
 	return nil
 }
 
-func (n *noop) Inform(context.Context, *delta.InformOptions) (<-chan syncedItem, error) {
-	return nil, errors.New("the benchmark informs by itself")
+func (n *countingWorker) Inform(context.Context, *delta.InformOptions) (<-chan syncedItem, error) {
+	return nil, errors.New("the benchmark has no informer")
 }
 
-// syncedItem is an item that is worked.
+// syncedItem is an item of the kind that is synced.
 type syncedItem struct{ item }
 
 func (syncedItem) Kind() string { return syncedKind }
@@ -107,16 +107,16 @@ func (syncedItem) Settings() delta.ObjectSettings {
 
 const bareName = "bench.Bare"
 
-// bareWorkflow is the least that has the shape of Delta's: an activity, then a timer.
+// bareWorkflow is the smallest workflow of the same shape as Delta's: an activity, then a timer.
 func bareWorkflow(ctx workflow.Context, id string) error {
 	options := workflow.ActivityOptions{StartToCloseTimeout: time.Minute}
 	if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), bareName, id).Get(ctx, nil); err != nil {
 		return err
 	}
-	return workflow.NewTimer(ctx, rest).Get(ctx, nil)
+	return workflow.NewTimer(ctx, restTime).Get(ctx, nil)
 }
 
-// startBare starts a workflow as the SDK does by default, or eagerly.
+// startBare starts a workflow with the SDK's defaults, or eagerly.
 func (l *lifecycle) startBare(ctx context.Context, id string, eagerly bool) error {
 	options := client.StartWorkflowOptions{ID: bareID(id), TaskQueue: bareQueue, EnableEagerStart: eagerly}
 	_, err := l.b.temporal.ExecuteWorkflow(ctx, options, bareName, id)
@@ -125,11 +125,11 @@ func (l *lifecycle) startBare(ctx context.Context, id string, eagerly bool) erro
 
 func bareID(id string) string { return "bare/" + id }
 
-// deltaID is the id of a resource's workflow, with the default prefix.
+// deltaID returns the id of a resource's workflow with the default prefix.
 func deltaID(id string) string { return "delta/" + syncedKind + "/" + id }
 
-// await takes a number of activities off a channel.
-func await(ctx context.Context, done <-chan struct{}, count int) error {
+// awaitCount waits for a number of values on a channel.
+func awaitCount(ctx context.Context, done <-chan struct{}, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	for n := range count {
@@ -142,8 +142,8 @@ func await(ctx context.Context, done <-chan struct{}, count int) error {
 	return nil
 }
 
-// terminate ends workflows, so that what one side left is no load on the other.
-func (l *lifecycle) terminate(ctx context.Context, ids []string) error {
+// terminateWorkflows ends workflows, so that leftovers of one side do not slow down the other.
+func (l *lifecycle) terminateWorkflows(ctx context.Context, ids []string) error {
 	var group errgroup.Group
 	group.SetLimit(starters)
 	for _, id := range ids {
@@ -161,7 +161,7 @@ func (l *lifecycle) terminate(ctx context.Context, ids []string) error {
 	return l.awaitQuiet(ctx)
 }
 
-// awaitQuiet returns when Temporal has done what the ends of workflows leave it to do: its list of them is written last.
+// awaitQuiet returns when Temporal has finished its work after the ends of workflows: it updates the list of workflows last.
 func (l *lifecycle) awaitQuiet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()

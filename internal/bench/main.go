@@ -1,7 +1,7 @@
-// Command bench measures what Delta costs on top of what it is made of: a Postgres upsert and a Temporal workflow.
+// Command bench measures the overhead of Delta over its parts: a Postgres upsert and a Temporal workflow.
 //
-// Each figure is a ratio. Delta and the bare thing take turns in one process, on one private stack on this machine, so
-// that noise hits both; absolute numbers say more about the machine than about Delta. Run it as `make bench`.
+// Each figure is a ratio. Delta and the bare side take turns in one process, on one private stack on this machine, so that noise affects both. Absolute
+// numbers say more about the machine than about Delta. Run it with `make bench`.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// options are the flags.
+// options has the flags.
 type options struct {
 	rounds     int
 	scale      float64
@@ -34,14 +34,14 @@ type options struct {
 	largeTime  time.Duration
 }
 
-// benchmark is one measurement, which gives one figure or several.
+// benchmark is one measurement, with one or several figures.
 type benchmark struct {
 	name string
 	run  func(context.Context, *bench) ([]figure, error)
 }
 
 var benchmarks = []benchmark{
-	{"rest", restFigures}, // first: it tells what this process holds in memory
+	{"rest", restFigures}, // first, because it measures the memory of this process
 	{"inform", informFigures},
 	{"many", manyFigures},
 	{"messages", messageFigures},
@@ -61,17 +61,17 @@ var benchmarks = []benchmark{
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each measurement; the figure is their median")
-	flag.Float64Var(&o.scale, "scale", 1, "how much is done in each round")
+	flag.Float64Var(&o.scale, "scale", 1, "factor for the amount of work in each round")
 	flag.StringVar(&o.only, "only", "", "comma-separated measurements to make, of: "+strings.Join(benchmarkNames(), ", "))
-	flag.IntVar(&o.pool, "pool", 16, "connections to Postgres, for Delta and for the bare thing alike")
-	flag.BoolVar(&o.durable, "durable", false, "a Postgres that waits for the disk at each commit")
-	flag.StringVar(&o.out, "out", "bench.json", "where the JSON goes; empty: nowhere")
+	flag.IntVar(&o.pool, "pool", 16, "connections to Postgres, for Delta and for the bare side")
+	flag.BoolVar(&o.durable, "durable", false, "let Postgres wait for the disk at each commit")
+	flag.StringVar(&o.out, "out", "bench.json", "file for the JSON; empty for none")
 	flag.BoolVar(&o.check, "check", false, "exit with 1 if a target is missed")
 	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this long")
-	flag.StringVar(&o.docs, "docs", "", "a folder whose benchmarks.md and scaling.md are to say what was measured")
+	flag.StringVar(&o.docs, "docs", "", "folder with benchmarks.md and scaling.md, to write the results into")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process")
-	flag.IntVar(&o.large, "large", 0, "measure a table of so many resources instead: see make bench-large")
-	flag.DurationVar(&o.largeTime, "large-time", 15*time.Minute, "how long that may take; resources that would take longer are loaded")
+	flag.IntVar(&o.large, "large", 0, "measure a table of this many resources instead: see make bench-large")
+	flag.DurationVar(&o.largeTime, "large-time", 15*time.Minute, "time limit of -large; resources that would take longer to sync are loaded")
 	flag.Parse()
 
 	missed, err := run(o)
@@ -91,8 +91,8 @@ func benchmarkNames() (names []string) {
 	return names
 }
 
-// selected are the benchmarks that were asked for.
-func (o options) selected() ([]benchmark, error) {
+// selectBenchmarks returns the benchmarks that --only names.
+func (o options) selectBenchmarks() ([]benchmark, error) {
 	if o.only == "" {
 		return benchmarks, nil
 	}
@@ -108,12 +108,12 @@ func (o options) selected() ([]benchmark, error) {
 }
 
 func run(o options) (missed bool, err error) {
-	chosen, err := o.selected()
+	chosen, err := o.selectBenchmarks()
 	switch {
 	case err != nil:
 		return false, err
 	case o.large != 0 && o.large < leastLarge:
-		return false, fmt.Errorf("-large %d: it must be at least %d, so that there are rows which expire", o.large, leastLarge)
+		return false, fmt.Errorf("-large %d: it must be at least %d, so that some rows expire", o.large, leastLarge)
 	case o.rounds < 1 || o.scale <= 0 || o.pool < 2:
 		return false, errors.New("--rounds, --scale and --pool must be at least 1, above 0 and at least 2")
 	}
@@ -130,7 +130,7 @@ func run(o options) (missed bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		defer file.Close() //nolint:errcheck // a profile is for looking at
+		defer file.Close() //nolint:errcheck // losing a profile is harmless
 		if err := pprof.StartCPUProfile(file); err != nil {
 			return false, err
 		}
@@ -161,18 +161,18 @@ func run(o options) (missed bool, err error) {
 			return false, err
 		}
 	}
-	return r.missed(), nil
+	return r.hasMissed(), nil
 }
 
-// measure makes one measurement on a stack of its own: what another has left behind is no load on it.
+// measure runs one benchmark on a new stack, so that leftovers of another do not slow it down.
 func (r *report) measure(ctx context.Context, o options, m benchmark) (_ []figure, err error) {
-	b, err := start(ctx, o)
+	b, err := startBench(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.stop()) }()
 	if len(r.Figures) == 0 {
-		r.Facts = b.facts(ctx)
+		r.Facts = b.collectFacts(ctx)
 	}
 	return m.run(ctx, b)
 }

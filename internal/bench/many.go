@@ -8,7 +8,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// bareUpsertMany is bareUpsert for a set.
+// bareUpsertMany is bareUpsert for a set of rows.
 const bareUpsertMany = `
 INSERT INTO bench_resource (kind, object_id, object, hash, namespace, metadata, max_attempts, due_at, dispatch_at)
 SELECT kind, object_id, object, hash, 'default', '{}', 10, now(), now()
@@ -27,9 +27,9 @@ func manyFigures(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer client.Stop(ctx) //nolint:errcheck // a client that was not started only waits for its notifications
+	defer client.Stop(ctx) //nolint:errcheck // the client is not started, so Stop only waits for notifications
 
-	count := b.scaled(100_000)
+	count := b.scaleCount(100_000)
 	items := func(n int) []item {
 		set := make([]item, count)
 		for i := range set {
@@ -49,7 +49,7 @@ func manyFigures(ctx context.Context, b *bench) ([]figure, error) {
 	upsert := func(ctx context.Context, n int) (int, time.Duration, error) {
 		set := items(n)
 		began := time.Now()
-		c, err := encode(set)
+		c, err := encodeColumns(set)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -60,7 +60,7 @@ func manyFigures(ctx context.Context, b *bench) ([]figure, error) {
 		Name: fmt.Sprintf("InformMany, %d new objects", count), Unit: "/s", AtLeast: 0.75,
 		What: "one Client.InformMany against one INSERT ... SELECT FROM unnest ... ON CONFLICT DO UPDATE",
 	}
-	f, err = compare(ctx, b.rounds, 1, f, inform, upsert)
+	f, err = compareRates(ctx, b.rounds, 1, f, inform, upsert)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// messageFigures compares package messagedb with bare calls of the server's functions.
+// messageFigures compares package messagedb with bare calls of Message DB's functions.
 func messageFigures(ctx context.Context, b *bench) ([]figure, error) {
 	if err := messagedb.Migrate(ctx, b.pool, messagedb.DefaultSchema); err != nil {
 		return nil, err
@@ -21,7 +21,7 @@ func messageFigures(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The bare calls have the schema on their search path.
+	// The bare calls find the functions by the search path.
 	config := b.pool.Config().Copy()
 	config.ConnConfig.RuntimeParams["search_path"] = messagedb.DefaultSchema + ", public"
 	bare, err := pgxpool.NewWithConfig(ctx, config)
@@ -30,17 +30,17 @@ func messageFigures(ctx context.Context, b *bench) ([]figure, error) {
 	}
 	defer bare.Close()
 
-	written, err := writtenFigure(ctx, b, client, bare)
+	written, err := measureWrites(ctx, b, client, bare)
 	if err != nil {
 		return nil, err
 	}
-	// Else Postgres, which has not got round to it, sorts the whole category for each read: nothing but that would be measured.
+	// Without statistics Postgres would sort the whole category for each read, and the figure would measure only that.
 	if _, err := b.pool.Exec(ctx, "VACUUM ANALYZE "+messagedb.DefaultSchema+".messages"); err != nil {
 		return nil, err
 	}
 	figures := []figure{written}
 	for _, batch := range []int{1, 100, 1000} {
-		f, err := readFigure(ctx, b, client, bare, batch)
+		f, err := measureReads(ctx, b, client, bare, batch)
 		if err != nil {
 			return nil, err
 		}
@@ -53,11 +53,11 @@ func messageFigures(ctx context.Context, b *bench) ([]figure, error) {
 	return append(figures, delivered), nil
 }
 
-// messageTurns is how many turns a round has: one is over in a tenth of a second.
+// messageTurns is the number of turns of a round. A turn takes a tenth of a second.
 const messageTurns = 20
 
-// timed repeats a call and says how long all of them took.
-func timed(count int, call func(i int) error) (int, time.Duration, error) {
+// timeCalls repeats a call, and returns the time that all of them took.
+func timeCalls(count int, call func(i int) error) (int, time.Duration, error) {
 	began := time.Now()
 	for i := range count {
 		if err := call(i); err != nil {
@@ -67,22 +67,22 @@ func timed(count int, call func(i int) error) (int, time.Duration, error) {
 	return count, time.Since(began), nil
 }
 
-func writtenFigure(ctx context.Context, b *bench, client *messagedb.Client, bare *pgxpool.Pool) (figure, error) {
-	count := b.scaled(400)
+func measureWrites(ctx context.Context, b *bench, client *messagedb.Client, bare *pgxpool.Pool) (figure, error) {
+	count := b.scaleCount(400)
 	data := map[string]any{"owner": "ann", "amount": 17, "currency": "EUR"}
 	const encoded = `{"amount":17,"currency":"EUR","owner":"ann"}`
 	f := figure{
 		Name: "messagedb, write", Unit: "/s", AtLeast: 0.85,
 		What: "Client.WriteMessage against SELECT write_message(...), one connection after the other's answer",
 	}
-	return compare(ctx, b.rounds, messageTurns, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
-		return timed(count, func(i int) error {
+	return compareRates(ctx, b.rounds, messageTurns, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
+		return timeCalls(count, func(i int) error {
 			_, err := client.WriteMessage(ctx, messagedb.StreamName(fmt.Sprintf("bench-%d", i%100)),
 				messagedb.ProposedMessage{Type: "Made", Data: data}, messagedb.AnyVersion)
 			return err
 		})
 	}, func(ctx context.Context, _ int) (int, time.Duration, error) {
-		return timed(count, func(i int) error {
+		return timeCalls(count, func(i int) error {
 			var position int64
 			return bare.QueryRow(ctx, "SELECT write_message($1, $2, $3, $4, $5, $6)",
 				messagedb.NewID(), fmt.Sprintf("bench-%d", i%100), "Made", encoded, nil, nil).Scan(&position)
@@ -90,19 +90,19 @@ func writtenFigure(ctx context.Context, b *bench, client *messagedb.Client, bare
 	})
 }
 
-func readFigure(ctx context.Context, b *bench, client *messagedb.Client, bare *pgxpool.Pool, batch int) (figure, error) {
-	count := max(min(b.scaled(400), b.scaled(10_000)/batch), 5) // reads of a thousand are not over before they can be timed
+func measureReads(ctx context.Context, b *bench, client *messagedb.Client, bare *pgxpool.Pool, batch int) (figure, error) {
+	count := max(min(b.scaleCount(400), b.scaleCount(10_000)/batch), 5) // enough reads of a thousand to be measurable
 	f := figure{
 		Name: fmt.Sprintf("messagedb, category read of %d", batch), Unit: "/s", AtLeast: 0.8,
 		What: "Client.ReadCategory against SELECT ... FROM get_category_messages(...), every column read into a struct",
 	}
-	return compare(ctx, b.rounds, messageTurns, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
-		return timed(count, func(int) error {
+	return compareRates(ctx, b.rounds, messageTurns, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
+		return timeCalls(count, func(int) error {
 			got, err := client.ReadCategory(ctx, "bench", messagedb.CategoryOptions{BatchSize: batch})
-			return enough(len(got), batch, err)
+			return checkCount(len(got), batch, err)
 		})
 	}, func(ctx context.Context, _ int) (int, time.Duration, error) {
-		return timed(count, func(int) error {
+		return timeCalls(count, func(int) error {
 			rows, err := bare.Query(ctx, `SELECT id, stream_name, type, position, global_position, data, metadata, time
 				FROM get_category_messages($1, $2, $3)`, "bench", 0, batch)
 			if err != nil {
@@ -112,44 +112,44 @@ func readFigure(ctx context.Context, b *bench, client *messagedb.Client, bare *p
 				m := &messagedb.Message{}
 				return m, row.Scan(&m.ID, (*string)(&m.Stream), &m.Type, &m.Position, &m.GlobalPosition, (*[]byte)(&m.Data), (*[]byte)(&m.Metadata), &m.Time)
 			})
-			return enough(len(all), batch, err)
+			return checkCount(len(all), batch, err)
 		})
 	})
 }
 
-func enough(got, want int, err error) error {
+func checkCount(got, want int, err error) error {
 	if err == nil && got != want {
 		err = fmt.Errorf("%d messages were read, not %d", got, want)
 	}
 	return err
 }
 
-// deliveryFigure is the median time from a write to its handler, woken by NOTIFY, beside that of polling alone.
+// deliveryFigure compares the median time from a write to its handler with NOTIFY and with polling alone.
 func deliveryFigure(ctx context.Context, b *bench) (figure, error) {
 	f := figure{
 		Name: "messagedb, write to handler", Unit: "ms", AtMost: 0.5,
 		What: "the median of a subscription that is woken by NOTIFY, against one that polls every 100 ms",
 	}
 	for range b.rounds {
-		woken, err := delivery(ctx, b, true)
+		woken, err := measureDelivery(ctx, b, true)
 		if err != nil {
 			return f, err
 		}
-		polled, err := delivery(ctx, b, false)
+		polled, err := measureDelivery(ctx, b, false)
 		if err != nil {
 			return f, err
 		}
 		f.Rounds = append(f.Rounds, round{Delta: woken, Bare: polled})
 	}
-	return f.settle(), nil
+	return f.computeMedians(), nil
 }
 
-func delivery(ctx context.Context, b *bench, notify bool) (median float64, err error) {
+func measureDelivery(ctx context.Context, b *bench, notify bool) (median float64, err error) {
 	client, err := messagedb.NewClient(b.pool, &messagedb.Config{Notify: notify, Logger: b.logger})
 	if err != nil {
 		return 0, err
 	}
-	category := "delivered" + rand.Text() // nothing of an earlier round is in it
+	category := "delivered" + rand.Text() // new for each round, so that it is empty
 	handled := make(chan time.Time)
 	sub, err := client.SubscribeToCategory(ctx, category, func(context.Context, *messagedb.Message) error {
 		handled <- time.Now()
@@ -159,9 +159,9 @@ func delivery(ctx context.Context, b *bench, notify bool) (median float64, err e
 		return 0, err
 	}
 	defer sub.Stop()
-	time.Sleep(300 * time.Millisecond) // it listens by then
+	time.Sleep(300 * time.Millisecond) // until the subscription listens
 	var samples []float64
-	for range b.scaled(40) {
+	for range b.scaleCount(40) {
 		if _, err := client.WriteMessage(ctx, messagedb.StreamName(category+"-1"), messagedb.ProposedMessage{Type: "Made", Data: messagedb.NoData}, messagedb.AnyVersion); err != nil {
 			return 0, err
 		}
@@ -174,5 +174,5 @@ func delivery(ctx context.Context, b *bench, notify bool) (median float64, err e
 		}
 		time.Sleep(3 * time.Millisecond)
 	}
-	return quantile(samples, 0.5), nil
+	return computeQuantile(samples, 0.5), nil
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Names of the figures that the model is made of.
+// Names of the figures from which the model is computed.
 const (
 	singleName    = "resources synced"
 	fillName      = "first sync in batches"
@@ -17,11 +17,11 @@ const (
 	workflowsOpen = "at rest: workflows open"
 )
 
-// model says what more resources would take of a machine like the one that was measured.
+// model extrapolates the cost of more resources on a machine like the measured one.
 //
-// The rate in batches falls with the table as a power of its rows, r(n) = r1 * (n / 10^6)^-a. The two are fitted to what was
-// measured: r1 is the rate of the first million, and a makes the rate beside 10,000 rows and that beside 1,000,000 differ as
-// they did. A rate that did not fall is taken not to fall. One workflow each is bounded by Temporal, not by the table.
+// The rate in batches falls as a power of the table's rows, r(n) = r1 * (n / 10^6)^-a. Both parameters are fitted to the measurements: r1 is the rate of
+// the first million, and a gives the measured ratio of the rates beside 10,000 and beside 1,000,000 rows. If the rate did not fall, a is 0. The rate with
+// one workflow each is limited by Temporal, not by the table.
 type model struct {
 	r1, a, single   float64
 	bytesEach       float64
@@ -51,7 +51,7 @@ func newModel(r report) (m model, err error) {
 	return m, nil
 }
 
-// perSecond is how many are synced in a second in a table of n rows.
+// perSecond returns the resources synced in a second in a table of n rows.
 func (m model) perSecond(n float64, batches bool) float64 {
 	if !batches {
 		return m.single
@@ -59,27 +59,27 @@ func (m model) perSecond(n float64, batches bool) float64 {
 	return m.r1 * math.Pow(n/largeTable, -m.a)
 }
 
-// firstSync is how long it takes to sync n resources that are not there yet.
+// firstSync returns the time that syncing n new resources takes.
 func (m model) firstSync(n float64, batches bool) time.Duration {
 	return time.Duration(n / m.perSecond(n, batches) * float64(time.Second))
 }
 
-// table is the model in numbers.
-func (m model) table() string {
+// renderTable renders the model for several numbers of resources.
+func (m model) renderTable() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "r(n) = %.0f/s × (n / 10⁶)^−%.3f in batches; %.0f/s with one workflow each; %.0f bytes a resource with its indexes.\n\n",
 		m.r1, m.a, m.single, m.bytesEach)
 	b.WriteString("| resources | first sync, batches | first sync, one workflow each | shortest expiry that batches keep up with, at half load | on disk | workflows open at rest, batches of 1000 |\n")
 	b.WriteString("|---:|---:|---:|---:|---:|---:|\n")
 	for _, n := range []float64{1e6, 3e6, 1e7, 3e7, 1e8} {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.1f GB | %.0f |\n", count(n), span(m.firstSync(n, true)), span(m.firstSync(n, false)),
-			span(2*m.firstSync(n, true)), n*m.bytesEach/1e9, n*m.workflowsEach)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.1f GB | %.0f |\n", formatCount(n), formatDuration(m.firstSync(n, true)), formatDuration(m.firstSync(n, false)),
+			formatDuration(2*m.firstSync(n, true)), n*m.bytesEach/1e9, n*m.workflowsEach)
 	}
 	return b.String()
 }
 
-// span writes a time as people say it.
-func span(d time.Duration) string {
+// formatDuration formats a time in a readable unit.
+func formatDuration(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:
 		return fmt.Sprintf("%.0f s", d.Seconds())

@@ -20,17 +20,17 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// Names of the figures that have a peer on the other side.
+// Names of the figures with a peer on the other side.
 const (
 	besideRiverName = "in batches, beside River's raw jobs"
 	besideDBOSName  = "single informs, beside DBOS"
 	besideNATSName  = "log of changes to NATS, beside its client"
-	// The cost of telemetry has Delta on both sides.
+	// The figures of telemetry have Delta on both sides.
 	telemetryInformName  = "Inform with telemetry, beside without"
 	telemetryBatchesName = "in batches with telemetry, beside without"
 )
 
-// peer is a process that runs what Delta is compared with. It is built from a module of its own.
+// peer is a process that runs a library that Delta is compared with. It is built from a separate module.
 type peer struct {
 	hello   protocol.Hello
 	command *exec.Cmd
@@ -39,7 +39,7 @@ type peer struct {
 	folder  string
 }
 
-// The programs, by the folders of their sources.
+// Folders with the sources of the programs.
 const (
 	peersFolder    = "internal/bench/peers"
 	overheadFolder = "deltaotel/internal/overhead"
@@ -107,7 +107,7 @@ func buildProgram(ctx context.Context, folder, program string) error {
 	return nil
 }
 
-// createDatabase makes an empty database beside Delta's and returns its URL.
+// createDatabase creates an empty database beside Delta's and returns its URL.
 func (b *bench) createDatabase(ctx context.Context, name string) (string, error) {
 	if _, err := b.pool.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
 		return "", err
@@ -120,8 +120,8 @@ func (b *bench) createDatabase(ctx context.Context, name string) (string, error)
 	return database.String(), nil
 }
 
-// side is the peer's part of the turns.
-func (p *peer) side(counted func(turn int) (set string, n int)) side {
+// newSide returns the peer's side of a comparison.
+func (p *peer) newSide(counted func(turn int) (set string, n int)) side {
 	return func(_ context.Context, turn int) (int, time.Duration, error) {
 		_, count := counted(turn)
 		if err := json.NewEncoder(p.orders).Encode(protocol.Order{Turn: turn, Count: count}); err != nil {
@@ -138,7 +138,7 @@ func (p *peer) side(counted func(turn int) (set string, n int)) side {
 	}
 }
 
-// stop ends the process by ending its orders.
+// stop closes the process's input, and waits until it has ended.
 func (p *peer) stop() (err error) {
 	if p.command != nil {
 		err = errors.Join(p.orders.Close(), p.command.Wait())
@@ -149,7 +149,7 @@ func (p *peer) stop() (err error) {
 	return err
 }
 
-// countedBy is how many a turn does, with a name for its objects. The warm-up does a fifth.
+// countedBy returns the number of objects of a turn, and a name for them. The warm-up does a fifth.
 func countedBy(count int) func(turn int) (set string, n int) {
 	return func(turn int) (string, int) {
 		if turn == warmUp {
@@ -159,9 +159,9 @@ func countedBy(count int) func(turn int) (set string, n int) {
 	}
 }
 
-// besidePeer compares how many a client syncs in a second with how many jobs or workflows a peer does.
+// besidePeer compares the rate at which a client syncs with the rate of a peer's jobs or workflows.
 func (b *bench) besidePeer(
-	ctx context.Context, name string, f figure, count int, s *syncing, sync func(ctx context.Context, set string, count int) (time.Duration, error),
+	ctx context.Context, name string, f figure, count int, s *syncBench, sync func(ctx context.Context, set string, count int) (time.Duration, error),
 ) (_ []figure, err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
 	p, err := b.startPeer(ctx, name)
@@ -174,31 +174,31 @@ func (b *bench) besidePeer(
 		set, n := counted(turn)
 		took, err := sync(ctx, set, n)
 		if err == nil {
-			err = s.empty(ctx)
+			err = s.truncateResources(ctx)
 		}
 		return n, took, err
 	}
 	f.Unit = "/s"
 	f.What += fmt.Sprintf(" %s: %s", p.hello.Version, p.hello.Settings)
-	f, err = compare(ctx, b.rounds, 1, f, synced, p.side(counted))
+	f, err = compareRates(ctx, b.rounds, 1, f, synced, p.newSide(counted))
 	return []figure{f}, err
 }
 
-// riverFigures compares syncing in batches with inserting and working as many jobs of River.
+// riverFigures compares syncing in batches with inserting and working the same number of jobs of River.
 func riverFigures(ctx context.Context, b *bench) ([]figure, error) {
 	s, err := b.startBatching(ctx, "bench_beside_river")
 	if err != nil {
 		return nil, err
 	}
-	count := b.scaled(200_000)
+	count := b.scaleCount(200_000)
 	return b.besidePeer(ctx, "river", figure{
 		Name: besideRiverName, AtLeast: 1.3,
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against as "+
 			"many jobs with the same objects, inserted and worked (Work does nothing) on the same Postgres by River", count, batchSize),
-	}, count, s, s.sync)
+	}, count, s, s.syncPages)
 }
 
-// natsFigures compares what the log of changes delivers to NATS with what its client alone publishes.
+// natsFigures compares the delivery of the log of changes to NATS with publishing by the NATS client alone.
 func natsFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	log, err := b.startPeer(ctx, "log")
 	if err != nil {
@@ -210,13 +210,13 @@ func natsFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, alone.stop()) }()
-	count := b.scaled(50_000)
+	count := b.scaleCount(50_000)
 	f := figure{
 		Name: besideNATSName, Unit: "/s", AtLeast: 0.6,
 		What: fmt.Sprintf("%d entries of the log of changes, %s, against nats.go %s, which publishes as many with the same content and headers: %s", count,
 			log.hello.Settings, alone.hello.Version, alone.hello.Settings),
 	}
-	f, err = compare(ctx, b.rounds, 1, f, log.side(countedBy(count)), alone.side(countedBy(count)))
+	f, err = compareRates(ctx, b.rounds, 1, f, log.newSide(countedBy(count)), alone.newSide(countedBy(count)))
 	return []figure{f}, err
 }
 
@@ -226,7 +226,7 @@ func dbosFigures(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	count := b.scaled(20_000)
+	count := b.scaleCount(20_000)
 	return b.besidePeer(ctx, "dbos", figure{
 		Name: besideDBOSName, AtLeast: 3,
 		What: fmt.Sprintf("%d times Client.Inform from %d goroutines, with default settings, until the last row is synced (Work does nothing), "+

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// svg is a drawing that is read in light and in dark.
+// svg is a drawing for light and dark backgrounds.
 type svg struct {
 	strings.Builder
 	width, height int
@@ -37,32 +37,32 @@ text { fill: #1f2328 } .soft { fill: #59636e } .grid { stroke: #d1d9e0 } .one { 
 	return s
 }
 
-// add writes markup. Writing to a Builder does not fail.
+// add writes markup. Writing to a Builder never fails.
 func (s *svg) add(format string, args ...any) { _, _ = fmt.Fprintf(s, format+"\n", args...) }
 
-func (s *svg) text(x, y float64, class, anchor, text string) {
+func (s *svg) addText(x, y float64, class, anchor, text string) {
 	s.add(`<text x="%.1f" y="%.1f" class=%q text-anchor=%q>%s</text>`, x, y, class, anchor, html.EscapeString(text))
 }
 
-func (s *svg) bar(x, y, width, height float64, class string) {
+func (s *svg) addBar(x, y, width, height float64, class string) {
 	s.add(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="2" class=%q/>`, x, y, max(width, 1), height, class)
 }
 
-func (s *svg) line(x1, y1, x2, y2 float64, class string) {
+func (s *svg) addLine(x1, y1, x2, y2 float64, class string) {
 	s.add(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class=%q/>`, x1, y1, x2, y2, class)
 }
 
-func (s *svg) done() string {
+func (s *svg) finishDrawing() string {
 	s.WriteString("</svg>\n")
 	return s.String()
 }
 
-// plotRates draws the rates that are compared with something, as shares of it, with their targets.
+// plotRates draws the rates as shares of the bare side's, with their targets.
 func plotRates(figures []figure) string {
 	var rates []figure
 	most := 1.0
 	for _, f := range figures {
-		if !f.isAlone() && f.Unit != "ms" {
+		if !f.hasNoBare() && f.Unit != "ms" {
 			rates = append(rates, f)
 			most = max(most, f.Ratio)
 		}
@@ -72,22 +72,22 @@ func plotRates(figures []figure) string {
 	s := newSVG("Delta's rates as shares of the bare thing's; the red marks are targets", width, height)
 	x := func(ratio float64) float64 { return labelWidth + min(ratio, most)/most*barsWidth }
 	for tick := 0.0; tick <= most+0.001; tick += 0.25 {
-		s.line(x(tick), 40, x(tick), float64(height-30), "grid")
-		s.text(x(tick), float64(height-12), "soft", "middle", fmt.Sprintf("%.2f", tick))
+		s.addLine(x(tick), 40, x(tick), float64(height-30), "grid")
+		s.addText(x(tick), float64(height-12), "soft", "middle", fmt.Sprintf("%.2f", tick))
 	}
 	for i, f := range rates {
 		y := float64(46 + rowHeight*i)
-		s.text(labelWidth-8, y+14, "", "end", f.Name)
-		s.bar(labelWidth, y, x(f.Ratio)-labelWidth, rowHeight-8, "one")
+		s.addText(labelWidth-8, y+14, "", "end", f.Name)
+		s.addBar(labelWidth, y, x(f.Ratio)-labelWidth, rowHeight-8, "one")
 		if f.AtLeast > 0 {
-			s.line(x(f.AtLeast), y-3, x(f.AtLeast), y+rowHeight-5, "mark")
+			s.addLine(x(f.AtLeast), y-3, x(f.AtLeast), y+rowHeight-5, "mark")
 		}
-		s.text(labelWidth+barsWidth+8, y+14, "soft", "start", fmt.Sprintf("%.2f · %s", f.Ratio, f.show(f.Delta)))
+		s.addText(labelWidth+barsWidth+8, y+14, "soft", "start", fmt.Sprintf("%.2f · %s", f.Ratio, f.formatValue(f.Delta)))
 	}
-	return s.done()
+	return s.finishDrawing()
 }
 
-// plotLatency draws p50, p95 and p99 of each way that was timed.
+// plotLatency draws p50, p95 and p99 of each mode.
 func plotLatency(figures []figure) string {
 	type way struct {
 		name   string
@@ -98,7 +98,7 @@ func plotLatency(figures []figure) string {
 	for _, f := range figures {
 		for i, p := range []string{", p50", ", p95", ", p99"} {
 			name, found := strings.CutSuffix(f.Name, p)
-			if !found || !f.isAlone() || f.Unit != "ms" {
+			if !found || !f.hasNoBare() || f.Unit != "ms" {
 				continue
 			}
 			if len(ways) == 0 || ways[len(ways)-1].name != name {
@@ -114,21 +114,21 @@ func plotLatency(figures []figure) string {
 	x := func(v float64) float64 { return labelWidth + v/most*barsWidth }
 	for i := range 5 {
 		v := most * float64(i) / 4
-		s.line(x(v), 40, x(v), float64(height-30), "grid")
-		s.text(x(v), float64(height-12), "soft", "middle", fmt.Sprintf("%.0f", v))
+		s.addLine(x(v), 40, x(v), float64(height-30), "grid")
+		s.addText(x(v), float64(height-12), "soft", "middle", fmt.Sprintf("%.0f", v))
 	}
 	for i, w := range ways {
 		y := float64(48 + group*i)
-		s.text(labelWidth-8, y+26, "", "end", w.name)
+		s.addText(labelWidth-8, y+26, "", "end", w.name)
 		for n, class := range []string{"one", "two", "three"} {
-			s.bar(labelWidth, y+float64(14*n), x(w.values[n])-labelWidth, 12, class)
-			s.text(x(w.values[n])+6, y+float64(14*n)+10.5, "soft", "start", fmt.Sprintf("%.0f", w.values[n]))
+			s.addBar(labelWidth, y+float64(14*n), x(w.values[n])-labelWidth, 12, class)
+			s.addText(x(w.values[n])+6, y+float64(14*n)+10.5, "soft", "start", fmt.Sprintf("%.0f", w.values[n]))
 		}
 	}
-	return s.done()
+	return s.finishDrawing()
 }
 
-// plotModel draws how long a first sync takes in each mode, both axes logarithmic.
+// plotModel draws the time of a first sync in each mode, with logarithmic axes.
 func plotModel(m model) string {
 	const width, height, left, bottom, top = 760, 360, 90, 50, 44
 	s := newSVG("First sync on a machine like this one: time over resources, as the model has it", width, height)
@@ -141,16 +141,16 @@ func plotModel(m model) string {
 	}
 	for e := least; e <= most; e++ {
 		n := math.Pow(10, e)
-		s.line(x(n), top, x(n), height-bottom, "grid")
-		s.text(x(n), height-bottom+20, "soft", "middle", count(n))
+		s.addLine(x(n), top, x(n), height-bottom, "grid")
+		s.addText(x(n), height-bottom+20, "soft", "middle", formatCount(n))
 	}
 	for _, tick := range []struct {
 		seconds float64
 		name    string
 	}{{1, "1 s"}, {60, "1 min"}, {3600, "1 h"}, {86400, "1 day"}, {864000, "10 days"}} {
 		if math.Log10(tick.seconds) <= last {
-			s.line(left, y(tick.seconds), x(1e8), y(tick.seconds), "grid")
-			s.text(left-8, y(tick.seconds)+4, "soft", "end", tick.name)
+			s.addLine(left, y(tick.seconds), x(1e8), y(tick.seconds), "grid")
+			s.addText(left-8, y(tick.seconds)+4, "soft", "end", tick.name)
 		}
 	}
 	for _, g := range []struct {
@@ -163,14 +163,14 @@ func plotModel(m model) string {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", x(n), y(m.firstSync(n, g.batches).Seconds())))
 		}
 		s.add(`<polyline class=%q points=%q/>`, g.class, strings.Join(points, " "))
-		s.text(x(1e8)+8, y(m.firstSync(1e8, g.batches).Seconds())+4, "", "start", g.name)
+		s.addText(x(1e8)+8, y(m.firstSync(1e8, g.batches).Seconds())+4, "", "start", g.name)
 	}
-	s.text(left, height-12, "soft", "start", "resources")
-	return s.done()
+	s.addText(left, height-12, "soft", "start", "resources")
+	return s.finishDrawing()
 }
 
-// count writes a number as people say it.
-func count(n float64) string {
+// formatCount formats a number in a readable unit.
+func formatCount(n float64) string {
 	switch {
 	case n >= 1e6:
 		return fmt.Sprintf("%.0f M", n/1e6)

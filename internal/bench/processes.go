@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// ticksPerSecond is what Linux counts processor time in, whatever the kernel's own clock is (proc(5), sysconf(_SC_CLK_TCK)).
+// ticksPerSecond is the unit of processor time in Linux, independent of the kernel's clock (proc(5), sysconf(_SC_CLK_TCK)).
 const ticksPerSecond = 100
 
-// process is what /proc/PID/stat tells.
-type process struct {
+// processTimes has fields of /proc/PID/stat.
+type processTimes struct {
 	pid, parent int
 	cpu         time.Duration
 }
 
-// parseStat reads the fields that follow the command's name, which may have spaces and parentheses in it.
-func parseStat(content []byte) (p process, err error) {
+// parseStat parses the fields after the command's name, which may contain spaces and parentheses.
+func parseStat(content []byte) (p processTimes, err error) {
 	if p.pid, err = strconv.Atoi(string(bytes.Fields(content)[0])); err != nil {
 		return p, err
 	}

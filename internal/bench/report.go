@@ -17,13 +17,13 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 )
 
-// report is a whole run.
+// report is the report of a run.
 type report struct {
 	Facts   facts    `json:"facts"`
 	Figures []figure `json:"figures"`
 }
 
-// facts are what a reader needs to judge the absolute numbers.
+// facts has the details of the machine that a reader needs to judge absolute numbers.
 type facts struct {
 	Date     time.Time `json:"date"`
 	OS       string    `json:"os"`
@@ -39,13 +39,13 @@ type facts struct {
 	Scale    float64   `json:"scale"`
 }
 
-func (b *bench) facts(ctx context.Context) facts {
+func (b *bench) collectFacts(ctx context.Context) facts {
 	f := facts{
 		Date: time.Now().UTC().Truncate(time.Second), OS: runtime.GOOS + "/" + runtime.GOARCH, CPU: cpuModel(),
 		Cores: runtime.NumCPU(), Go: runtime.Version(), Postgres: "unknown", Temporal: "unknown",
 		Durable: b.durable, Pool: b.options.pool, Rounds: b.rounds, Scale: b.scale,
 	}
-	// What is not known is no reason not to measure.
+	// An unknown version does not stop the run.
 	_ = b.pool.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&f.Postgres)
 	if info, err := b.temporal.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}); err == nil {
 		f.Temporal = info.GetServerVersion()
@@ -69,7 +69,7 @@ func cpuModel() string {
 	return ""
 }
 
-func (r report) missed() bool {
+func (r report) hasMissed() bool {
 	for _, f := range r.Figures {
 		if !f.Met {
 			return true
@@ -84,8 +84,8 @@ func (r report) print(w io.Writer) {
 	row := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")) }
 	row("figure", "Delta", "bare", "ratio", "target", "")
 	for _, f := range r.Figures {
-		target, verdict := f.target()
-		row(f.Name, f.show(f.Delta), f.shownBare(), f.shownRatio(), target, verdict)
+		target, verdict := f.formatTarget()
+		row(f.Name, f.formatValue(f.Delta), f.formatBare(), f.formatRatio(), target, verdict)
 	}
 	_ = table.Flush()
 	d := "does not wait for the disk"
@@ -98,8 +98,8 @@ func (r report) print(w io.Writer) {
 		r.Facts.Go, r.Facts.Postgres, d, r.Facts.Temporal)
 }
 
-// show writes a value in the figure's unit: three digits are more than the noise allows.
-func (f figure) show(v float64) string {
+// formatValue formats a value in the figure's unit, with at most three digits, because the noise is larger than the others.
+func (f figure) formatValue(v float64) string {
 	switch {
 	case f.Unit == "ms":
 		return fmt.Sprintf("%.1f ms", v)
@@ -109,21 +109,21 @@ func (f figure) show(v float64) string {
 	return fmt.Sprintf("%.0f%s", v, f.Unit)
 }
 
-func (f figure) shownBare() string {
-	if f.isAlone() {
+func (f figure) formatBare() string {
+	if f.hasNoBare() {
 		return ""
 	}
-	return f.show(f.Bare)
+	return f.formatValue(f.Bare)
 }
 
-func (f figure) shownRatio() string {
-	if f.isAlone() {
+func (f figure) formatRatio() string {
+	if f.hasNoBare() {
 		return ""
 	}
 	return fmt.Sprintf("%.2f", f.Ratio)
 }
 
-// writeJSON puts a report into a file, whole or not at all.
+// writeJSON writes a report into a file atomically.
 func writeJSON(path string, report any) error {
 	encoded, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
@@ -133,7 +133,7 @@ func writeJSON(path string, report any) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name()) //nolint:errcheck // it is gone already when all went well
+	defer os.Remove(temporary.Name()) //nolint:errcheck // after a success it is renamed already
 	_, err = temporary.Write(append(encoded, '\n'))
 	if closeErr := temporary.Close(); err == nil {
 		err = closeErr

@@ -14,12 +14,12 @@ import (
 
 const (
 	largeTable, smallTable = 1_000_000, 10_000
-	// restFor is how long the stack is watched while nothing is due.
+	// restFor is how long the idle stack is watched.
 	restFor = 20 * time.Second
 )
 
-// restFigures sync a million resources in batches and watch what they cost at rest. Then they compare how many more are
-// synced in a second beside them with how many are beside ten thousand.
+// restFigures syncs a million resources in batches and measures their cost at rest. Then it compares the rate of syncing more resources beside a million
+// with the rate beside ten thousand.
 func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	large, err := b.startBatching(ctx, "bench_large")
 	if err != nil {
@@ -27,8 +27,8 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}
 	defer func() { err = errors.Join(err, large.stop()) }()
 
-	rows := b.scaled(largeTable)
-	fill, err := b.fill(ctx, large, rows)
+	rows := b.scaleCount(largeTable)
+	fill, err := b.fillTable(ctx, large, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	figures = append(figures, rest...)
-	// What the first sync has left behind is cleaned up by then, as it is in an installation of some age.
+	// Vacuum the leftovers of the first sync, because autovacuum would have done so in an older installation.
 	if _, err := large.pool.Exec(ctx, "VACUUM ANALYZE delta_resource"); err != nil {
 		return nil, err
 	}
@@ -48,58 +48,58 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, small.stop()) }()
-	count := b.scaled(50_000)
-	beside := func(s *syncing, prepare func(context.Context) error) side {
+	count := b.scaleCount(50_000)
+	beside := func(s *syncBench, prepare func(context.Context) error) side {
 		return func(ctx context.Context, turn int) (int, time.Duration, error) {
 			if err := prepare(ctx); err != nil {
 				return 0, 0, err
 			}
-			took, err := s.sync(ctx, fmt.Sprint("beside-", turn), count)
+			took, err := s.syncPages(ctx, fmt.Sprint("beside-", turn), count)
 			return count, took, err
 		}
 	}
 	f := figure{
 		Name: besideName, Unit: "/s", AtLeast: 0.9,
 		What: fmt.Sprintf("%d new objects in batches, in a table with %d rows that are synced, against the same in one with %d",
-			count, rows, b.scaled(smallTable)),
+			count, rows, b.scaleCount(smallTable)),
 	}
-	f, err = compare(ctx, b.rounds, 1, f,
+	f, err = compareRates(ctx, b.rounds, 1, f,
 		beside(large, func(context.Context) error { return nil }),
 		beside(small, func(ctx context.Context) error {
 			if _, err := small.pool.Exec(ctx, "TRUNCATE delta_resource"); err != nil {
 				return err
 			}
-			_, err := small.sync(ctx, "small", b.scaled(smallTable))
+			_, err := small.syncPages(ctx, "small", b.scaleCount(smallTable))
 			return err
 		}))
 	return append(figures, f), err
 }
 
-// fill syncs so many resources, and tells how fast.
-func (b *bench) fill(ctx context.Context, s *syncing, rows int) (figure, error) {
+// fillTable syncs a number of resources, and measures the rate.
+func (b *bench) fillTable(ctx context.Context, s *syncBench, rows int) (figure, error) {
 	f := figure{
 		Name: fillName, Unit: "/s",
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, in batches of %d, into an empty table, from the first inform to the last "+
 			"synced; once", rows, batchSize),
 	}
-	took, err := s.sync(ctx, "fill", rows)
+	took, err := s.syncPages(ctx, "fill", rows)
 	if err != nil {
 		return f, err
 	}
-	return f.alone(float64(rows) / took.Seconds()), nil
+	return f.withValues(float64(rows) / took.Seconds()), nil
 }
 
-// watchRest counts what is done while nothing is due.
-func (b *bench) watchRest(ctx context.Context, s *syncing, rows int) ([]figure, error) {
+// watchRest measures the activity of the stack while nothing is due.
+func (b *bench) watchRest(ctx context.Context, s *syncBench, rows int) ([]figure, error) {
 	open, err := b.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
 		Query: fmt.Sprintf("WorkflowType = 'delta.Batch' AND ExecutionStatus = 'Running' AND WorkflowId STARTS_WITH %q", "bench_large/"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("counting workflows: %w", err)
 	}
-	time.Sleep(15 * time.Second) // the leases of the last batches are settled then
+	time.Sleep(15 * time.Second) // until the leases of the last batches are confirmed
 	debug.FreeOSMemory()
-	statements, err := s.statements(ctx)
+	statements, err := s.countStatements(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (b *bench) watchRest(ctx context.Context, s *syncing, rows int) ([]figure, 
 	}
 	took := time.Since(began)
 	used = ownProcessorTime() - used
-	after, err := s.statements(ctx)
+	after, err := s.countStatements(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -123,17 +123,17 @@ func (b *bench) watchRest(ctx context.Context, s *syncing, rows int) ([]figure, 
 	}
 	what := fmt.Sprintf("%d synced resources with an expiry, in batches of %d, watched for %s", rows, batchSize, restFor)
 	return []figure{
-		figure{Name: workflowsOpen, What: what, DeltaAtMost: float64(rows) / batchSize * 1.01}.alone(float64(open.GetCount())),
-		figure{Name: "at rest: statements", Unit: "/s", What: what, DeltaAtMost: 5}.alone(float64(after-statements-1) / took.Seconds()),
-		figure{Name: memoryAtRest, Unit: " MB", What: what + "; the Go heap and stacks of this process", DeltaAtMost: 100}.alone(heldMB()),
-		figure{Name: diskName, Unit: " B", What: what + ": the table, its indexes and what updates have left in them"}.alone(size),
-		figure{Name: "at rest: client CPU", Unit: "%", What: what + "; of one core", DeltaAtMost: 5}.alone(100 * used.Seconds() / took.Seconds()),
+		figure{Name: workflowsOpen, What: what, DeltaAtMost: float64(rows) / batchSize * 1.01}.withValues(float64(open.GetCount())),
+		figure{Name: "at rest: statements", Unit: "/s", What: what, DeltaAtMost: 5}.withValues(float64(after-statements-1) / took.Seconds()),
+		figure{Name: memoryAtRest, Unit: " MB", What: what + "; the Go heap and stacks of this process", DeltaAtMost: 100}.withValues(heldMemoryMB()),
+		figure{Name: diskName, Unit: " B", What: what + ": the table, its indexes and what updates have left in them"}.withValues(size),
+		figure{Name: "at rest: client CPU", Unit: "%", What: what + "; of one core", DeltaAtMost: 5}.withValues(100 * used.Seconds() / took.Seconds()),
 	}, nil
 }
 
-// statements is how many transactions the database has seen, each of one statement here.
-func (s *syncing) statements(ctx context.Context) (n int64, err error) {
-	// A backend reports at most once a second, and before it waits.
+// countStatements returns the number of transactions of the database, each of which is one statement here.
+func (s *syncBench) countStatements(ctx context.Context) (n int64, err error) {
+	// A backend reports its counters at most once a second, and before it goes idle.
 	for range 2 {
 		if err := s.pool.QueryRow(ctx, "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()").Scan(&n); err != nil {
 			return n, err
@@ -143,14 +143,14 @@ func (s *syncing) statements(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// heldMB is what this process holds of the system's memory, in megabytes: what it took, less what it has given back.
-func heldMB() float64 {
+// heldMemoryMB returns the memory of this process in megabytes, without the memory that it has returned to the system.
+func heldMemoryMB() float64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
 	return float64(samples[0].Value.Uint64()-samples[1].Value.Uint64()) / 1e6
 }
 
-// ownProcessorTime is what this process alone has used.
+// ownProcessorTime returns the processor time of this process alone.
 func ownProcessorTime() time.Duration {
 	content, err := os.ReadFile("/proc/self/stat")
 	if err != nil {

@@ -16,47 +16,49 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// sourceKind is the kind that sources feed.
+// sourceKind is the kind that sources inform.
 const sourceKind = "bench_source"
 
-// sourced is an object that a source informs.
-type sourced struct{ protocol.Item }
+// sourcedItem is an object that a source informs.
+type sourcedItem struct{ protocol.Item }
 
-func (s sourced) ID() string { return s.Key }
-func (sourced) Kind() string { return sourceKind }
+func (s sourcedItem) ID() string { return s.Key }
+func (sourcedItem) Kind() string { return sourceKind }
 
-// putOff is a worker that puts its kind off as soon as it is called: what is measured is informing, and not Work.
-type putOff struct{ delta.WorkerDefaults[sourced] }
+// snoozingWorker snoozes its kind in the first call, because informing is measured, not Work.
+type snoozingWorker struct {
+	delta.WorkerDefaults[sourcedItem]
+}
 
-func (putOff) Work(context.Context, *delta.Resource[sourced]) error {
+func (snoozingWorker) Work(context.Context, *delta.Resource[sourcedItem]) error {
 	return delta.SnoozeKind(24 * time.Hour)
 }
 
-// sources measures what is informed from a table and from a category.
-type sources struct {
+// sourceBench measures informing from a table and from a category.
+type sourceBench struct {
 	*bench
 	pool *pgxpool.Pool
-	// config connects to the schema, and conn is a connection of it.
+	// config connects to the schema, and conn is a connection to it.
 	config *pgx.ConnConfig
 	conn   *pgx.Conn
 }
 
 const sourceSchema = "bench_source"
 
-// sourceFigures compares what sources inform with what reads alone of the same.
+// sourceFigures compares informing from sources with only reading the same data.
 func sourceFigures(ctx context.Context, b *bench) (_ []figure, err error) {
-	s := &sources{bench: b}
-	if s.pool, err = b.schema(ctx, sourceSchema); err != nil {
+	s := &sourceBench{bench: b}
+	if s.pool, err = b.createSchema(ctx, sourceSchema); err != nil {
 		return nil, err
 	}
 	defer s.pool.Close()
 	s.config = s.pool.Config().ConnConfig.Copy()
-	s.config.RuntimeParams["synchronous_commit"] = "on" // what is written is to be there for decoding at once
+	s.config.RuntimeParams["synchronous_commit"] = "on" // changes must be available for decoding at once
 	if s.conn, err = pgx.ConnectConfig(ctx, s.config); err != nil {
 		return nil, err
 	}
-	defer s.conn.Close(ctx) //nolint:errcheck // nothing is left to be done on it
-	if err := s.exec(ctx, bareTable, "CREATE TABLE bench_position AS SELECT 0 AS position"); err != nil {
+	defer s.conn.Close(ctx) //nolint:errcheck // all statements are done by then
+	if err := s.execAll(ctx, bareTable, "CREATE TABLE bench_position AS SELECT 0 AS position"); err != nil {
 		return nil, err
 	}
 	table, err := s.tableFigures(ctx)
@@ -70,7 +72,7 @@ func sourceFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	return append(table, category...), nil
 }
 
-func (s *sources) exec(ctx context.Context, statements ...string) error {
+func (s *sourceBench) execAll(ctx context.Context, statements ...string) error {
 	for _, sql := range statements {
 		if _, err := s.conn.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)
@@ -79,13 +81,13 @@ func (s *sources) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-func (s *sources) number(ctx context.Context, sql string, args ...any) (n int64, err error) {
+func (s *sourceBench) queryNumber(ctx context.Context, sql string, args ...any) (n int64, err error) {
 	err = s.conn.QueryRow(ctx, sql, args...).Scan(&n)
 	return n, err
 }
 
-// following runs a client with a source until a look says that it is enough.
-func (s *sources) following(ctx context.Context, add func(*delta.Controllers) error, enough func() (bool, error)) (err error) {
+// runSource runs a client with a source until enough returns true.
+func (s *sourceBench) runSource(ctx context.Context, add func(*delta.Controllers) error, enough func() (bool, error)) (err error) {
 	controllers := delta.NewControllers()
 	if err := add(controllers); err != nil {
 		return err
@@ -107,16 +109,16 @@ func (s *sources) following(ctx context.Context, add func(*delta.Controllers) er
 			return err
 		}
 		if time.Now().After(end) {
-			return errors.New("the source informs no more")
+			return errors.New("the source has stopped informing")
 		}
 	}
 }
 
-// informed runs a source until so many are informed, and says how many it has informed a second, from its first page to its last: that a client has to start
-// first, and to take the source over, is not counted. Then it removes them.
-func (s *sources) informed(ctx context.Context, count int, add func(*delta.Controllers) error) (rate float64, err error) {
-	err = s.following(ctx, add, func() (bool, error) {
-		n, err := s.number(ctx, "SELECT count(*) FROM delta_resource")
+// measureInformed runs a source until it has informed count objects, returns the rate from its first page to its last, and removes the objects. The time for
+// starting a client and taking over the source does not count.
+func (s *sourceBench) measureInformed(ctx context.Context, count int, add func(*delta.Controllers) error) (rate float64, err error) {
+	err = s.runSource(ctx, add, func() (bool, error) {
+		n, err := s.queryNumber(ctx, "SELECT count(*) FROM delta_resource")
 		return n >= int64(count), err
 	})
 	if err != nil {
@@ -127,11 +129,11 @@ func (s *sources) informed(ctx context.Context, count int, add func(*delta.Contr
 	if err != nil {
 		return 0, err
 	}
-	return rate, s.exec(ctx, "TRUNCATE delta_resource")
+	return rate, s.execAll(ctx, "TRUNCATE delta_resource")
 }
 
-// turns measures sides. In each round the content is written, and then all sides read it, in turns. It returns the rates of each round.
-func (s *sources) turns(write func(round int) error, sides ...func() (rate float64, err error)) (rounds [][]float64, err error) {
+// measureTurns writes the content of each round, lets all sides read it in turns, and returns the rates of each round.
+func (s *sourceBench) measureTurns(write func(round int) error, sides ...func() (rate float64, err error)) (rounds [][]float64, err error) {
 	for n := range s.rounds {
 		if err := write(n); err != nil {
 			return nil, err
@@ -148,17 +150,17 @@ func (s *sources) turns(write func(round int) error, sides ...func() (rate float
 	return rounds, nil
 }
 
-// beside is a figure with the rates of the first side, and of another one.
-func (f figure) beside(rounds [][]float64, other int) figure {
+// withRates returns the figure with the rates of the first side and of another one.
+func (f figure) withRates(rounds [][]float64, other int) figure {
 	for _, rates := range rounds {
 		f.Rounds = append(f.Rounds, round{Delta: rates[0], Bare: rates[other]})
 	}
-	return f.settle()
+	return f.computeMedians()
 }
 
-// kept writes objects with the shortest upsert that could do it, and a position with them.
-func (s *sources) kept(ctx context.Context, page []item) error {
-	c, err := encode(page)
+// upsertPage writes objects with the shortest possible upsert, and a position with them.
+func (s *sourceBench) upsertPage(ctx context.Context, page []item) error {
+	c, err := encodeColumns(page)
 	if err != nil {
 		return err
 	}
@@ -171,20 +173,20 @@ func (s *sources) kept(ctx context.Context, page []item) error {
 	})
 }
 
-// tableFigures read new rows: half of them in transactions of one, half in transactions of a thousand.
-func (s *sources) tableFigures(ctx context.Context) (_ []figure, err error) {
+// tableFigures reads new rows: half of them in transactions of one, half in transactions of a thousand.
+func (s *sourceBench) tableFigures(ctx context.Context) (_ []figure, err error) {
 	const slot, aloneSlot, keptSlot = "bench_source", "bench_source_alone", "bench_source_kept"
-	half := s.scaled(50_000)
+	half := s.scaleCount(50_000)
 	count := 2 * half
-	err = s.exec(ctx, `CREATE TABLE item (key text PRIMARY KEY, name text NOT NULL, plan text NOT NULL, seats bigint NOT NULL, active boolean NOT NULL, comment text NOT NULL)`)
+	err = s.execAll(ctx, `CREATE TABLE item (key text PRIMARY KEY, name text NOT NULL, plan text NOT NULL, seats bigint NOT NULL, active boolean NOT NULL, comment text NOT NULL)`)
 	if err != nil {
 		return nil, err
 	}
 	add := func(controllers *delta.Controllers) error {
-		return bridge.TableSafely(controllers, putOff{}, bridge.TableConfig[sourced]{Schema: sourceSchema, Table: "item", Slot: slot, Publication: slot})
+		return bridge.TableSafely(controllers, snoozingWorker{}, bridge.TableConfig[sourcedItem]{Schema: sourceSchema, Table: "item", Slot: slot, Publication: slot})
 	}
-	err = s.following(ctx, add, func() (bool, error) { // until the empty table was read
-		n, err := s.number(ctx, `SELECT count(*) FROM delta_inform WHERE trigger = 'source' AND ended_at IS NOT NULL AND error = ''`)
+	err = s.runSource(ctx, add, func() (bool, error) { // until the empty table has been read
+		n, err := s.queryNumber(ctx, `SELECT count(*) FROM delta_inform WHERE trigger = 'source' AND ended_at IS NOT NULL AND error = ''`)
 		return n > 0, err
 	})
 	if err != nil {
@@ -199,19 +201,19 @@ func (s *sources) tableFigures(ctx context.Context) (_ []figure, err error) {
 			}
 		}
 		from := round * count
-		return s.exec(ctx,
+		return s.execAll(ctx,
 			fmt.Sprintf("DO $$ BEGIN FOR i IN %d..%d LOOP %s (SELECT i AS x) one; COMMIT; END LOOP; END $$", from+1, from+half, row),
 			fmt.Sprintf("DO $$ BEGIN FOR i IN %d..%d BY 1000 LOOP %s generate_series(i, least(i + 999, %[2]d)) x; COMMIT; END LOOP; END $$", from+half+1, from+count, row))
 	}
-	rounds, err := s.turns(write,
-		func() (float64, error) { return s.informed(ctx, count, add) },
+	rounds, err := s.measureTurns(write,
+		func() (float64, error) { return s.measureInformed(ctx, count, add) },
 		func() (float64, error) {
-			rate, err := s.streamed(ctx, aloneSlot, slot, count, false)
+			rate, err := s.measureStreamed(ctx, aloneSlot, slot, count, false)
 			return rate, errors.Join(err, dropSlotOf(ctx, s.conn, aloneSlot))
 		},
 		func() (float64, error) {
-			rate, err := s.streamed(ctx, keptSlot, slot, count, true)
-			return rate, errors.Join(err, s.exec(ctx, "TRUNCATE bench_resource"), dropSlotOf(ctx, s.conn, keptSlot))
+			rate, err := s.measureStreamed(ctx, keptSlot, slot, count, true)
+			return rate, errors.Join(err, s.execAll(ctx, "TRUNCATE bench_resource"), dropSlotOf(ctx, s.conn, keptSlot))
 		})
 	if err != nil {
 		return nil, err
@@ -219,13 +221,13 @@ func (s *sources) tableFigures(ctx context.Context) (_ []figure, err error) {
 	what := fmt.Sprintf("bridge.Table: %d new rows until they are informed and the position is written with them, half of them in transactions of one and half of a "+
 		"thousand, against Stream.Next and all Changes of package cdc, acknowledged", count)
 	return []figure{
-		figure{Name: "table, rows informed", Unit: "/s", AtLeast: 0.5, What: what + ", which does nothing with them"}.beside(rounds, 1),
-		figure{Name: "the same, beside cdc and an upsert", Unit: "/s", AtLeast: 0.5, What: what + " after a bare upsert of a thousand at once with a position"}.beside(rounds, 2),
+		figure{Name: "table, rows informed", Unit: "/s", AtLeast: 0.5, What: what + ", which does nothing with them"}.withRates(rounds, 1),
+		figure{Name: "the same, beside cdc and an upsert", Unit: "/s", AtLeast: 0.5, What: what + " after a bare upsert of a thousand at once with a position"}.withRates(rounds, 2),
 	}, nil
 }
 
-// streamed reads changes, and keeps them or not, and says how many came a second, from the first one on.
-func (s *sources) streamed(ctx context.Context, slot, publication string, count int, keep bool) (rate float64, err error) {
+// measureStreamed reads changes, stores them if keep is set, and returns the rate from the first one on.
+func (s *sourceBench) measureStreamed(ctx context.Context, slot, publication string, count int, keep bool) (rate float64, err error) {
 	stream, err := cdc.Open(ctx, cdc.Config{Conn: s.config, Slot: slot, Publications: []string{publication}, Logger: s.logger})
 	if err != nil {
 		return 0, err
@@ -246,11 +248,11 @@ func (s *sources) streamed(ctx context.Context, slot, publication string, count 
 				return 0, err
 			}
 			if n++; keep {
-				page = append(page, itemOf(c))
+				page = append(page, toItem(c))
 			}
 		}
 		if len(page) >= batchSize || n == count && keep {
-			if err := s.kept(ctx, page); err != nil {
+			if err := s.upsertPage(ctx, page); err != nil {
 				return 0, err
 			}
 			page = page[:0]
@@ -265,14 +267,14 @@ func (s *sources) streamed(ctx context.Context, slot, publication string, count 
 	return float64(count) / time.Since(began).Seconds(), nil
 }
 
-// itemOf makes the object of a row.
-func itemOf(c *cdc.Change) item {
+// toItem returns the object of a row.
+func toItem(c *cdc.Change) item {
 	it := newItem(sourceKind, c.New[0].Text, 1)
 	it.Name, it.Plan, it.Comment = c.New[1].Text, c.New[2].Text, c.New[5].Text
 	return it
 }
 
-// dropSlotOf waits until the reader of a slot has let go of it.
+// dropSlotOf waits until the reader of the slot has released it, and drops it.
 func dropSlotOf(ctx context.Context, conn *pgx.Conn, name string) error {
 	for {
 		err := cdc.DropSlot(ctx, conn, name)
@@ -283,9 +285,9 @@ func dropSlotOf(ctx context.Context, conn *pgx.Conn, name string) error {
 	}
 }
 
-// categoryFigures read the first messages of streams: each of them is an object.
-func (s *sources) categoryFigures(ctx context.Context) (_ []figure, err error) {
-	count := s.scaled(50_000)
+// categoryFigures reads the first messages of streams, each of which is an object.
+func (s *sourceBench) categoryFigures(ctx context.Context) (_ []figure, err error) {
+	count := s.scaleCount(50_000)
 	if err := messagedb.Migrate(ctx, s.pool, sourceSchema); err != nil {
 		return nil, err
 	}
@@ -294,25 +296,25 @@ func (s *sources) categoryFigures(ctx context.Context) (_ []figure, err error) {
 		return nil, err
 	}
 	add := func(controllers *delta.Controllers) error {
-		entity, err := messagedb.NewEntity(client, messagedb.EntityConfig[sourced]{Category: "item"})
+		entity, err := messagedb.NewEntity(client, messagedb.EntityConfig[sourcedItem]{Category: "item"})
 		if err != nil {
 			return err
 		}
-		messagedb.Fold(entity, "Made", func(s *sourced, data protocol.Item, _ *messagedb.Message) error { s.Item = data; return nil })
-		return bridge.CategorySafely(controllers, putOff{}, bridge.CategoryConfig[sourced]{Client: client, Entity: entity})
+		messagedb.Fold(entity, "Made", func(s *sourcedItem, data protocol.Item, _ *messagedb.Message) error { s.Item = data; return nil })
+		return bridge.CategorySafely(controllers, snoozingWorker{}, bridge.CategoryConfig[sourcedItem]{Client: client, Entity: entity})
 	}
 	write := func(round int) error {
-		return s.exec(ctx, fmt.Sprintf(`INSERT INTO messages (id, stream_name, type, position, data)
+		return s.execAll(ctx, fmt.Sprintf(`INSERT INTO messages (id, stream_name, type, position, data)
 			SELECT gen_random_uuid(), 'item-' || x, 'Made', 0, jsonb_build_object('key', x::text, 'name', 'Ada Lovelace ' || x, 'plan', 'enterprise', 'seats', 1, 'active', true,
 				'comment', 'the quick brown fox jumps over the lazy dog')
 			FROM generate_series(%d, %d) x`, round*count+1, (round+1)*count), "ANALYZE messages")
 	}
-	rounds, err := s.turns(write,
-		func() (float64, error) { return s.informed(ctx, count, add) },
-		func() (float64, error) { return s.consumed(ctx, client, count, false) },
+	rounds, err := s.measureTurns(write,
+		func() (float64, error) { return s.measureInformed(ctx, count, add) },
+		func() (float64, error) { return s.measureConsumed(ctx, client, count, false) },
 		func() (float64, error) {
-			rate, err := s.consumed(ctx, client, count, true)
-			return rate, errors.Join(err, s.exec(ctx, "TRUNCATE bench_resource"))
+			rate, err := s.measureConsumed(ctx, client, count, true)
+			return rate, errors.Join(err, s.execAll(ctx, "TRUNCATE bench_resource"))
 		})
 	if err != nil {
 		return nil, err
@@ -320,13 +322,13 @@ func (s *sources) categoryFigures(ctx context.Context) (_ []figure, err error) {
 	what := fmt.Sprintf("bridge.Category: %d messages, each of a stream of its own, until their objects are informed and the position is written with them, against a "+
 		"Consumer of package messagedb", count)
 	return []figure{
-		figure{Name: "category, messages informed", Unit: "/s", What: what + " whose handler does nothing"}.beside(rounds, 1),
-		figure{Name: "the same, beside a consumer and an upsert", Unit: "/s", AtLeast: 0.5, What: what + " whose handler makes a bare upsert of a thousand at once with a position"}.beside(rounds, 2),
+		figure{Name: "category, messages informed", Unit: "/s", What: what + " whose handler does nothing"}.withRates(rounds, 1),
+		figure{Name: "the same, beside a consumer and an upsert", Unit: "/s", AtLeast: 0.5, What: what + " whose handler makes a bare upsert of a thousand at once with a position"}.withRates(rounds, 2),
 	}, nil
 }
 
-// consumed handles messages, and keeps them or not, and says how many a second, from the first one on.
-func (s *sources) consumed(ctx context.Context, client *messagedb.Client, count int, keep bool) (rate float64, err error) {
+// measureConsumed handles messages, stores them if keep is set, and returns the rate from the first one on.
+func (s *sourceBench) measureConsumed(ctx context.Context, client *messagedb.Client, count int, keep bool) (rate float64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var began time.Time
@@ -345,7 +347,7 @@ func (s *sources) consumed(ctx context.Context, client *messagedb.Client, count 
 					return err
 				}
 				if page = append(page, item{data, sourceKind}); len(page) == batchSize || handled == count {
-					if err := s.kept(ctx, page); err != nil {
+					if err := s.upsertPage(ctx, page); err != nil {
 						return err
 					}
 					page = page[:0]

@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// bench is a private stack, and what the measurements share on it.
+// bench is a private stack, with the connections that the measurements share.
 type bench struct {
 	options
 	stack    *stack.Stack
@@ -26,8 +26,8 @@ type bench struct {
 	logger   *slog.Logger
 }
 
-// start brings up a stack for this run alone. What the environment names is left alone: it may be somebody's database.
-func start(ctx context.Context, o options) (_ *bench, err error) {
+// startBench starts a stack for this run alone. It ignores servers in the environment, because they may have somebody's data.
+func startBench(ctx context.Context, o options) (_ *bench, err error) {
 	b := &bench{options: o, logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	defer func() {
 		if err != nil {
@@ -47,8 +47,8 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 		if b.dir, err = os.MkdirTemp("", "delta-bench-"); err != nil {
 			return b, err
 		}
-		// Postgres may run as another user, who has to get at its directory.
-		if err := os.Chmod(b.dir, 0o755); err != nil { // there is nothing in it to be kept from anybody
+		// Postgres may run as another user, which needs access to its directory.
+		if err := os.Chmod(b.dir, 0o755); err != nil { // the directory has nothing secret
 			return b, err
 		}
 		settings.Ephemeral, settings.Dir = false, b.dir
@@ -78,8 +78,8 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	return b, err
 }
 
-// schema is a pool on an empty, migrated schema of its own.
-func (b *bench) schema(ctx context.Context, name string) (*pgxpool.Pool, error) {
+// createSchema creates an empty, migrated schema, and returns a pool on it.
+func (b *bench) createSchema(ctx context.Context, name string) (*pgxpool.Pool, error) {
 	_, err := b.pool.Exec(ctx, fmt.Sprintf("DROP SCHEMA IF EXISTS %[1]s CASCADE; CREATE SCHEMA %[1]s", pgx.Identifier{name}.Sanitize()))
 	if err != nil {
 		return nil, err
@@ -115,5 +115,5 @@ func (b *bench) stop() (err error) {
 	return err
 }
 
-// scaled is a number of things to do at the scale asked for.
-func (b *bench) scaled(n int) int { return max(int(float64(n)*b.scale), 1) }
+// scaleCount scales a number by --scale.
+func (b *bench) scaleCount(n int) int { return max(int(float64(n)*b.scale), 1) }

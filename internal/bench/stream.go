@@ -19,8 +19,8 @@ import (
 
 const streamSlot = "bench_stream"
 
-// websocket reads the same content as throughput through a server of `delta stream` and a websocket.
-func (c *changes) websocket(ctx context.Context) (_ []figure, err error) {
+// measureWebsocket reads the same content as measureThroughput, through a server of `delta stream` and a websocket.
+func (c *cdcBench) measureWebsocket(ctx context.Context) (_ []figure, err error) {
 	program, err := clientProgram("pg_recvlogical")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "  cdc: the websocket is not measured:", err)
@@ -48,18 +48,18 @@ func (c *changes) websocket(ctx context.Context) (_ []figure, err error) {
 		Name: "delta stream, changes through a websocket", Unit: "/s", AtLeast: 0.5,
 		What: "one client of /v2, which acknowledges every hundredth transaction, against pg_recvlogical that writes the same content to /dev/null",
 	}
-	half := c.scaled(50_000)
+	half := c.scaleCount(50_000)
 	slots := "http://" + address + "/v2/slots"
 	makeSlot := func() error {
-		return call(ctx, http.MethodPost, slots, fmt.Sprintf(`{"name":%q,"tables":["public.t"],"snapshot":false}`, streamSlot))
+		return callServer(ctx, http.MethodPost, slots, fmt.Sprintf(`{"name":%q,"tables":["public.t"],"snapshot":false}`, streamSlot))
 	}
-	f, err = c.besideReceiver(ctx, program, f, half, makeSlot, func() (rate float64, err error) {
-		if rate, err = drain(ctx, address, 2*half); err != nil {
+	f, err = c.compareWithReceiver(ctx, program, f, half, makeSlot, func() (rate float64, err error) {
+		if rate, err = drainChanges(ctx, address, 2*half); err != nil {
 			return 0, err
 		}
-		// The client's session ends a moment after its connection.
+		// The client's session ends a moment after its connection, so deleting the slot may have to be repeated.
 		for range 100 {
-			if err = call(ctx, http.MethodDelete, slots+"/"+streamSlot, ""); err == nil {
+			if err = callServer(ctx, http.MethodDelete, slots+"/"+streamSlot, ""); err == nil {
 				break
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -69,8 +69,8 @@ func (c *changes) websocket(ctx context.Context) (_ []figure, err error) {
 	return []figure{f}, err
 }
 
-// call asks the server for something and wants a good answer.
-func call(ctx context.Context, method, url, body string) error {
+// callServer sends a request, and returns an error unless it succeeds.
+func callServer(ctx context.Context, method, url, body string) error {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func call(ctx context.Context, method, url, body string) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read
+	defer response.Body.Close() //nolint:errcheck // the body is read by then
 	if response.StatusCode >= http.StatusBadRequest {
 		text, _ := io.ReadAll(response.Body)
 		return fmt.Errorf("%s %s: %s: %s", method, url, response.Status, text)
@@ -88,14 +88,14 @@ func call(ctx context.Context, method, url, body string) error {
 	return nil
 }
 
-// drain reads so many changes, each no further than an acknowledgement needs.
-func drain(ctx context.Context, address string, changes int) (rate float64, err error) {
+// drainChanges reads a number of changes, and decodes only the fields that an acknowledgement needs.
+func drainChanges(ctx context.Context, address string, changes int) (rate float64, err error) {
 	began := time.Now()
 	conn, _, err := websocket.Dial(ctx, "ws://"+address+"/v2/slots/"+streamSlot+"/stream", nil) //nolint:bodyclose // the library's own
 	if err != nil {
 		return 0, err
 	}
-	defer conn.CloseNow() //nolint:errcheck // all was read
+	defer conn.CloseNow() //nolint:errcheck // everything is read by then
 	conn.SetReadLimit(64 << 20)
 	n, transactions := 0, 0
 	for n < changes {

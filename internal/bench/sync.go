@@ -11,17 +11,17 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// syncTurns is how many turns a round has: a few short ones, because this takes all of the machine for seconds.
+// syncTurns is the number of turns of a round: a few short ones, because each uses the whole machine for seconds.
 const syncTurns = 2
 
-// syncFigures compares how many resources are synced in a second with how many bare workflows run their activity.
+// syncFigures compares the rate at which resources are synced with the rate at which bare workflows run their activity.
 func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	l, err := startLifecycle(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
-	count := b.scaled(400)
+	count := b.scaleCount(400)
 	ids := func(turn int) []string {
 		set := make([]string, count)
 		if turn == warmUp {
@@ -44,14 +44,14 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		if _, err := l.client.InformMany(ctx, objects, nil); err != nil {
 			return 0, 0, err
 		}
-		if err := await(ctx, l.synced, len(objects)); err != nil {
+		if err := awaitCount(ctx, l.synced, len(objects)); err != nil {
 			return 0, 0, err
 		}
 		if err := l.awaitSynced(ctx); err != nil {
 			return 0, 0, err
 		}
 		took := time.Since(began)
-		if err := l.terminate(ctx, workflows); err != nil {
+		if err := l.terminateWorkflows(ctx, workflows); err != nil {
 			return 0, 0, err
 		}
 		_, err := b.pool.Exec(ctx, "TRUNCATE delta_resource")
@@ -70,11 +70,11 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		if err := group.Wait(); err != nil {
 			return 0, 0, err
 		}
-		if err := await(ctx, l.ran, len(workflows)); err != nil {
+		if err := awaitCount(ctx, l.ran, len(workflows)); err != nil {
 			return 0, 0, err
 		}
 		took := time.Since(began)
-		return len(workflows), took, l.terminate(ctx, workflows)
+		return len(workflows), took, l.terminateWorkflows(ctx, workflows)
 	}
 	f := figure{
 		Name: singleName, Unit: "/s", AtLeast: 0.85,
@@ -82,7 +82,7 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 			"workflows of one activity and one timer, as the SDK starts them by default, until the last activity ran; %d started at once, "+
 			"%d activities at once", count, starters, parallelism),
 	}
-	if f, err = compare(ctx, b.rounds, syncTurns, f, resources, bare); err != nil {
+	if f, err = compareRates(ctx, b.rounds, syncTurns, f, resources, bare); err != nil {
 		return nil, err
 	}
 	eagerly = true
@@ -90,11 +90,11 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		Name: "resources synced, beside an eager start", Unit: "/s", AtLeast: 1.4,
 		What: "the same, against workflows that begin on the worker that starts them (EnableEagerStart), as those of new resources do",
 	}
-	eager, err = compare(ctx, b.rounds, syncTurns, eager, resources, bare)
+	eager, err = compareRates(ctx, b.rounds, syncTurns, eager, resources, bare)
 	return []figure{f, eager}, err
 }
 
-// awaitSynced returns when no row is left that is not synced: Work's end is not yet Delta's.
+// awaitSynced returns when all rows are synced, which is later than the end of Work.
 func (l *lifecycle) awaitSynced(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()

@@ -17,13 +17,13 @@ const (
 	batchedKind = "bench_batch"
 	defaultKind = "bench_default"
 	batchSize   = protocol.PageSize
-	// pagesAtOnce is how many pages are under way at once, on both sides.
+	// pagesAtOnce is the number of pages in flight at once, on both sides.
 	pagesAtOnce = protocol.PagesAtOnce
-	// expiry is when what is synced here is to be synced again. Rows that are due long before that are not synced yet.
+	// expiry is when resources are synced again. Rows that are due much earlier are not synced yet.
 	expiry = 24 * time.Hour
 )
 
-// batchedItem is the object of a kind that is synced in batches.
+// batchedItem is an object of a kind that is synced in batches.
 type batchedItem struct{ item }
 
 func (batchedItem) Kind() string { return batchedKind }
@@ -32,33 +32,33 @@ func (batchedItem) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: parallelism, InformInterval: -1, BatchSize: batchSize}
 }
 
-// defaultItem is the object of a kind with default settings; there is only no informer to be called.
+// defaultItem is an object of a kind with default settings, but without an informer.
 type defaultItem struct{ item }
 
 func (defaultItem) Kind() string { return defaultKind }
 
 func (defaultItem) Settings() delta.ObjectSettings { return delta.ObjectSettings{InformInterval: -1} }
 
-// idle is a controller whose Work does nothing but count.
-type idle[T delta.Object] struct {
+// countingController is a controller that only counts calls of Work.
+type countingController[T delta.Object] struct {
 	delta.WorkerDefaults[T]
 	delta.InformerDefaults[T]
 	worked *atomic.Int64
 }
 
-func (i idle[T]) Work(context.Context, *delta.Resource[T]) error {
+func (i countingController[T]) Work(context.Context, *delta.Resource[T]) error {
 	i.worked.Add(1)
 	return nil
 }
 
-func (idle[T]) Inform(context.Context, *delta.InformOptions) (<-chan T, error) {
+func (countingController[T]) Inform(context.Context, *delta.InformOptions) (<-chan T, error) {
 	none := make(chan T)
 	close(none)
 	return none, nil
 }
 
-// syncing is a client that syncs one kind, on a schema of its own.
-type syncing struct {
+// syncBench is a client that syncs one kind, on a separate schema.
+type syncBench struct {
 	pool   *pgxpool.Pool
 	client *delta.Client
 	kind   string
@@ -66,12 +66,12 @@ type syncing struct {
 }
 
 // startBatching starts a client that syncs in batches.
-func (b *bench) startBatching(ctx context.Context, schema string) (*syncing, error) {
+func (b *bench) startBatching(ctx context.Context, schema string) (*syncBench, error) {
 	return b.startBatchingWith(ctx, schema, nil)
 }
 
 // startBatchingWith starts a client that syncs in batches, with settings of its kind.
-func (b *bench) startBatchingWith(ctx context.Context, schema string, kinds map[string]delta.ObjectSettings) (*syncing, error) {
+func (b *bench) startBatchingWith(ctx context.Context, schema string, kinds map[string]delta.ObjectSettings) (*syncBench, error) {
 	return startSyncing[batchedItem](ctx, b, schema, batchedKind, map[string]delta.NamespaceConfig{
 		delta.NamespaceDefault: {MaxWorkers: parallelism, ResourceExpiry: expiry},
 	}, kinds)
@@ -79,13 +79,13 @@ func (b *bench) startBatchingWith(ctx context.Context, schema string, kinds map[
 
 func startSyncing[T delta.Object](
 	ctx context.Context, b *bench, schema, kind string, namespaces map[string]delta.NamespaceConfig, kinds map[string]delta.ObjectSettings,
-) (_ *syncing, err error) {
-	s := &syncing{kind: kind}
-	if s.pool, err = b.schema(ctx, schema); err != nil {
+) (_ *syncBench, err error) {
+	s := &syncBench{kind: kind}
+	if s.pool, err = b.createSchema(ctx, schema); err != nil {
 		return nil, err
 	}
 	controllers := delta.NewControllers()
-	delta.AddController(controllers, idle[T]{worked: &s.worked})
+	delta.AddController(controllers, countingController[T]{worked: &s.worked})
 	s.client, err = delta.NewClient(s.pool, &delta.Config{
 		Controllers: controllers, Temporal: b.temporal, Logger: b.logger, WorkflowIDPrefix: schema, Namespaces: namespaces, Kinds: kinds,
 	})
@@ -99,15 +99,15 @@ func startSyncing[T delta.Object](
 	return s, nil
 }
 
-func (s *syncing) stop() error {
+func (s *syncBench) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	defer s.pool.Close()
 	return s.client.Stop(ctx)
 }
 
-// sync informs so many new objects in pages, and waits until all of them are synced.
-func (s *syncing) sync(ctx context.Context, set string, count int) (time.Duration, error) {
+// syncPages informs count new objects in pages, and waits until all of them are synced.
+func (s *syncBench) syncPages(ctx context.Context, set string, count int) (time.Duration, error) {
 	began := time.Now()
 	if err := s.informPages(ctx, set, count, nil); err != nil {
 		return 0, err
@@ -118,8 +118,8 @@ func (s *syncing) sync(ctx context.Context, set string, count int) (time.Duratio
 	return time.Since(began), nil
 }
 
-// informPages informs so many new objects. From now on Work's calls are counted anew.
-func (s *syncing) informPages(ctx context.Context, set string, count int, opts *delta.InformOpts) error {
+// informPages informs count new objects, and resets the count of calls of Work.
+func (s *syncBench) informPages(ctx context.Context, set string, count int, opts *delta.InformOpts) error {
 	s.worked.Store(0)
 	var group errgroup.Group
 	group.SetLimit(pagesAtOnce)
@@ -136,8 +136,8 @@ func (s *syncing) informPages(ctx context.Context, set string, count int, opts *
 	return group.Wait()
 }
 
-// syncEach informs so many new objects, each by a call of its own, and waits until all of them are synced.
-func (s *syncing) syncEach(ctx context.Context, set string, count int) (time.Duration, error) {
+// syncEach informs count new objects, one per call, and waits until all of them are synced.
+func (s *syncBench) syncEach(ctx context.Context, set string, count int) (time.Duration, error) {
 	s.worked.Store(0)
 	began := time.Now()
 	_, _, err := atOnce(ctx, count, func(ctx context.Context, i int) error {
@@ -150,9 +150,9 @@ func (s *syncing) syncEach(ctx context.Context, set string, count int) (time.Dur
 	return time.Since(began), err
 }
 
-// awaitSynced returns when no row is left that is not synced. It looks when all have been worked, and only at rows that are
-// due soon: what is synced is due in a day.
-func (s *syncing) awaitSynced(ctx context.Context, count int) error {
+// awaitSynced returns when all rows are synced. It queries only after Work was called for all of them, and only rows that are due soon, because synced rows
+// are due in a day.
+func (s *syncBench) awaitSynced(ctx context.Context, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*deadline)
 	defer cancel()
 	for open := true; open; time.Sleep(2 * time.Millisecond) {
@@ -168,13 +168,13 @@ func (s *syncing) awaitSynced(ctx context.Context, count int) error {
 	return nil
 }
 
-// empty removes what a turn has left.
-func (s *syncing) empty(ctx context.Context) error {
+// truncateResources removes the rows of a turn.
+func (s *syncBench) truncateResources(ctx context.Context) error {
 	_, err := s.pool.Exec(ctx, "TRUNCATE delta_resource")
 	return err
 }
 
-// batchItems are some of a set of new objects.
+// batchItems returns a part of a set of new objects.
 func batchItems(set string, from, to int) (items []item) {
 	for i := from; i < to; i++ {
 		items = append(items, newItem(batchedKind, fmt.Sprintf("batch-%s-%d", set, i), 1))

@@ -6,15 +6,15 @@ import (
 	"fmt"
 )
 
-// telemetryFigures compares the same work with telemetry and without, in two processes of one program.
+// telemetryFigures compares the same work with and without telemetry, in two processes of one program.
 func telemetryFigures(ctx context.Context, b *bench) ([]figure, error) {
-	informs, err := b.telemetryFigure(ctx, "inform", 12, b.scaled(2_000), figure{
+	informs, err := b.telemetryFigure(ctx, "inform", 12, b.scaleCount(2_000), figure{
 		Name: telemetryInformName, AtLeast: 0.98, What: fmt.Sprintf("Client.Inform of new objects from %d goroutines", informers),
 	})
 	if err != nil {
 		return nil, err
 	}
-	count := b.scaled(50_000)
+	count := b.scaleCount(50_000)
 	batches, err := b.telemetryFigure(ctx, "batches", 4, count, figure{
 		Name: telemetryBatchesName, AtLeast: 0.97,
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing)", count, batchSize),
@@ -44,5 +44,5 @@ func (b *bench) telemetryFigure(ctx context.Context, measured string, turns, cou
 	f.Unit = "/s"
 	f.What += ", " + with.hello.Settings + ", against the same " + without.hello.Settings
 	counted := countedBy(count)
-	return compare(ctx, b.rounds, turns, f, with.side(counted), without.side(counted))
+	return compareRates(ctx, b.rounds, turns, f, with.newSide(counted), without.newSide(counted))
 }

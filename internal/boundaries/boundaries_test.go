@@ -19,13 +19,13 @@ import (
 const module = "github.com/chariot-giving/delta"
 
 // layers are the packages in the direction of imports: each may import those to its left, never back. deltatest, cmd and examples
-// stand to the right of all. delta/internal/kit is what delta shows to deltatest.
+// stand to the right of all. delta/internal/kit is the interface of delta for deltatest.
 var layers = []string{"delta/deltatype", "db", "activities", "delta/internal/kit", "workflows", "delta"}
 
-// leaves import nothing of this module but what is in their own folder, or shared.
+// leaves import nothing of this module but their own folder and shared packages.
 var leaves = []string{"migrations", "messagedb", "cdc"}
 
-// joining packages stand on top of these alone, and join them: what a user can import, too.
+// joining packages may import only the packages listed here. They are public.
 var joining = map[string][]string{
 	"bridge":                 {"delta", "delta/deltatype", "messagedb", "cdc"},
 	"sinks/category":         {"messagedb", "sinks", "sinks/internal/claimed"},
@@ -37,14 +37,14 @@ var joining = map[string][]string{
 // shared import nothing of this module, so everything may import them, leaves too.
 var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler", "internal/wording", "internal/difference", "sinks/internal/jsonobject"}
 
-// testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
-// import them.
+// testOnly packages are for tests, and for the few packages that run the same servers. Packages that users link into their programs must not import
+// them.
 var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport", "internal/testproxy", "internal/hostile", "sinks/internal/sinktest"}
 
-// mayImportTestOnly are prefixes of those few.
+// mayImportTestOnly has the prefixes of those few packages.
 var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport", "internal/hostile"}
 
-// pkg is what go list tells of a package. Imports and Deps are without those of its tests.
+// pkg is the output of go list for a package. Imports and Deps do not include those of its tests.
 type pkg struct {
 	ImportPath string
 	Standard   bool
@@ -95,7 +95,7 @@ func TestWorkflowsLeaveInputAndOutputToActivities(t *testing.T) {
 	}
 }
 
-// The rules themselves must be able to fail.
+// The rules can fail.
 func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ from, to, found string }{
@@ -202,8 +202,8 @@ func violations(pkgs []pkg) (found []string) {
 	return found
 }
 
-// rank is how far right a package stands. What is for tests and what no rule names stands beside the layers: all may
-// import it, as far as the other rules allow, and it imports no layer: who adds a package that does names it here.
+// rank returns the place of a package in the order of layers. Packages for tests and packages that no rule names stand beside the layers: all may
+// import them, as far as the other rules allow, and they import no layer. A new package that imports one must be named here.
 func rank(path string) int {
 	if i := slices.Index(layers, path); i >= 0 {
 		return i + 1
@@ -220,7 +220,7 @@ func rank(path string) int {
 	return -1
 }
 
-// within tells whether a path is a folder or in it.
+// within returns a function that reports whether path is a folder or in it.
 func within(path string) func(folder string) bool {
 	return func(folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 }
@@ -229,16 +229,16 @@ func ownPath(path string) (string, bool) {
 	return strings.CutPrefix(path, module+"/")
 }
 
-// list asks the go command for every package of the module and what they depend on.
+// list reads all packages of the module and their dependencies from the go command.
 func list(t *testing.T) []pkg {
 	t.Helper()
-	// So that go test knows what this depends on, and does not answer from its cache when it has changed.
+	// Walk the files, so that go test does not use its cached result after they have changed.
 	require.NoError(t, filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
 		if entry != nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "../.." {
 			return fs.SkipDir
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // somebody's temporary file
+			return nil // a temporary file
 		}
 		return err
 	}))

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/mod/modfile"
 )
 
-// Every module of the repository is checked by `make verify`, is named by its folder, and replaces those of them that it requires.
+// `make verify` checks every module of the repository. Each is named after its folder, and replaces the modules of the repository that it requires.
 func TestModulesFollowTheRules(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -63,7 +63,7 @@ func TestModulesFollowTheRules(t *testing.T) {
 	require.ElementsMatch(t, listed, found)
 }
 
-// A module with code of ours is also tested and linted: both name its folder, because each needs flags of its own.
+// A module with code of ours is also tested and linted: both targets name its folder, because each module needs other flags.
 func TestModulesAreTestedAndLinted(t *testing.T) {
 	t.Parallel()
 	makefile, err := os.ReadFile("../../Makefile")

@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is how long a page may take to show something: it costs nothing where the page does show it.
-const patience = 2 * time.Minute
+// showTimeout is how long a page may take to show a text. A long one costs nothing if the page shows it.
+const showTimeout = 2 * time.Minute
 
 // Browser is a real Chromium, driven as the WebDriver specification says (https://www.w3.org/TR/webdriver2/).
 type Browser struct {
@@ -29,19 +29,19 @@ type Browser struct {
 	session string
 }
 
-// New starts one, where this machine has it: .ci/chromium installs it on Debian. What it is told to do next waits until a page has loaded.
+// New starts a browser, or skips the test if this machine has none: .ci/chromium installs it on Debian. Each call waits until the page has loaded.
 func New(t testing.TB) *Browser {
 	t.Helper()
-	return start(t, "normal")
+	return startBrowser(t, "normal")
 }
 
-// NewImpatient starts one that waits for no page to have loaded, for pages that the server sends bit by bit. Use Shows before anything else.
+// NewImpatient starts a browser that does not wait until a page has loaded, for pages that the server sends bit by bit. Call Shows before anything else.
 func NewImpatient(t testing.TB) *Browser {
 	t.Helper()
-	return start(t, "none")
+	return startBrowser(t, "none")
 }
 
-func start(t testing.TB, pageLoadStrategy string) *Browser {
+func startBrowser(t testing.TB, pageLoadStrategy string) *Browser {
 	t.Helper()
 	driver, err := exec.LookPath("chromedriver")
 	if err != nil {
@@ -65,8 +65,8 @@ func start(t testing.TB, pageLoadStrategy string) *Browser {
 	return b
 }
 
-// startDriver starts chromedriver and returns its port. The driver chooses that itself, and says which when it listens there: another process could
-// take one that was chosen for it. It ends where the port that is free for IPv4 is not so for IPv6; then it is started again.
+// startDriver starts chromedriver and returns its port. The driver chooses the port itself and prints it, because another process could take a port
+// chosen here. It exits if the port is free for IPv4 but not for IPv6; then startDriver starts it again.
 func startDriver(t testing.TB, driver string) (port string) {
 	t.Helper()
 	var said []string
@@ -81,28 +81,28 @@ func startDriver(t testing.TB, driver string) (port string) {
 			_ = command.Wait()
 		})
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if found := listens.FindStringSubmatch(lines.Text()); found != nil {
-				go func() { _, _ = io.Copy(io.Discard, out) }() // or else it would wait for a reader
+			if found := listeningLine.FindStringSubmatch(lines.Text()); found != nil {
+				go func() { _, _ = io.Copy(io.Discard, out) }() // otherwise the driver would block on a full pipe
 				return found[1]
 			}
 			said = append(said, lines.Text())
 		}
 	}
-	require.Fail(t, "chromedriver ends instead of saying where it listens", strings.Join(said, "\n"))
+	require.Fail(t, "chromedriver exits without printing its port", strings.Join(said, "\n"))
 	return ""
 }
 
-// listens matches the line in which chromedriver names its port.
-var listens = regexp.MustCompile(`started successfully on port (\d+)`)
+// listeningLine matches the line in which chromedriver prints its port.
+var listeningLine = regexp.MustCompile(`started successfully on port (\d+)`)
 
-// newProfile makes a directory for a browser. Processes of the browser may still write into it for a moment after it has ended,
-// where [testing.T.TempDir] would fail the test.
+// newProfile creates a profile directory. [testing.T.TempDir] would fail the test, because processes of the browser may still write into the
+// directory for a moment after the browser has exited.
 func newProfile(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "browsertest-*")
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		for end := time.Now().Add(patience); os.RemoveAll(dir) != nil; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(showTimeout); os.RemoveAll(dir) != nil; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Errorf("%s cannot be removed: processes of the browser still use it", dir)
 				return
@@ -144,7 +144,7 @@ func (b *Browser) Open(address string) {
 	b.Call(http.MethodPost, "/url", map[string]string{"url": address}, nil)
 }
 
-// Text is what a person can read on the page, in its frames too.
+// Text returns the visible text of the page and its frames.
 func (b *Browser) Text() (text string) {
 	b.t.Helper()
 	text = b.Execute("return document.body.innerText").(string)
@@ -157,18 +157,18 @@ func (b *Browser) Text() (text string) {
 	return text
 }
 
-// Execute runs the body of a function on the page, and returns what that returns.
+// Execute runs the body of a function on the page, and returns its result.
 func (b *Browser) Execute(script string) (value any) {
 	b.t.Helper()
 	b.Call(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &value)
 	return value
 }
 
-// Shows waits until the page says something.
+// Shows waits until the page shows a text.
 func (b *Browser) Shows(says string) {
 	b.t.Helper()
 	var text string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(showTimeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if text = b.Text(); strings.Contains(text, says) {
 			return
 		}
@@ -178,7 +178,7 @@ func (b *Browser) Shows(says string) {
 	b.t.Fatalf("the page does not say %q (see %s): %s", says, picture, text)
 }
 
-// Picture writes a screenshot.
+// Picture writes a screenshot into a file.
 func (b *Browser) Picture(file string) {
 	b.t.Helper()
 	var encoded string

@@ -1,4 +1,4 @@
-// Package difference compares two versions of a JSON text, so that the command and the console name the same changes.
+// Package difference compares two versions of a JSON text, for the command and the console.
 package difference
 
 import (
@@ -8,42 +8,42 @@ import (
 	"strings"
 )
 
-// Change is what has become of a value.
+// Change says how a value has changed.
 type Change string
 
-// What has become of a value. The empty one is for one that is the same.
+// The changes of a value; empty for an unchanged one.
 const (
 	Same    Change = ""
 	Added   Change = "added"
 	Removed Change = "removed"
 	Changed Change = "changed"
-	// Within is for an object or an array of which a part has changed.
+	// Within is for an object or an array with a changed part.
 	Within Change = "within"
 )
 
-// Node is a value in one of two versions or both, with what has become of it.
+// Node is a value of one or both versions, with its change.
 type Node struct {
-	// Name is that of the member; empty for the whole text.
+	// Name is the name of the member; empty for the whole text.
 	Name   string
 	Change Change
-	// Before and After are the versions; nil for none.
+	// Before and After are the value in the two versions; nil if the version does not have it.
 	Before, After *Value
-	// Children are the parts of an object or an array, of the later version in their order and then those that it no longer has. One that was changed as a whole, into a
-	// value of another sort, has none.
+	// Children are the parts of an object or an array: those of the later version in their order, then those that it no longer has. A value that has
+	// changed into one of another type has none.
 	Children []*Node
 }
 
-// Tree compares two versions of a JSON text: members of objects by their names, elements of arrays by their places, numbers as they are written. A text that is empty, or no
-// JSON, has no value. It is nil where neither has one.
+// Tree compares two versions of a JSON text: members of objects by name, elements of arrays by index, numbers as they are written. A text that is
+// empty or not JSON has no value. Tree returns nil if neither version has a value.
 func Tree(before, after json.RawMessage) *Node {
-	was, is := parse(before), parse(after)
+	was, is := parseValue(before), parseValue(after)
 	if was == nil && is == nil {
 		return nil
 	}
-	return compare("", was, is)
+	return compareValues("", was, is)
 }
 
-func compare(name string, before, after *Value) *Node {
+func compareValues(name string, before, after *Value) *Node {
 	node := &Node{Name: name, Before: before, After: after}
 	switch {
 	case before == nil:
@@ -55,13 +55,13 @@ func compare(name string, before, after *Value) *Node {
 		return node
 	}
 	was := membersOf(before)
-	for _, m := range orNone(after).Members {
-		node.Children = append(node.Children, compare(m.Name, was[m.Name], m.Value))
+	for _, m := range orEmpty(after).Members {
+		node.Children = append(node.Children, compareValues(m.Name, was[m.Name], m.Value))
 		delete(was, m.Name)
 	}
-	for _, m := range orNone(before).Members {
+	for _, m := range orEmpty(before).Members {
 		if value, isGone := was[m.Name]; isGone {
-			node.Children = append(node.Children, compare(m.Name, value, nil))
+			node.Children = append(node.Children, compareValues(m.Name, value, nil))
 		}
 	}
 	if node.Change == Same && slices.ContainsFunc(node.Children, func(c *Node) bool { return c.Change != Same }) {
@@ -70,7 +70,7 @@ func compare(name string, before, after *Value) *Node {
 	return node
 }
 
-func orNone(v *Value) *Value {
+func orEmpty(v *Value) *Value {
 	if v == nil {
 		return &Value{}
 	}
@@ -79,20 +79,21 @@ func orNone(v *Value) *Value {
 
 func membersOf(v *Value) map[string]*Value {
 	members := map[string]*Value{}
-	for _, m := range orNone(v).Members {
+	for _, m := range orEmpty(v).Members {
 		members[m.Name] = m.Value
 	}
 	return members
 }
 
-// Field is a field that differs. A side that has no such field is nil.
+// Field is a field that differs. Before or After is nil if that version has no such field.
 type Field struct {
-	// Name is the way to the field, such as a.b[2]; empty for the whole text.
+	// Name is the path to the field, such as a.b[2]; empty for the whole text.
 	Name          string
 	Before, After json.RawMessage
 }
 
-// Fields are the fields in which two JSON texts differ, in the order of their names. What one side does not have at all is named field by field, but an array is one.
+// Fields returns the fields in which two JSON texts differ, in the order of their names. An object that one version does not have is listed field by
+// field, an array as one field.
 func Fields(before, after json.RawMessage) []Field {
 	var all []Field
 	if node := Tree(before, after); node != nil {
@@ -103,7 +104,7 @@ func Fields(before, after json.RawMessage) []Field {
 
 func (n *Node) addFields(way string, to *[]Field) {
 	isOneSided := n.Change == Added || n.Change == Removed
-	opens := orNone(n.After).Opens
+	opens := orEmpty(n.After).Opens
 	if n.After == nil {
 		opens = n.Before.Opens
 	}

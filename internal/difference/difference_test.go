@@ -42,7 +42,7 @@ func TestFieldsAreComparedOneByOne(t *testing.T) {
 	}
 }
 
-// The tree has all of both versions, the later one in its order, and what is gone after it.
+// The tree has the parts of both versions: those of the later one in order, then those that it no longer has.
 func TestATreeHasBothVersions(t *testing.T) {
 	t.Parallel()
 	node := difference.Tree(json.RawMessage(`{"z":1,"gone":{"x":1},"a":[1,2],"same":{"b":1}}`), json.RawMessage(`{"z":2,"a":[1],"same":{"b":1},"new":{"y":[3]}}`))

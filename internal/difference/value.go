@@ -6,13 +6,13 @@ import (
 	"fmt"
 )
 
-// Value is a JSON value with the members of its objects in their order, and its numbers as they are written.
+// Value is a JSON value that keeps the order of members, and numbers as they are written.
 type Value struct {
 	// Opens is '{' for an object, '[' for an array, and 0 for anything else.
 	Opens byte
-	// Members are those of an object, or the elements of an array, whose names are their places as [0].
+	// Members are the members of an object, or the elements of an array, named by index as [0].
 	Members []Member
-	// text is that of anything else.
+	// text is the text of any other value.
 	text json.RawMessage
 }
 
@@ -22,28 +22,28 @@ type Member struct {
 	Value *Value
 }
 
-// parse reads a text; nil for one that is empty or no JSON, or nested deeper than encoding/json takes.
-func parse(text json.RawMessage) *Value {
+// parseValue parses a text. It returns nil if the text is empty or not JSON, or nested deeper than encoding/json accepts.
+func parseValue(text json.RawMessage) *Value {
 	if !json.Valid(text) {
 		return nil
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
-	value, err := read(decoder)
+	value, err := readValue(decoder)
 	if err != nil {
 		return nil
 	}
 	return value
 }
 
-func read(decoder *json.Decoder) (*Value, error) {
+func readValue(decoder *json.Decoder) (*Value, error) {
 	token, err := decoder.Token()
 	if err != nil {
 		return nil, err
 	}
 	opens, isContainer := token.(json.Delim)
 	if !isContainer {
-		return &Value{text: encode(token)}, nil
+		return &Value{text: encodeScalar(token)}, nil
 	}
 	value, places := &Value{Opens: byte(opens)}, map[string]int{}
 	for decoder.More() {
@@ -55,11 +55,11 @@ func read(decoder *json.Decoder) (*Value, error) {
 			}
 			name, _ = key.(string)
 		}
-		member, err := read(decoder)
+		member, err := readValue(decoder)
 		if err != nil {
 			return nil, err
 		}
-		if place, isDouble := places[name]; isDouble { // the last one counts, as for encoding/json
+		if place, isDouble := places[name]; isDouble { // the last one wins, as in encoding/json
 			value.Members[place].Value = member
 			continue
 		}
@@ -70,17 +70,17 @@ func read(decoder *json.Decoder) (*Value, error) {
 	return value, err
 }
 
-// JSON is the value without spaces; nil for none.
+// JSON returns the value without spaces; nil for a nil Value.
 func (v *Value) JSON() json.RawMessage {
 	if v == nil {
 		return nil
 	}
 	var b bytes.Buffer
-	v.write(&b)
+	v.writeJSON(&b)
 	return b.Bytes()
 }
 
-func (v *Value) write(b *bytes.Buffer) {
+func (v *Value) writeJSON(b *bytes.Buffer) {
 	if v.Opens == 0 {
 		b.Write(v.text)
 		return
@@ -91,16 +91,16 @@ func (v *Value) write(b *bytes.Buffer) {
 			b.WriteByte(',')
 		}
 		if v.Opens == '{' {
-			b.Write(encode(m.Name))
+			b.Write(encodeScalar(m.Name))
 			b.WriteByte(':')
 		}
-		m.Value.write(b)
+		m.Value.writeJSON(b)
 	}
 	b.WriteByte(v.Opens + 2) // the closing bracket is two after the opening one in ASCII
 }
 
-// encode is a value that is no object and no array as JSON.
-func encode(value any) json.RawMessage {
+// encodeScalar encodes a value that is neither an object nor an array.
+func encodeScalar(value any) json.RawMessage {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)

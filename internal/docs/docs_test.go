@@ -1,4 +1,4 @@
-// Package docs holds the tests that keep the documents true.
+// Package docs has tests that check the documents against the code.
 package docs
 
 import (
@@ -57,11 +57,10 @@ func documents(t *testing.T) []string {
 	return append(files, more...)
 }
 
-// A comment that names a Go file is followed by that file; one that also names functions by their declarations, or by the
-// body of an example.
+// A comment that names a Go file is followed by the text of that file, or, if it also names functions, by their declarations, or by the body of an example.
 var included = regexp.MustCompile("(?s)<!-- (\\S+\\.go)((?: \\w+)*) -->\n```go\n(.*?)```")
 
-// declared is the text of functions of a file: all of it, or, of an example, what it does.
+// declared returns the text of functions of a file, or of an example its body.
 func declared(t *testing.T, file string, names []string) string {
 	t.Helper()
 	source := read(t, file)
@@ -193,7 +192,7 @@ func TestComposeHasThePortsAndCredentialsOfTheEmbeddedStack(t *testing.T) {
 func TestTheQuickstartRunsAsWritten(t *testing.T) {
 	env := deltatest.New(t)
 	t.Cleanup(func() {
-		// It uses the default prefix, as a reader would, on a server that tests share.
+		// The program uses the default prefix, like a reader's, on a server that tests share.
 		schedules := env.Temporal.ScheduleClient()
 		for _, id := range []string{"delta/installation:do-not-resume-or-delete", "delta/inform:user"} {
 			_ = schedules.GetHandle(context.Background(), id).Delete(context.Background())

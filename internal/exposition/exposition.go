@@ -1,4 +1,4 @@
-// Package exposition writes metrics as Prometheus reads them, for the servers of this module that have some.
+// Package exposition writes metrics in Prometheus' text format, for the servers of this module.
 package exposition
 
 import (
@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// ContentType is that of the text.
+// ContentType is the content type of the text.
 const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
 // Family is a metric with all its labels.
 type Family struct {
-	// Name is that of the metric, Type what Prometheus calls it: counter, gauge, histogram or summary. Help is a sentence.
+	// Name is the metric's name, Type its type in Prometheus: counter, gauge, histogram or summary. Help is a sentence.
 	Name, Type, Help string
 }
 
 // Table has the families of a server.
 type Table struct {
 	families []Family
-	// byName is the family of a sample's name: that of a histogram is shorter.
+	// byName maps the name of a sample to its family, because a histogram's samples have longer names than the family.
 	byName map[string]string
 }
 
-// NewTable makes a table of families, in the order in which they are written. What it does not have is not written.
+// NewTable returns a table of families, which are written in this order. Samples of other families are not written.
 func NewTable(families []Family) *Table {
 	t := &Table{families, map[string]string{}}
 	for _, f := range families {
@@ -39,23 +39,23 @@ func NewTable(families []Family) *Table {
 	return t
 }
 
-// Text gathers samples and writes them with HELP and TYPE, all of a family together, as the format demands
-// (https://prometheus.io/docs/instrumenting/exposition_formats). ExposeMetadata of the package metrics of VictoriaMetrics was rejected: its help is
-// empty, and it is one switch for the whole program, which is not this package's to turn.
+// Text collects samples and writes them with HELP and TYPE, grouped by family, as the format demands
+// (https://prometheus.io/docs/instrumenting/exposition_formats). ExposeMetadata of VictoriaMetrics' package metrics was rejected, because its help is
+// empty, and it is a switch for the whole program, which this package must not change.
 type Text struct {
 	table   *Table
 	samples map[string][]string
 }
 
-// New makes a text without samples.
+// New returns a text without samples.
 func (t *Table) New() *Text { return &Text{t, map[string][]string{}} }
 
-// Add takes a sample; labels are those that Labels makes, or empty.
+// Add adds a sample. labels come from Labels, or are empty.
 func (e *Text) Add(name, labels string, value float64) {
-	e.line(name, fmt.Sprintf("%s%s %v", name, labels, value))
+	e.addLine(name, fmt.Sprintf("%s%s %v", name, labels, value))
 }
 
-// Flag is the value of a sample that says whether something is so: 1 if it is.
+// Flag returns the value of a boolean sample: 1 for true.
 func Flag(is bool) float64 {
 	if is {
 		return 1
@@ -65,7 +65,7 @@ func Flag(is bool) float64 {
 
 var escaped = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
 
-// Labels are the labels of a sample, given as names and values.
+// Labels formats the labels of a sample from names and values in turn.
 func Labels(pairs ...string) string {
 	var labels []string
 	for i := 0; i < len(pairs); i += 2 {
@@ -77,26 +77,26 @@ func Labels(pairs ...string) string {
 	return "{" + strings.Join(labels, ",") + "}"
 }
 
-func (e *Text) line(name, line string) {
+func (e *Text) addLine(name, line string) {
 	if family, ok := e.table.byName[name]; ok {
 		e.samples[family] = append(e.samples[family], line)
 	}
 }
 
-// Include takes the samples that a function of the package metrics of VictoriaMetrics writes.
+// Include adds the samples that a function of VictoriaMetrics' package metrics writes.
 func (e *Text) Include(write func(io.Writer)) {
 	var text bytes.Buffer
 	write(&text)
 	for line := range strings.Lines(text.String()) {
 		line = strings.TrimSuffix(line, "\n")
-		if line == "" || line[0] == '#' { // the program may have switched on ExposeMetadata
+		if line == "" || line[0] == '#' { // the program may have turned on ExposeMetadata
 			continue
 		}
-		e.line(line[:strings.IndexAny(line, "{ ")], line)
+		e.addLine(line[:strings.IndexAny(line, "{ ")], line)
 	}
 }
 
-// WriteTo writes the samples, at once.
+// WriteTo writes the samples with one call of w.Write.
 func (e *Text) WriteTo(w io.Writer) (int64, error) {
 	var text bytes.Buffer
 	for _, f := range e.table.families {
@@ -104,7 +104,7 @@ func (e *Text) WriteTo(w io.Writer) (int64, error) {
 		if len(lines) == 0 {
 			continue
 		}
-		if f.Type == "gauge" || f.Type == "counter" { // those of the others have an order of their own
+		if f.Type == "gauge" || f.Type == "counter" { // samples of the other types have a prescribed order
 			slices.Sort(lines)
 		}
 		fmt.Fprintf(&text, "# HELP %s %s\n# TYPE %s %s\n", f.Name, f.Help, f.Name, f.Type)

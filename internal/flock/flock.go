@@ -1,8 +1,7 @@
-// Package flock locks files between processes. A lock belongs to the open
-// file and so ends with the process that holds it, however that one ends.
+// Package flock locks files between processes. A lock belongs to the open file, so it ends with its process, however that ends.
 package flock
 
 import "os"
 
-// Try takes an exclusive lock on f and tells whether it got it. It never waits.
-func Try(f *os.File) (bool, error) { return try(f) }
+// Try tries to take an exclusive lock on f, and reports whether it has it. It never waits.
+func Try(f *os.File) (bool, error) { return tryLock(f) }

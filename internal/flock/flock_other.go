@@ -7,6 +7,6 @@ import (
 	"os"
 )
 
-func try(*os.File) (bool, error) {
+func tryLock(*os.File) (bool, error) {
 	return false, errors.New("file locks are not supported on this system")
 }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-func try(f *os.File) (bool, error) {
+func tryLock(f *os.File) (bool, error) {
 	for {
 		switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 		case err == nil:

@@ -1,5 +1,5 @@
-// Package hostile makes databases and roles for tests, with settings that somebody may have made for other programs and that are as far from
-// the usual as can be: what runs on them must be right, or say why it is not.
+// Package hostile creates databases and roles for tests, with unusual settings that somebody may have made for other programs. Code that runs on
+// them must work, or return an error that names the setting.
 package hostile
 
 import (
@@ -17,20 +17,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Family is settings of one kind, which are made together.
+// Family is a group of settings that are made together.
 type Family struct {
 	Name     string
 	Settings []Setting
 }
 
-// Setting is one of them.
+// Setting is a setting of Postgres.
 type Setting struct {
 	Name, Value string
-	// Since is the first major version of Postgres that has it; 0 for all.
+	// Since is the first major version of Postgres that has the setting; 0 for all.
 	Since int
 }
 
-// The names of the families for which packages have rules of their own.
+// Names of the families for which packages have special rules.
 const (
 	Isolation   = "isolation"
 	ReadOnly    = "read only"
@@ -39,7 +39,7 @@ const (
 	SearchPath  = "search path"
 )
 
-// Families are all of them. Those that are not named above change nothing for anybody.
+// Families returns all families. Those without a name above must not affect any package.
 func Families() []Family {
 	return []Family{
 		{"formats", []Setting{
@@ -99,15 +99,15 @@ func Families() []Family {
 	}
 }
 
-// Places are where a setting can come from.
+// Places returns the kinds of objects that can have a setting.
 func Places() []string { return []string{"role", "database"} }
 
-// Make creates a role that may replicate, and a database of its own, and has one of them make the settings of a family. It returns how to connect as
-// the role. admin connects as a superuser to another database. All is dropped when the test has ended.
+// Make creates a role that may replicate and a database owned by it, and sets a family's settings on one of them, as place says. It returns the
+// configuration to connect as the role. admin connects as a superuser to another database. The end of the test drops everything.
 func Make(tb testing.TB, admin *pgx.ConnConfig, place string, family Family) *pgx.ConnConfig {
 	tb.Helper()
 	config := MakeEncoded(tb, admin, "UTF8")
-	server := connect(tb, admin)
+	server := connectTo(tb, admin)
 	defer closeConn(server)
 	var version int
 	require.NoError(tb, server.QueryRow(tb.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version))
@@ -123,13 +123,13 @@ func Make(tb testing.TB, admin *pgx.ConnConfig, place string, family Family) *pg
 		case "lc_monetary":
 			value = "'" + foreignMoney(tb, server) + "'"
 		}
-		run(tb, server, fmt.Sprintf("ALTER %s SET %s = %s", on, s.Name, value))
+		execStatement(tb, server, fmt.Sprintf("ALTER %s SET %s = %s", on, s.Name, value))
 	}
 	return config
 }
 
-// foreignMoney is a locale of the server in which amounts of money look otherwise than in C: 1.234,50 € and not $1,234.50. Few machines have one
-// (localedef -i de_DE -f UTF-8 de_DE.UTF-8 makes it, with Debian's package locales); then it is C under another name.
+// foreignMoney returns a locale of the server that formats money differently from C: 1.234,50 € and not $1,234.50. Few machines have one
+// (localedef -i de_DE -f UTF-8 de_DE.UTF-8 makes it, with Debian's package locales); otherwise it returns C under another name.
 func foreignMoney(tb testing.TB, server *pgx.Conn) string {
 	tb.Helper()
 	for _, locale := range []string{"de_DE.UTF-8", "de_DE.utf8"} {
@@ -140,42 +140,42 @@ func foreignMoney(tb testing.TB, server *pgx.Conn) string {
 	return "POSIX"
 }
 
-// MakeEncoded creates a role that may replicate, and a database of an encoding for it.
+// MakeEncoded creates a role that may replicate, and a database with an encoding, owned by it.
 func MakeEncoded(tb testing.TB, admin *pgx.ConnConfig, encoding string) *pgx.ConnConfig {
 	tb.Helper()
 	name := "hostile_" + strings.ToLower(rand.Text()[:12])
-	server := connect(tb, admin)
+	server := connectTo(tb, admin)
 	defer closeConn(server)
-	run(tb, server, "CREATE ROLE "+name+" LOGIN REPLICATION PASSWORD 'x'")
-	tb.Cleanup(func() { drop(tb, admin, name) })
-	run(tb, server, "CREATE DATABASE "+name+" OWNER "+name+" TEMPLATE template0 ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C'")
+	execStatement(tb, server, "CREATE ROLE "+name+" LOGIN REPLICATION PASSWORD 'x'")
+	tb.Cleanup(func() { dropDatabase(tb, admin, name) })
+	execStatement(tb, server, "CREATE DATABASE "+name+" OWNER "+name+" TEMPLATE template0 ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C'")
 	config := admin.Copy()
 	config.Database, config.User, config.Password = name, name, "x"
 	return config
 }
 
-// usual are what the database may have otherwise.
-var usual = map[string]string{
+// defaultSettings are the usual values of settings that a family may change.
+var defaultSettings = map[string]string{
 	"client_encoding": "UTF8", "default_transaction_read_only": "off", "default_transaction_isolation": "read committed", "search_path": "public",
 	"standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off", "lock_timeout": "0", "statement_timeout": "0",
 	"idle_in_transaction_session_timeout": "0", "synchronous_commit": "on",
 }
 
-// Owner connects to the database of a role as a superuser who acts as the role, with the usual settings.
+// Owner connects to the database of a role as a superuser that acts as the role, with default settings.
 func Owner(tb testing.TB, admin, config *pgx.ConnConfig) *pgx.Conn {
 	tb.Helper()
 	there := admin.Copy()
 	there.Database = config.Database
-	maps.Copy(there.RuntimeParams, usual)
-	conn := connect(tb, there)
+	maps.Copy(there.RuntimeParams, defaultSettings)
+	conn := connectTo(tb, there)
 	tb.Cleanup(func() { closeConn(conn) })
-	run(tb, conn, "SET idle_session_timeout = 0")
-	run(tb, conn, "SET ROLE "+config.User)
+	execStatement(tb, conn, "SET idle_session_timeout = 0")
+	execStatement(tb, conn, "SET ROLE "+config.User)
 	return conn
 }
 
-// drop tries again while something uses the database: a slot's reader takes a moment to end.
-func drop(tb testing.TB, admin *pgx.ConnConfig, name string) {
+// dropDatabase tries again while the database is in use, because the reader of a slot takes a moment to end.
+func dropDatabase(tb testing.TB, admin *pgx.ConnConfig, name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	server, err := pgx.ConnectConfig(ctx, admin.Copy())
@@ -202,7 +202,7 @@ func isInUse(err error) bool {
 	return errors.As(err, &pg) && pg.Code == objectInUse
 }
 
-func connect(tb testing.TB, config *pgx.ConnConfig) *pgx.Conn {
+func connectTo(tb testing.TB, config *pgx.ConnConfig) *pgx.Conn {
 	tb.Helper()
 	conn, err := pgx.ConnectConfig(tb.Context(), config.Copy())
 	require.NoError(tb, err)
@@ -211,7 +211,7 @@ func connect(tb testing.TB, config *pgx.ConnConfig) *pgx.Conn {
 
 func closeConn(conn *pgx.Conn) { _ = conn.Close(context.Background()) }
 
-func run(tb testing.TB, conn *pgx.Conn, statement string) {
+func execStatement(tb testing.TB, conn *pgx.Conn, statement string) {
 	tb.Helper()
 	_, err := conn.Exec(tb.Context(), statement)
 	require.NoError(tb, err, statement)

@@ -20,12 +20,12 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// PgBouncerSize is how many connections of the server PgBouncer has for a database.
+// PgBouncerSize is the number of server connections that PgBouncer has for a database.
 const PgBouncerSize = 5
 
-// PgBouncer runs one in transaction mode before the server of a configuration, and returns how to connect through it. It has so many prepared
-// statements for each client, and more settings of its own. A search_path of the configuration is set on each connection to the server instead, because no
-// client can. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
+// PgBouncer runs PgBouncer in transaction mode in front of the configuration's server, and returns the configuration to connect through it. prepared is
+// the number of prepared statements for each client, and more are additional settings. A search_path of the configuration is set on each server
+// connection, because clients cannot set it. The test is skipped if PgBouncer is not installed (apt-get install pgbouncer), or is too old for the test.
 func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int, more ...string) *pgx.ConnConfig {
 	tb.Helper()
 	path := findPgBouncer(tb)
@@ -101,7 +101,7 @@ func findPgBouncer(tb testing.TB) string {
 	return path
 }
 
-// hasPrepared reports whether it is 1.21 or later.
+// hasPrepared reports whether PgBouncer is 1.21 or later.
 func hasPrepared(tb testing.TB, path string) bool {
 	tb.Helper()
 	out, err := exec.Command(path, "--version").Output()

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Pooler is what a pooler in transaction mode is to a connection that listens: LISTEN succeeds, no notification comes, and the number of the
-// process is made up. It returns how to connect through it.
+// Pooler runs a proxy that looks like a pooler in transaction mode to a connection that listens: LISTEN succeeds, no notification arrives, and the
+// process id is invented. It returns the configuration to connect through it.
 func Pooler(tb testing.TB, config *pgx.ConnConfig) *pgx.ConnConfig {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -25,12 +25,12 @@ func Pooler(tb testing.TB, config *pgx.ConnConfig) *pgx.ConnConfig {
 			if err != nil {
 				return
 			}
-			open.Go(func() { serve(client, config) })
+			open.Go(func() { serveClient(client, config) })
 		}
 	})
 	tb.Cleanup(func() {
 		_ = listener.Close()
-		open.Wait() // the connections are closed by those who made them
+		open.Wait() // clients close their connections
 	})
 	through := config.Copy()
 	address := listener.Addr().(*net.TCPAddr)
@@ -38,8 +38,8 @@ func Pooler(tb testing.TB, config *pgx.ConnConfig) *pgx.ConnConfig {
 	return through
 }
 
-// serve connects one client.
-func serve(client net.Conn, config *pgx.ConnConfig) {
+// serveClient connects one client to the server.
+func serveClient(client net.Conn, config *pgx.ConnConfig) {
 	defer func() { _ = client.Close() }()
 	network, address := pgconn.NetworkAddress(config.Host, config.Port)
 	server, err := net.Dial(network, address)
@@ -51,14 +51,14 @@ func serve(client net.Conn, config *pgx.ConnConfig) {
 		_, _ = io.Copy(server, client)
 		_ = server.Close()
 	})
-	answer(client, server)
+	relayAnswers(client, server)
 	_ = client.Close()
 	_ = server.Close()
 	sending.Wait()
 }
 
-// answer passes on what the server says, message by message.
-func answer(client io.Writer, server io.Reader) {
+// relayAnswers forwards the server's messages except notifications, and replaces the process id.
+func relayAnswers(client io.Writer, server io.Reader) {
 	const backendKeyData, notification = 'K', 'A'
 	for {
 		message := make([]byte, 5)

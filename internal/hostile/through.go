@@ -9,11 +9,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// pooledVariable has tests that know nothing of poolers go through one.
+// pooledVariable makes tests that know nothing of poolers connect through one.
 const pooledVariable = "DELTA_TEST_PGBOUNCER"
 
-// Through returns how a test connects: as it is given, or through PgBouncer in transaction mode, where DELTA_TEST_PGBOUNCER is set. It has as many connections of the server
-// as a pool of a test, so that transactions that wait for one another do not wait for a connection.
+// Through returns the configuration with which a test connects: config itself or, if DELTA_TEST_PGBOUNCER is set, through PgBouncer in transaction
+// mode. That has as many server connections as a pool of a test, so that transactions that wait for each other never wait for a connection.
 func Through(tb testing.TB, config *pgx.ConnConfig) *pgx.ConnConfig {
 	tb.Helper()
 	if !Pooled() {
@@ -29,7 +29,7 @@ func Through(tb testing.TB, config *pgx.ConnConfig) *pgx.ConnConfig {
 // Pooled reports whether DELTA_TEST_PGBOUNCER is set.
 func Pooled() bool { return os.Getenv(pooledVariable) != "" }
 
-// NeedsDirect skips a test of what no pooler in transaction mode can do: why says what.
+// NeedsDirect skips a test that cannot pass behind a pooler in transaction mode, for the reason given.
 func NeedsDirect(tb testing.TB, why string) {
 	tb.Helper()
 	if Pooled() {

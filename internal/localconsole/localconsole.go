@@ -1,5 +1,5 @@
-// Package localconsole serves a console for development, to this machine only, in which everybody may give commands. delta dev and the demonstrations of
-// the examples use it.
+// Package localconsole serves a console for development on loopback, in which everybody may give commands. delta dev and the demos of the examples
+// use it.
 package localconsole
 
 import (
@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// DefaultPort is the preferred port, beside that of Temporal's UI.
+	// DefaultPort is the preferred port, next to that of Temporal's UI.
 	DefaultPort = 8234
-	// grace is how long answers may take that are under way when the server is stopped.
-	grace = 2 * time.Second
+	// shutdownTimeout is how long requests in flight may take when the server stops.
+	shutdownTimeout = 2 * time.Second
 )
 
-// Serve serves the console of a client, which need not be started, until stop is called. It listens on the port, or on any where that is taken; 0 is for
-// any. TemporalUI is the address of Temporal's UI; empty where it has none.
+// Serve serves the console of a client, which need not be started, until stop is called. It listens on port, or on any free port if port is taken or 0.
+// temporalUI is the address of Temporal's UI; empty if there is none.
 func Serve(ctx context.Context, client *delta.Client, port int, temporalUI, temporalNamespace string) (address string, stop func(), err error) {
 	config := console.Config{Authorize: func(*http.Request, console.Command) bool { return true }}
 	if temporalUI != "" {
@@ -32,7 +32,7 @@ func Serve(ctx context.Context, client *delta.Client, port int, temporalUI, temp
 	if err != nil {
 		return "", nil, err
 	}
-	listener, err := listen(ctx, port)
+	listener, err := listenNear(ctx, port)
 	if err != nil {
 		return "", nil, err
 	}
@@ -40,19 +40,19 @@ func Serve(ctx context.Context, client *delta.Client, port int, temporalUI, temp
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(listener) // until it is stopped
+		_ = server.Serve(listener) // it returns when stop is called
 	}()
 	stop = func() {
-		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		defer cancel()
 		_ = server.Shutdown(ctx)
-		_ = server.Close() // a page that shows a run may go on for long
+		_ = server.Close() // a page that shows a run would keep its connection open
 		<-served
 	}
 	return "http://" + listener.Addr().String() + "/", stop, nil
 }
 
-func listen(ctx context.Context, port int) (net.Listener, error) {
+func listenNear(ctx context.Context, port int) (net.Listener, error) {
 	config := &net.ListenConfig{}
 	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err == nil || port == 0 {

@@ -29,8 +29,8 @@ import (
 	"github.com/chariot-giving/delta/sinks"
 )
 
-// clientFamilies are all metrics of deltaotel as OpenTelemetry's exporter gives them to Prometheus: of what a client measures, and of real
-// consumers and streams.
+// clientFamilies returns all metrics of deltaotel as OpenTelemetry's exporter gives them to Prometheus: those of a client, and those of real consumers and
+// streams.
 func clientFamilies(t *testing.T) []*dto.MetricFamily {
 	t.Helper()
 	registry := prom.NewRegistry()
@@ -73,7 +73,7 @@ func clientFamilies(t *testing.T) []*dto.MetricFamily {
 	return families
 }
 
-// observeLeaves has the metrics of messagedb and cdc collected.
+// observeLeaves registers the metrics of messagedb and cdc.
 func observeLeaves(t *testing.T, provider *metric.MeterProvider) {
 	t.Helper()
 	d := cdctest.New(t)
@@ -119,7 +119,7 @@ var metricRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| ([^|]*) \\|
 
 const metricsDocument = "../../docs/metrics.md"
 
-// The table of docs/metrics.md has each metric that is exposed, with its type and its labels, and no other. What alerts and the dashboard name is exposed.
+// The table of docs/metrics.md has exactly the exposed metrics, with types and labels. Alerts and the dashboard use only exposed metrics.
 func TestClientsAreMonitoredByWhatTheyExpose(t *testing.T) {
 	t.Parallel()
 	families := clientFamilies(t)
@@ -172,7 +172,7 @@ func TestClientsAreMonitoredByWhatTheyExpose(t *testing.T) {
 	}
 }
 
-// isOfClients reports whether an alert, or its test, is of clients rather than of delta stream.
+// isOfClients reports whether an alert, or its test, is about clients and not about delta stream.
 func isOfClients(name string) bool { return !strings.HasPrefix(name, "DeltaStream") }
 
 // A relay has the same metrics without a collector as with one: names, types, labels and help.
@@ -199,7 +199,7 @@ func TestRelaysHaveTheSameMetricsWithoutACollector(t *testing.T) {
 	}
 }
 
-// The table of docs/metrics.md says which alert goes by a metric.
+// The table of docs/metrics.md names the alerts that use a metric.
 func TestClientAlertsAreDocumentedByTheirMetrics(t *testing.T) {
 	t.Parallel()
 	documented := documentedAlerts(t, metricsDocument)

@@ -24,7 +24,7 @@ type account struct {
 func (a account) ID() string { return a.Name }
 func (account) Kind() string { return "account" }
 
-// installationFamilies are all metrics of `delta metrics`, of an installation of which everything is known.
+// installationFamilies returns all metrics of `delta metrics`, for an installation that has a value for each.
 func installationFamilies(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	d := cdctest.New(t)
@@ -48,8 +48,8 @@ func installationFamilies(t *testing.T) map[string]*dto.MetricFamily {
 	return families
 }
 
-// onlyOfInstallation are the metrics of `delta metrics` that clients do not have. Those that both have are of one type, and have no label that those of
-// clients have not: so alerts and dashboards work with either.
+// onlyOfInstallation has the metrics of `delta metrics` that clients do not have. Metrics of both have the same type, and no label that clients' metrics do not
+// have, so that alerts and dashboards work with either.
 func onlyOfInstallation(t *testing.T, ofClients []*dto.MetricFamily) []*dto.MetricFamily {
 	t.Helper()
 	all := installationFamilies(t)

@@ -22,10 +22,10 @@ import (
 
 var promQL = parser.NewParser(parser.Options{})
 
-// exposed are the labels of each name that can be queried, those that a scrape adds among them.
+// exposed has the labels of each name that can be queried, including those that a scrape adds.
 type exposed map[string]map[string]bool
 
-// parseExposition reads what a server exposes as Prometheus does, and has promlint look at it.
+// parseExposition parses a server's metrics like Prometheus, and runs promlint on them.
 func parseExposition(t *testing.T, text string) exposed {
 	t.Helper()
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
@@ -62,7 +62,7 @@ func labelsOf(family *dto.MetricFamily) map[string]bool {
 	return names
 }
 
-// check sees that an expression parses, and names only what is exposed, with its labels.
+// check requires that an expression parses, and uses only exposed metrics and labels.
 func (e exposed) check(t *testing.T, where, expression string) {
 	t.Helper()
 	parsed, err := promQL.ParseExpr(expression)
@@ -83,7 +83,7 @@ func (e exposed) check(t *testing.T, where, expression string) {
 	e.checkGrouping(t, where, parsed)
 }
 
-// checkGrouping sees that an aggregation keeps labels that something below it has: otherwise its legend would be empty.
+// checkGrouping requires that an aggregation keeps only labels that its operand has, because otherwise the legend would be empty.
 func (e exposed) checkGrouping(t *testing.T, where string, parsed parser.Expr) {
 	t.Helper()
 	parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
@@ -104,7 +104,7 @@ func (e exposed) checkGrouping(t *testing.T, where string, parsed parser.Expr) {
 	})
 }
 
-// alertRules are those of deploy, by name.
+// alertRules returns the alerts of deploy by name.
 func alertRules(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
 	all := map[string]rulefmt.Rule{}
@@ -134,12 +134,12 @@ func alertNames(t *testing.T) (names []string) {
 // query is an expression of a dashboard.
 type query struct{ where, expression string }
 
-// variables are Grafana's own, which are no PromQL. All others are within strings.
+// variables are Grafana's built-in variables, which are not PromQL. All others are within strings.
 var variables = strings.NewReplacer("$__rate_interval", "5m", "$__range", "1h", "$__interval", "1m")
 
 var labelValues = regexp.MustCompile(`^label_values\((.*), *(\w+)\)$`)
 
-// dashboardQueries are the expressions of a dashboard, of its panels and its variables.
+// dashboardQueries returns the expressions of a dashboard's panels and variables.
 func dashboardQueries(t *testing.T, file string) (all []query) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -184,7 +184,7 @@ func dashboardQueries(t *testing.T, file string) (all []query) {
 
 var documentedRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\|.*\\| ([^|]*) \\|$")
 
-// documentedAlerts are the alerts of each metric in the table of a document.
+// documentedAlerts returns the alerts of each metric from the table of a document.
 func documentedAlerts(t *testing.T, file string) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile(file)

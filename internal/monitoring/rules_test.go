@@ -19,8 +19,8 @@ import (
 
 const deploy = "../../deploy/"
 
-// unitTests is the part of the format of `promtool test rules` that our tests use. promtool itself is a program that cannot be
-// imported, and building it takes every service discovery there is.
+// unitTests is the part of the format of `promtool test rules` that our tests use. promtool itself cannot be imported, and building it needs all service
+// discoveries.
 type unitTests struct {
 	RuleFiles          []string       `yaml:"rule_files"`
 	EvaluationInterval model.Duration `yaml:"evaluation_interval"`
@@ -132,7 +132,7 @@ func loadGroups(t *testing.T, suite *promqltest.LazyLoader, tests unitTests) (gr
 	return groups
 }
 
-// firing are the labels of the alerts of a name that fire.
+// firing returns the labels of the firing alerts of a name.
 func firing(t *testing.T, groups []*rules.Group, name string) (all []map[string]string) {
 	t.Helper()
 	for _, group := range groups {
@@ -163,7 +163,7 @@ func alertLabels(alert *rules.Alert) map[string]string {
 	return labels
 }
 
-// ruleFiles are those of deploy, without the tests of them.
+// ruleFiles returns the rule files of deploy, without their tests.
 func ruleFiles(t *testing.T) (files []string) {
 	t.Helper()
 	found, err := filepath.Glob(deploy + "prometheus/*.yaml")

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
 
-// stream is a real server of `delta stream`, and how to call it.
+// stream is a real server of `delta stream`.
 type stream struct {
 	t   *testing.T
 	url string
@@ -60,7 +60,7 @@ func (s *stream) do(method, path, body string) string {
 	return string(text)
 }
 
-// follow has a client read a slot and acknowledge nothing, until the test ends.
+// follow reads a slot without acknowledging, until the test ends.
 func (s *stream) follow(slot, query string) {
 	s.t.Helper()
 	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/v2/slots/"+slot+"/stream"+query, nil)
@@ -75,8 +75,8 @@ func (s *stream) follow(slot, query string) {
 	}()
 }
 
-// wholeExposition is that of a server in which everything that can be measured is: of a slot that is read and of one that is not, of one with a consumer, and
-// of one whose snapshot was begun.
+// wholeExposition returns the metrics of a server that has something to measure for each: a slot that is read, one that is not, one with a
+// consumer, and one with a snapshot.
 func wholeExposition(t *testing.T) string {
 	t.Helper()
 	p := cdctest.NewPrivate(t, "wal_level=logical", "max_slot_wal_keep_size=1GB")
@@ -109,7 +109,7 @@ func wholeExposition(t *testing.T) string {
 	return text
 }
 
-// What alerts, their tests and the dashboard name is what a real server exposes, in the form that Prometheus reads and its linter likes.
+// The names in alerts, their tests and the dashboard must be those that a real server exposes, in the form that Prometheus' parser and linter accept.
 func TestStreamsAreMonitoredByWhatTheyExpose(t *testing.T) {
 	t.Parallel()
 	streams := parseExposition(t, wholeExposition(t))
@@ -150,7 +150,7 @@ var rare = map[string]bool{
 	"delta_stream_heartbeats_total": true, "delta_stream_spill_size_bytes": true, "delta_stream_spilled_transactions_total": true,
 }
 
-// The table of docs/stream.md says which alert goes by a metric.
+// The table of docs/stream.md names the alerts that use a metric.
 func TestStreamAlertsAreDocumentedByTheirMetrics(t *testing.T) {
 	t.Parallel()
 	documented := documentedAlerts(t, "../../docs/stream.md")

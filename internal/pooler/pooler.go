@@ -1,4 +1,4 @@
-// Package pooler tells connections to Postgres from those to a pooler, such as PgBouncer, on which a session's state is not the caller's.
+// Package pooler distinguishes connections to Postgres from connections to a pooler such as PgBouncer, which may share a session among clients.
 package pooler
 
 import (
@@ -8,20 +8,20 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Kind is what the connections of a pool lead to.
+// Kind says whether the connections of a pool lead to Postgres or to a pooler.
 type Kind int
 
 const (
-	// None is Postgres itself.
+	// None means Postgres itself.
 	None Kind = iota
-	// Session is a pooler on which nothing has shown that it is not in session mode.
+	// Session means a pooler in session mode, as far as Find can see.
 	Session
-	// Transaction is a pooler in transaction mode: a connection has another one of the server in each transaction.
+	// Transaction means a pooler in transaction mode: each transaction of a connection may use another connection of the server.
 	Transaction
 )
 
-// Refuse refuses a pool whose connections are a pooler's in transaction mode. The lock that has one client at a time migrate would be
-// taken on one connection of the server and freed on another: it would hold nobody back, and stay with a connection that others use.
+// Refuse returns an error if the pool connects through a pooler in transaction mode. The lock that lets one client at a time migrate would be
+// taken on one connection of the server and released on another: it would exclude no other client, and stay on a connection that others use.
 func Refuse(ctx context.Context, pool *pgxpool.Pool) error {
 	kind, err := Find(ctx, pool)
 	if err == nil && kind == Transaction {
@@ -30,11 +30,12 @@ func Refuse(ctx context.Context, pool *pgxpool.Pool) error {
 	return err
 }
 
-// Find finds out where the connections of a pool lead. It takes two of them, for a moment.
+// Find finds out where the connections of a pool lead. It uses two of them for a moment.
 //
-// It is transaction mode where a connection has two processes in turn: while another one is in a transaction, with the process that this one has
-// just had. That another client may take that process meanwhile makes this miss a pooler at times, and never find one wrongly. Where the pooler has
-// no second connection of the server to give, because as many migrate at once as it has, the first one waits: in session mode it would have its own.
+// The mode is transaction mode if one connection uses two server processes in turn: Find starts a transaction on a second connection, which takes
+// the process that the first one has just used. Another client may take that process meanwhile. Then Find misses the pooler, but it never reports
+// one that is not there. If the pooler has no second connection of the server free, because as many clients migrate at once as it has connections,
+// the first connection waits; in session mode it would have its own.
 func Find(ctx context.Context, pool *pgxpool.Pool) (Kind, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
@@ -52,11 +53,11 @@ func Find(ctx context.Context, pool *pgxpool.Pool) (Kind, error) {
 	if err != nil {
 		return Session, err
 	}
-	defer tx.Rollback(ctx) //nolint:errcheck // it has done nothing
+	defer tx.Rollback(ctx) //nolint:errcheck // the transaction has changed nothing
 	if _, _, err := processOf(ctx, tx.Conn()); err != nil {
 		return Session, err
 	}
-	waiting, cancel := context.WithTimeout(ctx, probePatience)
+	waiting, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	_, second, err := processOf(waiting, conn.Conn())
 	switch {

@@ -9,16 +9,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// processOf reports whether a connection is not one to Postgres itself: a pooler makes up the number of the process that a client is told.
-// process is that of the connection of the server which the pooler has just used.
+// processOf reports whether a connection leads to a pooler, which invents the process id that it tells a client. process is the process of the
+// server connection that the pooler has just used.
 func processOf(ctx context.Context, conn *pgx.Conn) (pooled bool, process string, err error) {
-	// Without a prepared statement, which a pooler may not have.
+	// This is the simple protocol, because a pooler may not support prepared statements.
 	results, err := conn.PgConn().Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
 	if err != nil {
-		return false, "", fmt.Errorf("asking for the process of a connection: %w", err)
+		return false, "", fmt.Errorf("reading the process id of a connection: %w", err)
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 {
-		return false, "", errors.New("asking for the process of a connection: no answer")
+		return false, "", errors.New("reading the process id of a connection: no answer")
 	}
 	process = string(results[0].Rows[0][0])
 	return process != strconv.FormatUint(uint64(conn.PgConn().PID()), 10), process, nil

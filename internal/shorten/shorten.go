@@ -1,4 +1,4 @@
-// Package shorten cuts texts of others, so that they can be stored and shown.
+// Package shorten cuts texts from outside, so that they can be stored and shown.
 package shorten
 
 import (
@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// mark ends a text that was cut.
+// mark is the end of a text that was cut.
 const mark = " … (cut)"
 
-// Text returns the text, or the beginning of one that is longer than limit bytes, at a whole character and with a mark. It is valid UTF-8 without NUL,
-// which neither Postgres nor exporters of telemetry take.
+// Text returns the text, or if it is longer than limit bytes, its beginning up to a whole character, with a mark. The result is valid UTF-8 without
+// NUL, because neither Postgres nor exporters of telemetry accept anything else.
 func Text(s string, limit int) string {
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
 	if len(s) <= limit {
@@ -19,7 +19,7 @@ func Text(s string, limit int) string {
 	return strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
 }
 
-// Error is the text of an error, cut. Its methods may be user code: one that panics is named by its type.
+// Error returns the text of an error, cut. The methods of the error may be user code: if they panic, the text names the error's type.
 func Error(err error, limit int) (text string) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -1,7 +1,7 @@
-// Package soak sets how much the tests do that could go on for ever.
+// Package soak sets the duration of tests that could go on for ever.
 //
-// Such tests put faults in at random and compare with an oracle. Their names begin with TestSoak. `make test` runs each for the few seconds
-// that it names itself, `make soak` for as long as DELTA_SOAK says, such as 2m, and `make test-short` leaves them out.
+// Such tests inject faults at random and compare with an oracle. Their names begin with TestSoak. `make test` runs each for its usual few seconds,
+// `make soak` for the duration in DELTA_SOAK, such as 2m, and `make test-short` leaves them out.
 package soak
 
 import (
@@ -12,7 +12,7 @@ import (
 
 const variable = "DELTA_SOAK"
 
-// Time returns how long the test goes on: usual, or what DELTA_SOAK says.
+// Time returns the duration of the test: DELTA_SOAK, or usual if it is not set.
 func Time(tb testing.TB, usual time.Duration) time.Duration {
 	tb.Helper()
 	Long(tb)
@@ -23,7 +23,7 @@ func Time(tb testing.TB, usual time.Duration) time.Duration {
 	return given
 }
 
-// Count returns how many of its things the test makes: usual, or many where DELTA_SOAK is set.
+// Count returns many if DELTA_SOAK is set, otherwise usual.
 func Count(tb testing.TB, usual, many int) int {
 	tb.Helper()
 	Long(tb)
@@ -33,7 +33,7 @@ func Count(tb testing.TB, usual, many int) int {
 	return usual
 }
 
-// Given returns what DELTA_SOAK says, and whether it is set.
+// Given returns DELTA_SOAK, and whether it is set.
 func Given(tb testing.TB) (time.Duration, bool) {
 	tb.Helper()
 	text := os.Getenv(variable)
@@ -47,7 +47,7 @@ func Given(tb testing.TB) (time.Duration, bool) {
 	return given, true
 }
 
-// Long marks a test that takes more than a few seconds: it is left out of `make test-short`.
+// Long skips a test of more than a few seconds in `make test-short`.
 func Long(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
@@ -55,7 +55,7 @@ func Long(tb testing.TB) {
 	}
 }
 
-// Only marks a test that takes minutes, mostly of waiting: it runs in `make soak`, once.
+// Only skips a test that takes minutes, mostly waiting, except in `make soak`, which runs it once.
 func Only(tb testing.TB) {
 	tb.Helper()
 	if _, ok := Given(tb); !ok {

@@ -19,7 +19,7 @@ import (
 type step struct {
 	signal   syscall.Signal
 	patience time.Duration
-	least    time.Duration // waited even when the context is over
+	least    time.Duration // waited even if the context has ended
 }
 
 // spec describes a process to start.
@@ -32,11 +32,11 @@ type spec struct {
 	logPath string
 	pidPath string         // empty: no record
 	as      *account       // nil: as ourselves
-	orphan  syscall.Signal // what Linux sends it when we die
+	orphan  syscall.Signal // sent by Linux when this process dies
 	ending  []step
 }
 
-// child is a process that we started.
+// child is a process that this package has started.
 type child struct {
 	spec
 	pid      int
@@ -61,9 +61,8 @@ func startChild(sp spec) (*child, error) {
 
 	started := make(chan error, 1)
 	go func() {
-		// The parent-death signal fires when the thread that forked ends, not
-		// when the process does. So this goroutine keeps its thread until the
-		// child is gone.
+		// Linux sends the parent-death signal when the thread that forked ends, not when the process does. So this goroutine keeps its thread until
+		// the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := cmd.Start(); err != nil {
@@ -71,7 +70,7 @@ func startChild(sp spec) (*child, error) {
 			return
 		}
 		c.pid = cmd.Process.Pid
-		if err := c.record(); err != nil {
+		if err := c.writeRecord(); err != nil {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			started <- err
@@ -90,13 +89,13 @@ func startChild(sp spec) (*child, error) {
 	return c, nil
 }
 
-// record is what a pid file holds: enough to recognise the process later.
+// record is the content of a pid file: enough to recognise the process later.
 type record struct {
 	PID     int      `json:"pid"`
 	Command []string `json:"command"`
 }
 
-func (c *child) record() error {
+func (c *child) writeRecord() error {
 	if c.pidPath == "" {
 		return nil
 	}
@@ -107,7 +106,7 @@ func (c *child) record() error {
 	return os.WriteFile(c.pidPath, b, 0o644)
 }
 
-func (c *child) alive() bool {
+func (c *child) isAlive() bool {
 	select {
 	case <-c.done:
 		return false
@@ -116,7 +115,7 @@ func (c *child) alive() bool {
 	}
 }
 
-// wait returns when the process has ended, or kills it when ctx ends first.
+// wait returns when the process has ended. It kills the process if ctx ends first.
 func (c *child) wait(ctx context.Context) error {
 	select {
 	case <-c.done:
@@ -124,30 +123,30 @@ func (c *child) wait(ctx context.Context) error {
 		return errors.Join(context.Cause(ctx), c.stop(ctx))
 	}
 	if c.exit != nil {
-		return c.failure()
+		return c.describeEnd()
 	}
 	return nil
 }
 
-// stop asks the process to end, step by step less politely, until it has.
+// stop ends the process with increasingly forceful steps.
 func (c *child) stop(ctx context.Context) error {
 	c.stopping.Store(true)
 	for _, st := range c.ending {
-		if !c.alive() {
+		if !c.isAlive() {
 			return nil
 		}
-		if err := signalProcess(c.pid, st.signal); err != nil && c.alive() {
+		if err := signalProcess(c.pid, st.signal); err != nil && c.isAlive() {
 			return fmt.Errorf("stopping %s (pid %d): %w", c.name, c.pid, err)
 		}
-		c.await(ctx, st)
+		c.awaitEnd(ctx, st)
 	}
-	if c.alive() {
+	if c.isAlive() {
 		return fmt.Errorf("%s (pid %d) did not end when killed", c.name, c.pid)
 	}
 	return nil
 }
 
-func (c *child) await(ctx context.Context, st step) {
+func (c *child) awaitEnd(ctx context.Context, st step) {
 	patience := time.NewTimer(st.patience)
 	defer patience.Stop()
 	select {
@@ -165,18 +164,18 @@ func (c *child) await(ctx context.Context, st step) {
 	}
 }
 
-// failure says how the process ended, with the last lines that it wrote.
-func (c *child) failure() error {
+// describeEnd returns an error with the exit of the process and its last lines of output.
+func (c *child) describeEnd() error {
 	end := "exit status 0"
 	if c.exit != nil {
 		end = c.exit.Error()
 	}
-	return fmt.Errorf("%s; the end of its log %s:\n%s", end, c.logPath, c.tail(12))
+	return fmt.Errorf("%s; the end of its log %s:\n%s", end, c.logPath, c.lastLines(12))
 }
 
-// tail is the last lines the process wrote since this start.
-func (c *child) tail(lines int) string {
-	written := strings.TrimSpace(c.written())
+// lastLines returns the last lines that the process has written since this start.
+func (c *child) lastLines(lines int) string {
+	written := strings.TrimSpace(c.readOutput())
 	if written == "" {
 		return "\t(nothing)"
 	}
@@ -185,8 +184,8 @@ func (c *child) tail(lines int) string {
 	return "\t" + strings.Join(all, "\n\t")
 }
 
-// written is what the process wrote since this start, at most its last 64 KiB.
-func (c *child) written() string {
+// readOutput returns the output of the process since this start, at most the last 64 KiB.
+func (c *child) readOutput() string {
 	f, err := os.Open(c.logPath)
 	if err != nil {
 		return ""
@@ -202,7 +201,7 @@ func (c *child) written() string {
 
 const maxLog = 8 << 20
 
-// openLog opens a log for appending; one that has grown long is put aside.
+// openLog opens a log for appending. A long log is renamed first.
 func openLog(path string) (log *os.File, size int64, err error) {
 	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
 		if err := os.Rename(path, path+".1"); err != nil {

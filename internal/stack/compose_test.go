@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The Temporal of docker-compose.yml has the settings of the one that is started here.
+// The Temporal of docker-compose.yml has the same settings as the one that this package starts.
 func TestTheContainerHasTheSettingsOfTheStack(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docker-compose.yml")

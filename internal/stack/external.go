@@ -20,22 +20,20 @@ const (
 	minimalMajor     = 14
 )
 
-// externalPatience is how long a server that the environment names may take to answer. A test shortens it.
-var externalPatience = 30 * time.Second
+// externalTimeout is how long a server named by the environment may take to answer. A test shortens it.
+var externalTimeout = 30 * time.Second
 
-// ExternalDatabase is the Postgres that DELTA_DATABASE_URL names, if it does.
+// ExternalDatabase returns the URL in DELTA_DATABASE_URL, if it is set.
 func ExternalDatabase() (databaseURL string, ok bool) {
 	databaseURL = os.Getenv(databaseVariable)
 	return databaseURL, databaseURL != ""
 }
 
-// ExternalTemporal tells whether TEMPORAL_ADDRESS names a Temporal. A mere
-// configuration file does not count: whoever keeps one for production must not
-// find development servers replaced by it.
+// ExternalTemporal reports whether TEMPORAL_ADDRESS names a Temporal. A configuration file alone does not count, because a file for production must
+// not replace the development server.
 func ExternalTemporal() bool { return os.Getenv(temporalVariable) != "" }
 
-// ClientOptions are the options to dial with: those of the environment when it
-// names a Temporal, else plain ones for the server that a stack started there.
+// ClientOptions returns the options to dial with: those of the environment if it names a Temporal, otherwise plain ones for the server of a stack.
 func ClientOptions(address, namespace string) (client.Options, error) {
 	if ExternalTemporal() {
 		return temporalFromEnvironment()
@@ -56,7 +54,7 @@ func temporalFromEnvironment() (client.Options, error) {
 
 // useDatabase checks the Postgres that the environment names.
 func (s *Stack) useDatabase(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, externalPatience)
+	ctx, cancel := context.WithTimeout(ctx, externalTimeout)
 	defer cancel()
 	s.DatabaseURL, _ = ExternalDatabase()
 	config, err := pgx.ParseConfig(s.DatabaseURL)
@@ -64,7 +62,7 @@ func (s *Stack) useDatabase(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", databaseVariable, err) // pgx hides the password
 	}
 	name := fmt.Sprintf("Postgres at %s:%d, given by %s", config.Host, config.Port, databaseVariable)
-	defer s.waiting(name)()
+	defer s.reportWaiting(name)()
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -79,16 +77,16 @@ func (s *Stack) useDatabase(ctx context.Context) error {
 	if version/10000 < minimalMajor {
 		return fmt.Errorf("%s: it is version %d, Delta needs %d or later", name, version/10000, minimalMajor)
 	}
-	s.report("using %s, version %d", name, version/10000)
+	s.reportProgress("using %s, version %d", name, version/10000)
 	if wal != "logical" {
-		s.report("note: its wal_level is %q; change data capture needs \"logical\"", wal)
+		s.reportProgress("note: its wal_level is %q; change data capture needs \"logical\"", wal)
 	}
 	return nil
 }
 
 // useTemporal checks the Temporal that the environment names.
 func (s *Stack) useTemporal(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, externalPatience)
+	ctx, cancel := context.WithTimeout(ctx, externalTimeout)
 	defer cancel()
 	opts, err := temporalFromEnvironment()
 	if err != nil {
@@ -96,15 +94,15 @@ func (s *Stack) useTemporal(ctx context.Context) error {
 	}
 	s.TemporalAddress, s.TemporalNamespace = opts.HostPort, opts.Namespace
 	name := fmt.Sprintf("Temporal at %s, given by %s", opts.HostPort, temporalVariable)
-	defer s.waiting(name)()
+	defer s.reportWaiting(name)()
 	if err := checkTemporal(ctx, opts); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	s.report("using %s, namespace %s", name, opts.Namespace)
+	s.reportProgress("using %s, namespace %s", name, opts.Namespace)
 	return nil
 }
 
-// checkTemporal asks once whether the frontend serves and knows the namespace.
+// checkTemporal checks once that the frontend serves and knows the namespace.
 func checkTemporal(ctx context.Context, opts client.Options) error {
 	opts.Logger = silent{}
 	c, err := client.DialContext(ctx, opts)
@@ -122,7 +120,7 @@ func checkTemporal(ctx context.Context, opts client.Options) error {
 	return nil
 }
 
-// silent drops what the SDK logs while we poll a server that is coming up.
+// silent drops the SDK's log while this package polls a server that is starting.
 type silent struct{}
 
 var _ log.Logger = silent{}
@@ -138,8 +136,7 @@ func postgresURL(port int, database string) string {
 		User:   url.UserPassword(postgresUser, postgresPassword),
 		Host:   fmt.Sprintf("127.0.0.1:%d", port),
 		Path:   "/" + database,
-		// The server speaks no TLS; saying so saves each connection a round
-		// trip and serves clients whose default is to insist on it.
+		// The server has no TLS. Saying so saves each connection a round trip, and helps clients that require TLS by default.
 		RawQuery: "sslmode=disable",
 	}
 	return u.String()

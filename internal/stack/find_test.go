@@ -119,7 +119,7 @@ func TestFindPostgres(t *testing.T) {
 				script := "#!/bin/sh\n[ \"$1\" = --bindir ] && echo " + filepath.Join(root, test.config) + "\n"
 				require.NoError(t, os.WriteFile(filepath.Join(dirs[0], "pg_config"), []byte(script), 0o755))
 			}
-			found, unusable := f.find()
+			found, unusable := f.findAll()
 			var versions []string
 			for _, b := range found {
 				versions = append(versions, b.version)
@@ -137,22 +137,22 @@ func TestFindPostgresFollowsLinksOfPath(t *testing.T) {
 	links := filepath.Join(root, "bin") // it has no initdb
 	require.NoError(t, os.Mkdir(links, 0o755))
 	require.NoError(t, os.Symlink(filepath.Join(real, "postgres"), filepath.Join(links, "postgres")))
-	found, _ := finder{root: root, path: links}.find()
+	found, _ := finder{root: root, path: links}.findAll()
 	require.Len(t, found, 1)
-	require.Equal(t, resolve(real), found[0].dir)
+	require.Equal(t, resolveLinks(real), found[0].dir)
 }
 
 func TestPick(t *testing.T) {
 	t.Parallel()
 	found := []binaries{{major: 17}, {major: 15}}
 	for data, want := range map[int]int{0: 17, 17: 17, 15: 15} {
-		b, ok := pick(found, data)
+		b, ok := pickBinaries(found, data)
 		require.True(t, ok)
 		require.Equal(t, want, b.major)
 	}
-	_, ok := pick(found, 16)
+	_, ok := pickBinaries(found, 16)
 	require.False(t, ok)
-	_, ok = pick(nil, 0)
+	_, ok = pickBinaries(nil, 0)
 	require.False(t, ok)
 }
 
@@ -176,7 +176,7 @@ func TestDataOfAnotherVersionIsRefused(t *testing.T) {
 		s := &Stack{opts: Options{Progress: func(string) {}}, home: &home{dir: dir}, ports: newPortChooser("")}
 		t.Setenv("PATH", install(t, dir, "path", "17.2"))
 		if version == "14" {
-			if _, installed := pick(first(finder{}.find()), 14); installed {
+			if _, installed := pickBinaries(first(finder{}.findAll()), 14); installed {
 				continue
 			}
 		}
@@ -211,7 +211,7 @@ func TestLogOfAFailedStartIsShown(t *testing.T) {
 }
 
 func TestFindTemporal(t *testing.T) {
-	root, err := filepath.EvalSymlinks(resolve(t.TempDir()))
+	root, err := filepath.EvalSymlinks(resolveLinks(t.TempDir()))
 	require.NoError(t, err)
 	program := func(path, version string) string {
 		path = filepath.Join(root, path)
@@ -235,7 +235,7 @@ func TestFindTemporal(t *testing.T) {
 	require.Empty(t, found)
 	require.Empty(t, passedOver)
 
-	// What is too old, or no server at all, is passed over with its reason.
+	// Programs that are too old, or no servers, are skipped with the reason.
 	old := program("path/temporal", "temporal version 1.5.1 (Server 1.29.1, UI 2.42.1)")
 	other := program("path/delta-temporal", "some other program")
 	found, passedOver = find()
@@ -256,7 +256,7 @@ func TestFindTemporal(t *testing.T) {
 	require.Equal(t, temporalProgram{theirs, "on PATH", "1.32.0"}, found)
 	require.Empty(t, passedOver)
 
-	// One that is named is used, also if it is old.
+	// A named program is used even if it is old.
 	named := program("named", "temporal version 1.5.1 (Server 1.29.1, UI 2.42.1)")
 	t.Setenv(serverVariable, named)
 	found, _ = find()
@@ -280,7 +280,7 @@ func TestTheDatabaseOfAServerIsNamedByItsVersion(t *testing.T) {
 }
 
 func TestTheTemporalCommandIsFoundInACheckout(t *testing.T) {
-	root, err := filepath.EvalSymlinks(resolve(t.TempDir()))
+	root, err := filepath.EvalSymlinks(resolveLinks(t.TempDir()))
 	require.NoError(t, err)
 	t.Setenv("PATH", "")
 	t.Chdir(root)
@@ -296,7 +296,7 @@ func TestFetchPostgres(t *testing.T) {
 	if err != nil {
 		t.Skip("needs xz")
 	}
-	// A repository like Maven Central, with an archive that holds scripts.
+	// A repository like Maven Central, with an archive of scripts.
 	root := t.TempDir()
 	install(t, root, "bin", "16.9")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "bin", "pg_ctl"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"), 0o755))

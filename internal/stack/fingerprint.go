@@ -10,15 +10,13 @@ import (
 	"strings"
 )
 
-// sources are this package's own. Test processes share a running stack only
-// if they would have started the same one, and nothing else tells test
-// binaries of the same module version apart.
+// sources are the sources of this package. Test processes share a running stack only if they would have started the same one, and nothing else
+// distinguishes test binaries of the same module version.
 //
 //go:embed *.go
 var sources embed.FS
 
-// Fingerprint identifies what Start would start: this code, and what the
-// environment asks it to use.
+// Fingerprint identifies the stack that Start would start, by this code and the environment.
 func Fingerprint() string {
 	hash := sha256.New()
 	_ = fs.WalkDir(sources, ".", func(path string, entry fs.DirEntry, err error) error {

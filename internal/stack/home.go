@@ -15,7 +15,7 @@ import (
 	"github.com/chariot-giving/delta/internal/flock"
 )
 
-// ErrLocked means that a directory is in use by another process.
+// ErrLocked is the error for a directory that is in use by another process.
 type ErrLocked struct {
 	Dir string
 	PID int // 0 when unknown
@@ -28,9 +28,8 @@ func (e *ErrLocked) Error() string {
 	return fmt.Sprintf("%s is in use by process %d: stop it first (kill %d), or use another directory", e.Dir, e.PID, e.PID)
 }
 
-// DefaultDir is where a stack that survives restarts lives: /var/lib/delta
-// for root, whose home the unprivileged Postgres could not enter, and the
-// user's data directory otherwise.
+// DefaultDir is the directory of a stack that survives restarts: /var/lib/delta for root, because an unprivileged Postgres cannot enter root's home,
+// otherwise the user's data directory.
 func DefaultDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/lib/delta", nil
@@ -48,24 +47,24 @@ func DefaultDir() (string, error) {
 	return filepath.Join(user, ".local", "share", "delta"), nil
 }
 
-// home is the directory of one stack, locked while we have it.
+// home is the directory of one stack, locked by this process.
 type home struct {
 	dir       string
 	ephemeral bool
 	lock      *os.File
 }
 
-func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
-func (h *home) portsFile() string       { return h.path("ports.json") }
-func (h *home) dataDir() string         { return h.path("postgres/data") }
+func (h *home) filePath(name string) string { return filepath.Join(h.dir, name) }
+func (h *home) portsFile() string           { return h.filePath("ports.json") }
+func (h *home) dataDir() string             { return h.filePath("postgres/data") }
 
-// temporalDatabase is the file of a server. Its name holds the minor version, because a server does not migrate the SQLite
-// store of another one and would fail on it, sooner or later.
+// temporalDatabase returns the path of a server's store. The name has the minor version, because a server does not migrate the SQLite store of
+// another version, and would fail on it sooner or later.
 func (h *home) temporalDatabase(server string) string {
-	return h.path("temporal-" + strings.TrimPrefix(semver.MajorMinor("v"+server), "v") + ".db")
+	return h.filePath("temporal-" + strings.TrimPrefix(semver.MajorMinor("v"+server), "v") + ".db")
 }
 
-// openHome makes and locks the directory of a stack.
+// openHome creates and locks the directory of a stack.
 func openHome(opts Options) (*home, error) {
 	if opts.Ephemeral {
 		return openEphemeral(opts.Dir)
@@ -74,10 +73,10 @@ func openHome(opts Options) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Postgres names its data directory by the real path, so we do as well.
+	// Use the real path, because Postgres reports its data directory by it.
 	mode := os.FileMode(0o700)
 	if os.Geteuid() == 0 {
-		mode = 0o755 // Postgres runs as somebody else and has to pass through
+		mode = 0o755 // Postgres runs as another user, which needs to pass through
 	}
 	if err := os.MkdirAll(dir, mode); err != nil {
 		return nil, fmt.Errorf("making the stack's directory: %w", err)
@@ -92,7 +91,7 @@ func openHome(opts Options) (*home, error) {
 	return &home{dir: dir, lock: lock}, nil
 }
 
-// lockFile opens and locks a file, and writes our pid into it.
+// lockFile opens and locks a file, and writes the pid of this process into it.
 func lockFile(dir, path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -105,7 +104,7 @@ func lockFile(dir, path string) (*os.File, error) {
 	}
 	if !got {
 		defer func() { _ = f.Close() }()
-		return nil, &ErrLocked{Dir: dir, PID: holder(path)}
+		return nil, &ErrLocked{Dir: dir, PID: readHolder(path)}
 	}
 	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
 		_ = f.Close()
@@ -119,9 +118,9 @@ func writeAt(f *os.File, s string) error {
 	return err
 }
 
-// holder reads the pid of who holds a lock. Between taking the lock and
-// writing the pid lies a moment, hence the second look.
-func holder(path string) int {
+// readHolder reads the pid of the process that holds a lock. It reads a second time, because the holder writes its pid a moment after it has taken the
+// lock.
+func readHolder(path string) int {
 	for range 20 {
 		if b, err := os.ReadFile(path); err == nil {
 			if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
@@ -149,7 +148,7 @@ func openEphemeral(parent string) (*home, error) {
 	if parent, err = filepath.EvalSymlinks(parent); err != nil {
 		return nil, err
 	}
-	scavenge(parent)
+	removeAbandoned(parent)
 	dir, err := os.MkdirTemp(parent, ephemeralPattern())
 	if err != nil {
 		return nil, err
@@ -157,8 +156,8 @@ func openEphemeral(parent string) (*home, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	// Locked before it has its name: whoever sees delta.lock sees it locked,
-	// so nobody can mistake a directory that is being made for a left one.
+	// Lock the file before it gets its name. Then no process sees an unlocked delta.lock, and none mistakes a directory in the making for an abandoned
+	// one.
 	unnamed := filepath.Join(dir, "delta.lock.new")
 	lock, err := lockFile(dir, unnamed)
 	if err != nil {
@@ -171,12 +170,12 @@ func openEphemeral(parent string) (*home, error) {
 	return &home{dir: dir, ephemeral: true, lock: lock}, nil
 }
 
-// scavenge removes what killed ephemeral stacks of this user left.
-func scavenge(parent string) {
+// removeAbandoned removes the directories that killed ephemeral stacks of this user have left.
+func removeAbandoned(parent string) {
 	left, _ := filepath.Glob(filepath.Join(parent, ephemeralPattern()+"*"))
 	for _, dir := range left {
 		lock := filepath.Join(dir, "delta.lock")
-		if !ownedByUs(dir) || !ownedByUs(lock) {
+		if !isOwnedByUs(dir) || !isOwnedByUs(lock) {
 			continue
 		}
 		f, err := os.OpenFile(lock, os.O_RDWR, 0)
@@ -193,8 +192,7 @@ func scavenge(parent string) {
 	}
 }
 
-// close gives the directory back; an ephemeral one is removed, while the lock
-// is still held.
+// close unlocks the directory. It removes an ephemeral one before it releases the lock.
 func (h *home) close() error {
 	var errs []error
 	if h.ephemeral {

@@ -23,12 +23,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is how long a test waits for what must happen: it costs nothing where it does.
+// patience is how long a test waits for an event that must come. A long one costs nothing if the test passes.
 const patience = 2 * time.Minute
 
 const helperVariable = "DELTA_STACK_TEST_HELPER"
 
-// helperOptions tell this test binary, run as another process, what to do.
+// helperOptions configures this test binary when it runs as another process.
 type helperOptions struct {
 	Dir            string
 	NoDeathSignals bool
@@ -44,14 +44,14 @@ func TestMain(m *testing.M) {
 		helper(raw)
 		return
 	}
-	// Tests decide themselves what the environment says.
+	// Tests set their own environment.
 	for _, name := range []string{databaseVariable, temporalVariable, "TEMPORAL_NAMESPACE"} {
 		_ = os.Unsetenv(name)
 	}
 	os.Exit(m.Run())
 }
 
-// helper runs a stack until it is told to end, or is killed.
+// helper runs a stack until its input is closed, or it is killed.
 func helper(raw string) {
 	var opts helperOptions
 	if err := json.Unmarshal([]byte(raw), &opts); err != nil {
@@ -71,14 +71,14 @@ func helper(raw string) {
 	if err := json.NewEncoder(os.Stdout).Encode(answer); err != nil || answer.Error != "" {
 		return
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until it is closed
+	_, _ = io.Copy(io.Discard, os.Stdin) // wait until the input is closed
 	if err := s.Stop(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// startHelper runs the helper, as the given command if there is one.
+// startHelper starts the helper. change changes its command; nil for no change.
 func startHelper(t *testing.T, opts helperOptions, change func(*exec.Cmd)) (*exec.Cmd, io.Closer, helperAnswer) {
 	t.Helper()
 	raw, err := json.Marshal(opts)
@@ -127,8 +127,7 @@ func stop(t *testing.T, s *Stack) {
 	require.NoError(t, s.Stop(ctx))
 }
 
-// openDir is a temporary directory that the unprivileged Postgres can enter;
-// that of [testing.T] lies in one only we can.
+// openDir returns a temporary directory that the unprivileged Postgres can enter. The parent of [testing.T]'s is closed to it.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "delta-stack-test-")
@@ -140,7 +139,7 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// processes are those that work in dir or name it on their command line.
+// processes returns the processes that work in dir or have it on their command line.
 func processes(t *testing.T, dir string) []string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -187,7 +186,7 @@ func execute(t *testing.T, databaseURL, sql string) {
 	require.NoError(t, err)
 }
 
-// heard collects what a stack reports.
+// heard collects the progress reports of a stack.
 type heard struct {
 	mu    sync.Mutex
 	lines []string

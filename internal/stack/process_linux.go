@@ -21,9 +21,8 @@ func processAttributes(as *account, orphan syscall.Signal) *syscall.SysProcAttr 
 	return attr
 }
 
-// inUse lists the processes whose working directory is dir. Every Postgres
-// process works in its data directory, so this finds the ones that outlived
-// a killed postmaster for a moment.
+// inUse lists the processes that have dir as their working directory. Each process of Postgres works in its data directory, so this finds those that
+// outlive a killed postmaster for a moment.
 func inUse(dir string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

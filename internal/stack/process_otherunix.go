@@ -4,8 +4,7 @@ package stack
 
 import "syscall"
 
-// processAttributes cannot ask these systems to end the child with us; the
-// pid files let the next start do it.
+// processAttributes cannot tell these systems to end the child with this process. The next start does it, by the pid files.
 func processAttributes(as *account, _ syscall.Signal) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {
@@ -14,6 +13,5 @@ func processAttributes(as *account, _ syscall.Signal) *syscall.SysProcAttr {
 	return attr
 }
 
-// inUse cannot tell without /proc; Postgres itself then refuses to start over
-// processes that still use the data directory.
+// inUse finds nothing without /proc. Postgres itself refuses to start while processes still use the data directory.
 func inUse(string) []int { return nil }

@@ -13,19 +13,18 @@ import (
 	"syscall"
 )
 
-// supported tells whether this system can run the servers at all.
-func supported() error { return nil }
+// checkSystem returns an error if this system cannot run the servers.
+func checkSystem() error { return nil }
 
-// account is an unprivileged user that Postgres runs as when we are root.
+// account is the unprivileged user that Postgres runs as if this process is root.
 type account struct {
 	name     string
 	uid, gid uint32
 	groups   []uint32
 }
 
-// postgresAccount chooses who runs Postgres: ourselves, or, as Postgres
-// refuses to run as root, the owner of an existing data directory, the user
-// "postgres", or "nobody".
+// postgresAccount chooses the user that runs Postgres: the current one or, because Postgres refuses to run as root, the owner of an existing data
+// directory, the user "postgres", or "nobody".
 func postgresAccount(dataDir string) (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -73,16 +72,16 @@ func lookupAccount(u *user.User) (*account, error) {
 	return a, nil
 }
 
-// own gives path to the account; a nil account changes nothing.
-func (a *account) own(path string) error {
+// takeOwnership makes the account the owner of path; a nil account changes nothing.
+func (a *account) takeOwnership(path string) error {
 	if a == nil {
 		return nil
 	}
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// mayEnter tells by the permission bits whether the account can enter dir.
-func (a *account) mayEnter(dir string) bool {
+// canEnter reports whether the permission bits of dir let the account enter.
+func (a *account) canEnter(dir string) bool {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return false
@@ -103,8 +102,8 @@ func (a *account) mayEnter(dir string) bool {
 	return info.Mode().Perm()&bit != 0
 }
 
-// ownedByUs tells whether the current user owns path.
-func ownedByUs(path string) bool {
+// isOwnedByUs reports whether the current user owns path.
+func isOwnedByUs(path string) bool {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return false
@@ -123,13 +122,13 @@ func signalProcess(pid int, signal syscall.Signal) error {
 	return syscall.Kill(pid, signal)
 }
 
-// exists tells whether there is such a process, a zombie included.
-func exists(pid int) bool {
+// processExists reports whether the process exists, even as a zombie.
+func processExists(pid int) bool {
 	err := syscall.Kill(pid, 0)
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// commandLine is the command line of a live process, or empty.
+// commandLine returns the command line of a live process, or "".
 func commandLine(pid int) string {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		return strings.TrimRight(strings.ReplaceAll(string(b), "\x00", " "), " ")

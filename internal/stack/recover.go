@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// How each server is ended. Postgres: a fast shutdown, which writes a
-// checkpoint; an immediate one, after which the next start replays the log;
-// and the kill. Temporal drains on an interrupt; SQLite survives a kill.
+// Steps that end each server. Postgres gets a fast shutdown, which writes a checkpoint, then an immediate one, after which the next start replays the
+// log, then a kill. Temporal drains on an interrupt, and SQLite survives a kill.
 var (
 	postgresEnding = []step{
 		{signal: syscall.SIGINT, patience: 15 * time.Second},
@@ -24,28 +23,27 @@ var (
 		{signal: syscall.SIGINT, patience: 8 * time.Second},
 		killed,
 	}
-	// killOnly is for what keeps nothing anyway.
+	// killOnly is for servers that keep no data.
 	killOnly = []step{killed}
-	// killed is the last step. A process cannot refuse it, but may need a while to be gone where the machine has much to do.
+	// killed is the last step. A process cannot ignore it, but may need a while to end on a busy machine.
 	killed = step{signal: syscall.SIGKILL, patience: 30 * time.Second, least: 30 * time.Second}
 )
 
-// recoverAll stops the servers that a killed run left in this directory. The
-// caller holds the lock, so no living delta owns them.
+// recoverAll stops the servers that a killed run has left in this directory. The caller holds the lock, so no live process owns them.
 func (h *home) recoverAll(report func(string, ...any)) {
 	_ = h.recoverPostgres(report)
 	_ = h.recoverTemporal(report)
 }
 
 func (h *home) recoverTemporal(report func(string, ...any)) error {
-	return recoverChild("Temporal", h.path("temporal.pid"), temporalEnding, report)
+	return recoverChild("Temporal", h.filePath("temporal.pid"), temporalEnding, report)
 }
 
 func (h *home) recoverPostgres(report func(string, ...any)) error {
-	if err := recoverChild("Postgres", h.path("postgres.pid"), postgresEnding, report); err != nil {
+	if err := recoverChild("Postgres", h.filePath("postgres.pid"), postgresEnding, report); err != nil {
 		return err
 	}
-	// Postgres keeps a pid file of its own. It counts when ours is missing.
+	// Postgres has its own pid file, which is used if ours is missing.
 	path := filepath.Join(h.dataDir(), "postmaster.pid")
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -56,7 +54,7 @@ func (h *home) recoverPostgres(report func(string, ...any)) error {
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("%s is not a Postgres pid file: if no Postgres runs on this directory, remove it", path)
 	}
-	if exists(pid) {
+	if processExists(pid) {
 		line := commandLine(pid)
 		switch {
 		case strings.Contains(line, "postgres") && strings.Contains(line, h.dataDir()):
@@ -64,15 +62,14 @@ func (h *home) recoverPostgres(report func(string, ...any)) error {
 				return err
 			}
 		case line != "":
-			// The system gave the number to another process. Postgres, which
-			// only looks whether it exists, would refuse to start.
+			// The system has given the pid to another process. Postgres only checks that such a process exists, and would refuse to start.
 			report("removing a stale %s: process %d is not our Postgres", path, pid)
 			if err := os.Remove(path); err != nil {
 				return err
 			}
 		}
 	}
-	// The backends of a postmaster that was killed end a moment after it.
+	// The backends of a killed postmaster end a moment after it.
 	deadline := time.Now().Add(killed.patience)
 	for {
 		left := inUse(h.dataDir())
@@ -86,15 +83,14 @@ func (h *home) recoverPostgres(report func(string, ...any)) error {
 	}
 }
 
-// recoverChild stops the process that a pid file of ours names, if it is still
-// the one we started, and removes the file.
+// recoverChild stops the process that one of our pid files names, if it is still the one that we started, and removes the file.
 func recoverChild(name, pidPath string, ending []step, report func(string, ...any)) error {
 	b, err := os.ReadFile(pidPath)
 	if err != nil {
 		return nil
 	}
 	var rec record
-	// A file that was cut short by a crash names nobody.
+	// A file that a crash has truncated names no process.
 	if json.Unmarshal(b, &rec) == nil && rec.PID > 1 && len(rec.Command) > 0 {
 		line := strings.TrimSpace(strings.Join(rec.Command, " "))
 		if commandLine(rec.PID) == line {
@@ -106,8 +102,7 @@ func recoverChild(name, pidPath string, ending []step, report func(string, ...an
 	return os.Remove(pidPath)
 }
 
-// endLeftover ends a process that is not our child; line is its command line,
-// by which we see that it is still the same one.
+// endLeftover ends a process that is not our child. line is its command line, which shows whether it is still the same process.
 func endLeftover(name string, pid int, line string, ending []step, report func(string, ...any)) error {
 	report("stopping a %s (pid %d) that an earlier run left", name, pid)
 	for _, st := range ending {

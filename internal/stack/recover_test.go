@@ -42,7 +42,7 @@ func TestKillLeavesNoProcessAndLosesNoData(t *testing.T) {
 	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"))
 }
 
-// On systems that do not end children with their parent the next start does.
+// On systems that do not end children with their parent, the next start ends them.
 func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -52,7 +52,7 @@ func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 	execute(t, answer.DatabaseURL, "create table kept as select 42 as n")
 	kill(t, cmd)
 	for _, pid := range answer.Children {
-		require.True(t, exists(pid), "the test needs servers that stay")
+		require.True(t, processExists(pid), "the test needs servers that stay")
 	}
 
 	var said heard
@@ -64,7 +64,7 @@ func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"))
 	stop(t, s)
 
-	// The same when our own pid file got lost: Postgres has one, too.
+	// The same if our pid file is lost, because Postgres has one too.
 	cmd, _, answer = startHelper(t, helperOptions{Dir: dir, NoDeathSignals: true}, nil)
 	require.Empty(t, answer.Error)
 	kill(t, cmd)
@@ -98,7 +98,7 @@ func TestScavengeRemovesWhatKilledEphemeralRunsLeft(t *testing.T) {
 	require.NoDirExists(t, alive.dir)
 }
 
-// Pid files that name processes which are not ours must stop nobody.
+// Pid files that name other processes must not stop them.
 func TestStalePidFiles(t *testing.T) {
 	t.Parallel()
 	bystander := exec.Command("sleep", "3600")
@@ -121,12 +121,12 @@ func TestStalePidFiles(t *testing.T) {
 	} {
 		name, write := test[0], test[1]
 		require.NoError(t, os.WriteFile(postmaster, []byte(write), 0o600), name)
-		require.NoError(t, os.WriteFile(h.path("postgres.pid"), mine, 0o600), name)
-		require.NoError(t, os.WriteFile(h.path("temporal.pid"), []byte(`{"pid":`), 0o600), name)
+		require.NoError(t, os.WriteFile(h.filePath("postgres.pid"), mine, 0o600), name)
+		require.NoError(t, os.WriteFile(h.filePath("temporal.pid"), []byte(`{"pid":`), 0o600), name)
 		require.NoError(t, h.recoverPostgres(quiet), name)
 		require.NoError(t, h.recoverTemporal(quiet), name)
-		require.NoFileExists(t, h.path("postgres.pid"), name)
-		require.NoFileExists(t, h.path("temporal.pid"), name)
+		require.NoFileExists(t, h.filePath("postgres.pid"), name)
+		require.NoFileExists(t, h.filePath("temporal.pid"), name)
 		require.Equal(t, "sleep 3600", commandLine(pid), name)
 	}
 	require.FileExists(t, postmaster, "Postgres itself judges the file of a process that is gone")
@@ -137,7 +137,7 @@ func TestStalePidFiles(t *testing.T) {
 	require.ErrorContains(t, h.recoverPostgres(quiet), "is not a Postgres pid file")
 }
 
-// requireUnprivileged checks who runs a server that root has started.
+// requireUnprivileged requires that a server started by root runs as another user.
 func requireUnprivileged(t *testing.T, s *Stack) {
 	t.Helper()
 	as, err := postgresAccount(s.home.dataDir())
@@ -245,10 +245,10 @@ func TestServersOfTheEnvironmentAreUsed(t *testing.T) {
 	require.NotContains(t, err.Error(), "not-the-password")
 
 	t.Setenv(databaseVariable, running.DatabaseURL)
-	// A server that never answers is given up, although the context of this start has no end.
-	before := externalPatience
-	t.Cleanup(func() { externalPatience = before })
-	externalPatience = time.Second
+	// The start fails if a server never answers, although its context has no deadline.
+	before := externalTimeout
+	t.Cleanup(func() { externalTimeout = before })
+	externalTimeout = time.Second
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, silent.Close()) }()

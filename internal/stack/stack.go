@@ -7,7 +7,7 @@
 // names a Postgres, TEMPORAL_ADDRESS (with the rest of the Temporal SDK's
 // environment configuration) a Temporal. Nothing is started for that half.
 //
-// Binaries are looked for on this machine and downloaded when there are none.
+// Binaries are looked up on this machine, and downloaded if there are none.
 // DELTA_TEMPORAL_SERVER names the program that serves Temporal, either a temporal
 // command or the delta-temporal of tools/delta-temporal, and
 // DELTA_POSTGRES_REPOSITORY a mirror of Maven Central to download Postgres from.
@@ -17,20 +17,20 @@
 //	delta.lock       held (flock) by the process that runs this stack; its pid inside
 //	ports.json       the ports of the last run, tried again when the usual ones are taken
 //	postgres.pid     pid and command line of our Postgres, for recovery
-//	postgres.log     what it wrote
+//	postgres.log     its output
 //	postgres/data    the cluster
 //	temporal.pid, temporal.log
-//	temporal-1.32.db of a server of that version; a file that another version made
-//	                 is left alone, because SQLite stores are not migrated. Delta
-//	                 rebuilds in an empty one what it needs, from its rows.
+//	temporal-1.32.db the store of a server of that version; files of other versions
+//	                 are left alone, because SQLite stores are not migrated. Delta
+//	                 rebuilds its workflows in an empty store from its rows.
 //
 // # No process stays behind
 //
-// The servers run in process groups of their own, so that Ctrl-C in a terminal
-// reaches only us and we stop them in order. On Linux the kernel ends them when
-// we are killed (Pdeathsig). Everywhere, the next start on the same directory
-// finds what a killed run left (by the pid files, checked against the command
-// line of the live process) and stops it first.
+// The servers run in separate process groups, so that Ctrl-C in a terminal reaches
+// only this process, which stops them in order. On Linux the kernel ends them if
+// this process is killed (Pdeathsig). Everywhere, the next start on the same
+// directory finds servers that a killed run has left (by the pid files, checked
+// against the command line of the live process) and stops them first.
 package stack
 
 import (
@@ -45,18 +45,18 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// Default ports, those of the guide and of the Temporal CLI.
+// Default ports, as in the guide and in the Temporal CLI.
 const (
 	DefaultPostgresPort = 5431
 	DefaultTemporalPort = 7233
 	DefaultUIPort       = 8233
-	// AnyPort is a port that prefers no number, for servers nobody looks for.
+	// AnyPort means any free port.
 	AnyPort = -1
 )
 
 // Options says where and how to run a stack. The zero value is useful.
 type Options struct {
-	// Dir is where data, logs and pid files live; made when missing.
+	// Dir is the directory of data, logs and pid files. It is created if missing.
 	// Default: [DefaultDir]. With Ephemeral it is only the parent of a
 	// temporary directory, and the default is [os.TempDir].
 	Dir string
@@ -64,16 +64,16 @@ type Options struct {
 	// Temporal in memory, and a Postgres that does not wait for the disk.
 	// Default: false, data survives a restart.
 	Ephemeral bool
-	// PostgresPort, TemporalPort and UIPort are the preferred ports. When one
-	// is taken, that of the last run, and then any free one, is used; with
-	// [AnyPort] a free one right away. Default: 5431, 7233 and 8233.
+	// PostgresPort, TemporalPort and UIPort are the preferred ports. If one is
+	// taken, the port of the last run is used, otherwise any free one; with
+	// [AnyPort] always any free one. Default: 5431, 7233 and 8233.
 	PostgresPort, TemporalPort, UIPort int
-	// TemporalSettings are dynamic configuration of Temporal beside Delta's own,
-	// and instead of it, as key=JSON. Default: none.
+	// TemporalSettings are dynamic configuration of Temporal as key=JSON. They add to
+	// Delta's own settings and override them. Default: none.
 	TemporalSettings []string
-	// Progress is told which binaries were found and, every few seconds, what
-	// a slow start waits for. It is never called concurrently. Default: nobody
-	// is told.
+	// Progress is called with the binaries that were found and, every few seconds,
+	// with the reason why a start is slow. It is never called concurrently. Default:
+	// none.
 	Progress func(message string)
 }
 
@@ -113,13 +113,13 @@ type Stack struct {
 	TemporalAddress string
 	// TemporalNamespace is the namespace to work in.
 	TemporalNamespace string
-	// UIURL is the address of Temporal's UI; empty for a Temporal that was not
-	// started here.
+	// UIURL is the address of Temporal's UI; empty for a Temporal that the stack has
+	// not started.
 	UIURL string
-	// Dir is where data and logs are; empty when nothing was started.
+	// Dir is the directory of data and logs; empty if nothing was started.
 	Dir string
-	// PostgresBin is the directory of the Postgres binaries; empty for a server
-	// that was not started here.
+	// PostgresBin is the directory of the Postgres binaries; empty for a server that
+	// the stack has not started.
 	PostgresBin string
 
 	opts     Options
@@ -137,8 +137,7 @@ type Stack struct {
 	stopErr  error
 }
 
-// Start brings the stack up and returns once both servers serve. When it
-// fails, or ctx ends first, everything it started has been stopped again.
+// Start starts the stack and returns when both servers serve. If it fails, or ctx ends first, it stops everything that it has started.
 func Start(ctx context.Context, opts Options) (*Stack, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -157,8 +156,7 @@ func Start(ctx context.Context, opts Options) (*Stack, error) {
 	return s.start(ctx, !databaseGiven || !temporalGiven, postgres, temporal)
 }
 
-// StartTemporal starts a Temporal without a Postgres, whatever the environment
-// names: for tests that stop a server, wipe it, or need settings of their own.
+// StartTemporal starts a Temporal without a Postgres, and ignores the environment. It is for tests that stop a server, wipe it, or need special settings.
 func StartTemporal(ctx context.Context, opts Options) (*Stack, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -168,10 +166,10 @@ func StartTemporal(ctx context.Context, opts Options) (*Stack, error) {
 	return s.start(ctx, true, s.startTemporal)
 }
 
-// start brings up the given parts. A part that starts a server of ours needs a home.
+// start starts the given parts. A part that starts a server needs a home.
 func (s *Stack) start(ctx context.Context, needsHome bool, parts ...func(context.Context) error) (_ *Stack, err error) {
 	if needsHome {
-		if err := supported(); err != nil {
+		if err := checkSystem(); err != nil {
 			return nil, err
 		}
 		if s.home, err = openHome(s.opts); err != nil {
@@ -181,28 +179,27 @@ func (s *Stack) start(ctx context.Context, needsHome bool, parts ...func(context
 		s.ports = newPortChooser(s.home.portsFile())
 	}
 
-	// The two servers have nothing to do with each other: the slower one alone
-	// decides how long a start takes.
+	// The two servers start in parallel, because they do not depend on each other.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
 	for _, part := range parts {
 		wait.Go(func() {
 			if err := part(ctx); err != nil {
-				cancel(err) // the first cause wins, the other half gives up
+				cancel(err) // the first cause wins, and ends the other part
 			}
 		})
 	}
 	wait.Wait()
 
 	if cause := context.Cause(ctx); cause != nil {
-		// A start that was given up still has to clean up after itself.
+		// A cancelled start still has to clean up.
 		stopCtx, stop := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer stop()
 		return nil, errors.Join(cause, s.Stop(stopCtx))
 	}
 	if s.home != nil {
-		s.ports.remember()
+		s.ports.savePorts()
 	}
 	return s, nil
 }
@@ -211,16 +208,14 @@ func (s *Stack) start(ctx context.Context, needsHome bool, parts ...func(context
 // after Stop.
 func (s *Stack) Done() <-chan struct{} { return s.done }
 
-// Err is why a server ended by itself, or nil.
+// Err returns the reason why a server has ended by itself, or nil.
 func (s *Stack) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Stop ends both servers and waits until they are gone. When ctx ends it stops
-// being patient: the servers are killed, and no process stays in any case.
-// Stopping twice is harmless.
+// Stop ends both servers and waits until they have ended. When ctx ends, it kills them: no process stays in any case. Stopping twice is harmless.
 func (s *Stack) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		s.mu.Lock()
@@ -243,15 +238,14 @@ func (s *Stack) Stop(ctx context.Context) error {
 	return s.stopErr
 }
 
-// ClientOptions are the options to dial this stack's Temporal with. For a
-// Temporal that was named by the environment they hold its TLS and API key.
+// ClientOptions returns the options to dial this stack's Temporal, with TLS and API key if the environment names it.
 func (s *Stack) ClientOptions() (client.Options, error) {
 	return ClientOptions(s.TemporalAddress, s.TemporalNamespace)
 }
 
-// adopt makes c part of the stack: Stop stops it, and its death is noticed.
-// It refuses when Stop has begun, so that no process slips through.
-func (s *Stack) adopt(c *child) error {
+// adoptChild adds c to the stack, so that Stop stops it, and its death ends the stack. It returns an error if Stop has begun, so that no process is
+// left running.
+func (s *Stack) adoptChild(c *child) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
@@ -265,7 +259,7 @@ func (s *Stack) adopt(c *child) error {
 		}
 		s.mu.Lock()
 		if s.err == nil {
-			s.err = fmt.Errorf("%s ended by itself: %w", c.name, c.failure())
+			s.err = fmt.Errorf("%s ended by itself: %w", c.name, c.describeEnd())
 		}
 		s.mu.Unlock()
 		s.doneOnce.Do(func() { close(s.done) })
@@ -273,7 +267,7 @@ func (s *Stack) adopt(c *child) error {
 	return nil
 }
 
-func (s *Stack) report(format string, args ...any) {
+func (s *Stack) reportProgress(format string, args ...any) {
 	s.progress.Lock()
 	defer s.progress.Unlock()
 	s.opts.Progress(fmt.Sprintf(format, args...))
@@ -281,13 +275,12 @@ func (s *Stack) report(format string, args ...any) {
 
 func (s *Stack) reportPort(name string, preferred, got int) {
 	if preferred != AnyPort && preferred != got {
-		s.report("port %d is taken: %s is on %d", preferred, name, got)
+		s.reportProgress("port %d is taken: %s is on %d", preferred, name, got)
 	}
 }
 
-// waiting reports what the start waits for once that takes more than a second,
-// and again every five, until the returned function is called.
-func (s *Stack) waiting(what string) (stop func()) {
+// reportWaiting reports what the start waits for after a second, and again every five, until the returned function is called.
+func (s *Stack) reportWaiting(what string) (stop func()) {
 	over := make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -299,7 +292,7 @@ func (s *Stack) waiting(what string) (stop func()) {
 			case <-over:
 				return
 			case <-timer.C:
-				s.report("waiting for %s (%s)", what, time.Since(began).Round(time.Second))
+				s.reportProgress("waiting for %s (%s)", what, time.Since(began).Round(time.Second))
 				timer.Reset(5 * time.Second)
 			}
 		}
@@ -307,8 +300,7 @@ func (s *Stack) waiting(what string) (stop func()) {
 	return func() { close(over); wait.Wait() }
 }
 
-// cleanEnv is our environment without the variables that start with one of
-// the prefixes: PGPORT and its like would steer a server that is not theirs.
+// cleanEnv returns the environment without variables that have one of the prefixes, because variables such as PGPORT would configure the server.
 func cleanEnv(prefixes ...string) []string {
 	var kept []string
 next:

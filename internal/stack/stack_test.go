@@ -67,7 +67,7 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	left, err := os.ReadDir(parent)
 	require.NoError(t, err)
 	require.Empty(t, left)
-	stop(t, s) // twice is harmless
+	stop(t, s) // a second stop is harmless
 }
 
 func answers(url string) error {
@@ -112,7 +112,7 @@ func TestDataSurvivesRestart(t *testing.T) {
 	require.Equal(t, s.TemporalAddress, again.TemporalAddress)
 	requireWorkflow(t, again)
 
-	// A stop that may not wait kills, and leaves nobody either. The servers cannot end in order, and would be waited for.
+	// A stop with an ended context kills the servers, and leaves none either. Here the servers cannot end in order, so an orderly stop would have to wait.
 	for _, c := range again.children {
 		c.ending = slices.Clone(c.ending)
 		for i := range len(c.ending) - 1 {
@@ -152,7 +152,7 @@ func requireWorkflow(t *testing.T, s *Stack) {
 	require.NoError(t, err)
 }
 
-// listen takes a port for as long as the test runs.
+// listen occupies a port until the test ends.
 func listen(t *testing.T) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -177,7 +177,7 @@ func TestTakenPortsGiveWay(t *testing.T) {
 	require.Contains(t, said.String(), "Postgres ")
 	require.Contains(t, said.String(), "Temporal "+minimalTemporal[:4])
 
-	// While we are at it: a server that dies is noticed.
+	// The death of a server is noticed.
 	for _, c := range s.children {
 		if c.name == "Temporal" {
 			require.NoError(t, syscall.Kill(c.pid, syscall.SIGKILL))
@@ -197,13 +197,13 @@ func TestTakenPortsGiveWay(t *testing.T) {
 func TestPortsInUseAtTheLastMoment(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	// The chooser believes that both ports are free; the servers learn better.
+	// The chooser believes that both ports are free, but the servers find them taken.
 	first, second := listen(t), listen(t)
 	home, err := openHome(Options{Dir: openDir(t), Ephemeral: true})
 	require.NoError(t, err)
 	s := &Stack{opts: Options{Ephemeral: true, Progress: func(string) {}}, home: home, done: make(chan struct{})}
 	s.ports = newPortChooser("")
-	s.ports.free = func(p int) bool { return p == first || p == second || portFree(p) }
+	s.ports.free = func(p int) bool { return p == first || p == second || isPortFree(p) }
 	s.opts.PostgresPort, s.opts.TemporalPort, s.opts.UIPort = first, second, AnyPort
 	defer stop(t, s)
 	bin, err := s.findPostgres(t.Context(), 0)

@@ -16,12 +16,12 @@ import (
 
 // startTemporal brings our own Temporal up.
 func (s *Stack) startTemporal(ctx context.Context) error {
-	if err := s.home.recoverTemporal(s.report); err != nil {
+	if err := s.home.recoverTemporal(s.reportProgress); err != nil {
 		return err
 	}
 	program, passedOver, err := findTemporal(ctx)
 	for _, reason := range passedOver {
-		s.report("%s", reason)
+		s.reportProgress("%s", reason)
 	}
 	if err != nil {
 		return err
@@ -31,11 +31,11 @@ func (s *Stack) startTemporal(ctx context.Context) error {
 			return err
 		}
 	}
-	s.report("Temporal %s from %s (%s)", program.server, program.path, program.from)
+	s.reportProgress("Temporal %s from %s (%s)", program.server, program.path, program.from)
 	for attempt := 1; ; attempt++ {
 		err := s.serveTemporal(ctx, program)
 		if taken := (errPortTaken{}); errors.As(err, &taken) && attempt < 5 {
-			s.report("Temporal: %v", err)
+			s.reportProgress("Temporal: %v", err)
 			continue
 		}
 		return err
@@ -44,11 +44,11 @@ func (s *Stack) startTemporal(ctx context.Context) error {
 
 // serveTemporal starts the server on its ports and waits until it serves.
 func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) error {
-	port, err := s.ports.choose("temporal", s.opts.TemporalPort)
+	port, err := s.ports.choosePort("temporal", s.opts.TemporalPort)
 	if err != nil {
 		return err
 	}
-	uiPort, err := s.ports.choose("ui", s.opts.UIPort)
+	uiPort, err := s.ports.choosePort("ui", s.opts.UIPort)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	}
 	ending := temporalEnding
 	if s.opts.Ephemeral {
-		// Draining takes two seconds and here serves nobody.
+		// Draining takes two seconds, and has no use here.
 		ending = killOnly
 	} else {
 		args = append(args, "--db-filename", s.home.temporalDatabase(program.server))
@@ -72,12 +72,12 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 			args = append(args, "--sqlite-pragma", pragma)
 		}
 	}
-	defer s.waiting(fmt.Sprintf("Temporal to serve on port %d", port))()
+	defer s.reportWaiting(fmt.Sprintf("Temporal to serve on port %d", port))()
 	began := time.Now()
 	c, err := startChild(spec{
-		// Without the user's configuration: it is for clients of other servers.
+		// The user's configuration is left out, because it is for clients of other servers.
 		name: "Temporal", path: program.path, args: args, dir: s.home.dir, env: cleanEnv("TEMPORAL_"),
-		logPath: s.home.path("temporal.log"), pidPath: s.home.path("temporal.pid"),
+		logPath: s.home.filePath("temporal.log"), pidPath: s.home.filePath("temporal.pid"),
 		orphan: syscall.SIGKILL, ending: ending,
 	})
 	if err != nil {
@@ -85,20 +85,20 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	if err := awaitTemporal(ctx, c, address, began); err != nil {
-		if !c.alive() && ctx.Err() == nil {
+		if !c.isAlive() && ctx.Err() == nil {
 			for _, p := range []int{port, uiPort} {
-				if !portFree(p) {
+				if !isPortFree(p) {
 					err = errPortTaken{p}
 				}
 			}
-			// Another program may have had the port for a moment only, or it is one of the server's inner ports.
-			if taken := (errPortTaken{}); !errors.As(err, &taken) && strings.Contains(c.written(), "address already in use") {
+			// Another program may have had the port only for a moment, or it is one of the server's internal ports.
+			if taken := (errPortTaken{}); !errors.As(err, &taken) && strings.Contains(c.readOutput(), "address already in use") {
 				err = errPortTaken{port}
 			}
 		}
 		return errors.Join(err, c.stop(ctx))
 	}
-	if err := s.adopt(c); err != nil {
+	if err := s.adoptChild(c); err != nil {
 		return errors.Join(err, c.stop(ctx))
 	}
 	s.reportPort("Temporal", s.opts.TemporalPort, port)
@@ -109,25 +109,24 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	return nil
 }
 
-// announcement is how long a server that serves may take to say so.
+// announcement is how long a server may take to print that it serves.
 const announcement = 10 * time.Second
 
 // awaitTemporal returns when the frontend serves and knows the namespace.
 func awaitTemporal(ctx context.Context, c *child, address string, began time.Time) error {
 	for {
-		if serves(ctx, address) == nil {
-			// Should another Temporal answer on the port, ours dies of it right
-			// after its start; it is ours when it has announced itself. A program that announces
-			// itself in other words has to live on for a while.
-			if strings.Contains(c.written(), "Server:") || time.Since(began) > announcement {
-				if c.alive() {
+		if checkServing(ctx, address) == nil {
+			// If another Temporal answers on the port, ours dies right after its start. The server is ours if it has printed its announcement. A program that
+			// prints another announcement has to stay alive for a while.
+			if strings.Contains(c.readOutput(), "Server:") || time.Since(began) > announcement {
+				if c.isAlive() {
 					return nil
 				}
 			}
 		}
 		select {
 		case <-c.done:
-			return fmt.Errorf("Temporal did not start: %w", c.failure())
+			return fmt.Errorf("Temporal did not start: %w", c.describeEnd())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(poll):
@@ -135,10 +134,10 @@ func awaitTemporal(ctx context.Context, c *child, address string, began time.Tim
 	}
 }
 
-func serves(ctx context.Context, address string) error {
+func checkServing(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	// The cheap question first: gRPC backs off when nobody listens yet.
+	// Dial first, because gRPC would back off while nothing listens.
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -147,7 +146,7 @@ func serves(ctx context.Context, address string) error {
 	return checkTemporal(ctx, client.Options{HostPort: address, Namespace: client.DefaultNamespace})
 }
 
-// searchAttributes are those that Delta's workflows have: a server that starts with them answers the first client faster.
+// searchAttributes are the search attributes of Delta's workflows. A server that starts with them answers the first client faster.
 var searchAttributes = []string{"DeltaKind", "DeltaNamespace", "DeltaState"}
 
 // dynamicConfig makes a server with one shard and one host behave like the
@@ -156,22 +155,20 @@ var searchAttributes = []string{"DeltaKind", "DeltaNamespace", "DeltaState"}
 // defaults and 8 ms with these; 300 at once, each with an activity and a timer,
 // finished 1.4 times as fast.
 var dynamicConfig = []string{
-	// The task queues of a shard are read 20 times a second at most. With many
-	// shards nobody notices; with one, every step of every workflow waits.
+	// The task queues of a shard are read at most 20 times a second. With many shards that does not matter; with one, every step of every workflow waits.
 	"history.transferProcessorMaxPollRPS=200",
 	"history.timerProcessorMaxPollRPS=200",
 	// Four partitions spread a task queue over hosts. With one host they only
 	// keep tasks from the few pollers, the last ones of a burst for seconds.
 	"matching.numTaskqueueReadPartitions=1",
 	"matching.numTaskqueueWritePartitions=1",
-	// A worker that stops ends its polls. Otherwise the server may give a task to a poll that nobody reads any more, and
-	// its workflow waits until the task times out, ten seconds later.
+	// A worker that stops ends its polls. Otherwise the server may give a task to an abandoned poll, and the workflow waits until the task times out ten
+	// seconds later.
 	"frontend.enableCancelWorkerPollsOnShutdown=true",
-	// The first workflow task comes with the answer to the start. It is the server's default, and Delta counts on it.
+	// The response to a start has the first workflow task. That is the server's default, and Delta relies on it.
 	"system.enableEagerWorkflowStart=true",
 }
 
-// pragmas of the database file: with the defaults SQLite waits for the disk
-// four times per transaction. These lose nothing when a process is killed, and
-// at most the last moments when the machine is.
+// pragmas of the database file. With the defaults SQLite waits for the disk four times per transaction. With these, a killed process loses nothing, and
+// a crash of the machine at most the last moments.
 var pragmas = []string{"journal_mode=WAL", "synchronous=NORMAL"}

@@ -18,12 +18,11 @@ import (
 const (
 	// serverVariable names the program that serves Temporal.
 	serverVariable = "DELTA_TEMPORAL_SERVER"
-	// minimalTemporal is the oldest server that is started without being asked for: the first that can end the polls of
-	// a worker that stops. With older ones, the first inform after a restart waited ten seconds in half of the cases, because the
-	// server had given its task to a poll that nobody read any more. The Makefile reads this line.
+	// minimalTemporal is the oldest server that is started unless DELTA_TEMPORAL_SERVER names one: the first that can end the polls of a worker that
+	// stops. With older ones, the first inform after a restart waited ten seconds in half of the cases, because the server had given its task to an
+	// abandoned poll. The Makefile reads this line.
 	minimalTemporal = "1.32.0"
-	// downloadedCLI is the version of the temporal command that is downloaded where no program was found. It carries a
-	// server of minimalTemporal.
+	// downloadedCLI is the version of the temporal command that is downloaded if no program was found. It contains the server minimalTemporal.
 	downloadedCLI = "v1.9.1"
 	// ownServer is the program in tools/delta-temporal.
 	ownServer = "delta-temporal"
@@ -35,12 +34,12 @@ type temporalProgram struct {
 	server     string // version, such as 1.32.0
 }
 
-// findTemporal finds a program that serves Temporal: the one that DELTA_TEMPORAL_SERVER names, the temporal command or delta-temporal
-// on PATH, or the delta-temporal that `make` builds into .bin of the checkout around the working directory. A program that was
-// not named must be recent. The path is empty when there is none; passedOver says which were too old.
+// findTemporal finds a program that serves Temporal: the one that DELTA_TEMPORAL_SERVER names, the temporal command or delta-temporal on PATH, or the
+// delta-temporal that `make` builds into .bin of the checkout around the working directory. All but the first must be recent. The path is empty if
+// there is none; passedOver names those that were too old.
 func findTemporal(ctx context.Context) (program temporalProgram, passedOver []string, err error) {
 	if path := os.Getenv(serverVariable); path != "" {
-		if !executable(path) {
+		if !isExecutable(path) {
 			return program, nil, fmt.Errorf("%s is set to %s, which is not an executable file", serverVariable, path)
 		}
 		if path, err = filepath.Abs(path); err != nil {
@@ -79,14 +78,14 @@ func findTemporal(ctx context.Context) (program temporalProgram, passedOver []st
 
 func onPath(name string) string { return finder{path: os.Getenv("PATH")}.onPath(name) }
 
-// inCheckout looks for a program in .bin of the working directory and of those above it.
+// inCheckout looks for a program in .bin of the working directory and its parents.
 func inCheckout(name string) string {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "" // without a working directory there is no checkout around it
 	}
 	for {
-		if path := filepath.Join(dir, ".bin", name); executable(path) {
+		if path := filepath.Join(dir, ".bin", name); isExecutable(path) {
 			return path
 		}
 		if dir == filepath.Dir(dir) {
@@ -96,8 +95,7 @@ func inCheckout(name string) string {
 	}
 }
 
-// TemporalCommand is the temporal command of this machine, for people and tests that use it as a client: any version will do. It is
-// empty where there is none.
+// TemporalCommand returns the path of the temporal command on this machine, for use as a client, in any version. It is empty if there is none.
 func TemporalCommand() string {
 	if path := onPath("temporal"); path != "" {
 		return path
@@ -107,10 +105,10 @@ func TemporalCommand() string {
 
 var serverVersionPattern = regexp.MustCompile(`\bServer (\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)`)
 
-// versionPatience bounds how long a program may take to print its version.
+// versionPatience is how long a program may take to print its version.
 const versionPatience = 30 * time.Second
 
-// serverVersion asks a program for the version of the server that it carries.
+// serverVersion reads the version of the server that a program contains.
 func serverVersion(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionPatience)
 	defer cancel()
@@ -128,7 +126,7 @@ func serverVersion(ctx context.Context, path string) (string, error) {
 	return string(match[1]), nil
 }
 
-// downloadTemporal lets the SDK download the temporal command, once.
+// downloadTemporal downloads the temporal command through the SDK, once.
 func (s *Stack) downloadTemporal(ctx context.Context) (temporalProgram, error) {
 	program := temporalProgram{from: "downloaded"}
 	dir, err := DefaultDir()
@@ -140,8 +138,8 @@ func (s *Stack) downloadTemporal(ctx context.Context) (temporalProgram, error) {
 		return program, err
 	}
 	program.path = filepath.Join(dir, "temporal-cli-"+downloadedCLI)
-	if !executable(program.path) {
-		if err := s.fetchTemporal(ctx, dir); err != nil && !executable(program.path) {
+	if !isExecutable(program.path) {
+		if err := s.fetchTemporal(ctx, dir); err != nil && !isExecutable(program.path) {
 			return program, fmt.Errorf("no program that serves Temporal %s or later was found (%s, temporal or %s on PATH, .bin of a checkout) "+
 				"and none could be downloaded: %w\nInstall the temporal command (https://docs.temporal.io/cli), run `make delta-temporal` in a checkout of "+
 				"Delta, or set %s to a running server", minimalTemporal, serverVariable, ownServer, err, temporalVariable)
@@ -152,14 +150,14 @@ func (s *Stack) downloadTemporal(ctx context.Context) (temporalProgram, error) {
 }
 
 func (s *Stack) fetchTemporal(ctx context.Context, dir string) error {
-	s.report("no program that serves Temporal was found: downloading the temporal command to %s", dir)
-	defer s.waiting("the download of the temporal command")()
-	log, _, err := openLog(s.home.path("temporal.log"))
+	s.reportProgress("no program that serves Temporal was found: downloading the temporal command to %s", dir)
+	defer s.reportWaiting("the download of the temporal command")()
+	log, _, err := openLog(s.home.filePath("temporal.log"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	// The SDK downloads only as part of a start of its own. That start is over at once, and happens once in the life of a machine.
+	// The SDK downloads only as part of starting a server. That server is stopped at once, and it happens once on a machine.
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
 		CachedDownload: testsuite.CachedDownload{DestDir: dir, Version: downloadedCLI},
 		ClientOptions:  &client.Options{Logger: silent{}},

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/flock"
 )
 
-// The folder is this test's own: other processes, which take and leave ports at any moment, decide nothing here.
+// The test uses a separate folder, so that other processes that reserve ports do not affect it.
 func TestAPortIsReservedOnce(t *testing.T) {
 	dir := t.TempDir()
 	taken := func(port int) bool {
@@ -26,20 +26,20 @@ func TestAPortIsReservedOnce(t *testing.T) {
 	}
 	var first int
 	t.Run("while the test runs", func(t *testing.T) {
-		first = reserve(t, dir)
-		second := reserve(t, dir)
+		first = reservePort(t, dir)
+		second := reservePort(t, dir)
 		require.NotEqual(t, first, second, "nobody listens yet, and it is taken all the same")
 		require.True(t, taken(first))
 		require.True(t, taken(second))
-		require.NotContains(t, []int{first, second}, reserve(t, dir))
+		require.NotContains(t, []int{first, second}, reservePort(t, dir))
 	})
 	require.False(t, taken(first), "it is free again")
 }
 
-// What somebody listens on is passed over, whoever that is.
+// A port is skipped if any process listens on it.
 func TestAPortThatIsListenedOnIsNotFree(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	require.False(t, free(listener.Addr().(*net.TCPAddr).Port))
+	require.False(t, isFree(listener.Addr().(*net.TCPAddr).Port))
 	require.NoError(t, listener.Close())
 }

@@ -1,4 +1,4 @@
-// Package testproxy stands between a client and a server in tests, and fails in the ways of a network.
+// Package testproxy is a proxy between a client and a server in tests, which simulates failures of a network.
 package testproxy
 
 import (
@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Proxy forwards connections. Its methods may be called at any time.
+// Proxy forwards connections. Its methods may be called concurrently.
 type Proxy struct {
-	// Address is where clients connect to: Host and Port.
+	// Address is the address for clients: Host and Port.
 	Address string
 	Host    string
 	Port    uint16
@@ -33,7 +33,7 @@ type link struct {
 	freeze         func()
 }
 
-// New forwards to a server, until the test has ended.
+// New starts a proxy to a server, which runs until the test ends.
 func New(tb testing.TB, server string) *Proxy {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -43,7 +43,7 @@ func New(tb testing.TB, server string) *Proxy {
 	number, err := strconv.ParseUint(port, 10, 16)
 	require.NoError(tb, err)
 	p := &Proxy{Address: listener.Addr().String(), Host: host, Port: uint16(number), listener: listener, server: server}
-	p.work.Go(p.serve)
+	p.work.Go(p.acceptLinks)
 	tb.Cleanup(func() {
 		_ = listener.Close()
 		p.Refuse()
@@ -52,7 +52,7 @@ func New(tb testing.TB, server string) *Proxy {
 	return p
 }
 
-func (p *Proxy) serve() {
+func (p *Proxy) acceptLinks() {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
@@ -75,12 +75,12 @@ func (p *Proxy) serve() {
 		}
 		p.links = append(p.links, l)
 		p.mu.Unlock()
-		p.work.Go(func() { l.copy(server, client) })
-		p.work.Go(func() { l.copy(client, server) })
+		p.work.Go(func() { l.copyBytes(server, client) })
+		p.work.Go(func() { l.copyBytes(client, server) })
 	}
 }
 
-func (l *link) copy(to, from net.Conn) {
+func (l *link) copyBytes(to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
@@ -101,7 +101,7 @@ func (l *link) copy(to, from net.Conn) {
 	}
 }
 
-// Cut ends the connections there are.
+// Cut closes all connections.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,29 +112,29 @@ func (p *Proxy) Cut() {
 	p.links = nil
 }
 
-// Freeze lets nothing more pass on the connections there are, and does not end them.
+// Freeze stops forwarding on all connections without closing them.
 func (p *Proxy) Freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.freeze()
+	p.freezeLinks()
 }
 
-// Silence does so with those that come, too.
+// Silence freezes all connections, and every new one.
 func (p *Proxy) Silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = true
-	p.freeze()
+	p.freezeLinks()
 }
 
-// freeze is Freeze with mu held.
-func (p *Proxy) freeze() {
+// freezeLinks is Freeze for callers that hold mu.
+func (p *Proxy) freezeLinks() {
 	for _, l := range p.links {
 		l.freeze()
 	}
 }
 
-// Refuse ends the connections there are, and all that come until Accept.
+// Refuse closes all connections, and every new one until Accept.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	p.refusing = true
@@ -142,7 +142,7 @@ func (p *Proxy) Refuse() {
 	p.Cut()
 }
 
-// Accept forwards connections again that come. Those that are frozen stay so: Cut ends them.
+// Accept forwards new connections again. Frozen ones stay frozen: Cut closes them.
 func (p *Proxy) Accept() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

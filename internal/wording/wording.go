@@ -43,7 +43,7 @@ func Estimate(n int64) string {
 	return "~" + Number((n+unit/2)/unit*unit)
 }
 
-// Count writes a count and what is counted, whose plural ends in s.
+// Count writes a count with its noun. The plural must end in s.
 func Count[T int | int64](n T, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -1,9 +1,8 @@
 // Command delta-temporal is a Temporal development server with its UI, built from the packages of the official server.
 //
-// Delta's tests, `delta dev` and `make demo` run it where the machine has no recent temporal command. It takes the
-// arguments of `temporal server start-dev` that Delta uses, so that either program can be started in the same way. The
-// temporal command itself cannot bring this server: the versions of it that carry a recent server cannot be built as a
-// dependency, because they require a nested module that is not published.
+// Delta's tests, `delta dev` and `make demo` run it on machines without a recent temporal command. It accepts the arguments of `temporal server start-dev` that
+// Delta uses, so that both programs are started in the same way. The temporal command cannot be built instead, because its versions with a recent server require
+// a nested module that is not published.
 //
 //	delta-temporal server start-dev --port 7233 --ui-port 8233 --db-filename temporal.db
 //	delta-temporal --version
@@ -32,30 +31,30 @@ func main() {
 	}
 }
 
-// versions has the form that the temporal command prints, because Delta reads both.
-func versions() string {
+// formatVersions returns the versions in the format of the temporal command, because Delta parses both.
+func formatVersions() string {
 	return fmt.Sprintf("(Server %s, UI %s)", headers.ServerVersion, uiversion.UIVersion)
 }
 
 func run(args []string, out io.Writer) error {
 	if len(args) == 1 && (args[0] == "--version" || args[0] == "-v") {
-		_, err := fmt.Fprintln(out, "delta-temporal", versions())
+		_, err := fmt.Fprintln(out, "delta-temporal", formatVersions())
 		return err
 	}
 	if len(args) < 2 || args[0] != "server" || args[1] != "start-dev" {
 		return errors.New("usage: delta-temporal server start-dev [flags], or delta-temporal --version")
 	}
-	o, err := parse(args[2:])
+	o, err := parseOptions(args[2:])
 	if err != nil {
 		return err
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
-	s, err := start(o)
+	s, err := startServer(o)
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(out, "delta-temporal %s\n\nServer: %s:%d\n", versions(), o.ip, o.port)
+	_, _ = fmt.Fprintf(out, "delta-temporal %s\n\nServer: %s:%d\n", formatVersions(), o.ip, o.port)
 	if !o.headless {
 		_, _ = fmt.Fprintf(out, "UI:     http://%s:%d\n", o.ip, o.uiPort)
 	}
@@ -64,9 +63,9 @@ func run(args []string, out io.Writer) error {
 	return nil
 }
 
-// options are the flags, with the names and defaults of `temporal server start-dev`.
+// options has the flags, with the names and defaults of `temporal server start-dev`.
 type options struct {
-	ip               string // address that the server, its UI and its inner services listen on
+	ip               string // address that the server, its UI and its internal services listen on
 	port, uiPort     int
 	headless         bool   // no UI
 	logLevel         string // debug, info, warn, error
@@ -76,14 +75,14 @@ type options struct {
 	pragmas          map[string]string // of SQLite
 }
 
-func parse(args []string) (options, error) {
+func parseOptions(args []string) (options, error) {
 	o := options{
 		searchAttributes: map[string]enumspb.IndexedValueType{},
 		dynamicConfig:    map[string]any{},
 		pragmas:          map[string]string{},
 	}
 	flags := flag.NewFlagSet("delta-temporal server start-dev", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // main prints the error, and an error that a flag is wrong needs no list of all flags
+	flags.SetOutput(io.Discard) // main prints the error, and the error of one flag needs no list of all flags
 	flags.StringVar(&o.ip, "ip", "127.0.0.1", "`address` to listen on")
 	flags.IntVar(&o.port, "port", 7233, "port of the server")
 	flags.IntVar(&o.uiPort, "ui-port", 0, "port of the UI (default the server's port plus 1000)")
@@ -101,7 +100,7 @@ func parse(args []string) (options, error) {
 	})
 	flags.Func("dynamic-config-value", "dynamic configuration, as `key=JSON`; can be repeated", func(value string) error {
 		key, text, _ := strings.Cut(value, "=")
-		// YAML is a superset of JSON that tells whole numbers from others. The server ignores a number of the other type.
+		// YAML is a superset of JSON that distinguishes integers from floats. The server ignores a number of the wrong type.
 		var decoded any
 		if err := yaml.Unmarshal([]byte(text), &decoded); err != nil || decoded == nil || key == "" {
 			return fmt.Errorf("%q is not a key and a JSON value, such as limit.numPendingActivities=10", value)

@@ -13,7 +13,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 )
 
-// Delta reads the version in this form, from this program and from the temporal command.
+// Delta parses the version in this format, from this program and from the temporal command.
 func TestVersion(t *testing.T) {
 	var out bytes.Buffer
 	if err := run([]string{"--version"}, &out); err != nil {
@@ -25,7 +25,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	o, err := parse([]string{
+	o, err := parseOptions([]string{
 		"--ip", "127.0.0.2", "--port", "1", "--headless=true", "--db-filename", "f", "--search-attribute", "Kind=Keyword",
 		"--dynamic-config-value", "a.b=[1]", "--dynamic-config-value", "c=200", "--dynamic-config-value", "d=true", "--dynamic-config-value", "e=0.5", "--sqlite-pragma", "journal_mode=WAL",
 	})
@@ -50,7 +50,7 @@ func TestFlags(t *testing.T) {
 		{"--dynamic-config-value", "a=[b"},
 		{"--sqlite-pragma", "journal_mode"},
 	} {
-		if _, err := parse(args); err == nil {
+		if _, err := parseOptions(args); err == nil {
 			t.Errorf("%q was taken", args)
 		}
 	}
@@ -61,13 +61,13 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// A server keeps its data in the file, and says which port is taken.
+// A server keeps its data in the file, and its error names a taken port.
 func TestServer(t *testing.T) {
 	ports, err := freePorts("127.0.0.1", 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := parse([]string{
+	o, err := parseOptions([]string{
 		"--port", strconv.Itoa(ports[0]), "--ui-port", strconv.Itoa(ports[1]), "--log-level", "error",
 		"--db-filename", filepath.Join(t.TempDir(), "temporal.db"),
 	})
@@ -75,7 +75,7 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		s, err := start(o)
+		s, err := startServer(o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close() //nolint:errcheck // the test is over
-	if _, err := start(o); err == nil {
+	if _, err := startServer(o); err == nil {
 		t.Fatal("the port of the UI was taken")
 	}
 }

@@ -31,7 +31,7 @@ const (
 	namespace   = "default"
 	clusterName = "active"
 	storeName   = "sqlite"
-	// stopPatience bounds an orderly stop. SQLite survives a kill, so waiting for longer would win nothing.
+	// stopPatience is how long an orderly stop may take. SQLite survives a kill, so waiting longer would gain nothing.
 	stopPatience = 5 * time.Second
 )
 
@@ -40,10 +40,10 @@ type server struct {
 	ui       *uiserver.Server
 }
 
-// start returns once all services of the server run. The UI comes up beside them.
-func start(o options) (*server, error) {
+// startServer returns when all services of the server run. The UI starts in parallel.
+func startServer(o options) (*server, error) {
 	if !o.headless {
-		// The UI is served beside the server, and could fail only after the start.
+		// Check the UI's port first, because the UI fails only after the start.
 		if err := portFree(o.ip, o.uiPort); err != nil {
 			return nil, err
 		}
@@ -56,7 +56,7 @@ func start(o options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := configuration(o, store, ports)
+	conf := newConfiguration(o, store, ports)
 	logger, err := newLogger(o.logLevel)
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func start(o options) (*server, error) {
 		hosts[primitives.ServiceName(name)] = static.SingleLocalHost(net.JoinHostPort(o.ip, strconv.Itoa(service.RPC.GRPCPort)))
 	}
 	dynamic := dynamicconfig.StaticClient{
-		// One namespace has the server to itself, so the limits that protect namespaces from each other only get in its way.
+		// The server has one namespace, so the limits that protect namespaces from each other are only in the way.
 		dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 100,
 		dynamicconfig.HistoryCacheHostLevelMaxSize.Key():                 8192,
 	}
@@ -97,10 +97,10 @@ func start(o options) (*server, error) {
 		s.ui = uiserver.NewServer(uioptions.WithConfigProvider(&uiconfig.Config{
 			Host: o.ip, Port: o.uiPort, TemporalGRPCAddress: net.JoinHostPort(o.ip, strconv.Itoa(o.port)),
 			EnableUI: true, HideLogs: true, DisableNewsFetch: true,
-			CORS: uiconfig.CORS{CookieInsecure: true}, // it is served without TLS
+			CORS: uiconfig.CORS{CookieInsecure: true}, // the UI is served without TLS
 		}))
 		go func() {
-			// Start returns only when it has failed or was stopped.
+			// Start returns only after a failure or a stop.
 			if err := s.ui.Start(); err != nil {
 				logger.Fatal(fmt.Sprintf("the UI cannot be served on port %d: %v", o.uiPort, err))
 			}
@@ -124,8 +124,8 @@ func (s *server) stop() {
 	}
 }
 
-// newLogger writes one line for each entry. The server's own logger adds stack traces to errors, which would hide the reason of a
-// failed start behind a screen of them.
+// newLogger returns a logger that writes one line for each entry. The server's own logger adds stack traces to errors, which would hide the reason of a failed
+// start.
 func newLogger(level string) (log.Logger, error) {
 	parsed, err := zap.ParseAtomicLevel(level)
 	if err != nil {
@@ -146,7 +146,7 @@ func openStore(o options) (*config.SQL, error) {
 	store := &config.SQL{
 		PluginName:        sqlite.PluginName,
 		ConnectAttributes: map[string]string{"mode": "memory", "cache": "shared"},
-		DatabaseName:      uuid.NewString(), // two stores in memory of one process would be the same store
+		DatabaseName:      uuid.NewString(), // unique, otherwise two in-memory stores of one process would be the same store
 	}
 	if o.database != "" {
 		store.ConnectAttributes = map[string]string{"mode": "rwc"}
@@ -170,8 +170,8 @@ func openStore(o options) (*config.SQL, error) {
 	return store, nil
 }
 
-// configuration is a server of one process and one shard. ports are for the HTTP side of the frontend and the inner services.
-func configuration(o options, store *config.SQL, ports []int) *config.Config {
+// newConfiguration returns the configuration of a server with one process and one shard. ports are for the HTTP API of the frontend and the internal services.
+func newConfiguration(o options, store *config.SQL, ports []int) *config.Config {
 	address := net.JoinHostPort(o.ip, strconv.Itoa(o.port))
 	service := func(grpc, http int) config.Service {
 		return config.Service{RPC: config.RPC{GRPCPort: grpc, HTTPPort: http, BindOnIP: o.ip}}
@@ -208,7 +208,7 @@ func configuration(o options, store *config.SQL, ports []int) *config.Config {
 	}
 }
 
-// freePorts finds ports that nothing listens on. All are held until the last is found, so that they differ.
+// freePorts finds free ports. It holds all of them until it has found the last, so that they differ.
 func freePorts(ip string, n int) ([]int, error) {
 	ports := make([]int, n)
 	for i := range ports {

@@ -1,6 +1,5 @@
-// Command overhead does the same with telemetry and without, for `make bench`, which builds it, runs one process of each sort on the same Postgres
-// and Temporal, and has them take turns: see package protocol of internal/bench. It is in this module because the benchmarks are in the root's,
-// which does not know OpenTelemetry.
+// Command overhead does the same work with and without telemetry. `make bench` builds it and runs one process of each kind, in turns, on the same Postgres and
+// Temporal: see package protocol of internal/bench. It is in this module because the root module, which has the benchmarks, does not require OpenTelemetry.
 package main
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// options are the flags.
+// options has the flags.
 type options struct {
 	measured          string
 	databaseURL       string
@@ -39,7 +38,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.measured, "case", "", "inform or batches")
 	flag.StringVar(&o.databaseURL, "database-url", "", "an empty database")
-	flag.IntVar(&o.connections, "connections", 16, "connections to Postgres that it may have")
+	flag.IntVar(&o.connections, "connections", 16, "maximum number of connections to Postgres")
 	flag.StringVar(&o.temporalAddress, "temporal-address", "", "host and port of Temporal")
 	flag.StringVar(&o.temporalNamespace, "temporal-namespace", "default", "the namespace in Temporal")
 	flag.StringVar(&o.prefix, "prefix", "overhead", "the prefix of ids in Temporal")
@@ -53,13 +52,13 @@ func main() {
 	}
 }
 
-// run answers orders until there are no more.
+// run answers orders until the input ends.
 func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) (err error) {
-	measure, known := map[string]func(context.Context, *subject, protocol.Order) error{"inform": inform, "batches": syncInBatches}[o.measured]
+	measure, known := map[string]func(context.Context, *subject, protocol.Order) error{"inform": informEach, "batches": syncInBatches}[o.measured]
 	if !known {
 		return fmt.Errorf("-case %q: it must be inform or batches", o.measured)
 	}
-	s, err := start(ctx, o)
+	s, err := startSubject(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -81,7 +80,7 @@ func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) (e
 		err := measure(ctx, s, order)
 		answer := protocol.Answer{Took: time.Since(began)}
 		if err == nil {
-			err = s.clean(ctx)
+			err = s.cleanUp(ctx)
 		}
 		if err != nil {
 			answer.Error = err.Error()
@@ -99,17 +98,17 @@ func settingsOf(o options) string {
 	return "without"
 }
 
-// subject is a client that is measured.
+// subject is the measured client.
 type subject struct {
 	pool      *pgxpool.Pool
 	temporal  client.Client
 	client    *delta.Client
 	telemetry *telemetry
-	worked    *counter
+	worked    *callCounter
 }
 
-func start(ctx context.Context, o options) (_ *subject, err error) {
-	s := &subject{worked: new(counter)}
+func startSubject(ctx context.Context, o options) (_ *subject, err error) {
+	s := &subject{worked: new(callCounter)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -152,11 +151,11 @@ func start(ctx context.Context, o options) (_ *subject, err error) {
 	return s, s.client.Start(ctx)
 }
 
-// clean removes what a turn has left, and reads the metrics, outside of the time that is measured.
-func (s *subject) clean(ctx context.Context) error {
+// cleanUp removes the rows of a turn and collects the metrics, outside of the measured time.
+func (s *subject) cleanUp(ctx context.Context) error {
 	_, err := s.pool.Exec(ctx, "TRUNCATE delta_resource")
 	if s.telemetry != nil {
-		err = errors.Join(err, s.telemetry.collect(ctx))
+		err = errors.Join(err, s.telemetry.collectMetrics(ctx))
 	}
 	return err
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// Each case does its turns on a real Postgres and Temporal, with telemetry and without, and leaves no row behind for the next.
+// Each case runs its turns on a real Postgres and Temporal, with and without telemetry, and leaves no row for the next.
 func TestCasesAnswerOrders(t *testing.T) {
 	t.Parallel()
 	for _, one := range []struct {

@@ -11,8 +11,7 @@ import (
 	"github.com/chariot-giving/delta/deltaotel"
 )
 
-// telemetry is deltaotel on the SDK. Spans go through the SDK's queue as to any exporter, and nowhere from there: what a collector costs is not
-// Delta's.
+// telemetry is deltaotel on the SDK. Spans go through the SDK's queue to an exporter that discards them, because the cost of a collector is not Delta's.
 type telemetry struct {
 	*deltaotel.Telemetry
 	tracer *trace.TracerProvider
@@ -20,18 +19,18 @@ type telemetry struct {
 	reader *metric.ManualReader
 }
 
-// sampled is the share of traces that is sampled.
-const sampled = 0.1
+// sampledShare is the share of traces that is sampled.
+const sampledShare = 0.1
 
 func newTelemetry() (*telemetry, error) {
-	t := &telemetry{tracer: trace.NewTracerProvider(trace.WithBatcher(nowhere{}), trace.WithSampler(trace.ParentBased(trace.TraceIDRatioBased(sampled)))), reader: metric.NewManualReader()}
+	t := &telemetry{tracer: trace.NewTracerProvider(trace.WithBatcher(discardExporter{}), trace.WithSampler(trace.ParentBased(trace.TraceIDRatioBased(sampledShare)))), reader: metric.NewManualReader()}
 	t.meter = metric.NewMeterProvider(metric.WithReader(t.reader))
 	var err error
 	t.Telemetry, err = deltaotel.New(&deltaotel.Config{TracerProvider: t.tracer, MeterProvider: t.meter})
 	return t, err
 }
 
-func (t *telemetry) collect(ctx context.Context) error {
+func (t *telemetry) collectMetrics(ctx context.Context) error {
 	var all metricdata.ResourceMetrics
 	if err := t.reader.Collect(ctx, &all); err != nil {
 		return err
@@ -48,8 +47,8 @@ func (t *telemetry) stop(ctx context.Context) error {
 	return errors.Join(t.tracer.Shutdown(ctx), t.meter.Shutdown(ctx))
 }
 
-// nowhere is an exporter of spans.
-type nowhere struct{}
+// discardExporter is an exporter that discards spans.
+type discardExporter struct{}
 
-func (nowhere) ExportSpans(context.Context, []trace.ReadOnlySpan) error { return nil }
-func (nowhere) Shutdown(context.Context) error                          { return nil }
+func (discardExporter) ExportSpans(context.Context, []trace.ReadOnlySpan) error { return nil }
+func (discardExporter) Shutdown(context.Context) error                          { return nil }

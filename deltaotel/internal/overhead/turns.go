@@ -13,11 +13,11 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// expiry is when what is synced here is to be synced again: what is due long before that is not synced yet.
+// expiry is when resources are synced again. Rows that are due much earlier are not synced yet.
 const expiry = 24 * time.Hour
 
-// counter counts calls of Work.
-type counter struct{ atomic.Int64 }
+// callCounter counts calls of Work.
+type callCounter struct{ atomic.Int64 }
 
 // item is the object of the measurements.
 type item struct{ protocol.Item }
@@ -29,28 +29,28 @@ func (item) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 100, InformInterval: -1, BatchSize: protocol.PageSize}
 }
 
-func itemOf(turn, i int) item { return item{protocol.NewItem(fmt.Sprintf("%d-%d", turn, i), 1)} }
+func newItem(turn, i int) item { return item{protocol.NewItem(fmt.Sprintf("%d-%d", turn, i), 1)} }
 
-// idle is a controller whose Work does nothing but count.
-type idle struct {
+// countingController is a controller that only counts calls of Work.
+type countingController struct {
 	delta.WorkerDefaults[item]
 	delta.NoInformer[item]
-	worked *counter
+	worked *callCounter
 }
 
-func (c idle) Work(context.Context, *delta.Resource[item]) error {
+func (c countingController) Work(context.Context, *delta.Resource[item]) error {
 	c.worked.Add(1)
 	return nil
 }
 
-func controllersFor(worked *counter) *delta.Controllers {
+func controllersFor(worked *callCounter) *delta.Controllers {
 	controllers := delta.NewControllers()
-	delta.AddController(controllers, idle{worked: worked})
+	delta.AddController(controllers, countingController{worked: worked})
 	return controllers
 }
 
-// inform informs new objects, each by a call of its own.
-func inform(ctx context.Context, s *subject, order protocol.Order) error {
+// informEach informs new objects, one per call.
+func informEach(ctx context.Context, s *subject, order protocol.Order) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var next atomic.Int64
@@ -62,7 +62,7 @@ func inform(ctx context.Context, s *subject, order protocol.Order) error {
 				if i >= order.Count {
 					return
 				}
-				if _, err := s.client.Inform(ctx, itemOf(order.Turn, i), nil); err != nil {
+				if _, err := s.client.Inform(ctx, newItem(order.Turn, i), nil); err != nil {
 					cancel(err)
 				}
 			}
@@ -81,7 +81,7 @@ func syncInBatches(ctx context.Context, s *subject, order protocol.Order) error 
 		group.Go(func() error {
 			var page []delta.Object
 			for i := from; i < min(from+protocol.PageSize, order.Count); i++ {
-				page = append(page, itemOf(order.Turn, i))
+				page = append(page, newItem(order.Turn, i))
 			}
 			_, err := s.client.InformMany(ctx, page, nil)
 			return err

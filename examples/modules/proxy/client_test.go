@@ -17,8 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// server answers from a map of paths; what is not in it does not exist. A value that begins with a status code is an
-// error.
+// server answers from a map of paths; other paths do not exist. A value that begins with a status code is an error.
 type server struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -251,7 +250,7 @@ func TestAskFails(t *testing.T) {
 			"another version",
 			map[string]string{base + "@v/list": "v1.0.0", base + "@v/v1.0.0.info": info("v1.0.1", jan)},
 			nil,
-			"asked about v1.0.0, it answers about v1.0.1",
+			"asked for v1.0.0, it answers with v1.0.1",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -316,8 +315,8 @@ func TestTimeout(t *testing.T) {
 	second := serve(t, nil)
 	c := newClient(t, Settings{GOPROXY: s.URL + "|" + second.URL})
 
-	// The proxy is slow: the next one is asked. If this machine is so slow that the next one cannot answer in time either, it
-	// is its error that is told, and both have longer.
+	// If a proxy is slow, the next one is asked. If this machine is so slow that the next one cannot answer in time either, the error is the next one's, and the test
+	// gives both more time.
 	var err error
 	for c.http.Timeout = 500 * time.Millisecond; c.http.Timeout < time.Minute; c.http.Timeout *= 2 {
 		if _, err = c.Ask(t.Context(), modPath, "v1.0.0"); err == nil || !strings.Contains(err.Error(), second.URL) {
@@ -328,7 +327,7 @@ func TestTimeout(t *testing.T) {
 	asked := len(second.paths())
 	require.NotZero(t, asked)
 
-	// The caller gives up: it is not.
+	// If the caller gives up, the next proxy is not asked.
 	c.http.Timeout = 0
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -7,7 +7,7 @@ import (
 	"net/url"
 )
 
-// What an answer came to, for errors.Is. Any other error may well pass: the network, the server's state, its pace.
+// Final results of a lookup, for errors.Is. All other errors may be temporary: the network, the server's state, rate limits.
 var (
 	// ErrNotExist says that no proxy that may be asked has the module.
 	ErrNotExist = errors.New("the proxy does not have the module")
@@ -19,8 +19,7 @@ var (
 	ErrNotAsked = errors.New("GOPROXY has no proxy to ask")
 )
 
-// replyError is the error of one proxy. Its text names the proxy, but not the module: many that fail for one reason are
-// then seen to.
+// replyError is the error of one proxy. Its text names the proxy but not the module, so that modules that fail for one reason can be grouped.
 type replyError struct {
 	proxy string
 	text  string
@@ -40,15 +39,15 @@ func (e *replyError) Unwrap() []error {
 	return errs
 }
 
-// replyf makes the error of a proxy that did answer.
+// replyf returns the error of a proxy that has answered.
 func (e Entry) replyf(kind error, format string, args ...any) error {
 	return &replyError{proxy: e.String(), text: fmt.Sprintf(format, args...), kind: kind}
 }
 
-// unreachable makes the error of a proxy that did not answer.
-func (e Entry) unreachable(err error) error {
+// unreachableError returns the error of a proxy that has not answered.
+func (e Entry) unreachableError(err error) error {
 	cause := err
-	// The URL would name the module, and the local port is another one each time.
+	// Leave out the URL, which names the module, and the local port, which differs each time.
 	if u := new(url.Error); errors.As(cause, &u) {
 		cause = u.Err
 	}

@@ -14,21 +14,20 @@ const (
 	off    = "off"
 )
 
-// List is a GOPROXY list. The end of it that cannot be reached is left out.
+// List is a GOPROXY list, without entries after "direct" or "off", which are never reached.
 type List []Entry
 
 // Entry is one element of a [List].
 type Entry struct {
-	// URL is the proxy's; nil for the words "direct" and "off".
+	// URL is the proxy's URL; nil for the words "direct" and "off".
 	URL *url.URL
 	// Word is "direct" or "off", or empty.
 	Word string
-	// AnyError tells that the next entry is tried after any error ('|' follows), and not only where this proxy does not
-	// have the module (',' follows).
+	// AnyError reports whether the next entry is tried after any error ('|' follows), and not only if this proxy does not have the module (',' follows).
 	AnyError bool
 }
 
-// String shows the entry without a password.
+// String formats the entry without a password.
 func (e Entry) String() string {
 	if e.URL == nil {
 		return e.Word
@@ -36,7 +35,7 @@ func (e Entry) String() string {
 	return strings.TrimSuffix(e.URL.Redacted(), "/")
 }
 
-// String shows the list as GOPROXY would have it, without passwords.
+// String formats the list like GOPROXY, without passwords.
 func (l List) String() string {
 	var b strings.Builder
 	for i, e := range l {
@@ -50,7 +49,7 @@ func (l List) String() string {
 	return b.String()
 }
 
-// ParseList reads a GOPROXY list by the go command's rules.
+// ParseList parses a GOPROXY list by the go command's rules.
 func ParseList(goproxy string) (List, error) {
 	var list List
 	for rest := goproxy; rest != ""; {
@@ -65,7 +64,7 @@ func ParseList(goproxy string) (List, error) {
 		case "":
 			continue
 		case direct, off:
-			// Nothing behind these words is ever asked.
+			// The go command never reaches entries after these words.
 			return append(list, Entry{Word: text}), nil
 		}
 		u, err := parseURL(text)
@@ -81,13 +80,13 @@ func ParseList(goproxy string) (List, error) {
 }
 
 func parseURL(text string) (*url.URL, error) {
-	// The go command takes a bare host for one that speaks HTTPS, but not a single word: those are reserved.
+	// The go command treats a bare host as an HTTPS URL, but not a single word, because words are reserved.
 	if strings.ContainsAny(text, ".:/") && !strings.Contains(text, ":/") && !filepath.IsAbs(text) && !path.IsAbs(text) {
 		text = "https://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		// Its text would show a password.
+		// The error's text would show a password.
 		return nil, errors.New("GOPROXY: one of the proxies is not a valid URL")
 	}
 	switch u.Scheme {

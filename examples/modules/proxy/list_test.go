@@ -10,7 +10,7 @@ func TestParseList(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		goproxy string
-		want    string // as the list shows itself
+		want    string // the String of the list
 		err     string
 	}{
 		{goproxy: "https://a.example", want: "https://a.example"},
@@ -66,7 +66,7 @@ func TestBest(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, tt.want, best(tt.versions))
+			require.Equal(t, tt.want, bestVersion(tt.versions))
 		})
 	}
 }
@@ -83,10 +83,10 @@ func TestParseVersions(t *testing.T) {
 func TestNewer(t *testing.T) {
 	t.Parallel()
 	list := []string{"v1.0.0", "v1.1.0", "v1.2.0-rc.1", "v1.2.0", "v1.2.1-0.20240102030405-0123456789ab", "v1.3.0-beta"}
-	require.Equal(t, 2, newer(list, "v1.0.0", "v1.2.0"))
-	require.Equal(t, 0, newer(list, "v1.2.0", "v1.2.0"))
-	require.Equal(t, 0, newer(list, "v1.3.0-beta", "v1.2.0"), "ahead of the latest release")
-	require.Equal(t, 1, newer(nil, "v1.0.0", "v1.2.0"), "the latest counts, listed or not")
-	require.Equal(t, 1, newer(list, "v1.1.1-0.20240101000000-0123456789ab", "v1.2.0"))
-	require.Equal(t, 0, newer(nil, "v0.0.0-20240101000000-0123456789ab", "v0.0.0-20240102030405-0123456789ab"), "commits are not counted")
+	require.Equal(t, 2, countNewer(list, "v1.0.0", "v1.2.0"))
+	require.Equal(t, 0, countNewer(list, "v1.2.0", "v1.2.0"))
+	require.Equal(t, 0, countNewer(list, "v1.3.0-beta", "v1.2.0"), "ahead of the latest release")
+	require.Equal(t, 1, countNewer(nil, "v1.0.0", "v1.2.0"), "the latest counts, listed or not")
+	require.Equal(t, 1, countNewer(list, "v1.1.1-0.20240101000000-0123456789ab", "v1.2.0"))
+	require.Equal(t, 0, countNewer(nil, "v0.0.0-20240101000000-0123456789ab", "v0.0.0-20240102030405-0123456789ab"), "commits are not counted")
 }

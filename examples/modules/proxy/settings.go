@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// Settings are the go command's, as `go env` prints them.
+// Settings has settings of the go command, as `go env` prints them.
 type Settings struct {
 	// GOPROXY is the list of proxies.
 	GOPROXY string
-	// GONOPROXY are patterns of module paths that no proxy may be asked about.
+	// GONOPROXY has patterns of module paths that are never looked up at a proxy.
 	GONOPROXY string
 	// GOPRIVATE is the default of GONOPROXY.
 	GOPRIVATE string
@@ -24,8 +24,8 @@ type Settings struct {
 
 const goEnvTimeout = 10 * time.Second
 
-// ReadSettings asks the go command for its settings: it knows its defaults, and what `go env -w` has written. Where
-// there is no go command, the environment has to say it.
+// ReadSettings reads the settings from the go command, which knows its defaults and the settings of `go env -w`. Without a go command, it reads the
+// environment.
 func ReadSettings(ctx context.Context) (Settings, error) {
 	settings, err := goEnv(ctx)
 	if err != nil {
@@ -49,7 +49,7 @@ func goEnv(ctx context.Context) (settings Settings, err error) {
 	ctx, cancel := context.WithTimeout(ctx, goEnvTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "env", "-json", "GOPROXY", "GONOPROXY", "GOPRIVATE")
-	// A go.mod in the way must not have the command download another version of itself, just to print its settings.
+	// A go.mod in this directory must not make the command download another version of itself just to print settings.
 	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()

@@ -26,11 +26,11 @@ const (
 	headerTimeout  = 15 * time.Second
 	requestTimeout = 20 * time.Second
 
-	// Bounds on what is read: a list has a line a version, the rest is a small JSON object.
+	// Limits of responses: a list has a line for each version, all others are a small JSON object.
 	maxList  = 8 << 20
 	maxInfo  = 64 << 10
 	maxError = 1 << 10
-	// maxReason is how much of a proxy's explanation is kept.
+	// maxReason limits the text of a proxy's explanation.
 	maxReason = 300
 )
 
@@ -49,39 +49,39 @@ func newHTTPClient() *http.Client {
 	}
 }
 
-// get reads what a proxy has under a path, "$module/@v/list" for instance.
-func (c *Client) get(ctx context.Context, e Entry, path string, limit int64) ([]byte, error) {
+// fetch reads a path of a proxy, for instance "$module/@v/list".
+func (c *Client) fetch(ctx context.Context, e Entry, path string, limit int64) ([]byte, error) {
 	if e.URL.Scheme == "file" {
-		return e.read(path, limit)
+		return e.readFile(path, limit)
 	}
-	if err := wait(ctx, c.limiter); err != nil {
+	if err := awaitRate(ctx, c.limiter); err != nil {
 		return nil, err
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.URL.JoinPath(path).String(), nil)
 	if err != nil {
-		return nil, e.unreachable(err)
+		return nil, e.unreachableError(err)
 	}
 	request.Header.Set("User-Agent", userAgent)
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, e.unreachable(err)
+		return nil, e.unreachableError(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, e.refused(response)
+		return nil, e.statusError(response)
 	}
-	return e.bounded(response.Body, limit)
+	return e.readBounded(response.Body, limit)
 }
 
-func wait(ctx context.Context, limiter *rate.Limiter) error {
+func awaitRate(ctx context.Context, limiter *rate.Limiter) error {
 	if err := limiter.Wait(ctx); err != nil {
 		return fmt.Errorf("waiting for a turn under the request rate of %v/s: %w", limiter.Limit(), err)
 	}
 	return nil
 }
 
-// read is get for a proxy that is a directory.
-func (e Entry) read(path string, limit int64) ([]byte, error) {
+// readFile is fetch for a proxy that is a directory.
+func (e Entry) readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(filepath.FromSlash(e.URL.JoinPath(path).Path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -89,17 +89,17 @@ func (e Entry) read(path string, limit int64) ([]byte, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, e.replyf(ErrForbidden, "permission denied")
 	case err != nil:
-		return nil, e.unreachable(err)
+		return nil, e.unreachableError(err)
 	}
 	defer func() { _ = f.Close() }()
-	return e.bounded(f, limit)
+	return e.readBounded(f, limit)
 }
 
-// bounded reads at most limit bytes, and fails when there are more.
-func (e Entry) bounded(r io.Reader, limit int64) ([]byte, error) {
+// readBounded reads at most limit bytes, and returns an error if there are more.
+func (e Entry) readBounded(r io.Reader, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return nil, e.unreachable(err)
+		return nil, e.unreachableError(err)
 	}
 	if int64(len(body)) > limit {
 		return nil, e.replyf(nil, "its answer is larger than %d bytes", limit)
@@ -107,8 +107,8 @@ func (e Entry) bounded(r io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// refused reads an answer that is not OK.
-func (e Entry) refused(response *http.Response) error {
+// statusError returns the error of a response that is not OK.
+func (e Entry) statusError(response *http.Response) error {
 	var kind error
 	switch response.StatusCode {
 	case http.StatusNotFound, http.StatusGone:
@@ -117,15 +117,14 @@ func (e Entry) refused(response *http.Response) error {
 		kind = ErrForbidden
 	}
 	status := fmt.Sprintf("%d %s", response.StatusCode, http.StatusText(response.StatusCode))
-	if why := reason(response); why != "" {
+	if why := readReason(response); why != "" {
 		return e.replyf(kind, "%s: %s", strings.TrimSpace(status), why)
 	}
 	return e.replyf(kind, "%s", strings.TrimSpace(status))
 }
 
-// reason is a proxy's own explanation, on one line. Only plain text is meant for people; what else comes with an error
-// is the page of some gateway.
-func reason(response *http.Response) string {
+// readReason returns the proxy's own explanation on one line. Only plain text is an explanation; other content types are pages of gateways.
+func readReason(response *http.Response) string {
 	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err == nil && kind != "text/plain" {
 		return ""
 	}
@@ -142,7 +141,7 @@ func reason(response *http.Response) string {
 	return text
 }
 
-// trimRune removes a character at the end that was cut in half.
+// trimRune removes an incomplete character at the end.
 func trimRune(b []byte) []byte {
 	for i := 1; i <= min(utf8.UTFMax, len(b)); i++ {
 		if at := len(b) - i; utf8.RuneStart(b[at]) {

@@ -7,8 +7,7 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// parseVersions reads an answer to "@v/list": a version a line, in no order. What cannot be a version of the module is
-// left out.
+// parseVersions parses a response to "@v/list": one version a line, in no order. It ignores lines that cannot be a version of the module.
 func parseVersions(body []byte, path string) []string {
 	_, major, ok := module.SplitPathVersion(path)
 	if !ok {
@@ -28,16 +27,16 @@ func parseVersions(body []byte, path string) []string {
 	return versions
 }
 
-// The ranks of versions, the best last. They are those of the go command, but for a listed +incompatible version: it
-// takes that where the newest other one has no go.mod, which would have to be read.
+// The ranks of versions, the best last. They are those of the go command except for a listed +incompatible version, which the go command takes if the newest other
+// one has no go.mod, for which it would have to be read.
 const (
-	rankPseudo = iota // some commit; only listed by proxies that list whatever they hold
+	rankPseudo = iota // a commit; listed only by proxies that list everything they have
 	rankPrerelease
-	rankIncompatible // a release of a major version that the module's path does not tell of
+	rankIncompatible // a release of a major version that is not in the module's path
 	rankRelease
 )
 
-func rank(version string) int {
+func rankVersion(version string) int {
 	switch {
 	case module.IsPseudoVersion(version):
 		return rankPseudo
@@ -50,35 +49,34 @@ func rank(version string) int {
 	}
 }
 
-// best chooses the version that the go command would: the highest of the best rank; empty if there is none.
-func best(versions []string) string {
+// bestVersion returns the version that the go command would choose: the highest of the best rank; "" if there is none.
+func bestVersion(versions []string) string {
 	var found string
 	for _, v := range versions {
-		if found == "" || rank(v) > rank(found) || (rank(v) == rank(found) && semver.Compare(v, found) > 0) {
+		if found == "" || rankVersion(v) > rankVersion(found) || (rankVersion(v) == rankVersion(found) && semver.Compare(v, found) > 0) {
 			found = v
 		}
 	}
 	return found
 }
 
-// better tells whether a listed version is preferred to what "@latest" named. A listed commit never is: it may be of any
-// branch.
-func better(listed, latest string) bool {
-	if listed == "" || rank(listed) == rankPseudo {
+// isBetter reports whether a listed version is preferred to the version of "@latest". A listed commit never is, because it may be of any branch.
+func isBetter(listed, latest string) bool {
+	if listed == "" || rankVersion(listed) == rankPseudo {
 		return false
 	}
-	return rank(listed) > rank(latest) || (rank(listed) == rank(latest) && semver.Compare(listed, latest) > 0)
+	return rankVersion(listed) > rankVersion(latest) || (rankVersion(listed) == rankVersion(latest) && semver.Compare(listed, latest) > 0)
 }
 
-// newer counts the versions above current, up to latest, that are of latest's rank or a better one. Commits are not
-// counted: which of them a proxy lists is chance.
-func newer(versions []string, current, latest string) int {
-	if semver.Compare(latest, current) <= 0 || rank(latest) == rankPseudo {
+// countNewer counts the versions above current, up to latest, of latest's rank or a better one. It does not count commits, because a proxy lists only some of
+// them.
+func countNewer(versions []string, current, latest string) int {
+	if semver.Compare(latest, current) <= 0 || rankVersion(latest) == rankPseudo {
 		return 0
 	}
 	count, listed := 0, false
 	for _, v := range versions {
-		if rank(v) >= rank(latest) && semver.Compare(v, current) > 0 && semver.Compare(v, latest) <= 0 {
+		if rankVersion(v) >= rankVersion(latest) && semver.Compare(v, current) > 0 && semver.Compare(v, latest) <= 0 {
 			count++
 			listed = listed || v == latest
 		}

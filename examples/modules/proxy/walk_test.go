@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestWalk is about the order of the list: who is asked after whom.
+// TestWalk checks the order in which proxies are asked.
 func TestWalk(t *testing.T) {
 	t.Parallel()
 	has := map[string]string{base + "@latest": info("v1.0.0", jan)}
@@ -36,7 +36,7 @@ func TestWalk(t *testing.T) {
 		{list: "DEAD,HAS", text: "connection refused"},
 		{list: "404,410", is: ErrNotExist, text: "404 Not Found"},
 		{list: "404,500", text: "500 Internal Server Error"},
-		{list: "500|404", text: "500 Internal Server Error"}, // it may be there
+		{list: "500|404", text: "500 Internal Server Error"}, // the failing proxy may have the module
 		{list: "404,direct", is: ErrNotExist, text: "(then comes direct, which means asking version control systems: this example does not)"},
 		{list: "404,off,HAS", is: ErrNotExist, text: "(then comes off: nothing may be looked up)"},
 		{list: "500|direct", text: "500 Internal Server Error (then comes direct"},

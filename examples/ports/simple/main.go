@@ -1,8 +1,8 @@
-// Command simple is a port of a program for Delta on River: two kinds with informers, a namespace whose resources expire, and a subscription
-// that tells what was created from what was updated.
+// Command simple is a port of a program for Delta on River: two kinds with informers, a namespace with an expiry, and a subscription that distinguishes created
+// from updated resources.
 //
-// It uses only names that Delta on River has, but for one: where that has Attempt, which counts over the life of a row there, this has
-// SyncCount. DELTA_DATABASE_URL and TEMPORAL_ADDRESS say where Postgres and Temporal are; `make dev` brings both.
+// It uses only names of Delta on River, with one exception: SyncCount replaces Attempt, which counts over the life of a row in Delta on River.
+// DELTA_DATABASE_URL and TEMPORAL_ADDRESS are the addresses of Postgres and Temporal; `make dev` starts both.
 package main
 
 import (
@@ -25,10 +25,10 @@ type Email struct{ InboxID, To, From, Body string }
 // ID identifies the message.
 func (e Email) ID() string { return e.InboxID }
 
-// Kind is that of all messages.
+// Kind is the kind of all messages.
 func (Email) Kind() string { return "email" }
 
-// InformOpts puts each message into the namespace that expires.
+// InformOpts puts each message into the namespace with an expiry.
 func (Email) InformOpts() delta.InformOpts {
 	return delta.InformOpts{Namespace: "events", Tags: []string{"inbox"}}
 }
@@ -41,7 +41,7 @@ type emailController struct {
 func (*emailController) Work(context.Context, *delta.Resource[Email]) error { return nil }
 
 func (*emailController) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan Email, error) {
-	return list(ctx, Email{InboxID: "in-1", To: "ann", From: "shop", Body: "shipped"}, Email{InboxID: "in-2", To: "bob", From: "shop", Body: "paid"}), nil
+	return sendAll(ctx, Email{InboxID: "in-1", To: "ann", From: "shop", Body: "shipped"}, Email{InboxID: "in-2", To: "bob", From: "shop", Body: "paid"}), nil
 }
 
 // Mail is a letter.
@@ -50,10 +50,10 @@ type Mail struct{ ItemID, To, From, Body string }
 // ID identifies the letter.
 func (m Mail) ID() string { return m.ItemID }
 
-// Kind is that of all letters.
+// Kind is the kind of all letters.
 func (Mail) Kind() string { return "mail" }
 
-// InformOpts puts each letter into the namespace that expires.
+// InformOpts puts each letter into the namespace with an expiry.
 func (Mail) InformOpts() delta.InformOpts { return delta.InformOpts{Namespace: "events"} }
 
 type mailController struct {
@@ -61,7 +61,7 @@ type mailController struct {
 	delta.InformerDefaults[Mail]
 }
 
-// Work syncs a letter twice, and deletes it then. In Delta on River the condition is resource.Attempt > 2.
+// Work syncs a letter twice, and then deletes it. In Delta on River the condition is resource.Attempt > 2.
 func (*mailController) Work(_ context.Context, resource *delta.Resource[Mail]) error {
 	if resource.SyncCount >= 2 {
 		return delta.ResourceDelete(errors.New("it was delivered"))
@@ -70,11 +70,11 @@ func (*mailController) Work(_ context.Context, resource *delta.Resource[Mail]) e
 }
 
 func (*mailController) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan Mail, error) {
-	return list(ctx, Mail{ItemID: "letter-1", To: "ann", From: "bank", Body: "dear Ann"}), nil
+	return sendAll(ctx, Mail{ItemID: "letter-1", To: "ann", From: "bank", Body: "dear Ann"}), nil
 }
 
-// list sends objects, and closes the channel.
-func list[T any](ctx context.Context, objects ...T) <-chan T {
+// sendAll sends objects on a channel, and then closes it.
+func sendAll[T any](ctx context.Context, objects ...T) <-chan T {
 	c := make(chan T)
 	go func() {
 		defer close(c)
@@ -89,7 +89,7 @@ func list[T any](ctx context.Context, objects ...T) <-chan T {
 	return c
 }
 
-// newConfig is what a program for Delta on River configures: resources expire after 10 seconds.
+// newConfig returns the configuration of the original program: resources expire after 10 seconds.
 func newConfig() *delta.Config {
 	controllers := delta.NewControllers()
 	delta.AddController(controllers, &emailController{})
@@ -104,8 +104,8 @@ func newConfig() *delta.Config {
 	}
 }
 
-// describe says what an event is about. In Delta on River the condition is event.Resource.Attempt == 1.
-func describe(event delta.Event) string {
+// describeEvent describes an event. In Delta on River the condition is event.Resource.Attempt == 1.
+func describeEvent(event delta.Event) string {
 	what := "updated"
 	switch {
 	case event.EventCategory == delta.EventCategoryObjectDeleted:
@@ -116,7 +116,7 @@ func describe(event delta.Event) string {
 	return fmt.Sprintf("%s %s:%s", what, event.Resource.ObjectKind, event.Resource.ObjectID)
 }
 
-// run works until the context ends, and reports each event.
+// run runs a client until the context ends, and reports each event.
 func run(ctx context.Context, pool *pgxpool.Pool, config *delta.Config, report func(string)) error {
 	client, err := delta.NewClient(pool, config)
 	if err != nil {
@@ -133,7 +133,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, config *delta.Config, report f
 			if !open {
 				return errors.New("the subscription has ended")
 			}
-			report(describe(event))
+			report(describeEvent(event))
 		case <-ctx.Done():
 			return client.Stop(context.WithoutCancel(ctx))
 		}
@@ -153,6 +153,6 @@ func main() {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:gocritic // the process ends with all it has
+		os.Exit(1) //nolint:gocritic // the end of the process releases everything
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// What the program is for: informers list at the start, all expire and are synced again, and the letter is deleted by its third Work.
+// Informers list at the start, all resources expire and are synced again, and the third call of Work deletes the letter.
 func TestThePortTellsCreatedFromUpdated(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

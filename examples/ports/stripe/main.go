@@ -1,8 +1,8 @@
-// Command stripe is a port of a program for Delta on River: an informer that pages through the customers of a payment provider, and asks only for
-// those that were created since the last pass. Nothing but the import was changed, and FailInform added.
+// Command stripe is a port of a program for Delta on River: an informer that pages through the customers of a payment provider, and requests only customers
+// created since the last pass. Only the import was changed, and FailInform added.
 //
-// PROVIDER_URL and PROVIDER_KEY say where the provider is and what it is asked with, DELTA_DATABASE_URL and TEMPORAL_ADDRESS where Postgres and
-// Temporal are; `make dev` brings the last two.
+// PROVIDER_URL and PROVIDER_KEY are the address and the API key of the provider, DELTA_DATABASE_URL and TEMPORAL_ADDRESS the addresses of Postgres and Temporal;
+// `make dev` starts the last two.
 package main
 
 import (
@@ -21,28 +21,28 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// Customer is one of the provider's.
+// Customer is a customer of the provider.
 type Customer struct {
 	CustomerID  string
 	Plan        string
 	CreatedTime time.Time
 }
 
-// ID is the provider's.
+// ID is the provider's id.
 func (c Customer) ID() string { return c.CustomerID }
 
-// Kind is that of all customers.
+// Kind is the kind of all customers.
 func (Customer) Kind() string { return "customer" }
 
-// CreatedAt is what the next pass goes on from.
+// CreatedAt is the time of creation, from which the next pass continues.
 func (c Customer) CreatedAt() time.Time { return c.CreatedTime }
 
-// InformOpts are those of all customers.
+// InformOpts returns the options of all customers.
 func (Customer) InformOpts() delta.InformOpts {
 	return delta.InformOpts{Namespace: "stripe", Tags: []string{"billing"}}
 }
 
-// Settings are those of all customers.
+// Settings returns the settings of the kind.
 func (Customer) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 10, InformInterval: time.Minute}
 }
@@ -59,7 +59,7 @@ func (c *customerController) Work(_ context.Context, resource *delta.Resource[Cu
 	return nil
 }
 
-// page is an answer of the provider.
+// page is a response of the provider.
 type page struct {
 	More bool `json:"has_more"`
 	Data []struct {
@@ -69,16 +69,16 @@ type page struct {
 	} `json:"data"`
 }
 
-// Inform lists the customers that were created after opts.After, which is 1970 in the first pass.
+// Inform lists the customers created after opts.After, which is in 1970 in the first pass.
 func (c *customerController) Inform(ctx context.Context, opts *delta.InformOptions) (<-chan Customer, error) {
 	customers := make(chan Customer)
 	go func() {
 		defer close(customers)
 		last := ""
 		for more := true; more; {
-			found, err := c.fetch(ctx, opts.After.Unix(), last)
+			found, err := c.fetchPage(ctx, opts.After.Unix(), last)
 			if err != nil {
-				delta.FailInform(ctx, err) // Delta on River has no such call: there the pass counts as complete
+				delta.FailInform(ctx, err) // Delta on River has no such call, so there the pass counts as complete
 				return
 			}
 			for _, one := range found.Data {
@@ -95,8 +95,8 @@ func (c *customerController) Inform(ctx context.Context, opts *delta.InformOptio
 	return customers, nil
 }
 
-// fetch asks for the page after a customer.
-func (c *customerController) fetch(ctx context.Context, created int64, last string) (found page, err error) {
+// fetchPage requests the page after a customer.
+func (c *customerController) fetchPage(ctx context.Context, created int64, last string) (found page, err error) {
 	query := url.Values{"limit": {"100"}, "created[gt]": {strconv.FormatInt(created, 10)}}
 	if last != "" {
 		query.Set("starting_after", last)
@@ -110,9 +110,9 @@ func (c *customerController) fetch(ctx context.Context, created int64, last stri
 	if err != nil {
 		return found, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read
+	defer response.Body.Close() //nolint:errcheck // the body was only read
 	if response.StatusCode != http.StatusOK {
-		return found, fmt.Errorf("listing customers: the provider answers %s", response.Status)
+		return found, fmt.Errorf("listing customers: the provider answered %s", response.Status)
 	}
 	return found, json.NewDecoder(response.Body).Decode(&found)
 }
@@ -154,6 +154,6 @@ func main() {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:gocritic // the process ends with all it has
+		os.Exit(1) //nolint:gocritic // the end of the process releases everything
 	}
 }

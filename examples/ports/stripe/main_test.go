@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// provider has as many customers as a test says, created a day apart, and gives two a page.
+// provider has a number of customers, created a day apart, and lists two a page.
 type provider struct {
 	count atomic.Int64
 	down  atomic.Bool
@@ -66,7 +66,7 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// asked are the times that passes have asked for customers after.
+// asked has the times of creation after which passes have requested customers.
 func (p *provider) asked() []int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +86,7 @@ func TestThePortListsWhatIsNew(t *testing.T) {
 		worked <- r.Object.CustomerID
 	}})
 	config.Temporal, config.TemporalNamespace, config.WorkflowIDPrefix = env.Temporal, env.TemporalNamespace, env.Prefix
-	config.Kinds = map[string]delta.ObjectSettings{"customer": {InformInterval: -1}} // the test asks for each pass
+	config.Kinds = map[string]delta.ObjectSettings{"customer": {InformInterval: -1}} // the test starts each pass
 	client, err := delta.NewClient(env.Pool, config)
 	require.NoError(t, err)
 	require.NoError(t, client.Start(context.Background()))
@@ -96,11 +96,11 @@ func TestThePortListsWhatIsNew(t *testing.T) {
 		return err
 	}
 
-	// The first pass has no cursor: Delta on River gives 1970, and the program relies on a time.
+	// The first pass has no cursor: it gets a time in 1970, as in Delta on River, because the program needs a time.
 	require.NoError(t, pass())
 	require.ElementsMatch(t, []string{"cus_0", "cus_1", "cus_2"}, []string{<-worked, <-worked, <-worked})
 
-	// One that breaks off is no complete pass, and the next one asks for the same.
+	// A failed listing is not a complete pass, so the next pass requests the same customers.
 	outside.count.Store(7)
 	outside.down.Store(true)
 	require.Error(t, pass())

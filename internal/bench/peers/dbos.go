@@ -26,18 +26,18 @@ type dbosPeer struct {
 
 func startDBOS(ctx context.Context, o options, pool *pgxpool.Pool, logger *slog.Logger) (peer, error) {
 	p := &dbosPeer{options: o, pool: pool, logger: logger}
-	// The first launch makes the tables.
-	launched, err := p.launch(ctx)
+	// The first launch creates the tables.
+	launched, err := p.launchContext(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return p, dbos.Shutdown(launched, shutdownTimeout)
 }
 
-// shutdownTimeout is how long a shutdown may wait for workflows; there are none left by then.
+// shutdownTimeout is how long a shutdown may wait for workflows, of which none are left by then.
 const shutdownTimeout = 10 * time.Second
 
-func (p *dbosPeer) launch(ctx context.Context) (dbos.Context, error) {
+func (p *dbosPeer) launchContext(ctx context.Context) (dbos.Context, error) {
 	database, err := url.Parse(p.databaseURL)
 	if err != nil {
 		return nil, err
@@ -49,23 +49,23 @@ func (p *dbosPeer) launch(ctx context.Context) (dbos.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	dbos.RegisterWorkflow(made, durable)
+	dbos.RegisterWorkflow(made, durableWorkflow)
 	return made, dbos.Launch(made)
 }
 
-// durable is a workflow whose step does nothing.
-func durable(ctx dbos.Context, item protocol.Item) (string, error) {
+// durableWorkflow is a workflow with one step that does nothing.
+func durableWorkflow(ctx dbos.Context, item protocol.Item) (string, error) {
 	return dbos.RunAsStep(ctx, func(context.Context) (string, error) { return item.Key, nil })
 }
 
-func (p *dbosPeer) settings() string {
+func (p *dbosPeer) describeSettings() string {
 	return fmt.Sprintf("a durable workflow of one step, from RunWorkflow to its result, from %d goroutines, with default settings but for its %d connections",
 		protocol.Callers, p.connections)
 }
 
-// turn ends when the last workflow has returned its result, which is in the table by then.
-func (p *dbosPeer) turn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
-	launched, err := p.launch(ctx)
+// runTurn ends when the last workflow has returned its result, which is in the table by then.
+func (p *dbosPeer) runTurn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
+	launched, err := p.launchContext(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -107,7 +107,7 @@ func runWorkflows(ctx dbos.Context, order protocol.Order) error {
 }
 
 func runWorkflow(ctx dbos.Context, item protocol.Item) error {
-	handle, err := dbos.RunWorkflow(ctx, durable, item)
+	handle, err := dbos.RunWorkflow(ctx, durableWorkflow, item)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Command peers runs what Delta is compared with on the same Postgres: River and DBOS, and what needs their like of dependencies: NATS, alone and as a sink. `make bench` builds it, gives it an empty
-// database, and sends it an order for each turn; see package protocol. Between turns a peer has no client running, so it is no load on
-// Delta's turns.
+// Command peers runs River and DBOS, with which `make bench` compares Delta on the same Postgres, and NATS, alone and as a sink, because its
+// dependencies do not belong in Delta's module graph either. `make bench` builds it, gives it an empty database, and sends it an order for each turn; see
+// package protocol. Between turns a peer runs no client, so that it does not slow down Delta's turns.
 package main
 
 import (
@@ -22,22 +22,22 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// peer is one of them.
+// peer is one of these libraries.
 type peer interface {
-	// settings says how it is set up.
-	settings() string
-	// turn does its part once and says how long that took. What it wrote is removed afterwards, outside of that time.
-	turn(ctx context.Context, order protocol.Order) (time.Duration, error)
+	// describeSettings describes the peer's settings.
+	describeSettings() string
+	// runTurn runs one turn and returns its duration. It removes the rows of the turn afterwards, outside of that time.
+	runTurn(ctx context.Context, order protocol.Order) (time.Duration, error)
 }
 
-// options are the flags.
+// options has the flags.
 type options struct {
 	peer        string
 	databaseURL string
 	connections int
 }
 
-// starts are the peers by name, with the modules that they are in.
+// starts has the peers by name, with their modules.
 var starts = map[string]struct {
 	module string
 	start  func(context.Context, options, *pgxpool.Pool, *slog.Logger) (peer, error)
@@ -62,7 +62,7 @@ func main() {
 	}
 }
 
-// run answers orders until there are no more.
+// run answers orders until the input ends.
 func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) (err error) {
 	of, known := starts[o.peer]
 	if !known {
@@ -89,13 +89,13 @@ func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) (e
 	}
 
 	lines := json.NewEncoder(answers)
-	if err := lines.Encode(protocol.Hello{Version: version(of.module), Settings: p.settings()}); err != nil {
+	if err := lines.Encode(protocol.Hello{Version: moduleVersion(of.module), Settings: p.describeSettings()}); err != nil {
 		return err
 	}
 	return answerOrders(ctx, p, lines, orders)
 }
 
-// answerOrders has a peer do a turn for each order. One that fails is answered, too: the benchmark decides what that means.
+// answerOrders runs a turn for each order. It answers a failed turn with the error, because the benchmark decides what to do.
 func answerOrders(ctx context.Context, p peer, answers *json.Encoder, orders io.Reader) error {
 	decoder := json.NewDecoder(orders)
 	for {
@@ -106,7 +106,7 @@ func answerOrders(ctx context.Context, p peer, answers *json.Encoder, orders io.
 		case err != nil:
 			return fmt.Errorf("reading an order: %w", err)
 		}
-		took, err := p.turn(ctx, order)
+		took, err := p.runTurn(ctx, order)
 		answer := protocol.Answer{Took: took}
 		if err != nil {
 			answer.Error = err.Error()
@@ -117,8 +117,8 @@ func answerOrders(ctx context.Context, p peer, answers *json.Encoder, orders io.
 	}
 }
 
-// version is that of a module which this program was built with.
-func version(module string) string {
+// moduleVersion returns the version of a module that this program was built with.
+func moduleVersion(module string) string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dependency := range info.Deps {
 			if dependency.Path == module {

@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// Each peer does its turns on a real Postgres, and leaves no row behind for the next.
+// Each peer runs its turns on a real Postgres, and leaves no row for the next.
 func TestPeersAnswerOrders(t *testing.T) {
 	t.Parallel()
 	for name, left := range map[string]string{
@@ -57,7 +57,7 @@ func TestPeersAnswerOrders(t *testing.T) {
 	}
 }
 
-// A turn that cannot be done is answered with its error, and the next order is read.
+// A failed turn is answered with its error, and the next order is read.
 func TestATurnThatFailsIsAnswered(t *testing.T) {
 	t.Parallel()
 	database := emptyDatabase(t, "peers_fails")
@@ -85,7 +85,7 @@ func TestFlagsAreChecked(t *testing.T) {
 	require.ErrorContains(t, run(t.Context(), options{peer: "river", databaseURL: "postgres://%"}, nil, nil), "-database-url")
 }
 
-// emptyDatabase makes a database beside the test's, and drops it when the test has ended.
+// emptyDatabase creates a database beside the test's, and drops it when the test ends.
 func emptyDatabase(t *testing.T, name string) string {
 	env := deltatest.New(t)
 	quoted := pgx.Identifier{name + "_" + env.Schema}.Sanitize()

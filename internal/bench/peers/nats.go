@@ -21,10 +21,10 @@ import (
 	deltanats "github.com/chariot-giving/delta/sinks/nats"
 )
 
-// natsWindow is how many messages are on their way at once, on both sides: a relay has two calls with 500 each.
+// natsWindow is the number of messages in flight at once, on both sides: a relay has two calls with 500 each.
 const natsWindow = 1000
 
-// jetStream is a server of this process, with a stream in files.
+// jetStream is a server in this process, with a stream in files.
 type jetStream struct {
 	folder     string
 	server     *server.Server
@@ -63,8 +63,8 @@ func startJetStream(ctx context.Context, options ...jetstream.JetStreamOpt) (_ *
 	return n, err
 }
 
-// empty sees that the stream has as many messages as it must, and removes them.
-func (n *jetStream) empty(ctx context.Context, count int) error {
+// purgeStream checks the number of messages in the stream, and removes them.
+func (n *jetStream) purgeStream(ctx context.Context, count int) error {
 	info, err := n.stream.Info(ctx)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (n *jetStream) empty(ctx context.Context, count int) error {
 	return n.stream.Purge(ctx)
 }
 
-// Close stops the server, and removes what it has kept.
+// Close stops the server, and removes its files.
 func (n *jetStream) Close() error {
 	if n.connection != nil {
 		n.connection.Close()
@@ -87,7 +87,7 @@ func (n *jetStream) Close() error {
 	return os.RemoveAll(n.folder)
 }
 
-// natsPeer publishes with the client of NATS alone.
+// natsPeer publishes with the NATS client alone.
 type natsPeer struct {
 	*jetStream
 	published int
@@ -98,15 +98,15 @@ func startNATS(ctx context.Context, _ options, _ *pgxpool.Pool, _ *slog.Logger) 
 	return &natsPeer{jetStream: n}, err
 }
 
-func (*natsPeer) settings() string {
+func (*natsPeer) describeSettings() string {
 	return fmt.Sprintf("PublishMsgAsync, %d on their way at most, until the last is acknowledged; a stream in files, in the same process", natsWindow)
 }
 
-func (p *natsPeer) turn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
+func (p *natsPeer) runTurn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
 	messages := make([]*nats.Msg, order.Count)
 	for i := range messages {
 		p.published++
-		body, err := json.Marshal(changelog.EntryOf(entry(p.published)))
+		body, err := json.Marshal(changelog.EntryOf(newEntry(p.published)))
 		if err != nil {
 			return 0, err
 		}
@@ -130,16 +130,16 @@ func (p *natsPeer) turn(ctx context.Context, order protocol.Order) (took time.Du
 		return 0, ctx.Err()
 	}
 	took = time.Since(began)
-	return took, p.empty(ctx, order.Count)
+	return took, p.purgeStream(ctx, order.Count)
 }
 
 const logKind = "bench"
 
-// entry is one of the log, as those are that logPeer makes.
-func entry(id int) *delta.Change {
+// newEntry returns an entry like those that logPeer writes into the log.
+func newEntry(id int) *delta.Change {
 	object, err := json.Marshal(protocol.NewItem(fmt.Sprint(id), 1))
 	if err != nil {
-		panic(err) // it has nothing that could not be JSON
+		panic(err) // all its values can be JSON
 	}
 	return &delta.Change{
 		Position: delta.ChangePosition(fmt.Sprintf("1.%d.%d", id, id)), ID: int64(id), Type: delta.ChangeUpdated, Kind: logKind, ObjectID: fmt.Sprint(id), Namespace: "default",
@@ -147,7 +147,7 @@ func entry(id int) *delta.Change {
 	}
 }
 
-// logPeer delivers the log of changes.
+// logPeer delivers the log of changes to NATS.
 type logPeer struct {
 	*jetStream
 	pool   *pgxpool.Pool
@@ -168,15 +168,15 @@ func startLog(ctx context.Context, _ options, pool *pgxpool.Pool, logger *slog.L
 	return p, err
 }
 
-func (*logPeer) settings() string {
+func (*logPeer) describeSettings() string {
 	return "by a Relay with changelog.New and sinks/nats, with default settings, until the last is acknowledged and confirmed"
 }
 
-func (p *logPeer) turn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
+func (p *logPeer) runTurn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
 	p.made += order.Count
 	_, err = p.pool.Exec(ctx, `SELECT count(delta_append_change('updated', delta_order_xid(NULL), x, $1, x::text, 'default', 1, 1, o, o, NULL, NULL)) FROM
 		(SELECT x, jsonb_set(jsonb_set($2::jsonb, '{key}', to_jsonb(x::text)), '{name}', to_jsonb('Ada Lovelace ' || x)) AS o FROM generate_series($3::int, $4::int) x OFFSET 0) made`,
-		logKind, entry(0).After, p.made-order.Count+1, p.made)
+		logKind, newEntry(0).After, p.made-order.Count+1, p.made)
 	if err != nil {
 		return 0, err
 	}
@@ -205,12 +205,12 @@ func (p *logPeer) turn(ctx context.Context, order protocol.Order) (took time.Dur
 		}
 	}
 	stop()
-	if err := <-ended; err != nil { // it has confirmed
+	if err := <-ended; err != nil { // the relay has confirmed all entries
 		return 0, err
 	}
 	took = time.Since(began)
 	if _, err := p.pool.Exec(ctx, "TRUNCATE delta_change"); err != nil {
 		return 0, err
 	}
-	return took, p.empty(ctx, order.Count)
+	return took, p.purgeStream(ctx, order.Count)
 }

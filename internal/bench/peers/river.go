@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
-// The settings of River's own benchmark, `river bench`, which its authors found to be the fastest.
+// The settings of River's own benchmark, `river bench`, which its authors chose as the fastest.
 const (
 	riverWorkers      = 2000
 	riverCooldown     = 2 * time.Millisecond
@@ -29,7 +29,7 @@ type riverJob struct{ protocol.Item }
 
 func (riverJob) Kind() string { return "bench" }
 
-// riverWorker does nothing but count.
+// riverWorker only counts calls of Work.
 type riverWorker struct {
 	river.WorkerDefaults[riverJob]
 	worked *atomic.Int64
@@ -55,13 +55,13 @@ func startRiver(ctx context.Context, _ options, pool *pgxpool.Pool, logger *slog
 	return &riverPeer{pool: pool, logger: logger}, err
 }
 
-func (*riverPeer) settings() string {
+func (*riverPeer) describeSettings() string {
 	return fmt.Sprintf("InsertManyFast, which copies, of pages of %d, %d pages at once, worked meanwhile with the settings of `river bench`: "+
 		"MaxWorkers %d, FetchCooldown %s, FetchPollInterval %s", protocol.PageSize, protocol.PagesAtOnce, riverWorkers, riverCooldown, riverPollInterval)
 }
 
-// turn ends when the last job is completed in the table, as Delta's ends when the last row is synced.
-func (p *riverPeer) turn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
+// runTurn ends when the last job is completed in the table, like Delta's turn, which ends when the last row is synced.
+func (p *riverPeer) runTurn(ctx context.Context, order protocol.Order) (took time.Duration, err error) {
 	var worked atomic.Int64
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &riverWorker{worked: &worked})
@@ -105,8 +105,8 @@ func insertJobs(ctx context.Context, order protocol.Order, insert func(context.C
 	return group.Wait()
 }
 
-// awaitCompleted returns when no job is left that is not completed. It looks when all have been worked: River writes completions in sets,
-// some time after Work.
+// awaitCompleted returns when all jobs are completed. It queries only after Work was called for all of them, because River writes completions in sets, some
+// time after Work.
 func (p *riverPeer) awaitCompleted(ctx context.Context, count int, worked *atomic.Int64) error {
 	for open := true; open; time.Sleep(2 * time.Millisecond) {
 		if int(worked.Load()) < count && ctx.Err() == nil {

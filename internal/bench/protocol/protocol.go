@@ -1,37 +1,37 @@
-// Package protocol is what `make bench` and the program of its peers say to each other: JSON, a value a line. It is shared so that both
-// sides write objects of the same size, in pages of the same size, from as many goroutines.
+// Package protocol has the messages between `make bench` and the program of its peers: JSON, one value a line. It is shared so that both sides write objects
+// of the same size, in pages of the same size, from the same number of goroutines.
 //
-// The peers are in a module of their own, internal/bench/peers: what they depend on would otherwise be in the module graph of everybody
-// who uses Delta. This package imports the standard library only.
+// The peers are in the separate module internal/bench/peers, so that their dependencies are not in the module graph of users of Delta. This package imports
+// only the standard library.
 package protocol
 
 import "time"
 
-// What both sides do alike.
+// Settings of both sides.
 const (
-	// PageSize is how many objects or jobs are written by one call.
+	// PageSize is the number of objects or jobs in one call.
 	PageSize = 1000
-	// PagesAtOnce is how many pages are under way at once.
+	// PagesAtOnce is the number of pages in flight at once.
 	PagesAtOnce = 4
-	// Callers is how many goroutines call at once, where each call is for one object.
+	// Callers is the number of goroutines that call at once, if each call is for one object.
 	Callers = 32
 )
 
-// Hello is a peer's first line: it is ready.
+// Hello is a peer's first line, when it is ready.
 type Hello struct {
-	// Version is that of the peer's module.
+	// Version is the version of the peer's module.
 	Version string `json:"version"`
-	// Settings are how it was set up, in words, for those who read the figure.
+	// Settings describes the peer's settings for readers of the figure.
 	Settings string `json:"settings"`
 }
 
-// Order asks for one turn.
+// Order starts one turn.
 type Order struct {
 	Turn  int `json:"turn"`
 	Count int `json:"count"`
 }
 
-// Answer is how one turn went.
+// Answer is the result of one turn.
 type Answer struct {
 	Took time.Duration `json:"took"`
 	// Error is why the turn failed; empty if it did not.
@@ -48,7 +48,7 @@ type Item struct {
 	Comment string `json:"comment"`
 }
 
-// NewItem makes an object. Another version of it differs in one field.
+// NewItem returns an object. Versions of an object differ in one field.
 func NewItem(id string, version int) Item {
 	return Item{
 		Key: id, Name: "Ada Lovelace " + id, Plan: "enterprise", Seats: version, Active: true,
