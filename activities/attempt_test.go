@@ -161,7 +161,7 @@ func TestAnAttemptWhoseWorkerWasLostCountsAndIsKeptAsAnError(t *testing.T) {
 	require.Equal(t, *row.AttemptedAt, row.Errors[0].At, "it is known to be lost when the next one begins")
 }
 
-// The attempt whose worker was lost finds the resource paused, and its workflow ends. Its lease lasts for some time yet.
+// The attempt of a lost worker finds the resource paused, and its workflow ends. Its lease lasts for some time yet.
 func TestWhatLostItsWorkerWhilePausedIsDispatchedWhenResumed(t *testing.T) {
 	t.Parallel()
 	q, isDue := db.New(), func(h *harness, ref activities.Ref) bool { return !h.row(ref).DispatchAt.After(h.now()) }
@@ -245,7 +245,7 @@ func TestARowKeepsTheLatestErrors(t *testing.T) {
 }
 
 // The environment turns errors into failures as a worker does: what Temporal does not know as final it repeats for ever.
-func TestWorkOfAnotherInstallationIsRefusedForGood(t *testing.T) {
+func TestWorkForAnotherInstallationIsRefusedForGood(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	suite := testsuite.WorkflowTestSuite{}

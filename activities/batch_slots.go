@@ -23,24 +23,24 @@ type BatchSlots struct {
 func NewBatchSlots(n int) *BatchSlots { return &BatchSlots{slots: make(chan struct{}, n)} }
 
 // takeSlot waits for a slot until ctx ends, and returns a function that releases it. On nil it does not wait.
-func (t *BatchSlots) takeSlot(ctx context.Context) (giveBack func()) {
-	if t == nil {
+func (s *BatchSlots) takeSlot(ctx context.Context) (giveBack func()) {
+	if s == nil {
 		return func() {}
 	}
 	patience := time.NewTicker(batchSlotPatience)
 	defer patience.Stop()
 	for {
-		given := t.released.Load()
+		given := s.released.Load()
 		select {
-		case t.slots <- struct{}{}:
+		case s.slots <- struct{}{}:
 			return func() {
-				t.released.Add(1)
-				<-t.slots
+				s.released.Add(1)
+				<-s.slots
 			}
 		case <-ctx.Done():
 			return func() {}
 		case <-patience.C:
-			if t.released.Load() == given {
+			if s.released.Load() == given {
 				return func() {}
 			}
 		}

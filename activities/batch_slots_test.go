@@ -10,18 +10,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
+func TestABatchWaitsForASlotWhileSlotsAreReleased(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := NewBatchSlots(2)
-		first, second := turns.takeSlot(t.Context()), turns.takeSlot(t.Context())
+		slots := NewBatchSlots(2)
+		first, second := slots.takeSlot(t.Context()), slots.takeSlot(t.Context())
 		began := time.Now()
 		taken := make(chan time.Duration)
 		var batches sync.WaitGroup
 		defer batches.Wait()
 		for range 3 {
 			batches.Go(func() {
-				giveBack := turns.takeSlot(t.Context())
+				giveBack := slots.takeSlot(t.Context())
 				taken <- time.Since(began)
 				time.Sleep(4 * time.Second)
 				giveBack()
@@ -37,29 +37,29 @@ func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
 	})
 }
 
-func TestABatchGoesOnWithoutATurnWhereNoneChangesHands(t *testing.T) {
+func TestABatchGoesOnWithoutASlotWhileNoneIsReleased(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := NewBatchSlots(1)
-		kept := turns.takeSlot(t.Context())
+		slots := NewBatchSlots(1)
+		kept := slots.takeSlot(t.Context())
 		began := time.Now()
-		without := turns.takeSlot(t.Context())
+		without := slots.takeSlot(t.Context())
 		require.Equal(t, batchSlotPatience, time.Since(began))
 		without()
 		kept()
 		began = time.Now()
-		turns.takeSlot(t.Context())()
-		require.Zero(t, time.Since(began), "what had no turn gave none back")
+		slots.takeSlot(t.Context())()
+		require.Zero(t, time.Since(began), "a batch without a slot released one")
 	})
 }
 
-func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
+func TestWaitingForABatchSlotEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	turns := NewBatchSlots(1)
-	defer turns.takeSlot(t.Context())()
+	slots := NewBatchSlots(1)
+	defer slots.takeSlot(t.Context())()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	turns.takeSlot(ctx)()
+	slots.takeSlot(ctx)()
 	var none *BatchSlots
 	none.takeSlot(t.Context())()
 }

@@ -24,8 +24,8 @@ type change struct {
 	Before, After, Error  string
 }
 
-// changes are the entries of an object, the oldest first.
-func (h *harness) changes(objectID string) []change {
+// readChanges reads the entries of an object, the oldest first.
+func (h *harness) readChanges(objectID string) []change {
 	h.t.Helper()
 	rows, err := h.Pool.Query(context.Background(), `SELECT change, generation, sync_count, coalesce(before ->> 'content', ''), coalesce(after ->> 'content', ''),
 		coalesce(error, '') FROM delta_change WHERE kind = $1 AND object_id = $2 ORDER BY id`, kind, objectID)
@@ -35,15 +35,15 @@ func (h *harness) changes(objectID string) []change {
 	return all
 }
 
-// newLogged is a harness whose kind logs its changes, as a client that starts writes it down.
+// newLogged returns a harness with a kind that logs its changes, with the row that a starting client writes.
 func newLogged(t *testing.T, work func(context.Context, *deltatype.ResourceRow) activities.Outcome) *harness {
 	t.Helper()
 	h := newHarness(t, work)
-	h.logs(true)
+	h.setLog(true)
 	return h
 }
 
-func (h *harness) logs(logs bool) {
+func (h *harness) setLog(logs bool) {
 	h.t.Helper()
 	h.LogChanges = logs
 	_, err := db.New().UpsertController(context.Background(), h.Pool, db.UpsertControllerParams{
@@ -56,7 +56,7 @@ func TestEachSettledStepIsLogged(t *testing.T) {
 	t.Parallel()
 	h := newLogged(t, does(synced))
 	h.handler.finalize = func(context.Context, *deltatype.ResourceRow) activities.Outcome { return finalized }
-	h.logs(true)
+	h.setLog(true)
 	ref := h.inform(object("a", "1"))
 	h.attempt(ref)
 	h.inform(object("a", "2"))
@@ -64,7 +64,7 @@ func TestEachSettledStepIsLogged(t *testing.T) {
 	h.handler.work = does(failed)
 	h.inform(object("a", "3"))
 	h.attempt(ref)
-	require.Len(t, h.changes("a"), 2, "a failure that is tried again has not settled")
+	require.Len(t, h.readChanges("a"), 2, "a failure that is tried again has not settled")
 	h.handler.work = does(hopeless)
 	h.set(ref, "due_at = now()")
 	h.attempt(ref)
@@ -92,7 +92,7 @@ func TestEachSettledStepIsLogged(t *testing.T) {
 		{"updated", 7, 4, "", "6", ""},
 		{"deleted", 8, 4, "6", "", "gone"},
 		{"revived", 9, 4, "", "7", ""},
-	}, h.changes("a"))
+	}, h.readChanges("a"))
 }
 
 func TestAListingThatLeavesOutIsLogged(t *testing.T) {
@@ -109,7 +109,7 @@ func TestAListingThatLeavesOutIsLogged(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []change{
 		{"created", 1, 1, "", "1", ""}, {"deleted", 2, 1, "1", "", ""}, {"revived", 3, 1, "", "2", ""},
-	}, h.changes("a"))
+	}, h.readChanges("a"))
 }
 
 // The log has the object that Work was given, also if the row went on meanwhile.
@@ -124,19 +124,19 @@ func TestTheObjectThatWasWorkedIsLogged(t *testing.T) {
 	h.attempt(ref)
 	h.handler.work = does(synced)
 	h.attempt(ref)
-	require.Equal(t, []change{{"created", 1, 1, "", "1", ""}, {"updated", 2, 2, "1", "2", ""}}, h.changes("a"))
+	require.Equal(t, []change{{"created", 1, 1, "", "1", ""}, {"updated", 2, 2, "1", "2", ""}}, h.readChanges("a"))
 }
 
 func TestAKindWithoutALogAppendsNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, does(synced))
-	h.logs(false)
+	h.setLog(false)
 	ref := h.inform(object("a", "1"))
 	h.attempt(ref)
 	h.delete(ref)
 	h.inform(object("a", "2"))
 	h.attempt(ref)
-	require.Empty(t, h.changes("a"))
+	require.Empty(t, h.readChanges("a"))
 	var kept bool
 	err := h.Pool.QueryRow(t.Context(), `SELECT change_xid IS NOT NULL OR synced_object IS NOT NULL OR revived_generation IS NOT NULL
 		FROM delta_resource WHERE object_id = 'a'`).Scan(&kept)
@@ -144,16 +144,16 @@ func TestAKindWithoutALogAppendsNothing(t *testing.T) {
 	require.False(t, kept, "its row keeps nothing for a log")
 
 	// What was synced while nothing was logged is not taken for what comes before the next entry.
-	h.logs(true)
+	h.setLog(true)
 	h.inform(object("a", "3"))
 	h.attempt(ref)
-	h.logs(false)
+	h.setLog(false)
 	h.inform(object("a", "4"))
 	h.attempt(ref)
-	h.logs(true)
+	h.setLog(true)
 	h.inform(object("a", "5"))
 	h.attempt(ref)
-	require.Equal(t, []change{{"updated", 4, 3, "", "3", ""}, {"updated", 6, 5, "", "5", ""}}, h.changes("a"))
+	require.Equal(t, []change{{"updated", 4, 3, "", "3", ""}, {"updated", 6, 5, "", "5", ""}}, h.readChanges("a"))
 }
 
 // An entry is written with the outcome, or not at all, and once, however often the statement is repeated.
@@ -169,12 +169,12 @@ func TestALogAndItsOutcomeAreOne(t *testing.T) {
 	_, err = db.New().WriteOutcomes(t.Context(), tx, params)
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback(t.Context()))
-	require.Empty(t, h.changes("a"))
+	require.Empty(t, h.readChanges("a"))
 	for range 2 {
 		_, err = db.New().WriteOutcomes(t.Context(), h.env.Pool, params)
 		require.NoError(t, err)
 	}
-	require.Equal(t, []change{{"created", 1, 1, "", "1", ""}}, h.changes("a"))
+	require.Equal(t, []change{{"created", 1, 1, "", "1", ""}}, h.readChanges("a"))
 	var carrier string
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT carrier FROM delta_change").Scan(&carrier))
 	require.Equal(t, "traceparent: 00-1", carrier)

@@ -47,16 +47,16 @@ func singleAndBatch(t *testing.T, test func(t *testing.T, batched bool)) {
 	}
 }
 
-// renewed has a claim last longer in delta_claim only, as when Work takes long.
-func (h *harness) renewed(ref activities.Ref) {
+// renewClaim makes a claim last longer in delta_claim only, as when Work takes long.
+func (h *harness) renewClaim(ref activities.Ref) {
 	h.t.Helper()
 	h.set(ref, "claimed_until = now()")
 	err := db.New().RenewClaims(context.Background(), h.env.Pool, db.RenewClaimsParams{Claims: []string{h.claimOf(ref)}, ClaimFor: time.Hour})
 	require.NoError(h.t, err)
 }
 
-// The claim took effect, and the connection broke before its answer came. It is repeated: as the same attempt, not as one whose
-// worker was lost.
+// The claim took effect, and the connection broke before its answer came. It is repeated as the same attempt, not as one of a
+// lost worker.
 func TestAClaimWhoseAnswerIsLostIsTheSameAttempt(t *testing.T) {
 	t.Parallel()
 	singleAndBatch(t, func(t *testing.T, batched bool) {
@@ -109,7 +109,7 @@ func TestALivingClaimIsNeverTakenOverAndADeadOneIs(t *testing.T) {
 	t.Parallel()
 	for name, keep := range map[string]func(h *harness, ref activities.Ref){
 		"as claimed": func(*harness, activities.Ref) {},
-		"renewed":    (*harness).renewed,
+		"renewed":    (*harness).renewClaim,
 	} {
 		for _, generation := range []int64{1, 2} {
 			t.Run(fmt.Sprintf("%s, generation %d", name, generation), func(t *testing.T) {
@@ -201,20 +201,20 @@ func TestAnOutcomeIsFencedByItsClaim(t *testing.T) {
 					ref := h.inform(object("a", "1"))
 					h.handler.work = func(context.Context, *deltatype.ResourceRow) activities.Outcome {
 						replace(h, ref)
-						before = h.all()
+						before = h.allRows()
 						return outcome
 					}
 					h.attemptIn(batched, ref)
 					require.Len(t, before, 1)
-					require.Equal(t, before, h.all())
+					require.Equal(t, before, h.allRows())
 				})
 			})
 		}
 	}
 }
 
-// all are the resources as they are stored.
-func (h *harness) all() []db.Resource {
+// allRows returns the resources as they are stored.
+func (h *harness) allRows() []db.Resource {
 	h.t.Helper()
 	none := []string{}
 	rows, err := db.New().ListResources(context.Background(), h.env.Pool, db.ListResourcesParams{
@@ -313,7 +313,7 @@ func TestAResourceWhoseClaimIsAliveIsNotRemoved(t *testing.T) {
 	t.Parallel()
 	for name, keep := range map[string]func(h *harness, ref activities.Ref){
 		"as claimed": func(*harness, activities.Ref) {},
-		"renewed":    (*harness).renewed,
+		"renewed":    (*harness).renewClaim,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -58,14 +58,14 @@ func requireEnd(t *testing.T, ctx context.Context, reason error) {
 	}
 }
 
-// due has a claim renewed at the next look.
-func due(k *claim) {
+// makeDue makes a claim due for a renewal at the next check.
+func makeDue(k *claim) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.renewed = k.renewed.Add(-k.period / claimShare)
 }
 
-func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
+func TestAnOpenClaimIsRenewedBesideItsRow(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	pool := TestDatabase(t)
@@ -79,7 +79,7 @@ func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
 
 	until := before
 	for range 3 {
-		due(k)
+		makeDue(k)
 		require.Eventually(t, func() bool {
 			var now time.Time
 			err := pool.QueryRow(t.Context(), "SELECT claimed_until FROM delta_claim WHERE id = $1", k.id).Scan(&now)
@@ -145,7 +145,7 @@ func TestWorkEndsWhenItsClaimCannotBeRenewed(t *testing.T) {
 	}
 }
 
-// untimed is a Handler whose calls have no timeout.
+// untimed is a Handler without timeouts.
 type untimed struct{ Handler }
 
 func (untimed) WorkTimeout(*Task) time.Duration { return -1 }
@@ -193,14 +193,14 @@ func TestWorkEndsWhenItsRowHasAnotherClaimOrIsGone(t *testing.T) {
 			defer k.registerCall([]int64{id, id + 1000}, end)() // the rows of one call
 			_, err := pool.Exec(t.Context(), change)
 			require.NoError(t, err)
-			due(k)
+			makeDue(k)
 			requireEnd(t, ctx, errClaimLost)
 		})
 	}
 }
 
 // A failover has lost the claim, and the same client has claimed the row again: the old call ends, and the new one goes on.
-func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) {
+func TestOnlyTheCallWithAReplacedClaimEnds(t *testing.T) {
 	t.Parallel()
 	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
@@ -223,7 +223,7 @@ func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) 
 	}
 	claims.mu.Lock()
 	for k := range claims.open {
-		due(k)
+		makeDue(k)
 	}
 	claims.mu.Unlock()
 	for _, replaced := range calls[:len(calls)-1] {
@@ -233,7 +233,7 @@ func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) 
 	require.False(t, last.isLost())
 }
 
-func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.T) {
+func TestACommandThatDeletesEndsWorkUnlessItIsForOthersToo(t *testing.T) {
 	t.Parallel()
 	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
@@ -244,7 +244,7 @@ func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.
 	stop := k.registerCall([]int64{id}, end)
 	_, err := RunCommand(t.Context(), pool, "thing", "a", CommandDelete, Retention{DeletedRetention: time.Hour})
 	require.NoError(t, err)
-	due(k)
+	makeDue(k)
 	requireEnd(t, one, errDeleted)
 	stop()
 

@@ -39,15 +39,15 @@ func (h *harness) moveClock(ahead time.Duration) {
 	}
 }
 
-// reached is how far the listings of the whole kind have come.
-func (h *harness) reached() db.Shard {
+// readCursorRow reads the row with the cursor of the whole kind.
+func (h *harness) readCursorRow() db.Shard {
 	h.t.Helper()
 	row, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
 	require.NoError(h.t, err)
 	return row
 }
 
-// A worker whose clock is 26 h ahead of the database's must not hide what is created within them.
+// A worker with a clock 26 h ahead of the database's must not hide objects that are created within these hours.
 func TestTheCursorIsByTheClockOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	for name, listed := range map[string]activities.Listed{
@@ -61,7 +61,7 @@ func TestTheCursorIsByTheClockOfTheDatabase(t *testing.T) {
 			began := h.now()
 			_, err := h.pass()
 			require.NoError(t, err)
-			cursor, ended := h.reached().LastInformTime, h.now()
+			cursor, ended := h.readCursorRow().LastInformTime, h.now()
 			require.False(t, cursor.Before(began), "%s, which is before the pass began at %s", cursor, began)
 			require.False(t, cursor.After(ended), "%s, which is after now, %s", cursor, ended)
 		})
@@ -83,12 +83,12 @@ func TestACursorThatIsAheadComesBack(t *testing.T) {
 	require.NoError(t, err)
 	now := h.now()
 	require.True(t, after.Before(now.Add(-h.Listing.Overlap)), "%s", after)
-	require.False(t, h.reached().LastInformTime.After(now))
+	require.False(t, h.readCursorRow().LastInformTime.After(now))
 }
 
 // The clock was set back, so that the cursor is ahead of it, and the pass goes on for longer than the overlap: it ends when the cursor is in the past. What was
 // created meanwhile is listed by the next pass, which goes on from the pass's beginning, or from before.
-func TestAPassThatIsLongerThanTheOverlapMissesNothingWhileTheCursorIsAhead(t *testing.T) {
+func TestALongPassMissesNothingWhileTheCursorIsAhead(t *testing.T) {
 	t.Parallel()
 	const overlap = time.Minute
 	for name, ahead := range map[string]time.Duration{"by less than the overlap": overlap / 2, "by more": time.Hour} {
@@ -179,7 +179,7 @@ func TestTheCursorMissesNothingWhenClocksJumpByHours(t *testing.T) {
 	}
 }
 
-// Of two passes side by side, the one that began later has the newer position, whichever ends first.
+// If two passes run side by side, the position of the one that began later counts, even if it ends first.
 func TestThePositionOfThePassThatBeganLastCounts(t *testing.T) {
 	t.Parallel()
 	at := func(p string) listing { return lists(activities.Listed{Cursor: &p}) }
@@ -192,15 +192,15 @@ func TestThePositionOfThePassThatBeganLastCounts(t *testing.T) {
 	})
 	_, err := h.pass()
 	require.NoError(t, err)
-	require.Equal(t, "later", h.reached().InformCursor)
+	require.Equal(t, "later", h.readCursorRow().InformCursor)
 
 	h.handler.inform = lists()
 	_, err = h.pass()
 	require.NoError(t, err)
-	require.Equal(t, "later", h.reached().InformCursor, "a pass that gives none keeps it")
+	require.Equal(t, "later", h.readCursorRow().InformCursor, "a pass that gives none keeps it")
 
 	h.handler.inform = at("")
 	_, err = h.pass()
 	require.NoError(t, err)
-	require.Empty(t, h.reached().InformCursor, "an empty one removes it")
+	require.Empty(t, h.readCursorRow().InformCursor, "an empty one removes it")
 }

@@ -12,8 +12,8 @@ import (
 
 var hopeless = activities.Outcome{Verdict: activities.VerdictDegraded, Error: "hopeless"}
 
-// exhaust uses up the attempts of a resource.
-func (h *harness) exhaust(ref activities.Ref) activities.Step {
+// exhaustAttempts uses up the attempts of a resource.
+func (h *harness) exhaustAttempts(ref activities.Ref) activities.Step {
 	h.t.Helper()
 	for {
 		step := h.attempt(ref)
@@ -32,7 +32,7 @@ func TestWhatMayHealIsTriedOnceMoreInsteadOfRemoved(t *testing.T) {
 	o.MaxAttempts = 3
 	ref := h.inform(o)
 	for range 3 {
-		step := h.exhaust(ref)
+		step := h.exhaustAttempts(ref)
 		require.Equal(t, activities.NextRetention, step.Next)
 		require.LessOrEqual(t, step.Wait, hour)
 		require.GreaterOrEqual(t, step.Wait, hour*95/100, "what degraded together is tried a little apart")
@@ -44,7 +44,7 @@ func TestWhatMayHealIsTriedOnceMoreInsteadOfRemoved(t *testing.T) {
 		require.Equal(t, 2, row.Attempt, "one attempt is left")
 		require.Equal(t, row, h.row(ref))
 	}
-	h.exhaust(ref)
+	h.exhaustAttempts(ref)
 
 	// The setting that holds at the end decides.
 	h.Retention.DegradedRetry = 0

@@ -9,7 +9,7 @@ import (
 // TestDatabase gives a test of this package a database of its own. The tests outside of the package set it: deltatest imports this one.
 var TestDatabase func(t *testing.T) *pgxpool.Pool
 
-// LoseClaims has all open claims lost, as if Postgres had not been reached in time.
+// LoseClaims marks all open claims lost, as if Postgres had not been reached in time.
 func LoseClaims(c *Claims) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

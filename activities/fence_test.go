@@ -12,10 +12,10 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// verdicts are what a late attempt may come to.
+// verdicts are the outcomes of a late attempt.
 var verdicts = map[string]activities.Outcome{"synced": synced, "failed": failed, "deleted": deleted}
 
-// An attempt whose claim is dead is followed by another one, and may still come back. Whatever it brings then,
+// An attempt with a dead claim is followed by another one, and may still come back. Whatever its outcome then,
 // and however the other one stands, it finds nothing to write to.
 func TestALateResultOfAnOlderAttemptChangesNothing(t *testing.T) {
 	t.Parallel()
@@ -259,7 +259,7 @@ func TestARowThatIsGoneWhenWorkEndsEndsItsLifecycle(t *testing.T) {
 	require.Equal(t, activities.Step{Next: activities.NextNone}, h.attempt(h.inform(object("a", "1"))))
 }
 
-// The numbers of a row that was removed and made anew begin again: they are not those of the attempt that still runs.
+// The numbers of a row that was removed and inserted again begin at 1: they are not those of the attempt that still runs.
 func TestAResultIsNotThatOfARowMadeAnew(t *testing.T) {
 	t.Parallel()
 	for name, outcome := range verdicts {
@@ -282,7 +282,7 @@ func TestAResultIsNotThatOfARowMadeAnew(t *testing.T) {
 	}
 }
 
-// Those whose claims died count, though their Work goes on.
+// Attempts with dead claims count, even though their Work goes on.
 func TestEachRunOfWorkIsAnAttemptOfItsOwn(t *testing.T) {
 	t.Parallel()
 	var attempts []int

@@ -16,7 +16,8 @@ import (
 
 var finalized = activities.Outcome{Verdict: activities.VerdictFinalized}
 
-// newFinalizer is a harness whose controller has a Finalizer, as a client that starts writes it down, and a resource that is synced.
+// newFinalizer returns a harness with a controller that has a Finalizer, the row that a starting client writes, and a
+// synced resource.
 func newFinalizer(t *testing.T, finalize func(context.Context, *deltatype.ResourceRow) activities.Outcome) (*harness, activities.Ref) {
 	t.Helper()
 	h := newHarness(t, does(synced))
@@ -102,7 +103,7 @@ func TestADeletedResourceIsFinalizedBeforeItIsRemoved(t *testing.T) {
 				require.Equal(t, c.cause, call.Cause)
 				require.Equal(t, []int{1, 2, 2, 3, 4}[i], call.Attempt)
 			}
-			require.Equal(t, h.Retention.DeletedRetention, h.row(ref).DueAt.Sub(h.written(ref)), "kept for its retention after that")
+			require.Equal(t, h.Retention.DeletedRetention, h.row(ref).DueAt.Sub(h.writtenAt(ref)), "kept for its retention after that")
 			h.passRetention(ref)
 			require.Equal(t, activities.NextNone, h.endRetention(ref).Next)
 			require.Nil(t, h.row(ref))
@@ -111,8 +112,8 @@ func TestADeletedResourceIsFinalizedBeforeItIsRemoved(t *testing.T) {
 	}
 }
 
-// written is when the row was last written with a due time, by its retention.
-func (h *harness) written(ref activities.Ref) time.Time {
+// writtenAt returns when the row was last written with a due time, by its retention.
+func (h *harness) writtenAt(ref activities.Ref) time.Time {
 	h.t.Helper()
 	return h.row(ref).DispatchAt.Add(-activities.DueGrace - h.Retention.DeletedRetention)
 }
@@ -137,7 +138,7 @@ func TestFinalizeGoesOnAfterAllOfItsAttempts(t *testing.T) {
 	require.Equal(t, 6, n)
 }
 
-func TestAClientWithoutAFinalizerRemovesNothingThatIsToBeFinalized(t *testing.T) {
+func TestAClientWithoutAFinalizerKeepsUnfinalizedRows(t *testing.T) {
 	t.Parallel()
 	h, ref := newFinalizer(t, func(context.Context, *deltatype.ResourceRow) activities.Outcome { return finalized })
 	finalize := h.handler.finalize

@@ -10,8 +10,9 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// gathered runs gather with a channel of outcomes, and returns when the sets were written, with the members of each. locked says which of a set are locked.
-func gathered(t *testing.T, send func(one func(id int64)), locked func(id int64, at time.Duration) bool) (sets map[time.Duration][]int64, left []int64) {
+// runGather runs gatherOutcomes with a channel of outcomes. It returns when the sets were written, with the members of
+// each. locked reports which of a set are locked.
+func runGather(t *testing.T, send func(one func(id int64)), locked func(id int64, at time.Duration) bool) (sets map[time.Duration][]int64, left []int64) {
 	t.Helper()
 	began, results := time.Now(), make(chan *claimed)
 	sets = map[time.Duration][]int64{}
@@ -39,7 +40,7 @@ func gathered(t *testing.T, send func(one func(id int64)), locked func(id int64,
 func TestOutcomesThatComeTogetherAreWrittenTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sets, left := gathered(t, func(one func(int64)) {
+		sets, left := runGather(t, func(one func(int64)) {
 			time.Sleep(flushInterval - 10*time.Millisecond)
 			one(1)
 			time.Sleep(20 * time.Millisecond)
@@ -57,7 +58,7 @@ func TestOutcomesThatComeTogetherAreWrittenTogether(t *testing.T) {
 func TestManyOutcomesAreWrittenAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sets, _ := gathered(t, func(one func(int64)) {
+		sets, _ := runGather(t, func(one func(int64)) {
 			for id := range int64(maxFlush + 1) {
 				one(id)
 			}
@@ -73,7 +74,7 @@ func TestManyOutcomesAreWrittenAtOnce(t *testing.T) {
 func TestLockedOutcomesAreWrittenAgainAfterAWhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sets, left := gathered(t, func(one func(int64)) {
+		sets, left := runGather(t, func(one func(int64)) {
 			one(1)
 			one(2)
 			for id := range int64(9) {

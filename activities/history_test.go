@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// passes are those in the history, the latest first.
-func (h *harness) passes() []db.DeltaInform {
+// listPasses reads the history of passes, the latest first.
+func (h *harness) listPasses() []db.DeltaInform {
 	h.t.Helper()
 	all, err := db.New().ListInforms(context.Background(), h.Pool, db.ListInformsParams{Kind: kind, Most: 5000})
 	require.NoError(h.t, err)
@@ -37,7 +37,7 @@ func TestEachPassIsInTheHistory(t *testing.T) {
 		h.attempt(h.ref(id))
 	}
 	h.inform(revised("d", 5))
-	h.handler.inform = lists(item(object("a", "1")), item(object("b", "2")), item(revised("d", 4)), item(object("new", "1")), bad("bad"))
+	h.handler.inform = lists(item(object("a", "1")), item(object("b", "2")), item(revised("d", 4)), item(object("new", "1")), badItem("bad"))
 	_, err = h.pass(func(in *activities.InformInput) {
 		in.Trigger, in.Pass, in.FullListing = activities.TriggerRequest, uuid.NewString(), true
 	})
@@ -52,7 +52,7 @@ func TestEachPassIsInTheHistory(t *testing.T) {
 	_, err = h.pass(scheduled)
 	require.NoError(t, err)
 
-	all := h.passes()
+	all := h.listPasses()
 	require.Len(t, all, 4)
 	for i := range all {
 		require.NotNil(t, all[i].EndedAt)
@@ -86,14 +86,14 @@ func TestAPassThatIsCutOffIsInTheHistory(t *testing.T) {
 		require.Error(t, err)
 		tries++
 	}
-	all := h.passes()
+	all := h.listPasses()
 	require.NotEmpty(t, all)
 	require.LessOrEqual(t, len(all), tries)
 	require.NotNil(t, all[0].EndedAt)
 	require.Contains(t, all[0].Error, "timed out after "+h.handler.passTimeout.String())
 }
 
-// A pass whose worker died is told from one that goes on when the run is tried again.
+// When the run is tried again, the pass of a dead worker is distinguished from one that goes on.
 func TestTheHistoryNamesPassesWhoseWorkerWasLost(t *testing.T) {
 	t.Parallel()
 	h := newInformer(t, lists())
@@ -105,9 +105,9 @@ func TestTheHistoryNamesPassesWhoseWorkerWasLost(t *testing.T) {
 	}
 	require.Zero(t, begin("one", 1))
 	require.Zero(t, begin("another", 1))
-	require.Nil(t, h.passes()[0].EndedAt)
+	require.Nil(t, h.listPasses()[0].EndedAt)
 	require.EqualValues(t, 1, begin("one", 2), "the try that was lost")
-	all := h.passes()
+	all := h.listPasses()
 	require.Nil(t, all[0].EndedAt)
 	require.Nil(t, all[1].EndedAt, "a pass of another run goes on")
 	require.NotNil(t, all[2].EndedAt)
@@ -122,7 +122,7 @@ func TestAPassThatBeginsSaysNothingOfThoseOfOtherShards(t *testing.T) {
 		_, err := db.New().BeginInform(t.Context(), h.Pool, db.BeginInformParams{Kind: kind, Shard: shard, Trigger: "schedule", RunID: "one", Attempt: 1, Kept: 10})
 		require.NoError(t, err)
 	}
-	all := h.passes()
+	all := h.listPasses()
 	require.Len(t, all, 2)
 	require.Nil(t, all[0].EndedAt)
 	require.Nil(t, all[1].EndedAt, "the pass of shard a goes on")
@@ -136,7 +136,7 @@ func TestTheHistoryIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	_, err = h.pass()
 	require.NoError(t, err)
-	all := h.passes()
+	all := h.listPasses()
 	require.Equal(t, 1000, len(all)) //nolint:testifylint // a thousand passes tell nothing
 	require.Equal(t, "workflow", all[0].Trigger, "the latest are kept")
 	var others int

@@ -16,8 +16,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// refused are the ids and rules of what is refused.
-func (h *harness) refused() map[string]string {
+// readRefused reads the refused objects: the rule of each id.
+func (h *harness) readRefused() map[string]string {
 	h.t.Helper()
 	rows, err := db.New().ListRefused(context.Background(), h.Pool, db.ListRefusedParams{Kind: kind, Most: 5000})
 	require.NoError(h.t, err)
@@ -28,8 +28,8 @@ func (h *harness) refused() map[string]string {
 	return all
 }
 
-// bad is an object that cannot be taken, as the adapter hands it on.
-func bad(id string) activities.Listed {
+// badItem is an object that cannot be taken, as the adapter hands it on.
+func badItem(id string) activities.Listed {
 	o := object(id, "1")
 	return activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: id, EncodedObject: o.EncodedObject}, Err: errors.New("bad " + id)}
 }
@@ -38,9 +38,9 @@ func TestAPassTakesWhatIsNotRefused(t *testing.T) {
 	t.Parallel()
 	items := []activities.Listed{item(object("good", "1"))}
 	for i := range 8 {
-		items = append(items, bad(fmt.Sprint(i)))
+		items = append(items, badItem(fmt.Sprint(i)))
 	}
-	items = append(items, bad(""), bad("\xff\x00"), bad(strings.Repeat("x", 600)), item(object("also good", "1")))
+	items = append(items, badItem(""), badItem("\xff\x00"), badItem(strings.Repeat("x", 600)), item(object("also good", "1")))
 	h := newInformer(t, lists(items...))
 	progress, err := h.pass()
 	require.NoError(t, err)
@@ -48,7 +48,7 @@ func TestAPassTakesWhatIsNotRefused(t *testing.T) {
 	require.NotNil(t, h.row(h.ref("good")))
 	require.NotNil(t, h.row(h.ref("also good")))
 	require.Positive(t, h.cursor().Unix(), "the cursor moves")
-	refused := h.refused()
+	refused := h.readRefused()
 	require.Len(t, refused, 11)
 	require.Equal(t, "bad 3", refused["3"])
 	require.Contains(t, refused, "")
@@ -74,8 +74,8 @@ func TestAPassRefusesWhatPostgresDoesAndTakesTheOthers(t *testing.T) {
 		require.Equal(t, 2, progress.Refused)
 		require.Equal(t, 2, progress.Unkept, "no version of the controller could store them")
 	}
-	require.Contains(t, h.refused()["30"], "thing/30: ERROR: value overflows numeric format")
-	require.Contains(t, h.refused(), "99")
+	require.Contains(t, h.readRefused()["30"], "thing/30: ERROR: value overflows numeric format")
+	require.Contains(t, h.readRefused(), "99")
 	require.NotNil(t, h.row(h.ref("29")))
 	require.Nil(t, h.row(h.ref("30")))
 }
@@ -95,25 +95,25 @@ func TestARefusedObjectStopsNoDeletionOfOthers(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		h.attempt(h.ref(id))
 	}
-	require.Equal(t, 1, pass(item(object("a", "1")), bad("b"), bad("new"), bad("")).Deleted, "c is gone")
+	require.Equal(t, 1, pass(item(object("a", "1")), badItem("b"), badItem("new"), badItem("")).Deleted, "c is gone")
 	require.Equal(t, deltatype.ResourceStateSynced, h.row(h.ref("b")).State, "what is refused is listed")
 	require.Equal(t, deltatype.ResourceStateDeleted, h.row(h.ref("c")).State)
-	require.Len(t, h.refused(), 3)
+	require.Len(t, h.readRefused(), 3)
 
 	// One becomes valid, one is gone.
-	require.Zero(t, pass(item(object("a", "1")), item(object("b", "1")), bad("new")).Deleted)
-	require.Equal(t, map[string]string{"new": "bad new"}, h.refused())
-	require.Equal(t, 1, pass(item(object("a", "1")), bad("b")).Refused)
-	require.Equal(t, map[string]string{"b": "bad b"}, h.refused())
+	require.Zero(t, pass(item(object("a", "1")), item(object("b", "1")), badItem("new")).Deleted)
+	require.Equal(t, map[string]string{"new": "bad new"}, h.readRefused())
+	require.Equal(t, 1, pass(item(object("a", "1")), badItem("b")).Refused)
+	require.Equal(t, map[string]string{"b": "bad b"}, h.readRefused())
 	pass(item(object("a", "1")), item(object("b", "2")))
-	require.Empty(t, h.refused())
+	require.Empty(t, h.readRefused())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row(h.ref("b")).State)
 }
 
-// An incremental listing does not name an object again whose rule was the controller's fault.
+// An incremental listing does not name an object again that the controller refused by mistake.
 func TestARefusedObjectIsTakenWhenItBecomesValid(t *testing.T) {
 	t.Parallel()
-	h := newInformer(t, lists(bad("a"), bad("b"), bad("c")))
+	h := newInformer(t, lists(badItem("a"), badItem("b"), badItem("c")))
 	h.inform(object("b", "older"))
 	_, err := h.pass()
 	require.NoError(t, err)
@@ -122,11 +122,11 @@ func TestARefusedObjectIsTakenWhenItBecomesValid(t *testing.T) {
 	h.handler.inform = lists()
 	_, err = h.pass()
 	require.NoError(t, err)
-	require.Len(t, h.refused(), 3)
+	require.Len(t, h.readRefused(), 3)
 
 	// A new version of the controller takes them all. Meanwhile something newer was informed of one.
 	h.inform(object("c", "newer"))
-	require.NotContains(t, h.refused(), "c", "it was taken")
+	require.NotContains(t, h.readRefused(), "c", "it was taken")
 	h.handler.encode = nil
 	progress, err := h.pass()
 	require.NoError(t, err)
@@ -134,7 +134,7 @@ func TestARefusedObjectIsTakenWhenItBecomesValid(t *testing.T) {
 	require.JSONEq(t, `{"id": "a", "content": "1"}`, string(h.row(h.ref("a")).EncodedObject))
 	require.JSONEq(t, `{"id": "b", "content": "1"}`, string(h.row(h.ref("b")).EncodedObject))
 	require.JSONEq(t, `{"id": "c", "content": "newer"}`, string(h.row(h.ref("c")).EncodedObject))
-	require.Empty(t, h.refused())
+	require.Empty(t, h.readRefused())
 }
 
 // What is not kept is listed again: the cursor stays.
@@ -143,7 +143,7 @@ func TestRefusedObjectsAreBounded(t *testing.T) {
 	const all = 3000
 	var refused, taken []activities.Listed
 	for i := range all {
-		refused, taken = append(refused, bad(fmt.Sprint(i))), append(taken, item(object(fmt.Sprint(i), "1")))
+		refused, taken = append(refused, badItem(fmt.Sprint(i))), append(taken, item(object(fmt.Sprint(i), "1")))
 	}
 	// As a provider that names what has changed since.
 	var since []*time.Time
@@ -158,15 +158,15 @@ func TestRefusedObjectsAreBounded(t *testing.T) {
 	progress, err := h.pass()
 	require.NoError(t, err)
 	require.Equal(t, all, progress.Refused)
-	require.LessOrEqual(t, len(h.refused()), 1100)
-	require.Equal(t, all-len(h.refused()), progress.Unkept)
-	require.Contains(t, h.refused(), "0")
+	require.LessOrEqual(t, len(h.readRefused()), 1100)
+	require.Equal(t, all-len(h.readRefused()), progress.Unkept)
+	require.Contains(t, h.readRefused(), "0")
 
 	named = taken
 	progress, err = h.pass()
 	require.NoError(t, err)
 	require.Equal(t, all, progress.Scheduled)
-	require.Empty(t, h.refused())
+	require.Empty(t, h.readRefused())
 	_, err = h.pass()
 	require.NoError(t, err)
 	require.Zero(t, since[1].Unix())
@@ -176,16 +176,16 @@ func TestRefusedObjectsAreBounded(t *testing.T) {
 // One that is too large is noted without its object, and the pass says so: an incremental listing would not name it again.
 func TestARefusedObjectThatIsTooLargeIsCounted(t *testing.T) {
 	t.Parallel()
-	large, fits := bad("large"), bad("fits")
+	large, fits := badItem("large"), badItem("fits")
 	large.Params.EncodedObject = fmt.Appendf(nil, `{"id": "large", "content": %q}`, strings.Repeat("x", 64<<10))
 	const empty = `{"id": "fits", "content": ""}`
 	fits.Params.EncodedObject = fmt.Appendf(nil, `{"id": "fits", "content": %q}`, strings.Repeat("x", 64<<10-len(empty)))
-	h := newInformer(t, lists(large, fits, bad("small")))
+	h := newInformer(t, lists(large, fits, badItem("small")))
 	log := h.logTo()
 	progress, err := h.pass()
 	require.NoError(t, err)
 	require.Equal(t, activities.InformProgress{Listed: 3, Refused: 3, Unkept: 1}, progress)
-	require.EqualValues(t, 1, h.passes()[0].Unkept)
+	require.EqualValues(t, 1, h.listPasses()[0].Unkept)
 	require.True(t, hasLine(log, "level=WARN", "too large to be kept", "too_large=1", "limit=65536", "large (655"), "%s", log)
 	require.True(t, hasLine(log, "a pass of the informer has ended", "refused=3 unkept=1"))
 	rows, err := db.New().ListRefused(t.Context(), h.Pool, db.ListRefusedParams{Kind: kind, Most: 10})
@@ -201,7 +201,7 @@ func TestARefusedObjectThatIsTooLargeIsCounted(t *testing.T) {
 	progress, err = h.pass()
 	require.NoError(t, err)
 	require.Equal(t, activities.InformProgress{Scheduled: 2}, progress, "what is kept is taken once it is valid")
-	require.Equal(t, map[string]string{"large": "bad large"}, h.refused(), "it is shown until a listing names it again")
+	require.Equal(t, map[string]string{"large": "bad large"}, h.readRefused(), "it is shown until a listing names it again")
 
 	// Listings that name everything each time need no such warning.
 	h.Listing = activities.Listing{Complete: true}
@@ -218,7 +218,7 @@ func TestARefusedObjectThatIsTooLargeIsCounted(t *testing.T) {
 	require.False(t, hasLine(log, "too large to be kept", "large ("), "ids are kept from the log")
 }
 
-// Temporal does not take an error of any size, and a pass whose error cannot be told looks like a worker that is gone.
+// Temporal bounds the size of an error, and a pass with an error that it rejects looks like a lost worker.
 func TestTheErrorsOfAPassAreBounded(t *testing.T) {
 	t.Parallel()
 	long := errors.New(strings.Repeat("x", 5<<20))
@@ -227,7 +227,7 @@ func TestTheErrorsOfAPassAreBounded(t *testing.T) {
 	h := newInformer(t, lists(activities.Listed{Err: long}))
 	_, err = h.pass()
 	require.NoError(t, err)
-	require.Less(t, len(h.refused()[""]), 10_000)
+	require.Less(t, len(h.readRefused()[""]), 10_000)
 }
 
 func TestAPassRefusesWhatWouldMoveToAnotherNamespace(t *testing.T) {
@@ -240,7 +240,7 @@ func TestAPassRefusesWhatWouldMoveToAnotherNamespace(t *testing.T) {
 	progress, err := h.pass()
 	require.NoError(t, err)
 	require.Equal(t, 1, progress.Refused)
-	require.Contains(t, h.refused()["1001"], `the resource is in namespace "acme"`)
+	require.Contains(t, h.readRefused()["1001"], `the resource is in namespace "acme"`)
 	require.Equal(t, before, h.row(h.ref("1001")))
 	require.NotNil(t, h.row(h.ref("1002")))
 }
@@ -248,7 +248,7 @@ func TestAPassRefusesWhatWouldMoveToAnotherNamespace(t *testing.T) {
 // A deleted resource is listed also where its object is refused: it is kept as long.
 func TestARefusedObjectIsNotedAsListed(t *testing.T) {
 	t.Parallel()
-	h := newInformer(t, lists(bad("a")))
+	h := newInformer(t, lists(badItem("a")))
 	h.inform(object("a", "1"))
 	ref := h.ref("a")
 	h.set(ref, "state = 'deleted', cause = 'command', synced_at = now() - interval '2 days', due_at = now()")

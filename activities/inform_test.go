@@ -8,81 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/activities"
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
-
-type listing func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
-
-// lists is a listing of some items.
-func lists(items ...activities.Listed) listing {
-	return func(ctx context.Context, _ deltatype.InformOptions) <-chan activities.Listed {
-		out := make(chan activities.Listed)
-		go func() {
-			defer close(out)
-			for _, item := range items {
-				select {
-				case out <- item:
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
-		return out
-	}
-}
-
-func item(o deltatype.ObjectInformParams) activities.Listed { return activities.Listed{Params: o} }
-
-func createdAt(o deltatype.ObjectInformParams, at time.Time) activities.Listed {
-	o.CreatedAt = &at
-	return item(o)
-}
-
-// newInformer is a harness whose kind has a cursor, as a client that starts gives it.
-func newInformer(t *testing.T, inform listing) *harness {
-	t.Helper()
-	h := newHarness(t, nil)
-	h.handler.inform = inform
-	_, err := db.New().UpsertController(t.Context(), h.Pool, db.UpsertControllerParams{Name: kind, InformInterval: hour})
-	require.NoError(t, err)
-	return h
-}
-
-// pass runs a pass, as it is or with changes to its input, and returns what it counted.
-func (h *harness) pass(change ...func(*activities.InformInput)) (activities.InformProgress, error) {
-	progress, err := h.reportedPass(change...)
-	progress.Pass = nil
-	return progress, err
-}
-
-// reportedPass is pass with the report.
-func (h *harness) reportedPass(change ...func(*activities.InformInput)) (activities.InformProgress, error) {
-	in := activities.InformInput{Installation: h.Installation, Kind: kind}
-	for _, c := range change {
-		c(&in)
-	}
-	return h.InformPass(context.Background(), in)
-}
-
-func (h *harness) cursor() time.Time {
-	h.t.Helper()
-	s, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return time.Unix(0, 0).UTC()
-	}
-	require.NoError(h.t, err)
-	return s.LastInformTime.UTC()
-}
-
-func (h *harness) ref(id string) activities.Ref {
-	return activities.Ref{Installation: h.Installation, Kind: kind, ObjectID: id}
-}
 
 func TestAPassWritesInPagesWhatItLists(t *testing.T) {
 	t.Parallel()
@@ -145,7 +76,7 @@ func TestASlowListingIsWrittenWhileItGoesOn(t *testing.T) {
 	require.NotNil(t, h.row(h.ref("b")))
 }
 
-func TestAfterACompletePassTheNextOneAsksForWhatIsNewerThanItsStart(t *testing.T) {
+func TestTheNextPassAsksForObjectsNewerThanTheLastStart(t *testing.T) {
 	t.Parallel()
 	var asked deltatype.InformOptions
 	var start time.Time
@@ -168,7 +99,7 @@ func TestAfterACompletePassTheNextOneAsksForWhatIsNewerThanItsStart(t *testing.T
 	require.True(t, h.cursor().After(cursor))
 }
 
-func TestWhereObjectsTellTheirCreationTheNextPassGoesOnFromTheLatest(t *testing.T) {
+func TestTheNextPassGoesOnFromTheLatestCreation(t *testing.T) {
 	t.Parallel()
 	latest := time.Date(2024, 5, 6, 7, 8, 9, 0, time.FixedZone("", 3600))
 	h := newInformer(t, lists(
@@ -337,7 +268,7 @@ func TestAListingThatIsClosedBecauseItsContextEndedIsNotComplete(t *testing.T) {
 	}
 }
 
-func TestAPassLeavesWhatDidNotChangeAloneUnlessItIsToProcessExisting(t *testing.T) {
+func TestAPassLeavesUnchangedObjectsUnlessItProcessesExisting(t *testing.T) {
 	t.Parallel()
 	h := newInformer(t, lists(item(object("same", "1")), item(object("changed", "2")), item(object("gone", "2"))))
 	for _, id := range []string{"same", "changed", "gone"} {
@@ -374,7 +305,7 @@ func TestAPassOfAKindWithoutASettingsRowInforms(t *testing.T) {
 	require.Equal(t, 1, progress.Scheduled)
 }
 
-func TestAPassHasTheTimeoutOfItsControllerOrElseOfTheClientOrNone(t *testing.T) {
+func TestTheTimeoutOfAPassIsTheControllersOrTheClients(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ controller, client, want time.Duration }{
 		"controller": {5 * time.Minute, time.Minute, 5 * time.Minute},

@@ -27,8 +27,8 @@ func (h *harness) refusedBy() (all []string) {
 	return all
 }
 
-// rest has all passes until now have begun two days ago.
-func (h *harness) rest() {
+// ageListings makes all passes so far begin two days earlier.
+func (h *harness) ageListings() {
 	h.t.Helper()
 	_, err := h.Pool.Exec(context.Background(), "UPDATE delta_inform SET started_at = started_at - interval '2 days'")
 	require.NoError(h.t, err)
@@ -55,8 +55,8 @@ func hasLine(log *bytes.Buffer, texts ...string) bool {
 	return false
 }
 
-// since is a provider that names what was created after a time, to listings of the whole kind and of shard a.
-func since(given map[string][]time.Time, old *activities.Listed) listing {
+// listSince returns a provider that names objects created after a time, to listings of the whole kind and of shard a.
+func listSince(given map[string][]time.Time, old *activities.Listed) listing {
 	return func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
 		given[o.Shard] = append(given[o.Shard], *o.After)
 		if o.After.Unix() > 0 || o.Shard == "b" {
@@ -68,7 +68,7 @@ func since(given map[string][]time.Time, old *activities.Listed) listing {
 
 // A kind is listed as a whole, then by shards, and as a whole again, each for longer than it takes to forget what the others have noted. An object that is
 // refused throughout, and older than each cursor, is shown throughout, and taken when it is valid.
-func TestARefusedObjectSurvivesThatAKindIsListedByShardsForAWhile(t *testing.T) {
+func TestARefusedObjectSurvivesAWhileOfListingByShards(t *testing.T) {
 	t.Parallel()
 	for name, isRefusedFirst := range map[string]bool{"refused from the beginning": true, "refused since there are shards": false} {
 		t.Run(name, func(t *testing.T) {
@@ -76,11 +76,11 @@ func TestARefusedObjectSurvivesThatAKindIsListedByShardsForAWhile(t *testing.T) 
 			s, given := newSharded(t, map[string][]string{"a": nil, "b": nil}), map[string][]time.Time{}
 			s.Listing = activities.Listing{Overlap: time.Second}
 			log := s.logTo()
-			old := bad("x")
+			old := badItem("x")
 			if !isRefusedFirst {
 				old = item(object("x", "1"))
 			}
-			s.handler.inform = since(given, &old)
+			s.handler.inform = listSince(given, &old)
 			s.handler.encode = func([]byte) error { return errors.New("still refused") }
 			shards := s.handler.shards
 			whole := func() {
@@ -92,16 +92,16 @@ func TestARefusedObjectSurvivesThatAKindIsListedByShardsForAWhile(t *testing.T) 
 			whole()
 			whole()
 			require.Positive(t, given[""][1].Unix(), "it goes on from its cursor")
-			old = bad("x")
-			s.rest()
+			old = badItem("x")
+			s.ageListings()
 
 			s.handler.shards = shards
-			s.run()
-			s.run()
+			s.runPasses()
+			s.runPasses()
 			require.Positive(t, given["a"][1].Unix())
 			require.Equal(t, []string{"a x"}, s.refusedBy(), "what the whole listing had refused is forgotten, and x is not")
 			require.True(t, hasLine(log, "the kind is listed in another way than before", "cursors=1", "by_shards=true"))
-			s.rest()
+			s.ageListings()
 
 			s.handler.shards = nil
 			whole()
@@ -111,13 +111,13 @@ func TestARefusedObjectSurvivesThatAKindIsListedByShardsForAWhile(t *testing.T) 
 			whole()
 			require.Positive(t, given[""][3].Unix())
 			require.Equal(t, []string{" x"}, s.refusedBy())
-			require.Empty(t, s.named(), "shards that are not listed any more are not behind")
-			s.rest()
+			require.Empty(t, s.namedShards(), "shards that are not listed any more are not behind")
+			s.ageListings()
 
 			s.handler.shards = shards
-			s.run()
+			s.runPasses()
 			require.Zero(t, given["a"][2].Unix(), "so do those of shards")
-			s.run()
+			s.runPasses()
 			require.Equal(t, []string{"a x"}, s.refusedBy())
 
 			old = item(inShard("a", "x"))
@@ -130,8 +130,8 @@ func TestARefusedObjectSurvivesThatAKindIsListedByShardsForAWhile(t *testing.T) 
 	}
 }
 
-// named are the shards that the kind has a row for.
-func (s *sharded) named() (all []string) {
+// namedShards returns the shards that the kind has a row for.
+func (s *sharded) namedShards() (all []string) {
 	s.t.Helper()
 	rows, err := db.New().ListShards(context.Background(), s.Pool)
 	require.NoError(s.t, err)
@@ -149,26 +149,26 @@ func TestOnlyListingsThatRestAreForgotten(t *testing.T) {
 	s, given := newSharded(t, map[string][]string{"a": nil, "b": nil}), map[string][]time.Time{}
 	s.Listing = activities.Listing{Overlap: time.Second}
 	old := item(object("x", "1"))
-	s.handler.inform = since(given, &old)
+	s.handler.inform = listSince(given, &old)
 	shards := s.handler.shards
-	s.run()
+	s.runPasses()
 	s.handler.shards = nil
 	_, err := s.pass()
 	require.NoError(t, err)
-	require.Equal(t, []string{"a", "b"}, s.named())
-	require.Positive(t, s.shard("a").LastInformTime.Unix())
+	require.Equal(t, []string{"a", "b"}, s.namedShards())
+	require.Positive(t, s.shardRow("a").LastInformTime.Unix())
 
 	_, err = db.New().PauseShard(t.Context(), s.Pool, db.PauseShardParams{Kind: kind, Shard: "b", Paused: true})
 	require.NoError(t, err)
-	s.rest()
+	s.ageListings()
 	_, err = s.pass()
 	require.NoError(t, err)
-	require.Equal(t, []string{"b"}, s.named())
-	require.Zero(t, s.shard("b").LastInformTime.Unix())
-	require.True(t, s.shard("b").Paused)
+	require.Equal(t, []string{"b"}, s.namedShards())
+	require.Zero(t, s.shardRow("b").LastInformTime.Unix())
+	require.True(t, s.shardRow("b").Paused)
 
 	s.handler.shards = shards
-	require.Equal(t, []activities.ShardPass{{Shard: "a"}}, s.plan(func(in *activities.InformInput) { in.Trigger = activities.TriggerSchedule }))
+	require.Equal(t, []activities.ShardPass{{Shard: "a"}}, s.planShards(func(in *activities.InformInput) { in.Trigger = activities.TriggerSchedule }))
 }
 
 // A pass that went on from a cursor moves none that was reset meanwhile: it has not listed what is older.
@@ -210,25 +210,25 @@ func TestNamingShardsLogsWhichDeletionsItForgets(t *testing.T) {
 	log, shards := s.logTo(), s.handler.shards
 	s.handler.shards = nil
 	s.completePass()
-	s.settle()
+	s.syncAll()
 	s.upstream[""] = nil
 	require.EqualValues(t, 4, s.completePass().Withheld)
-	s.decide(activities.Approved, "", 4)
+	s.decideWithheld(activities.Approved, "", 4)
 
 	s.handler.shards = shards
 	s.upstream = map[string][]string{"a": {"a/1", "a/2", "a/3", "a/4"}}
 	forgets := []string{"level=WARN", "the controller names shards", "missing=4", "of=4", "decision=approved"}
-	s.run()
+	s.runPasses()
 	require.True(t, hasLine(log, forgets...), "%s", log)
 	log.Reset()
-	s.run()
+	s.runPasses()
 	require.False(t, hasLine(log, forgets[:2]...), "there is nothing to forget any more")
 
 	s.upstream = map[string][]string{"b": nil}
-	require.EqualValues(t, 4, s.run()["a"].Withheld)
+	require.EqualValues(t, 4, s.runPasses()["a"].Withheld)
 	log.Reset()
 	s.upstream["a"] = []string{"a/1", "a/2", "a/3", "a/4"}
-	s.run()
+	s.runPasses()
 	require.True(t, hasLine(log, "level=WARN", "shards are named again, or no longer", `shards="\"a\""`), "%s", log)
 }
 
@@ -247,24 +247,24 @@ func TestAGoneShardKeepsItsRefusedObjectsUntilItIsForgotten(t *testing.T) {
 			case o.After != nil && o.After.Unix() > 0:
 				return lists()(ctx, o)
 			}
-			return lists(item(inShard("b", "b/0")), bad("x"))(ctx, o)
+			return lists(item(inShard("b", "b/0")), badItem("x"))(ctx, o)
 		}
-		s.run()
+		s.runPasses()
 		delete(s.upstream, "b")
-		require.EqualValues(t, 1, s.run()["b"].Withheld)
+		require.EqualValues(t, 1, s.runPasses()["b"].Withheld)
 		require.Equal(t, []string{"b x"}, s.refusedBy())
 		return s
 	}
 	t.Run("which its deletion does", func(t *testing.T) {
 		t.Parallel()
 		s := gone(t)
-		s.decide(activities.Approved, "b", 1)
-		require.Equal(t, 1, s.run()["b"].Deleted)
+		s.decideWithheld(activities.Approved, "b", 1)
+		require.Equal(t, 1, s.runPasses()["b"].Deleted)
 		require.Empty(t, s.refusedBy())
-		require.Equal(t, []string{"a"}, s.named())
+		require.Equal(t, []string{"a"}, s.namedShards())
 
 		s.upstream["b"] = nil
-		s.run()
+		s.runPasses()
 		require.Equal(t, []string{"b x"}, s.refusedBy(), "named again, it is listed from the beginning")
 	})
 	t.Run("and takes them when it comes back and they are valid", func(t *testing.T) {
@@ -272,12 +272,12 @@ func TestAGoneShardKeepsItsRefusedObjectsUntilItIsForgotten(t *testing.T) {
 		s := gone(t)
 		s.handler.encode = func([]byte) error { return errors.New("still refused") }
 		s.upstream["b"] = nil
-		s.run()
+		s.runPasses()
 		require.Equal(t, []string{"b x"}, s.refusedBy(), "its listing goes on from its cursor, and does not name x")
 		s.handler.encode = nil
 		s.handler.encoded = func(o deltatype.ObjectInformParams) deltatype.ObjectInformParams { return inShard("b", o.ResourceID) }
-		s.run()
+		s.runPasses()
 		require.Empty(t, s.refusedBy())
-		require.Equal(t, []string{"b/0", "x"}, s.live("b"))
+		require.Equal(t, []string{"b/0", "x"}, s.liveIDs("b"))
 	})
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// newMirror is a harness whose kind lists all there is; listed runs while it does, and what it returns is all there is.
+// newMirror returns a harness with a complete listing; listed runs during the listing, and returns its objects.
 func newMirror(t *testing.T, listed func() []activities.Listed) *harness {
 	t.Helper()
 	h := newInformer(t, func(context.Context, deltatype.InformOptions) <-chan activities.Listed {
@@ -63,7 +63,7 @@ func TestWhatIsWrittenDuringACompletePassIsNotDeletedByIt(t *testing.T) {
 			_, err := db.Inform(context.Background(), conn, []deltatype.ObjectInformParams{object("a", "1")}, db.InformOptions{DefaultMaxAttempts: 10, Pass: &other})
 			return err
 		},
-		"made anew": func(h *harness, conn db.DBTX) error {
+		"inserted again": func(h *harness, conn db.DBTX) error {
 			_, err := conn.Exec(context.Background(), "DELETE FROM delta_resource")
 			if err == nil {
 				err = inform(conn, object("a", "2"))
@@ -183,7 +183,7 @@ func TestRowsOfADumpAreWithinReach(t *testing.T) {
 	require.Equal(t, 1, h.completePass().Deleted)
 }
 
-// A pass whose claim was lost cannot know what went by without a mark.
+// A pass that lost its claim cannot know which informs left no trace.
 func TestAPassThatLostItsClaimDeletesNothing(t *testing.T) {
 	t.Parallel()
 	var h *harness
@@ -267,7 +267,7 @@ func TestWhatAnIncrementalPassNamesIsNotDeletedByAFullOneBeside(t *testing.T) {
 	var h *harness
 	h = newInformer(t, func(_ context.Context, options deltatype.InformOptions) <-chan activities.Listed {
 		if options.After != nil {
-			return lists(item(object("a", "1")), item(object("degraded", "1")), item(elsewhere), bad("b"))(context.Background(), options)
+			return lists(item(object("a", "1")), item(object("degraded", "1")), item(elsewhere), badItem("b"))(context.Background(), options)
 		}
 		_, err := h.pass(func(in *activities.InformInput) { in.Options.After = &time.Time{} })
 		require.NoError(t, err)
@@ -318,7 +318,7 @@ func TestAPassCountsAsStaleWhatANewerVersionWouldHaveTaken(t *testing.T) {
 	h.set(h.ref("left out"), "state = 'deleted', cause = 'unlisted'")
 	progress := h.completePass()
 	require.Equal(t, activities.InformProgress{Listed: 3, Stale: 1, Refused: 1}, progress)
-	require.Contains(t, h.refused()["elsewhere"], "MoveNamespace")
+	require.Contains(t, h.readRefused()["elsewhere"], "MoveNamespace")
 	require.Equal(t, deltatype.ResourceStateDeleted, h.row(h.ref("left out")).State)
 	kinds, err := db.New().StaleKinds(t.Context(), h.Pool, 1)
 	require.NoError(t, err)

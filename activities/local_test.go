@@ -50,7 +50,7 @@ func (l local) attemptOrdinarily(t *testing.T, a *activities.Activities, ref act
 	return step
 }
 
-// startLong begins an attempt as a local activity whose Work goes on until proceed is closed, and comes to outcome then.
+// startLong begins an attempt as a local activity. Its Work goes on until proceed is closed, and then returns outcome.
 func startLong(t *testing.T, outcome activities.Outcome) (h *harness, l local, ref activities.Ref, proceed chan struct{}) {
 	t.Helper()
 	proceed = make(chan struct{})
@@ -64,11 +64,11 @@ func startLong(t *testing.T, outcome activities.Outcome) (h *harness, l local, r
 	step := l.attempt(t, h, ref)
 	require.Equal(t, activities.Step{Next: activities.NextAttempt, HandedOver: true}, step)
 	require.EqualValues(t, 1, pace.handedOver.Load())
-	h.become(ref, deltatype.ResourceStatePending)
+	h.awaitState(ref, deltatype.ResourceStatePending)
 	return h, l, ref, proceed
 }
 
-func TestALocalAttemptThatTakesLongGoesOnAndTheOrdinaryOneWaitsForIt(t *testing.T) {
+func TestTheOrdinaryAttemptWaitsForALongLocalOne(t *testing.T) {
 	t.Parallel()
 	h, l, ref, proceed := startLong(t, synced)
 	defer time.AfterFunc(100*time.Millisecond, func() { close(proceed) }).Stop()
@@ -81,7 +81,7 @@ func TestALocalAttemptThatTakesLongGoesOnAndTheOrdinaryOneWaitsForIt(t *testing.
 }
 
 // The ordinary activity has come to another worker: it finds the claim, and waits for its end. What follows does not.
-func TestALocalAttemptThatTakesLongHasItsWorkflowWokenWhereTheOrdinaryOneIsElsewhere(t *testing.T) {
+func TestALongLocalAttemptWakesItsWorkflowOnAnotherWorker(t *testing.T) {
 	t.Parallel()
 	h, l, ref, proceed := startLong(t, failed)
 	other := &activities.Activities{Pool: h.Pool, Installation: h.Installation, Handler: h.handler, Logger: h.Logger, AbandonAfter: time.Minute}
@@ -89,7 +89,7 @@ func TestALocalAttemptThatTakesLongHasItsWorkflowWokenWhereTheOrdinaryOneIsElsew
 	require.Equal(t, activities.NextAttempt, step.Next)
 	require.Greater(t, step.Wait, time.Second)
 	close(proceed)
-	h.become(ref, deltatype.ResourceStateFailed)
+	h.awaitState(ref, deltatype.ResourceStateFailed)
 	h.Claims.Wait()
 	row := h.row(ref)
 	require.False(t, row.DispatchAt.After(h.now()), "a dispatcher wakes the workflow for its next attempt, which is due at %s", row.DueAt)
@@ -97,11 +97,11 @@ func TestALocalAttemptThatTakesLongHasItsWorkflowWokenWhereTheOrdinaryOneIsElsew
 }
 
 // The ordinary activity comes when the attempt has ended: it makes no other one, and shows its failure.
-func TestALocalAttemptThatFailedBeforeTheOrdinaryActivityCameIsAFailedActivityStill(t *testing.T) {
+func TestALocalFailureBeforeTheOrdinaryActivityIsShown(t *testing.T) {
 	t.Parallel()
 	h, l, ref, proceed := startLong(t, failed)
 	close(proceed)
-	h.become(ref, deltatype.ResourceStateFailed)
+	h.awaitState(ref, deltatype.ResourceStateFailed)
 	h.Claims.Wait()
 	h.set(ref, "due_at = now() + interval '1 hour'")
 	l.RegisterActivityWithOptions(activities.Kinds{kind: h.Activities}.Attempt, activity.RegisterOptions{Name: activities.AttemptName})

@@ -23,14 +23,14 @@ func (h *harness) lock(ref activities.Ref) (unlock func()) {
 	return func() { require.NoError(h.t, tx.Commit(context.Background())) }
 }
 
-// become waits until a resource is in a state.
-func (h *harness) become(ref activities.Ref, state deltatype.ResourceState) {
+// awaitState waits until a resource is in a state.
+func (h *harness) awaitState(ref activities.Ref, state deltatype.ResourceState) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool { return h.row(ref).State == state }, patience, 10*time.Millisecond, "%s is %s, not %s", ref, h.row(ref).State, state)
 }
 
-// ended receives the error of what runs beside the test.
-func ended(t *testing.T, done <-chan error) {
+// requireEnded receives the error of a goroutine of the test.
+func requireEnded(t *testing.T, done <-chan error) {
 	t.Helper()
 	select {
 	case err := <-done:
@@ -65,14 +65,14 @@ func TestALockedRowOfABatchDelaysItsOwnOutcomeOnly(t *testing.T) {
 	}
 	done := h.startBatch(h.batchOf(a, b, c))
 	unlock := <-locked
-	h.become(a, deltatype.ResourceStateSynced)
-	h.become(c, deltatype.ResourceStateSynced)
+	h.awaitState(a, deltatype.ResourceStateSynced)
+	h.awaitState(c, deltatype.ResourceStateSynced)
 	row := h.row(b)
 	require.Equal(t, deltatype.ResourceStatePending, row.State)
 	require.NotNil(t, row.ClaimedUntil)
 	unlock()
-	h.become(b, deltatype.ResourceStateSynced)
-	ended(t, done)
+	h.awaitState(b, deltatype.ResourceStateSynced)
+	requireEnded(t, done)
 	require.EqualValues(t, 3, h.handler.worked.Load())
 	require.Empty(t, h.row(b).Errors)
 }
@@ -95,13 +95,13 @@ func TestARowOfABatchThatIsLockedAtItsClaimDelaysNoOther(t *testing.T) {
 	batch := h.batchOf(a, b, c)
 	unlock := h.lock(b)
 	done := h.startBatch(batch)
-	h.become(a, deltatype.ResourceStateSynced)
+	h.awaitState(a, deltatype.ResourceStateSynced)
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row(b).State)
 	unlock()
-	h.become(b, deltatype.ResourceStateSynced) // while c is worked
+	h.awaitState(b, deltatype.ResourceStateSynced) // while c is worked
 	require.Equal(t, deltatype.ResourceStatePending, h.row(c).State)
 	close(goOn)
-	ended(t, done)
+	requireEnded(t, done)
 	require.Equal(t, deltatype.ResourceStateSynced, h.row(c).State)
 	require.EqualValues(t, 3, h.handler.worked.Load())
 }
@@ -121,8 +121,8 @@ func TestAnAttemptWaitsForARowThatIsLockedAtItsClaim(t *testing.T) {
 	require.Eventually(t, func() bool { return h.Pool.Stat().AcquireCount() >= 3 }, patience, time.Millisecond)
 	require.Zero(t, h.handler.worked.Load())
 	unlock()
-	h.become(ref, deltatype.ResourceStateSynced)
-	ended(t, done)
+	h.awaitState(ref, deltatype.ResourceStateSynced)
+	requireEnded(t, done)
 	require.EqualValues(t, 1, h.handler.worked.Load())
 }
 
@@ -164,8 +164,8 @@ func (l logged) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// The claim is closed after the outcome was written: closed before, it would refuse it, and the attempt would be one whose worker was lost.
-func TestWorkThatReturnsBeforeTheOutcomeOfItsAbandonedAttemptIsWritten(t *testing.T) {
+// The claim is closed after the outcome was written: a closed claim would refuse the outcome, and the attempt would count as lost.
+func TestWorkMayReturnBeforeItsAbandonedOutcomeIsWritten(t *testing.T) {
 	t.Parallel()
 	for name, isLocked := range map[string]bool{"at once": false, "while its row is locked": true} {
 		t.Run(name, func(t *testing.T) {
@@ -193,8 +193,8 @@ func TestWorkThatReturnsBeforeTheOutcomeOfItsAbandonedAttemptIsWritten(t *testin
 			done := h.startBatch(h.batchOf(ref))
 			<-returned
 			unlock()
-			ended(t, done)
-			h.become(ref, deltatype.ResourceStateFailed)
+			requireEnded(t, done)
+			h.awaitState(ref, deltatype.ResourceStateFailed)
 			row := h.row(ref)
 			require.Len(t, row.Errors, 1)
 			require.Contains(t, row.Errors[0].Error, "Work did not return")

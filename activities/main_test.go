@@ -146,12 +146,12 @@ func newHarness(t *testing.T, work func(ctx context.Context, row *deltatype.Reso
 	return h
 }
 
-// does is a Work that always comes to the same.
+// does returns a Work with always the same outcome.
 func does(outcome activities.Outcome) func(context.Context, *deltatype.ResourceRow) activities.Outcome {
 	return func(context.Context, *deltatype.ResourceRow) activities.Outcome { return outcome }
 }
 
-// object is what the tests inform: an id, and content that makes its hash.
+// object returns an object for the tests: an id, and content that makes its hash.
 func object(id, content string) deltatype.ObjectInformParams {
 	encoded, err := json.Marshal(map[string]string{"id": id, "content": content})
 	if err != nil {
@@ -178,7 +178,7 @@ func (h *harness) attempt(ref activities.Ref) activities.Step {
 	return brief(step)
 }
 
-// brief is what of a step decides how the lifecycle goes on.
+// brief returns the fields of a step that decide how the workflow goes on.
 func brief(s activities.Step) activities.Step {
 	return activities.Step{Next: s.Next, Wait: s.Wait, Generation: s.Generation, State: s.State}
 }
@@ -189,7 +189,7 @@ func (h *harness) claim(ref activities.Ref) (claim string) {
 	return h.claimAs(ref, false)
 }
 
-// claimAs claims for an execution whose controller finalizes, or does not.
+// claimAs claims for an execution with a controller that finalizes, or does not.
 func (h *harness) claimAs(ref activities.Ref, finalizes bool) (claim string) {
 	h.t.Helper()
 	claim = uuid.NewString()
@@ -243,7 +243,7 @@ func (h *harness) writeOutcome(worked *deltatype.ResourceRow, claim, state strin
 	return rows
 }
 
-// loseAttempt starts an attempt whose worker is lost right after.
+// loseAttempt starts an attempt, and loses its worker right after.
 func (h *harness) loseAttempt(ref activities.Ref) {
 	h.t.Helper()
 	h.claim(ref)
@@ -263,7 +263,7 @@ func (h *harness) row(ref activities.Ref) *deltatype.ResourceRow {
 	return row
 }
 
-// now is the time of the database, whose clock the times of rows are from.
+// now returns the database's time, because the times of rows are by its clock.
 func (h *harness) now() (now time.Time) {
 	h.t.Helper()
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), "SELECT clock_timestamp()").Scan(&now))

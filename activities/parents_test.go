@@ -60,8 +60,8 @@ func TestAnExecutionLeavesARowThatWaitsForItsParent(t *testing.T) {
 	})
 }
 
-// touches are the parents that are noted for their children, which are forgotten.
-func (h *harness) touches() (parents []string) {
+// notedParents returns the parents that are noted for their children, and forgets them.
+func (h *harness) notedParents() (parents []string) {
 	h.t.Helper()
 	err := h.Pool.QueryRow(context.Background(), `WITH gone AS (DELETE FROM delta_touch WHERE kind = 'child' RETURNING parent)
 		SELECT coalesce(array_agg(parent), '{}') FROM gone`).Scan(&parents)
@@ -69,7 +69,7 @@ func (h *harness) touches() (parents []string) {
 	return parents
 }
 
-// Only another object than the one with which a resource was synced last has its children touched.
+// Children are touched only if their parent was synced with another object than the last time.
 func TestAParentThatHasChangedIsNotedForItsChildren(t *testing.T) {
 	t.Parallel()
 	singleAndBatch(t, func(t *testing.T, batched bool) {
@@ -83,7 +83,7 @@ func TestAParentThatHasChangedIsNotedForItsChildren(t *testing.T) {
 		noted, none := []string{kind + "/a"}, []string{}
 		ref := h.inform(object("a", "1"))
 		h.attemptIn(batched, ref)
-		require.Equal(t, noted, h.touches(), "children may have seen it before its row was removed")
+		require.Equal(t, noted, h.notedParents(), "children may have seen it before its row was removed")
 
 		command := func(c activities.Command) {
 			t.Helper()
@@ -93,17 +93,17 @@ func TestAParentThatHasChangedIsNotedForItsChildren(t *testing.T) {
 		command(activities.CommandTouch)
 		h.attemptIn(batched, ref)
 		require.EqualValues(t, 2, h.row(ref).SyncCount)
-		require.Equal(t, none, h.touches(), "it was worked again, and is the same")
+		require.Equal(t, none, h.notedParents(), "it was worked again, and is the same")
 
 		h.inform(object("a", "2"))
-		require.Equal(t, none, h.touches(), "it is not synced yet")
+		require.Equal(t, none, h.notedParents(), "it is not synced yet")
 		h.handler.work = does(failed)
 		h.attemptIn(batched, ref)
-		require.Equal(t, none, h.touches())
+		require.Equal(t, none, h.notedParents())
 		h.handler.work = does(synced)
 		h.set(ref, "due_at = now()")
 		h.attemptIn(batched, ref)
-		require.Equal(t, noted, h.touches())
+		require.Equal(t, noted, h.notedParents())
 
 		// It goes on while it is worked, and back to what it was: others may have looked meanwhile.
 		h.inform(object("a", "3"))
@@ -114,11 +114,11 @@ func TestAParentThatHasChangedIsNotedForItsChildren(t *testing.T) {
 		}
 		h.attemptIn(batched, ref)
 		if h.row(ref).State != deltatype.ResourceStateSynced {
-			require.Equal(t, none, h.touches(), "the next generation is to say")
+			require.Equal(t, none, h.notedParents(), "the next generation is to say")
 			h.attemptIn(batched, ref)
 		}
 		require.Equal(t, deltatype.ResourceStateSynced, h.row(ref).State)
-		require.Equal(t, noted, h.touches())
+		require.Equal(t, noted, h.notedParents())
 
 		for name, deletes := range map[string]func(){
 			"command": func() { command(activities.CommandDelete) },
@@ -134,20 +134,20 @@ func TestAParentThatHasChangedIsNotedForItsChildren(t *testing.T) {
 		} {
 			deletes()
 			require.Equal(t, deltatype.ResourceStateDeleted, h.row(ref).State, name)
-			require.Equal(t, none, h.touches(), name)
+			require.Equal(t, none, h.notedParents(), name)
 			h.handler.work = does(synced)
 			command(activities.CommandRevive)
 			h.attemptIn(batched, ref)
-			require.Equal(t, noted, h.touches(), "%s: what was gone was made again", name)
+			require.Equal(t, noted, h.notedParents(), "%s: what was gone was made again", name)
 		}
 
 		touches("another")
 		h.inform(object("a", "4"))
 		h.attemptIn(batched, ref)
-		require.Equal(t, none, h.touches(), "nobody is touched by the kind")
+		require.Equal(t, none, h.notedParents(), "nobody is touched by the kind")
 		touches(kind)
 		h.inform(object("a", "2"))
 		h.attemptIn(batched, ref)
-		require.Equal(t, noted, h.touches(), "what was synced last meanwhile is not known")
+		require.Equal(t, noted, h.notedParents(), "what was synced last meanwhile is not known")
 	})
 }

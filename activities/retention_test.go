@@ -40,23 +40,23 @@ func TestARetentionHasTheLengthAndTheEndThatItsNamespaceSays(t *testing.T) {
 		rest       time.Duration // -1: for ever
 		becomes    deltatype.ResourceState
 	}{
-		"synced, not configured":               {nil, activities.Retention{SyncedRetention: hour}, synced, hour, removed},
-		"synced, configured":                   {&activities.Retention{SyncedRetention: 2 * hour}, activities.Retention{SyncedRetention: hour}, synced, 2 * hour, removed},
-		"synced, expires":                      {&activities.Retention{Expiry: 3 * hour, SyncedRetention: hour}, activities.Retention{}, synced, 3 * hour, deltatype.ResourceStateExpired},
-		"synced, expires and is kept":          {&activities.Retention{Expiry: 3 * hour, SyncedRetention: -hour}, activities.Retention{}, synced, 3 * hour, deltatype.ResourceStateExpired},
-		"synced, expires by default":           {nil, activities.Retention{Expiry: 4 * hour, SyncedRetention: hour}, synced, 4 * hour, deltatype.ResourceStateExpired},
-		"synced, configured not to expire":     {&activities.Retention{SyncedRetention: hour}, activities.Retention{Expiry: 4 * hour}, synced, hour, removed},
-		"synced, kept for ever":                {&activities.Retention{SyncedRetention: -hour}, activities.Retention{SyncedRetention: hour}, synced, -1, deltatype.ResourceStateSynced},
-		"synced, kept for ever by default":     {nil, activities.Retention{SyncedRetention: -hour}, synced, -1, deltatype.ResourceStateSynced},
-		"degraded, kept for ever by default":   {nil, activities.Retention{DegradedRetention: -hour}, failed, -1, deltatype.ResourceStateDegraded},
-		"deleted, kept for ever by default":    {nil, activities.Retention{DeletedRetention: -hour}, deleted, -1, deltatype.ResourceStateDeleted},
-		"degraded, not configured":             {nil, activities.Retention{DegradedRetention: 5 * hour}, failed, 5 * hour, removed},
-		"degraded, configured":                 {&activities.Retention{DegradedRetention: 6 * hour}, activities.Retention{DegradedRetention: hour}, failed, 6 * hour, removed},
-		"degraded, in one whose synced expire": {&activities.Retention{Expiry: hour, DegradedRetention: 6 * hour}, activities.Retention{}, failed, 6 * hour, removed},
-		"degraded, kept for ever":              {&activities.Retention{DegradedRetention: -hour}, activities.Retention{DegradedRetention: hour}, failed, -1, deltatype.ResourceStateDegraded},
-		"deleted, not configured":              {nil, activities.Retention{DeletedRetention: 7 * hour}, deleted, 7 * hour, removed},
-		"deleted, configured":                  {&activities.Retention{Expiry: hour, DeletedRetention: 8 * hour}, activities.Retention{DeletedRetention: hour}, deleted, 8 * hour, removed},
-		"deleted, kept for ever":               {&activities.Retention{DeletedRetention: -hour}, activities.Retention{DeletedRetention: hour}, deleted, -1, deltatype.ResourceStateDeleted},
+		"synced, not configured":             {nil, activities.Retention{SyncedRetention: hour}, synced, hour, removed},
+		"synced, configured":                 {&activities.Retention{SyncedRetention: 2 * hour}, activities.Retention{SyncedRetention: hour}, synced, 2 * hour, removed},
+		"synced, expires":                    {&activities.Retention{Expiry: 3 * hour, SyncedRetention: hour}, activities.Retention{}, synced, 3 * hour, deltatype.ResourceStateExpired},
+		"synced, expires and is kept":        {&activities.Retention{Expiry: 3 * hour, SyncedRetention: -hour}, activities.Retention{}, synced, 3 * hour, deltatype.ResourceStateExpired},
+		"synced, expires by default":         {nil, activities.Retention{Expiry: 4 * hour, SyncedRetention: hour}, synced, 4 * hour, deltatype.ResourceStateExpired},
+		"synced, configured not to expire":   {&activities.Retention{SyncedRetention: hour}, activities.Retention{Expiry: 4 * hour}, synced, hour, removed},
+		"synced, kept for ever":              {&activities.Retention{SyncedRetention: -hour}, activities.Retention{SyncedRetention: hour}, synced, -1, deltatype.ResourceStateSynced},
+		"synced, kept for ever by default":   {nil, activities.Retention{SyncedRetention: -hour}, synced, -1, deltatype.ResourceStateSynced},
+		"degraded, kept for ever by default": {nil, activities.Retention{DegradedRetention: -hour}, failed, -1, deltatype.ResourceStateDegraded},
+		"deleted, kept for ever by default":  {nil, activities.Retention{DeletedRetention: -hour}, deleted, -1, deltatype.ResourceStateDeleted},
+		"degraded, not configured":           {nil, activities.Retention{DegradedRetention: 5 * hour}, failed, 5 * hour, removed},
+		"degraded, configured":               {&activities.Retention{DegradedRetention: 6 * hour}, activities.Retention{DegradedRetention: hour}, failed, 6 * hour, removed},
+		"degraded, where synced ones expire": {&activities.Retention{Expiry: hour, DegradedRetention: 6 * hour}, activities.Retention{}, failed, 6 * hour, removed},
+		"degraded, kept for ever":            {&activities.Retention{DegradedRetention: -hour}, activities.Retention{DegradedRetention: hour}, failed, -1, deltatype.ResourceStateDegraded},
+		"deleted, not configured":            {nil, activities.Retention{DeletedRetention: 7 * hour}, deleted, 7 * hour, removed},
+		"deleted, configured":                {&activities.Retention{Expiry: hour, DeletedRetention: 8 * hour}, activities.Retention{DeletedRetention: hour}, deleted, 8 * hour, removed},
+		"deleted, kept for ever":             {&activities.Retention{DeletedRetention: -hour}, activities.Retention{DeletedRetention: hour}, deleted, -1, deltatype.ResourceStateDeleted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -153,7 +153,7 @@ func TestAnObjectInformedAnewDuringItsRetentionIsNotRemoved(t *testing.T) {
 }
 
 // A client that starts with other settings decides for what rests already: a row is not removed that is to be kept.
-func TestAResourceIsNotRemovedBeforeTheRetentionThatHoldsWhenItEnds(t *testing.T) {
+func TestTheRetentionSettingAtTheEndDecidesOfRemoval(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		before, after activities.Retention

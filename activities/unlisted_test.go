@@ -28,7 +28,7 @@ func TestARevivedRowForgetsWhyItWasDeleted(t *testing.T) {
 	require.Nil(t, row.DispatchAt, "it rests for good, as the rows of delta_resource_unlisted_idx do")
 }
 
-// What a pass has listed is removed in pages, and what passes have left whose worker died in the time for which it is of use to nobody.
+// A pass's recorded listing is removed in pages, and that of a dead worker's pass once nothing can use it any more.
 func TestWhatPassesListedIsRemoved(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

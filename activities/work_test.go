@@ -80,7 +80,7 @@ func TestWorkThatEndsItsGoroutineIsAFailedAttempt(t *testing.T) {
 }
 
 // The attempt is closed, and what Work still does counts against the bounds until it returns. Its result is not used.
-func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsSlotsAndItsClaimUntilItReturns(t *testing.T) {
+func TestWorkThatIgnoresItsContextKeepsItsSlotsAndItsClaim(t *testing.T) {
 	t.Parallel()
 	goOn := make(chan struct{})
 	defer func() {

@@ -73,7 +73,7 @@ func TestSetsThatMeetOnTheSameRowsNeverDeadlock(t *testing.T) {
 		poolWith(t, env, "enable_nestloop", "enable_mergejoin", "enable_indexscan"),
 		env.Pool,
 	}
-	seed := seed(t)
+	seed := newSeed(t)
 	var synced atomic.Int64
 	states := []string{"scheduled", "pending", "failed", "expired", "synced", "degraded"}
 	type shuffled = func() []int64

@@ -92,8 +92,9 @@ type ClaimChangeConsumerRow struct {
 	ID       int64
 }
 
-// Makes the row of a consumer, or takes it over if no other process has it. A new one begins where the last of the same name in a group of another
-// size is, so that nothing is missed when a group grows or shrinks, or where it says.
+// Makes the row of a consumer, or takes it over if no other process has it. A new one begins at the position of the
+// last one of the same name in a group of another size, so that nothing is missed when a group grows or shrinks, or at
+// the given position.
 func (q *Queries) ClaimChangeConsumer(ctx context.Context, db DBTX, arg ClaimChangeConsumerParams) (ClaimChangeConsumerRow, error) {
 	row := db.QueryRow(ctx, claimChangeConsumer,
 		arg.Name,
@@ -152,7 +153,7 @@ type ForgetOtherGroupsParams struct {
 	Members int32
 }
 
-// Once all members of a group have begun, those of groups of other sizes that no longer run are of no use.
+// Once all members of a group have begun, stopped members of groups of other sizes are of no use.
 func (q *Queries) ForgetOtherGroups(ctx context.Context, db DBTX, arg ForgetOtherGroupsParams) error {
 	_, err := db.Exec(ctx, forgetOtherGroups, arg.Name, arg.Members)
 	return err
@@ -212,7 +213,7 @@ type LatestChangesRow struct {
 	Carrier     string
 }
 
-// The latest entries that readers are given, the latest first.
+// The latest entries that readers get, the latest first.
 func (q *Queries) LatestChanges(ctx context.Context, db DBTX, most int32) ([]LatestChangesRow, error) {
 	rows, err := db.Query(ctx, latestChanges, most)
 	if err != nil {
@@ -279,8 +280,9 @@ type ListChangeConsumersRow struct {
 	Lag         time.Duration
 }
 
-// How far each consumer has come. Counting what is after its position ends at a bound. It is in order, so that it takes the index: a LIMIT alone would have a
-// table that was never analyzed be read as a whole for a consumer that has nothing before it.
+// How far each consumer has come. Counting the entries after its position ends at a bound. They are counted in order,
+// so that the index is used: with a LIMIT alone, a table that was never analyzed would be read as a whole for a
+// consumer with nothing left to read.
 func (q *Queries) ListChangeConsumers(ctx context.Context, db DBTX, most int32) ([]ListChangeConsumersRow, error) {
 	rows, err := db.Query(ctx, listChangeConsumers, most)
 	if err != nil {
@@ -532,7 +534,8 @@ type ResourceChangesRow struct {
 	Carrier     string
 }
 
-// The entries of one object, the latest first. It shows what was committed, also what readers are not given yet.
+// The entries of one object, the latest first. It returns all committed entries, even those that readers do not get
+// yet.
 func (q *Queries) ResourceChanges(ctx context.Context, db DBTX, arg ResourceChangesParams) ([]ResourceChangesRow, error) {
 	rows, err := db.Query(ctx, resourceChanges,
 		arg.Kind,

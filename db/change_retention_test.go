@@ -31,8 +31,8 @@ func makePartition(t *testing.T, pool *pgxpool.Pool, ahead int32) bool {
 	return made
 }
 
-// dropped drops partitions until there is none to drop, and says how many there were.
-func dropped(t *testing.T, pool *pgxpool.Pool, keep, most time.Duration) (n int) {
+// dropPartitions drops partitions until none is left to drop, and returns how many there were.
+func dropPartitions(t *testing.T, pool *pgxpool.Pool, keep, most time.Duration) (n int) {
 	t.Helper()
 	for {
 		name, err := db.New().DropChangePartition(context.Background(), pool, db.DropChangePartitionParams{Keep: keep, KeepMost: most})
@@ -72,7 +72,7 @@ func readsFrom(t *testing.T, pool *pgxpool.Pool, xid uint64, id int64) (removed 
 
 func TestPartitionsOfTheLogAreDroppedWhenAllConsumersHavePassed(t *testing.T) {
 	t.Parallel()
-	pool := logged(t)
+	pool := newLogged(t)
 	for _, ahead := range []int32{-9, -8, -3, 0, 1} {
 		require.True(t, makePartition(t, pool, ahead))
 		require.False(t, makePartition(t, pool, ahead), "it is there")
@@ -86,14 +86,14 @@ func TestPartitionsOfTheLogAreDroppedWhenAllConsumersHavePassed(t *testing.T) {
 	require.NoError(t, pool.QueryRow(t.Context(), "SELECT order_xid, id FROM delta_change WHERE object_id = '8'").Scan(&xid, &last))
 
 	consumeUpTo(t, pool, "")
-	require.Zero(t, dropped(t, pool, 7*day, 30*day), "a consumer has handled nothing")
+	require.Zero(t, dropPartitions(t, pool, 7*day, 30*day), "a consumer has handled nothing")
 	require.Equal(t, []string{"9", "8", "3", "0"}, loggedIDs(t, pool, "delta_change"))
 	consumeUpTo(t, pool, "9")
-	require.Equal(t, 1, dropped(t, pool, 7*day, 30*day))
+	require.Equal(t, 1, dropPartitions(t, pool, 7*day, 30*day))
 	require.Equal(t, []string{"8", "3", "0"}, loggedIDs(t, pool, "delta_change"))
-	require.False(t, readsFrom(t, pool, xid, last), "who has come further misses nothing")
+	require.False(t, readsFrom(t, pool, xid, last), "a reader that is further misses nothing")
 	require.True(t, readsFrom(t, pool, 3, 0))
-	require.Equal(t, 1, dropped(t, pool, 6*day, 7*day), "it is kept no longer than the longest retention")
+	require.Equal(t, 1, dropPartitions(t, pool, 6*day, 7*day), "it is kept no longer than the longest retention")
 	require.Equal(t, []string{"3", "0"}, loggedIDs(t, pool, "delta_change"))
 	require.True(t, readsFrom(t, pool, xid, last-1))
 	require.False(t, readsFrom(t, pool, xid, last))
@@ -101,7 +101,7 @@ func TestPartitionsOfTheLogAreDroppedWhenAllConsumersHavePassed(t *testing.T) {
 
 func TestWhatHasNoPartitionIsKeptAndTrimmed(t *testing.T) {
 	t.Parallel()
-	pool := logged(t)
+	pool := newLogged(t)
 	for _, age := range []int{9, 8, 3, 0} {
 		appendAged(t, pool, fmt.Sprint(age), age)
 	}
@@ -127,7 +127,7 @@ func TestWhatHasNoPartitionIsKeptAndTrimmed(t *testing.T) {
 // A transaction that has been open for longer than its partition would be kept writes into the one of the time of its write.
 func TestALongTransactionWritesIntoThePartitionOfItsWrite(t *testing.T) {
 	t.Parallel()
-	pool := logged(t)
+	pool := newLogged(t)
 	makePartition(t, pool, 0)
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -146,9 +146,9 @@ func TestALongTransactionWritesIntoThePartitionOfItsWrite(t *testing.T) {
 	require.True(t, at.After(began))
 
 	// While it uses the log no partition is dropped, and nobody waits for long: that fails, and is tried again.
-	require.True(t, makePartition(t, pool, -9), "to make one waits for nobody who writes elsewhere")
+	require.True(t, makePartition(t, pool, -9), "making one waits for no transaction that writes elsewhere")
 	_, err = db.New().DropChangePartition(t.Context(), pool, db.DropChangePartitionParams{Keep: 7 * day, KeepMost: 30 * day})
 	require.ErrorContains(t, err, "lock timeout")
 	require.NoError(t, tx.Commit(t.Context()))
-	require.Equal(t, 1, dropped(t, pool, 7*day, 30*day))
+	require.Equal(t, 1, dropPartitions(t, pool, 7*day, 30*day))
 }

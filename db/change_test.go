@@ -19,8 +19,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// logged is an isolated database whose things log their changes.
-func logged(t *testing.T, options ...deltatest.Option) *pgxpool.Pool {
+// newLogged returns a database with a kind that logs its changes.
+func newLogged(t *testing.T, options ...deltatest.Option) *pgxpool.Pool {
 	t.Helper()
 	pool := deltatest.New(t, options...).Pool
 	_, err := db.New().UpsertController(t.Context(), pool, db.UpsertControllerParams{Name: "thing", LogsChanges: true})
@@ -35,8 +35,8 @@ type changeWriter struct {
 	made   int
 }
 
-// transaction changes some resources, in the order of their ids, and commits or rolls back. It may have its transaction id long before that.
-func (w *changeWriter) transaction(ctx context.Context, most int) error {
+// runTransaction changes some resources, in the order of their ids, and commits or rolls back. It may get its transaction id long before.
+func (w *changeWriter) runTransaction(ctx context.Context, most int) error {
 	tx, err := w.pool.Begin(ctx)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (w *changeWriter) transaction(ctx context.Context, most int) error {
 	chosen := w.random.Perm(most)[:1+w.random.IntN(3)]
 	slices.Sort(chosen)
 	for _, i := range chosen {
-		if err := w.step(ctx, tx, fmt.Sprint(i)); err != nil {
+		if err := w.changeSome(ctx, tx, fmt.Sprint(i)); err != nil {
 			return err
 		}
 		w.pause()
@@ -65,7 +65,7 @@ func (w *changeWriter) transaction(ctx context.Context, most int) error {
 func (w *changeWriter) pause() { time.Sleep(time.Duration(w.random.IntN(8)) * time.Millisecond) }
 
 // step changes one resource, in a subtransaction now and then.
-func (w *changeWriter) step(ctx context.Context, tx pgx.Tx, id string) error {
+func (w *changeWriter) changeSome(ctx context.Context, tx pgx.Tx, id string) error {
 	if w.random.IntN(3) > 0 {
 		return w.change(ctx, tx, id)
 	}
@@ -159,11 +159,11 @@ func TestSoakReadersOfTheLogSkipNothing(t *testing.T) {
 	took := soak.Time(t, 3*time.Second)
 	t.Parallel()
 	const writers, resources = 8, 6
-	pool := logged(t, deltatest.WithMaxConns(2*writers+2))
+	pool := newLogged(t, deltatest.WithMaxConns(2*writers+2))
 	for i := range resources {
 		informSet(t, pool, object(fmt.Sprint(i), ""), plain)
 	}
-	seed := seed(t)
+	seed := newSeed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), took)
 	defer cancel()
 	var group errgroup.Group
@@ -172,7 +172,7 @@ func TestSoakReadersOfTheLogSkipNothing(t *testing.T) {
 		w := &changeWriter{pool: pool, random: rand.New(rand.NewPCG(seed, uint64(n)))}
 		group.Go(func() error {
 			for ctx.Err() == nil {
-				if err := w.transaction(context.WithoutCancel(ctx), resources); err != nil && !isDeadlock(err) {
+				if err := w.runTransaction(context.WithoutCancel(ctx), resources); err != nil && !isDeadlock(err) {
 					failed <- err
 					return err
 				}

@@ -64,7 +64,7 @@ func TestManyWhoInformTheSameNewObjectAllGetTheOneRow(t *testing.T) {
 
 // Postgres promises no order in which one statement locks its rows, it follows from the plan: so the statement has to see
 // to it. Without that each deadlock costs a second, and in a user's transaction the transaction.
-func TestOverlappingSetsInOppositeOrdersWaitForEachOtherWhateverThePlan(t *testing.T) {
+func TestOverlappingSetsInOppositeOrdersWaitWhateverThePlan(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
@@ -108,7 +108,7 @@ func TestOverlappingSetsInOppositeOrdersWaitForEachOtherWhateverThePlan(t *testi
 	require.NoError(t, group.Wait())
 }
 
-// poolWith is a pool whose statements are planned without some methods.
+// poolWith returns a pool that plans its statements without some methods.
 func poolWith(t *testing.T, env *deltatest.Env, off ...string) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(env.DatabaseURL)
@@ -123,7 +123,7 @@ func poolWith(t *testing.T, env *deltatest.Env, off ...string) *pgxpool.Pool {
 	return pool
 }
 
-// faulty is a connection whose first queries fail or answer nothing.
+// faulty is a connection with first queries that fail or return nothing.
 type faulty struct {
 	db.DBTX
 	mu     sync.Mutex
@@ -147,7 +147,7 @@ func (f *faulty) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	return f.DBTX.Query(ctx, sql, args...)
 }
 
-func TestADeadlockOrSerializationFailureIsTriedAgainAndNothingElse(t *testing.T) {
+func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	set := []deltatype.ObjectInformParams{object("a", "1")}

@@ -24,8 +24,8 @@ type standing struct {
 	isOther, isSeen bool
 }
 
-// standings are all combinations of what decides whether an object is written.
-func standings() (all []standing) {
+// allStandings are all combinations of what decides whether an object is written.
+func allStandings() (all []standing) {
 	n := func(v int64) *int64 { return &v }
 	stored := object("", "stored").Hash
 	states := [][2]string{
@@ -79,12 +79,12 @@ func (s *standing) isDue(options db.InformOptions) bool {
 		(settled && options.Revive) || (s.state != "scheduled" && options.ProcessExisting)
 }
 
-// The statements that write, and those that read what was left alone, have the same condition, one as the other's opposite, in four places. An
+// The statements that write rows and those that read unwritten rows have opposite conditions, in four places. An
 // object that neither takes would be asked for again in vain; one that both take would be lost if it changed between the two.
 func TestWhatIsNotWrittenIsKeptAndNothingElse(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	all := standings()
+	all := allStandings()
 	insertStandings(t, env, all)
 	for _, options := range []db.InformOptions{
 		plain, {DefaultMaxAttempts: 7, Revive: true}, {DefaultMaxAttempts: 7, ProcessExisting: true}, {DefaultMaxAttempts: 7, Revive: true, ProcessExisting: true},
@@ -118,7 +118,7 @@ func rolledBack(t *testing.T, env *deltatest.Env, do func(tx pgx.Tx)) {
 	t.Helper()
 	tx, err := env.Pool.Begin(context.Background())
 	require.NoError(t, err)
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it is what this is for
+	defer tx.Rollback(context.Background()) //nolint:errcheck // the test wants the rollback
 	do(tx)
 }
 
@@ -153,7 +153,7 @@ func checkSet(t *testing.T, env *deltatest.Env, page []standing, options db.Info
 // checkSingles looks at some of them, since each is a statement.
 func checkSingles(t *testing.T, env *deltatest.Env, all []standing, options db.InformOptions) {
 	t.Helper()
-	random := rand.New(rand.NewPCG(seed(t), 1))
+	random := rand.New(rand.NewPCG(newSeed(t), 1))
 	rolledBack(t, env, func(tx pgx.Tx) {
 		for _, i := range random.Perm(len(all))[:1000] {
 			s := &all[i]
@@ -188,7 +188,7 @@ func TestAnObjectThatIsRefusedIsNeitherComparedNorStale(t *testing.T) {
 		inform(t, env.Pool, mine, plain)
 		set(t, env.Pool, "a", "state = 'deleted', cause = 'unlisted'")
 		before := read(t, env.Pool, "a")
-		theirs := compared("a", 4, func() { t.Error("Compare is called with another tenant's object") })
+		theirs := comparedObject("a", 4, func() { t.Error("Compare is called with another tenant's object") })
 		for _, o := range []deltatype.ObjectInformParams{revised("a", "4", 4), revised("a", "6", 6), theirs} {
 			for _, force := range []bool{false, true} {
 				o.Namespace, o.Force = "globex", force
@@ -246,7 +246,7 @@ func TestAStaleObjectBringsNothingBackAndAForcedOneDoes(t *testing.T) {
 				env := deltatest.New(t)
 				for name, version := range map[string]func(n int) deltatype.ObjectInformParams{
 					"revision": func(n int) deltatype.ObjectInformParams { return revised("revision", fmt.Sprint(n), int64(n)) },
-					"compare":  func(n int) deltatype.ObjectInformParams { return compared("compare", n, nil) },
+					"compare":  func(n int) deltatype.ObjectInformParams { return comparedObject("compare", n, nil) },
 				} {
 					for options, back := range map[*db.InformOptions]bool{&plain: c.listed, &live: c.revived} {
 						newest := version(5)

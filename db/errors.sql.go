@@ -46,9 +46,10 @@ type GroupErrorsRow struct {
 	Read      int64
 }
 
-// The latest errors of resources of a kind that are degraded or wait to be tried again, grouped by their first lines without what differs between
-// resources: quoted texts, UUIDs and other long hexadecimal numbers, and numbers. The most frequent are first, each with its latest text and the ids of
-// those that had it last. It looks at no more than most resources, by the index of what is in trouble; read is how many these were.
+// The latest errors of resources of a kind that are degraded or wait to be tried again, grouped by their first lines
+// without the parts that differ between resources: quoted texts, UUIDs and other long hexadecimal numbers, and numbers.
+// The most frequent are first, each with its latest text and the latest ids. It reads at most most resources, by the
+// index of trouble; read is how many.
 func (q *Queries) GroupErrors(ctx context.Context, db DBTX, arg GroupErrorsParams) ([]GroupErrorsRow, error) {
 	rows, err := db.Query(ctx, groupErrors, arg.Groups, arg.Kind, arg.Most)
 	if err != nil {

@@ -119,7 +119,7 @@ func informSet(
 	return results, nil
 }
 
-// sortUnique returns a set that names each object once: the last one given, unless it is older. places has the index in the
+// sortUnique returns a set without duplicates: it keeps the last object given, unless it is older. places has the index in the
 // set for each given object, and older reports those that are older. All writers use the same order, so that two
 // overlapping sets wait for each other instead of deadlocking.
 func sortUnique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int, older []bool) {

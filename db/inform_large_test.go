@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A set of several statements is what one of one statement is.
+// A set that takes several statements has the same results as one that takes one.
 func TestALargeSetIsWrittenAllOrNothing(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)

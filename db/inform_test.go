@@ -29,7 +29,7 @@ func aNewObjectIsScheduledWithDefaults(t *testing.T, inform way) {
 
 	row := read(t, env.Pool, "a")
 	require.JSONEq(t, string(result.Resource.EncodedObject), string(row.EncodedObject))
-	row.EncodedObject = result.Resource.EncodedObject // jsonb has its own spacing
+	row.EncodedObject = result.Resource.EncodedObject // jsonb changes the spacing
 	require.Equal(t, row, result.Resource)
 	require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 	require.EqualValues(t, 1, row.Generation)
@@ -100,7 +100,7 @@ func optionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T, inform way) 
 	}
 }
 
-func TestWhereAnObjectIsGivenTwiceTheLastOneCountsAndBothGetItsResult(t *testing.T) {
+func TestTheLastOfAnObjectGivenTwiceCounts(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	results, err := db.Inform(t.Context(), env.Pool, []deltatype.ObjectInformParams{

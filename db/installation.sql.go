@@ -242,7 +242,7 @@ type SetNamespaceParams struct {
 	Overridden        bool
 }
 
-// Sets a namespace while clients run. What is 0 is left to the defaults of clients.
+// Sets a namespace while clients run. A value of 0 is left to the defaults of clients.
 func (q *Queries) SetNamespace(ctx context.Context, db DBTX, arg SetNamespaceParams) error {
 	_, err := db.Exec(ctx, setNamespace,
 		arg.Name,
@@ -304,8 +304,8 @@ type UpsertControllerParams struct {
 	Informs             bool
 }
 
-// A client that leaves informers to others (informs is false) leaves what they wrote of them. Where the informer is to run otherwise than before, runs
-// that another schedule has not made are not missing.
+// A client that leaves informers to others (informs is false) keeps what they wrote about informers. Where the
+// informer's schedule changes, runs that another schedule has not made are not missing.
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
 	row := db.QueryRow(ctx, upsertController,
 		arg.Name,

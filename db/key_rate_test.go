@@ -16,7 +16,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// clocked is keys whose clock stands still until the test moves it.
+// clocked is keys with a clock that stands still until the test moves it.
 type clocked struct {
 	keys
 	start time.Time
@@ -49,8 +49,8 @@ func (c *clocked) set(to time.Duration) {
 	c.exec("SELECT set_config('test.now', $1, FALSE)", c.start.Add(to).Format(time.RFC3339Nano))
 }
 
-// at is when something is, by the clock of the test; never for null.
-func (c *clocked) at(sql string) time.Duration {
+// readTime is when something is, by the clock of the test; never for null.
+func (c *clocked) readTime(sql string) time.Duration {
 	c.Helper()
 	var at *time.Time
 	require.NoError(c, c.pool.QueryRow(c.Context(), sql).Scan(&at))
@@ -65,7 +65,7 @@ const never = time.Duration(math.MaxInt64)
 // fleet are clients that wake, dispatch and claim rows of a key, as events of a clock.
 type fleet struct {
 	*clocked
-	// latency is the time from the lease of a row to its claim; negative for one whose process dies meanwhile.
+	// latency is the time from the lease of a row to its claim; negative if the process dies meanwhile.
 	latency func() time.Duration
 	// arrivals and claims are when rows come for a slot, and may be claimed.
 	arrivals, claims map[int64]time.Duration
@@ -76,9 +76,9 @@ type fleet struct {
 	back int
 }
 
-// next is when the next event is.
-func (f *fleet) next() time.Duration {
-	next := min(f.at("SELECT min(wake_at) FROM delta_key"), f.at("SELECT min(dispatch_at) FROM delta_resource WHERE state <> 'synced'"))
+// nextEvent returns when the next event is.
+func (f *fleet) nextEvent() time.Duration {
+	next := min(f.readTime("SELECT min(wake_at) FROM delta_key"), f.readTime("SELECT min(dispatch_at) FROM delta_resource WHERE state <> 'synced'"))
 	for _, events := range []map[int64]time.Duration{f.arrivals, f.claims} {
 		for _, at := range events {
 			next = min(next, at)
@@ -87,8 +87,8 @@ func (f *fleet) next() time.Duration {
 	return max(next, f.now)
 }
 
-// due takes those events out whose time has come.
-func (f *fleet) due(events map[int64]time.Duration) (ids []int64) {
+// takeDue removes the events that are due, and returns their ids.
+func (f *fleet) takeDue(events map[int64]time.Duration) (ids []int64) {
 	for id, at := range events {
 		if at <= f.now {
 			ids = append(ids, id)
@@ -99,10 +99,10 @@ func (f *fleet) due(events map[int64]time.Duration) (ids []int64) {
 	return ids
 }
 
-// step does what is to be done at a time.
+// changeSome does what is to be done at a time.
 func (f *fleet) step() {
 	f.Helper()
-	if ids := f.due(f.claims); len(ids) > 0 {
+	if ids := f.takeDue(f.claims); len(ids) > 0 {
 		claim := uuid.NewString()
 		rows := f.claim(claim, ids)
 		require.Len(f, rows, len(ids))
@@ -111,7 +111,7 @@ func (f *fleet) step() {
 			f.claimed = append(f.claimed, f.now)
 		}
 	}
-	for _, id := range f.due(f.arrivals) {
+	for _, id := range f.takeDue(f.arrivals) {
 		f.claims[id] = f.now
 		for _, row := range f.takeRows([]int64{id}, true) {
 			if row.Queued {
@@ -152,7 +152,7 @@ func (f *fleet) requireNoMore(rate, together float64) {
 	}
 }
 
-func TestTheRateOfAKeyIsUsedUpAndNeverExceededHoweverLongClaimsTake(t *testing.T) {
+func TestTheRateOfAKeyIsUsedUpAndNeverExceeded(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	for name, latency := range map[string]func(*rand.Rand) time.Duration{
@@ -182,11 +182,11 @@ func TestTheRateOfAKeyIsUsedUpAndNeverExceededHoweverLongClaimsTake(t *testing.T
 					return 60 * time.Millisecond
 				}
 				most := max(100, int(6*rate))
-				ids := f.keys.due("key", most)
-				require.NotZero(t, f.take(ids, false))
+				ids := f.keys.addDue("key", most)
+				require.NotZero(t, f.takeSlots(ids, false))
 				for steps := 0; len(f.claimed) < most; steps++ {
 					require.Less(t, steps, 30*most, "%d of %d were claimed", len(f.claimed), most)
-					f.set(f.next())
+					f.set(f.nextEvent())
 					f.step()
 				}
 				together := max(math.Floor(rate*0.1), 1)

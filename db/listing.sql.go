@@ -62,9 +62,10 @@ type AdoptRestoredParams struct {
 	ToObjectID    string
 }
 
-// Rows of a page that were restored from a dump have transaction ids of another server, which may never be reached here: DeleteMissing would leave them. A row that
-// can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is. That is asked before rows are locked: one
-// that is waited for may have been written by a transaction that began after this statement, and then has another written_by.
+// Rows of a page that were restored from a dump have transaction ids of another server, which this one may never reach:
+// DeleteMissing would leave them. Such a row is visible, and was written by a transaction that has not begun here; 3 is
+// the oldest id. This is read before rows are locked, because a row that was waited for may have been written by a
+// transaction that began after this statement, and then has another written_by.
 func (q *Queries) AdoptRestored(ctx context.Context, db DBTX, arg AdoptRestoredParams) (int64, error) {
 	result, err := db.Exec(ctx, adoptRestored,
 		arg.Kind,
@@ -170,7 +171,8 @@ type CountStaleRow struct {
 	Since    time.Time
 }
 
-// Notes which objects a pass found older than what is stored, and gives back those that were so in several passes in a row.
+// Notes which objects a pass found older than the stored ones, and returns those that were older in several passes in a
+// row.
 func (q *Queries) CountStale(ctx context.Context, db DBTX, arg CountStaleParams) ([]CountStaleRow, error) {
 	rows, err := db.Query(ctx, countStale,
 		arg.Several,
@@ -408,7 +410,8 @@ type FirstUnsettledRow struct {
 	AwaitsParent   bool
 }
 
-// The first of a run's objects, from an id on, that has not settled. Those before it have, so that a wait reads a listing once.
+// The first of a run's objects, from an id on, that has not settled. All before it have, so that a wait reads a listing
+// once.
 func (q *Queries) FirstUnsettled(ctx context.Context, db DBTX, arg FirstUnsettledParams) (FirstUnsettledRow, error) {
 	row := db.QueryRow(ctx, firstUnsettled, arg.Kind, arg.Pass, arg.FromObjectID)
 	var i FirstUnsettledRow
@@ -454,7 +457,8 @@ type ForgetStaleParams struct {
 	ObjectIds []string
 }
 
-// Objects that a pass found up to date. They are looked up one by one: given the array itself, Postgres may read the kind of a table that it does not know.
+// Objects that a pass found up to date. They are looked up one by one: for the array itself, Postgres may read the
+// whole kind of a table that was not analyzed.
 func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParams) error {
 	_, err := db.Exec(ctx, forgetStale, arg.Kind, arg.ObjectIds)
 	return err
@@ -589,7 +593,7 @@ type StaleKindsRow struct {
 	Count int64
 }
 
-// How many objects of each kind several passes in a row found older than what is stored.
+// How many objects of each kind several passes in a row found older than the stored ones.
 func (q *Queries) StaleKinds(ctx context.Context, db DBTX, several int32) ([]StaleKindsRow, error) {
 	rows, err := db.Query(ctx, staleKinds, several)
 	if err != nil {
@@ -616,7 +620,8 @@ DELETE FROM delta_stale WHERE ctid = ANY (ARRAY(
 ))
 `
 
-// A page of a thousand of the objects that no pass has listed for long, of all kinds. What is locked is listed at this moment.
+// A page of a thousand of the objects that no pass has listed for long, of all kinds. A locked one is being listed at
+// this moment.
 func (q *Queries) SweepStale(ctx context.Context, db DBTX, older time.Duration) (int64, error) {
 	result, err := db.Exec(ctx, sweepStale, older)
 	if err != nil {

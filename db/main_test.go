@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// object is what the tests inform: an id, and content that makes its hash.
+// object returns an object for the tests: an id, and content that makes its hash.
 func object(id, content string) deltatype.ObjectInformParams {
 	encoded, err := json.Marshal(map[string]string{"id": id, "content": content})
 	if err != nil {

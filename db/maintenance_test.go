@@ -76,7 +76,7 @@ func informParam(id string) db.InformResourceParams {
 	return db.InformResourceParams{Kind: o.Kind, ObjectID: id, Object: o.EncodedObject, Hash: o.Hash, Priority: 3, DefaultMaxAttempts: 7}
 }
 
-// Where all is dispatched anew, dispatchers are at it meanwhile: what they have done is not undone again.
+// While all rows are made due again, dispatchers already lease some of them: those stay leased.
 func TestWhatTemporalHasLostIsForgottenOnce(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)

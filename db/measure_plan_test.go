@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// pagesOf is a connection that has a statement analyzed, and remembers how many pages it has read, and whether it was compiled first.
+// pagesOf is a connection that analyzes a statement, and keeps how many pages it read, and whether it was compiled first.
 type pagesOf struct {
 	db.DBTX
 	pages    int64

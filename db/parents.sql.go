@@ -40,7 +40,7 @@ type AwaitParentsParams struct {
 }
 
 // Rows that wait for their parents (ObjectWithParents). A row waits for one of them at a time, the first of awaited_parents, in no dispatcher's index. Dispatchers
-// of its kind look at the parents that are waited for, and wake what waits for those that were synced.
+// of its kind look at the awaited parents, and wake the rows that wait for synced ones.
 // Of rows that were leased, or could not be claimed, those that await a parent that was never synced wait from now on.
 // The claim decides about the others. Locked rows are skipped: their lease will expire.
 func (q *Queries) AwaitParents(ctx context.Context, db DBTX, arg AwaitParentsParams) ([]int64, error) {
@@ -167,7 +167,7 @@ type AwaitedParentsRow struct {
 	Synced bool
 }
 
-// A page of the parents that rows of a kind wait for, each as kind/id and once, however many wait for it, and whether it was synced meanwhile.
+// A page of the parents that rows of a kind wait for, each as kind/id and once, and whether it was synced meanwhile.
 func (q *Queries) AwaitedParents(ctx context.Context, db DBTX, arg AwaitedParentsParams) ([]AwaitedParentsRow, error) {
 	rows, err := db.Query(ctx, awaitedParents, arg.Kind, arg.AfterParent, arg.Page)
 	if err != nil {
@@ -202,7 +202,7 @@ type CountAwaitingRow struct {
 	Oldest  time.Time
 }
 
-// How many rows wait for parents, by kind, how many parents these are, and since when the first of them is due.
+// How many rows wait for parents, by kind, how many parents they wait for, and since when the first row is due.
 func (q *Queries) CountAwaiting(ctx context.Context, db DBTX) ([]CountAwaitingRow, error) {
 	rows, err := db.Query(ctx, countAwaiting)
 	if err != nil {

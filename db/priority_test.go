@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
-// A user who informs an object that waits with a million others of a backfill is not to wait for them.
+// A user informs an object that waits with a million others of a backfill: it must not wait for them.
 func TestAnInformMakesWhatWaitsMoreUrgentAndNeverLess(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, inform way) {

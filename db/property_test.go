@@ -33,7 +33,7 @@ func TestGenerationsCountRealChangesWhateverIsInformedAtOnce(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
-	seed := seed(t)
+	seed := newSeed(t)
 	const writers, rounds = 8, 40
 
 	var mu sync.Mutex
@@ -81,7 +81,7 @@ func TestGenerationsCountRealChangesWhateverIsInformedAtOnce(t *testing.T) {
 	require.NoError(t, env.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource").Scan(&rows))
 	require.Len(t, byID, rows, "a row for each object that was committed, and no other")
 	for id, all := range byID {
-		check(t, read(t, env.Pool, id), all)
+		checkAnswers(t, read(t, env.Pool, id), all)
 	}
 }
 
@@ -105,8 +105,8 @@ func informInTx(env *deltatest.Env, set []deltatype.ObjectInformParams, commit b
 	return results, true, tx.Commit(ctx)
 }
 
-// check tells whether the answers for one object can have come about one after the other.
-func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
+// checkAnswers reports whether the answers for one object can have come one after the other.
+func checkAnswers(t *testing.T, row *deltatype.ResourceRow, all []written) {
 	t.Helper()
 	// Each generation was started by one inform, which said so.
 	started := map[int64]*deltatype.ResourceRow{}
@@ -123,13 +123,13 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 	for g := int64(1); g <= row.Generation; g++ {
 		require.Contains(t, started, g, "%s: nobody started generation %d of %d", row.ObjectID, g, row.Generation)
 		if g > 1 {
-			require.NotEqual(t, content(started[g-1]), content(started[g]), "%s: generation %d changes nothing", row.ObjectID, g)
+			require.NotEqual(t, contentOf(started[g-1]), contentOf(started[g]), "%s: generation %d changes nothing", row.ObjectID, g)
 		}
 	}
 	require.Len(t, started, int(row.Generation), "%s: a generation after the last", row.ObjectID)
 
-	// The row is what the last of them made it.
-	require.Equal(t, content(started[row.Generation]), content(row), "%s: the last change is lost", row.ObjectID)
+	// The row has the state of the last of them.
+	require.Equal(t, contentOf(started[row.Generation]), contentOf(row), "%s: the last change is lost", row.ObjectID)
 
 	// No revision is written over a newer one, and the newest is known, also where it changed nothing.
 	newest, last := int64(0), int64(0)
@@ -151,7 +151,7 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 		require.GreaterOrEqual(t, numberOf(t, started[g].EncodedObject), numberOf(t, started[g-1].EncodedObject), "%s: generation %d is older", row.ObjectID, g)
 	}
 
-	// One that was left alone was answered with a generation that is what it asked for.
+	// An object that was not written was answered with a generation of the same content.
 	for _, w := range all {
 		if w.result.Scheduled {
 			continue
@@ -173,7 +173,7 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 			continue
 		}
 		require.LessOrEqual(t, revisionOf(w.sent.Revision), revisionOf(r.Revision), "%s: it was not noted", row.ObjectID)
-		require.Equal(t, content(started[r.Generation]), content(r), "%s: an answer that never was", row.ObjectID)
+		require.Equal(t, contentOf(started[r.Generation]), contentOf(r), "%s: an answer that never was", row.ObjectID)
 		require.Equal(t, w.sent.Hash, r.Hash, "%s: a change was not written", row.ObjectID)
 		if w.sent.Namespace != "" {
 			require.Equal(t, w.sent.Namespace, r.Namespace)
@@ -184,12 +184,12 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 	}
 }
 
-// content is what a generation is about.
-func content(r *deltatype.ResourceRow) string {
+// contentOf returns the content of a generation.
+func contentOf(r *deltatype.ResourceRow) string {
 	return fmt.Sprintf("%x %s %d", r.Hash, r.Namespace, r.MaxAttempts)
 }
 
-// numberOf is what an object compares itself by.
+// numberOf returns the number by which an object compares itself.
 func numberOf(t *testing.T, encoded []byte) int {
 	t.Helper()
 	var o struct {
@@ -221,7 +221,7 @@ func randomSet(random *rand.Rand) []deltatype.ObjectInformParams {
 		}
 		switch {
 		case n >= 14:
-			o = compared(o.ResourceID, random.IntN(10), nil)
+			o = comparedObject(o.ResourceID, random.IntN(10), nil)
 		case n >= 8:
 			revision := 1 + random.Int64N(100)
 			o.Revision, o.Force = &revision, n >= 12 && random.IntN(3) == 0
@@ -243,8 +243,8 @@ func randomSet(random *rand.Rand) []deltatype.ObjectInformParams {
 	return set
 }
 
-// seed is a new one for each run, or that of DELTA_TEST_SEED; the test's log has it.
-func seed(t *testing.T) uint64 {
+// newSeed is a new one for each run, or that of DELTA_TEST_SEED; the test's log has it.
+func newSeed(t *testing.T) uint64 {
 	t.Helper()
 	s := uint64(time.Now().UnixNano())
 	if given := os.Getenv("DELTA_TEST_SEED"); given != "" {

@@ -74,7 +74,8 @@ type CountQueuedRow struct {
 	Oldest time.Time
 }
 
-// How many rows wait for slots of their limit keys, by kind, how many keys they are of, and since when the first of them waits.
+// How many rows wait for slots of their limit keys, by kind, how many keys they have, and since when the first of them
+// waits.
 func (q *Queries) CountQueued(ctx context.Context, db DBTX) ([]CountQueuedRow, error) {
 	rows, err := db.Query(ctx, countQueued)
 	if err != nil {
@@ -167,8 +168,9 @@ type CountSmallKindsRow struct {
 	Shardless int64
 }
 
-// Resources by kind and state of the kinds that are not named as large: of each, no more than most are looked at. The index is read from the kind's
-// first row to its last: Postgres may not know the table, and would read it as a whole for an equality.
+// Resources by kind and state of the kinds that are not named as large: of each, at most most are looked at. The index
+// is read from the kind's first row to its last, because for an equality Postgres may read a table that was not
+// analyzed as a whole.
 func (q *Queries) CountSmallKinds(ctx context.Context, db DBTX, arg CountSmallKindsParams) ([]CountSmallKindsRow, error) {
 	rows, err := db.Query(ctx, countSmallKinds, arg.Most, arg.Large)
 	if err != nil {
@@ -209,7 +211,7 @@ type CountTroubledRow struct {
 	Looked int64
 }
 
-// Degraded and failed resources by kind, up to most of each: few of many resources are.
+// Degraded and failed resources by kind, up to most of each.
 func (q *Queries) CountTroubled(ctx context.Context, db DBTX, most int32) ([]CountTroubledRow, error) {
 	rows, err := db.Query(ctx, countTroubled, most)
 	if err != nil {
@@ -464,8 +466,9 @@ type ListFewRow struct {
 	KeyAt    time.Time
 }
 
-// A page of rows that are few, in an order that no index has: of late ones, or of those with an error that should be seen. All of them are looked at for each page, and
-// those of the page are read. The page begins after a place, which is a key of the order and an id: a row that has changed meanwhile moves in the order, and no other does.
+// A page of few rows, in an order that no index has: late ones, or those with an error that people should see. Each
+// page looks at all of them, and reads those of the page. The page begins after a key of the order and an id: a row
+// that has changed meanwhile moves in the order, and no other does.
 func (q *Queries) ListFew(ctx context.Context, db DBTX, arg ListFewParams) ([]ListFewRow, error) {
 	rows, err := db.Query(ctx, listFew,
 		arg.Descending,
@@ -935,8 +938,9 @@ type SampleResourcesRow struct {
 	Share     float64
 }
 
-// Resources by kind and state in some pages of the table, at random: in all of them where there are no more. share is which part of the pages that is. What this
-// reads does not grow with the table, and does not depend on whether Postgres has ever analyzed it.
+// Resources by kind and state in some pages of the table, at random: in all of them where there are no more. share is
+// the part of the pages that is read. The cost does not grow with the table, and does not depend on whether Postgres
+// has ever analyzed it.
 func (q *Queries) SampleResources(ctx context.Context, db DBTX, pages int64) ([]SampleResourcesRow, error) {
 	rows, err := db.Query(ctx, sampleResources, pages)
 	if err != nil {
@@ -987,8 +991,9 @@ type UndecodableKindsRow struct {
 	Count int64
 }
 
-// How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
-// worker in this generation, and it is not that their workflow could not be started. It looks at no more than most resources of each kind.
+// How many resources of each kind wait because the latest worker could not decode their objects: their latest error
+// belongs to no attempt, they were given to a worker in this generation, and their workflow could be started. It looks
+// at most at most resources of each kind.
 func (q *Queries) UndecodableKinds(ctx context.Context, db DBTX, arg UndecodableKindsParams) ([]UndecodableKindsRow, error) {
 	rows, err := db.Query(ctx, undecodableKinds, arg.Most, arg.WorkflowNotStarted, arg.BatchNotStarted)
 	if err != nil {

@@ -270,8 +270,8 @@ type RecordRefusedRow struct {
 }
 
 // Objects that listings named and that cannot be taken.
-// Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database. The answer is how many were noted,
-// and how many of those with their object.
+// About so many of a kind, or of its shard: a listing with only refused objects must not fill the database. Returns how
+// many were noted, and how many of those with their object.
 func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedParams) (RecordRefusedRow, error) {
 	row := db.QueryRow(ctx, recordRefused,
 		arg.Kind,

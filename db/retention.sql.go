@@ -106,7 +106,7 @@ type EndRetentionRow struct {
 // kind had a Finalizer is finalized; a row with its retention over is removed; and a row that newer settings keep for
 // longer is due later, or never. A batch ends only rows that are still its own. A row with a running call of Work is
 // left alone, and so is a paused one: if it were removed, an informer could bring it back, and it would be worked
-// although nobody had resumed it. A row that was deleted explicitly and awaits a complete listing is never due: the
+// although no one had resumed it. A row that was deleted explicitly and awaits a complete listing is never due: the
 // listing wakes it (WakeUnlisted).
 func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionParams) (EndRetentionRow, error) {
 	row := db.QueryRow(ctx, endRetention,

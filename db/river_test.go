@@ -65,7 +65,7 @@ func TestASoftDeletedRowWithTheOriginalsHashStaysSo(t *testing.T) {
 func TestMixedSetsAreToldApart(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	params := page(20, "1")
+	params := riverPage(20, "1")
 	_, err := db.InformRetrying(t.Context(), env.Pool, params, plain)
 	require.NoError(t, err)
 	_, err = env.Pool.Exec(t.Context(), "UPDATE delta_resource SET "+hashOfTheOriginal+" WHERE id % 2 = 0")
@@ -75,14 +75,14 @@ func TestMixedSetsAreToldApart(t *testing.T) {
 	for _, r := range results {
 		require.False(t, r.Scheduled)
 	}
-	results, err = db.InformRetrying(t.Context(), env.Pool, page(20, "2"), plain)
+	results, err = db.InformRetrying(t.Context(), env.Pool, riverPage(20, "2"), plain)
 	require.NoError(t, err)
 	for _, r := range results {
 		require.True(t, r.Scheduled)
 	}
 }
 
-func page(n int, content string) []deltatype.ObjectInformParams {
+func riverPage(n int, content string) []deltatype.ObjectInformParams {
 	params := make([]deltatype.ObjectInformParams, n)
 	for i := range params {
 		params[i] = object(fmt.Sprint(i), content)

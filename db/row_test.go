@@ -24,7 +24,7 @@ var ownColumns = map[string]bool{
 func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 	t.Parallel()
 	var resource Resource
-	fill(t, &resource)
+	fillFields(t, &resource)
 	row, err := resource.Row()
 	require.NoError(t, err)
 
@@ -32,7 +32,7 @@ func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 	for i := range from.NumField() {
 		name := from.Type().Field(i).Name
 		// Nobody but its execution has use for a claim's id, nobody but a listing for a transaction's, and nobody but the context of Work for what an
-		// inform carries. Client.LimitKey says what slots come to, and Client.ResourceChanges what the log of changes has.
+		// inform carries. Client.LimitKey shows the slots, and Client.ResourceChanges the log of changes.
 		if name == "Errors" || name == "Claim" || name == "WrittenBy" || name == "Carrier" || ownColumns[name] {
 			continue
 		}
@@ -42,7 +42,7 @@ func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 		}
 		field := to.FieldByName(public)
 		require.True(t, field.IsValid(), "db.Resource.%s has no field %s in the public row", name, public)
-		require.Equal(t, plain(from.Field(i)), plain(field), "db.Resource.%s", name)
+		require.Equal(t, plainValue(from.Field(i)), plainValue(field), "db.Resource.%s", name)
 	}
 	for i := range to.NumField() {
 		require.False(t, to.Field(i).IsZero(), "ResourceRow.%s is not filled in", to.Type().Field(i).Name)
@@ -65,7 +65,7 @@ func TestEveryFieldOfAnErrorReachesThePublicRow(t *testing.T) {
 func TestTimesOfThePublicRowAreInUTC(t *testing.T) {
 	t.Parallel()
 	var resource Resource
-	fill(t, &resource)
+	fillFields(t, &resource)
 	require.NotEqual(t, time.UTC, resource.CreatedAt.Location(), "the test is to start from another zone")
 	row, err := resource.Row()
 	require.NoError(t, err)
@@ -94,9 +94,9 @@ func TestAnErrorThatDoesNotDecodeIsNamed(t *testing.T) {
 func TestEveryColumnOfAnInformReachesTheResource(t *testing.T) {
 	t.Parallel()
 	var informed InformResourceRow
-	fill(t, &informed)
+	fillFields(t, &informed)
 	resource := informed.toResource()
-	resource.Hash, resource.Object = []byte("hash"), []byte("object") // they are what was sent
+	resource.Hash, resource.Object = []byte("hash"), []byte("object") // these columns are not returned but sent
 
 	from, to := reflect.ValueOf(informed), reflect.ValueOf(resource)
 	for i := range to.NumField() {
@@ -111,8 +111,8 @@ func TestEveryColumnOfAnInformReachesTheResource(t *testing.T) {
 	}
 }
 
-// fill gives every field of a struct a value of its own that is not zero; times are in another zone than UTC.
-func fill(t *testing.T, structure any) {
+// fillFields gives every field of a struct a value of its own that is not zero; times are in another zone than UTC.
+func fillFields(t *testing.T, structure any) {
 	t.Helper()
 	zone := time.FixedZone("test", 5*3600)
 	v := reflect.ValueOf(structure).Elem()
@@ -170,8 +170,8 @@ func fill(t *testing.T, structure any) {
 	}
 }
 
-// plain makes a value comparable across the two types: pointers are followed, integers widened, times in UTC.
-func plain(v reflect.Value) any {
+// plainValue makes a value comparable across the two types: pointers are followed, integers widened, times in UTC.
+func plainValue(v reflect.Value) any {
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
 			return nil

@@ -16,8 +16,8 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// things are so many objects of the same content.
-func things(n int, content string) (all []deltatype.ObjectInformParams) {
+// makeThings returns n objects of the same content.
+func makeThings(n int, content string) (all []deltatype.ObjectInformParams) {
 	for i := range n {
 		all = append(all, object(fmt.Sprintf("%03d", i), content))
 	}
@@ -157,7 +157,7 @@ func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
 		"an inform of another object": {
 			before: "state = 'synced'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) ([]int64, error) {
-				_, err := db.Inform(ctx, conn, things(others+1, "changed")[:others], plain)
+				_, err := db.Inform(ctx, conn, makeThings(others+1, "changed")[:others], plain)
 				return nil, err
 			},
 			taken: "generation = 2",
@@ -167,7 +167,7 @@ func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) ([]int64, error) {
 				options := plain
 				options.Revive = true
-				results, err := db.Inform(ctx, conn, things(others+1, "1"), options)
+				results, err := db.Inform(ctx, conn, makeThings(others+1, "1"), options)
 				for i, r := range results {
 					if want := map[bool]int{true: 3, false: 5}[i < others]; r.Resource.Priority != want {
 						return nil, fmt.Errorf("%s has priority %d, not %d", r.Resource.ObjectID, r.Resource.Priority, want)
@@ -193,16 +193,16 @@ func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			env := deltatest.New(t)
-			_, err := db.Inform(t.Context(), env.Pool, things(others+1, "1"), plain)
+			_, err := db.Inform(t.Context(), env.Pool, makeThings(others+1, "1"), plain)
 			require.NoError(t, err)
 			var ids []int64
 			err = env.Pool.QueryRow(t.Context(), "WITH changed AS (UPDATE delta_resource SET "+c.before+
 				" RETURNING id, object_id) SELECT array_agg(id ORDER BY object_id) FROM changed").Scan(&ids)
 			require.NoError(t, err)
 			locked := ids[others]
-			lock(t, env.Pool, locked)
+			lockRow(t, env.Pool, locked)
 
-			taken, err := c.do(t.Context(), impatient(t, env.Pool), ids)
+			taken, err := c.do(t.Context(), withoutWaiting(t, env.Pool), ids)
 			require.NoError(t, err)
 			if c.taken != "" {
 				// Read without a lock: what was taken is committed.
@@ -216,8 +216,8 @@ func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
 	}
 }
 
-// lock has a transaction of somebody's hold a row until the test ends.
-func lock(t *testing.T, pool *pgxpool.Pool, id int64) {
+// lockRow locks a row in another transaction until the test ends.
+func lockRow(t *testing.T, pool *pgxpool.Pool, id int64) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -226,8 +226,9 @@ func lock(t *testing.T, pool *pgxpool.Pool, id int64) {
 	require.NoError(t, err)
 }
 
-// impatient is a connection whose statements fail if they wait for a lock. Nothing counts but time that is spent on waiting for one.
-func impatient(t *testing.T, pool *pgxpool.Pool) db.DBTX {
+// withoutWaiting returns a connection with statements that fail if they wait for a lock. Only time that is spent on
+// waiting for one counts.
+func withoutWaiting(t *testing.T, pool *pgxpool.Pool) db.DBTX {
 	t.Helper()
 	conn, err := pool.Acquire(t.Context())
 	require.NoError(t, err)

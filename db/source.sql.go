@@ -33,8 +33,9 @@ type AdvanceSourceParams struct {
 	IdleTimeout    string
 }
 
-// Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun. A
-// client that is cut off from Postgres would keep the lock, and so the next one waiting, until TCP gives up: idle_timeout, in milliseconds, bounds that.
+// Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means
+// that another run has begun. A client that is cut off from Postgres would keep the lock, and so delay the next run,
+// until TCP gives up: idle_timeout, in milliseconds, bounds that.
 func (q *Queries) AdvanceSource(ctx context.Context, db DBTX, arg AdvanceSourceParams) (string, error) {
 	row := db.QueryRow(ctx, advanceSource,
 		arg.Position,

@@ -181,8 +181,9 @@ type TouchChildrenParams struct {
 	ChangedAts []time.Time
 }
 
-// pending, synced or degraded -> scheduled or expired, at once, in a new generation: as TouchResources, but for those that have seen the change meanwhile, and behind what
-// is informed. It says nothing of the object, so written_by stays. Locked rows are skipped: they are found by the next look.
+// pending, synced or degraded -> scheduled or expired, at once, in a new generation: as TouchResources, but not for
+// those that have seen the change meanwhile, and with a lower priority than informs. It says nothing about the object,
+// so written_by stays. Locked rows are skipped: the next look finds them.
 func (q *Queries) TouchChildren(ctx context.Context, db DBTX, arg TouchChildrenParams) ([]int64, error) {
 	rows, err := db.Query(ctx, touchChildren, arg.Priority, arg.Ids, arg.ChangedAts)
 	if err != nil {
@@ -228,9 +229,10 @@ type TouchableChildrenRow struct {
 	ID        int64
 }
 
-// The children of some parents, each as kind/id, that are to be touched: they are synced, degraded or being worked, and neither their latest call of Work nor their
-// generation has begun since the parent was synced. Others are worked anyway, or have seen the change. Children are found by their parents alone: the kind is compared as no
-// index has it, or a plan may read all rows of the kind.
+// The children of some parents, each as kind/id, that have to be touched: they are synced, degraded or being worked,
+// and neither their latest call of Work nor their generation has begun since the parent was synced. Others are worked
+// anyway, or have seen the change. Children are found by their parents alone: the kind is compared in a way that no
+// index has, because otherwise a plan may read all rows of the kind.
 func (q *Queries) TouchableChildren(ctx context.Context, db DBTX, arg TouchableChildrenParams) ([]TouchableChildrenRow, error) {
 	rows, err := db.Query(ctx, touchableChildren,
 		arg.Parents,

@@ -29,7 +29,7 @@ func touchChildren(t *testing.T, conn db.DBTX, changedAt time.Time, parents ...s
 	return ids, len(rows)
 }
 
-// What is to be worked anyway is left alone, and so is what has begun since, or was touched already.
+// Rows that will be worked anyway are left alone, and so are those that have begun since, or were touched already.
 func TestChildrenAreTouchedThatHaveNotSeenTheChange(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)

@@ -24,8 +24,9 @@ func revised(id, content string, revision int64) deltatype.ObjectInformParams {
 	return o
 }
 
-// compared is an object whose content is a number, and that compares itself by it. between runs where its own code does.
-func compared(id string, number int, between func()) deltatype.ObjectInformParams {
+// comparedObject returns an object with a number as its content, that compares itself by it. It calls between while its
+// code runs.
+func comparedObject(id string, number int, between func()) deltatype.ObjectInformParams {
 	o := object(id, strconv.Itoa(number))
 	o.Compare = func(stored []byte, _ int) (int, bool) {
 		if between != nil {
@@ -70,7 +71,7 @@ func TestAnOlderRevisionIsStaleAndChangesNothing(t *testing.T) {
 		require.True(t, inform(t, env.Pool, revised("a", "three", 3), plain).Scheduled)
 		require.EqualValues(t, 3, *read(t, env.Pool, "a").Revision)
 
-		// Forced, the older one is what there is from now on.
+		// When it is forced, the older object replaces the newer one.
 		forced := revised("a", "one", 1)
 		forced.Force = true
 		require.True(t, inform(t, env.Pool, forced, plain).Scheduled)
@@ -102,14 +103,14 @@ func TestObjectsThatCompareThemselvesAreOrderedByTheSign(t *testing.T) {
 	eachWay(t, func(t *testing.T, inform way) {
 		t.Helper()
 		env := deltatest.New(t)
-		require.True(t, inform(t, env.Pool, compared("a", 2, nil), plain).Scheduled)
-		older := inform(t, env.Pool, compared("a", 1, nil), plain)
+		require.True(t, inform(t, env.Pool, comparedObject("a", 2, nil), plain).Scheduled)
+		older := inform(t, env.Pool, comparedObject("a", 1, nil), plain)
 		require.True(t, older.Stale)
 		require.False(t, older.Scheduled)
 		require.Equal(t, object("a", "2").Hash, older.Resource.Hash)
 
 		// The same but for noise is left alone, as it is stored; its tags are taken.
-		noise := compared("a", 2, nil)
+		noise := comparedObject("a", 2, nil)
 		noise.EncodedObject, noise.Hash, noise.Tags = []byte(`{"id":"a","content":"2","noise":1}`), []byte("noise"), []string{"new"}
 		same := inform(t, env.Pool, noise, plain)
 		require.False(t, same.Scheduled)
@@ -119,15 +120,15 @@ func TestObjectsThatCompareThemselvesAreOrderedByTheSign(t *testing.T) {
 		require.Equal(t, object("a", "2").Hash, row.Hash)
 		require.Equal(t, []string{"new"}, row.Tags)
 
-		require.True(t, inform(t, env.Pool, compared("a", 3, nil), plain).Scheduled)
-		forced := compared("a", 1, nil)
+		require.True(t, inform(t, env.Pool, comparedObject("a", 3, nil), plain).Scheduled)
+		forced := comparedObject("a", 1, nil)
 		forced.Force = true
 		require.True(t, inform(t, env.Pool, forced, plain).Scheduled)
 		require.Equal(t, object("a", "1").Hash, read(t, env.Pool, "a").Hash)
 
 		// Where they cannot be compared, the hash decides.
 		set(t, env.Pool, "a", `object = '{"content": "none"}', hash = 'none'`)
-		require.True(t, inform(t, env.Pool, compared("a", 0, nil), plain).Scheduled)
+		require.True(t, inform(t, env.Pool, comparedObject("a", 0, nil), plain).Scheduled)
 	})
 }
 
@@ -165,7 +166,7 @@ func TestARowThatChangesBetweenTheLookAndTheWriteIsComparedAgain(t *testing.T) {
 						require.NoError(t, err)
 					}
 				}
-				o := compared("a", c.second, between)
+				o := comparedObject("a", c.second, between)
 				var conn db.DBTX = env.Pool
 				if c.first == 0 {
 					conn = &afterLook{DBTX: env.Pool, do: between}
@@ -197,7 +198,7 @@ func TestOfAnObjectThatIsGivenTwiceTheNewerCounts(t *testing.T) {
 	t.Parallel()
 	for name, version := range map[string]func(n int) deltatype.ObjectInformParams{
 		"revision": func(n int) deltatype.ObjectInformParams { return revised("a", strconv.Itoa(n), int64(n)) },
-		"compare":  func(n int) deltatype.ObjectInformParams { return compared("a", n, nil) },
+		"compare":  func(n int) deltatype.ObjectInformParams { return comparedObject("a", n, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -214,7 +215,7 @@ func TestOfAnObjectThatIsGivenTwiceTheNewerCounts(t *testing.T) {
 	}
 }
 
-// Informs that share a statement do not wait for one whose row a transaction holds, and that has only tags to write.
+// Informs that share a statement do not wait for a row that a transaction holds and that has only tags to write.
 func TestANoteThatWaitsForALockIsLeftToItsCaller(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)

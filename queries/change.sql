@@ -42,7 +42,8 @@ ORDER BY p.order_xid, p.id;
 SELECT i.change_epoch, pg_snapshot_xmin(pg_current_snapshot())::xid8 AS xmin FROM delta_installation i;
 
 -- name: ResourceChanges :many
--- The entries of one object, the latest first. It shows what was committed, also what readers are not given yet.
+-- The entries of one object, the latest first. It returns all committed entries, even those that readers do not get
+-- yet.
 SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
     coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
     coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
@@ -52,7 +53,7 @@ ORDER BY c.id DESC
 LIMIT @most::integer;
 
 -- name: LatestChanges :many
--- The latest entries that readers are given, the latest first.
+-- The latest entries that readers get, the latest first.
 SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
     coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
     coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
@@ -62,8 +63,9 @@ ORDER BY c.order_xid DESC, c.id DESC
 LIMIT @most::integer;
 
 -- name: ClaimChangeConsumer :one
--- Makes the row of a consumer, or takes it over if no other process has it. A new one begins where the last of the same name in a group of another
--- size is, so that nothing is missed when a group grows or shrinks, or where it says.
+-- Makes the row of a consumer, or takes it over if no other process has it. A new one begins at the position of the
+-- last one of the same name in a group of another size, so that nothing is missed when a group grows or shrinks, or at
+-- the given position.
 INSERT INTO delta_change_consumer AS o (name, members, member, epoch, order_xid, id, claim, claimed_until)
 SELECT @name, @members::integer, @member::integer, coalesce(s.epoch, @epoch::integer), coalesce(s.order_xid, @order_xid::xid8), coalesce(s.id, @id::bigint),
     @claim::uuid, clock_timestamp() + sqlc.arg(claim_for)::interval
@@ -96,7 +98,7 @@ UPDATE delta_change_consumer SET claim = NULL, claimed_until = NULL
 WHERE name = @name AND members = @members::integer AND member = @member::integer AND claim = @claim::uuid;
 
 -- name: ForgetOtherGroups :exec
--- Once all members of a group have begun, those of groups of other sizes that no longer run are of no use.
+-- Once all members of a group have begun, stopped members of groups of other sizes are of no use.
 DELETE FROM delta_change_consumer x
 WHERE x.name = @name AND x.members <> @members::integer AND coalesce(x.claimed_until <= clock_timestamp(), TRUE)
   AND (SELECT count(*) FROM delta_change_consumer o WHERE o.name = @name AND o.members = @members::integer) = @members::integer;
@@ -108,8 +110,9 @@ WHERE x.name = @name
   AND NOT EXISTS (SELECT FROM delta_change_consumer o WHERE o.name = @name AND o.claimed_until > clock_timestamp());
 
 -- name: ListChangeConsumers :many
--- How far each consumer has come. Counting what is after its position ends at a bound. It is in order, so that it takes the index: a LIMIT alone would have a
--- table that was never analyzed be read as a whole for a consumer that has nothing before it.
+-- How far each consumer has come. Counting the entries after its position ends at a bound. They are counted in order,
+-- so that the index is used: with a LIMIT alone, a table that was never analyzed would be read as a whole for a
+-- consumer with nothing left to read.
 SELECT o.name, o.members, o.member, o.epoch, o.order_xid, o.id, o.created_at, o.saved_at,
     coalesce(o.claimed_until > clock_timestamp(), FALSE)::boolean AS running, i.change_epoch,
     coalesce((i.changes_removed_xid, i.changes_removed_id) > (o.order_xid, o.id), FALSE)::boolean AS removed,

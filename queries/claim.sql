@@ -1,6 +1,6 @@
 -- The right to call Work, for one row or many; see docs/design.md. Rows are named by their ids. Each statement probes the table
 -- once for each: LIMIT 1 keeps the planner, which may believe of a table that is filling up that it has next to no rows, from comparing
--- each row with each. What is updated is bound to the ids, too, and what is joined to it is materialized: if the planner is that wrong,
+-- each row with each. Updated rows are bound to the ids, too, and joined sets are materialized: if the planner is that wrong,
 -- members are compared with members, and not with the table.
 
 -- name: ClaimResources :many

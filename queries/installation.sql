@@ -38,8 +38,8 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit);
 
 -- name: UpsertController :one
--- A client that leaves informers to others (informs is false) leaves what they wrote of them. Where the informer is to run otherwise than before, runs
--- that another schedule has not made are not missing.
+-- A client that leaves informers to others (informs is false) keeps what they wrote about informers. Where the
+-- informer's schedule changes, runs that another schedule has not made are not missing.
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, lists_all, task_queue, finalizes, synced_retention,
     degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate, logs_changes, touched_by
@@ -99,7 +99,7 @@ ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(n.next_call_at, now()) 
 RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;
 
 -- name: SetNamespace :exec
--- Sets a namespace while clients run. What is 0 is left to the defaults of clients.
+-- Sets a namespace while clients run. A value of 0 is left to the defaults of clients.
 INSERT INTO delta_namespace (
     name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, max_workers, overridden
 )

@@ -48,9 +48,10 @@ ORDER BY r.object_id
 LIMIT @most::integer;
 
 -- name: AdoptRestored :execrows
--- Rows of a page that were restored from a dump have transaction ids of another server, which may never be reached here: DeleteMissing would leave them. A row that
--- can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is. That is asked before rows are locked: one
--- that is waited for may have been written by a transaction that began after this statement, and then has another written_by.
+-- Rows of a page that were restored from a dump have transaction ids of another server, which this one may never reach:
+-- DeleteMissing would leave them. Such a row is visible, and was written by a transaction that has not begun here; 3 is
+-- the oldest id. This is read before rows are locked, because a row that was waited for may have been written by a
+-- transaction that began after this statement, and then has another written_by.
 WITH restored AS MATERIALIZED (
     SELECT d.id, d.written_by FROM delta_resource d
     WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
@@ -127,7 +128,8 @@ WHERE p.pass IS NOT NULL AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pas
 UPDATE delta_listing SET listed_at = now() WHERE pass = @pass AND object_id = @object_id AND listed_at < now() - @older::interval;
 
 -- name: FirstUnsettled :one
--- The first of a run's objects, from an id on, that has not settled. Those before it have, so that a wait reads a listing once.
+-- The first of a run's objects, from an id on, that has not settled. All before it have, so that a wait reads a listing
+-- once.
 SELECT l.object_id, r.awaited_parents,
     (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent
 FROM delta_listing l
@@ -158,7 +160,8 @@ DELETE FROM delta_pass p WHERE p.claim = @claim OR NOT EXISTS (SELECT FROM delta
 SELECT pg_current_snapshot()::text AS snapshot;
 
 -- name: CountStale :many
--- Notes which objects a pass found older than what is stored, and gives back those that were so in several passes in a row.
+-- Notes which objects a pass found older than the stored ones, and returns those that were older in several passes in a
+-- row.
 WITH counted AS (
     INSERT INTO delta_stale AS s (kind, object_id, pass) SELECT @kind, unnest(@object_ids::text[]), @pass
     ON CONFLICT (kind, object_id) DO UPDATE
@@ -168,15 +171,17 @@ WITH counted AS (
 SELECT c.object_id, c.passes, c.since FROM counted c WHERE c.passes >= @several::integer ORDER BY c.object_id;
 
 -- name: ForgetStale :exec
--- Objects that a pass found up to date. They are looked up one by one: given the array itself, Postgres may read the kind of a table that it does not know.
+-- Objects that a pass found up to date. They are looked up one by one: for the array itself, Postgres may read the
+-- whole kind of a table that was not analyzed.
 DELETE FROM delta_stale WHERE kind = @kind AND object_id = ANY (ARRAY(SELECT unnest(@object_ids::text[])));
 
 -- name: SweepStale :execrows
--- A page of a thousand of the objects that no pass has listed for long, of all kinds. What is locked is listed at this moment.
+-- A page of a thousand of the objects that no pass has listed for long, of all kinds. A locked one is being listed at
+-- this moment.
 DELETE FROM delta_stale WHERE ctid = ANY (ARRAY(
     SELECT s.ctid FROM delta_stale s WHERE s.seen_at < now() - @older::interval ORDER BY s.seen_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 ));
 
 -- name: StaleKinds :many
--- How many objects of each kind several passes in a row found older than what is stored.
+-- How many objects of each kind several passes in a row found older than the stored ones.
 SELECT kind, count(*) AS count FROM delta_stale WHERE passes >= @several::integer GROUP BY kind;

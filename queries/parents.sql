@@ -1,5 +1,5 @@
 -- Rows that wait for their parents (ObjectWithParents). A row waits for one of them at a time, the first of awaited_parents, in no dispatcher's index. Dispatchers
--- of its kind look at the parents that are waited for, and wake what waits for those that were synced.
+-- of its kind look at the awaited parents, and wake the rows that wait for synced ones.
 
 -- name: AwaitParents :many
 -- Of rows that were leased, or could not be claimed, those that await a parent that was never synced wait from now on.
@@ -44,7 +44,7 @@ WITH woken AS (
 SELECT count(*) FROM woken;
 
 -- name: AwaitedParents :many
--- A page of the parents that rows of a kind wait for, each as kind/id and once, however many wait for it, and whether it was synced meanwhile.
+-- A page of the parents that rows of a kind wait for, each as kind/id and once, and whether it was synced meanwhile.
 WITH RECURSIVE awaited (parent, n) AS (
     (
         SELECT d.awaited_parents[1], 1 FROM delta_resource d
@@ -116,7 +116,7 @@ LEFT JOIN LATERAL (
 ) r ON TRUE;
 
 -- name: CountAwaiting :many
--- How many rows wait for parents, by kind, how many parents these are, and since when the first of them is due.
+-- How many rows wait for parents, by kind, how many parents they wait for, and since when the first row is due.
 SELECT d.kind, count(*) AS count, count(DISTINCT d.awaited_parents[1]) AS parents, min(d.due_at)::timestamptz AS oldest
 FROM delta_resource d
 WHERE d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted AND NOT d.paused

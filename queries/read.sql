@@ -15,8 +15,9 @@ ORDER BY r.id DESC
 LIMIT @batch::integer;
 
 -- name: ListFew :many
--- A page of rows that are few, in an order that no index has: of late ones, or of those with an error that should be seen. All of them are looked at for each page, and
--- those of the page are read. The page begins after a place, which is a key of the order and an id: a row that has changed meanwhile moves in the order, and no other does.
+-- A page of few rows, in an order that no index has: late ones, or those with an error that people should see. Each
+-- page looks at all of them, and reads those of the page. The page begins after a key of the order and an id: a row
+-- that has changed meanwhile moves in the order, and no other does.
 WITH few AS MATERIALIZED (
     SELECT c.id,
         (CASE WHEN @sort::text = 'error' THEN left(delta_latest_error(c.errors), 200) ELSE '' END COLLATE "C")::text AS key_text,
@@ -60,8 +61,9 @@ SELECT sqlc.embed(r), EXISTS (SELECT FROM delta_controller c WHERE c.name = r.ki
 FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 
 -- name: SampleResources :many
--- Resources by kind and state in some pages of the table, at random: in all of them where there are no more. share is which part of the pages that is. What this
--- reads does not grow with the table, and does not depend on whether Postgres has ever analyzed it.
+-- Resources by kind and state in some pages of the table, at random: in all of them where there are no more. share is
+-- the part of the pages that is read. The cost does not grow with the table, and does not depend on whether Postgres
+-- has ever analyzed it.
 WITH sample AS MATERIALIZED (
     SELECT least(1, current_setting('block_size')::float8 * (@pages::bigint) / greatest(pg_relation_size('delta_resource'), 1))::float8 AS share
 )
@@ -70,8 +72,9 @@ FROM delta_resource r TABLESAMPLE SYSTEM ((SELECT 100 * s.share FROM sample s))
 GROUP BY r.kind, r.state;
 
 -- name: CountSmallKinds :many
--- Resources by kind and state of the kinds that are not named as large: of each, no more than most are looked at. The index is read from the kind's
--- first row to its last: Postgres may not know the table, and would read it as a whole for an equality.
+-- Resources by kind and state of the kinds that are not named as large: of each, at most most are looked at. The index
+-- is read from the kind's first row to its last, because for an equality Postgres may read a table that was not
+-- analyzed as a whole.
 SELECT k.kind::text AS kind, c.state, count(*) AS count, count(*) FILTER (WHERE c.shard IS NULL) AS shardless
 FROM delta_kinds() AS k
 CROSS JOIN LATERAL (
@@ -81,7 +84,7 @@ WHERE k.kind <> ALL (@large::text[])
 GROUP BY k.kind, c.state;
 
 -- name: CountTroubled :many
--- Degraded and failed resources by kind, up to most of each: few of many resources are.
+-- Degraded and failed resources by kind, up to most of each.
 SELECT k.kind::text AS kind, t.trouble::delta_resource_state AS state, count(*) FILTER (WHERE c.state = t.trouble) AS count, count(*) AS looked
 FROM delta_kinds() AS k
 CROSS JOIN unnest('{degraded,failed}'::delta_resource_state[]) AS t (trouble)
@@ -132,15 +135,17 @@ FROM delta_resource r LEFT JOIN delta_controller c ON c.name = r.kind
 WHERE r.kind = @kind AND r.object_id = @object_id AND r.limit_key IS NOT NULL;
 
 -- name: CountQueued :many
--- How many rows wait for slots of their limit keys, by kind, how many keys they are of, and since when the first of them waits.
+-- How many rows wait for slots of their limit keys, by kind, how many keys they have, and since when the first of them
+-- waits.
 SELECT d.kind, count(*) AS count, count(DISTINCT d.limit_key) AS keys, min(d.queued_at)::timestamptz AS oldest
 FROM delta_resource d
 WHERE d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
 GROUP BY d.kind ORDER BY d.kind;
 
 -- name: UndecodableKinds :many
--- How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
--- worker in this generation, and it is not that their workflow could not be started. It looks at no more than most resources of each kind.
+-- How many resources of each kind wait because the latest worker could not decode their objects: their latest error
+-- belongs to no attempt, they were given to a worker in this generation, and their workflow could be started. It looks
+-- at most at most resources of each kind.
 SELECT k.kind::text AS kind, count(*) AS count
 FROM delta_kinds() AS k
 CROSS JOIN unnest('{scheduled,deleted}'::delta_resource_state[]) AS t (trouble)

@@ -1,8 +1,8 @@
 -- Objects that listings named and that cannot be taken.
 
 -- name: RecordRefused :one
--- Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database. The answer is how many were noted,
--- and how many of those with their object.
+-- About so many of a kind, or of its shard: a listing with only refused objects must not fill the database. Returns how
+-- many were noted, and how many of those with their object.
 WITH noted AS (
     INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
     SELECT @kind, @shard, i.object_id, i.rule, nullif(i.object, ''), r.hash

@@ -18,8 +18,9 @@ SET seen_at = now(),
 WHERE kind = @kind AND name = @name AND epoch = @epoch;
 
 -- name: AdvanceSource :one
--- Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun. A
--- client that is cut off from Postgres would keep the lock, and so the next one waiting, until TCP gives up: idle_timeout, in milliseconds, bounds that.
+-- Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means
+-- that another run has begun. A client that is cut off from Postgres would keep the lock, and so delay the next run,
+-- until TCP gives up: idle_timeout, in milliseconds, bounds that.
 UPDATE delta_source
 SET seen_at = now(), written_at = now(), position = coalesce(sqlc.narg('position'), position),
     phase = @phase, phase_at = @phase_at, reason = @reason, caught_up_at = coalesce(least(sqlc.narg('caught_up_at')::timestamptz, now()), caught_up_at),

@@ -13,9 +13,10 @@ WHERE t.kind = @kind AND t.parent = ANY (ARRAY(
 RETURNING t.parent, t.changed_at;
 
 -- name: TouchableChildren :many
--- The children of some parents, each as kind/id, that are to be touched: they are synced, degraded or being worked, and neither their latest call of Work nor their
--- generation has begun since the parent was synced. Others are worked anyway, or have seen the change. Children are found by their parents alone: the kind is compared as no
--- index has it, or a plan may read all rows of the kind.
+-- The children of some parents, each as kind/id, that have to be touched: they are synced, degraded or being worked,
+-- and neither their latest call of Work nor their generation has begun since the parent was synced. Others are worked
+-- anyway, or have seen the change. Children are found by their parents alone: the kind is compared in a way that no
+-- index has, because otherwise a plan may read all rows of the kind.
 SELECT i.parent::text AS parent, i.changed_at::timestamptz AS changed_at, c.id
 FROM (SELECT unnest(@parents::text[]) AS parent, unnest(@changed_ats::timestamptz[]) AS changed_at) i
 CROSS JOIN LATERAL (
@@ -27,8 +28,9 @@ CROSS JOIN LATERAL (
 LIMIT @page::integer;
 
 -- name: TouchChildren :many
--- pending, synced or degraded -> scheduled or expired, at once, in a new generation: as TouchResources, but for those that have seen the change meanwhile, and behind what
--- is informed. It says nothing of the object, so written_by stays. Locked rows are skipped: they are found by the next look.
+-- pending, synced or degraded -> scheduled or expired, at once, in a new generation: as TouchResources, but not for
+-- those that have seen the change meanwhile, and with a lower priority than informs. It says nothing about the object,
+-- so written_by stays. Locked rows are skipped: the next look finds them.
 WITH o AS MATERIALIZED (
     SELECT i.id, i.changed_at
     FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@changed_ats::timestamptz[]) AS changed_at) i

@@ -82,7 +82,7 @@ func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 		b.showDetails(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
 		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
 	}
-	b.showDetails(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
+	b.showDetails(ctx, fmt.Sprintf("waits until %s with %d settled members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
 	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until the next of them expires, is tried again or is removed", b.last.Resting)}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }

@@ -32,7 +32,7 @@ type batchScene struct {
 // playBatch runs the batch workflow on a clock that skips all waiting. before may change the environment.
 func playBatch(t *testing.T, before func(*testsuite.TestWorkflowEnvironment), scenes ...batchScene) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
-	env := environment()
+	env := newEnvironment()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	env.SetStartTime(start)
 	workflows.Kinds{}.RegisterResource(env)

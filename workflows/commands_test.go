@@ -19,8 +19,8 @@ func TestASignalForEachCommandOrdersItAndWakes(t *testing.T) {
 			t.Parallel()
 			p := newPlay(
 				t,
-				scene{step: rest(1, day)},
-				scene{at: hour, step: rest(2, day)},
+				scene{step: settledStep(1, day)},
+				scene{at: hour, step: settledStep(2, day)},
 				scene{at: hour + day, retention: true, step: none},
 			)
 			p.commandAfter(hour, command, map[string]string{"some": "payload"})
@@ -35,7 +35,7 @@ func TestTheSignalSyncInterruptsTheBackoff(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: again(day)},
+		scene{step: retryAfter(day)},
 		scene{at: hour, step: none},
 	)
 	p.commandAfter(hour, activities.CommandSync, nil)
@@ -53,7 +53,7 @@ func TestACommandDoesNotWaitForTheAttemptThatRuns(t *testing.T) {
 			t.Parallel()
 			p := newPlay(
 				t,
-				scene{step: rest(1, day), command: command},
+				scene{step: settledStep(1, day), command: command},
 				scene{step: none}, // it looks at what the command did
 			)
 			require.NoError(t, p.run())
@@ -67,7 +67,7 @@ func TestACommandThatIsRefusedWakesNothing(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: rest(1, day)},
+		scene{step: settledStep(1, day)},
 		scene{at: day, retention: true, step: none},
 	)
 	p.refuse = temporal.NewNonRetryableApplicationError("it is synced", activities.Refused, nil)

@@ -9,7 +9,8 @@
 //
 //   - resource.go: Resource, the workflow of one resource. commands.go has its signals, its query and its details.
 //   - batch.go: Batch, the workflow of many resources.
-//   - inform.go: Inform, one run of an informer. shards.go lists a kind shard by shard, inform_details.go describes a run.
+//   - inform.go: Inform, one run of an informer. shards.go lists a kind shard by shard, inform_details.go describes
+//     a run.
 //   - source.go: Source, which feeds a kind for as long as its client runs.
 //   - calls.go: each activity with its types, timeouts and retries.
 //   - register.go and id.go: registration, and ids of workflows.

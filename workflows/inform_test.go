@@ -16,18 +16,18 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// informs runs the inform workflow with a pass that is answered by a function of its number, and returns when the
+// runInforms runs the inform workflow with a pass that is answered by a function of its number, and returns when the
 // passes ran.
-func informs(t *testing.T, in activities.InformInput, pass func(n int) (activities.InformProgress, error)) (
+func runInforms(t *testing.T, in activities.InformInput, pass func(n int) (activities.InformProgress, error)) (
 	env *testsuite.TestWorkflowEnvironment, at []time.Duration, info activity.Info,
 ) {
 	t.Helper()
-	env = environment()
+	env = newEnvironment()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	env.SetStartTime(start)
 	workflows.RegisterInform(env)
 	env.RegisterActivityWithOptions(func(ctx context.Context, got activities.InformInput) (activities.InformProgress, error) {
-		if !equal(in, got) {
+		if !equalInputs(in, got) {
 			t.Errorf("the pass is told %+v, not %+v", got, in)
 		}
 		at, info = append(at, env.Now().Sub(start)), activity.GetInfo(ctx)
@@ -38,7 +38,7 @@ func informs(t *testing.T, in activities.InformInput, pass func(n int) (activiti
 	return env, at, info
 }
 
-func equal(a, b activities.InformInput) bool {
+func equalInputs(a, b activities.InformInput) bool {
 	return a.Installation == b.Installation && a.Kind == b.Kind && a.ProcessExisting == b.ProcessExisting &&
 		a.Options.Limit == b.Options.Limit && a.Options.Labels["k"] == b.Options.Labels["k"] &&
 		(a.Options.After == nil) == (b.Options.After == nil) && (a.Options.After == nil || a.Options.After.Equal(*b.Options.After))
@@ -52,7 +52,7 @@ func TestAnInformRunsOnePassAndTellsWhatItListed(t *testing.T) {
 		Options: deltatype.InformOptions{Labels: map[string]string{"k": "v"}, After: &after, Limit: 7},
 	}
 	progress := activities.InformProgress{Listed: 3, Scheduled: 2}
-	env, at, info := informs(t, in, func(int) (activities.InformProgress, error) { return progress, nil })
+	env, at, info := runInforms(t, in, func(int) (activities.InformProgress, error) { return progress, nil })
 	require.NoError(t, env.GetWorkflowError())
 	require.Equal(t, []time.Duration{0}, at)
 	var got activities.InformProgress
@@ -73,18 +73,18 @@ func TestAPassThatFailsIsRepeatedAFewTimes(t *testing.T) {
 			return activities.InformProgress{Listed: 1}, nil
 		}
 	}
-	env, at, _ := informs(t, in, failing(2))
+	env, at, _ := runInforms(t, in, failing(2))
 	require.NoError(t, env.GetWorkflowError())
 	require.Equal(t, []time.Duration{0, 5 * time.Second, 15 * time.Second}, at)
 
-	env, at, _ = informs(t, in, failing(9))
+	env, at, _ = runInforms(t, in, failing(9))
 	require.ErrorContains(t, env.GetWorkflowError(), "the registry is down")
-	require.Len(t, at, 3, "then the next one of the schedule has its turn")
+	require.Len(t, at, 3, "then the next scheduled pass takes over")
 }
 
 func TestAPassWhoseErrorIsFinalIsNotRepeated(t *testing.T) {
 	t.Parallel()
-	env, at, _ := informs(t, activities.InformInput{Kind: "account"}, func(int) (activities.InformProgress, error) {
+	env, at, _ := runInforms(t, activities.InformInput{Kind: "account"}, func(int) (activities.InformProgress, error) {
 		return activities.InformProgress{}, temporal.NewNonRetryableApplicationError("8 of 10", activities.NoInformer, nil)
 	})
 	var failure *temporal.ApplicationError
@@ -102,7 +102,7 @@ func TestAnInformWaitsForThePartOfASecond(t *testing.T) {
 	for i := range 11 {
 		exact := time.Unix(0, (start.UnixNano()/int64(every)+int64(i)+1)*int64(every))
 		for name, nominal := range map[string]time.Time{"scheduled": exact.Truncate(time.Second), "asked for": {}} {
-			env := environment()
+			env := newEnvironment()
 			env.SetStartTime(exact.Truncate(time.Second))
 			if name == "scheduled" {
 				key := temporal.NewSearchAttributeKeyTime("TemporalScheduledStartTime")

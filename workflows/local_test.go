@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// newLocalPlay is a play of a workflow whose first attempt is a local activity.
+// newLocalPlay returns a play of a workflow that begins with a local activity.
 func newLocalPlay(t *testing.T, scenes ...scene) *play {
 	t.Helper()
 	p := newPlay(t, scenes...)
@@ -19,8 +19,8 @@ func newLocalPlay(t *testing.T, scenes ...scene) *play {
 	return p
 }
 
-// local is a step after which the next attempt is a local activity.
-func local(s activities.Step) activities.Step {
+// localStep is a step after which the next attempt is a local activity.
+func localStep(s activities.Step) activities.Step {
 	s.Local = true
 	return s
 }
@@ -31,27 +31,27 @@ func TestAttemptsAreLocalForAsLongAsTheyAreShort(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, newLocalPlay(
 		t,
-		scene{local: true, step: local(again(time.Second))},
-		scene{at: time.Second, local: true, step: local(rest(1, day))},
-		scene{at: time.Second + day, retention: true, step: again(0)},
-		scene{at: time.Second + day, local: true, step: again(time.Second)}, // attempts have become long
-		scene{at: 2*time.Second + day, step: local(again(time.Second))},
+		scene{local: true, step: localStep(retryAfter(time.Second))},
+		scene{at: time.Second, local: true, step: localStep(settledStep(1, day))},
+		scene{at: time.Second + day, retention: true, step: retryAfter(0)},
+		scene{at: time.Second + day, local: true, step: retryAfter(time.Second)}, // attempts have become long
+		scene{at: 2*time.Second + day, step: localStep(retryAfter(time.Second))},
 		scene{at: 3*time.Second + day, local: true, step: none},
 	).run())
 }
 
-func TestAnAttemptThatIsHandedOverIsFollowedByAnOrdinaryActivityAtOnce(t *testing.T) {
+func TestAnOrdinaryActivityFollowsAHandOverAtOnce(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, newLocalPlay(
 		t,
 		scene{local: true, step: handedOver},
-		scene{step: rest(1, hour)},
+		scene{step: settledStep(1, hour)},
 		scene{at: hour, retention: true, step: none},
 	).run())
 }
 
-// failed is the error of an attempt that has failed, with its step.
-func failed(s activities.Step) error {
+// failedAttempt is the error of an attempt that has failed, with its step.
+func failedAttempt(s activities.Step) error {
 	return temporal.NewApplicationErrorWithOptions("attempt 1 of 10: not yet", activities.AttemptFailed,
 		temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{s}})
 }
@@ -60,15 +60,15 @@ func TestAnAttemptThatFailedGoesOnAsItsStepSays(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, newLocalPlay(
 		t,
-		scene{local: true, err: failed(local(again(time.Second)))},
-		scene{at: time.Second, local: true, err: failed(again(time.Second))}, // attempts have become long
-		scene{at: 2 * time.Second, err: failed(local(again(time.Second)))},
-		scene{at: 3 * time.Second, local: true, err: failed(rest(1, day))}, // degraded
+		scene{local: true, err: failedAttempt(localStep(retryAfter(time.Second)))},
+		scene{at: time.Second, local: true, err: failedAttempt(retryAfter(time.Second))}, // attempts have become long
+		scene{at: 2 * time.Second, err: failedAttempt(localStep(retryAfter(time.Second)))},
+		scene{at: 3 * time.Second, local: true, err: failedAttempt(settledStep(1, day))}, // degraded
 		scene{at: 3*time.Second + day, retention: true, step: none},
 	).run())
 }
 
-func TestALocalActivityThatFailsIsTriedOnceAndFollowedByAnOrdinaryActivity(t *testing.T) {
+func TestAnOrdinaryActivityFollowsAFailedLocalOne(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, newLocalPlay(
 		t,

@@ -63,7 +63,7 @@ type play struct {
 func newPlay(t *testing.T, scenes ...scene) *play {
 	t.Helper()
 	p := &play{
-		TestWorkflowEnvironment: environment(),
+		TestWorkflowEnvironment: newEnvironment(),
 		t:                       t,
 		ref:                     ref,
 		start:                   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -74,16 +74,16 @@ func newPlay(t *testing.T, scenes ...scene) *play {
 	require.NoError(t, p.SetMemoOnStart(map[string]any{workflows.KindMemo: ref.Kind})) // as a dispatcher does
 	workflows.Kinds{}.RegisterResource(p)
 	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
-		return p.enter(ctx, got, false)
+		return p.answerCall(ctx, got, false)
 	}, activity.RegisterOptions{Name: activities.AttemptName})
 	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
-		return p.enter(ctx, got, true)
+		return p.answerCall(ctx, got, true)
 	}, activity.RegisterOptions{Name: activities.EndRetentionName})
-	p.RegisterActivityWithOptions(p.command, activity.RegisterOptions{Name: activities.CommandName})
+	p.RegisterActivityWithOptions(p.answerCommand, activity.RegisterOptions{Name: activities.CommandName})
 	return p
 }
 
-func environment() *testsuite.TestWorkflowEnvironment {
+func newEnvironment() *testsuite.TestWorkflowEnvironment {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	env := suite.NewTestWorkflowEnvironment()
@@ -94,9 +94,9 @@ func environment() *testsuite.TestWorkflowEnvironment {
 	return env
 }
 
-// enter answers a call with the next scene.
-func (p *play) enter(ctx context.Context, got activities.Ref, retention bool) (activities.Step, error) {
-	s := p.next(ctx, got, retention)
+// answerCall answers a call with the next scene.
+func (p *play) answerCall(ctx context.Context, got activities.Ref, retention bool) (activities.Step, error) {
+	s := p.nextScene(ctx, got, retention)
 	for range s.wakes {
 		p.SignalWorkflow(workflows.WakeSignal, nil)
 	}
@@ -111,8 +111,8 @@ func (p *play) enter(ctx context.Context, got activities.Ref, retention bool) (a
 	return s.step, s.err
 }
 
-// next is the scene of a call, which is compared with it.
-func (p *play) next(ctx context.Context, got activities.Ref, retention bool) scene {
+// nextScene is the scene of a call, which is compared with it.
+func (p *play) nextScene(ctx context.Context, got activities.Ref, retention bool) scene {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := p.Now().Sub(p.start)
@@ -131,8 +131,8 @@ func (p *play) next(ctx context.Context, got activities.Ref, retention bool) sce
 	return s
 }
 
-// command carries out a command.
-func (p *play) command(ctx context.Context, in activities.CommandInput) (activities.CommandResult, error) {
+// answerCommand carries out a command.
+func (p *play) answerCommand(ctx context.Context, in activities.CommandInput) (activities.CommandResult, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.commands, p.commandInfos = append(p.commands, in), append(p.commandInfos, activity.GetInfo(ctx))
@@ -167,12 +167,12 @@ func (p *play) run() error {
 	return p.GetWorkflowError()
 }
 
-// again, rest and none are what a step comes to.
-func again(wait time.Duration) activities.Step {
+// retryAfter, settledStep and none are results of steps.
+func retryAfter(wait time.Duration) activities.Step {
 	return activities.Step{Next: activities.NextAttempt, Wait: wait, Generation: 1}
 }
 
-func rest(generation int64, wait time.Duration) activities.Step {
+func settledStep(generation int64, wait time.Duration) activities.Step {
 	return activities.Step{Next: activities.NextRetention, Wait: wait, Generation: generation}
 }
 

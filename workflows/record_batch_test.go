@@ -56,14 +56,14 @@ func runBatch(t *testing.T, name string, namespace delta.NamespaceConfig, work f
 	_, err = c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	r.start()
-	r.wait("it is synced", func() bool {
+	r.awaitThat("it is synced", func() bool {
 		row, err := c.Get(t.Context(), "pooled", "ann0")
 		if err == nil && row.State == deltatype.ResourceStateSynced {
 			r.batch = row.WorkflowID
 		}
 		return r.batch != ""
 	})
-	r.save(r.batch, name)
+	r.saveHistory(r.batch, name)
 	return r
 }
 
@@ -84,11 +84,11 @@ func TestRecordBatch(t *testing.T) {
 			removed := delta.NamespaceConfig{SyncedResourceRetentionPeriod: 20 * short}
 			r := runBatch(t, name, removed, func(r *recorder, resource *delta.Resource[pooled]) error {
 				if resource.ObjectID == "ann5" && resource.Attempt == 1 {
-					return r.claim("ann5", 3*time.Second)
+					return r.claimRow("ann5", 3*time.Second)
 				}
 				return nil
 			})
-			require.True(t, r.has(r.batch, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, 2)(), "it did not find the claim")
+			require.True(t, r.hasEvents(r.batch, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, 2)(), "it did not find the claim")
 		},
 		"batch-rests-for-ever": func(t *testing.T, name string) {
 			runBatch(t, name, delta.NamespaceConfig{SyncedResourceRetentionPeriod: -1}, fine)

@@ -11,16 +11,16 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// signal sends a signal to the resource's workflow.
-func (r *recorder) signal(name string, payload any) {
+// sendSignal sends a signal to the resource's workflow.
+func (r *recorder) sendSignal(name string, payload any) {
 	r.t.Helper()
-	require.NoError(r.t, r.Temporal.SignalWorkflow(r.t.Context(), r.workflow(), "", name, payload))
+	require.NoError(r.t, r.Temporal.SignalWorkflow(r.t.Context(), r.workflowID(), "", name, payload))
 }
 
-// becomes waits until a generation is in a state.
-func (r *recorder) becomes(state deltatype.ResourceState, generation int64) {
+// awaitState waits until a generation is in a state.
+func (r *recorder) awaitState(state deltatype.ResourceState, generation int64) {
 	r.t.Helper()
-	r.wait(string(state), func() bool {
+	r.awaitThat(string(state), func() bool {
 		row, err := r.client.Get(r.t.Context(), "account", "ann")
 		return err == nil && row.State == state && row.Generation == generation
 	})
@@ -34,30 +34,30 @@ func TestRecordCommands(t *testing.T) {
 		"commanded-by-signals": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{})
 			r.start()
-			r.informs("free")
-			r.becomes(deltatype.ResourceStateSynced, 1)
-			r.signal("inform", map[string]any{"object": account{Name: "ann", Plan: "paid"}})
-			r.becomes(deltatype.ResourceStateSynced, 2)
-			r.signal("inform", "nonsense")
-			r.signal("invalidate", nil)
-			r.becomes(deltatype.ResourceStateSynced, 3)
-			r.signal("retry", nil) // refused
+			r.informPlan("free")
+			r.awaitState(deltatype.ResourceStateSynced, 1)
+			r.sendSignal("inform", map[string]any{"object": account{Name: "ann", Plan: "paid"}})
+			r.awaitState(deltatype.ResourceStateSynced, 2)
+			r.sendSignal("inform", "nonsense")
+			r.sendSignal("invalidate", nil)
+			r.awaitState(deltatype.ResourceStateSynced, 3)
+			r.sendSignal("retry", nil) // refused
 			_, err := r.Pool.Exec(t.Context(), "UPDATE delta_namespace SET deleted_retention = '300 milliseconds'")
 			require.NoError(t, err)
-			r.signal("delete", nil)
-			r.save(r.workflow(), name)
+			r.sendSignal("delete", nil)
+			r.saveHistory(r.workflowID(), name)
 		},
 		// The command is carried out while Work runs: Work waits for it.
 		"commanded-during-work": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{DeletedResourceRetentionPeriod: short})
 			r.work = func(context.Context, *delta.Resource[account]) error {
-				r.signal("delete", nil)
-				r.becomes(deltatype.ResourceStateDeleted, 2)
+				r.sendSignal("delete", nil)
+				r.awaitState(deltatype.ResourceStateDeleted, 2)
 				return nil
 			}
 			r.start()
-			r.informs("free")
-			r.save(r.workflow(), name)
+			r.informPlan("free")
+			r.saveHistory(r.workflowID(), name)
 		},
 		"synced-by-signal": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: 10 * short})
@@ -68,13 +68,13 @@ func TestRecordCommands(t *testing.T) {
 				return nil
 			}
 			r.start()
-			r.informs("free")
-			r.wait("it waits for its second attempt", r.has(r.workflow(), enumspb.EVENT_TYPE_TIMER_STARTED, 1))
-			r.signal("sync", nil)
-			r.becomes(deltatype.ResourceStateSynced, 2)
-			r.signal("sync", nil)
-			r.becomes(deltatype.ResourceStateSynced, 3)
-			r.save(r.workflow(), name)
+			r.informPlan("free")
+			r.awaitThat("it waits for its second attempt", r.hasEvents(r.workflowID(), enumspb.EVENT_TYPE_TIMER_STARTED, 1))
+			r.sendSignal("sync", nil)
+			r.awaitState(deltatype.ResourceStateSynced, 2)
+			r.sendSignal("sync", nil)
+			r.awaitState(deltatype.ResourceStateSynced, 3)
+			r.saveHistory(r.workflowID(), name)
 		},
 		"snoozed-degraded-retried": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: short})
@@ -88,21 +88,21 @@ func TestRecordCommands(t *testing.T) {
 				return nil
 			}
 			r.start()
-			r.informs("free")
-			r.becomes(deltatype.ResourceStateDegraded, 1)
+			r.informPlan("free")
+			r.awaitState(deltatype.ResourceStateDegraded, 1)
 			_, err := r.client.Retry(t.Context(), "account", "ann")
 			require.NoError(t, err)
-			r.save(r.workflow(), name)
+			r.saveHistory(r.workflowID(), name)
 		},
 		"paused-in-backoff": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{})
 			r.work = func(context.Context, *delta.Resource[account]) error { return errNotYet }
 			r.start()
-			r.informs("free")
-			r.wait("a timer runs", r.has(r.workflow(), enumspb.EVENT_TYPE_TIMER_STARTED, 1))
+			r.informPlan("free")
+			r.awaitThat("a timer runs", r.hasEvents(r.workflowID(), enumspb.EVENT_TYPE_TIMER_STARTED, 1))
 			_, err := r.client.Pause(t.Context(), "account", "ann")
 			require.NoError(t, err)
-			r.save(r.workflow(), name)
+			r.saveHistory(r.workflowID(), name)
 		},
 		"inform-in-foreground": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{})
@@ -115,7 +115,7 @@ func TestRecordCommands(t *testing.T) {
 			r.start()
 			run, err := r.client.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "account", RunForeground: true}, nil)
 			require.NoError(t, err)
-			r.save(run.WorkflowID, name)
+			r.saveHistory(run.WorkflowID, name)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -38,7 +38,7 @@ func (regionalController) Inform(_ context.Context, o *delta.InformOptions) (<-c
 	return all, nil
 }
 
-// newShardRecorder has a client of the kind, whose schedule has an interval.
+// newShardRecorder starts a client of the kind, with a schedule.
 func newShardRecorder(t *testing.T, interval time.Duration) *recorder {
 	t.Helper()
 	r := newRecorder(t, delta.NamespaceConfig{})
@@ -64,27 +64,27 @@ func TestRecordShards(t *testing.T) {
 			run, err := r.client.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "regional"}, nil)
 			require.NoError(t, err)
 			require.Equal(t, 3, run.Listed)
-			r.save(run.WorkflowID, name)
+			r.saveHistory(run.WorkflowID, name)
 		},
 		// The passes of its shards begin a second apart.
 		"inform-shards-scheduled": func(t *testing.T, name string) {
 			r := newShardRecorder(t, 4*time.Second)
 			var id string
-			r.wait("a run has begun its shards", func() bool {
+			r.awaitThat("a run has begun its shards", func() bool {
 				list, err := r.Temporal.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
 					Namespace: r.TemporalNamespace, Query: "WorkflowType = '" + workflows.InformName + "' AND WorkflowId STARTS_WITH '" + r.Prefix + "'",
 				})
 				require.NoError(t, err)
 				for _, run := range list.GetExecutions() {
 					id = run.GetExecution().GetWorkflowId()
-					if r.has(id, enumspb.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED, 3)() && r.has(id, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED, 1)() {
+					if r.hasEvents(id, enumspb.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED, 3)() && r.hasEvents(id, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED, 1)() {
 						return true
 					}
 				}
 				return false
 			})
 			require.NotContains(t, id, "/shard:")
-			r.save(id, name)
+			r.saveHistory(id, name)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func TestRecordSource(t *testing.T) {
 	require.NoError(t, err)
 	r.client = c
 	r.start()
-	r.wait("the source runs again", func() bool { return len(s.runs) == 2 })
+	r.awaitThat("the source runs again", func() bool { return len(s.runs) == 2 })
 	id := r.Prefix + "/source:fed/test"
 	require.NoError(t, r.Temporal.CancelWorkflow(t.Context(), id, ""))
 	r.saveAs(id, "source-failed-once-cancelled", enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED)

@@ -22,10 +22,10 @@ import (
 // to them, the decisions that were made then. The histories are recorded by TestRecord.
 func TestHistoriesReplay(t *testing.T) {
 	t.Parallel()
-	for _, file := range histories(t) {
-		t.Run(name(file), func(t *testing.T) {
+	for _, file := range listHistories(t) {
+		t.Run(historyName(file), func(t *testing.T) {
 			t.Parallel()
-			require.NoError(t, replay(t, read(t, file)))
+			require.NoError(t, replayHistory(t, readHistory(t, file)))
 		})
 	}
 }
@@ -34,10 +34,10 @@ func TestHistoriesReplay(t *testing.T) {
 // does not make.
 func TestAHistoryOfOtherCallsDoesNotReplay(t *testing.T) {
 	t.Parallel()
-	for _, file := range histories(t) {
-		t.Run(name(file), func(t *testing.T) {
+	for _, file := range listHistories(t) {
+		t.Run(historyName(file), func(t *testing.T) {
 			t.Parallel()
-			history := read(t, file)
+			history := readHistory(t, file)
 			other := false
 			for _, e := range history.GetEvents() {
 				if other {
@@ -52,17 +52,17 @@ func TestAHistoryOfOtherCallsDoesNotReplay(t *testing.T) {
 				}
 			}
 			require.True(t, other, "there is no activity in the history")
-			require.Error(t, replay(t, history))
+			require.Error(t, replayHistory(t, history))
 		})
 	}
 }
 
-// What a recorded history shows of the options that activities are given; a test environment has its own bounds.
+// A recorded history shows the options of activities. A test environment would add bounds to them.
 func TestAttemptsInHistoriesAreUnbounded(t *testing.T) {
 	t.Parallel()
 	attempts := 0
-	for _, file := range histories(t) {
-		for _, e := range read(t, file).GetEvents() {
+	for _, file := range listHistories(t) {
+		for _, e := range readHistory(t, file).GetEvents() {
 			scheduled := e.GetActivityTaskScheduledEventAttributes()
 			if scheduled.GetActivityType().GetName() != activities.AttemptName {
 				continue
@@ -80,10 +80,10 @@ func TestAttemptsInHistoriesAreUnbounded(t *testing.T) {
 // brings an object with it.
 func TestHistoriesHoldNothingOfTheObject(t *testing.T) {
 	t.Parallel()
-	for _, file := range histories(t) {
-		content := read(t, file).String()
+	for _, file := range listHistories(t) {
+		content := readHistory(t, file).String()
 		require.Contains(t, content, "installation", "payloads are to be read in the text of a history")
-		if name(file) == "commanded-by-signals" {
+		if historyName(file) == "commanded-by-signals" {
 			continue
 		}
 		for _, own := range []string{"free", "paid", "plan"} {
@@ -92,7 +92,7 @@ func TestHistoriesHoldNothingOfTheObject(t *testing.T) {
 	}
 }
 
-func histories(t *testing.T) []string {
+func listHistories(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(t, err)
@@ -100,9 +100,9 @@ func histories(t *testing.T) []string {
 	return files
 }
 
-func name(file string) string { return strings.TrimSuffix(filepath.Base(file), ".json") }
+func historyName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".json") }
 
-func read(t *testing.T, file string) *historypb.History {
+func readHistory(t *testing.T, file string) *historypb.History {
 	t.Helper()
 	f, err := os.Open(file)
 	require.NoError(t, err)
@@ -112,7 +112,7 @@ func read(t *testing.T, file string) *historypb.History {
 	return history
 }
 
-func replayer(t *testing.T) worker.WorkflowReplayer {
+func newReplayer(t *testing.T) worker.WorkflowReplayer {
 	t.Helper()
 	// A replay that has not yielded for a second is not stuck: the machine may be busy. See environment.
 	r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DisableDeadlockDetection: true})
@@ -122,14 +122,14 @@ func replayer(t *testing.T) worker.WorkflowReplayer {
 	return r
 }
 
-// replay replays a history under the id that its workflow had: children are named by that.
-func replay(t *testing.T, history *historypb.History) error {
+// replayHistory replays a history under the id that its workflow had: children are named by that.
+func replayHistory(t *testing.T, history *historypb.History) error {
 	t.Helper()
 	options := worker.ReplayWorkflowHistoryOptions{}
 	options.OriginalExecution.ID = history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowId()
-	return replayer(t).ReplayWorkflowHistoryWithOptions(quiet(), history, options)
+	return newReplayer(t).ReplayWorkflowHistoryWithOptions(quietLogger(), history, options)
 }
 
-func quiet() log.Logger {
+func quietLogger() log.Logger {
 	return log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
 }

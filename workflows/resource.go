@@ -202,7 +202,7 @@ func describeWait(s activities.Step, now time.Time) string {
 	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
 	switch {
 	case s.Next == activities.NextRetention:
-		return fmt.Sprintf("rests until %s, when it %s", until, describeRetentionEnd(s))
+		return fmt.Sprintf("waits until %s, when it %s", until, describeRetentionEnd(s))
 	case s.Next == activities.NextAttempt && s.Wait > 0:
 		return fmt.Sprintf("waits for its next attempt, until %s", until)
 	case s.Next == activities.NextAttempt:

@@ -23,7 +23,7 @@ func TestASyncedResourceIsRemovedAfterItsRestAndItsLifecycleEnds(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: rest(1, day)},
+		scene{step: settledStep(1, day)},
 		scene{at: day, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
@@ -33,11 +33,11 @@ func TestAResourceThatExpiresIsWorkedAgainAtOnce(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: rest(1, day)},
-		scene{at: day, retention: true, step: again(0)},
-		scene{at: day, step: rest(2, day)},
-		scene{at: 2 * day, retention: true, step: again(0)},
-		scene{at: 2 * day, step: rest(3, 30*day)},
+		scene{step: settledStep(1, day)},
+		scene{at: day, retention: true, step: retryAfter(0)},
+		scene{at: day, step: settledStep(2, day)},
+		scene{at: 2 * day, retention: true, step: retryAfter(0)},
+		scene{at: 2 * day, step: settledStep(3, 30*day)},
 		scene{at: 32 * day, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
@@ -47,9 +47,9 @@ func TestAFailedAttemptIsFollowedByAnotherAfterItsWait(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: again(time.Second)},
-		scene{at: time.Second, step: again(1234 * time.Millisecond)},
-		scene{at: 2234 * time.Millisecond, step: again(10 * time.Minute)},
+		scene{step: retryAfter(time.Second)},
+		scene{at: time.Second, step: retryAfter(1234 * time.Millisecond)},
+		scene{at: 2234 * time.Millisecond, step: retryAfter(10 * time.Minute)},
 		scene{at: 2234*time.Millisecond + 10*time.Minute, step: none},
 	)
 	require.NoError(t, p.run())
@@ -69,8 +69,8 @@ func TestAWakeUpInterruptsTheBackoffAtOnce(t *testing.T) {
 	cancelled := 0
 	p := newPlay(
 		t,
-		scene{step: again(10 * time.Minute)},
-		scene{at: 3 * time.Second, step: rest(2, hour)},
+		scene{step: retryAfter(10 * time.Minute)},
+		scene{at: 3 * time.Second, step: settledStep(2, hour)},
 		scene{at: 3*time.Second + hour, retention: true, step: none},
 	)
 	p.SetOnTimerCanceledListener(func(string) { cancelled++ })
@@ -84,8 +84,8 @@ func TestAWakeUpInterruptsTheRestWithAnAttemptAndEndsNoRetention(t *testing.T) {
 	cancelled := 0
 	p := newPlay(
 		t,
-		scene{step: rest(1, day)},
-		scene{at: 5 * hour, step: rest(2, day)},
+		scene{step: settledStep(1, day)},
+		scene{at: 5 * hour, step: settledStep(2, day)},
 		scene{at: 5*hour + day, retention: true, step: none},
 	)
 	p.SetOnTimerCanceledListener(func(string) { cancelled++ })
@@ -97,8 +97,8 @@ func TestAWakeUpInterruptsTheRestWithAnAttemptAndEndsNoRetention(t *testing.T) {
 func TestAWakeUpDuringAnAttemptCausesOneMore(t *testing.T) {
 	t.Parallel()
 	for name, step := range map[string]activities.Step{
-		"that synced": rest(1, day), "that failed": again(hour), "that found nothing to do": none, "that found more to do": again(0),
-		"that found its rest over": rest(1, 0),
+		"that synced": settledStep(1, day), "that failed": retryAfter(hour), "that found nothing to do": none, "that found more to do": retryAfter(0),
+		"that found its rest over": settledStep(1, 0),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -118,8 +118,8 @@ func TestWakeUpsThatArriveTogetherCauseOneAttempt(t *testing.T) {
 		t.Parallel()
 		p := newPlay(
 			t,
-			scene{step: rest(1, day), wakes: 3},
-			scene{step: rest(1, day)},
+			scene{step: settledStep(1, day), wakes: 3},
+			scene{step: settledStep(1, day)},
 			scene{at: day, retention: true, step: none},
 		)
 		require.NoError(t, p.run())
@@ -128,7 +128,7 @@ func TestWakeUpsThatArriveTogetherCauseOneAttempt(t *testing.T) {
 		t.Parallel()
 		p := newPlay(
 			t,
-			scene{step: rest(1, day)},
+			scene{step: settledStep(1, day)},
 			scene{at: hour, step: none},
 		)
 		p.wakeAfter(hour, 2)
@@ -147,9 +147,9 @@ func TestAWakeUpThatArrivesWhileTheRowIsRemovedIsNotLost(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: rest(7, day)},
+		scene{step: settledStep(7, day)},
 		scene{at: day, retention: true, step: none, wakes: 1},
-		scene{at: day, step: rest(1, day)},
+		scene{at: day, step: settledStep(1, day)},
 		scene{at: 2 * day, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
@@ -159,10 +159,10 @@ func TestARetentionThatIsNotOverGoesOn(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: rest(1, day)},
-		scene{at: day, retention: true, step: rest(1, time.Minute)},
-		scene{at: day + time.Minute, retention: true, step: rest(3, hour)}, // others worked it meanwhile
-		scene{at: day + time.Minute + hour, retention: true, step: rest(3, 0)},
+		scene{step: settledStep(1, day)},
+		scene{at: day, retention: true, step: settledStep(1, time.Minute)},
+		scene{at: day + time.Minute, retention: true, step: settledStep(3, hour)}, // others worked it meanwhile
+		scene{at: day + time.Minute + hour, retention: true, step: settledStep(3, 0)},
 		scene{at: day + time.Minute + hour, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
@@ -172,8 +172,8 @@ func TestTheEndOfARetentionCanBeFollowedByABackoff(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
-		scene{step: rest(1, day)},
-		scene{at: day, retention: true, step: again(time.Minute)},
+		scene{step: settledStep(1, day)},
+		scene{at: day, retention: true, step: retryAfter(time.Minute)},
 		scene{at: day + time.Minute, step: none},
 	)
 	require.NoError(t, p.run())
@@ -181,7 +181,7 @@ func TestTheEndOfARetentionCanBeFollowedByABackoff(t *testing.T) {
 
 func TestAWorkflowThatIsCancelledEndsAndTouchesNothing(t *testing.T) {
 	t.Parallel()
-	for name, step := range map[string]activities.Step{"during the rest": rest(1, day), "during the backoff": again(day)} {
+	for name, step := range map[string]activities.Step{"during the rest": settledStep(1, day), "during the backoff": retryAfter(day)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPlay(t, scene{step: step})
@@ -200,7 +200,7 @@ func TestALongHistoryIsContinuedAsANewRun(t *testing.T) {
 	}{"suggested by the server": {suggested: true}, "by its length": {length: 5001}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlay(t, scene{step: again(time.Minute)})
+			p := newPlay(t, scene{step: retryAfter(time.Minute)})
 			p.SetContinueAsNewSuggested(c.suggested)
 			p.SetCurrentHistoryLength(c.length)
 			requireContinued(t, p.run())
@@ -209,7 +209,7 @@ func TestALongHistoryIsContinuedAsANewRun(t *testing.T) {
 	}
 	t.Run("not before", func(t *testing.T) {
 		t.Parallel()
-		p := newPlay(t, scene{step: again(time.Minute)}, scene{at: time.Minute, step: none})
+		p := newPlay(t, scene{step: retryAfter(time.Minute)}, scene{at: time.Minute, step: none})
 		p.SetCurrentHistoryLength(5000)
 		require.NoError(t, p.run())
 	})
@@ -221,7 +221,7 @@ func TestALongHistoryIsContinuedAsANewRun(t *testing.T) {
 	})
 	t.Run("after an expiry", func(t *testing.T) {
 		t.Parallel()
-		p := newPlay(t, scene{step: rest(1, day)}, scene{at: day, retention: true, step: again(0)})
+		p := newPlay(t, scene{step: settledStep(1, day)}, scene{at: day, retention: true, step: retryAfter(0)})
 		p.SetContinueAsNewSuggested(true)
 		requireContinued(t, p.run())
 	})
@@ -234,11 +234,11 @@ func TestWakeUpsBeforeANewRunAreNotLost(t *testing.T) {
 		scene scene
 		later bool
 	}{
-		"during an attempt that failed":           {scene: scene{step: again(hour), wakes: 2}},
-		"during an attempt that synced":           {scene: scene{step: rest(1, day), wakes: 1}},
+		"during an attempt that failed":           {scene: scene{step: retryAfter(hour), wakes: 2}},
+		"during an attempt that synced":           {scene: scene{step: settledStep(1, day), wakes: 1}},
 		"during an attempt that found it at rest": {scene: scene{step: none, wakes: 1}},
-		"during the rest":                         {scene: scene{step: rest(1, day)}, later: true},
-		"during the backoff":                      {scene: scene{step: again(day)}, later: true},
+		"during the rest":                         {scene: scene{step: settledStep(1, day)}, later: true},
+		"during the backoff":                      {scene: scene{step: retryAfter(day)}, later: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -268,7 +268,7 @@ func TestAnErrorThatIsFinalEndsTheWorkflow(t *testing.T) {
 	final := temporal.NewNonRetryableApplicationError("another database's", activities.WrongInstallation, nil)
 	for name, scenes := range map[string][]scene{
 		"of an attempt":          {{err: final}},
-		"of an end of retention": {{step: rest(1, day)}, {at: day, retention: true, err: final}},
+		"of an end of retention": {{step: settledStep(1, day)}, {at: day, retention: true, err: final}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -302,7 +302,7 @@ func TestAnActivityThatCannotDoItsPartIsRepeatedUntilItCan(t *testing.T) {
 		t.Parallel()
 		scenes, at := failures(60)
 		require.Greater(t, at, hour-10*time.Minute)
-		retentions := []scene{{step: rest(1, day)}}
+		retentions := []scene{{step: settledStep(1, day)}}
 		for _, s := range append(scenes, scene{at: at, step: none}) {
 			s.at, s.retention = s.at+day, true
 			retentions = append(retentions, s)
@@ -313,7 +313,7 @@ func TestAnActivityThatCannotDoItsPartIsRepeatedUntilItCan(t *testing.T) {
 
 func TestAnAttemptIsHeartbeatedAndBoundedByNothingElse(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, scene{step: rest(1, day)}, scene{at: day, retention: true, step: none})
+	p := newPlay(t, scene{step: settledStep(1, day)}, scene{at: day, retention: true, step: none})
 	require.NoError(t, p.run())
 	attempt, retention := p.infos[0], p.infos[1]
 	require.Equal(t, activities.HeartbeatTimeout, attempt.HeartbeatTimeout)

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// shardRuns runs the inform workflow of a kind whose controller names shards.
+// shardRuns runs the inform workflow of a kind that is listed by shards.
 type shardRuns struct {
 	*testsuite.TestWorkflowEnvironment
 	start time.Time
@@ -34,7 +34,7 @@ type shardRuns struct {
 // newShardRuns answers the first call with a plan, and each pass of a shard by a function.
 func newShardRuns(t *testing.T, plan activities.ShardRun, pass func(ctx context.Context, in activities.InformInput) (activities.InformProgress, error)) *shardRuns {
 	t.Helper()
-	r := &shardRuns{TestWorkflowEnvironment: environment(), start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	r := &shardRuns{TestWorkflowEnvironment: newEnvironment(), start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	r.SetStartTime(r.start)
 	workflows.RegisterInform(r)
 	r.RegisterActivityWithOptions(func(ctx context.Context, in activities.InformInput) (activities.InformProgress, error) {
@@ -68,14 +68,14 @@ func planOf(spread time.Duration, shards ...string) activities.ShardRun {
 	return run
 }
 
-func numbered(n int) (shards []string) {
+func numberShards(n int) (shards []string) {
 	for i := range n {
 		shards = append(shards, fmt.Sprintf("s%02d", i))
 	}
 	return shards
 }
 
-func finally(message string, progress activities.InformProgress) error {
+func finalError(message string, progress activities.InformProgress) error {
 	return temporal.NewNonRetryableApplicationError(message, "test", nil, progress)
 }
 
@@ -85,7 +85,7 @@ func TestARunThatWasAskedForListsTenShardsAtOnceAndAddsThemUp(t *testing.T) {
 	var mu sync.Mutex
 	running, most, ended := 0, 0, 0
 	full := make(chan struct{}) // closed when as many run as may
-	r := newShardRuns(t, planOf(0, numbered(shards)...), func(context.Context, activities.InformInput) (activities.InformProgress, error) {
+	r := newShardRuns(t, planOf(0, numberShards(shards)...), func(context.Context, activities.InformInput) (activities.InformProgress, error) {
 		mu.Lock()
 		running++
 		most = max(most, running)
@@ -96,7 +96,7 @@ func TestARunThatWasAskedForListsTenShardsAtOnceAndAddsThemUp(t *testing.T) {
 		select {
 		case <-full:
 		case <-time.After(patience):
-			return activities.InformProgress{}, finally("fewer shards are listed at once", activities.InformProgress{})
+			return activities.InformProgress{}, finalError("fewer shards are listed at once", activities.InformProgress{})
 		}
 		time.Sleep(50 * time.Millisecond) // for one too many to come, if it does
 		mu.Lock()
@@ -114,7 +114,7 @@ func TestARunThatWasAskedForListsTenShardsAtOnceAndAddsThemUp(t *testing.T) {
 	require.NoError(t, r.GetWorkflowResult(&sum))
 	require.Equal(t, activities.InformProgress{Listed: 2 * shards, Scheduled: shards, Withheld: 3 * shards}, sum)
 	require.Equal(t, atOnce, most)
-	require.Equal(t, numbered(shards), slices.Sorted(slices.Values(r.shards())), "each once")
+	require.Equal(t, numberShards(shards), slices.Sorted(slices.Values(r.shards())), "each once")
 	for _, given := range r.given {
 		require.True(t, given.Named && given.ProcessExisting && given.FullListing && !given.Gone)
 		require.Equal(t, 7, given.Options.Limit)
@@ -126,9 +126,9 @@ func TestARunThatWasAskedForListsTenShardsAtOnceAndAddsThemUp(t *testing.T) {
 // All shards are listed, whatever becomes of some. The error names these, and says how far the run came.
 func TestShardsThatFailAreNamedWhenAllHaveEnded(t *testing.T) {
 	t.Parallel()
-	r := newShardRuns(t, planOf(0, numbered(20)...), func(_ context.Context, in activities.InformInput) (activities.InformProgress, error) {
+	r := newShardRuns(t, planOf(0, numberShards(20)...), func(_ context.Context, in activities.InformInput) (activities.InformProgress, error) {
 		if in.Options.Shard < "s07" {
-			return activities.InformProgress{}, finally(in.Options.Shard+" is down", activities.InformProgress{Listed: 1})
+			return activities.InformProgress{}, finalError(in.Options.Shard+" is down", activities.InformProgress{Listed: 1})
 		}
 		return activities.InformProgress{Listed: 10}, nil
 	})
@@ -149,13 +149,13 @@ func TestARunThatIsCancelledCancelsItsShards(t *testing.T) {
 	t.Parallel()
 	var r *shardRuns
 	var once sync.Once
-	r = newShardRuns(t, planOf(0, numbered(15)...), func(ctx context.Context, _ activities.InformInput) (activities.InformProgress, error) {
+	r = newShardRuns(t, planOf(0, numberShards(15)...), func(ctx context.Context, _ activities.InformInput) (activities.InformProgress, error) {
 		once.Do(r.CancelWorkflow)
 		select {
 		case <-ctx.Done():
 			return activities.InformProgress{}, ctx.Err()
 		case <-time.After(patience):
-			return activities.InformProgress{}, finally("it was not cancelled", activities.InformProgress{})
+			return activities.InformProgress{}, finalError("it was not cancelled", activities.InformProgress{})
 		}
 	})
 	r.ExecuteWorkflow(workflows.InformName, activities.InformInput{Kind: "account", Trigger: activities.TriggerRequest})
@@ -173,9 +173,9 @@ func TestAScheduledRunStartsItsShardsOneAfterTheOther(t *testing.T) {
 	}{
 		"an interval": {3 * time.Minute, 6, 30 * time.Second}, "a long one": {18 * time.Hour, 3, time.Minute}, "one shard": {time.Hour, 1, 0}, "none": {time.Hour, 0, 0},
 	} {
-		r := newShardRuns(t, planOf(given.spread, numbered(given.shards)...), func(_ context.Context, in activities.InformInput) (activities.InformProgress, error) {
+		r := newShardRuns(t, planOf(given.spread, numberShards(given.shards)...), func(_ context.Context, in activities.InformInput) (activities.InformProgress, error) {
 			if in.Options.Shard == "s01" {
-				return activities.InformProgress{}, finally("s01 is down", activities.InformProgress{})
+				return activities.InformProgress{}, finalError("s01 is down", activities.InformProgress{})
 			}
 			return activities.InformProgress{Listed: 1}, nil
 		})
