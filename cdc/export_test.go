@@ -34,8 +34,8 @@ func (s *Snapshot) Name() string { return s.exportedName }
 // TryConnection probes whether the server of a stream accepts connections.
 func TryConnection(s *Stream) error { return s.probeConnection() }
 
-// IsPassing reports whether a stream retries after an error.
-func IsPassing(err error) bool { return isTransient(err) }
+// IsTransient reports whether a stream retries after an error.
+func IsTransient(err error) bool { return isTransient(err) }
 
 // Heartbeats measure the delay.
 type Heartbeats struct{ of heartbeats }

@@ -14,8 +14,8 @@ import (
 // If a stream retried for ever what the server cannot decode, it would look as if it waited for the server.
 func TestUndecodableChangesAreNotRetried(t *testing.T) {
 	t.Parallel()
-	for code, passes := range map[string]bool{"57P01": true, "55006": true, "08006": true, "XX000": false, "42704": false} {
-		require.Equal(t, passes, cdc.IsPassing(fmt.Errorf("receiving: %w", &pgconn.PgError{Code: code})), code)
+	for code, transient := range map[string]bool{"57P01": true, "55006": true, "08006": true, "XX000": false, "42704": false} {
+		require.Equal(t, transient, cdc.IsTransient(fmt.Errorf("receiving: %w", &pgconn.PgError{Code: code})), code)
 	}
-	require.True(t, cdc.IsPassing(io.ErrUnexpectedEOF))
+	require.True(t, cdc.IsTransient(io.ErrUnexpectedEOF))
 }

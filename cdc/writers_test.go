@@ -127,17 +127,17 @@ func (d *database) writeOnce(conn *pgx.Conn, keys int) error {
 			sql = fmt.Sprintf(`UPDATE everything SET f = random(), t = clock_timestamp() WHERE n BETWEEN %d AND %d`, n, n+2)
 		}
 		if _, err := tx.Exec(ctx, sql); err != nil {
-			return collision(err)
+			return ignoreCollision(err)
 		}
 	}
 	if rand.IntN(8) == 0 {
 		return nil // rolled back
 	}
-	return collision(tx.Commit(ctx))
+	return ignoreCollision(tx.Commit(ctx))
 }
 
-// collision returns nil for a deadlock, and for a row that another transaction has inserted.
-func collision(err error) error {
+// ignoreCollision returns nil for a deadlock, and for a row that another transaction has inserted.
+func ignoreCollision(err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) && (server.Code == "40P01" || server.Code == "23505") {
 		return nil
