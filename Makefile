@@ -23,7 +23,7 @@ RUNS := 20
 LOAD := 2
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
 MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/monitoring
-ALL_MODULES := $(MODULES) tools tools/temporal
+ALL_MODULES := $(MODULES) tools tools/actionlint tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
@@ -116,7 +116,8 @@ nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every P
 	$(MAKE) bench
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
+lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the linters
+	$(BIN)/actionlint -shellcheck= -pyflakes=
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
 	cd tools/delta-temporal && $(SERVER_FLAGS) $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
@@ -189,11 +190,13 @@ bench-large: delta-temporal postgres ## Measure a table of ROWS=10000000 resourc
 	go run ./internal/bench -large $(ROWS) -out bench-large.json
 
 .PHONY: vulns
-vulns: $(BIN)/govulncheck ## Look for known vulnerabilities
-	$(BIN)/govulncheck $(PACKAGES)
+vulns: $(BIN)/govulncheck ## Look for known vulnerabilities in every module; needs the Internet, so it is no step of .ci/run
+	@failed=; for module in $(MODULES); do \
+		echo "::: $$module"; (cd $$module && $(BIN)/govulncheck ./...) || failed=yes; \
+	done; test -z "$$failed"
 
 .PHONY: tools
-tools: $(addprefix $(BIN)/,$(TOOLS)) delta-temporal temporal ## Build all tools
+tools: $(addprefix $(BIN)/,$(TOOLS) actionlint) delta-temporal temporal ## Build all tools
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `delta dev` stays
@@ -230,6 +233,12 @@ $(BIN)/govulncheck: PKG = golang.org/x/vuln/cmd/govulncheck
 $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 	@echo "building $(@F) (once) ..."
 	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" $(PKG)
+	@touch $@
+
+# A module of its own: golangci-lint needs a later version of the YAML parser, which actionlint does not compile with.
+$(BIN)/actionlint: tools/actionlint/go.mod
+	@echo "building actionlint (once) ..."
+	cd tools/actionlint && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" tool
 	@touch $@
 
 # Postgres: local binaries are used where there are some. On a Debian machine without them, as root, they are installed.
