@@ -22,7 +22,7 @@ FUZZ := 1m
 RUNS := 20
 LOAD := 2
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/monitoring
+MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/deployment internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/actionlint tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -74,6 +74,7 @@ test-modules: delta-temporal postgres redis ## Test the other modules of this re
 	cd examples/outbox && go test ./...
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
 	cd internal/bench/peers && go test ./...
+	cd internal/deployment && go test ./...
 	cd internal/monitoring && go test ./...
 
 .PHONY: delta-sink
@@ -128,6 +129,7 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the lin
 	cd sinks/cmd/delta-sink && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd examples/outbox && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd internal/deployment && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 
 .PHONY: generate
