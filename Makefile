@@ -191,6 +191,10 @@ bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, R
 bench-large: delta-temporal postgres ## Measure a table of ROWS=10000000 resources: about 15 minutes and 26 GB of disk
 	go run ./internal/bench -large $(ROWS) -out bench-large.json
 
+.PHONY: vet-platforms
+vet-platforms: ## Vet the packages for Windows and macOS, for which releases are made too
+	for system in windows darwin; do GOOS=$$system go vet ./...; (cd sinks/cmd/delta-sink && GOOS=$$system go vet ./...); done
+
 .PHONY: vulns
 vulns: $(BIN)/govulncheck ## Look for known vulnerabilities in every module; needs the Internet, so it is no step of .ci/run
 	@failed=; for module in $(MODULES); do \

@@ -19,17 +19,6 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// said is what was logged.
-type said chan string
-
-func (s said) Write(line []byte) (int, error) {
-	select {
-	case s <- string(line):
-	default:
-	}
-	return len(line), nil
-}
-
 // newPair is a primary and its standby, which has a copy of the slot named postgres.
 func newPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
 	t.Helper()

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/internal/buildinfo"
 )
 
 const about = `delta looks after an installation of Delta: its schema, its kinds, their resources and informers.
@@ -60,7 +60,7 @@ func rootCommand(c *cli) *cobra.Command {
 		Use:           "delta",
 		Short:         "Keep a Postgres table of resources in step with the world",
 		Long:          about,
-		Version:       version(),
+		Version:       buildinfo.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -89,11 +89,3 @@ const (
 	groupLook  = "look"
 	groupServe = "serve"
 )
-
-func version() string {
-	v := "(unknown)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
-	}
-	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -32,8 +31,7 @@ func sinkCommand() *cobra.Command {
 				return fail(errors.New("the program " + sinkProgram + " is neither beside delta nor on PATH: build it with `make " + sinkProgram + "` in a checkout of " +
 					"Delta, which has it in .bin, and put it there"))
 			}
-			// In place of this process, so that signals, and the exit code, are those of the program, and a kill of this process does not leave the program behind.
-			return fail(fmt.Errorf("executing %s: %w", program, syscall.Exec(program, append([]string{sinkProgram}, args...), os.Environ())))
+			return fail(fmt.Errorf("executing %s: %w", program, execute(program, append([]string{sinkProgram}, args...))))
 		},
 	}
 }

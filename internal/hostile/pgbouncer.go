@@ -20,9 +20,6 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// PgBouncerSize is how many connections of the server PgBouncer has for a database.
-const PgBouncerSize = 5
-
 // PgBouncer runs one in transaction mode before the server of a configuration, and returns how to connect through it. It has so many prepared
 // statements for each client, and more settings of its own. A search_path of the configuration is set on each connection to the server instead, because no
 // client can. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
