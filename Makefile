@@ -111,6 +111,7 @@ fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m
 
 .PHONY: nightly
 nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres, the benchmarks with a million rows
+	$(MAKE) deploy-check
 	$(MAKE) soak SOAK=30m
 	$(MAKE) test-versions
 	$(MAKE) test-repeat RUNS=5
@@ -190,6 +191,10 @@ bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, R
 .PHONY: bench-large
 bench-large: delta-temporal postgres ## Measure a table of ROWS=10000000 resources: about 15 minutes and 26 GB of disk
 	go run ./internal/bench -large $(ROWS) -out bench-large.json
+
+.PHONY: deploy-check
+deploy-check: ## Render the Helm chart and decode it and the manifests strictly; compiles Kubernetes' API, so it runs at night only
+	cd internal/deployment && go vet -tags kubernetes ./... && go test -tags kubernetes ./...
 
 .PHONY: vet-platforms
 vet-platforms: ## Vet the packages for Windows and macOS, for which releases are made too
