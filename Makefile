@@ -102,10 +102,10 @@ soak: delta-temporal postgres ## Put faults in at random, against oracles: each 
 	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
 
 .PHONY: fuzz
-fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m
-	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' "$$file"); do \
-			echo "::: $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "$$(dirname "$$file")"; \
+fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m; PACKAGES=./cdc those of a folder
+	@grep -rlE '^func Fuzz' --include=*_test.go --exclude-dir=.bin $(if $(filter ./...,$(PACKAGES)),.,$(PACKAGES)) | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' "$$file"); do \
+			echo "::: $$target of $$(dirname "$$file")"; (cd "$$(dirname "$$file")" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) .); \
 		done; \
 	done
 
