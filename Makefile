@@ -22,8 +22,8 @@ FUZZ := 1m
 RUNS := 20
 LOAD := 2
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/monitoring
-ALL_MODULES := $(MODULES) tools tools/temporal
+MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/deployment internal/monitoring
+ALL_MODULES := $(MODULES) tools tools/actionlint tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
@@ -74,6 +74,7 @@ test-modules: delta-temporal postgres redis ## Test the other modules of this re
 	cd examples/outbox && go test ./...
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
 	cd internal/bench/peers && go test ./...
+	cd internal/deployment && go test ./...
 	cd internal/monitoring && go test ./...
 
 .PHONY: delta-sink
@@ -101,22 +102,24 @@ soak: delta-temporal postgres ## Put faults in at random, against oracles: each 
 	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
 
 .PHONY: fuzz
-fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m
-	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' "$$file"); do \
-			echo "::: $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "$$(dirname "$$file")"; \
+fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m; PACKAGES=./cdc those of a folder
+	@grep -rlE '^func Fuzz' --include=*_test.go --exclude-dir=.bin $(if $(filter ./...,$(PACKAGES)),.,$(PACKAGES)) | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' "$$file"); do \
+			echo "::: $$target of $$(dirname "$$file")"; (cd "$$(dirname "$$file")" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) .); \
 		done; \
 	done
 
 .PHONY: nightly
 nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres, the benchmarks with a million rows
+	$(MAKE) deploy-check
 	$(MAKE) soak SOAK=30m
 	$(MAKE) test-versions
 	$(MAKE) test-repeat RUNS=5
 	$(MAKE) bench
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
+lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the linters
+	$(BIN)/actionlint -shellcheck= -pyflakes=
 	go run ./internal/prose/check
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
@@ -128,6 +131,7 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	cd sinks/cmd/delta-sink && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd examples/outbox && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd internal/deployment && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 
 .PHONY: generate
@@ -189,12 +193,22 @@ bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, R
 bench-large: delta-temporal postgres ## Measure a table of ROWS=10000000 resources: about 15 minutes and 26 GB of disk
 	go run ./internal/bench -large $(ROWS) -out bench-large.json
 
+.PHONY: deploy-check
+deploy-check: ## Render the Helm chart and decode it and the manifests strictly; compiles Kubernetes' API, so it runs at night only
+	cd internal/deployment && go vet -tags kubernetes ./... && go test -tags kubernetes ./...
+
+.PHONY: vet-platforms
+vet-platforms: ## Vet the packages for Windows and macOS, for which releases are made too
+	for system in windows darwin; do GOOS=$$system go vet ./...; (cd sinks/cmd/delta-sink && GOOS=$$system go vet ./...); done
+
 .PHONY: vulns
-vulns: $(BIN)/govulncheck ## Look for known vulnerabilities
-	$(BIN)/govulncheck $(PACKAGES)
+vulns: $(BIN)/govulncheck ## Look for known vulnerabilities in every module; needs the Internet, so it is no step of .ci/run
+	@failed=; for module in $(MODULES); do \
+		echo "::: $$module"; (cd $$module && $(BIN)/govulncheck ./...) || failed=yes; \
+	done; test -z "$$failed"
 
 .PHONY: tools
-tools: $(addprefix $(BIN)/,$(TOOLS)) delta-temporal temporal ## Build all tools
+tools: $(addprefix $(BIN)/,$(TOOLS) actionlint) delta-temporal temporal ## Build all tools
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `delta dev` stays
@@ -231,6 +245,12 @@ $(BIN)/govulncheck: PKG = golang.org/x/vuln/cmd/govulncheck
 $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 	@echo "building $(@F) (once) ..."
 	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" $(PKG)
+	@touch $@
+
+# A module of its own: golangci-lint needs a later version of the YAML parser, which actionlint does not compile with.
+$(BIN)/actionlint: tools/actionlint/go.mod
+	@echo "building actionlint (once) ..."
+	cd tools/actionlint && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" tool
 	@touch $@
 
 # Postgres: local binaries are used where there are some. On a Debian machine without them, as root, they are installed.

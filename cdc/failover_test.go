@@ -19,17 +19,6 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// said collects log lines.
-type said chan string
-
-func (s said) Write(line []byte) (int, error) {
-	select {
-	case s <- string(line):
-	default:
-	}
-	return len(line), nil
-}
-
 // newFailoverPair starts a primary and a standby with a copy of the slot named postgres.
 func newFailoverPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
 	t.Helper()

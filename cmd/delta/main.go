@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/internal/buildinfo"
 )
 
 const about = `Operate an installation of Delta: its schema, kinds, resources and informers.
@@ -59,7 +59,7 @@ func rootCommand(c *cli) *cobra.Command {
 		Use:           "delta",
 		Short:         "Keep a Postgres table of resources in step with the world",
 		Long:          about,
-		Version:       formatVersion(),
+		Version:       buildinfo.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -88,11 +88,3 @@ const (
 	groupOperate = "look"
 	groupSetup   = "serve"
 )
-
-func formatVersion() string {
-	v := "(unknown)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
-	}
-	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}

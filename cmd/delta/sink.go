@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -33,8 +32,7 @@ func sinkCommand() *cobra.Command {
 				return markFailure(errors.New("the program " + sinkProgram + " is neither beside delta nor on PATH: build it with `make " + sinkProgram + "` in a checkout of " +
 					"Delta, and put it there from .bin"))
 			}
-			// The program replaces this process, so that it gets all signals and sets the exit code, and killing this process does not leave it running.
-			return markFailure(fmt.Errorf("executing %s: %w", program, syscall.Exec(program, append([]string{sinkProgram}, args...), os.Environ())))
+			return markFailure(fmt.Errorf("executing %s: %w", program, execute(program, append([]string{sinkProgram}, args...))))
 		},
 	}
 }

@@ -20,9 +20,6 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
-// PgBouncerSize is the number of server connections that PgBouncer has for a database.
-const PgBouncerSize = 5
-
 // PgBouncer runs PgBouncer in transaction mode in front of the configuration's server, and returns the configuration to connect through it. prepared is
 // the number of prepared statements for each client, and more are additional settings. A search_path of the configuration is set on each server
 // connection, because clients cannot set it. The test is skipped if PgBouncer is not installed (apt-get install pgbouncer), or is too old for the test.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package hostile
 
 import (
@@ -8,6 +6,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 )
+
+// PgBouncerSize is how many connections of the server PgBouncer has for a database.
+const PgBouncerSize = 5
 
 // pooledVariable makes tests that know nothing of poolers connect through one.
 const pooledVariable = "DELTA_TEST_PGBOUNCER"

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -11,21 +12,19 @@ import (
 // The Temporal of docker-compose.yml has the same settings as the one that this package starts.
 func TestTheContainerHasTheSettingsOfTheStack(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docker-compose.yml")
+	text, err := os.ReadFile("../../deploy/compose/temporal-dynamicconfig.yaml")
 	require.NoError(t, err)
-	var file struct {
-		Services map[string]struct {
-			Image   string
-			Command []string
-		}
+	var settings map[string][]struct{ Value any }
+	require.NoError(t, yaml.Unmarshal(text, &settings))
+	var values []string
+	for key, constrained := range settings {
+		require.Len(t, constrained, 1, key)
+		values = append(values, fmt.Sprintf("%s=%v", key, constrained[0].Value))
 	}
-	require.NoError(t, yaml.Unmarshal(text, &file))
-	temporal := file.Services["temporal"]
-	require.Equal(t, "temporalio/temporal:"+downloadedCLI[1:], temporal.Image)
+	require.ElementsMatch(t, dynamicConfig, values)
+	script, err := os.ReadFile("../../deploy/compose/temporal-namespace.sh")
+	require.NoError(t, err)
 	for _, attribute := range searchAttributes {
-		require.Contains(t, temporal.Command, "--search-attribute="+attribute+"=Keyword")
-	}
-	for _, value := range dynamicConfig {
-		require.Contains(t, temporal.Command, "--dynamic-config-value="+value)
+		require.Contains(t, string(script), "--name "+attribute+" --type Keyword")
 	}
 }

@@ -2,7 +2,6 @@ package category_test
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 	"github.com/chariot-giving/delta/sinks"
 	"github.com/chariot-giving/delta/sinks/category"
-	"github.com/chariot-giving/delta/sinks/internal/sinktest"
 )
 
 // A permanently refused message delays no other, and a message that comes again is written once.
@@ -96,33 +94,6 @@ func TestOnlyErrorsOfTheMessageArePermanent(t *testing.T) {
 	d.Exec("ALTER TABLE message_store.away RENAME TO messages")
 	errs = sink.Deliver(t.Context(), []sinks.Message{{ID: "3", Key: "3", Type: "T", Body: []byte("{}")}, small})
 	require.Equal(t, []error{nil, nil}, errs)
-}
-
-// A sink waits for a crashed server; afterwards the streams have each message once, and those of a key in order.
-func TestAServerThatCrashesLosesNothing(t *testing.T) {
-	t.Parallel()
-	server := cdctest.NewPrivate(t)
-	client := newClient(t, server.Pool)
-	sink, err := category.NewSink(category.SinkConfig{Client: client, Category: "numbers"})
-	require.NoError(t, err)
-	sinktest.CheckOutage(t, 1000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Minute}, func(relay *sinks.Relay) {
-		awaitTrue(t, func() bool { return relay.Stats().Delivered >= 200 })
-		server.Stop(syscall.SIGQUIT)
-		failed := relay.Stats().Failed
-		awaitTrue(t, func() bool { return relay.Stats().Failed > failed })
-		server.Start()
-	}, func() (all []sinktest.Delivered) {
-		messages, err := client.ReadCategory(t.Context(), "numbers", messagedb.CategoryOptions{BatchSize: messagedb.Unlimited})
-		require.NoError(t, err)
-		require.Len(t, messages, 1000, "each of them once")
-		for _, m := range messages {
-			metadata, err := messagedb.DecodeMetadata[category.Metadata](m)
-			require.NoError(t, err)
-			require.Equal(t, "numbers-"+metadata.Key, m.Stream.String())
-			all = append(all, sinktest.Delivered{ID: metadata.ID, Key: metadata.Key})
-		}
-		return all
-	})
 }
 
 func TestInvalidSinkConfigsAreRefused(t *testing.T) {

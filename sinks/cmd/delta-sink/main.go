@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/internal/buildinfo"
 )
 
 // Exit codes are those of the command delta.
@@ -65,8 +67,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "delta-sink",
-		Short: "Deliver changes to webhooks and message systems as a file says",
+		Use:     "delta-sink",
+		Short:   "Deliver changes to webhooks and message systems as a file says",
+		Version: buildinfo.Version(),
 		Long: "delta-sink delivers the changes of tables, of Delta's log, or of a Message DB category to\n" +
 			"webhooks, NATS, Kafka, Redis and Message DB: at least once, in the order\n" +
 			"of their keys. `delta sink` executes it. docs/sinks.md describes the file.",
