@@ -107,7 +107,7 @@ type Config struct {
 	// names it too. Running workflows stay on the task queue that they were started on: when it changes, have the old one
 	// polled, or terminate them.
 	//
-	// Defaults to none: Start runs a worker for each kind, on task queues of its own naming.
+	// Defaults to none: Start runs a worker for each kind, on task queues that it names.
 	TaskQueue string
 
 	// SharedWorker makes Start run one worker for all kinds, on TaskQueue, which must be set, instead of two workers a

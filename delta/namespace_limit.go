@@ -192,15 +192,15 @@ func (n *namespaceLimit) isFull() bool {
 	return n.rate != nil || (n.size > 0 && n.used+n.waiting >= n.size)
 }
 
-func (n *namespaceLimit) leasableRows() (room int, isLimited bool) {
+func (n *namespaceLimit) leasableRows() (left int, isLimited bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
 		return 0, false
 	}
-	room = n.leasableLeft()
-	n.withheld = n.withheld || room <= 0
-	return room, true
+	left = n.leasableLeft()
+	n.withheld = n.withheld || left <= 0
+	return left, true
 }
 
 const (
@@ -212,15 +212,15 @@ const (
 // leasableLeft returns how many more rows may be leased. The lock is held.
 func (n *namespaceLimit) leasableLeft() int {
 	n.leased = dropBefore(n.leased, time.Now().Add(-activities.DispatchLease))
-	room := math.MaxInt16
+	left := math.MaxInt16
 	if n.size > 0 {
-		room = 2*n.size - n.used - n.waiting - len(n.leased)
+		left = 2*n.size - n.used - n.waiting - len(n.leased)
 	}
 	if n.rate != nil {
 		most := int(min(max(math.Ceil(n.rate.Rate()), fewRated), manyRated))
-		room = min(room, most-n.waiting-len(n.leased))
+		left = min(left, most-n.waiting-len(n.leased))
 	}
-	return room
+	return left
 }
 
 // countLeased counts leased rows, and reports whether no more may be leased.
