@@ -35,7 +35,7 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 		}
 	}
 	if err != nil || len(left) > 0 {
-		e.client.config.Logger.Warn("the Temporal namespace lacks Delta's search attributes, and they cannot be created: "+
+		e.client.config.Logger.Warn("the Temporal namespace has no search attributes of Delta's, and they cannot be created: "+
 			"the UI cannot filter by kind, namespace and state. Create them with `temporal operator search-attribute create`, "+
 			"as DeltaKind, DeltaNamespace and DeltaState, of type Keyword", "temporal_namespace", namespace, "error", err)
 		return false

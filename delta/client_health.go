@@ -62,7 +62,7 @@ const (
 	stageStopped
 )
 
-// condition holds the stage of a client behind a lock of its own, for calls that must not wait for Start or Stop.
+// condition holds the stage of a client behind a separate lock, for calls that must not wait for Start or Stop.
 type condition struct {
 	mu      sync.Mutex
 	stage   stage

@@ -229,32 +229,3 @@ func (c *Client) wakeKind(kind string, due int) {
 		c.notifier.notifySoon(kind)
 	}
 }
-
-// detectsDeletions reports whether complete listings of the kind detect deleted objects, by the rows that they leave out.
-func (s ObjectSettings) detectsDeletions() bool {
-	return s.CompleteListing || s.FullListingInterval > 0
-}
-
-// noticesDeletions reports whether listings or a source detect deleted objects of the kind. Both need the rows to exist.
-func (r registered) noticesDeletions() bool {
-	return r.settings.detectsDeletions() || len(r.sources) > 0
-}
-
-// kindRetention is defaultRetention for a kind that the client has a controller for.
-func (c *Client) kindRetention(r registered) activities.Retention {
-	rest := c.defaultRetention()
-	rest.DegradedRetry = postgresInterval(r.settings.DegradedRetryInterval)
-	if r.noticesDeletions() && !c.retained.client {
-		rest.SyncedRetention = postgresInterval(-1)
-	}
-	return rest
-}
-
-// defaultRetention returns the retentions for namespaces that no client has configured.
-func (c *Client) defaultRetention() activities.Retention {
-	return activities.Retention{
-		SyncedRetention:   postgresInterval(c.config.SyncedResourceRetentionPeriod),
-		DegradedRetention: postgresInterval(c.config.DegradedResourceRetentionPeriod),
-		DeletedRetention:  postgresInterval(c.config.DeletedResourceRetentionPeriod),
-	}
-}

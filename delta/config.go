@@ -1,13 +1,9 @@
 package delta
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -111,7 +107,7 @@ type Config struct {
 	// names it too. Running workflows stay on the task queue that they were started on: when it changes, have the old one
 	// polled, or terminate them.
 	//
-	// Defaults to none: Start runs a worker for each kind, on task queues of its own naming.
+	// Defaults to none: Start runs a worker for each kind, on task queues that it names.
 	TaskQueue string
 
 	// SharedWorker makes Start run one worker for all kinds, on TaskQueue, which must be set, instead of two workers a
@@ -229,47 +225,6 @@ type Config struct {
 	MaxChangeRetentionPeriod time.Duration
 }
 
-// NamespaceConfig configures a namespace; the zero value leaves everything to defaults. A change of [Config].Namespaces
-// applies the next time a resource is synced or its timer fires. It does not wake resources that are kept for ever, as
-// after a negative retention. [Client.SetNamespace] changes a namespace while clients run, reschedules its settled
-// resources, and overrides Config.
-type NamespaceConfig struct {
-	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
-	// together. At most 10,000.
-	//
-	// Defaults to 0: no bound but the Parallelism of the kinds.
-	MaxWorkers int
-
-	// RateLimit is how many calls of Work may begin a second for resources of the namespace, of all kinds and all clients
-	// together: Postgres stores when the next call may begin. A call that waits for it takes no slot of its kind.
-	//
-	// Defaults to 0: no limit.
-	RateLimit float64
-
-	// ResourceExpiry is the time after its sync at which a resource expires and is synced again, or up to 5 % less. The
-	// share differs between resources, or batches, so that resources that were synced together do not expire together. It
-	// cannot be set together with SyncedResourceRetentionPeriod.
-	//
-	// Defaults to 0: never.
-	ResourceExpiry time.Duration
-
-	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed. Negative: for ever.
-	//
-	// Defaults to the client's. If that is not set either, the default differs by kind: see [Config].
-	SyncedResourceRetentionPeriod time.Duration
-
-	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
-	// ever.
-	//
-	// Defaults to the client's.
-	DegradedResourceRetentionPeriod time.Duration
-
-	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for ever.
-	//
-	// Defaults to the client's.
-	DeletedResourceRetentionPeriod time.Duration
-}
-
 const (
 	defaultPrefix              = "delta"
 	defaultTimeout             = time.Minute
@@ -315,138 +270,9 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// syncedRetentions reports where a user has set a retention of synced resources, before defaults.
-type syncedRetentions struct {
-	client     bool
-	namespaces map[string]bool
-}
-
-func (c *Config) syncedRetentions() syncedRetentions {
-	set := syncedRetentions{client: c.SyncedResourceRetentionPeriod != 0, namespaces: map[string]bool{}}
-	for name, n := range c.Namespaces {
-		set.namespaces[name] = set.client || n.SyncedResourceRetentionPeriod != 0
-	}
-	return set
-}
-
-// postgresInterval returns a duration that keeps its sign as a Postgres interval, which has microseconds: -1 would become
-// 0.
-func postgresInterval(d time.Duration) time.Duration {
-	switch {
-	case d < 0:
-		return -time.Second
-	case d > 0:
-		return max(d, time.Microsecond)
-	}
-	return 0
-}
-
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
 	}
-}
-
-// validate checks the fields that the user set, before defaults.
-func (c Config) validate() error {
-	if c.WorkflowIDPrefix != "" {
-		if err := checkName("Config.WorkflowIDPrefix", c.WorkflowIDPrefix); err != nil {
-			return err
-		}
-	}
-	if err := checkTaskQueue(c.TaskQueue); err != nil {
-		return err
-	}
-	for i, middleware := range c.Middleware {
-		if middleware == nil {
-			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
-		}
-	}
-	switch {
-	case c.TemporalOptions != nil && c.Temporal != nil:
-		return inputError("Config.TemporalOptions", "a function", "must not be set together with Config.Temporal: give the options to that client as it is dialled")
-	case c.SharedWorker && c.TaskQueue == "":
-		return inputError("Config.SharedWorker", true, "needs Config.TaskQueue, the name of the task queue that all kinds share")
-	case c.CountResourcesInterval > 0 && c.CountResourcesInterval < measureEvery:
-		return inputError("Config.CountResourcesInterval", c.CountResourcesInterval, "must be at least %s, negative for never, or 0 for the default", measureEvery)
-	case c.DispatchPollInterval != 0 && (c.DispatchPollInterval < minDispatchPoll || c.DispatchPollInterval > maxDispatchPoll):
-		return inputError("Config.DispatchPollInterval", c.DispatchPollInterval, "must be between %s and %s, or 0 for the default", minDispatchPoll, maxDispatchPoll)
-	}
-	const anything = math.MinInt64
-	for _, d := range []struct {
-		field        string
-		value, least time.Duration
-		rule         string
-	}{
-		{"ResourceWorkTimeout", c.ResourceWorkTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
-		{"ControllerInformTimeout", c.ControllerInformTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
-		{"MaintenanceJobInterval", c.MaintenanceJobInterval, 0, "must be positive, or 0 for the default"},
-		{"ResourceCleanerTimeout", c.ResourceCleanerTimeout, 0, "must be positive, or 0 for the default"},
-		{"ChangeRetentionPeriod", c.ChangeRetentionPeriod, 0, "must be positive, or 0 for the default"},
-		{"MaxChangeRetentionPeriod", c.MaxChangeRetentionPeriod, 0, "must be positive, or 0 for the default"},
-		{"ResourceCleanerInterval", c.ResourceCleanerInterval, 0, "must be positive, or 0: it has no effect"},
-		{"StuckScheduledThreshold", c.StuckScheduledThreshold, 0, "must be positive, or 0: it has no effect"},
-		{"ResourceInformJitter", c.ResourceInformJitter, anything, ""},
-		{"CountResourcesInterval", c.CountResourcesInterval, anything, ""},
-		{"ResourceInformInterval", c.ResourceInformInterval, anything, ""},
-		{"SyncedResourceRetentionPeriod", c.SyncedResourceRetentionPeriod, anything, ""},
-		{"DegradedResourceRetentionPeriod", c.DegradedResourceRetentionPeriod, anything, ""},
-		{"DeletedResourceRetentionPeriod", c.DeletedResourceRetentionPeriod, anything, ""},
-	} {
-		if d.value < d.least {
-			return inputError("Config."+d.field, d.value, "%s", d.rule)
-		}
-		if err := checkDuration("Config."+d.field, d.value); err != nil {
-			return err
-		}
-	}
-	if most, keep := c.MaxChangeRetentionPeriod, cmp.Or(c.ChangeRetentionPeriod, defaultChangeRetention); most > 0 && most < keep {
-		return inputError("Config.MaxChangeRetentionPeriod", most, "must be at least ChangeRetentionPeriod, which is %s", keep)
-	}
-	if d := c.ResourceInformInterval; d > 0 && d < minInformInterval {
-		return inputError("Config.ResourceInformInterval", d, "must be at least %s, negative for never, or 0 for the default", minInformInterval)
-	}
-	if err := checkInterval("Config.ResourceInformInterval", c.ResourceInformInterval); err != nil {
-		return err
-	}
-	if len(c.Namespaces) > 0 && len(c.Controllers.kindNames()) == 0 {
-		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")
-	}
-	for name, n := range c.Namespaces {
-		field := fmt.Sprintf("Config.Namespaces[%q]", name)
-		if err := checkName(field, name); err != nil {
-			return err
-		}
-		if err := n.validate(field); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// validate checks the settings of a namespace. field names it in errors.
-func (n NamespaceConfig) validate(field string) error {
-	if n.MaxWorkers < 0 || n.MaxWorkers > maxMaxWorkers {
-		return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d (or 0, for no bound)", maxMaxWorkers)
-	}
-	if !(n.RateLimit >= 0 && n.RateLimit <= math.MaxFloat64) { // NaN breaks it
-		return inputError(field+".RateLimit", n.RateLimit, "must be positive, or 0 for no limit")
-	}
-	if n.ResourceExpiry < 0 {
-		return inputError(field+".ResourceExpiry", n.ResourceExpiry, "must be positive, or 0 for never")
-	}
-	if n.ResourceExpiry > 0 && n.SyncedResourceRetentionPeriod != 0 {
-		return inputError(field+".SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod,
-			"must not be set together with ResourceExpiry (%s): a resource that expires is synced again, not removed", n.ResourceExpiry)
-	}
-	for period, d := range map[string]time.Duration{
-		"ResourceExpiry": n.ResourceExpiry, "SyncedResourceRetentionPeriod": n.SyncedResourceRetentionPeriod,
-		"DegradedResourceRetentionPeriod": n.DegradedResourceRetentionPeriod, "DeletedResourceRetentionPeriod": n.DeletedResourceRetentionPeriod,
-	} {
-		if err := checkDuration(field+"."+period, d); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 type clientKey struct{}
@@ -38,4 +39,11 @@ func withCause(ctx context.Context, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// withGrace returns a context that ends a grace after ctx, and at the latest after most.
+func withGrace(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return patient, func() { stop(); cancel() }
 }

@@ -31,7 +31,7 @@ func (f *facts) findReasons() []Reason {
 	all = append(all, f.remarkReasons()...)
 	for i := range all {
 		if until := all[i].Until; until != nil && !until.After(f.Now) {
-			all[i].Until = nil // it has passed, and what was to happen then has not happened yet
+			all[i].Until = nil // the time has passed, and the step has not happened yet
 		}
 	}
 	return all

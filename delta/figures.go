@@ -182,13 +182,6 @@ func (f *figures) close(ctx context.Context) {
 	}
 }
 
-// withGrace returns a context that ends a grace after ctx, and at the latest after most.
-func withGrace(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
-	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return patient, func() { stop(); cancel() }
-}
-
 // takenFigures are the counts of the kinds with attempts.
 type takenFigures struct {
 	db.AddFiguresParams

@@ -60,10 +60,10 @@ func (n *notifier) notifySoon(kind string) {
 
 // beginRound begins a round. The lock is held.
 func (n *notifier) beginRound() {
-	told := make(chan struct{})
-	n.round = told
+	sent := make(chan struct{})
+	n.round = sent
 	go func() {
-		defer close(told)
+		defer close(sent)
 		n.notifyKinds()
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -91,11 +91,11 @@ func (n *notifier) notifyKinds() {
 func (n *notifier) wait() {
 	for range 2 {
 		n.mu.Lock()
-		told := n.round
+		sent := n.round
 		n.mu.Unlock()
-		if told == nil {
+		if sent == nil {
 			return
 		}
-		<-told
+		<-sent
 	}
 }

@@ -126,7 +126,7 @@ func (p *pace) Attempted() {
 		p.started = p.started[1:]
 	}
 	if p.ended = append(p.ended, p.now()); len(p.ended) > 2*manySingles*int(paceOver/singlesFor) {
-		p.ended = p.ended[len(p.ended)/2:] // more would not change what follows from it
+		p.ended = p.ended[len(p.ended)/2:] // more would not change the result
 	}
 }
 

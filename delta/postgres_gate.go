@@ -50,16 +50,16 @@ func (g *postgresGate) closeUntilAnswered() {
 
 // openWhenAnswered pings Postgres until it answers, and opens the gate.
 func (g *postgresGate) openWhenAnswered(closed chan struct{}) {
-	began, told := time.Now(), false
+	began, isLogged := time.Now(), false
 	pauses := backoff.New(gateShortest, gateLongest) // spread, because all clients would ping the server at once otherwise
 	for !g.isAnswering() && g.stopping.Err() == nil {
-		if !told && time.Since(began) > gatePatience {
-			told = true
+		if !isLogged && time.Since(began) > gatePatience {
+			isLogged = true
 			g.log.Warn("Postgres is not reached: this client takes no tasks until it is, and leaves them to others")
 		}
 		_ = backoff.Pause(g.stopping, pauses.Delay()) // the loop looks at the context
 	}
-	if told && g.stopping.Err() == nil {
+	if isLogged && g.stopping.Err() == nil {
 		g.log.Info("Postgres is reached again: this client takes tasks", "away", time.Since(began))
 	}
 	g.mu.Lock()

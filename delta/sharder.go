@@ -66,7 +66,7 @@ func checkShard(field, shard string) error {
 	return checkKey(field, shard)
 }
 
-// checkListedIn refuses an object that returns another shard than the listed one: only that shard's own listing can tell
+// checkListedIn refuses an object that returns another shard than the listed one, because only the listing of that shard knows
 // whether the object exists.
 func (a *controllerAdapter[T]) checkListedIn(listed, said string) error {
 	if a.sharder == nil || listed == said {

@@ -143,8 +143,8 @@ func (c *Client) recordInforms(ctx context.Context, operation Operation, results
 		c.telemetry.record(ctx, m)
 		return
 	}
-	var room [maxCompared]InformMeasurement
-	counts := room[:0]
+	var buffer [maxCompared]InformMeasurement
+	counts := buffer[:0]
 	for _, r := range results {
 		if r == nil {
 			continue

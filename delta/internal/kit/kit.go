@@ -1,4 +1,4 @@
-// Package kit is what package delta shows of itself to deltatest, and to no other package. Its functions are set when package delta is initialized.
+// Package kit gives deltatest, and no other package, access to internals of package delta. Its functions are set when package delta is initialized.
 package kit
 
 import (

@@ -40,7 +40,7 @@ func FuzzFile(f *testing.F) {
 		if err := os.WriteFile("sinks.yaml", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		relays, err := load("sinks.yaml")
+		relays, err := loadFile("sinks.yaml")
 		if err == nil {
 			if len(relays) == 0 {
 				t.Fatalf("%q: no relays, and no error", text)

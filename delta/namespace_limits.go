@@ -1,0 +1,135 @@
+package delta
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// namespaceLimits bounds Work by namespace, across kinds. The bounds may change while Work runs.
+type namespaceLimits struct {
+	pool *pgxpool.Pool
+	// freed is called when a namespace whose rows were not dispatched has free slots again.
+	freed func()
+
+	mu sync.RWMutex
+	// byName has the namespaces that are limited, or were.
+	byName map[string]*namespaceLimit
+}
+
+// namespaceBound is the bounds of a namespace; its zero value is no limit.
+type namespaceBound struct {
+	maxWorkers int
+	rate       float64
+}
+
+func newNamespaceLimits(pool *pgxpool.Pool, freed func()) *namespaceLimits {
+	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}}
+}
+
+// setBounds sets the bounds of all namespaces. A namespace that is not among them has none.
+func (l *namespaceLimits) setBounds(bounds map[string]namespaceBound) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, bound := range bounds {
+		if l.byName[name] == nil && bound != (namespaceBound{}) {
+			l.byName[name] = newNamespaceLimit(l.freed)
+		}
+	}
+	for name, limit := range l.byName {
+		limit.setBound(l.pool, name, bounds[name])
+	}
+}
+
+// limitOf returns the limit of a namespace; nil if it never had one.
+func (l *namespaceLimits) limitOf(namespace string) *namespaceLimit {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.byName[namespace]
+}
+
+// Acquire waits for a slot of a namespace, unless the namespace is not limited.
+func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (release func(), err error) {
+	limit := l.limitOf(namespace)
+	if limit == nil {
+		return func() {}, nil
+	}
+	return limit.acquire(ctx)
+}
+
+// TryAcquire takes a slot of a namespace if one is free.
+func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool) {
+	limit := l.limitOf(namespace)
+	if limit == nil {
+		return func() {}, true
+	}
+	return limit.tryAcquire()
+}
+
+// AwaitRate waits until the rate of a namespace lets a call begin.
+func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error) {
+	limit := l.limitOf(namespace)
+	if limit == nil {
+		return func() {}, nil
+	}
+	return limit.awaitRate(ctx, kind)
+}
+
+// IsRated reports whether a namespace has a rate.
+func (l *namespaceLimits) IsRated(namespace string) bool {
+	limit := l.limitOf(namespace)
+	return limit != nil && limit.rateLimit() != nil
+}
+
+// IsFull reports whether a call would wait.
+func (l *namespaceLimits) IsFull(namespace string) bool {
+	limit := l.limitOf(namespace)
+	return limit != nil && limit.isFull()
+}
+
+// leasableRows returns how many rows of each limited namespace may be leased: as many as can be worked, and as many again
+// that wait for slots, so that no slot is idle. Namespaces without any are full; freed is called when that changes for one
+// of them.
+func (l *namespaceLimits) leasableRows() (limited []string, counts []int32, full []string) {
+	limited, counts, full = []string{}, []int32{}, []string{}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for name, limit := range l.byName {
+		switch count, isLimited := limit.leasableRows(); {
+		case !isLimited:
+		case count > 0:
+			limited, counts = append(limited, name), append(counts, int32(count)) //nolint:gosec // at most 20,000
+		default:
+			full = append(full, name)
+		}
+	}
+	return limited, counts, full
+}
+
+// countLeased counts rows that were leased for single workflows. It reports whether full namespaces may have more due rows.
+func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
+	slices.Sort(namespaces)
+	for len(namespaces) > 0 {
+		name, n := namespaces[0], 1
+		for n < len(namespaces) && namespaces[n] == name {
+			n++
+		}
+		namespaces = namespaces[n:]
+		if limit := l.limitOf(name); limit != nil {
+			more = limit.countLeased(n) || more
+		}
+	}
+	return more
+}
+
+// uncountLeased takes rows out of the counts whose workflows could not be woken, because they are leased, and counted,
+// again.
+func (l *namespaceLimits) uncountLeased(namespaces []string) {
+	for _, name := range namespaces {
+		if limit := l.limitOf(name); limit != nil {
+			limit.uncountLeased()
+		}
+	}
+}
