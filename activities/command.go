@@ -123,7 +123,7 @@ func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, comman
 	if now, err := q.GetResource(ctx, conn, db.GetResourceParams{Kind: kind, ObjectID: objectID}); err == nil {
 		found = now
 	}
-	return found.Resource, &deltatype.StateError{Action: string(command), Kind: kind, ObjectID: objectID, State: found.Resource.State}
+	return found.Resource, &deltatype.StateError{Command: string(command), Kind: kind, ObjectID: objectID, State: found.Resource.State}
 }
 
 func (a *Activities) commandInform(ctx context.Context, in CommandInput) (CommandResult, error) {

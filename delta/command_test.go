@@ -43,7 +43,7 @@ func TestInvalidateSyncsOnlySyncedResourcesAgain(t *testing.T) {
 	_, err = c.Invalidate(t.Context(), account{Name: "bad"})
 	state := new(delta.StateError)
 	require.ErrorAs(t, err, &state)
-	require.Equal(t, delta.StateError{Action: "invalidate", Kind: "account", ObjectID: "bad", State: deltatype.ResourceStateDegraded}, *state)
+	require.Equal(t, delta.StateError{Command: "invalidate", Kind: "account", ObjectID: "bad", State: deltatype.ResourceStateDegraded}, *state)
 }
 
 func TestRetryGivesAllAttemptsAgain(t *testing.T) {

@@ -26,6 +26,8 @@ import (
 
 // setPollPatience sets how long the SDK's pollers retry an error that they consider final, before their worker gives up. The SDK has it for tests, in
 // a package that others cannot import.
+//
+//go:linkname setPollPatience go.temporal.io/sdk/internal.SetRetryLongPollGracePeriod
 func setPollPatience(patience time.Duration)
 
 // It applies to the process, and must not change while a worker runs. Soaks keep the SDK's value, two minutes.

@@ -25,8 +25,8 @@ func (e *NamespaceError) Error() string {
 
 // StateError is returned if the state of a resource does not allow a command. Match it with errors.As.
 type StateError struct {
-	// Action is the command, such as "invalidate".
-	Action string
+	// Command is the name of the command, such as "invalidate".
+	Command string
 	// Kind and ObjectID name the resource.
 	Kind, ObjectID string
 	// State is the state of the resource.
@@ -35,8 +35,8 @@ type StateError struct {
 
 // Error names the resource and its state, and the states that allow the command.
 func (e *StateError) Error() string {
-	text := fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
-	switch e.Action {
+	text := fmt.Sprintf("%s %s/%s: its state is %s", e.Command, e.Kind, e.ObjectID, e.State)
+	switch e.Command {
 	case "invalidate":
 		return text + ", and must be synced"
 	case "retry":
