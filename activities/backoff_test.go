@@ -36,7 +36,7 @@ func TestBackoffTriplesUpToHalfAnHour(t *testing.T) {
 	}
 }
 
-// The default number of attempts, ten, has nine waits. The docs say what they come to: 70 to 86 minutes.
+// The default number of attempts, ten, has nine waits. The docs give their sum: 70 to 86 minutes.
 func TestTheDefaultAttemptsLastForMoreThanAnHour(t *testing.T) {
 	t.Parallel()
 	const attempts = 10

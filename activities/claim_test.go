@@ -37,7 +37,7 @@ func (h *harness) attemptIn(batched bool, ref activities.Ref) {
 	require.NoError(h.t, err)
 }
 
-// singleAndBatch runs a test for a workflow of the resource's own, and for a batch.
+// singleAndBatch runs a test with a workflow for the resource alone, and with a batch.
 func singleAndBatch(t *testing.T, test func(t *testing.T, batched bool)) {
 	for _, batched := range []bool{false, true} {
 		t.Run(fmt.Sprintf("batched: %t", batched), func(t *testing.T) {

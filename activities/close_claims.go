@@ -38,7 +38,7 @@ func (e *execution) closeKept(written []*claimed) {
 	}
 }
 
-// closeClaims releases resources that had their outcome written before their call of Work returned. It tries locked
+// closeClaims releases resources whose outcome was written before their call of Work returned. It tries locked
 // rows again.
 func (e *execution) closeClaims(kept []*claimed) {
 	ids := make([]int64, len(kept))

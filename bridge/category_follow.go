@@ -91,7 +91,7 @@ func (p *categoryPage) putID(id string, isLive bool) {
 
 func (p *categoryPage) isEmpty() bool { return p.messages == 0 && len(p.ids) == 0 }
 
-// openRun reads where the category stands, and has it read again from the beginning where that is needed.
+// openRun reads the position in the category, and starts again from its beginning if that is needed.
 func (s *categorySource[T]) openRun(ctx context.Context, feed *delta.Feed) (*categoryRun[T], error) {
 	r := &categoryRun[T]{config: s.config, category: s.category, feed: feed, log: feed.Logger(), began: time.Now(), writer: writer{feed: feed}}
 	position := feed.Position()

@@ -130,7 +130,7 @@ func (c TableConfig[T]) validate() error {
 // The worker is a controller without an informer (see [delta.AddController]): it needs Work and ResourceTimeout, which [delta.WorkerDefaults] has, and may
 // have the methods of the optional interfaces, such as a [delta.Finalizer] for rows that are deleted.
 //
-//   - A row that is there is informed, in its newest version; one that is deleted has its resource deleted, and then finalized.
+//   - The newest version of each row is informed. If a row is deleted, its resource is deleted and then finalized.
 //   - First the table is read, beside the changes; then changes come within milliseconds of their commit. The code that writes the table need not know.
 //   - The slot is confirmed only after what it has brought was committed. So nothing is lost by any crash.
 //   - TRUNCATE, and a slot that was lost, have the whole table read again: resources whose rows are gone are deleted, unless they are suspiciously many

@@ -173,7 +173,7 @@ func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
 		require.NoError(t, err)
 		return sources[0].Error
 	}
-	until(t, func() bool { return strings.Contains(failure(), `no column "plan", which the field Plan is read from`) }, "the source does not say what is wrong")
+	until(t, func() bool { return strings.Contains(failure(), `no column "plan", which the field Plan is read from`) }, "the source does not name its fault")
 	h.exec(`ALTER TABLE account RENAME plans TO plan`)
 	h.synced(c, worker, account{Number: 5, Plan: "late", Tier: "gold"})
 	until(t, func() bool { return failure() == "" }, "a source that goes on is shown as failing")

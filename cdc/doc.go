@@ -1,6 +1,6 @@
 // Package cdc reads the changes of a Postgres database as a stream, preceded by the rows that the tables had before.
 //
-//	// The slot keeps the server's log from here on: drop it when it is not needed any more.
+//	// The slot keeps the server's log from here on: drop it when you no longer need it.
 //	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: config, Slot: "accounts", Publications: []string{"accounts"}})
 //	if err != nil {
 //		log.Fatal(err)
@@ -28,7 +28,7 @@
 //		}
 //		fmt.Println(change.Kind, change.KeyValues(), change.New)
 //	}
-//	// Only now may the server forget it. Without this, it comes again after a restart.
+//	// Now the server may forget the transaction. Without Ack it is delivered again after a restart.
 //	if err := stream.Ack(transaction.EndLSN); err != nil {
 //		log.Fatal(err)
 //	}

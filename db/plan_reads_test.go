@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rowsRead is what a statement has read of delta_resource: rows by reading all of it, and rows by index; of delta_claim by reading all; and of other tables
+// rowsRead counts the rows that a statement has read: of delta_resource by a scan of all and by index, of delta_claim by a scan of all, and of other tables
 // either way.
 type rowsRead struct{ sequential, fetched, claims, others int }
 

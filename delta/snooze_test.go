@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// snoozing holds the first calls of Work until the test says what they return.
+// snoozing holds the first calls of Work until the test gives their results.
 type snoozing struct {
 	mode
 	calls atomic.Int64

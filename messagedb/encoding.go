@@ -21,7 +21,7 @@ const goEncoding = "UTF8"
 // Rejected: to set the encoding. The connection belongs to the caller, which may rely on its setting, and behind a pooler other clients share it.
 func checkEncoding(conn *pgx.Conn) error {
 	if conn == nil {
-		return nil // a transaction of a test's own
+		return nil // a test's transaction
 	}
 	switch encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding {
 	case goEncoding, "": // a pooler that does not pass it on

@@ -20,7 +20,7 @@ type Metadata struct {
 	ReplyStreamName StreamName `json:"replyStreamName,omitempty"`
 	// SchemaVersion is the version of the message's type.
 	SchemaVersion string `json:"schemaVersion,omitempty"`
-	// Properties are values of the writer's own, which messages that follow keep.
+	// Properties are the writer's values; messages that follow it keep them.
 	Properties Properties `json:"properties,omitempty"`
 	// LocalProperties are those that they do not keep.
 	LocalProperties Properties `json:"localProperties,omitempty"`

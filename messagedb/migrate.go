@@ -122,7 +122,7 @@ const ownSettings = `SET client_encoding TO 'UTF8'; SET default_transaction_isol
 	SET check_function_bodies TO on; SET row_security TO off;
 	SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest(` + timeouts + `) AS name WHERE pg_catalog.current_setting(name, true) IS NOT NULL; `
 
-// waitLocally has a transaction of this package's own wait for a lock for as long as its context lets it, whatever the role or the database bounds.
+// waitLocally removes the timeouts of the role and the database from a transaction of this package, so that only its context bounds its wait for a lock.
 const waitLocally = `SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.unnest(` + timeouts + `) AS name WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
 
 const timeouts = `'{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout,transaction_timeout}'::pg_catalog.text[]`

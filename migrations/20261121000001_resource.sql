@@ -1375,7 +1375,7 @@ BEGIN
     FROM delta_river_resource o
     LEFT JOIN delta_river_namespace s ON s.name = o.namespace
     CROSS JOIN LATERAL (
-        -- Each in the form of AttemptError, whoever wrote it: one that cannot be read would hide its row.
+        -- Each in the form of AttemptError, whichever program wrote it: one that cannot be read would hide its row.
         SELECT array_agg(jsonb_build_object(
             'at', CASE
                 WHEN r.error ->> 'at' ~ '^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]\d\d:\d\d)$'

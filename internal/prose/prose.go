@@ -41,9 +41,9 @@ var Rules = []Rule{
 	},
 	{Name: "he", Instead: `"it", or the name of the thing`, pattern: regexp.MustCompile(`\b(?:he|him|his|He|His)\b`)},
 	{Name: "anew", Instead: `"again", "a new …"`, pattern: regexp.MustCompile(`(?i)\banew\b`)},
-	{Name: "of one's own", Instead: `"its own", "your own"`, pattern: regexp.MustCompile(`(?i)\bof (?:[a-z]+ )?[a-z]+'s own\b`)},
+	{Name: "of one's own", Instead: `"its own", "your own"`, pattern: regexp.MustCompile(`(?i)\bof (?:[a-z]+ )?[a-z]+'s own(?:[,.;:)]|$| (?:wait|that|which|is|are|has|have|for|in|on|and|or|as|with)\b)`)},
 	{Name: "for nobody", Instead: "what does not happen", pattern: regexp.MustCompile(`(?i)\bfor nobody\b`)},
-	{Name: "says what", Instead: "the name of the thing that is said", pattern: regexp.MustCompile(`(?i)\bsays? (?:what|who)\b`)},
+	{Name: "says what", Instead: "the name of the thing that is said", pattern: regexp.MustCompile(`(?i)\bsays? (?:what|who)\b`), asks: regexp.MustCompile(`(?i)^says? what to do\b`)},
 	{
 		Name: "has it done", Instead: "a verb that says it: starts, makes, lets",
 		pattern: regexp.MustCompile(`(?i)\b(?:has|have|had|having) (?:it|them|each|all|(?:the|a|an|its|their) [a-z]+) (?:[a-z]+ed|done|made|sent|run|read|written|taken|given|begun|shown|told|known|kept)(?:[.,;:)]| (?:by|again|at|in|on|with|when|where|and|before|after|to|once)\b)`),

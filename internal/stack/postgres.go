@@ -138,7 +138,7 @@ func explainAccess(err error, bin binaries, as *account, dir string) error {
 			}
 		}
 		if closed != "" {
-			return fmt.Errorf("user %s, as whom Postgres runs because you are root, cannot enter %s: "+
+			return fmt.Errorf("Postgres runs as user %s, because you are root, and that user cannot enter %s: "+
 				"use a directory such as /var/lib/delta, or allow it (chmod o+x %s): %w", as.name, closed, closed, err)
 		}
 	}

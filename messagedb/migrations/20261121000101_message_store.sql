@@ -55,7 +55,7 @@ CREATE FUNCTION debugging(kind text) RETURNS boolean LANGUAGE sql STABLE AS $$
 	SELECT 'on' IN (current_setting('message_store.debug', true), current_setting('message_store.debug_' || $1, true))
 $$;
 
--- Whoever writes to a category holds its lock until the transaction ends, so its global positions become visible in order.
+-- A writer to a category holds its lock until the transaction ends, so its global positions become visible in order.
 -- +goose StatementBegin
 CREATE FUNCTION acquire_lock(stream_name varchar) RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE

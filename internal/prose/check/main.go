@@ -76,15 +76,16 @@ func check(under string) error {
 	return nil
 }
 
-func isAllowed(f prose.Finding, exceptions map[string]bool) bool {
+// isAllowed reports whether an exception has words of the finding, and marks all exceptions that do as needed.
+func isAllowed(f prose.Finding, exceptions map[string]bool) (allowed bool) {
 	for line := range exceptions {
 		file, words, _ := strings.Cut(line, ": ")
 		if file == f.File && strings.Contains(f.Text, words) {
 			exceptions[line] = true
-			return true
+			allowed = true
 		}
 	}
-	return false
+	return allowed
 }
 
 // isRead reports whether people read the file: neither generated, nor another's, nor data.
