@@ -48,7 +48,7 @@ func (c *Client) configuredActivities(r registered) *activities.Activities {
 		WorkTimeout:   c.config.ResourceWorkTimeout,
 		InformTimeout: c.config.ControllerInformTimeout,
 		Retry:         r.settings.RetryPolicy,
-		Retention:          c.kindRetention(r),
+		Retention:     c.kindRetention(r),
 		Listing: activities.Listing{
 			Overlap:          r.settings.InformOverlap,
 			Complete:         r.settings.CompleteListing,

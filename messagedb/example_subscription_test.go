@@ -36,7 +36,7 @@ func ExampleClient_SubscribeToCategory() {
 		},
 		messagedb.CategoryOptions{},
 		messagedb.SubscriptionOptions{
-			Notify:  true,
+			Notify: true,
 			Dropped: func(err error) { // nil after Stop
 				if err != nil {
 					log.Print("the subscription ended: ", err)
