@@ -159,7 +159,8 @@ func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	failed := h.awaitEvent(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
 	require.Equal(t, enumspb.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES, failed.GetWorkflowTaskFailedEventAttributes().GetCause())
-	h.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'failed'") // time passes
+	// Time passes: the row is late. If the dispatcher's calls of Temporal are not answered, it tries again after twice the time that the row is late.
+	h.exec("UPDATE delta_resource SET due_at = now() - interval '61 seconds', dispatch_at = now() WHERE state = 'failed'")
 	row := h.eventually("rated", "ann", synced(2))
 	require.Equal(t, 2, row.Attempt)
 	started := h.history(id)[0].GetWorkflowExecutionStartedEventAttributes()

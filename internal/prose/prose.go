@@ -63,14 +63,14 @@ func (f Finding) String() string { return fmt.Sprintf("%s:%d: %s: %s", f.File, f
 // Find returns the findings in a file: in comments and strings of Go, in all text of other files but their code.
 func Find(file string, source []byte) []Finding {
 	var found []Finding
-	for _, p := range passages(file, source) {
+	for _, p := range splitPassages(file, source) {
 		for _, rule := range Rules {
 			for _, at := range rule.pattern.FindAllStringIndex(p.text, -1) {
 				if rule.allowed != nil && rule.allowed.MatchString(p.text[:at[1]]) || rule.asks != nil && rule.asks.MatchString(p.text[at[0]:]) {
 					continue
 				}
 				from, to := max(0, at[0]-60), min(len(p.text), at[1]+60)
-				found = append(found, Finding{File: file, Line: p.line(at[0]), Rule: rule.Name, Text: strings.ToValidUTF8(p.text[from:to], "")})
+				found = append(found, Finding{File: file, Line: p.lineAt(at[0]), Rule: rule.Name, Text: strings.ToValidUTF8(p.text[from:to], "")})
 			}
 		}
 	}
@@ -84,7 +84,7 @@ type passage struct {
 	first  int   // the number of the first line
 }
 
-func (p passage) line(offset int) int {
+func (p passage) lineAt(offset int) int {
 	n := 0
 	for n+1 < len(p.starts) && p.starts[n+1] <= offset {
 		n++
@@ -92,7 +92,7 @@ func (p passage) line(offset int) int {
 	return p.first + n
 }
 
-func (p *passage) add(line string) {
+func (p *passage) addLine(line string) {
 	if p.text != "" {
 		p.text += " "
 	}
@@ -100,7 +100,7 @@ func (p *passage) add(line string) {
 	p.text += line
 }
 
-func passages(file string, source []byte) []passage {
+func splitPassages(file string, source []byte) []passage {
 	switch filepath.Ext(file) {
 	case ".go":
 		return passagesOfGo(source)
@@ -141,13 +141,13 @@ func passagesOfGo(source []byte) []passage {
 				comments.first = line
 			}
 			for i, each := range strings.Split(text, "\n") {
-				comments.add(strings.TrimLeft(each, "/* \t"))
+				comments.addLine(strings.TrimLeft(each, "/* \t"))
 				last = line + i
 			}
 		case kind == token.STRING:
 			p := passage{first: line}
 			for _, each := range strings.Split(text, "\n") {
-				p.add(each)
+				p.addLine(each)
 			}
 			found = append(found, p)
 		}
@@ -172,7 +172,7 @@ func passagesOfLines(source []byte, mark string) []passage {
 		if p.text == "" {
 			p.first = i + 1
 		}
-		p.add(strings.TrimSpace(line[at+len(mark):]))
+		p.addLine(strings.TrimSpace(line[at+len(mark):]))
 	}
 	if p.text != "" {
 		found = append(found, p)
