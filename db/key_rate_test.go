@@ -182,7 +182,7 @@ func TestTheRateOfAKeyIsUsedUpAndNeverExceeded(t *testing.T) {
 					return 60 * time.Millisecond
 				}
 				most := max(100, int(6*rate))
-				ids := f.keys.addDue("key", most)
+				ids := f.addDue("key", most)
 				require.NotZero(t, f.takeSlots(ids, false))
 				for steps := 0; len(f.claimed) < most; steps++ {
 					require.Less(t, steps, 30*most, "%d of %d were claimed", len(f.claimed), most)

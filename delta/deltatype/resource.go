@@ -129,19 +129,19 @@ type AttemptError struct {
 type ResourceState string
 
 const (
-	// ResourceStateScheduled: the resource waits for its first attempt in this generation.
+	// ResourceStateScheduled means that the resource waits for its first attempt in this generation.
 	ResourceStateScheduled ResourceState = "scheduled"
-	// ResourceStatePending: a worker is working on the resource.
+	// ResourceStatePending means that a worker is working on the resource.
 	ResourceStatePending ResourceState = "pending"
-	// ResourceStateSynced: the object outside matches the resource.
+	// ResourceStateSynced means that the object outside matches the resource.
 	ResourceStateSynced ResourceState = "synced"
-	// ResourceStateFailed: the resource waits for a retry after a failed attempt.
+	// ResourceStateFailed means that the resource waits for a retry after a failed attempt.
 	ResourceStateFailed ResourceState = "failed"
-	// ResourceStateDegraded: the attempts are used up, or hopeless: Cause says which.
+	// ResourceStateDegraded means that the attempts are used up, or hopeless: Cause tells them apart.
 	ResourceStateDegraded ResourceState = "degraded"
-	// ResourceStateExpired: the last sync is too old, and the resource waits for another one.
+	// ResourceStateExpired means that the last sync is too old, and the resource waits for another one.
 	ResourceStateExpired ResourceState = "expired"
-	// ResourceStateDeleted: the object outside is gone; the row is kept for its retention period.
+	// ResourceStateDeleted means that the object outside is gone; the row is kept for its retention period.
 	ResourceStateDeleted ResourceState = "deleted"
 	// ResourceStateUnknown is the state of a row that Delta did not write.
 	ResourceStateUnknown ResourceState = "unknown"
@@ -151,15 +151,15 @@ const (
 type Cause string
 
 const (
-	// CauseExhausted: the attempts of a degraded resource are used up. It is retried slowly, and when an informer lists it.
+	// CauseExhausted means that the attempts of a degraded resource are used up. It is retried slowly, and when an informer lists it.
 	CauseExhausted Cause = "exhausted"
-	// CauseHopeless: Work said that further attempts of a degraded resource are hopeless (ResourceDegrade).
+	// CauseHopeless means that Work said that further attempts of a degraded resource are hopeless (ResourceDegrade).
 	CauseHopeless Cause = "hopeless"
-	// CauseUnlisted: a complete listing no longer had the deleted resource.
+	// CauseUnlisted means that a complete listing no longer had the deleted resource.
 	CauseUnlisted Cause = "unlisted"
-	// CauseWork: Work said that the object is gone outside (ResourceDelete).
+	// CauseWork means that Work said that the object is gone outside (ResourceDelete).
 	CauseWork Cause = "work"
-	// CauseCommand: a command deleted the resource.
+	// CauseCommand means that a command deleted the resource.
 	CauseCommand Cause = "command"
 )
 

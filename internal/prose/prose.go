@@ -134,8 +134,8 @@ func passagesOfGo(source []byte) []passage {
 			break
 		}
 		line := file.Line(pos)
-		switch {
-		case kind == token.COMMENT:
+		switch kind {
+		case token.COMMENT:
 			if line != last+1 || comments.text == "" {
 				flush()
 				comments.first = line
@@ -144,12 +144,13 @@ func passagesOfGo(source []byte) []passage {
 				comments.addLine(strings.TrimLeft(each, "/* \t"))
 				last = line + i
 			}
-		case kind == token.STRING:
+		case token.STRING:
 			p := passage{first: line}
 			for _, each := range strings.Split(text, "\n") {
 				p.addLine(each)
 			}
 			found = append(found, p)
+		default: // other code
 		}
 	}
 	flush()
