@@ -153,7 +153,7 @@ func TestConsoleRefusesWhatAnybodyCouldReach(t *testing.T) {
 		"anybody could reach it":      {"--listen", "0.0.0.0:0"},
 		"must be a host and a port":   {"--listen", "8234"},
 		"--token-file: open":          {"--token-file", short + "er"},
-		"must have at least 16 bytes":       {"--token-file", short},
+		"must have at least 16 bytes": {"--token-file", short},
 		"it must look like http://lo": {"--temporal-ui", "localhost:8233"},
 	} {
 		r := runBinary(t, []string{consoleTokenVariable + "="}, i.appendServerFlags(append([]string{"console"}, args...)...)...)
