@@ -44,7 +44,7 @@ func ExampleConsumer() {
 	}
 	messagedb.Handle(consumer, "OpenAccount", func(ctx context.Context, data OpenAccount, m *messagedb.Message) error {
 		fmt.Println("opening the account of", data.Owner)
-		go consumer.Stop(context.Background()) //nolint:errcheck // a service would do so when it is told to end
+		go consumer.Stop(context.Background()) // a service would do so when it is told to end
 		return nil
 	})
 	if err := consumer.Run(ctx); err != nil {

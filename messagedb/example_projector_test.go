@@ -48,7 +48,7 @@ func ExampleProjector() {
 		customer, _ := m.Stream.CardinalID()
 		_, err := tx.Exec(ctx, `INSERT INTO sales AS s VALUES ($1, $2) ON CONFLICT (customer) DO UPDATE SET total = s.total + $2`, customer, data.Total)
 		if m.Position == 1 {
-			go projector.Stop(context.Background()) //nolint:errcheck // a service would do so when it is told to end
+			go projector.Stop(context.Background()) // a service would do so when it is told to end
 		}
 		return err
 	})
