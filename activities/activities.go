@@ -64,7 +64,7 @@ type Activities struct {
 	// WorkTimeout and InformTimeout apply where the handler returns 0; negative means no timeout.
 	WorkTimeout, InformTimeout time.Duration
 	// Retry gives the wait after a failure.
-	Retry RetryPolicy
+	Retry deltatype.RetryPolicy
 	// Retention is for namespaces that no client has configured.
 	Retention Retention
 	// Limit bounds concurrent Work in a namespace, across kinds.

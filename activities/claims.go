@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,7 +16,13 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
+// HeartbeatTimeout is how long a worker may be silent before Temporal gives an attempt or a pass to another one, unless
+// the kind sets it. A claim lasts claimPeriods times as long.
+const HeartbeatTimeout = 10 * time.Second
+
 const (
+	// claimPeriods is how many heartbeat timeouts a claim lasts without a renewal.
+	claimPeriods = 2
 	// claimCheckInterval is how often open claims are checked. Most are closed before they need a renewal.
 	claimCheckInterval = 250 * time.Millisecond
 	// claimShare divides the time of a claim: after one share it is renewed, and the rows of its running calls are
@@ -75,6 +82,11 @@ type call struct {
 	end context.CancelCauseFunc
 	// many reports whether the call is for many rows: it does not end because of one.
 	many bool
+}
+
+// claimPeriod returns how long a claim lasts without a renewal: after that, another worker may take its rows.
+func (a *Activities) claimPeriod() time.Duration {
+	return claimPeriods * cmp.Or(a.HeartbeatTimeout, HeartbeatTimeout)
 }
 
 // NewClaims returns a set without claims.

@@ -15,8 +15,8 @@
 //   - execution.go: an execution of either activity: it claims rows and calls Work for them. claims.go renews its
 //     claim.
 //   - work.go: the call of user code. slots.go, batch_slots.go, rate.go and keys.go limit calls, context.go bounds
-//     them, snooze.go and backoff.go delay them.
-//   - outcome.go: writes outcomes. failure.go describes failures to Temporal, close_claims.go closes claims that
+//     them, snooze.go delays them.
+//   - outcome.go: writes outcomes. temporal_failure.go describes failures to Temporal, close_claims.go closes claims that
 //     outlive their outcome, complete_tx.go writes the outcome in the user's transaction.
 //   - retention.go: EndRetention and EndBatchRetention: expiry, one more attempt, or removal.
 //   - command.go: Command. parents.go: resources that wait for a parent. unreadable.go: objects that do not decode.

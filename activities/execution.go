@@ -1,7 +1,6 @@
 package activities
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +12,6 @@ import (
 )
 
 const (
-	// claimPeriods is how many heartbeat timeouts a claim lasts without a renewal.
-	claimPeriods = 2
 	// MaxLostInBatch is how many attempts members of a batch may lose together with their worker. A member that kills
 	// the process takes the attempts of the others along, so after that each goes on in a single workflow.
 	MaxLostInBatch = 2
@@ -58,11 +55,6 @@ func (a *Activities) beginExecution(ctx context.Context, single bool) *execution
 		e.claim.release()
 	}
 	return e
-}
-
-// claimPeriod returns how long a claim lasts without a renewal.
-func (a *Activities) claimPeriod() time.Duration {
-	return claimPeriods * cmp.Or(a.HeartbeatTimeout, HeartbeatTimeout)
 }
 
 // claimed is a claimed row and its outcome.

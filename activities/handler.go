@@ -97,7 +97,7 @@ type Outcome struct {
 	Took time.Duration
 	// SnoozeFor is how long a snoozed attempt waits, and SnoozeScope what else waits as long.
 	SnoozeFor   time.Duration
-	SnoozeScope SnoozeScope
+	SnoozeScope deltatype.SnoozeScope
 	// lost reports whether a dead worker had claimed the attempt: Work is not called.
 	lost bool
 	// returned is set where the call goes on: it is closed when the call returns, and the claim stays open until then.

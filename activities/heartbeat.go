@@ -7,9 +7,6 @@ import (
 	"go.temporal.io/sdk/activity"
 )
 
-// HeartbeatTimeout is how long a worker may be silent before Temporal gives an attempt or a pass to another one.
-const HeartbeatTimeout = 10 * time.Second
-
 // startHeartbeat sends heartbeats until the returned function is called. The SDK sends no more of them than the timeout
 // needs.
 func (a *Activities) startHeartbeat(ctx context.Context) (stop func()) {

@@ -94,6 +94,14 @@ func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error 
 	return nil
 }
 
+// retryWait returns the wait after the row's attempt failed.
+func (e *execution) retryWait(r *db.Resource) time.Duration {
+	if e.rehearsal != nil {
+		return e.Retry.Wait(int(r.Attempt))
+	}
+	return e.Retry.Backoff(int(r.Attempt))
+}
+
 // untilFinalized returns the wait after Finalize failed. Finalize is tried until it succeeds: as slowly as a degraded
 // resource once it has used as many attempts as Work may, or was hopeless.
 func (e *execution) untilFinalized(one *claimed) time.Duration {

@@ -90,14 +90,6 @@ func (e *execution) outcomeTime() time.Time {
 	return time.Now()
 }
 
-// retryWait returns the wait after the row's attempt failed.
-func (e *execution) retryWait(r *db.Resource) time.Duration {
-	if e.rehearsal != nil {
-		return e.Retry.Wait(int(r.Attempt))
-	}
-	return e.Retry.Backoff(int(r.Attempt))
-}
-
 // foreseeOutcome returns a row of the current generation as WriteOutcomes (queries/outcome.sql) would write it.
 func (e *execution) foreseeOutcome(o *outcomes, i int) *db.WriteOutcomesRow {
 	r, now := o.byID[o.Ids[i]].worked, e.rehearsal.now

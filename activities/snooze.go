@@ -9,18 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/db"
-)
-
-// SnoozeScope says how much a snooze of Work postpones.
-type SnoozeScope int
-
-const (
-	// SnoozesResource postpones the resource alone.
-	SnoozesResource SnoozeScope = iota
-	// SnoozesKind postpones all Work of its kind.
-	SnoozesKind
-	// SnoozesNamespace postpones all Work in its namespace, across kinds.
-	SnoozesNamespace
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 const (
@@ -100,14 +89,14 @@ func (s *Snoozes) readSnoozes(ctx context.Context) {
 }
 
 // noteSnooze adds a snooze that this client writes.
-func (s *Snoozes) noteSnooze(scope SnoozeScope, name string, until time.Time) {
+func (s *Snoozes) noteSnooze(scope deltatype.SnoozeScope, name string, until time.Time) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names := s.kinds
-	if scope == SnoozesNamespace {
+	if scope == deltatype.SnoozesNamespace {
 		names = s.namespaces
 	}
 	if before := names[name]; before.until.After(until) {
@@ -123,27 +112,27 @@ func (e *execution) writeSnoozes(set []*claimed, outcomes []Outcome) {
 	if e.rehearsal != nil {
 		return // the caller sees the outcomes, and there is nothing else to snooze
 	}
-	var longest [SnoozesNamespace + 1]time.Duration
+	var longest [deltatype.SnoozesNamespace + 1]time.Duration
 	for i := range outcomes {
 		if one := &outcomes[i]; one.Verdict == VerdictSnoozed {
 			longest[one.SnoozeScope] = max(longest[one.SnoozeScope], one.SnoozeFor)
 		}
 	}
-	if d := longest[SnoozesKind]; d > 0 {
-		e.writeSnooze(set, SnoozesKind, set[0].worked.Kind, d)
+	if d := longest[deltatype.SnoozesKind]; d > 0 {
+		e.writeSnooze(set, deltatype.SnoozesKind, set[0].worked.Kind, d)
 	}
-	if d := longest[SnoozesNamespace]; d > 0 {
-		e.writeSnooze(set, SnoozesNamespace, set[0].worked.Namespace, d)
+	if d := longest[deltatype.SnoozesNamespace]; d > 0 {
+		e.writeSnooze(set, deltatype.SnoozesNamespace, set[0].worked.Namespace, d)
 	}
 }
 
 // writeSnooze writes a snooze for all clients. If it cannot be written, it holds on this client only.
-func (e *execution) writeSnooze(set []*claimed, scope SnoozeScope, name string, d time.Duration) {
+func (e *execution) writeSnooze(set []*claimed, scope deltatype.SnoozeScope, name string, d time.Duration) {
 	spread := min(max(d/snoozeSpread, minSnoozeSpread), maxSnoozeSpread)
 	until := time.Now().Add(d)
 	e.Snoozes.noteSnooze(scope, name, until)
 	err := e.persistWrite(set, func(ctx context.Context) error {
-		if scope == SnoozesKind {
+		if scope == deltatype.SnoozesKind {
 			return db.New().SnoozeKind(ctx, e.Pool, db.SnoozeKindParams{Kind: name, For: d, Spread: spread})
 		}
 		return db.New().SnoozeNamespace(ctx, e.Pool, db.SnoozeNamespaceParams{Namespace: name, For: d, Spread: spread})

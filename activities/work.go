@@ -165,6 +165,8 @@ func (a *Activities) explainOutcomes(ctx context.Context, outcomes []Outcome, ti
 		case errors.Is(context.Cause(ctx), errClaimLost):
 			// The call is not at fault. If others have the resource by now, nothing is written at all.
 			outcome.Verdict = VerdictReleased
+		case errors.Is(context.Cause(ctx), errDeleted):
+			outcome.Error = "ended because the resource was deleted: " + outcome.Error
 		case isOrdered(context.Cause(ctx)):
 			outcome.Error = "cancelled in Temporal: " + outcome.Error
 		default:

@@ -86,8 +86,8 @@ func refuseOther(_ *purse, m *messagedb.Message) error {
 	return fmt.Errorf("messages of the type %s are not known", m.Type)
 }
 
-// store creates a message store in the harness's schema.
-func (h *harness) store() *messagedb.Client {
+// openStore creates a message store in the harness's schema.
+func (h *harness) openStore() *messagedb.Client {
 	h.t.Helper()
 	require.NoError(h.t, messagedb.Migrate(h.t.Context(), h.Pool, h.Schema))
 	return h.storeOf(h.Pool)
@@ -100,8 +100,8 @@ func (h *harness) storeOf(pool *pgxpool.Pool) *messagedb.Client {
 	return client
 }
 
-// category adds a source of purses from a store, with changes of the configuration.
-func (h *harness) category(worker delta.Worker[purse], store *messagedb.Client, change ...func(*bridge.CategoryConfig[purse])) *delta.Controllers {
+// addCategory adds a source of purses from a store, with changes of the configuration.
+func (h *harness) addCategory(worker delta.Worker[purse], store *messagedb.Client, change ...func(*bridge.CategoryConfig[purse])) *delta.Controllers {
 	controllers := delta.NewControllers()
 	config := bridge.CategoryConfig[purse]{
 		Client: store, Entity: h.purseEntity(store, refuseOther), IsGone: func(p purse) bool { return p.Closed },
@@ -113,24 +113,24 @@ func (h *harness) category(worker delta.Worker[purse], store *messagedb.Client, 
 	return controllers
 }
 
-func (h *harness) write(store *messagedb.Client, id, messageType string, data any) {
+func (h *harness) writeMessage(store *messagedb.Client, id, messageType string, data any) {
 	h.t.Helper()
 	message := messagedb.ProposedMessage{Type: messageType, Data: data}
 	_, err := store.WriteMessage(context.Background(), messagedb.StreamName("purse-"+id), message, messagedb.AnyVersion)
 	require.NoError(h.t, err)
 }
 
-func (h *harness) deposit(store *messagedb.Client, id string, amount int) {
+func (h *harness) writeDeposit(store *messagedb.Client, id string, amount int) {
 	h.t.Helper()
-	h.write(store, id, "Deposited", deposited{Amount: amount})
+	h.writeMessage(store, id, "Deposited", deposited{Amount: amount})
 }
 
-// holds waits until a purse is synced with a balance.
-func (h *harness) holds(c *delta.Client, worker *purses, id string, balance int) *deltatype.ResourceRow {
+// requireBalance waits until a purse is synced with a balance.
+func (h *harness) requireBalance(c *delta.Client, worker *purses, id string, balance int) *deltatype.ResourceRow {
 	h.t.Helper()
 	var row *deltatype.ResourceRow
-	until(h.t, func() bool {
-		row = h.row(c, "purse", id)
+	waitUntil(h.t, func() bool {
+		row = h.getRow(c, "purse", id)
 		worker.mu.Lock()
 		defer worker.mu.Unlock()
 		return row != nil && row.State == deltatype.ResourceStateSynced && worker.worked[id] == purse{Owner: id, Balance: balance}
@@ -155,7 +155,7 @@ func (h *harness) lastPosition() (position int64) {
 // sourceError waits until the source of the kind reports an error, and returns it.
 func (h *harness) sourceError(c *delta.Client, with string) {
 	h.t.Helper()
-	until(h.t, func() bool {
+	waitUntil(h.t, func() bool {
 		sources, err := c.Sources(context.Background())
 		require.NoError(h.t, err)
 		return len(sources) == 1 && strings.Contains(sources[0].Error, with)
@@ -165,36 +165,36 @@ func (h *harness) sourceError(c *delta.Client, with string) {
 func TestMessagesFoldIntoObjects(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	store := h.store()
-	h.deposit(store, "ada", 5)
-	h.deposit(store, "ada", 6)
-	h.deposit(store, "bob+eur", 1)
+	store := h.openStore()
+	h.writeDeposit(store, "ada", 5)
+	h.writeDeposit(store, "ada", 6)
+	h.writeDeposit(store, "bob+eur", 1)
 	worker := newPurses()
-	c := h.start(h.category(worker, store))
-	h.holds(c, worker, "ada", 11)
-	h.holds(c, worker, "bob+eur", 1)
+	c := h.startClient(h.addCategory(worker, store))
+	h.requireBalance(c, worker, "ada", 11)
+	h.requireBalance(c, worker, "bob+eur", 1)
 
-	h.deposit(store, "ada", 7)
-	h.deposit(store, "eve", 2)
-	ada := h.holds(c, worker, "ada", 18)
-	h.holds(c, worker, "eve", 2)
-	h.write(store, "eve", "Closed", messagedb.NoData)
-	until(t, func() bool {
+	h.writeDeposit(store, "ada", 7)
+	h.writeDeposit(store, "eve", 2)
+	ada := h.requireBalance(c, worker, "ada", 18)
+	h.requireBalance(c, worker, "eve", 2)
+	h.writeMessage(store, "eve", "Closed", messagedb.NoData)
+	waitUntil(t, func() bool {
 		worker.mu.Lock()
 		defer worker.mu.Unlock()
 		return worker.finalized["eve"] == 1
 	})
-	require.Equal(t, deltatype.ResourceStateDeleted, h.row(c, "purse", "eve").State)
-	h.deposit(store, "eve", 3)
-	h.holds(c, worker, "eve", 5)
-	h.deposit(store, "bob+eur", 0) // a message that changes nothing
-	h.deposit(store, "last", 1)
-	h.holds(c, worker, "last", 1)
-	require.Equal(t, ada.Generation, h.row(c, "purse", "ada").Generation)
-	require.EqualValues(t, 1, h.row(c, "purse", "bob+eur").Generation)
-	until(t, func() bool { return h.categoryPosition() == h.lastPosition() }, "the position is that of the last message")
+	require.Equal(t, deltatype.ResourceStateDeleted, h.getRow(c, "purse", "eve").State)
+	h.writeDeposit(store, "eve", 3)
+	h.requireBalance(c, worker, "eve", 5)
+	h.writeDeposit(store, "bob+eur", 0) // a message that changes nothing
+	h.writeDeposit(store, "last", 1)
+	h.requireBalance(c, worker, "last", 1)
+	require.Equal(t, ada.Generation, h.getRow(c, "purse", "ada").Generation)
+	require.EqualValues(t, 1, h.getRow(c, "purse", "bob+eur").Generation)
+	waitUntil(t, func() bool { return h.categoryPosition() == h.lastPosition() }, "the position is that of the last message")
 
-	until(t, func() bool {
+	waitUntil(t, func() bool {
 		sources, err := c.Sources(t.Context())
 		require.NoError(t, err)
 		require.Len(t, sources, 1)
@@ -208,18 +208,18 @@ func TestMessagesFoldIntoObjects(t *testing.T) {
 func TestAStreamThatCannotBeFoldedStopsNoOther(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	store := h.store()
-	h.deposit(store, "ada", 5)
-	h.write(store, "bob", "Deposited", json.RawMessage(`"no deposit"`))
-	h.write(store, "eve", "Donated", deposited{Amount: 3})
+	store := h.openStore()
+	h.writeDeposit(store, "ada", 5)
+	h.writeMessage(store, "bob", "Deposited", json.RawMessage(`"no deposit"`))
+	h.writeMessage(store, "eve", "Donated", deposited{Amount: 3})
 	_, err := store.WriteMessage(t.Context(), "purse-", messagedb.ProposedMessage{Type: "Closed", Data: messagedb.NoData}, messagedb.AnyVersion)
 	require.Error(t, err, "a stream without an id can be written without this client only")
 	h.exec(`INSERT INTO messages (id, stream_name, type, position, data) VALUES (gen_random_uuid(), 'purse', 'Closed', 0, '{}')`)
 	worker := newPurses()
-	c := h.start(h.category(worker, store))
-	h.deposit(store, "zoe", 6)
-	h.holds(c, worker, "ada", 5)
-	h.holds(c, worker, "zoe", 6)
+	c := h.startClient(h.addCategory(worker, store))
+	h.writeDeposit(store, "zoe", 6)
+	h.requireBalance(c, worker, "ada", 5)
+	h.requireBalance(c, worker, "zoe", 6)
 	rules := func() map[string]string {
 		all, err := c.Refused(t.Context(), "purse")
 		require.NoError(t, err)
@@ -233,13 +233,13 @@ func TestAStreamThatCannotBeFoldedStopsNoOther(t *testing.T) {
 	require.Contains(t, rules()["bob"], "cannot unmarshal string")
 	require.Contains(t, rules()["eve"], "messages of the type Donated are not known")
 	require.Contains(t, rules()[""], "whose name has no id")
-	h.write(store, "zoe", "Donated", deposited{Amount: 4})
-	until(t, func() bool { return len(rules()) == 4 })
-	h.holds(c, worker, "zoe", 6) // it stays as it was
+	h.writeMessage(store, "zoe", "Donated", deposited{Amount: 4})
+	waitUntil(t, func() bool { return len(rules()) == 4 })
+	h.requireBalance(c, worker, "zoe", 6) // it stays as it was
 	require.NoError(t, c.Stop(t.Context()))
 
 	// A new version of the program, which can fold them. Nothing was written meanwhile.
-	c = h.start(h.category(worker, store, func(config *bridge.CategoryConfig[purse]) {
+	c = h.startClient(h.addCategory(worker, store, func(config *bridge.CategoryConfig[purse]) {
 		config.Entity = h.purseEntity(store, func(p *purse, m *messagedb.Message) error {
 			d, err := messagedb.Decode[deposited](m)
 			p.Owner, _ = m.Stream.ID()
@@ -247,24 +247,24 @@ func TestAStreamThatCannotBeFoldedStopsNoOther(t *testing.T) {
 			return err
 		})
 	}))
-	h.holds(c, worker, "eve", 3)
-	h.holds(c, worker, "zoe", 10)
-	until(t, func() bool { return len(rules()) == 2 })
-	h.write(store, "bob", "Closed", messagedb.NoData)
-	h.deposit(store, "ada", 1)
-	h.holds(c, worker, "ada", 6)
+	h.requireBalance(c, worker, "eve", 3)
+	h.requireBalance(c, worker, "zoe", 10)
+	waitUntil(t, func() bool { return len(rules()) == 2 })
+	h.writeMessage(store, "bob", "Closed", messagedb.NoData)
+	h.writeDeposit(store, "ada", 1)
+	h.requireBalance(c, worker, "ada", 6)
 	require.Contains(t, rules()["bob"], "cannot unmarshal string", "nothing is skipped: the object without it would be wrong")
 }
 
 func TestAnObjectMustBeOfItsStream(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	store := h.store()
-	h.write(store, "ada", "Renamed", messagedb.NoData)
-	h.write(store, "bob", "Panics", messagedb.NoData)
-	h.deposit(store, "eve", 1)
+	store := h.openStore()
+	h.writeMessage(store, "ada", "Renamed", messagedb.NoData)
+	h.writeMessage(store, "bob", "Panics", messagedb.NoData)
+	h.writeDeposit(store, "eve", 1)
 	worker := newPurses()
-	c := h.start(h.category(worker, store, func(config *bridge.CategoryConfig[purse]) {
+	c := h.startClient(h.addCategory(worker, store, func(config *bridge.CategoryConfig[purse]) {
 		config.Entity = h.purseEntity(store, func(p *purse, m *messagedb.Message) error {
 			p.Owner = "bob"
 			return nil
@@ -276,9 +276,9 @@ func TestAnObjectMustBeOfItsStream(t *testing.T) {
 			return false
 		}
 	}))
-	h.holds(c, worker, "bob", 0)
+	h.requireBalance(c, worker, "bob", 0)
 	var all []delta.RefusedObject
-	until(t, func() bool {
+	waitUntil(t, func() bool {
 		var err error
 		all, err = c.Refused(t.Context(), "purse")
 		require.NoError(t, err)
@@ -293,22 +293,22 @@ func TestAnObjectMustBeOfItsStream(t *testing.T) {
 func TestASourceMayStopAtAStreamThatCannotBeFolded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	store := h.store()
-	h.deposit(store, "ada", 5)
+	store := h.openStore()
+	h.writeDeposit(store, "ada", 5)
 	worker := newPurses()
 	stops := func(config *bridge.CategoryConfig[purse]) { config.ErrorPolicy = bridge.ErrorStop }
-	c := h.start(h.category(worker, store, stops))
-	h.holds(c, worker, "ada", 5)
-	until(t, func() bool { return h.categoryPosition() == 1 })
-	h.write(store, "eve", "Donated", deposited{Amount: 3})
+	c := h.startClient(h.addCategory(worker, store, stops))
+	h.requireBalance(c, worker, "ada", 5)
+	waitUntil(t, func() bool { return h.categoryPosition() == 1 })
+	h.writeMessage(store, "eve", "Donated", deposited{Amount: 3})
 	h.sourceError(c, "messages of the type Donated are not known")
 	require.EqualValues(t, 1, h.categoryPosition())
 	require.NoError(t, c.Stop(t.Context()))
-	h.start(h.category(worker, store, stops, func(config *bridge.CategoryConfig[purse]) {
+	h.startClient(h.addCategory(worker, store, stops, func(config *bridge.CategoryConfig[purse]) {
 		config.Entity = h.purseEntity(store, func(*purse, *messagedb.Message) error { return nil })
 		config.ErrorPolicy = bridge.ErrorRefuse // the object has no owner
 	}))
-	until(t, func() bool { return h.categoryPosition() == 2 })
+	waitUntil(t, func() bool { return h.categoryPosition() == 2 })
 }
 
 // A store that was emptied and filled again, or restored, has unread messages before the saved position.
@@ -319,38 +319,38 @@ func TestACategoryThatWasBegunAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t)
-			store := h.store()
+			store := h.openStore()
 			for range before {
-				h.deposit(store, "ada", 10)
+				h.writeDeposit(store, "ada", 10)
 			}
-			h.deposit(store, "gone", 1)
+			h.writeDeposit(store, "gone", 1)
 			worker := newPurses()
-			c := h.start(h.category(worker, store))
-			h.holds(c, worker, "ada", 10*before)
-			h.holds(c, worker, "gone", 1)
+			c := h.startClient(h.addCategory(worker, store))
+			h.requireBalance(c, worker, "ada", 10*before)
+			h.requireBalance(c, worker, "gone", 1)
 			require.NoError(t, c.Stop(t.Context()))
 
 			h.exec(`TRUNCATE messages RESTART IDENTITY`)
 			for range after {
-				h.deposit(store, "ada", 1)
+				h.writeDeposit(store, "ada", 1)
 			}
-			h.deposit(store, "eve", 1)
+			h.writeDeposit(store, "eve", 1)
 			// By default the source reports it, and skips nothing.
-			c = h.start(h.category(worker, store))
+			c = h.startClient(h.addCategory(worker, store))
 			h.sourceError(c, "the store was emptied or restored from a backup")
-			require.Nil(t, h.row(c, "purse", "eve"))
+			require.Nil(t, h.getRow(c, "purse", "eve"))
 			require.NoError(t, c.Stop(t.Context()))
 			// If the configuration allows it, the source begins again.
-			c = h.start(h.category(worker, store, func(config *bridge.CategoryConfig[purse]) { config.Rewind = messagedb.RewindRestart }))
-			h.holds(c, worker, "ada", after)
-			h.holds(c, worker, "eve", 1)
-			require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "purse", "gone").State, "that there are no messages says nothing")
+			c = h.startClient(h.addCategory(worker, store, func(config *bridge.CategoryConfig[purse]) { config.Rewind = messagedb.RewindRestart }))
+			h.requireBalance(c, worker, "ada", after)
+			h.requireBalance(c, worker, "eve", 1)
+			require.Equal(t, deltatype.ResourceStateSynced, h.getRow(c, "purse", "gone").State, "that there are no messages says nothing")
 			// The same while the source runs.
 			h.exec(`TRUNCATE messages RESTART IDENTITY`)
 			for range before + after + 5 {
-				h.deposit(store, "ada", 2)
+				h.writeDeposit(store, "ada", 2)
 			}
-			h.holds(c, worker, "ada", 2*(before+after+5))
+			h.requireBalance(c, worker, "ada", 2*(before+after+5))
 		})
 	}
 }
@@ -359,17 +359,17 @@ func TestACategoryThatWasBegunAnew(t *testing.T) {
 func TestAnotherVersionFoldsAllAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	store := h.store()
-	h.deposit(store, "ada", 5)
-	h.deposit(store, "bob", 5)
+	store := h.openStore()
+	h.writeDeposit(store, "ada", 5)
+	h.writeDeposit(store, "bob", 5)
 	worker := newPurses()
-	c := h.start(h.category(worker, store))
-	h.holds(c, worker, "ada", 5)
-	h.holds(c, worker, "bob", 5)
+	c := h.startClient(h.addCategory(worker, store))
+	h.requireBalance(c, worker, "ada", 5)
+	h.requireBalance(c, worker, "bob", 5)
 	_, err := c.Delete(t.Context(), "purse", "bob")
 	require.NoError(t, err)
 	require.NoError(t, c.Stop(t.Context()))
-	c = h.start(h.category(worker, store, func(config *bridge.CategoryConfig[purse]) {
+	c = h.startClient(h.addCategory(worker, store, func(config *bridge.CategoryConfig[purse]) {
 		config.Version = 2
 		entity, err := messagedb.NewEntity(store, messagedb.EntityConfig[purse]{Category: "purse", Fold: func(p *purse, m *messagedb.Message) error {
 			p.Owner, _ = m.Stream.ID()
@@ -379,45 +379,45 @@ func TestAnotherVersionFoldsAllAgain(t *testing.T) {
 		require.NoError(t, err)
 		config.Entity = entity
 	}))
-	h.holds(c, worker, "ada", 100)
-	require.Equal(t, deltatype.ResourceStateDeleted, h.row(c, "purse", "bob").State)
-	h.deposit(store, "bob", 5)
-	h.holds(c, worker, "bob", 200)
+	h.requireBalance(c, worker, "ada", 100)
+	require.Equal(t, deltatype.ResourceStateDeleted, h.getRow(c, "purse", "bob").State)
+	h.writeDeposit(store, "bob", 5)
+	h.requireBalance(c, worker, "bob", 200)
 }
 
 // A client that is cut off between reading messages and its commit has written nothing, and the next client counts each message once.
 func TestMessagesCountOnceAcrossATakeover(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	store := h.store()
-	h.deposit(store, "ada", 5)
+	store := h.openStore()
+	h.writeDeposit(store, "ada", 5)
 	first := newPurses()
-	c, postgres, _ := h.throughProxy(h.category(first, store), false)
-	h.holds(c, first, "ada", 5)
-	until(t, func() bool { return h.categoryPosition() == h.lastPosition() })
+	c, postgres, _ := h.throughProxy(h.addCategory(first, store), false)
+	h.requireBalance(c, first, "ada", 5)
+	waitUntil(t, func() bool { return h.categoryPosition() == h.lastPosition() })
 
 	lock, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = lock.Rollback(context.Background()) })
 	_, err = lock.Exec(t.Context(), `SELECT FROM delta_resource WHERE object_id = 'ada' FOR UPDATE`)
 	require.NoError(t, err)
-	h.deposit(store, "ada", 6)
-	h.deposit(store, "eve", 1)
+	h.writeDeposit(store, "ada", 6)
+	h.writeDeposit(store, "eve", 1)
 	var blocker int
 	require.NoError(t, lock.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&blocker))
-	until(t, func() (waits bool) {
+	waitUntil(t, func() (waits bool) {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))`, blocker).Scan(&waits))
 		return waits
 	}, "no page waits for the row")
 	postgres.Silence()
 	second := newPurses()
-	c = h.start(h.category(second, store))
+	c = h.startClient(h.addCategory(second, store))
 	require.NoError(t, lock.Rollback(t.Context())) // the page goes on, but its commit never arrives
-	h.holds(c, second, "ada", 11)
-	h.holds(c, second, "eve", 1)
-	h.deposit(store, "ada", 7)
-	h.holds(c, second, "ada", 18)
-	until(t, func() bool { return h.categoryPosition() == h.lastPosition() })
+	h.requireBalance(c, second, "ada", 11)
+	h.requireBalance(c, second, "eve", 1)
+	h.writeDeposit(store, "ada", 7)
+	h.requireBalance(c, second, "ada", 18)
+	waitUntil(t, func() bool { return h.categoryPosition() == h.lastPosition() })
 }
 
 // While clients start and stop, each purse ends with the sum of its deposits.
@@ -425,13 +425,13 @@ func TestPursesEndWithTheSumOfTheirMessages(t *testing.T) {
 	t.Parallel()
 	const owners, rounds, changes = 12, 5, 60
 	h := newHarness(t)
-	store := h.store()
+	store := h.openStore()
 	worker, random := newPurses(), rand.New(rand.NewPCG(1, 2))
 	want := map[string]int{}
 	fails := errors.New("not now")
 	var c *delta.Client
 	for round := range rounds {
-		c = h.start(h.category(worker, store, func(config *bridge.CategoryConfig[purse]) {
+		c = h.startClient(h.addCategory(worker, store, func(config *bridge.CategoryConfig[purse]) {
 			config.BatchSize = 7
 			if round < rounds-1 { // some streams cannot be folded now and then
 				config.Entity = h.purseEntity(store, func(*purse, *messagedb.Message) error { return fails })
@@ -443,9 +443,9 @@ func TestPursesEndWithTheSumOfTheirMessages(t *testing.T) {
 			id := strconv.Itoa(random.IntN(owners))
 			amount := random.IntN(100)
 			want[id] += amount
-			h.deposit(store, id, amount)
+			h.writeDeposit(store, id, amount)
 			if i%20 == round {
-				h.write(store, id, "Other", messagedb.NoData)
+				h.writeMessage(store, id, "Other", messagedb.NoData)
 			}
 		}
 		if round < rounds-1 {
@@ -453,9 +453,9 @@ func TestPursesEndWithTheSumOfTheirMessages(t *testing.T) {
 		}
 	}
 	for id, balance := range want {
-		h.holds(c, worker, id, balance)
+		h.requireBalance(c, worker, id, balance)
 	}
-	until(t, func() bool { return h.categoryPosition() == h.lastPosition() })
+	waitUntil(t, func() bool { return h.categoryPosition() == h.lastPosition() })
 }
 
 func TestConfigurationsOfCategories(t *testing.T) {

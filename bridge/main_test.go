@@ -79,7 +79,7 @@ func newHarness(t *testing.T, statements ...string) *harness {
 // dropSlots drops slots and publications, which do not belong to a schema. A slot would make the server keep its WAL.
 func (h *harness) dropSlots() {
 	ctx := context.Background()
-	for _, name := range h.slots() {
+	for _, name := range h.listSlots() {
 		require.Eventually(h.t, func() bool {
 			_, _ = h.Pool.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active`, name)
 			_, err := h.Pool.Exec(ctx, `SELECT pg_drop_replication_slot($1) WHERE EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`, name)
@@ -90,8 +90,8 @@ func (h *harness) dropSlots() {
 	}
 }
 
-// slots returns the names of the slots and publications of the harness's sources.
-func (h *harness) slots() (names []string) {
+// listSlots returns the names of the slots and publications of the harness's sources.
+func (h *harness) listSlots() (names []string) {
 	var installation string
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), `SELECT id FROM delta_installation`).Scan(&installation))
 	return bridge.DefaultNames(installation, h.Schema)
@@ -105,8 +105,8 @@ func (h *harness) exec(statements ...string) {
 	}
 }
 
-// table adds a source of accounts from the harness's schema, with changes of the configuration.
-func (h *harness) table(worker delta.Worker[account], change ...func(*bridge.TableConfig[account])) *delta.Controllers {
+// addTable adds a source of accounts from the harness's schema, with changes of the configuration.
+func (h *harness) addTable(worker delta.Worker[account], change ...func(*bridge.TableConfig[account])) *delta.Controllers {
 	controllers := delta.NewControllers()
 	config := bridge.TableConfig[account]{Table: "account", Schema: h.Schema, CheckInterval: 200 * time.Millisecond}
 	for _, c := range change {
@@ -116,8 +116,8 @@ func (h *harness) table(worker delta.Worker[account], change ...func(*bridge.Tab
 	return controllers
 }
 
-// start starts a client, and stops it at the end of the test.
-func (h *harness) start(controllers *delta.Controllers, change ...func(*delta.Config)) *delta.Client {
+// startClient starts a client, and stops it at the end of the test.
+func (h *harness) startClient(controllers *delta.Controllers, change ...func(*delta.Config)) *delta.Client {
 	h.t.Helper()
 	config := &delta.Config{
 		Controllers: controllers, Temporal: h.Temporal, TemporalNamespace: h.TemporalNamespace, WorkflowIDPrefix: h.Prefix, Logger: h.Logger,
@@ -141,16 +141,16 @@ func (h *harness) start(controllers *delta.Controllers, change ...func(*delta.Co
 // startSynced inserts n accounts with the plan free, starts a client, and waits until all are synced.
 func (h *harness) startSynced(worker *accounts, n int64) *delta.Client {
 	h.t.Helper()
-	c := h.start(h.table(worker))
-	h.read(1)
+	c := h.startClient(h.addTable(worker))
+	h.readAll(1)
 	for i := range n {
-		h.synced(c, worker, account{Number: i + 1, Plan: "free"})
+		h.requireSynced(c, worker, account{Number: i + 1, Plan: "free"})
 	}
 	return c
 }
 
-// until waits until a condition holds.
-func until(t *testing.T, is func() bool, why ...any) {
+// waitUntil waits until a condition holds.
+func waitUntil(t *testing.T, is func() bool, why ...any) {
 	t.Helper()
 	for began := time.Now(); !is(); time.Sleep(min(max(time.Since(began)/10, 5*time.Millisecond), 250*time.Millisecond)) {
 		if time.Since(began) > patience {
@@ -159,8 +159,8 @@ func until(t *testing.T, is func() bool, why ...any) {
 	}
 }
 
-// row reads a resource; nil if there is none.
-func (h *harness) row(c *delta.Client, kind, id string) *deltatype.ResourceRow {
+// getRow reads a resource; nil if there is none.
+func (h *harness) getRow(c *delta.Client, kind, id string) *deltatype.ResourceRow {
 	h.t.Helper()
 	row, err := c.Get(context.Background(), kind, id)
 	if err != nil {
@@ -170,38 +170,38 @@ func (h *harness) row(c *delta.Client, kind, id string) *deltatype.ResourceRow {
 	return row
 }
 
-// synced waits until an account is synced with this value.
-func (h *harness) synced(c *delta.Client, worker *accounts, want account) *deltatype.ResourceRow {
+// requireSynced waits until an account is synced with this value.
+func (h *harness) requireSynced(c *delta.Client, worker *accounts, want account) *deltatype.ResourceRow {
 	h.t.Helper()
 	var row *deltatype.ResourceRow
-	until(h.t, func() bool {
-		row = h.row(c, "account", want.ID())
+	waitUntil(h.t, func() bool {
+		row = h.getRow(c, "account", want.ID())
 		worker.mu.Lock()
 		defer worker.mu.Unlock()
-		return row != nil && row.State == deltatype.ResourceStateSynced && equal(worker.worked[want.ID()], want)
+		return row != nil && row.State == deltatype.ResourceStateSynced && equalAccounts(worker.worked[want.ID()], want)
 	}, want.ID())
 	return row
 }
 
-func equal(a, b account) bool {
+func equalAccounts(a, b account) bool {
 	return a.Number == b.Number && a.Plan == b.Plan && a.Tier == b.Tier && (a.Note == nil) == (b.Note == nil) && (a.Note == nil || *a.Note == *b.Note)
 }
 
-// deleted waits until an account is deleted and finalized.
-func (h *harness) deleted(c *delta.Client, worker *accounts, id string) {
+// requireDeleted waits until an account is deleted and finalized.
+func (h *harness) requireDeleted(c *delta.Client, worker *accounts, id string) {
 	h.t.Helper()
-	until(h.t, func() bool {
-		row := h.row(c, "account", id)
+	waitUntil(h.t, func() bool {
+		row := h.getRow(c, "account", id)
 		worker.mu.Lock()
 		defer worker.mu.Unlock()
 		return row != nil && row.State == deltatype.ResourceStateDeleted && worker.finalized[id]
 	}, id)
 }
 
-// read waits until the whole table was read, and returns the result.
-func (h *harness) read(times int) {
+// readAll waits until the whole table was read, and returns the result.
+func (h *harness) readAll(times int) {
 	h.t.Helper()
-	until(h.t, func() bool {
+	waitUntil(h.t, func() bool {
 		var n int
 		require.NoError(h.t, h.Pool.QueryRow(context.Background(), `SELECT count(*) FROM delta_inform WHERE trigger = 'source' AND ended_at IS NOT NULL AND error = ''`).Scan(&n))
 		return n >= times

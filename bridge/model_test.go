@@ -33,7 +33,7 @@ func endAs(t *testing.T, wanted string, change ...func(*bridge.TableConfig[accou
 	unbounded := func(c *delta.Config) {
 		c.Kinds = map[string]delta.ObjectSettings{"account": {MaxDeletedShare: 1}}
 	}
-	c := h.start(h.table(worker, change...), unbounded)
+	c := h.startClient(h.addTable(worker, change...), unbounded)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -52,14 +52,14 @@ func endAs(t *testing.T, wanted string, change ...func(*bridge.TableConfig[accou
 		}
 		switch round % 3 {
 		case 0:
-			next := h.start(h.table(worker, change...), unbounded)
+			next := h.startClient(h.addTable(worker, change...), unbounded)
 			require.NoError(t, c.Stop(context.Background()))
 			c = next
 		case 1:
 			h.exec(`TRUNCATE account`)
 		case 2:
-			slot := h.slots()[0]
-			until(t, func() bool {
+			slot := h.listSlots()[0]
+			waitUntil(t, func() bool {
 				h.exec(fmt.Sprintf(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s' AND active`, slot))
 				_, err := h.Pool.Exec(t.Context(), `SELECT pg_drop_replication_slot($1)`, slot)
 				return err == nil
@@ -82,7 +82,7 @@ func endAs(t *testing.T, wanted string, change ...func(*bridge.TableConfig[accou
 		require.NoError(t, rows.Err())
 		return all
 	}
-	until(t, func() bool { return len(differences()) == 0 }, shown(differences))
+	waitUntil(t, func() bool { return len(differences()) == 0 }, shown(differences))
 	// The last call of Work had the object of the row.
 	all, err := c.Get(t.Context(), "account", "1")
 	if err == nil && all.State == deltatype.ResourceStateSynced {

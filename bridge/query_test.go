@@ -31,10 +31,10 @@ func TestAQueryOverATableIsFollowed(t *testing.T) {
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free'), ('p', 'paid')`,
 		`INSERT INTO account SELECT n, 'f', NULL, n > 20 FROM generate_series(1, 30) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker, byQuery(openContracts)))
-	h.read(1)
+	c := h.startClient(h.addTable(worker, byQuery(openContracts)))
+	h.readAll(1)
 	for n := range int64(20) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+		h.requireSynced(c, worker, account{Number: n + 1, Plan: "free"})
 	}
 	note := "first"
 	h.exec(
@@ -45,24 +45,24 @@ func TestAQueryOverATableIsFollowed(t *testing.T) {
 		`UPDATE account SET closed = true WHERE number = 4`,
 		`UPDATE account SET closed = false WHERE number = 21`,
 	)
-	h.synced(c, worker, account{Number: 31, Plan: "paid", Note: &note})
-	h.synced(c, worker, account{Number: 1, Plan: "paid"})
-	h.synced(c, worker, account{Number: 102, Plan: "free"})
-	h.deleted(c, worker, "2")
-	h.deleted(c, worker, "3")
-	h.deleted(c, worker, "4")
-	h.synced(c, worker, account{Number: 21, Plan: "free"})
+	h.requireSynced(c, worker, account{Number: 31, Plan: "paid", Note: &note})
+	h.requireSynced(c, worker, account{Number: 1, Plan: "paid"})
+	h.requireSynced(c, worker, account{Number: 102, Plan: "free"})
+	h.requireDeleted(c, worker, "2")
+	h.requireDeleted(c, worker, "3")
+	h.requireDeleted(c, worker, "4")
+	h.requireSynced(c, worker, account{Number: 21, Plan: "free"})
 	for _, none := range []string{"22", "32", "33"} {
-		require.Nil(t, h.row(c, "account", none), "a row that the query does not give is no object")
+		require.Nil(t, h.getRow(c, "account", none), "a row that the query does not give is no object")
 	}
 	h.exec(`UPDATE account SET closed = false WHERE number = 4`)
-	h.synced(c, worker, account{Number: 4, Plan: "free"})
+	h.requireSynced(c, worker, account{Number: 4, Plan: "free"})
 
 	// More than one page of keys, of one transaction, and a text that is large.
 	large := strings.Repeat("0123456789abcdef", 4000)
 	h.exec(`UPDATE account SET remark = '`+large+`' WHERE number = 5`, `INSERT INTO account SELECT n, 'p' FROM generate_series(1001, 3500) n`)
-	h.synced(c, worker, account{Number: 5, Plan: "free", Note: &large})
-	until(t, func() bool {
+	h.requireSynced(c, worker, account{Number: 5, Plan: "free", Note: &large})
+	waitUntil(t, func() bool {
 		var n int
 		require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT count(*) FROM delta_resource WHERE kind = 'account' AND state = 'synced' AND object ->> 'plan' = 'paid'`).Scan(&n))
 		return n == 2502
@@ -74,14 +74,14 @@ func TestAChangedQueryHasTheTableReadAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free')`, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker, byQuery(openContracts)))
-	h.read(1)
-	h.synced(c, worker, account{Number: 20, Plan: "free"})
+	c := h.startClient(h.addTable(worker, byQuery(openContracts)))
+	h.readAll(1)
+	h.requireSynced(c, worker, account{Number: 20, Plan: "free"})
 	require.NoError(t, c.Stop(t.Context()))
-	c = h.start(h.table(worker, byQuery(`SELECT number, upper(plan_code) AS plan, remark AS note FROM account WHERE number <> 20`)))
-	h.read(2)
-	h.synced(c, worker, account{Number: 19, Plan: "F"})
-	h.deleted(c, worker, "20")
+	c = h.startClient(h.addTable(worker, byQuery(`SELECT number, upper(plan_code) AS plan, remark AS note FROM account WHERE number <> 20`)))
+	h.readAll(2)
+	h.requireSynced(c, worker, account{Number: 19, Plan: "F"})
+	h.requireDeleted(c, worker, "20")
 }
 
 // Rows that a changed query no longer returns are deletions like any other: too many are withheld.
@@ -91,13 +91,13 @@ func TestAQueryThatGivesNothingDeletesNothing(t *testing.T) {
 	worker := newAccounts()
 	c := h.startSynced(worker, 20)
 	require.NoError(t, c.Stop(t.Context()))
-	c = h.start(h.table(worker, byQuery(`SELECT * FROM account WHERE false`)))
-	until(t, func() bool {
+	c = h.startClient(h.addTable(worker, byQuery(`SELECT * FROM account WHERE false`)))
+	waitUntil(t, func() bool {
 		withheld, err := c.Withheld(t.Context())
 		require.NoError(t, err)
 		return len(withheld) == 1 && withheld[0].Missing == 20
 	})
-	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+	require.Equal(t, deltatype.ResourceStateSynced, h.getRow(c, "account", "7").State)
 }
 
 // seat has a key of two columns, with the separator in their texts.
@@ -125,11 +125,11 @@ func TestAQueryIsReadByAKeyOfSeveralColumns(t *testing.T) {
 			return s, errors.Join(row.Scan("number", &s.Number), row.Scan("taken", &s.Taken))
 		},
 	})
-	c := h.start(controllers)
+	c := h.startClient(controllers)
 	is := func(id string, state deltatype.ResourceState, contains string) {
 		t.Helper()
-		until(t, func() bool {
-			row := h.row(c, "seat", id)
+		waitUntil(t, func() bool {
+			row := h.getRow(c, "seat", id)
 			return row != nil && row.State == state && strings.Contains(strings.ReplaceAll(string(row.EncodedObject), " ", ""), contains)
 		}, id)
 	}
@@ -149,19 +149,19 @@ func TestAKeyThatChangesIsFollowed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createContract, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker, byQuery(`SELECT number, plan_code AS plan, remark AS note FROM account`)))
-	h.read(1)
-	h.synced(c, worker, account{Number: 20, Plan: "f"})
+	c := h.startClient(h.addTable(worker, byQuery(`SELECT number, plan_code AS plan, remark AS note FROM account`)))
+	h.readAll(1)
+	h.requireSynced(c, worker, account{Number: 20, Plan: "f"})
 	h.exec(`ALTER TABLE account ALTER remark SET DEFAULT 'none', DROP CONSTRAINT account_pkey, ADD UNIQUE (number), REPLICA IDENTITY FULL`,
 		`UPDATE account SET plan_code = 'p' WHERE number = 1`)
-	until(t, func() bool {
+	waitUntil(t, func() bool {
 		sources, err := c.Sources(t.Context())
 		require.NoError(t, err)
 		return strings.Contains(sources[0].Error, "no primary key, nor an index that is its replica identity")
 	})
 	h.exec(`ALTER TABLE account ALTER number TYPE integer, ADD PRIMARY KEY (number), REPLICA IDENTITY DEFAULT`, `DELETE FROM account WHERE number = 2`)
-	h.synced(c, worker, account{Number: 1, Plan: "p"})
-	h.deleted(c, worker, "2")
+	h.requireSynced(c, worker, account{Number: 1, Plan: "p"})
+	h.requireDeleted(c, worker, "2")
 }
 
 // If a query returns several rows for an object, the object is refused until there is one row.
@@ -170,18 +170,18 @@ func TestSeveralRowsOfAKeyAreRefused(t *testing.T) {
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free')`, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 3) n`,
 		`CREATE TABLE note (number bigint, note text)`, `INSERT INTO note VALUES (1, 'one'), (2, 'one'), (2, 'another')`)
 	worker := newAccounts()
-	c := h.start(h.table(worker, byQuery(`SELECT a.number, 'free' AS plan, n.note FROM account a LEFT JOIN note n USING (number)`)))
+	c := h.startClient(h.addTable(worker, byQuery(`SELECT a.number, 'free' AS plan, n.note FROM account a LEFT JOIN note n USING (number)`)))
 	note := "one"
-	h.synced(c, worker, account{Number: 1, Plan: "free", Note: &note})
-	h.synced(c, worker, account{Number: 3, Plan: "free"})
-	until(t, func() bool {
+	h.requireSynced(c, worker, account{Number: 1, Plan: "free", Note: &note})
+	h.requireSynced(c, worker, account{Number: 3, Plan: "free"})
+	waitUntil(t, func() bool {
 		all, err := c.Refused(t.Context(), "account")
 		require.NoError(t, err)
 		return len(all) == 1 && all[0].ObjectID == "2" && strings.Contains(all[0].Rule, "several rows of the same key")
 	})
 	h.exec(`DELETE FROM note WHERE note = 'another'`, `UPDATE account SET remark = 'touched' WHERE number = 2`)
-	h.synced(c, worker, account{Number: 2, Plan: "free", Note: &note})
-	until(t, func() bool {
+	h.requireSynced(c, worker, account{Number: 2, Plan: "free", Note: &note})
+	waitUntil(t, func() bool {
 		all, err := c.Refused(t.Context(), "account")
 		require.NoError(t, err)
 		return len(all) == 0
@@ -192,9 +192,9 @@ func TestAQueryThatCannotBeReadIsNamed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createContract, `INSERT INTO account VALUES (1, 'f')`, `CREATE VIEW wanted AS SELECT number, plan_code AS plan, remark AS note FROM account`)
 	worker := newAccounts()
-	c := h.start(h.table(worker, byQuery(`SELECT * FROM wanted`)))
-	h.read(1)
-	h.synced(c, worker, account{Number: 1, Plan: "f"})
+	c := h.startClient(h.addTable(worker, byQuery(`SELECT * FROM wanted`)))
+	h.readAll(1)
+	h.requireSynced(c, worker, account{Number: 1, Plan: "f"})
 	for _, bad := range []struct{ view, says string }{
 		{"", `relation "wanted" does not exist`},
 		{`SELECT plan_code AS plan FROM account`, `does not give the column "number", which is of the table's key`},
@@ -205,12 +205,12 @@ func TestAQueryThatCannotBeReadIsNamed(t *testing.T) {
 		if bad.view != "" {
 			h.exec(`CREATE VIEW wanted AS ` + bad.view)
 		}
-		until(t, func() bool {
+		waitUntil(t, func() bool {
 			sources, err := c.Sources(t.Context())
 			require.NoError(t, err)
 			return strings.Contains(sources[0].Error, bad.says) && strings.Contains(sources[0].Error, "TableConfig.Query over table "+h.Schema+".account")
 		}, bad.says)
 	}
 	h.exec(`INSERT INTO account VALUES (2, 'late')`, `DROP VIEW wanted`, `CREATE VIEW wanted AS SELECT number, plan_code AS plan, remark AS note FROM account`)
-	h.synced(c, worker, account{Number: 2, Plan: "late"})
+	h.requireSynced(c, worker, account{Number: 2, Plan: "late"})
 }

@@ -262,9 +262,9 @@ func TestSoakOfATableAndTheSinksOfItsLog(t *testing.T) {
 		outside.begin(life)
 		kill := h.startProgram(server.URL, life)
 		if life%2 == 0 { // it goes on where the last one was, which takes until that one is known to be dead, and dies while the next share is written
-			h.read(1)
+			h.readAll(1)
 			least := rand.IntN(200)
-			until(t, func() bool { return outside.deliveredNow() > least }, "process", life, "delivers nothing")
+			waitUntil(t, func() bool { return outside.deliveredNow() > least }, "process", life, "delivers nothing")
 			allowed.Add(1)
 			time.Sleep(time.Duration(rand.IntN(2000)) * time.Millisecond)
 			kill()

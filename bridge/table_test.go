@@ -17,11 +17,11 @@ func TestATableIsFollowed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 30) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
+	c := h.startClient(h.addTable(worker))
 	for n := range int64(30) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+		h.requireSynced(c, worker, account{Number: n + 1, Plan: "free"})
 	}
-	h.read(1)
+	h.readAll(1)
 	note := "first"
 	h.exec(
 		`INSERT INTO account VALUES (31, 'paid', 'first')`,
@@ -29,17 +29,17 @@ func TestATableIsFollowed(t *testing.T) {
 		`UPDATE account SET number = 102 WHERE number = 2`,
 		`DELETE FROM account WHERE number = 3`,
 	)
-	h.synced(c, worker, account{Number: 31, Plan: "paid", Note: &note})
-	h.synced(c, worker, account{Number: 1, Plan: "paid"})
-	h.synced(c, worker, account{Number: 102, Plan: "free"})
-	h.deleted(c, worker, "2")
-	h.deleted(c, worker, "3")
+	h.requireSynced(c, worker, account{Number: 31, Plan: "paid", Note: &note})
+	h.requireSynced(c, worker, account{Number: 1, Plan: "paid"})
+	h.requireSynced(c, worker, account{Number: 102, Plan: "free"})
+	h.requireDeleted(c, worker, "2")
+	h.requireDeleted(c, worker, "3")
 	h.exec(`INSERT INTO account VALUES (3, 'back')`)
-	h.synced(c, worker, account{Number: 3, Plan: "back"})
+	h.requireSynced(c, worker, account{Number: 3, Plan: "back"})
 
 	large := strings.Repeat("0123456789abcdef", 4000) // stored beside the table: an update that leaves it alone does not send it
 	h.exec(`ALTER TABLE account ALTER note SET STORAGE EXTERNAL`, fmt.Sprintf(`INSERT INTO account VALUES (40, 'free', '%s')`, large), `UPDATE account SET plan = 'paid' WHERE number = 40`)
-	h.synced(c, worker, account{Number: 40, Plan: "paid", Note: &large})
+	h.requireSynced(c, worker, account{Number: 40, Plan: "paid", Note: &large})
 
 	sources, err := c.Sources(t.Context())
 	require.NoError(t, err)
@@ -48,9 +48,9 @@ func TestATableIsFollowed(t *testing.T) {
 	require.Empty(t, sources[0].Error)
 	require.False(t, sources[0].IsSilent)
 	var lsn, confirmed string
-	until(t, func() bool {
+	waitUntil(t, func() bool {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT s.position::json ->> 'lsn', r.confirmed_flush_lsn::text FROM delta_source s, pg_replication_slots r
-			WHERE r.slot_name = $1`, h.slots()[0]).Scan(&lsn, &confirmed))
+			WHERE r.slot_name = $1`, h.listSlots()[0]).Scan(&lsn, &confirmed))
 		return lsn == confirmed
 	}, "the confirmed position is the written one")
 }
@@ -62,26 +62,26 @@ func TestATruncateIsWithheldUntilItIsApproved(t *testing.T) {
 	c := h.startSynced(worker, 20)
 	h.exec(`TRUNCATE account`)
 	var withheld []delta.Withheld
-	until(t, func() (is bool) {
+	waitUntil(t, func() (is bool) {
 		var err error
 		withheld, err = c.Withheld(t.Context())
 		require.NoError(t, err)
 		return len(withheld) == 1
 	})
 	require.EqualValues(t, 20, withheld[0].Missing)
-	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+	require.Equal(t, deltatype.ResourceStateSynced, h.getRow(c, "account", "7").State)
 
 	h.exec(`INSERT INTO account VALUES (7, 'new')`)
-	h.synced(c, worker, account{Number: 7, Plan: "new"})
+	h.requireSynced(c, worker, account{Number: 7, Plan: "new"})
 	_, err := c.ApproveWithheld(t.Context(), "account", "", 20)
 	require.NoError(t, err)
 	for n := range int64(20) {
 		if n+1 != 7 {
-			h.deleted(c, worker, account{Number: n + 1}.ID())
+			h.requireDeleted(c, worker, account{Number: n + 1}.ID())
 		}
 	}
-	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
-	until(t, func() bool {
+	require.Equal(t, deltatype.ResourceStateSynced, h.getRow(c, "account", "7").State)
+	waitUntil(t, func() bool {
 		withheld, err = c.Withheld(t.Context())
 		require.NoError(t, err)
 		return len(withheld) == 0
@@ -93,14 +93,14 @@ func TestAfterALostSlotTheTableIsReadAgain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 30) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.read(1)
+	c := h.startClient(h.addTable(worker))
+	h.readAll(1)
 	for n := range int64(30) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+		h.requireSynced(c, worker, account{Number: n + 1, Plan: "free"})
 	}
 	require.NoError(t, c.PauseKind(t.Context(), "account"))
 	h.exec(`UPDATE account SET plan = 'waits' WHERE number = 5`)
-	until(t, func() bool { return h.row(c, "account", "5").State == deltatype.ResourceStateScheduled })
+	waitUntil(t, func() bool { return h.getRow(c, "account", "5").State == deltatype.ResourceStateScheduled })
 
 	// The slot is dropped before the transaction can be read from it.
 	tx, err := h.Pool.Begin(t.Context())
@@ -109,32 +109,32 @@ func TestAfterALostSlotTheTableIsReadAgain(t *testing.T) {
 		_, err := tx.Exec(t.Context(), s)
 		require.NoError(t, err)
 	}
-	slot := h.slots()[0]
-	until(t, func() bool {
+	slot := h.listSlots()[0]
+	waitUntil(t, func() bool {
 		h.exec(fmt.Sprintf(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s' AND active`, slot))
 		_, err := h.Pool.Exec(t.Context(), `SELECT pg_drop_replication_slot($1)`, slot)
 		return err == nil
 	})
 	require.NoError(t, tx.Commit(t.Context()))
 
-	h.read(2)
+	h.readAll(2)
 	require.NoError(t, c.ResumeKind(t.Context(), "account"))
-	h.synced(c, worker, account{Number: 50, Plan: "new"})
-	h.synced(c, worker, account{Number: 6, Plan: "paid"})
-	h.deleted(c, worker, "4")
-	h.deleted(c, worker, "5")
+	h.requireSynced(c, worker, account{Number: 50, Plan: "new"})
+	h.requireSynced(c, worker, account{Number: 6, Plan: "paid"})
+	h.requireDeleted(c, worker, "4")
+	h.requireDeleted(c, worker, "5")
 	h.exec(`INSERT INTO account VALUES (4, 'back')`)
-	h.synced(c, worker, account{Number: 4, Plan: "back"})
+	h.requireSynced(c, worker, account{Number: 4, Plan: "back"})
 }
 
 func TestARowThatCannotBeTakenStopsNoOther(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text, note text)`, `INSERT INTO account VALUES (1, NULL), (2, 'free')`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.synced(c, worker, account{Number: 2, Plan: "free"})
+	c := h.startClient(h.addTable(worker))
+	h.requireSynced(c, worker, account{Number: 2, Plan: "free"})
 	h.exec(`INSERT INTO account VALUES (3, NULL), (4, 'paid')`)
-	h.synced(c, worker, account{Number: 4, Plan: "paid"})
+	h.requireSynced(c, worker, account{Number: 4, Plan: "paid"})
 	refused := func() (ids []string) {
 		all, err := c.Refused(t.Context(), "account")
 		require.NoError(t, err)
@@ -144,27 +144,27 @@ func TestARowThatCannotBeTakenStopsNoOther(t *testing.T) {
 		}
 		return ids
 	}
-	until(t, func() bool { return len(refused()) == 2 })
+	waitUntil(t, func() bool { return len(refused()) == 2 })
 	require.Equal(t, []string{"1", "3"}, refused())
 	h.exec(`UPDATE account SET plan = 'paid' WHERE number = 1`, `DELETE FROM account WHERE number = 3`)
-	h.synced(c, worker, account{Number: 1, Plan: "paid"})
-	until(t, func() bool { return len(refused()) == 0 })
+	h.requireSynced(c, worker, account{Number: 1, Plan: "paid"})
+	waitUntil(t, func() bool { return len(refused()) == 0 })
 }
 
 func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 3) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.read(1)
-	h.synced(c, worker, account{Number: 3, Plan: "free"})
+	c := h.startClient(h.addTable(worker))
+	h.readAll(1)
+	h.requireSynced(c, worker, account{Number: 3, Plan: "free"})
 
 	h.exec(`ALTER TABLE account ADD tier text NOT NULL DEFAULT 'gold'`) // no row is written by that
 	for n := range int64(3) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free", Tier: "gold"})
+		h.requireSynced(c, worker, account{Number: n + 1, Plan: "free", Tier: "gold"})
 	}
 	h.exec(`ALTER TABLE account ALTER number TYPE numeric`, `INSERT INTO account VALUES (4, 'free')`)
-	h.synced(c, worker, account{Number: 4, Plan: "free", Tier: "gold"})
+	h.requireSynced(c, worker, account{Number: 4, Plan: "free", Tier: "gold"})
 
 	// If a column that the program needs is missing, no row is taken until it is back, and nothing is lost.
 	h.exec(`ALTER TABLE account RENAME plan TO plans`, `INSERT INTO account VALUES (5, 'late')`)
@@ -173,25 +173,25 @@ func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
 		require.NoError(t, err)
 		return sources[0].Error
 	}
-	until(t, func() bool { return strings.Contains(failure(), `no column "plan", which the field Plan is read from`) }, "the source does not name its fault")
+	waitUntil(t, func() bool { return strings.Contains(failure(), `no column "plan", which the field Plan is read from`) }, "the source does not name its fault")
 	h.exec(`ALTER TABLE account RENAME plans TO plan`)
-	h.synced(c, worker, account{Number: 5, Plan: "late", Tier: "gold"})
-	until(t, func() bool { return failure() == "" }, "a source that goes on is shown as failing")
+	h.requireSynced(c, worker, account{Number: 5, Plan: "late", Tier: "gold"})
+	waitUntil(t, func() bool { return failure() == "" }, "a source that goes on is shown as failing")
 }
 
 func TestATableThatIsMadeAnewIsFollowed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 3) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.read(1)
-	h.synced(c, worker, account{Number: 3, Plan: "free"})
+	c := h.startClient(h.addTable(worker))
+	h.readAll(1)
+	h.requireSynced(c, worker, account{Number: 3, Plan: "free"})
 	h.exec(`DROP TABLE account`, createAccount, `INSERT INTO account VALUES (1, 'paid'), (2, 'paid'), (4, 'new')`)
-	h.synced(c, worker, account{Number: 4, Plan: "new"})
-	h.synced(c, worker, account{Number: 1, Plan: "paid"})
-	h.deleted(c, worker, "3")
+	h.requireSynced(c, worker, account{Number: 4, Plan: "new"})
+	h.requireSynced(c, worker, account{Number: 1, Plan: "paid"})
+	h.requireDeleted(c, worker, "3")
 	h.exec(`UPDATE account SET plan = 'newer' WHERE number = 4`)
-	h.synced(c, worker, account{Number: 4, Plan: "newer"})
+	h.requireSynced(c, worker, account{Number: 4, Plan: "newer"})
 }
 
 // Map chooses the rows that are objects, and may change.
@@ -216,17 +216,17 @@ func TestRowsAreMappedByAFunction(t *testing.T) {
 			}
 		}
 	}
-	c := h.start(h.table(worker, byVersion(1)))
-	h.read(1)
-	h.synced(c, worker, account{Number: 1, Plan: "free, by version 1"})
-	require.Nil(t, h.row(c, "account", "2"))
+	c := h.startClient(h.addTable(worker, byVersion(1)))
+	h.readAll(1)
+	h.requireSynced(c, worker, account{Number: 1, Plan: "free, by version 1"})
+	require.Nil(t, h.getRow(c, "account", "2"))
 	h.exec(`UPDATE account SET deleted_at = now() WHERE number = 1`, `UPDATE account SET deleted_at = NULL WHERE number = 2`)
-	h.synced(c, worker, account{Number: 2, Plan: "free, by version 1"})
-	h.deleted(c, worker, "1")
+	h.requireSynced(c, worker, account{Number: 2, Plan: "free, by version 1"})
+	h.requireDeleted(c, worker, "1")
 	require.NoError(t, c.Stop(t.Context()))
 
-	c = h.start(h.table(worker, byVersion(2)))
-	h.synced(c, worker, account{Number: 2, Plan: "free, by version 2"})
+	c = h.startClient(h.addTable(worker, byVersion(2)))
+	h.requireSynced(c, worker, account{Number: 2, Plan: "free, by version 2"})
 }
 
 // A row without a known object may belong to any resource, so no resource is taken for gone.
@@ -238,15 +238,15 @@ func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
 	c := h.startSynced(worker, 20)
 	require.NoError(t, c.Stop(t.Context()))
 	h.exec(`UPDATE account SET plan = NULL WHERE number = 7`)
-	c = h.start(h.table(worker, func(config *bridge.TableConfig[account]) { config.Version = 2 }))
-	until(t, func() bool {
+	c = h.startClient(h.addTable(worker, func(config *bridge.TableConfig[account]) { config.Version = 2 }))
+	waitUntil(t, func() bool {
 		var n int
 		require.NoError(t, h.Pool.QueryRow(context.Background(), `SELECT count(*) FROM delta_inform WHERE error LIKE '%cannot be mapped%'`).Scan(&n))
 		return n == 1
 	}, "the listing says why it is not complete")
 	h.exec(`UPDATE account SET plan = 'paid' WHERE number = 8`)
-	h.synced(c, worker, account{Number: 8, Plan: "paid"})
-	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+	h.requireSynced(c, worker, account{Number: 8, Plan: "paid"})
+	require.Equal(t, deltatype.ResourceStateSynced, h.getRow(c, "account", "7").State)
 }
 
 // Rows that a new Map leaves out are deletions like any other: too many are withheld.
@@ -256,14 +256,14 @@ func TestAMapThatTakesNothingDeletesNothing(t *testing.T) {
 	worker := newAccounts()
 	c := h.startSynced(worker, 20)
 	require.NoError(t, c.Stop(t.Context()))
-	c = h.start(h.table(worker, func(config *bridge.TableConfig[account]) {
+	c = h.startClient(h.addTable(worker, func(config *bridge.TableConfig[account]) {
 		config.Version = 2
 		config.Map = func(bridge.Row) (account, error) { return account{}, bridge.ErrNotObject }
 	}))
-	until(t, func() bool {
+	waitUntil(t, func() bool {
 		withheld, err := c.Withheld(t.Context())
 		require.NoError(t, err)
 		return len(withheld) == 1 && withheld[0].Missing == 20
 	})
-	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+	require.Equal(t, deltatype.ResourceStateSynced, h.getRow(c, "account", "7").State)
 }

@@ -54,10 +54,10 @@ func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, createAccount, `INSERT INTO account VALUES (1, 'free')`)
-			_, postgres, temporal := h.throughProxy(h.table(newAccounts()), temporalToo)
-			h.read(1)
+			_, postgres, temporal := h.throughProxy(h.addTable(newAccounts()), temporalToo)
+			h.readAll(1)
 			worker := newAccounts()
-			c := h.start(h.table(worker))
+			c := h.startClient(h.addTable(worker))
 			epoch := func() (n int) {
 				require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT epoch FROM delta_source`).Scan(&n))
 				return n
@@ -68,8 +68,8 @@ func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
 				temporal.Silence()
 			}
 			h.exec(`INSERT INTO account VALUES (2, 'paid')`, `DELETE FROM account WHERE number = 1`)
-			h.synced(c, worker, account{Number: 2, Plan: "paid"})
-			h.deleted(c, worker, "1")
+			h.requireSynced(c, worker, account{Number: 2, Plan: "paid"})
+			h.requireDeleted(c, worker, "1")
 			require.Greater(t, epoch(), before)
 		})
 	}
@@ -78,13 +78,13 @@ func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
 func TestAClientThatStopsLeavesTheTableToAnotherOne(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account VALUES (1, 'free')`)
-	first := h.start(h.table(newAccounts()))
-	h.read(1)
+	first := h.startClient(h.addTable(newAccounts()))
+	h.readAll(1)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
+	c := h.startClient(h.addTable(worker))
 	require.NoError(t, first.Stop(t.Context()))
 	h.exec(`INSERT INTO account VALUES (2, 'paid')`)
-	h.synced(c, worker, account{Number: 2, Plan: "paid"})
+	h.requireSynced(c, worker, account{Number: 2, Plan: "paid"})
 	sources, err := c.Sources(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, sources[0].Failures, "a stop is no failure: %s", sources[0].Error)

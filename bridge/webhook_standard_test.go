@@ -50,7 +50,7 @@ func TestTheExampleOfStandardWebhooksIsRight(t *testing.T) {
 func TestStandardWebhooksTakesWhatASinkSends(t *testing.T) {
 	t.Parallel()
 	former, next := "whsec_"+base64.StdEncoding.EncodeToString([]byte("the former secret")), "a secret that is not encoded"
-	h := newHook(t, bridge.StandardWebhooks(), informs, next, former)
+	h := newHook(t, bridge.StandardWebhooks(), informOf, next, former)
 	server := httptest.NewServer(h.handler)
 	t.Cleanup(server.Close)
 	send := func(secrets []string, messages ...sinks.Message) []error {
@@ -65,10 +65,10 @@ func TestStandardWebhooksTakesWhatASinkSends(t *testing.T) {
 	newer := sinks.Message{ID: "changes/2", Body: []byte(`{"number": 1, "plan": "paid"}`)}
 	require.Equal(t, []error{nil}, send([]string{former}, first))
 	require.Equal(t, []error{nil}, send([]string{"another", next}, newer))
-	require.Equal(t, 2, h.count(plan(1)))
+	require.Equal(t, 2, h.countRows(plan(1)))
 	require.Equal(t, []error{nil}, send([]string{former, next}, first), "one that comes again is taken, and does nothing")
-	require.Equal(t, 2, h.count(plan(1)))
-	require.Equal(t, 2, h.count(`SELECT count(*) FROM delta_delivery`))
+	require.Equal(t, 2, h.countRows(plan(1)))
+	require.Equal(t, 2, h.countRows(`SELECT count(*) FROM delta_delivery`))
 	require.ErrorContains(t, send([]string{"another"}, sinks.Message{ID: "3", Body: newer.Body})[0], "401")
 	require.ErrorContains(t, send(nil, sinks.Message{ID: "3", Body: newer.Body})[0], "400")
 

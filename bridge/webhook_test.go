@@ -67,25 +67,25 @@ func (h *hook) call(method, body string, header map[string]string) (status int, 
 	return w.Code, w.Body.String()
 }
 
-// sign computes HMAC-SHA256 in hexadecimal, independently of the tested code.
-func sign(secret, text string) string {
+// signText computes HMAC-SHA256 in hexadecimal, independently of the tested code.
+func signText(secret, text string) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(text))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
 func byGitHub(secret, id, body string) map[string]string {
-	return map[string]string{"X-Hub-Signature-256": "sha256=" + sign(secret, body), "X-GitHub-Delivery": id}
+	return map[string]string{"X-Hub-Signature-256": "sha256=" + signText(secret, body), "X-GitHub-Delivery": id}
 }
 
 // byStripe signs as https://docs.stripe.com/webhooks#verify-manually says.
 func byStripe(secret string, at time.Time, body string) map[string]string {
 	t := strconv.FormatInt(at.Unix(), 10)
-	return map[string]string{"Stripe-Signature": "t=" + t + ",v1=" + sign(secret, t+"."+body) + ",v0=" + sign("another", t)}
+	return map[string]string{"Stripe-Signature": "t=" + t + ",v1=" + signText(secret, t+"."+body) + ",v0=" + signText("another", t)}
 }
 
-// informs is a Handle that informs the account in the body.
-func informs(d bridge.WebhookDelivery) ([]bridge.WebhookAction, error) {
+// informOf is a Handle that informs the account in the body.
+func informOf(d bridge.WebhookDelivery) ([]bridge.WebhookAction, error) {
 	var a account
 	if err := json.NewDecoder(bytes.NewReader(d.Body)).Decode(&a); err != nil {
 		return nil, fmt.Errorf("%w: %w", bridge.ErrRejected, err)
@@ -93,7 +93,7 @@ func informs(d bridge.WebhookDelivery) ([]bridge.WebhookAction, error) {
 	return []bridge.WebhookAction{{Inform: a}}, nil
 }
 
-func (h *hook) count(sql string) (n int) {
+func (h *hook) countRows(sql string) (n int) {
 	require.NoError(h.t, h.Pool.QueryRow(context.Background(), sql).Scan(&n))
 	return n
 }
@@ -110,27 +110,27 @@ func TestGitHubsOwnExampleIsTaken(t *testing.T) {
 
 func TestADeliveryIsCommittedBeforeItIsAnsweredAndOnce(t *testing.T) {
 	t.Parallel()
-	h := newHook(t, bridge.GitHub(), informs, "next", "former")
+	h := newHook(t, bridge.GitHub(), informOf, "next", "former")
 	body := `{"number": 1, "plan": "free"}`
 	var calls sync.WaitGroup
 	for range 8 {
 		calls.Go(func() {
 			status, says := h.call(http.MethodPost, body, byGitHub("former", "a", body))
-			if status != http.StatusOK || h.count(`SELECT generation FROM delta_resource WHERE object_id = '1'`) != 1 {
+			if status != http.StatusOK || h.countRows(`SELECT generation FROM delta_resource WHERE object_id = '1'`) != 1 {
 				t.Errorf("%d %s", status, says)
 			}
 		})
 	}
 	calls.Wait()
-	require.Equal(t, 1, h.count(`SELECT count(*) FROM delta_delivery`))
+	require.Equal(t, 1, h.countRows(`SELECT count(*) FROM delta_delivery`))
 	newer := `{"number": 1, "plan": "paid"}`
 	status, _ := h.call(http.MethodPost, newer, byGitHub("next", "b", newer))
 	require.Equal(t, http.StatusOK, status)
-	require.Equal(t, 2, h.count(`SELECT generation FROM delta_resource WHERE object_id = '1'`))
+	require.Equal(t, 2, h.countRows(`SELECT generation FROM delta_resource WHERE object_id = '1'`))
 	// If the first delivery is repeated, the newer object stays.
 	status, _ = h.call(http.MethodPost, body, byGitHub("former", "a", body))
 	require.Equal(t, http.StatusOK, status)
-	require.Equal(t, 2, h.count(`SELECT generation FROM delta_resource WHERE object_id = '1'`))
+	require.Equal(t, 2, h.countRows(`SELECT generation FROM delta_resource WHERE object_id = '1'`))
 }
 
 func TestStripesSignaturesAreOfATime(t *testing.T) {
@@ -147,8 +147,8 @@ func TestStripesSignaturesAreOfATime(t *testing.T) {
 		"by another secret":    {byStripe("whsec_none", time.Now(), body), http.StatusUnauthorized},
 		"too old":              {byStripe("whsec_next", time.Now().Add(-6*time.Minute), body), http.StatusBadRequest},
 		"of the future":        {byStripe("whsec_next", time.Now().Add(6*time.Minute), body), http.StatusBadRequest},
-		"without a time":       {map[string]string{"Stripe-Signature": "v1=" + sign("whsec_next", "."+body)}, http.StatusBadRequest},
-		"of another version":   {map[string]string{"Stripe-Signature": "t=1,v0=" + sign("whsec_next", "1."+body)}, http.StatusBadRequest},
+		"without a time":       {map[string]string{"Stripe-Signature": "v1=" + signText("whsec_next", "."+body)}, http.StatusBadRequest},
+		"of another version":   {map[string]string{"Stripe-Signature": "t=1,v0=" + signText("whsec_next", "1."+body)}, http.StatusBadRequest},
 		"with another time": {map[string]string{"Stripe-Signature": strings.Replace(byStripe("whsec_next", time.Now().Add(-time.Hour), body)["Stripe-Signature"],
 			strconv.FormatInt(time.Now().Add(-time.Hour).Unix(), 10), strconv.FormatInt(time.Now().Unix(), 10), 1)}, http.StatusUnauthorized},
 	} {
@@ -156,7 +156,7 @@ func TestStripesSignaturesAreOfATime(t *testing.T) {
 		require.Equal(t, c.status, status, "%s: %s", name, says)
 	}
 	require.EqualValues(t, 1, h.handled.Load(), "what is not signed reaches no code of the user's")
-	require.Equal(t, 1, h.count(`SELECT count(*) FROM delta_resource WHERE object ->> 'plan' = 'evt_1'`))
+	require.Equal(t, 1, h.countRows(`SELECT count(*) FROM delta_resource WHERE object ->> 'plan' = 'evt_1'`))
 	noID := `{}`
 	status, _ := h.call(http.MethodPost, noID, byStripe("whsec_next", time.Now(), noID))
 	require.Equal(t, http.StatusBadRequest, status)
@@ -193,11 +193,11 @@ func TestWhatAWebhookDoesNotTakeIsNotRemembered(t *testing.T) {
 		require.Equal(t, want, status, "%.10s: %s", body, says)
 		require.NotContains(t, says, "disco", "the sender is not told what is inside")
 	}
-	require.Zero(t, h.count(`SELECT count(*) FROM delta_delivery`))
-	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource`), "all of a delivery, or nothing")
+	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_delivery`))
+	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource`), "all of a delivery, or nothing")
 	status, _ := h.call(http.MethodGet, "", nil)
 	require.Equal(t, http.StatusMethodNotAllowed, status)
-	status, _ = h.call(http.MethodPost, "fails", map[string]string{"X-Hub-Signature-256": "sha256=" + sign("secret", "fails")})
+	status, _ = h.call(http.MethodPost, "fails", map[string]string{"X-Hub-Signature-256": "sha256=" + signText("secret", "fails")})
 	require.Equal(t, http.StatusBadRequest, status, "without an id")
 
 	fails.Store(false)
@@ -215,7 +215,7 @@ func TestWhatAWebhookDoesNotTakeIsNotRemembered(t *testing.T) {
 
 func TestAWebhookIsRefusedWhereItCannotBe(t *testing.T) {
 	t.Parallel()
-	client := newHook(t, bridge.GitHub(), informs, "secret").client
+	client := newHook(t, bridge.GitHub(), informOf, "secret").client
 	whole := bridge.WebhookConfig{
 		Endpoint: "test", Client: client, Scheme: bridge.GitHub(), Secrets: []string{"secret"},
 		Handle: func(context.Context, bridge.WebhookDelivery) ([]bridge.WebhookAction, error) { return nil, nil },

@@ -322,46 +322,6 @@ func (q *Queries) OpenClaims(ctx context.Context, db DBTX, arg OpenClaimsParams)
 	return items, nil
 }
 
-const queueDue = `-- name: QueueDue :many
-SELECT w.id::bigint AS id FROM delta_take_slots($1, ARRAY(
-    SELECT found.id FROM unnest($2::smallint[]) AS p (priority)
-    CROSS JOIN LATERAL (
-        SELECT d.id FROM delta_resource d
-        WHERE d.kind = $1 AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
-        ORDER BY d.dispatch_at
-        LIMIT $3::integer
-    ) found
-    LIMIT $3::integer
-), FALSE, FALSE, '0') AS w
-`
-
-type QueueDueParams struct {
-	Kind       string
-	Priorities []int16
-	Batch      int32
-}
-
-// The first due rows that wait for a slot of their key from now on. The others stay due: no slot is given.
-func (q *Queries) QueueDue(ctx context.Context, db DBTX, arg QueueDueParams) ([]int64, error) {
-	rows, err := db.Query(ctx, queueDue, arg.Kind, arg.Priorities, arg.Batch)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []int64
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		items = append(items, id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const renewClaims = `-- name: RenewClaims :exec
 INSERT INTO delta_claim (id, claimed_until) SELECT unnest($1::uuid[]), now() + $2::interval
 ON CONFLICT (id) DO UPDATE SET claimed_until = excluded.claimed_until
@@ -385,86 +345,6 @@ DELETE FROM delta_claim WHERE claimed_until < now() - $1::interval
 func (q *Queries) SweepClaims(ctx context.Context, db DBTX, older time.Duration) error {
 	_, err := db.Exec(ctx, sweepClaims, older)
 	return err
-}
-
-const sweepKeys = `-- name: SweepKeys :exec
-DELETE FROM delta_key k
-WHERE (k.kind, k.limit_key) IN (
-    SELECT o.kind, o.limit_key FROM delta_key o
-    WHERE o.used_at < now() - $1::interval AND o.wake_at IS NULL AND coalesce(o.next_call_at <= now(), TRUE)
-      AND NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = o.kind AND d.slot_key = o.limit_key)
-    FOR UPDATE SKIP LOCKED
-)
-`
-
-// Removes limit keys that have not been used for long.
-func (q *Queries) SweepKeys(ctx context.Context, db DBTX, older time.Duration) error {
-	_, err := db.Exec(ctx, sweepKeys, older)
-	return err
-}
-
-const takeSlots = `-- name: TakeSlots :many
-SELECT w.id::bigint AS id, w.queued::boolean AS queued, coalesce(w.wait, '0')::interval AS wait
-FROM delta_take_slots($1, $2::bigint[], TRUE, $3::boolean, $4::interval) AS w
-`
-
-type TakeSlotsParams struct {
-	Kind   string
-	Ids    []int64
-	Begins bool
-	Lease  time.Duration
-}
-
-type TakeSlotsRow struct {
-	ID     int64
-	Queued bool
-	Wait   time.Duration
-}
-
-// Gives rows slots of their limit keys, right before they are claimed or once they are leased. Returns rows that wait
-// for a slot from now on (a dispatcher looks at them when they have it), and rows that may be claimed only when the
-// rate allows their call.
-func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]TakeSlotsRow, error) {
-	rows, err := db.Query(ctx, takeSlots,
-		arg.Kind,
-		arg.Ids,
-		arg.Begins,
-		arg.Lease,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []TakeSlotsRow
-	for rows.Next() {
-		var i TakeSlotsRow
-		if err := rows.Scan(&i.ID, &i.Queued, &i.Wait); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const wakeKeys = `-- name: WakeKeys :one
-SELECT delta_wake_keys($1, $2::text[])::bigint AS woken
-`
-
-type WakeKeysParams struct {
-	Kind string
-	Keys []string
-}
-
-// Gives free slots of keys to rows that wait for them, makes these due, and returns how many. Null keys mean those that
-// have to be looked at.
-func (q *Queries) WakeKeys(ctx context.Context, db DBTX, arg WakeKeysParams) (int64, error) {
-	row := db.QueryRow(ctx, wakeKeys, arg.Kind, arg.Keys)
-	var woken int64
-	err := row.Scan(&woken)
-	return woken, err
 }
 
 const withholdMembers = `-- name: WithholdMembers :many

@@ -178,6 +178,8 @@ type RescheduleSettledParams struct {
 // alone. A locked row is being written, or takes the settings when its timer fires. Members of a batch stay due
 // together.
 //
+// A kind that no client has started with has no settings, so it gets the defaults of WithDefaults (delta/config.go).
+//
 // The rows are looked up one by one, as in other statements: in a join, a table that Postgres believes empty is read as
 // a whole for each of them.
 func (q *Queries) RescheduleSettled(ctx context.Context, db DBTX, arg RescheduleSettledParams) ([]string, error) {

@@ -148,7 +148,7 @@ func (d *dispatcher) startBackoff(id int64) time.Duration {
 		clear(d.failures) // the backoffs begin again: memory is bounded
 	}
 	d.failures[id]++
-	return activities.RetryPolicy{InitialInterval: firstStartBackoff, MaximumInterval: maxStartBackoff}.Backoff(d.failures[id])
+	return deltatype.RetryPolicy{InitialInterval: firstStartBackoff, MaximumInterval: maxStartBackoff}.Backoff(d.failures[id])
 }
 
 // isTemporalDown reports whether a call failed for a reason that affects every other call too.

@@ -3,7 +3,6 @@ package delta
 import (
 	"time"
 
-	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -261,11 +260,11 @@ type ObjectSettings struct {
 
 // RetryPolicy is the backoff after a failed attempt, in Temporal's words; the number of attempts is InformOpts.MaxAttempts.
 //
-// Its fields are those of [activities.RetryPolicy]: InitialInterval, the wait after the first failure, defaults to 1
+// Its fields are those of [deltatype.RetryPolicy]: InitialInterval, the wait after the first failure, defaults to 1
 // second. BackoffCoefficient, the factor of each further wait, 1 at least, defaults to 3. MaximumInterval, the longest
 // wait, is InitialInterval at least and defaults to 30 minutes. Waits are up to a tenth shorter or longer. With these
 // defaults, ten attempts take 70 to 86 minutes.
-type RetryPolicy = activities.RetryPolicy
+type RetryPolicy = deltatype.RetryPolicy
 
 // InformOpts are the options of one inform by a program: the last argument of [Client.Inform], InformTx, InformMany and
 // [Client.Sync]. A zero field keeps the resource's value; a new resource gets the default.

@@ -81,15 +81,15 @@ func newSnooze(scope SnoozeScope, d time.Duration) error {
 }
 
 // SnoozeScope is the extent of a [ResourceSnoozeError]: the resource, its kind or its namespace.
-type SnoozeScope = activities.SnoozeScope
+type SnoozeScope = deltatype.SnoozeScope
 
 const (
 	// SnoozesResource puts off the resource alone, as [ResourceSnooze] does.
-	SnoozesResource = activities.SnoozesResource
+	SnoozesResource = deltatype.SnoozesResource
 	// SnoozesKind puts off all resources of the kind, as [SnoozeKind] does.
-	SnoozesKind = activities.SnoozesKind
+	SnoozesKind = deltatype.SnoozesKind
 	// SnoozesNamespace puts off all resources in the namespace, as [SnoozeNamespace] does.
-	SnoozesNamespace = activities.SnoozesNamespace
+	SnoozesNamespace = deltatype.SnoozesNamespace
 )
 
 // ResourceSnoozeError is the type of the errors of [ResourceSnooze], [SnoozeKind] and [SnoozeNamespace]. Match it with

@@ -17,11 +17,8 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-const (
-	maxInformJitter = 30 * time.Second
-	// informCatchup is how late a missed run may still start: the next run lists the same objects.
-	informCatchup = time.Minute
-)
+// informCatchup is how late a missed run may still start: the next run lists the same objects.
+const informCatchup = time.Minute
 
 // ErrOtherInstallation is wrapped in the error of Start if another database already uses the prefix in the Temporal
 // namespace.

@@ -192,6 +192,9 @@ func decodeSpec(encoded []byte) (*ScheduleSpec, error) {
 // made of up to a hundred intervals.
 const intervalUnit = 10 * time.Millisecond
 
+// maxInformJitter is the longest default jitter.
+const maxInformJitter = 30 * time.Second
+
 // intervalSpec returns a schedule by an interval; nil for never. A run is late by a random part of jitter: negative means
 // none, nil a tenth of the interval, or 30 s if that is less. Because Temporal's schedules drop parts of a second, an
 // interval with such a part becomes several longer ones, one for each position within whole seconds, and the run waits for

@@ -19,8 +19,8 @@ type nowhere struct{}
 func (nowhere) ExportSpans(context.Context, []trace.ReadOnlySpan) error { return nil }
 func (nowhere) Shutdown(context.Context) error                          { return nil }
 
-// benched returns a Telemetry like that of a program: spans go through the SDK's queue, and a share of the traces is sampled.
-func benched(b *testing.B, share float64) *deltaotel.Telemetry {
+// newBenchTelemetry returns a Telemetry like that of a program: spans go through the SDK's queue, and a share of the traces is sampled.
+func newBenchTelemetry(b *testing.B, share float64) *deltaotel.Telemetry {
 	b.Helper()
 	tracer := trace.NewTracerProvider(trace.WithBatcher(nowhere{}), trace.WithSampler(trace.ParentBased(trace.TraceIDRatioBased(share))))
 	b.Cleanup(func() { _ = tracer.Shutdown(context.Background()) })
@@ -33,8 +33,8 @@ func benched(b *testing.B, share float64) *deltaotel.Telemetry {
 
 func sampledOrNot(b *testing.B, do func(b *testing.B, telemetry *deltaotel.Telemetry)) {
 	b.Helper()
-	b.Run("unsampled", func(b *testing.B) { do(b, benched(b, 0)) })
-	b.Run("sampled", func(b *testing.B) { do(b, benched(b, 1)) })
+	b.Run("unsampled", func(b *testing.B) { do(b, newBenchTelemetry(b, 0)) })
+	b.Run("sampled", func(b *testing.B) { do(b, newBenchTelemetry(b, 1)) })
 }
 
 // Measures the calls of a client for one Inform.
@@ -74,7 +74,7 @@ func BenchmarkMember(b *testing.B) {
 
 // Measures counting for many namespaces in one series, by many goroutines.
 func BenchmarkAttemptsOfManyNamespaces(b *testing.B) {
-	telemetry := benched(b, 0)
+	telemetry := newBenchTelemetry(b, 0)
 	var names []string
 	for i := range 10_000 {
 		names = append(names, "namespace-"+string(rune('a'+i%26))+time.Duration(i).String())

@@ -72,17 +72,17 @@ type observed struct {
 	reader *metric.ManualReader
 }
 
-// observe starts a client with telemetry. change changes its Config; nil for no change.
-func observe(t *testing.T, add func(*delta.Controllers), change func(*delta.Config)) *observed {
+// startObserved starts a client with telemetry. change changes its Config; nil for no change.
+func startObserved(t *testing.T, add func(*delta.Controllers), change func(*delta.Config)) *observed {
 	t.Helper()
 	o := &observed{Env: deltatest.New(t), t: t, spans: tracetest.NewSpanRecorder(), reader: metric.NewManualReader()}
 	o.tracer = trace.NewTracerProvider(trace.WithSpanProcessor(o.spans))
-	o.Client = o.client(add, change)
+	o.Client = o.newClient(add, change)
 	return o
 }
 
-// client starts another client of the same database and telemetry.
-func (o *observed) client(add func(*delta.Controllers), change func(*delta.Config)) *delta.Client {
+// newClient starts another client of the same database and telemetry.
+func (o *observed) newClient(add func(*delta.Controllers), change func(*delta.Config)) *delta.Client {
 	o.t.Helper()
 	telemetry, err := deltaotel.New(&deltaotel.Config{
 		TracerProvider: o.tracer, MeterProvider: metric.NewMeterProvider(metric.WithReader(o.reader)), ObjectIDs: true,
@@ -110,8 +110,8 @@ func (o *observed) client(add func(*delta.Controllers), change func(*delta.Confi
 	return client
 }
 
-// until waits until a condition holds.
-func until(t *testing.T, is func() bool, why ...any) {
+// waitUntil waits until a condition holds.
+func waitUntil(t *testing.T, is func() bool, why ...any) {
 	t.Helper()
 	for began := time.Now(); !is(); time.Sleep(min(max(time.Since(began)/10, 5*time.Millisecond), 250*time.Millisecond)) {
 		if time.Since(began) > patience {
@@ -120,11 +120,11 @@ func until(t *testing.T, is func() bool, why ...any) {
 	}
 }
 
-// span waits for the nth ended span of a name.
-func (o *observed) span(name string, nth int) (found trace.ReadOnlySpan) {
+// waitForSpan waits for the nth ended span of a name.
+func (o *observed) waitForSpan(name string, nth int) (found trace.ReadOnlySpan) {
 	o.t.Helper()
-	until(o.t, func() bool {
-		all := o.named(name)
+	waitUntil(o.t, func() bool {
+		all := o.spansNamed(name)
 		if len(all) >= nth {
 			found = all[nth-1]
 		}
@@ -133,7 +133,7 @@ func (o *observed) span(name string, nth int) (found trace.ReadOnlySpan) {
 	return found
 }
 
-func (o *observed) named(name string) (all []trace.ReadOnlySpan) {
+func (o *observed) spansNamed(name string) (all []trace.ReadOnlySpan) {
 	for _, span := range o.spans.Ended() {
 		if span.Name() == name {
 			all = append(all, span)
@@ -142,8 +142,8 @@ func (o *observed) named(name string) (all []trace.ReadOnlySpan) {
 	return all
 }
 
-// value returns the value of a span's attribute.
-func value(span trace.ReadOnlySpan, name string) any {
+// attributeOf returns the value of a span's attribute.
+func attributeOf(span trace.ReadOnlySpan, name string) any {
 	for _, a := range span.Attributes() {
 		if string(a.Key) == name {
 			return a.Value.AsInterface()
@@ -163,25 +163,25 @@ func (o *observed) collect() (all []metricdata.Metrics) {
 	return all
 }
 
-// figure returns the value of a metric with these labels, given as names and values: a sum, the last value of a gauge, or the count of a histogram.
-func (o *observed) figure(name string, labels ...string) (float64, bool) {
+// readFigure returns the value of a metric with these labels, given as names and values: a sum, the last value of a gauge, or the count of a histogram.
+func (o *observed) readFigure(name string, labels ...string) (float64, bool) {
 	o.t.Helper()
-	wanted := attribute.NewSet(pairs(labels)...)
+	wanted := attribute.NewSet(makeAttributes(labels)...)
 	for _, m := range o.collect() {
 		if m.Name != name {
 			continue
 		}
 		switch data := m.Data.(type) {
 		case metricdata.Sum[float64]:
-			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
+			return findPoint(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
 		case metricdata.Sum[int64]:
-			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
+			return findPoint(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
 		case metricdata.Gauge[int64]:
-			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
+			return findPoint(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
 		case metricdata.Gauge[float64]:
-			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
+			return findPoint(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
 		case metricdata.Histogram[float64]:
-			return point(data.DataPoints, wanted, func(p metricdata.HistogramDataPoint[float64]) (attribute.Set, float64) {
+			return findPoint(data.DataPoints, wanted, func(p metricdata.HistogramDataPoint[float64]) (attribute.Set, float64) {
 				return p.Attributes, float64(p.Count)
 			})
 		default:
@@ -191,7 +191,7 @@ func (o *observed) figure(name string, labels ...string) (float64, bool) {
 	return 0, false
 }
 
-func point[P any](points []P, wanted attribute.Set, of func(P) (attribute.Set, float64)) (float64, bool) {
+func findPoint[P any](points []P, wanted attribute.Set, of func(P) (attribute.Set, float64)) (float64, bool) {
 	at := slices.IndexFunc(points, func(p P) bool {
 		labels, _ := of(p)
 		return labels.Equals(&wanted)
@@ -203,20 +203,20 @@ func point[P any](points []P, wanted attribute.Set, of func(P) (attribute.Set, f
 	return value, true
 }
 
-func pairs(labels []string) (all []attribute.KeyValue) {
+func makeAttributes(labels []string) (all []attribute.KeyValue) {
 	for i := 0; i < len(labels); i += 2 {
 		all = append(all, attribute.String(labels[i], labels[i+1]))
 	}
 	return all
 }
 
-// becomes waits until a metric has a value.
-func (o *observed) becomes(wanted float64, name string, labels ...string) {
+// waitForFigure waits until a metric has a value.
+func (o *observed) waitForFigure(wanted float64, name string, labels ...string) {
 	o.t.Helper()
 	var last float64
 	var there bool
-	until(o.t, func() bool {
-		last, there = o.figure(name, labels...)
+	waitUntil(o.t, func() bool {
+		last, there = o.readFigure(name, labels...)
 		return there && last == wanted
 	}, name, labels, "wanted", wanted)
 }

@@ -28,9 +28,9 @@ func TestAttemptsInformsAndPassesAreCounted(t *testing.T) {
 		}
 		return nil
 	}}
-	o := observe(t, func(cs *delta.Controllers) { delta.AddController(cs, listed) }, func(c *delta.Config) {
+	o := startObserved(t, func(cs *delta.Controllers) { delta.AddController(cs, listed) }, func(c *delta.Config) {
 		c.ResourceInformInterval = -1
-		c.Kinds = map[string]delta.ObjectSettings{"account": quickly(1)}
+		c.Kinds = map[string]delta.ObjectSettings{"account": retryQuickly(1)}
 	})
 	ctx := context.Background()
 	const kind, namespace, tenant = "account", "default", "tenant"
@@ -40,41 +40,41 @@ func TestAttemptsInformsAndPassesAreCounted(t *testing.T) {
 	}
 	_, err := o.InformMany(ctx, []delta.Object{account{Name: "id-hopeless"}, account{Name: "id-retried"}}, &delta.InformOpts{Namespace: tenant})
 	require.NoError(t, err)
-	o.becomes(3, "delta.work.attempts", "kind", kind, "namespace", namespace, "operation", "work", "outcome", "synced")
-	o.becomes(1, "delta.work.attempts", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "failed")
-	o.becomes(1, "delta.work.attempts", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "degraded")
-	o.becomes(1, "delta.work.attempts", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "synced")
-	o.becomes(3, "delta.work.duration", "kind", kind, "namespace", namespace, "operation", "work", "outcome", "synced")
-	o.becomes(1, "delta.work.duration", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "degraded")
-	o.becomes(3, "delta.sync.lag", "kind", kind, "namespace", namespace)
-	o.becomes(1, "delta.sync.lag", "kind", kind, "namespace", tenant)
-	o.becomes(0, "delta.work.active", "kind", kind, "namespace", tenant, "operation", "work")
+	o.waitForFigure(3, "delta.work.attempts", "kind", kind, "namespace", namespace, "operation", "work", "outcome", "synced")
+	o.waitForFigure(1, "delta.work.attempts", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "failed")
+	o.waitForFigure(1, "delta.work.attempts", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "degraded")
+	o.waitForFigure(1, "delta.work.attempts", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "synced")
+	o.waitForFigure(3, "delta.work.duration", "kind", kind, "namespace", namespace, "operation", "work", "outcome", "synced")
+	o.waitForFigure(1, "delta.work.duration", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "degraded")
+	o.waitForFigure(3, "delta.sync.lag", "kind", kind, "namespace", namespace)
+	o.waitForFigure(1, "delta.sync.lag", "kind", kind, "namespace", tenant)
+	o.waitForFigure(0, "delta.work.active", "kind", kind, "namespace", tenant, "operation", "work")
 
 	_, err = o.Inform(ctx, account{Name: "id-fine 0"}, nil)
 	require.NoError(t, err)
 	_, err = o.Inform(ctx, account{Name: "id-fine 0"}, &delta.InformOpts{Namespace: tenant})
 	require.Error(t, err)
-	o.becomes(3, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "inform", "result", "new")
-	o.becomes(1, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "inform", "result", "unchanged")
-	o.becomes(1, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "inform", "result", "refused")
-	o.becomes(2, "delta.inform.objects", "kind", kind, "namespace", tenant, "source", "inform_many", "result", "new")
-	o.becomes(4, "delta.inform.duration", "kind", kind, "source", "inform", "outcome", "ok")
-	o.becomes(1, "delta.inform.duration", "kind", kind, "source", "inform", "outcome", "failed")
+	o.waitForFigure(3, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "inform", "result", "new")
+	o.waitForFigure(1, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "inform", "result", "unchanged")
+	o.waitForFigure(1, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "inform", "result", "refused")
+	o.waitForFigure(2, "delta.inform.objects", "kind", kind, "namespace", tenant, "source", "inform_many", "result", "new")
+	o.waitForFigure(4, "delta.inform.duration", "kind", kind, "source", "inform", "outcome", "ok")
+	o.waitForFigure(1, "delta.inform.duration", "kind", kind, "source", "inform", "outcome", "failed")
 
 	pass := delta.ScheduleInformParams{ResourceKind: kind}
 	for range 2 {
 		_, err := o.RunInform(ctx, pass, nil)
 		require.NoError(t, err)
 	}
-	o.becomes(2, "delta.passes", "kind", kind, "outcome", "ok")
-	o.becomes(2, "delta.pass.duration", "kind", kind, "outcome", "ok")
-	o.becomes(2, "delta.pass.objects", "kind", kind, "result", "new")
-	o.becomes(2, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "list", "result", "new")
-	o.becomes(2, "delta.pass.objects", "kind", kind, "result", "unchanged")
+	o.waitForFigure(2, "delta.passes", "kind", kind, "outcome", "ok")
+	o.waitForFigure(2, "delta.pass.duration", "kind", kind, "outcome", "ok")
+	o.waitForFigure(2, "delta.pass.objects", "kind", kind, "result", "new")
+	o.waitForFigure(2, "delta.inform.objects", "kind", kind, "namespace", namespace, "source", "list", "result", "new")
+	o.waitForFigure(2, "delta.pass.objects", "kind", kind, "result", "unchanged")
 	listed.broken.Store(true)
 	require.NoError(t, o.ScheduleInform(ctx, pass, nil)) // the pass fails and is retried
-	until(t, func() bool {
-		failed, _ := o.figure("delta.passes", "kind", kind, "outcome", "failed")
+	waitUntil(t, func() bool {
+		failed, _ := o.readFigure("delta.passes", "kind", kind, "outcome", "failed")
 		return failed > 0
 	})
 	requireNoIDs(t, o.collect())
@@ -94,8 +94,8 @@ func requireNoIDs(t *testing.T, all []metricdata.Metrics) {
 	require.Positive(t, labeled, "labels are in the text")
 }
 
-// unstarted returns a Telemetry without a client.
-func unstarted(t *testing.T) (*deltaotel.Telemetry, *observed) {
+// newUnstarted returns a Telemetry without a client.
+func newUnstarted(t *testing.T) (*deltaotel.Telemetry, *observed) {
 	t.Helper()
 	o := &observed{t: t, reader: metric.NewManualReader()}
 	telemetry, err := deltaotel.New(&deltaotel.Config{MeterProvider: metric.NewMeterProvider(metric.WithReader(o.reader))})
@@ -105,7 +105,7 @@ func unstarted(t *testing.T) (*deltaotel.Telemetry, *observed) {
 
 func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 	t.Parallel()
-	telemetry, o := unstarted(t)
+	telemetry, o := newUnstarted(t)
 	ctx, age := context.Background(), 2*time.Hour
 	telemetry.Record(ctx, delta.ClientMeasurement{
 		Parts: []delta.PartMeasurement{{Part: delta.HealthListener}, {Part: delta.HealthWorker, Kind: "account", IsUp: true}},
@@ -137,22 +137,22 @@ func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 		{4, "delta.touches", []string{"kind", "payment"}},
 		{60, "delta.touches.age", []string{"kind", "payment"}},
 	} {
-		value, there := o.figure(wanted.name, wanted.labels...)
+		value, there := o.readFigure(wanted.name, wanted.labels...)
 		require.True(t, there, wanted.name)
 		require.InDelta(t, wanted.value, value, 0, wanted.name)
 	}
-	_, there := o.figure("delta.pass.age", "kind", "new")
+	_, there := o.readFigure("delta.pass.age", "kind", "new")
 	require.False(t, there, "none has succeeded")
 	telemetry.Record(ctx, delta.DispatchMeasurement{Kind: "account", Way: delta.DispatchBatch, Workflows: 2, Resources: 20})
 	telemetry.Record(ctx, delta.DispatchMeasurement{Kind: "account", Way: delta.DispatchSingle, Workflows: 1, Resources: 1, Err: errors.New("down")})
 	telemetry.Record(ctx, delta.ClaimsLostMeasurement{Kind: "account", Namespace: "tenant", Resources: 4})
 	telemetry.Record(ctx, delta.DroppedMeasurement{What: "events", Count: 6})
 	telemetry.Record(ctx, delta.PassMeasurement{Kind: "account", Deleted: 8})
-	o.becomes(2, "delta.dispatch.workflows", "kind", "account", "way", "batch", "outcome", "ok")
-	o.becomes(1, "delta.dispatch.workflows", "kind", "account", "way", "single", "outcome", "failed")
-	o.becomes(4, "delta.claims.lost", "kind", "account", "namespace", "tenant")
-	o.becomes(6, "delta.events.dropped", "what", "events")
-	o.becomes(8, "delta.pass.deleted", "kind", "account")
+	o.waitForFigure(2, "delta.dispatch.workflows", "kind", "account", "way", "batch", "outcome", "ok")
+	o.waitForFigure(1, "delta.dispatch.workflows", "kind", "account", "way", "single", "outcome", "failed")
+	o.waitForFigure(4, "delta.claims.lost", "kind", "account", "namespace", "tenant")
+	o.waitForFigure(6, "delta.events.dropped", "what", "events")
+	o.waitForFigure(8, "delta.pass.deleted", "kind", "account")
 
 	telemetry.Record(ctx, delta.ClientMeasurement{})
 	telemetry.Record(ctx, delta.DatabaseMeasurement{})

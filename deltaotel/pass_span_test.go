@@ -16,36 +16,36 @@ import (
 func TestAPassIsASpanWithItsCounts(t *testing.T) {
 	t.Parallel()
 	listed := &accounts{list: []account{{Name: "ann"}, {Name: "bob"}}}
-	o := observe(t, func(cs *delta.Controllers) { delta.AddController(cs, listed) }, func(c *delta.Config) { c.ResourceInformInterval = -1 })
+	o := startObserved(t, func(cs *delta.Controllers) { delta.AddController(cs, listed) }, func(c *delta.Config) { c.ResourceInformInterval = -1 })
 	ctx, kind := context.Background(), delta.ScheduleInformParams{ResourceKind: "account"}
 	_, err := o.RunInform(ctx, kind, nil)
 	require.NoError(t, err)
-	pass, list := o.span("pass account", 1), o.span("list account", 1)
+	pass, list := o.waitForSpan("pass account", 1), o.waitForSpan("list account", 1)
 	require.Equal(t, trace.SpanKindInternal, pass.SpanKind())
 	require.Equal(t, codes.Unset, pass.Status().Code)
-	require.Equal(t, "ok", value(pass, "delta.outcome"))
-	require.Equal(t, "account", value(pass, "delta.kind"))
-	require.EqualValues(t, 2, value(pass, "delta.pass.listed"))
-	require.EqualValues(t, 2, value(pass, "delta.pass.new"))
-	require.Nil(t, value(pass, "delta.pass.unchanged"))
-	require.Nil(t, value(pass, "delta.objects"))
-	require.Nil(t, value(pass, "delta.shard"))
+	require.Equal(t, "ok", attributeOf(pass, "delta.outcome"))
+	require.Equal(t, "account", attributeOf(pass, "delta.kind"))
+	require.EqualValues(t, 2, attributeOf(pass, "delta.pass.listed"))
+	require.EqualValues(t, 2, attributeOf(pass, "delta.pass.new"))
+	require.Nil(t, attributeOf(pass, "delta.pass.unchanged"))
+	require.Nil(t, attributeOf(pass, "delta.objects"))
+	require.Nil(t, attributeOf(pass, "delta.shard"))
 	require.Equal(t, pass.SpanContext().SpanID(), list.Parent().SpanID(), "the listing is a part of it")
 
 	listed.list = append(listed.list, account{Name: "cid"}, account{Name: "bob", Plan: "pro"})
 	_, err = o.RunInform(ctx, kind, nil)
 	require.NoError(t, err)
-	pass = o.span("pass account", 2)
-	require.EqualValues(t, 1, value(pass, "delta.pass.new"))
-	require.Positive(t, value(pass, "delta.pass.unchanged"))
+	pass = o.waitForSpan("pass account", 2)
+	require.EqualValues(t, 1, attributeOf(pass, "delta.pass.new"))
+	require.Positive(t, attributeOf(pass, "delta.pass.unchanged"))
 
 	listed.broken.Store(true)
 	require.NoError(t, o.ScheduleInform(ctx, kind, nil)) // the pass fails and is retried
-	pass = o.span("pass account", 3)
-	require.Equal(t, "failed", value(pass, "delta.outcome"))
+	pass = o.waitForSpan("pass account", 3)
+	require.Equal(t, "failed", attributeOf(pass, "delta.outcome"))
 	require.Equal(t, codes.Error, pass.Status().Code)
 	require.Contains(t, pass.Status().Description, "the provider is down")
-	require.Equal(t, codes.Error, o.span("list account", 3).Status().Code)
+	require.Equal(t, codes.Error, o.waitForSpan("list account", 3).Status().Code)
 }
 
 type local struct{ account }
@@ -78,20 +78,20 @@ func (*locals) Inform(_ context.Context, options *delta.InformOptions) (<-chan l
 func TestThePassOfAShardHasItsName(t *testing.T) {
 	t.Parallel()
 	listed := &locals{}
-	o := observe(t, func(cs *delta.Controllers) { delta.AddController(cs, listed) }, func(c *delta.Config) { c.ResourceInformInterval = -1 })
+	o := startObserved(t, func(cs *delta.Controllers) { delta.AddController(cs, listed) }, func(c *delta.Config) { c.ResourceInformInterval = -1 })
 	ctx, kind := context.Background(), delta.ScheduleInformParams{ResourceKind: "local"}
 	_, err := o.RunInform(ctx, kind, nil)
 	require.NoError(t, err)
-	require.Equal(t, "east", value(o.span("pass local", 1), "delta.shard"))
-	require.Equal(t, "east", value(o.span("list local", 1), "delta.shard"))
-	naming := o.span("shards local", 1)
+	require.Equal(t, "east", attributeOf(o.waitForSpan("pass local", 1), "delta.shard"))
+	require.Equal(t, "east", attributeOf(o.waitForSpan("list local", 1), "delta.shard"))
+	naming := o.waitForSpan("shards local", 1)
 	require.Equal(t, codes.Unset, naming.Status().Code)
-	require.Nil(t, value(naming, "delta.pass.listed"))
+	require.Nil(t, attributeOf(naming, "delta.pass.listed"))
 
 	listed.isNameless.Store(true)
 	require.NoError(t, o.ScheduleInform(ctx, kind, nil))
-	naming = o.span("shards local", 2)
+	naming = o.waitForSpan("shards local", 2)
 	require.Equal(t, codes.Error, naming.Status().Code)
 	require.Contains(t, naming.Status().Description, "no such account")
-	require.Len(t, o.named("pass local"), 1, "nothing is listed")
+	require.Len(t, o.spansNamed("pass local"), 1, "nothing is listed")
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/chariot-giving/delta/deltaotel"
 )
 
-// twins returns two Telemetries of one MeterProvider, like those of two clients in a program.
-func twins(t *testing.T) (provider api.MeterProvider, a, b *deltaotel.Telemetry, o *observed) {
+// newTwins returns two Telemetries of one MeterProvider, like those of two clients in a program.
+func newTwins(t *testing.T) (provider api.MeterProvider, a, b *deltaotel.Telemetry, o *observed) {
 	t.Helper()
 	o = &observed{t: t, reader: metric.NewManualReader()}
 	provider = metric.NewMeterProvider(metric.WithReader(o.reader))
@@ -32,7 +32,7 @@ func twins(t *testing.T) (provider api.MeterProvider, a, b *deltaotel.Telemetry,
 	return provider, a, b, o
 }
 
-func synced(namespace string) delta.AttemptMeasurement {
+func syncedAttempt(namespace string) delta.AttemptMeasurement {
 	return delta.AttemptMeasurement{Operation: delta.OperationWork, Kind: "account", Namespace: namespace, Outcome: delta.OutcomeSynced}
 }
 
@@ -40,24 +40,24 @@ var syncedLabels = []string{"kind", "account", "namespace", "default", "operatio
 
 func (o *observed) requireFigure(wanted float64, name string, labels ...string) {
 	o.t.Helper()
-	value, there := o.figure(name, labels...)
+	value, there := o.readFigure(name, labels...)
 	require.True(o.t, there, "%s %s", name, labels)
 	require.InDelta(o.t, wanted, value, 0, "%s %s", name, labels)
 }
 
 func (o *observed) requireNone(name string, labels ...string) {
 	o.t.Helper()
-	_, there := o.figure(name, labels...)
+	_, there := o.readFigure(name, labels...)
 	require.False(o.t, there, "%s %s", name, labels)
 }
 
 func TestTwoClientsOfOneMeterProviderAreShownTogether(t *testing.T) {
 	t.Parallel()
-	provider, a, b, o := twins(t)
+	provider, a, b, o := newTwins(t)
 	ctx := context.Background()
-	a.Record(ctx, synced("default"))
+	a.Record(ctx, syncedAttempt("default"))
 	for range 2 {
-		b.Record(ctx, synced("default"))
+		b.Record(ctx, syncedAttempt("default"))
 	}
 	o.requireFigure(3, "delta.work.attempts", syncedLabels...)
 
@@ -103,19 +103,19 @@ func TestTwoClientsOfOneMeterProviderAreShownTogether(t *testing.T) {
 	o.requireFigure(20, "delta.work.slots", "kind", "account")
 	o.requireFigure(3, "delta.work.attempts", syncedLabels...)
 	require.NoError(t, a.Close())
-	require.Empty(t, o.points(), "nothing is collected any longer")
-	a.Record(ctx, synced("default"))
+	require.Empty(t, o.pointNames(), "nothing is collected any longer")
+	a.Record(ctx, syncedAttempt("default"))
 	_, end := a.StartSpan(ctx, delta.Span{Operation: delta.OperationInform, Kind: "account"})
 	end(delta.SpanEnd{})
 
 	c, err := deltaotel.New(&deltaotel.Config{MeterProvider: provider})
 	require.NoError(t, err)
-	c.Record(ctx, synced("default"))
+	c.Record(ctx, syncedAttempt("default"))
 	o.requireFigure(1, "delta.work.attempts", syncedLabels...)
 }
 
-// points returns the metrics that have values, without histograms, which the SDK keeps itself.
-func (o *observed) points() (names []string) {
+// pointNames returns the metrics that have values, without histograms, which the SDK keeps itself.
+func (o *observed) pointNames() (names []string) {
 	for _, m := range o.collect() {
 		if _, isHistogram := m.Data.(metricdata.Histogram[float64]); !isHistogram {
 			names = append(names, m.Name)
@@ -126,7 +126,7 @@ func (o *observed) points() (names []string) {
 
 func TestTheGaugesOfAClientThatHasStoppedAreGone(t *testing.T) {
 	t.Parallel()
-	_, a, b, o := twins(t)
+	_, a, b, o := newTwins(t)
 	ctx := context.Background()
 	for _, telemetry := range []*deltaotel.Telemetry{a, b} {
 		telemetry.Record(ctx, delta.ClientMeasurement{Parts: []delta.PartMeasurement{{Part: delta.HealthListener}}, Slots: map[string]int{"account": 1}})
@@ -141,13 +141,13 @@ func TestTheGaugesOfAClientThatHasStoppedAreGone(t *testing.T) {
 // A program may have a namespace for each customer.
 func TestManyNamespacesAreCountedTogether(t *testing.T) {
 	t.Parallel()
-	telemetry, o := unstarted(t)
+	telemetry, o := newUnstarted(t)
 	const goroutines, namespaces = 4, 5_000
 	var all sync.WaitGroup
 	for g := range goroutines {
 		all.Go(func() {
 			for i := range namespaces {
-				telemetry.Record(context.Background(), synced(fmt.Sprint((i+g*namespaces/goroutines)%namespaces)))
+				telemetry.Record(context.Background(), syncedAttempt(fmt.Sprint((i+g*namespaces/goroutines)%namespaces)))
 			}
 		})
 	}
@@ -220,7 +220,7 @@ func TestNothingStaysOfAProviderThatRefuses(t *testing.T) {
 // Only the first outcomes are cached for the type of a span, and only the latest types.
 func TestCallsAreMeasuredByAllOutcomesOfManyNamespaces(t *testing.T) {
 	t.Parallel()
-	telemetry, o := unstarted(t)
+	telemetry, o := newUnstarted(t)
 	outcomes := []delta.Outcome{
 		delta.OutcomeSynced, delta.OutcomeFailed, delta.OutcomeDegraded, delta.OutcomeDeleted, delta.OutcomeSnoozed, delta.OutcomeUnreadable, delta.OutcomeMixed,
 	}
@@ -234,7 +234,7 @@ func TestCallsAreMeasuredByAllOutcomesOfManyNamespaces(t *testing.T) {
 				}
 				_, end := telemetry.StartSpan(context.Background(), span)
 				end(delta.SpanEnd{Outcome: outcomes[n/namespaces], Duration: time.Second})
-				telemetry.Record(context.Background(), synced(span.Namespace))
+				telemetry.Record(context.Background(), syncedAttempt(span.Namespace))
 			}
 		})
 	}

@@ -18,14 +18,14 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// quickly returns settings that retry failures at once, with single workflows unless batch is set.
-func quickly(batch int) delta.ObjectSettings {
+// retryQuickly returns settings that retry failures at once, with single workflows unless batch is set.
+func retryQuickly(batch int) delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: batch, RetryPolicy: delta.RetryPolicy{InitialInterval: 10 * time.Millisecond}}
 }
 
 type quick struct{ account }
 
-func (quick) Settings() delta.ObjectSettings { return quickly(1) }
+func (quick) Settings() delta.ObjectSettings { return retryQuickly(1) }
 
 // quicks is a controller with a function for Work.
 type quicks struct {
@@ -41,15 +41,15 @@ func (c *quicks) Inform(context.Context, *delta.InformOptions) (<-chan quick, er
 	return objects, nil
 }
 
-// caller begins a span of the informing program.
-func (o *observed) caller() (context.Context, trace.Span) {
+// startCaller begins a span of the informing program.
+func (o *observed) startCaller() (context.Context, trace.Span) {
 	return o.tracer.Tracer("test").Start(context.Background(), "caller")
 }
 
 func TestTheFirstCallOfWorkIsAChildOfTheInformAndOthersHaveALink(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
-	o := observe(t, func(cs *delta.Controllers) {
+	o := startObserved(t, func(cs *delta.Controllers) {
 		delta.AddController(cs, &quicks{work: func(ctx context.Context, _ *delta.Resource[quick]) error {
 			require.True(t, trace.SpanContextFromContext(ctx).IsValid())
 			if calls.Add(1) == 1 {
@@ -58,40 +58,40 @@ func TestTheFirstCallOfWorkIsAChildOfTheInformAndOthersHaveALink(t *testing.T) {
 			return nil
 		}})
 	}, nil)
-	ctx, caller := o.caller()
+	ctx, caller := o.startCaller()
 	result, err := o.Inform(ctx, quick{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
 	caller.End()
 
-	inform := o.span("inform account", 1)
+	inform := o.waitForSpan("inform account", 1)
 	require.Equal(t, caller.SpanContext().SpanID(), inform.Parent().SpanID())
 	require.Equal(t, trace.SpanKindProducer, inform.SpanKind())
 
-	first := o.span("work account", 1)
+	first := o.waitForSpan("work account", 1)
 	require.Equal(t, caller.SpanContext().TraceID(), first.SpanContext().TraceID(), "the first call is in the trace of the inform")
 	require.Equal(t, inform.SpanContext().SpanID(), first.Parent().SpanID())
 	require.Equal(t, trace.SpanKindConsumer, first.SpanKind())
 	require.Equal(t, sdktrace.Status{Code: codes.Error, Description: "503 from the provider"}, first.Status())
-	require.Equal(t, "failed", value(first, "delta.outcome"))
-	require.Equal(t, int64(1), value(first, "delta.attempt"))
-	require.Equal(t, result.Resource.Generation, value(first, "delta.generation"))
-	require.Equal(t, "account", value(first, "delta.kind"))
-	require.Equal(t, "default", value(first, "delta.namespace"))
-	require.Equal(t, "ann", value(first, "delta.object_id"))
+	require.Equal(t, "failed", attributeOf(first, "delta.outcome"))
+	require.Equal(t, int64(1), attributeOf(first, "delta.attempt"))
+	require.Equal(t, result.Resource.Generation, attributeOf(first, "delta.generation"))
+	require.Equal(t, "account", attributeOf(first, "delta.kind"))
+	require.Equal(t, "default", attributeOf(first, "delta.namespace"))
+	require.Equal(t, "ann", attributeOf(first, "delta.object_id"))
 
-	second := o.span("work account", 2)
+	second := o.waitForSpan("work account", 2)
 	require.NotEqual(t, caller.SpanContext().TraceID(), second.SpanContext().TraceID())
 	require.Len(t, second.Links(), 1)
 	require.Equal(t, inform.SpanContext().SpanID(), second.Links()[0].SpanContext.SpanID())
 	require.Equal(t, codes.Unset, second.Status().Code)
-	require.Equal(t, "synced", value(second, "delta.outcome"))
-	require.Equal(t, int64(2), value(second, "delta.attempt"))
+	require.Equal(t, "synced", attributeOf(second, "delta.outcome"))
+	require.Equal(t, int64(2), attributeOf(second, "delta.attempt"))
 }
 
 func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 	t.Parallel()
 	began, goOn := make(chan struct{}, 10), make(chan struct{})
-	o := observe(t, func(cs *delta.Controllers) {
+	o := startObserved(t, func(cs *delta.Controllers) {
 		delta.AddController(cs, &quicks{work: func(context.Context, *delta.Resource[quick]) error {
 			began <- struct{}{}
 			<-goOn
@@ -99,7 +99,7 @@ func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 		}})
 	}, nil)
 	spanOf := func(plan string) trace.TraceID {
-		ctx, caller := o.caller()
+		ctx, caller := o.startCaller()
 		defer caller.End()
 		_, err := o.Inform(ctx, quick{account{Name: "ann", Plan: plan}}, nil)
 		require.NoError(t, err)
@@ -120,31 +120,31 @@ func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 	newest := spanOf("pro")
 	require.Contains(t, carrier(), newest.String())
 	close(goOn)
-	o.span("work account", 1)
-	last := o.span("work account", 2)
+	o.waitForSpan("work account", 1)
+	last := o.waitForSpan("work account", 2)
 	require.Equal(t, newest, last.SpanContext().TraceID())
-	require.Equal(t, int64(2), value(last, "delta.generation"))
+	require.Equal(t, int64(2), attributeOf(last, "delta.generation"))
 	var syncs, generation int64
 	require.NoError(t, o.Env.Pool.QueryRow(t.Context(), "SELECT sync_count, generation FROM delta_resource").Scan(&syncs, &generation))
 	require.Equal(t, int64(2), generation, "another span is no reason to call Work")
 
 	// A sync after a command has no inform.
-	until(t, func() bool {
+	waitUntil(t, func() bool {
 		_, err := o.Invalidate(context.Background(), quick{account{Name: "ann"}})
 		return err == nil
 	})
 	require.Empty(t, carrier())
-	invalidated := o.span("work account", 3)
+	invalidated := o.waitForSpan("work account", 3)
 	require.False(t, invalidated.Parent().IsValid())
 	require.Empty(t, invalidated.Links())
 }
 
 func TestInformTxAndInformManyCarryTheirSpans(t *testing.T) {
 	t.Parallel()
-	o := observe(t, func(cs *delta.Controllers) {
+	o := startObserved(t, func(cs *delta.Controllers) {
 		delta.AddController(cs, &quicks{work: func(context.Context, *delta.Resource[quick]) error { return nil }})
 	}, nil)
-	ctx, caller := o.caller()
+	ctx, caller := o.startCaller()
 	require.NoError(t, pgx.BeginFunc(ctx, o.Env.Pool, func(tx pgx.Tx) error {
 		_, err := o.InformTx(ctx, tx, quick{account{Name: "in a transaction"}}, nil)
 		return err
@@ -152,11 +152,11 @@ func TestInformTxAndInformManyCarryTheirSpans(t *testing.T) {
 	_, err := o.InformMany(ctx, []delta.Object{quick{account{Name: "one"}}, quick{account{Name: "two"}}}, nil)
 	require.NoError(t, err)
 	caller.End()
-	o.span("work account", 3)
-	informs := o.named("inform account")
+	o.waitForSpan("work account", 3)
+	informs := o.spansNamed("inform account")
 	require.Len(t, informs, 2)
 	parents := map[trace.SpanID]int{}
-	for _, span := range o.named("work account") {
+	for _, span := range o.spansNamed("work account") {
 		require.Equal(t, caller.SpanContext().TraceID(), span.SpanContext().TraceID())
 		parents[span.Parent().SpanID()]++
 	}
@@ -167,7 +167,7 @@ type member struct{ account }
 
 func (member) Kind() string { return "member" }
 func (member) Settings() delta.ObjectSettings {
-	s := quickly(10)
+	s := retryQuickly(10)
 	s.BatchWait = 100 * time.Millisecond
 	return s
 }
@@ -197,18 +197,18 @@ func (c *members) WorkBatch(_ context.Context, resources []*delta.Resource[membe
 
 func TestABatchHasLinksToTheInformsOfItsResources(t *testing.T) {
 	t.Parallel()
-	o := observe(t, func(cs *delta.Controllers) { delta.AddController(cs, &members{}) }, nil)
-	ctx, caller := o.caller()
+	o := startObserved(t, func(cs *delta.Controllers) { delta.AddController(cs, &members{}) }, nil)
+	ctx, caller := o.startCaller()
 	_, err := o.InformMany(ctx, []delta.Object{member{account{Name: "bad"}}, member{account{Name: "good"}}, member{account{Name: "other"}}}, nil)
 	require.NoError(t, err)
 	caller.End()
-	inform := o.span("inform member", 1)
-	batch := o.span("work_batch member", 1)
+	inform := o.waitForSpan("inform member", 1)
+	batch := o.waitForSpan("work_batch member", 1)
 	require.NotEqual(t, caller.SpanContext().TraceID(), batch.SpanContext().TraceID())
 	require.Len(t, batch.Links(), 1, "the three were informed together")
 	require.Equal(t, inform.SpanContext().SpanID(), batch.Links()[0].SpanContext.SpanID())
-	require.Equal(t, int64(3), value(batch, "delta.objects"))
-	require.Equal(t, "mixed", value(batch, "delta.outcome"))
-	require.Equal(t, int64(1), value(batch, "delta.failed"))
+	require.Equal(t, int64(3), attributeOf(batch, "delta.objects"))
+	require.Equal(t, "mixed", attributeOf(batch, "delta.outcome"))
+	require.Equal(t, int64(1), attributeOf(batch, "delta.failed"))
 	require.Equal(t, sdktrace.Status{Code: codes.Error, Description: "refused"}, batch.Status())
 }

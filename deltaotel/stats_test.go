@@ -17,17 +17,17 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// meter returns a provider with metrics that a test can read.
-func meter(t *testing.T) (*metric.MeterProvider, *observed) {
+// newMeter returns a provider with metrics that a test can read.
+func newMeter(t *testing.T) (*metric.MeterProvider, *observed) {
 	t.Helper()
 	o := &observed{t: t, reader: metric.NewManualReader()}
 	return metric.NewMeterProvider(metric.WithReader(o.reader)), o
 }
 
-// absent requires that a metric has no value.
-func (o *observed) absent(name string, labels ...string) {
+// requireAbsent requires that a metric has no value.
+func (o *observed) requireAbsent(name string, labels ...string) {
 	o.t.Helper()
-	_, there := o.figure(name, labels...)
+	_, there := o.readFigure(name, labels...)
 	require.False(o.t, there, name)
 }
 
@@ -41,7 +41,7 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	require.NoError(t, messagedb.Migrate(t.Context(), d.Pool, messagedb.DefaultSchema))
 	client, err := messagedb.NewClient(d.Pool, &messagedb.Config{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	provider, o := meter(t)
+	provider, o := newMeter(t)
 	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{
 		Category: "account", Identifier: "billing", Polling: messagedb.IdlePolling(5 * time.Millisecond),
 		ErrorPolicy: messagedb.ErrorPolicy{Skip: true, Retries: 1, Delay: time.Millisecond},
@@ -69,41 +69,41 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	require.Error(t, write("account-2", "Opened", "bad", messagedb.NoStreamVersion))
 	name := consumer.PositionStream().String()
 	asked := time.Now()
-	o.becomes(3, "messagedb.consumer.lag", "consumer", name)
-	o.becomes(3, "messagedb.client.messages", "client", "ledger")
-	o.becomes(1, "messagedb.client.conflicts", "client", "ledger")
+	o.waitForFigure(3, "messagedb.consumer.lag", "consumer", name)
+	o.waitForFigure(3, "messagedb.client.messages", "client", "ledger")
+	o.waitForFigure(1, "messagedb.client.conflicts", "client", "ledger")
 
 	ran := make(chan error, 1)
 	go func() { ran <- consumer.Run(context.WithoutCancel(t.Context())) }()
-	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "handled")
-	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "skipped")
-	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "ignored")
-	o.becomes(1, "messagedb.consumer.retries", "consumer", name)
-	o.becomes(0, "messagedb.consumer.conflicts", "consumer", name)
-	if lag, _ := o.figure("messagedb.consumer.lag", "consumer", name); time.Since(asked) < 15*time.Second { // a slow machine may take longer
+	o.waitForFigure(1, "messagedb.consumer.messages", "consumer", name, "outcome", "handled")
+	o.waitForFigure(1, "messagedb.consumer.messages", "consumer", name, "outcome", "skipped")
+	o.waitForFigure(1, "messagedb.consumer.messages", "consumer", name, "outcome", "ignored")
+	o.waitForFigure(1, "messagedb.consumer.retries", "consumer", name)
+	o.waitForFigure(0, "messagedb.consumer.conflicts", "consumer", name)
+	if lag, _ := o.readFigure("messagedb.consumer.lag", "consumer", name); time.Since(asked) < 15*time.Second { // a slow machine may take longer
 		require.InDelta(t, 3, lag, 0, "it is not asked for again at once")
 	}
 	require.NoError(t, consumer.Stop(t.Context()))
 	require.NoError(t, <-ran)
-	o.becomes(0, "messagedb.consumer.rewinds", "consumer", name)
+	o.waitForFigure(0, "messagedb.consumer.rewinds", "consumer", name)
 
 	subscription, err := client.SubscribeToCategory(t.Context(), "account", func(context.Context, *messagedb.Message) error { return nil },
 		messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{})
 	require.NoError(t, err)
 	stopSubscription, err := deltaotel.ObserveSubscription(provider, "audit", subscription)
 	require.NoError(t, err)
-	o.becomes(3, "messagedb.subscription.messages", "subscription", "audit")
-	o.becomes(0, "messagedb.subscription.rewinds", "subscription", "audit")
+	o.waitForFigure(3, "messagedb.subscription.messages", "subscription", "audit")
+	o.waitForFigure(0, "messagedb.subscription.rewinds", "subscription", "audit")
 	subscription.Stop()
 	require.NoError(t, subscription.Err())
 
 	for _, end := range []func(){stop, stopMessages, stopSubscription, stop} {
 		end()
 	}
-	o.absent("messagedb.consumer.messages", "consumer", name, "outcome", "handled")
-	o.absent("messagedb.consumer.lag", "consumer", name)
-	o.absent("messagedb.client.messages", "client", "ledger")
-	o.absent("messagedb.subscription.messages", "subscription", "audit")
+	o.requireAbsent("messagedb.consumer.messages", "consumer", name, "outcome", "handled")
+	o.requireAbsent("messagedb.consumer.lag", "consumer", name)
+	o.requireAbsent("messagedb.client.messages", "client", "ledger")
+	o.requireAbsent("messagedb.subscription.messages", "subscription", "audit")
 }
 
 func TestProjectorsOfMessages(t *testing.T) {
@@ -113,7 +113,7 @@ func TestProjectorsOfMessages(t *testing.T) {
 	require.NoError(t, messagedb.MigrateProjections(t.Context(), d.Pool, ""))
 	client, err := messagedb.NewClient(d.Pool, &messagedb.Config{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	provider, o := meter(t)
+	provider, o := newMeter(t)
 	project := func() *messagedb.Projector {
 		p, err := client.NewProjector(messagedb.ProjectorConfig{
 			Name: "accounts", Category: "account", Polling: messagedb.IdlePolling(5 * time.Millisecond),
@@ -142,30 +142,30 @@ func TestProjectorsOfMessages(t *testing.T) {
 	write("Opened", "bad")
 	write("Closed", "bad")
 	const name = "accounts+1"
-	o.becomes(3, "messagedb.projector.lag", "projector", name)
-	o.becomes(0, "messagedb.projector.live", "projector", name)
-	age, there := o.figure("messagedb.projector.age", "projector", name)
+	o.waitForFigure(3, "messagedb.projector.lag", "projector", name)
+	o.waitForFigure(0, "messagedb.projector.live", "projector", name)
+	age, there := o.readFigure("messagedb.projector.age", "projector", name)
 	require.True(t, there)
 	require.Positive(t, age)
 
 	ran := make(chan error, 1)
 	go func() { ran <- projector.Run(context.WithoutCancel(t.Context())) }()
 	for _, outcome := range []string{"handled", "skipped", "ignored"} {
-		o.becomes(1, "messagedb.projector.messages", "projector", name, "outcome", outcome)
+		o.waitForFigure(1, "messagedb.projector.messages", "projector", name, "outcome", outcome)
 	}
-	o.becomes(1, "messagedb.projector.retries", "projector", name)
-	o.becomes(0, "messagedb.projector.overtaken", "projector", name)
-	o.becomes(0, "messagedb.projector.rewinds", "projector", name)
-	o.becomes(1, "messagedb.projector.live", "projector", name)
+	o.waitForFigure(1, "messagedb.projector.retries", "projector", name)
+	o.waitForFigure(0, "messagedb.projector.overtaken", "projector", name)
+	o.waitForFigure(0, "messagedb.projector.rewinds", "projector", name)
+	o.waitForFigure(1, "messagedb.projector.live", "projector", name)
 	require.NoError(t, projector.Stop(t.Context()))
 	require.NoError(t, <-ran)
-	o.becomes(0, "messagedb.projector.messages", "projector", "other", "outcome", "handled")
+	o.waitForFigure(0, "messagedb.projector.messages", "projector", "other", "outcome", "handled")
 
 	stop()
 	stopOther()
 	for _, of := range []string{name, "other"} {
-		o.absent("messagedb.projector.live", "projector", of)
-		o.absent("messagedb.projector.lag", "projector", of)
+		o.requireAbsent("messagedb.projector.live", "projector", of)
+		o.requireAbsent("messagedb.projector.lag", "projector", of)
 	}
 }
 
@@ -181,19 +181,19 @@ func TestStreamsOfChanges(t *testing.T) {
 	stream, err := cdc.Open(t.Context(), cdc.Config{Conn: d.Config(), Slot: d.Name, Publications: []string{"accounts"}, Heartbeat: 100 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)
-	provider, o := meter(t)
+	provider, o := newMeter(t)
 	stop, err := deltaotel.ObserveStream(provider, "accounts", stream)
 	require.NoError(t, err)
 	d.Exec("INSERT INTO account VALUES (1)")
 	transaction, err := stream.Next(t.Context())
 	require.NoError(t, err)
-	o.becomes(1, "cdc.stream.up", "stream", "accounts")
-	o.becomes(1, "cdc.stream.unacknowledged", "stream", "accounts")
-	o.becomes(1, "cdc.stream.transactions", "stream", "accounts")
+	o.waitForFigure(1, "cdc.stream.up", "stream", "accounts")
+	o.waitForFigure(1, "cdc.stream.unacknowledged", "stream", "accounts")
+	o.waitForFigure(1, "cdc.stream.transactions", "stream", "accounts")
 	positive := func(name string) {
 		t.Helper()
-		until(t, func() bool {
-			value, there := o.figure(name, "stream", "accounts")
+		waitUntil(t, func() bool {
+			value, there := o.readFigure(name, "stream", "accounts")
 			return there && value > 0
 		}, name)
 	}
@@ -201,12 +201,12 @@ func TestStreamsOfChanges(t *testing.T) {
 		positive(name)
 	}
 	require.NoError(t, stream.Ack(transaction.EndLSN))
-	o.becomes(0, "cdc.stream.unacknowledged", "stream", "accounts")
-	o.becomes(0, "cdc.stream.lag", "stream", "accounts")
-	o.becomes(0, "cdc.stream.spilled", "stream", "accounts")
-	o.becomes(0, "cdc.stream.spilled.transactions", "stream", "accounts")
+	o.waitForFigure(0, "cdc.stream.unacknowledged", "stream", "accounts")
+	o.waitForFigure(0, "cdc.stream.lag", "stream", "accounts")
+	o.waitForFigure(0, "cdc.stream.spilled", "stream", "accounts")
+	o.waitForFigure(0, "cdc.stream.spilled.transactions", "stream", "accounts")
 	cdctest.Administer(t, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '"+d.Name+"'")
 	positive("cdc.stream.reconnects")
 	stop()
-	o.absent("cdc.stream.up", "stream", "accounts")
+	o.requireAbsent("cdc.stream.up", "stream", "accounts")
 }

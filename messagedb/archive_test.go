@@ -8,8 +8,8 @@ import (
 	"io"
 )
 
-// untar reads an archive of small files.
-func untar(archive []byte) (map[string]string, error) {
+// readArchive reads an archive of small files.
+func readArchive(archive []byte) (map[string]string, error) {
 	unzipped, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		return nil, err

@@ -16,8 +16,8 @@ import (
 // Each benchmark lets the client and the bare SQL call take turns on one server and gives the client's rate as a share of
 // the bare one's: go test ./messagedb -run '^$' -bench . -benchtime 2000x
 
-// bare is a pool as Message DB's documentation wants it: with the schema on the search path.
-func bare(b *testing.B, s *store) *pgxpool.Pool {
+// openBarePool is a pool as Message DB's documentation wants it: with the schema on the search path.
+func openBarePool(b *testing.B, s *store) *pgxpool.Pool {
 	b.Helper()
 	config := s.config.Copy()
 	config.ConnConfig.RuntimeParams["search_path"] = "message_store, public"
@@ -27,9 +27,9 @@ func bare(b *testing.B, s *store) *pgxpool.Pool {
 	return pool
 }
 
-// share runs both sides in turns of so many calls and reports their rates: the median of the turns, because a machine does
+// reportShare runs both sides in turns of so many calls and reports their rates: the median of the turns, because a machine does
 // other things too.
-func share(b *testing.B, client, bare func(n int)) {
+func reportShare(b *testing.B, client, bare func(n int)) {
 	b.Helper()
 	const turn = 50
 	client(turn)
@@ -59,11 +59,11 @@ func share(b *testing.B, client, bare func(n int)) {
 
 func BenchmarkWrite(b *testing.B) {
 	s := newStore(b)
-	pool, ctx := bare(b, s), b.Context()
+	pool, ctx := openBarePool(b, s), b.Context()
 	data := `{"owner": "ann", "amount": 17, "currency": "EUR"}`
 	n := 0
 	stream := func() string { n++; return fmt.Sprintf("bench-%d", n%100) }
-	share(b, func(count int) {
+	reportShare(b, func(count int) {
 		for range count {
 			_, err := s.client.WriteMessage(ctx, messagedb.StreamName(stream()), messagedb.ProposedMessage{Type: "T", Data: map[string]any{"owner": "ann", "amount": 17, "currency": "EUR"}}, messagedb.AnyVersion)
 			require.NoError(b, err)
@@ -80,7 +80,7 @@ func BenchmarkReadCategory(b *testing.B) {
 	for _, batch := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
 			s := newStore(b)
-			pool, ctx := bare(b, s), b.Context()
+			pool, ctx := openBarePool(b, s), b.Context()
 			for n := range 20 {
 				ms := make([]messagedb.ProposedMessage, 100)
 				for i := range ms {
@@ -89,7 +89,7 @@ func BenchmarkReadCategory(b *testing.B) {
 				_, err := s.client.Write(ctx, messagedb.StreamName(fmt.Sprintf("bench-%d", n)), ms, messagedb.AnyVersion)
 				require.NoError(b, err)
 			}
-			share(b, func(count int) {
+			reportShare(b, func(count int) {
 				for range count {
 					got, err := s.client.ReadCategory(ctx, "bench", messagedb.CategoryOptions{BatchSize: batch})
 					require.NoError(b, err)

@@ -70,7 +70,7 @@ func takeOver(t *testing.T, s *store, cursor *messagedb.CategoryCursor, position
 func TestACursorGoesOnBehindWhatWasSaved(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "a", 3, 10)
+		all := fillCategory(t, s, "a", 3, 10)
 		first := openCursor(t, s.client)
 		require.Equal(t, messagedb.StreamName("a:position-x"), first.PositionStream())
 		require.Equal(t, all[:20], next(t, first, 20))
@@ -87,13 +87,13 @@ func TestACursorGoesOnBehindWhatWasSaved(t *testing.T) {
 		second.Close()
 		// A cursor with its own loop continues there, inclusively.
 		j := &journal{}
-		c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", Handler: j.handle})
+		c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", Handler: j.handle})
 		lag, err := c.Lag(t.Context())
 		require.NoError(t, err)
 		require.Zero(t, lag.Messages)
-		running(t, c)
-		handled(t, c, 1)
-		require.Equal(t, all[29:], j.messages())
+		runConsumer(t, c)
+		waitHandled(t, c, 1)
+		require.Equal(t, all[29:], j.handledMessages())
 	})
 }
 
@@ -124,7 +124,7 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	first := openCursor(t, s.client)
-	all := fill(t, s, "a", 1, 8)
+	all := fillCategory(t, s, "a", 1, 8)
 	require.Equal(t, all, next(t, first, 8))
 	require.NoError(t, first.Save(t.Context(), all[7]))
 	opened := make(chan *messagedb.CategoryCursor)
@@ -142,7 +142,7 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 	case <-time.After(2 * time.Second):
 	}
 	// The first cursor does not read the new messages, as if its process had died.
-	all = fill(t, s, "a", 2, 8)
+	all = fillCategory(t, s, "a", 2, 8)
 	second := take(t, opened)
 	t.Cleanup(second.Close)
 	require.Equal(t, all[8:], next(t, second, 16))
@@ -166,7 +166,7 @@ func TestACursorThatWasIdleLooksAtItsClaimBeforeItReturnsMessages(t *testing.T) 
 	cursor := openCursor(t, otherProcess(t, s, 30*time.Millisecond, time.Hour))
 	time.Sleep(100 * time.Millisecond) // longer than the claim lasts
 	takeOver(t, s, cursor, 0)
-	fill(t, s, "a", 1, 1)
+	fillCategory(t, s, "a", 1, 1)
 	_, err := cursor.Next(t.Context())
 	require.ErrorIs(t, err, messagedb.ErrConsumerSuperseded)
 }
@@ -176,7 +176,7 @@ func TestAClaimIsRenewedWhileHandlingOrElseLost(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	cursor := openCursor(t, otherProcess(t, s, 30*time.Second, time.Hour))
-	all := fill(t, s, "a", 1, 2)
+	all := fillCategory(t, s, "a", 1, 2)
 	next(t, cursor, 2)
 	before := len(positionsOf(t, s, cursor))
 	require.Eventually(t, func() bool { return len(positionsOf(t, s, cursor)) > before }, soon, 10*time.Millisecond)
@@ -198,7 +198,7 @@ func TestASaveWithoutAnAnswerIsNoOtherProcess(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	cursor := openCursor(t, otherProcess(t, s, time.Hour, time.Hour))
-	all := fill(t, s, "a", 1, 60)
+	all := fillCategory(t, s, "a", 1, 60)
 	next(t, cursor, 60)
 	lost := 0
 	for _, m := range all {
@@ -220,10 +220,10 @@ func TestACursorOfAStoreThatHasGoneBack(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
 		restart := func(c *messagedb.ConsumerConfig) { c.Rewind = messagedb.RewindRestart }
-		all := fill(t, s, "a", 1, 5)
+		all := fillCategory(t, s, "a", 1, 5)
 		cursor := openCursor(t, s.client, restart)
 		require.Equal(t, all, next(t, cursor, 5))
-		empty(t, s)
+		emptyStore(t, s)
 		rewound := new(messagedb.RewoundError)
 		_, err := cursor.Next(t.Context())
 		require.ErrorAs(t, err, &rewound, "also with RewindRestart: the caller has to forget what it has read")
@@ -241,7 +241,7 @@ func TestACursorOfAStoreThatHasGoneBack(t *testing.T) {
 		config := cursorConfig
 		_, err = s.client.OpenCategory(t.Context(), config)
 		require.ErrorAs(t, err, &rewound)
-		again := fill(t, s, "a", 1, 3)
+		again := fillCategory(t, s, "a", 1, 3)
 		cursor = openCursor(t, s.client, restart)
 		require.Equal(t, again, next(t, cursor, 3))
 		require.NoError(t, cursor.Save(t.Context(), again[1]))
@@ -268,7 +268,7 @@ func TestACursorHasNoHandler(t *testing.T) {
 func TestCursorsThatOpenAtOnceTakeTurns(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	all := fill(t, s, "a", 1, 40)
+	all := fillCategory(t, s, "a", 1, 40)
 	handled := make(chan string, 2*len(all))
 	for range 4 {
 		client := otherProcess(t, s, time.Hour, time.Hour)

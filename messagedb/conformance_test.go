@@ -17,8 +17,8 @@ import (
 // The tests of this file call the server's functions directly, like any client of Message DB. They are the contract of both kinds of store, down to the texts of
 // errors.
 
-// raw returns a connection with the search path that Message DB's documentation recommends.
-func raw(t *testing.T, s *store) *pgx.Conn {
+// connectRaw returns a connection with the search path that Message DB's documentation recommends.
+func connectRaw(t *testing.T, s *store) *pgx.Conn {
 	t.Helper()
 	hostile.NeedsDirect(t, "its connections have a search_path of their own")
 	config := s.config.ConnConfig.Copy()
@@ -29,8 +29,8 @@ func raw(t *testing.T, s *store) *pgx.Conn {
 	return conn
 }
 
-// cell queries one value as text.
-func cell(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
+// queryCell queries one value as text.
+func queryCell(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
 	t.Helper()
 	var value *string
 	require.NoError(t, conn.QueryRow(t.Context(), "SELECT ("+sql+")::text", args...).Scan(&value), sql)
@@ -40,8 +40,8 @@ func cell(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
 	return *value
 }
 
-// table queries rows, each as the text of a Postgres record.
-func table(t *testing.T, conn *pgx.Conn, sql string, args ...any) []string {
+// queryTable queries rows, each as the text of a Postgres record.
+func queryTable(t *testing.T, conn *pgx.Conn, sql string, args ...any) []string {
 	t.Helper()
 	rows, err := conn.Query(t.Context(), "SELECT r::text FROM ("+sql+") r", args...)
 	require.NoError(t, err)
@@ -50,23 +50,23 @@ func table(t *testing.T, conn *pgx.Conn, sql string, args ...any) []string {
 	return found
 }
 
-func id(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
+func makeID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
 
 func TestTheServersErrorsAreMessageDBs(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		conn := raw(t, s)
-		run(t, conn, `SELECT write_message('`+id(1)+`', 'acct-1', 'Opened', '{}')`)
+		conn := connectRaw(t, s)
+		run(t, conn, `SELECT write_message('`+makeID(1)+`', 'acct-1', 'Opened', '{}')`)
 		for _, c := range []struct{ sql, state, message string }{
-			{`write_message('` + id(2) + `', 'acct-1', 'T', '{}', NULL, 5)`, "P0001", "Wrong expected version: 5 (Stream: acct-1, Stream Version: 0)"},
-			{`write_message('` + id(2) + `', 'acct-1', 'T', '{}', NULL, -1)`, "P0001", "Wrong expected version: -1 (Stream: acct-1, Stream Version: 0)"},
-			{`write_message('` + id(2) + `', 'acct-2', 'T', '{}', NULL, 0)`, "P0001", "Wrong expected version: 0 (Stream: acct-2, Stream Version: -1)"},
-			{`write_message('` + id(1) + `', 'acct-1', 'T', '{}')`, "23505", `duplicate key value violates unique constraint "messages_id"`},
+			{`write_message('` + makeID(2) + `', 'acct-1', 'T', '{}', NULL, 5)`, "P0001", "Wrong expected version: 5 (Stream: acct-1, Stream Version: 0)"},
+			{`write_message('` + makeID(2) + `', 'acct-1', 'T', '{}', NULL, -1)`, "P0001", "Wrong expected version: -1 (Stream: acct-1, Stream Version: 0)"},
+			{`write_message('` + makeID(2) + `', 'acct-2', 'T', '{}', NULL, 0)`, "P0001", "Wrong expected version: 0 (Stream: acct-2, Stream Version: -1)"},
+			{`write_message('` + makeID(1) + `', 'acct-1', 'T', '{}')`, "23505", `duplicate key value violates unique constraint "messages_id"`},
 			{`write_message('none', 'acct-1', 'T', '{}')`, "22P02", `invalid input syntax for type uuid: "none"`},
 			{`write_message('none', 'acct-1', 'T', '{}', NULL, 7)`, "P0001", "Wrong expected version: 7 (Stream: acct-1, Stream Version: 0)"},
 			{`write_message(NULL, 'acct-1', 'T', '{}')`, "23502", `null value in column "id" of relation "messages" violates not-null constraint`},
-			{`write_message('` + id(2) + `', NULL, 'T', '{}')`, "23502", `null value in column "stream_name" of relation "messages" violates not-null constraint`},
-			{`write_message('` + id(2) + `', 'acct-1', NULL, '{}')`, "23502", `null value in column "type" of relation "messages" violates not-null constraint`},
+			{`write_message('` + makeID(2) + `', NULL, 'T', '{}')`, "23502", `null value in column "stream_name" of relation "messages" violates not-null constraint`},
+			{`write_message('` + makeID(2) + `', 'acct-1', NULL, '{}')`, "23502", `null value in column "type" of relation "messages" violates not-null constraint`},
 			{`get_stream_messages('acct')`, "P0001", "Must be a stream name: acct"},
 			{`get_stream_messages('acct-1', 0, -2)`, "2201W", "LIMIT must not be negative"},
 			{`get_stream_messages('acct-1', condition => 'true')`, "P0001", "Retrieval with SQL condition is not activated"},
@@ -91,14 +91,14 @@ func TestTheServersErrorsAreMessageDBs(t *testing.T) {
 			require.ErrorAs(t, err, &pg, c.sql)
 			require.Equal(t, c.state+" "+c.message, pg.Code+" "+pg.Message, c.sql)
 		}
-		require.Equal(t, "0", cell(t, conn, "stream_version('acct-1')"), "none of them wrote anything")
+		require.Equal(t, "0", queryCell(t, conn, "stream_version('acct-1')"), "none of them wrote anything")
 	})
 }
 
 func TestTheServersNamesAndHashes(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		conn := raw(t, s)
+		conn := connectRaw(t, s)
 		for sql, want := range map[string]string{
 			`hash_64('someStream')`:              "2053039834977696644",
 			`hash_64('')`:                        "-3162216497309240828",
@@ -129,7 +129,7 @@ func TestTheServersNamesAndHashes(t *testing.T) {
 			`pg_typeof(hash_64('x'))`:            "bigint",
 			`pg_typeof(id('x-1'))`:               "character varying",
 		} {
-			require.Equal(t, want, cell(t, conn, sql), sql)
+			require.Equal(t, want, queryCell(t, conn, sql), sql)
 		}
 	})
 }
@@ -137,21 +137,21 @@ func TestTheServersNamesAndHashes(t *testing.T) {
 func TestTheServersRowsAreMessageDBs(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		conn := raw(t, s)
+		conn := connectRaw(t, s)
 		// The server validates nothing: names without category, without id, and empty ones are written.
 		for i, name := range []string{"", "acct", "acct-", "-x", "acct-1", "acct-1", "acct-1+2"} {
 			run(t, conn, `SELECT write_message($1, $2, $3, '{"b": 1, "a": [1.50, null]}', '{"correlationStreamName": "corr-1"}')`,
-				id(i+1), name, fmt.Sprintf("T%d", i%2))
+				makeID(i+1), name, fmt.Sprintf("T%d", i%2))
 		}
-		run(t, conn, "SELECT write_message($1, 'acct-9', 'T', NULL)", id(8))
+		run(t, conn, "SELECT write_message($1, 'acct-9', 'T', NULL)", makeID(8))
 		const columns = "id, stream_name, type, position, global_position, data, metadata"
 		row := func(n int, stream, kind string, position int) string {
 			if stream == "" {
 				stream = `""`
 			}
-			return fmt.Sprintf(`(%s,%s,%s,%d,%d,"{""a"": [1.50, null], ""b"": 1}","{""correlationStreamName"": ""corr-1""}")`, id(n), stream, kind, position, n)
+			return fmt.Sprintf(`(%s,%s,%s,%d,%d,"{""a"": [1.50, null], ""b"": 1}","{""correlationStreamName"": ""corr-1""}")`, makeID(n), stream, kind, position, n)
 		}
-		null := fmt.Sprintf("(%s,acct-9,T,0,8,,)", id(8))
+		null := fmt.Sprintf("(%s,acct-9,T,0,8,,)", makeID(8))
 		one, two, last := row(5, "acct-1", "T0", 0), row(6, "acct-1", "T1", 1), row(7, "acct-1+2", "T0", 0)
 		alone, empty := row(2, "acct", "T1", 0), row(3, "acct-", "T0", 0)
 		for sql, want := range map[string][]string{
@@ -179,12 +179,12 @@ func TestTheServersRowsAreMessageDBs(t *testing.T) {
 			`get_last_stream_message('acct')`:                                                     {alone},
 			`get_last_stream_message('none-1')`:                                                   nil,
 		} {
-			require.Equal(t, want, nilIfNone(table(t, conn, "SELECT "+columns+" FROM "+sql)), sql)
+			require.Equal(t, want, nilIfNone(queryTable(t, conn, "SELECT "+columns+" FROM "+sql)), sql)
 		}
 		run(t, conn, "SET message_store.sql_condition = 'on'")
-		require.Equal(t, []string{one}, table(t, conn, "SELECT "+columns+" FROM get_stream_messages('acct-1', condition => 'type = ''T0''')"))
-		require.Equal(t, []string{two}, table(t, conn, "SELECT "+columns+" FROM get_category_messages('acct', condition => 'position = 1')"))
-		require.Len(t, table(t, conn, "SELECT "+columns+" FROM get_category_messages('acct', condition => 'true) or (true')"), 8,
+		require.Equal(t, []string{one}, queryTable(t, conn, "SELECT "+columns+" FROM get_stream_messages('acct-1', condition => 'type = ''T0''')"))
+		require.Equal(t, []string{two}, queryTable(t, conn, "SELECT "+columns+" FROM get_category_messages('acct', condition => 'position = 1')"))
+		require.Len(t, queryTable(t, conn, "SELECT "+columns+" FROM get_category_messages('acct', condition => 'true) or (true')"), 8,
 			"a condition is no security boundary")
 		run(t, conn, "SET message_store.sql_condition = 'off'")
 		_, err := conn.Exec(t.Context(), "SELECT get_stream_messages('acct-1', condition => 'true')")
@@ -202,12 +202,12 @@ func nilIfNone(rows []string) []string {
 func TestTheServersViewsAreMessageDBs(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		conn := raw(t, s)
+		conn := connectRaw(t, s)
 		for _, view := range messagedb.Views() {
-			require.Empty(t, table(t, conn, "SELECT * FROM "+string(view)), "an empty store")
+			require.Empty(t, queryTable(t, conn, "SELECT * FROM "+string(view)), "an empty store")
 		}
 		for i, stream := range []string{"b-1", "a-2", "a-1", "a-1", "a-1", "b-1", "b-1"} {
-			run(t, conn, "SELECT write_message($1, $2, $3, '{}')", id(i+1), stream, fmt.Sprintf("T%d", i%2))
+			run(t, conn, "SELECT write_message($1, $2, $3, '{}')", makeID(i+1), stream, fmt.Sprintf("T%d", i%2))
 		}
 		for view, want := range map[string][]string{
 			"stream_summary":        {"(a-1,3,42.86)", "(a-2,1,14.29)", "(b-1,3,42.86)"},
@@ -217,9 +217,9 @@ func TestTheServersViewsAreMessageDBs(t *testing.T) {
 			"category_type_summary": {"(a,T0,2,28.57)", "(a,T1,2,28.57)", "(b,T0,2,28.57)", "(b,T1,1,14.29)"},
 			"type_category_summary": {"(T0,a,2,28.57)", "(T0,b,2,28.57)", "(T1,a,2,28.57)", "(T1,b,1,14.29)"},
 		} {
-			require.Equal(t, want, table(t, conn, "SELECT * FROM "+view), view)
+			require.Equal(t, want, queryTable(t, conn, "SELECT * FROM "+view), view)
 		}
-		require.Equal(t, "bigint numeric", cell(t, conn, "SELECT pg_typeof(message_count) || ' ' || pg_typeof(percent) FROM type_summary LIMIT 1"))
+		require.Equal(t, "bigint numeric", queryCell(t, conn, "SELECT pg_typeof(message_count) || ' ' || pg_typeof(percent) FROM type_summary LIMIT 1"))
 	})
 }
 
@@ -227,14 +227,14 @@ func TestTheServersViewsAreMessageDBs(t *testing.T) {
 func TestTheServersSignaturesAreMessageDBs(t *testing.T) {
 	t.Parallel()
 	catalogue := func(s *store) []string {
-		conn := raw(t, s)
-		found := table(t, conn, `SELECT p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
+		conn := connectRaw(t, s)
+		found := queryTable(t, conn, `SELECT p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
 			FROM pg_proc p WHERE pronamespace = 'message_store'::regnamespace AND proname NOT IN ('debugging', 'allowed_condition') ORDER BY 1`)
-		found = append(found, table(t, conn, `SELECT c.relname, c.relkind, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
+		found = append(found, queryTable(t, conn, `SELECT c.relname, c.relkind, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
 			FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 			WHERE c.relnamespace = 'message_store'::regnamespace AND a.attnum > 0 AND c.relname NOT LIKE 'messagedb_goose%'
 			ORDER BY 1, 3`)...)
-		return append(found, table(t, conn, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'message_store' AND indexname NOT LIKE 'messagedb_goose%' ORDER BY 1")...)
+		return append(found, queryTable(t, conn, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'message_store' AND indexname NOT LIKE 'messagedb_goose%' ORDER BY 1")...)
 	}
 	official, ours := newStoreOf(t, "official"), newStoreOf(t, "migrations")
 	want := catalogue(official)
@@ -245,11 +245,11 @@ func TestTheServersSignaturesAreMessageDBs(t *testing.T) {
 func TestTheRoleMayReadAndAppendNoMore(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		conn := raw(t, s)
+		conn := connectRaw(t, s)
 		run(t, conn, "SET ROLE message_store")
-		run(t, conn, "SELECT write_message($1, 'a-1', 'T', '{}')", id(1))
-		require.Len(t, table(t, conn, "SELECT * FROM get_category_messages('a')"), 1)
-		require.Len(t, table(t, conn, "SELECT * FROM stream_summary"), 1)
+		run(t, conn, "SELECT write_message($1, 'a-1', 'T', '{}')", makeID(1))
+		require.Len(t, queryTable(t, conn, "SELECT * FROM get_category_messages('a')"), 1)
+		require.Len(t, queryTable(t, conn, "SELECT * FROM stream_summary"), 1)
 		for _, sql := range []string{"UPDATE messages SET type = 'X'", "DELETE FROM messages", "TRUNCATE messages", "DROP TABLE messages"} {
 			_, err := conn.Exec(t.Context(), sql)
 			var pg *pgconn.PgError

@@ -28,13 +28,13 @@ func (j *journal) handle(_ context.Context, m *messagedb.Message) error {
 	return nil
 }
 
-func (j *journal) messages() []*messagedb.Message {
+func (j *journal) handledMessages() []*messagedb.Message {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return append([]*messagedb.Message(nil), j.all...)
 }
 
-func consumer(t *testing.T, s *store, config messagedb.ConsumerConfig) *messagedb.Consumer {
+func newTestConsumer(t *testing.T, s *store, config messagedb.ConsumerConfig) *messagedb.Consumer {
 	t.Helper()
 	if config.Polling == nil {
 		config.Polling = messagedb.IdlePolling(5 * time.Millisecond)
@@ -44,8 +44,8 @@ func consumer(t *testing.T, s *store, config messagedb.ConsumerConfig) *messaged
 	return c
 }
 
-// running runs a consumer; the returned function waits for its end and returns the error.
-func running(t *testing.T, c *messagedb.Consumer) <-chan error {
+// runConsumer runs a consumer; the returned function waits for its end and returns the error.
+func runConsumer(t *testing.T, c *messagedb.Consumer) <-chan error {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(context.WithoutCancel(t.Context())) }()
@@ -53,7 +53,7 @@ func running(t *testing.T, c *messagedb.Consumer) <-chan error {
 	return ended
 }
 
-func handled(t *testing.T, c *messagedb.Consumer, n int64) {
+func waitHandled(t *testing.T, c *messagedb.Consumer, n int64) {
 	t.Helper()
 	require.Eventually(t, func() bool { s := c.Stats(); return s.Handled+s.Ignored+s.Skipped >= n }, soon, time.Millisecond, "%d messages", n)
 }
@@ -61,16 +61,16 @@ func handled(t *testing.T, c *messagedb.Consumer, n int64) {
 func TestAConsumerResumesWhereItStopped(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "account:command", 3, 50)
+		all := fillCategory(t, s, "account:command", 3, 50)
 		j := &journal{}
 		config := messagedb.ConsumerConfig{Category: "account:command", Identifier: "worker", Handler: j.handle, BatchSize: 40}
-		c := consumer(t, s, config)
+		c := newTestConsumer(t, s, config)
 		require.Equal(t, messagedb.StreamName("account:command+position-worker"), c.PositionStream())
-		ended := running(t, c)
-		handled(t, c, 150)
+		ended := runConsumer(t, c)
+		waitHandled(t, c, 150)
 		require.NoError(t, c.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
-		require.Equal(t, all, j.messages())
+		require.Equal(t, all, j.handledMessages())
 		positions, err := s.client.ReadStream(t.Context(), c.PositionStream(), messagedb.StreamOptions{})
 		require.NoError(t, err)
 		require.Len(t, positions, 2, "after 100 messages, and at the stop")
@@ -83,17 +83,17 @@ func TestAConsumerResumesWhereItStopped(t *testing.T) {
 		require.Zero(t, lag)
 
 		// A run begins inclusively, as the same or another consumer.
-		more := fill(t, s, "account:command", 4, 50)[150:]
-		lag, err = consumer(t, s, config).Lag(t.Context())
+		more := fillCategory(t, s, "account:command", 4, 50)[150:]
+		lag, err = newTestConsumer(t, s, config).Lag(t.Context())
 		require.NoError(t, err)
 		require.EqualValues(t, len(more), lag.Messages)
 		require.Equal(t, more[len(more)-1].GlobalPosition, lag.Last)
 		require.Positive(t, lag.Age)
-		ended = running(t, c)
-		handled(t, c, int64(151+len(more)))
+		ended = runConsumer(t, c)
+		waitHandled(t, c, int64(151+len(more)))
 		require.NoError(t, c.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
-		require.Equal(t, append(append([]*messagedb.Message{}, all...), append([]*messagedb.Message{all[149]}, more...)...), j.messages())
+		require.Equal(t, append(append([]*messagedb.Message{}, all...), append([]*messagedb.Message{all[149]}, more...)...), j.handledMessages())
 		require.NoError(t, c.Stop(t.Context()), "stopping what does not run does nothing")
 	})
 }
@@ -102,7 +102,7 @@ func TestAConsumerResumesWhereItStopped(t *testing.T) {
 func TestAfterACrashNoMoreThanTheIntervalIsRepeated(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	all := fill(t, s, "a", 2, 100)
+	all := fillCategory(t, s, "a", 2, 100)
 	const interval = 7
 	var highest int64 // global position that was handled
 	seen := map[string]bool{}
@@ -112,14 +112,14 @@ func TestAfterACrashNoMoreThanTheIntervalIsRepeated(t *testing.T) {
 		dies, fatal, sudden := len(seen) < 150, 21+crashes/2, crashes%2 == 0
 		var c *messagedb.Consumer
 		life := &journal{}
-		c = consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: interval, Handler: func(ctx context.Context, m *messagedb.Message) error {
-			if dies && len(life.messages()) == fatal+2*interval {
+		c = newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: interval, Handler: func(ctx context.Context, m *messagedb.Message) error {
+			if dies && len(life.handledMessages()) == fatal+2*interval {
 				<-ctx.Done()
 				return ctx.Err()
 			}
 			_ = life.handle(ctx, m)
 			switch {
-			case !dies || len(life.messages()) != fatal:
+			case !dies || len(life.handledMessages()) != fatal:
 			case sudden:
 				c.Kill()
 			default:
@@ -128,7 +128,7 @@ func TestAfterACrashNoMoreThanTheIntervalIsRepeated(t *testing.T) {
 			return nil
 		}})
 		require.Equal(t, messagedb.StreamName("a:position"), c.PositionStream())
-		ended := running(t, c)
+		ended := runConsumer(t, c)
 		if !dies {
 			require.Eventually(t, func() bool { return c.Stats().Position == all[199].GlobalPosition }, soon, time.Millisecond)
 			require.NoError(t, c.Stop(t.Context()))
@@ -136,13 +136,13 @@ func TestAfterACrashNoMoreThanTheIntervalIsRepeated(t *testing.T) {
 		}
 		require.NoError(t, take(t, ended))
 		repeated := 0
-		for _, m := range life.messages() {
+		for _, m := range life.handledMessages() {
 			if seen[m.ID] = true; m.GlobalPosition <= highest {
 				repeated++
 			}
 		}
 		require.LessOrEqual(t, repeated, interval+1, "after crash %d", crashes)
-		highest = max(highest, life.messages()[len(life.messages())-1].GlobalPosition)
+		highest = max(highest, life.handledMessages()[len(life.handledMessages())-1].GlobalPosition)
 		if dies {
 			crashes++
 		}
@@ -158,7 +158,7 @@ func TestMessagesAreRoutedByType(t *testing.T) {
 		{Type: "Opened", Data: opened{"ann"}}, {Type: "Unknown", Data: 1}, {Type: "Count", Data: 7}, {Type: "Opened", Data: messagedb.NoData},
 	}, messagedb.AnyVersion)
 	require.NoError(t, err)
-	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a"})
+	c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a"})
 	got := make(chan any, 10)
 	messagedb.Handle(c, "Opened", func(_ context.Context, data opened, m *messagedb.Message) error {
 		require.Equal(t, "Opened", m.Type)
@@ -166,8 +166,8 @@ func TestMessagesAreRoutedByType(t *testing.T) {
 		return nil
 	})
 	messagedb.Handle(c, "Count", func(_ context.Context, data int, _ *messagedb.Message) error { got <- data; return nil })
-	ended := running(t, c)
-	handled(t, c, 4)
+	ended := runConsumer(t, c)
+	waitHandled(t, c, 4)
 	require.NoError(t, c.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
 	require.Equal(t, []any{opened{"ann"}, 7, opened{}}, []any{<-got, <-got, <-got})
@@ -195,9 +195,9 @@ func TestErrorPolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			all := fill(t, s, "a", 1, 10)
+			all := fillCategory(t, s, "a", 1, 10)
 			attempts := 0
-			c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", ErrorPolicy: test.policy, Handler: func(_ context.Context, m *messagedb.Message) error {
+			c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", ErrorPolicy: test.policy, Handler: func(_ context.Context, m *messagedb.Message) error {
 				if m.Position != 4 {
 					return nil
 				}
@@ -206,7 +206,7 @@ func TestErrorPolicy(t *testing.T) {
 				}
 				return nil
 			}})
-			ended := running(t, c)
+			ended := runConsumer(t, c)
 			if test.stops {
 				err := take(t, ended)
 				failed := new(messagedb.HandlerError)
@@ -216,7 +216,7 @@ func TestErrorPolicy(t *testing.T) {
 				require.Equal(t, all[4], failed.Message)
 				require.Equal(t, all[3].GlobalPosition, c.Stats().Saved, "what came before is saved")
 			} else {
-				handled(t, c, 10)
+				waitHandled(t, c, 10)
 				require.NoError(t, c.Stop(t.Context()))
 				require.NoError(t, take(t, ended))
 			}
@@ -236,11 +236,11 @@ func TestErrorPolicy(t *testing.T) {
 			// Skipped again after a crash, it is recorded once.
 			_, err = s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name = 'a:position-x'")
 			require.NoError(t, err)
-			again := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", ErrorPolicy: messagedb.ErrorPolicy{Skip: true}, Handler: func(_ context.Context, m *messagedb.Message) error {
+			again := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", ErrorPolicy: messagedb.ErrorPolicy{Skip: true}, Handler: func(_ context.Context, m *messagedb.Message) error {
 				return fmt.Errorf("broken otherwise: %d", m.Position)
 			}})
-			ended = running(t, again)
-			handled(t, again, 10)
+			ended = runConsumer(t, again)
+			waitHandled(t, again, 10)
 			require.NoError(t, again.Stop(t.Context()))
 			require.NoError(t, take(t, ended))
 			records, err = s.client.ReadStream(t.Context(), "a:skipped-x", messagedb.StreamOptions{})
@@ -255,9 +255,9 @@ func TestDataThatDoesNotFitIsNotRetried(t *testing.T) {
 	s := newStore(t)
 	_, err := s.client.WriteMessage(t.Context(), "a-1", messagedb.ProposedMessage{Type: "Opened", Data: "text"}, messagedb.AnyVersion)
 	require.NoError(t, err)
-	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", ErrorPolicy: messagedb.ErrorPolicy{Retries: 1000, Delay: time.Hour}})
+	c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", ErrorPolicy: messagedb.ErrorPolicy{Retries: 1000, Delay: time.Hour}})
 	messagedb.Handle(c, "Opened", func(context.Context, opened, *messagedb.Message) error { return nil })
-	err = take(t, running(t, c))
+	err = take(t, runConsumer(t, c))
 	require.ErrorAs(t, err, new(*messagedb.DecodeError))
 	require.ErrorAs(t, err, new(*messagedb.HandlerError))
 }
@@ -265,7 +265,7 @@ func TestDataThatDoesNotFitIsNotRetried(t *testing.T) {
 func TestStopWaitsForTheHandlerAndThenCancelsIt(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	all := fill(t, s, "a", 1, 3)
+	all := fillCategory(t, s, "a", 1, 3)
 	entered, leave := make(chan context.Context, 3), make(chan struct{})
 	config := messagedb.ConsumerConfig{Category: "a", Handler: func(ctx context.Context, m *messagedb.Message) error {
 		entered <- ctx
@@ -276,8 +276,8 @@ func TestStopWaitsForTheHandlerAndThenCancelsIt(t *testing.T) {
 			return ctx.Err()
 		}
 	}}
-	c := consumer(t, s, config)
-	ended := running(t, c)
+	c := newTestConsumer(t, s, config)
+	ended := runConsumer(t, c)
 	handling := take(t, entered)
 	patience, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
@@ -286,7 +286,7 @@ func TestStopWaitsForTheHandlerAndThenCancelsIt(t *testing.T) {
 	require.NoError(t, take(t, ended))
 	require.Zero(t, c.Stats(), "what was cancelled does not count")
 
-	ended = running(t, c)
+	ended = runConsumer(t, c)
 	take(t, entered)
 	var left atomic.Bool
 	go func() {
@@ -326,35 +326,35 @@ func TestConsumersThatCannotBe(t *testing.T) {
 		require.Equal(t, want, bad.Field, "%v", err)
 	}
 	for name, c := range map[string]func() *messagedb.Consumer{
-		"no handler": func() *messagedb.Consumer { return consumer(t, s, messagedb.ConsumerConfig{Category: "a"}) },
+		"no handler": func() *messagedb.Consumer { return newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a"}) },
 		"twice": func() *messagedb.Consumer {
-			c := consumer(t, s, ok)
+			c := newTestConsumer(t, s, ok)
 			for range 2 {
 				messagedb.Handle(c, "T", func(context.Context, int, *messagedb.Message) error { return nil })
 			}
 			return c
 		},
 		"nil": func() *messagedb.Consumer {
-			c := consumer(t, s, ok)
+			c := newTestConsumer(t, s, ok)
 			messagedb.Handle[int](c, "T", nil)
 			return c
 		},
 		"no type": func() *messagedb.Consumer {
-			c := consumer(t, s, ok)
+			c := newTestConsumer(t, s, ok)
 			messagedb.Handle(c, "", func(context.Context, int, *messagedb.Message) error { return nil })
 			return c
 		},
 	} {
 		require.ErrorAs(t, c().Run(t.Context()), new(*messagedb.InvalidError), name)
 	}
-	c := consumer(t, s, ok)
-	fill(t, s, "a", 1, 1)
-	running(t, c)
-	handled(t, c, 1)
-	require.Error(t, c.Run(canceled()), "it runs already")
+	c := newTestConsumer(t, s, ok)
+	fillCategory(t, s, "a", 1, 1)
+	runConsumer(t, c)
+	waitHandled(t, c, 1)
+	require.Error(t, c.Run(canceledContext()), "it runs already")
 }
 
-func canceled() context.Context {
+func canceledContext() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx

@@ -41,15 +41,15 @@ func TestManyEntitiesAreReadAtOnce(t *testing.T) {
 			ids = append(ids, fmt.Sprint(i))
 			if amounts := make([]int, i%4); len(amounts) > 0 {
 				amounts[0] = i
-				deposit(t, store, messagedb.StreamName(fmt.Sprint("account-", i)), messagedb.AnyVersion, amounts...)
+				writeDeposits(t, store, messagedb.StreamName(fmt.Sprint("account-", i)), messagedb.AnyVersion, amounts...)
 			}
 		}
 		const long = 130
 		for range long {
-			deposit(t, store, "account-7", messagedb.AnyVersion, 1)
+			writeDeposits(t, store, "account-7", messagedb.AnyVersion, 1)
 		}
 		s := &roundTrips{Store: store}
-		many, single := balances(t, s, messagedb.EntityConfig[balance]{BatchSize: 60}), balances(t, store, messagedb.EntityConfig[balance]{CacheSize: -1})
+		many, single := newBalances(t, s, messagedb.EntityConfig[balance]{BatchSize: 60}), newBalances(t, store, messagedb.EntityConfig[balance]{CacheSize: -1})
 		_, err := many.GetMany(t.Context(), []string{"1", "1"})
 		require.ErrorAs(t, err, new(*messagedb.InvalidError), "named twice")
 		s.many.Store(0)
@@ -67,8 +67,8 @@ func TestManyEntitiesAreReadAtOnce(t *testing.T) {
 		same()
 		require.EqualValues(t, 3, s.many.Load())
 		require.EqualValues(t, 2, s.one.Load(), "133 messages, in the cache or not: 50, 60, and the rest")
-		deposit(t, store, "account-7", messagedb.AnyVersion, 1000)
-		deposit(t, store, "account-8", messagedb.AnyVersion, 1000)
+		writeDeposits(t, store, "account-7", messagedb.AnyVersion, 1000)
+		writeDeposits(t, store, "account-8", messagedb.AnyVersion, 1000)
 		same()
 		require.EqualValues(t, 2, s.one.Load(), "only what is new is read")
 
@@ -82,10 +82,10 @@ func TestManyEntitiesAreReadAtOnce(t *testing.T) {
 func TestOneOfManyEntitiesThatCannotBeFolded(t *testing.T) {
 	t.Parallel()
 	onEveryStore(t, func(t *testing.T, s messagedb.Store) {
-		deposit(t, s, "account-1", messagedb.AnyVersion, 1)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1)
 		_, err := s.WriteMessage(t.Context(), "account-2", messagedb.ProposedMessage{Type: "Deposited", Data: "much"}, messagedb.AnyVersion)
 		require.NoError(t, err)
-		results, err := balances(t, s, messagedb.EntityConfig[balance]{}).GetMany(t.Context(), []string{"1", "2", "", "3"})
+		results, err := newBalances(t, s, messagedb.EntityConfig[balance]{}).GetMany(t.Context(), []string{"1", "2", "", "3"})
 		require.NoError(t, err)
 		require.NoError(t, results[0].Err)
 		require.Equal(t, 1, results[0].Value.Sum)
@@ -101,7 +101,7 @@ func TestOneOfManyEntitiesThatWasRestored(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
 		text, logger := newLog()
-		warm := balances(t, s.client, messagedb.EntityConfig[balance]{SnapshotInterval: 2, Logger: logger})
+		warm := newBalances(t, s.client, messagedb.EntityConfig[balance]{SnapshotInterval: 2, Logger: logger})
 		sums := func() (sums []int) {
 			results, err := warm.GetMany(t.Context(), []string{"1", "2", "3"})
 			require.NoError(t, err)
@@ -112,12 +112,12 @@ func TestOneOfManyEntitiesThatWasRestored(t *testing.T) {
 			return sums
 		}
 		for i := range 3 {
-			deposit(t, s.client, messagedb.StreamName(fmt.Sprint("account-", i+1)), messagedb.AnyVersion, 1, 2, 3, 4)
+			writeDeposits(t, s.client, messagedb.StreamName(fmt.Sprint("account-", i+1)), messagedb.AnyVersion, 1, 2, 3, 4)
 		}
 		require.Equal(t, []int{10, 10, 10}, sums())
 		_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name = 'account-2' AND position >= 3 OR stream_name = 'account-3'")
 		require.NoError(t, err)
-		deposit(t, s.client, "account-2", messagedb.AnyVersion, 100)
+		writeDeposits(t, s.client, "account-2", messagedb.AnyVersion, 100)
 		require.Equal(t, []int{10, 106, 0}, sums())
 		require.Contains(t, text.String(), "was the store restored?")
 	})

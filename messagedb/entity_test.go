@@ -74,8 +74,8 @@ func newLog() (*logText, *slog.Logger) {
 	return l, slog.New(slog.NewTextHandler(l, nil))
 }
 
-// balances makes an entity that adds the numbers in messages of type Deposited.
-func balances(t *testing.T, s messagedb.Store, config messagedb.EntityConfig[balance]) *messagedb.Entity[balance] {
+// newBalances makes an entity that adds the numbers in messages of type Deposited.
+func newBalances(t *testing.T, s messagedb.Store, config messagedb.EntityConfig[balance]) *messagedb.Entity[balance] {
 	t.Helper()
 	config.Category = "account"
 	if config.Logger == nil {
@@ -90,7 +90,7 @@ func balances(t *testing.T, s messagedb.Store, config messagedb.EntityConfig[bal
 	return e
 }
 
-func deposit(t *testing.T, s messagedb.Store, stream messagedb.StreamName, expected int64, amounts ...int) int64 {
+func writeDeposits(t *testing.T, s messagedb.Store, stream messagedb.StreamName, expected int64, amounts ...int) int64 {
 	t.Helper()
 	var all []messagedb.ProposedMessage
 	for _, amount := range amounts {
@@ -113,18 +113,18 @@ func TestAnEntityIsFoldedAndReadsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store messagedb.Store) {
 		s := &counted{Store: store}
-		e := balances(t, s, messagedb.EntityConfig[balance]{BatchSize: 3})
+		e := newBalances(t, s, messagedb.EntityConfig[balance]{BatchSize: 3})
 		requireBalance(t, e, "1", 0, messagedb.NoStreamVersion)
 		_, version, err := e.Get(t.Context(), "1")
 		require.NoError(t, err)
-		version = deposit(t, s, "account-1", version, 1, 2, 3, 4, 5, 6, 7)
+		version = writeDeposits(t, s, "account-1", version, 1, 2, 3, 4, 5, 6, 7)
 		_, err = s.WriteMessage(t.Context(), "account-1", messagedb.ProposedMessage{Type: "Renamed", Data: "x"}, version)
 		require.NoError(t, err)
 		requireBalance(t, e, "1", 28, 7)
 		s.read.Store(0)
 		requireBalance(t, e, "1", 28, 7)
 		require.EqualValues(t, 1, s.read.Load(), "the last message that is known shows that the stream is the same")
-		deposit(t, s, "account-1", 7, 10, 10)
+		writeDeposits(t, s, "account-1", 7, 10, 10)
 		requireBalance(t, e, "1", 48, 9)
 		require.EqualValues(t, 4, s.read.Load())
 		requireBalance(t, e, "2+x", 0, messagedb.NoStreamVersion)
@@ -135,7 +135,7 @@ func TestAnEntityIsFoldedAndReadsOnlyWhatIsNew(t *testing.T) {
 		// The version is the one that a write is to expect.
 		_, version, err = e.Get(t.Context(), "1")
 		require.NoError(t, err)
-		deposit(t, s, "account-1", messagedb.AnyVersion, 1)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1)
 		_, err = s.WriteMessage(t.Context(), "account-1", messagedb.ProposedMessage{Type: "Deposited", Data: 1}, version)
 		require.ErrorAs(t, err, new(*messagedb.VersionConflictError))
 
@@ -150,18 +150,18 @@ func TestAnEntityIsFoldedAndReadsOnlyWhatIsNew(t *testing.T) {
 func TestAnEntityThatCannotBeFoldedIsAnError(t *testing.T) {
 	t.Parallel()
 	s := messagedb.NewMemory()
-	e := balances(t, s, messagedb.EntityConfig[balance]{Fold: func(b *balance, m *messagedb.Message) error {
+	e := newBalances(t, s, messagedb.EntityConfig[balance]{Fold: func(b *balance, m *messagedb.Message) error {
 		b.Sum = -1000 // which must not be seen
 		if m.Type == "Panics" {
 			panic("no")
 		}
 		return errDown
 	}})
-	deposit(t, s, "account-1", messagedb.AnyVersion, 1)
+	writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1)
 	requireBalance(t, e, "1", 1, 0)
 	for kind, want := range map[string]any{"Panics": new(*messagedb.PanicError), "Other": new(*messagedb.HandlerError), "Deposited": new(*messagedb.DecodeError)} {
 		stream := messagedb.StreamName("account-" + kind)
-		deposit(t, s, stream, messagedb.AnyVersion, 5)
+		writeDeposits(t, s, stream, messagedb.AnyVersion, 5)
 		requireBalance(t, e, kind, 5, 0)
 		_, err := s.WriteMessage(t.Context(), stream, messagedb.ProposedMessage{Type: kind, Data: "text"}, 0)
 		require.NoError(t, err)
@@ -210,7 +210,7 @@ func TestTheValuesOfAnEntityAreTheCallersOwn(t *testing.T) {
 		}()
 	}
 	for i := range writes {
-		deposit(t, s, "account-1", messagedb.AnyVersion, i)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, i)
 	}
 	all.Wait()
 
@@ -223,10 +223,10 @@ func TestTheValuesOfAnEntityAreTheCallersOwn(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	deposit(t, s, "account-2", messagedb.AnyVersion, 1)
+	writeDeposits(t, s, "account-2", messagedb.AnyVersion, 1)
 	_, _, err = counting.Get(t.Context(), "2")
 	require.NoError(t, err)
-	deposit(t, s, "account-2", messagedb.AnyVersion, 1, 1)
+	writeDeposits(t, s, "account-2", messagedb.AnyVersion, 1, 1)
 	_, _, err = counting.Get(t.Context(), "2")
 	require.ErrorIs(t, err, errDown)
 	fails = false
@@ -263,9 +263,9 @@ func TestTheValuesOfAnEntityAreTheCallersOwn(t *testing.T) {
 func TestTheCacheOfAnEntityIsBounded(t *testing.T) {
 	t.Parallel()
 	s := &counted{Store: messagedb.NewMemory()}
-	e := balances(t, s, messagedb.EntityConfig[balance]{CacheSize: 2})
+	e := newBalances(t, s, messagedb.EntityConfig[balance]{CacheSize: 2})
 	for _, id := range []string{"1", "2", "3"} {
-		deposit(t, s, messagedb.StreamName("account-"+id), messagedb.AnyVersion, 1, 1, 1, 1)
+		writeDeposits(t, s, messagedb.StreamName("account-"+id), messagedb.AnyVersion, 1, 1, 1, 1)
 	}
 	cost := func(id string) int64 {
 		s.read.Store(0)
@@ -279,7 +279,7 @@ func TestTheCacheOfAnEntityIsBounded(t *testing.T) {
 	require.EqualValues(t, 1, cost("1"), "it was used after 2")
 	require.EqualValues(t, 4, cost("2"))
 	require.Equal(t, 2, e.Cached())
-	none := balances(t, s, messagedb.EntityConfig[balance]{CacheSize: -1})
+	none := newBalances(t, s, messagedb.EntityConfig[balance]{CacheSize: -1})
 	requireBalance(t, none, "1", 4, 3)
 	require.Zero(t, none.Cached())
 }
@@ -288,14 +288,14 @@ func TestTheCacheOfAnEntityIsBounded(t *testing.T) {
 func TestTheCacheOfAnEntityDoesNotGoBack(t *testing.T) {
 	t.Parallel()
 	s := &counted{Store: messagedb.NewMemory()}
-	e := balances(t, s, messagedb.EntityConfig[balance]{})
-	deposit(t, s, "account-1", messagedb.AnyVersion, 1)
+	e := newBalances(t, s, messagedb.EntityConfig[balance]{})
+	writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1)
 	requireBalance(t, e, "1", 1, 0)
 	between := true
 	s.after = func() {
 		if between {
 			between = false
-			deposit(t, s, "account-1", messagedb.AnyVersion, 1, 1, 1)
+			writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1, 1, 1)
 			requireBalance(t, e, "1", 4, 3)
 		}
 	}
@@ -310,7 +310,7 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, store messagedb.Store) {
 		s := &counted{Store: store}
 		config := messagedb.EntityConfig[balance]{SnapshotInterval: 5, SnapshotVersion: 2}
-		e := balances(t, s, config)
+		e := newBalances(t, s, config)
 		snapshots := func() int64 {
 			stream, err := e.SnapshotStream("1")
 			require.NoError(t, err)
@@ -319,10 +319,10 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 			require.NoError(t, err)
 			return version + 1
 		}
-		deposit(t, s, "account-1", messagedb.AnyVersion, 1, 1, 1, 1)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1, 1, 1, 1)
 		requireBalance(t, e, "1", 4, 3)
 		require.Zero(t, snapshots())
-		deposit(t, s, "account-1", messagedb.AnyVersion, 1, 1)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1, 1)
 		requireBalance(t, e, "1", 6, 5)
 		requireBalance(t, e, "1", 6, 5)
 		require.EqualValues(t, 1, snapshots())
@@ -338,14 +338,14 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 		require.EqualValues(t, 5, data.EntityVersion)
 
 		// Another process begins with it, and takes none that is there.
-		deposit(t, s, "account-1", messagedb.AnyVersion, 1)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1)
 		s.read.Store(0)
-		requireBalance(t, balances(t, s, config), "1", 7, 6)
+		requireBalance(t, newBalances(t, s, config), "1", 7, 6)
 		require.EqualValues(t, 2, s.read.Load())
 		require.EqualValues(t, 1, snapshots())
-		deposit(t, s, "account-1", messagedb.AnyVersion, 1, 1, 1, 1)
+		writeDeposits(t, s, "account-1", messagedb.AnyVersion, 1, 1, 1, 1)
 		for range 3 {
-			requireBalance(t, balances(t, s, config), "1", 11, 10)
+			requireBalance(t, newBalances(t, s, config), "1", 11, 10)
 		}
 		requireBalance(t, e, "1", 11, 10)
 		require.EqualValues(t, 2, snapshots(), "two that read the same version write one")
@@ -355,21 +355,21 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 		other := config
 		other.SnapshotVersion, other.Logger = 3, logger
 		s.read.Store(0)
-		requireBalance(t, balances(t, s, other), "1", 11, 10)
+		requireBalance(t, newBalances(t, s, other), "1", 11, 10)
 		require.EqualValues(t, 11, s.read.Load())
 		require.Contains(t, text.String(), "it has the version 2, and SnapshotVersion is 3")
 		require.EqualValues(t, 3, snapshots())
 		config.Logger = logger
 		for want, m := range map[string]messagedb.ProposedMessage{
-			"its entityData into": {Type: "Recorded", Data: map[string]any{"entityData": "text", "entityVersion": 10}, Metadata: map[string]any{"snapshotVersion": 2, "messageId": id(1)}},
-			"Data of message":     {Type: "Recorded", Data: "text", Metadata: map[string]any{"snapshotVersion": 2, "messageId": id(1)}},
+			"its entityData into": {Type: "Recorded", Data: map[string]any{"entityData": "text", "entityVersion": 10}, Metadata: map[string]any{"snapshotVersion": 2, "messageId": makeID(1)}},
+			"Data of message":     {Type: "Recorded", Data: "text", Metadata: map[string]any{"snapshotVersion": 2, "messageId": makeID(1)}},
 			"Metadata of message": {Type: "Recorded", Data: 1, Metadata: "text"},
 			"the version 0":       {Type: "Recorded", Data: map[string]any{"entityData": map[string]any{}, "entityVersion": 10, "time": time.Now()}}, // Eventide's own
-			"its entityVersion":   {Type: "Recorded", Data: map[string]any{"entityData": map[string]any{}, "entityVersion": -4}, Metadata: map[string]any{"snapshotVersion": 2, "messageId": id(1)}},
+			"its entityVersion":   {Type: "Recorded", Data: map[string]any{"entityData": map[string]any{}, "entityVersion": -4}, Metadata: map[string]any{"snapshotVersion": 2, "messageId": makeID(1)}},
 		} {
 			_, err := s.WriteMessage(t.Context(), "account:snapshot-1", m, messagedb.AnyVersion)
 			require.NoError(t, err)
-			requireBalance(t, balances(t, s, config), "1", 11, 10)
+			requireBalance(t, newBalances(t, s, config), "1", 11, 10)
 			require.Contains(t, text.String(), want)
 		}
 	})
@@ -409,9 +409,9 @@ func TestASnapshotIsNotMergedIntoANewValue(t *testing.T) {
 func TestASnapshotThatCannotBeWrittenIsTold(t *testing.T) {
 	t.Parallel()
 	s := &readOnly{Memory: messagedb.NewMemory()}
-	deposit(t, s.Memory, "account-1", messagedb.AnyVersion, 1, 2)
+	writeDeposits(t, s.Memory, "account-1", messagedb.AnyVersion, 1, 2)
 	text, logger := newLog()
-	requireBalance(t, balances(t, s, messagedb.EntityConfig[balance]{SnapshotInterval: 1, Logger: logger}), "1", 3, 1)
+	requireBalance(t, newBalances(t, s, messagedb.EntityConfig[balance]{SnapshotInterval: 1, Logger: logger}), "1", 3, 1)
 	require.Contains(t, text.String(), "a snapshot could not be written")
 	require.Contains(t, text.String(), errDown.Error())
 }
@@ -428,8 +428,8 @@ func TestAnEntityOfAStoreThatWasRestored(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *store) {
 		text, logger := newLog()
 		config := messagedb.EntityConfig[balance]{SnapshotInterval: 2, Logger: logger}
-		warm := balances(t, s.client, config)
-		deposit(t, s.client, "account-1", messagedb.AnyVersion, 1, 2, 3, 4)
+		warm := newBalances(t, s.client, config)
+		writeDeposits(t, s.client, "account-1", messagedb.AnyVersion, 1, 2, 3, 4)
 		requireBalance(t, warm, "1", 10, 3)
 		lose := func(from int) {
 			t.Helper()
@@ -437,32 +437,32 @@ func TestAnEntityOfAStoreThatWasRestored(t *testing.T) {
 			require.NoError(t, err)
 		}
 		lose(2)
-		requireBalance(t, balances(t, s.client, config), "1", 3, 1)
+		requireBalance(t, newBalances(t, s.client, config), "1", 3, 1)
 		requireBalance(t, warm, "1", 3, 1)
 		require.Contains(t, text.String(), "was the store restored?")
-		deposit(t, s.client, "account-1", 1, 100, 200, 300)
+		writeDeposits(t, s.client, "account-1", 1, 100, 200, 300)
 		requireBalance(t, warm, "1", 603, 4)
-		requireBalance(t, balances(t, s.client, config), "1", 603, 4)
+		requireBalance(t, newBalances(t, s.client, config), "1", 603, 4)
 
 		// The same version with another message.
 		lose(4)
-		deposit(t, s.client, "account-1", 3, 7)
-		requireBalance(t, balances(t, s.client, config), "1", 310, 4)
+		writeDeposits(t, s.client, "account-1", 3, 7)
+		requireBalance(t, newBalances(t, s.client, config), "1", 310, 4)
 		requireBalance(t, warm, "1", 310, 4)
 
 		// All of it.
 		lose(0)
 		requireBalance(t, warm, "1", 0, messagedb.NoStreamVersion)
-		requireBalance(t, balances(t, s.client, config), "1", 0, messagedb.NoStreamVersion)
+		requireBalance(t, newBalances(t, s.client, config), "1", 0, messagedb.NoStreamVersion)
 
 		// A snapshot contains messages that were archived after it.
-		deposit(t, s.client, "account-2", messagedb.AnyVersion, 1, 2, 3, 4)
+		writeDeposits(t, s.client, "account-2", messagedb.AnyVersion, 1, 2, 3, 4)
 		requireBalance(t, warm, "2", 10, 3)
-		deposit(t, s.client, "account-2", messagedb.AnyVersion, 5)
+		writeDeposits(t, s.client, "account-2", messagedb.AnyVersion, 5)
 		_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name = 'account-2' AND position <= 3")
 		require.NoError(t, err)
 		requireBalance(t, warm, "2", 15, 4)
-		requireBalance(t, balances(t, s.client, config), "2", 15, 4)
+		requireBalance(t, newBalances(t, s.client, config), "2", 15, 4)
 	})
 }
 

@@ -54,7 +54,7 @@ func TestADeadlockOfCategoriesIsTransient(t *testing.T) {
 	errs := make(chan error, 2)
 	for i, tx := range txs {
 		go func() {
-			_, err := s.client.WriteTx(t.Context(), tx, messagedb.StreamName(fmt.Sprintf("c%d-1", 1-i)), messages(i+1, i+1), messagedb.AnyVersion)
+			_, err := s.client.WriteTx(t.Context(), tx, messagedb.StreamName(fmt.Sprintf("c%d-1", 1-i)), newMessages(i+1, i+1), messagedb.AnyVersion)
 			if err != nil {
 				_ = tx.Rollback(context.Background()) // so that the other goes on
 			}
@@ -78,7 +78,7 @@ func TestWhatOnlyTheServerKnowsIsTyped(t *testing.T) {
 			require.ErrorAs(t, err, &bad, data)
 			require.Equal(t, messagedb.FieldData, bad.Field)
 		}
-		_, err := s.client.ReadStream(canceled(), "a-1", messagedb.StreamOptions{})
+		_, err := s.client.ReadStream(canceledContext(), "a-1", messagedb.StreamOptions{})
 		require.ErrorIs(t, err, context.Canceled)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 		defer cancel()
@@ -91,15 +91,15 @@ func TestWhatOnlyTheServerKnowsIsTyped(t *testing.T) {
 func TestErrorsSayWhatWasBeingDone(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	_, err := s.client.ReadCategory(canceled(), "a", messagedb.CategoryOptions{From: 5})
+	_, err := s.client.ReadCategory(canceledContext(), "a", messagedb.CategoryOptions{From: 5})
 	require.ErrorContains(t, err, `messagedb: reading category "a" from global position 5: `)
-	_, err = s.client.ReadStream(canceled(), "a-1", messagedb.StreamOptions{})
+	_, err = s.client.ReadStream(canceledContext(), "a-1", messagedb.StreamOptions{})
 	require.ErrorContains(t, err, `messagedb: reading stream "a-1" from position 0: `)
-	_, err = s.client.WriteMessage(canceled(), "a-1", messages(1, 1)[0], messagedb.AnyVersion)
+	_, err = s.client.WriteMessage(canceledContext(), "a-1", newMessages(1, 1)[0], messagedb.AnyVersion)
 	require.ErrorContains(t, err, `messagedb: writing to stream "a-1": `)
-	_, err = s.client.Version(canceled())
+	_, err = s.client.Version(canceledContext())
 	require.ErrorContains(t, err, "messagedb: asking for the version of the store: ")
-	_, _, err = s.client.ServerNames().CardinalID(canceled(), "a-1")
+	_, _, err = s.client.ServerNames().CardinalID(canceledContext(), "a-1")
 	require.ErrorContains(t, err, `messagedb: asking for cardinal_id of "a-1": `)
 }
 

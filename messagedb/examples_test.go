@@ -23,12 +23,12 @@ func TestTheExamplesDoWhatTheySay(t *testing.T) {
 		{"projector", ExampleProjector, "ann has ordered for 40\n"},
 		{"subscription", ExampleClient_SubscribeToCategory, "Registered in user-1\ndropped: <nil>\n"},
 	} {
-		require.Equal(t, example.want, printed(t, example.run), example.name)
+		require.Equal(t, example.want, capturePrinted(t, example.run), example.name)
 	}
 }
 
-// printed runs a function and returns what it prints.
-func printed(t *testing.T, run func()) string {
+// capturePrinted runs a function and returns what it prints.
+func capturePrinted(t *testing.T, run func()) string {
 	t.Helper()
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)

@@ -72,8 +72,8 @@ func TestStreamsAreListedAPageAtATime(t *testing.T) {
 func TestTheEndOfACategory(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "a", 2, 5)
-		fill(t, s, "b", 1, 5)
+		all := fillCategory(t, s, "a", 2, 5)
+		fillCategory(t, s, "b", 1, 5)
 		last, err := s.client.LastCategoryMessages(t.Context(), "a", 3, "")
 		require.NoError(t, err)
 		require.Equal(t, all[7:], last)
@@ -89,7 +89,7 @@ func TestTheEndOfACategory(t *testing.T) {
 func TestWhereConsumersStand(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "a:command", 4, 5)
+		all := fillCategory(t, s, "a:command", 4, 5)
 		none := func(context.Context, *messagedb.Message) error { return nil }
 		for _, config := range []messagedb.ConsumerConfig{
 			{Category: "a:command"},
@@ -97,8 +97,8 @@ func TestWhereConsumersStand(t *testing.T) {
 			{Category: "a:command", Identifier: "g", Group: &messagedb.Group{Member: 1, Size: 2}},
 		} {
 			config.Handler = none
-			c := consumer(t, s, config)
-			running(t, c)
+			c := newTestConsumer(t, s, config)
+			runConsumer(t, c)
 			lag := func() int64 {
 				l, err := c.Lag(t.Context())
 				require.NoError(t, err)
@@ -107,7 +107,7 @@ func TestWhereConsumersStand(t *testing.T) {
 			require.Eventually(t, func() bool { return lag() == 0 }, soon, 5*time.Millisecond)
 			require.NoError(t, c.Stop(t.Context()))
 		}
-		fill(t, s, "a:command", 4, 1)
+		fillCategory(t, s, "a:command", 4, 1)
 		for _, category := range []string{"a:command", ""} {
 			found, err := s.client.ConsumerPositions(t.Context(), category)
 			require.NoError(t, err)

@@ -57,7 +57,7 @@ func TestBadInputNamesFieldValueAndRule(t *testing.T) {
 		{write("a-1", messagedb.ProposedMessage{Type: "T", Data: json.RawMessage("\"\xff\"")}, -2), messagedb.FieldData, "\"\xff\""},
 		{write("a-1", messagedb.ProposedMessage{Type: "T", Data: 1, Metadata: make(chan int)}, -2), messagedb.FieldMetadata, "chan int"},
 		{write("a-1", messagedb.ProposedMessage{Type: "T", Data: 1, ID: "no uuid"}, -2), messagedb.FieldID, "no uuid"},
-		{write("a-1", messagedb.ProposedMessage{Type: "T", Data: 1, ID: strings.Replace(id(1), "-", "0", 1)}, -2), messagedb.FieldID, strings.Replace(id(1), "-", "0", 1)},
+		{write("a-1", messagedb.ProposedMessage{Type: "T", Data: 1, ID: strings.Replace(makeID(1), "-", "0", 1)}, -2), messagedb.FieldID, strings.Replace(makeID(1), "-", "0", 1)},
 		{func() error { _, err := c.Write(ctx, "a-1", nil, -2); return err }, messagedb.FieldMessages, "none"},
 		{func() error {
 			_, err := c.Write(ctx, "a-1", []messagedb.ProposedMessage{good, {Type: "T"}}, -2)
@@ -126,7 +126,7 @@ func TestTheLongestNameIsWritten(t *testing.T) {
 			}
 		}
 		name[1] = '-'
-		_, err := s.client.WriteMessage(t.Context(), messagedb.StreamName(name), message(1), messagedb.NoStreamVersion)
+		_, err := s.client.WriteMessage(t.Context(), messagedb.StreamName(name), newMessage(1), messagedb.NoStreamVersion)
 		require.NoError(t, err)
 		read, err := s.client.ReadStream(t.Context(), messagedb.StreamName(name), messagedb.StreamOptions{})
 		require.NoError(t, err)

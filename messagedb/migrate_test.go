@@ -43,7 +43,7 @@ func TestMigrateLeavesAnotherStoreAlone(t *testing.T) {
 	hostile.NeedsDirect(t, "migrations refuse it")
 	t.Parallel()
 	s := newStore(t)
-	_, err := s.client.WriteMessage(t.Context(), "a-1", message(1), messagedb.AnyVersion)
+	_, err := s.client.WriteMessage(t.Context(), "a-1", newMessage(1), messagedb.AnyVersion)
 	require.NoError(t, err)
 	err = messagedb.Migrate(t.Context(), s.pool, "")
 	installed := new(messagedb.InstalledError)

@@ -16,7 +16,7 @@ import (
 func TestTwoConsumersOfOnePositionFindOut(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 1, 50)
+	fillCategory(t, s, "a", 1, 50)
 	// They are abreast, message by message: one that is done before the other begins has no conflict with it.
 	abreast, over := make(chan struct{}), make(chan struct{})
 	defer close(over)
@@ -28,8 +28,8 @@ func TestTwoConsumersOfOnePositionFindOut(t *testing.T) {
 		}
 		return nil
 	}}
-	one, two := consumer(t, s, config), consumer(t, s, config)
-	first, second := running(t, one), running(t, two)
+	one, two := newTestConsumer(t, s, config), newTestConsumer(t, s, config)
+	first, second := runConsumer(t, one), runConsumer(t, two)
 	var err error
 	select {
 	case err = <-first:
@@ -47,7 +47,7 @@ func TestTwoConsumersOfOnePositionFindOut(t *testing.T) {
 func TestTheLateSaveOfADeadConsumerIsNoConflict(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 1, 50)
+	fillCategory(t, s, "a", 1, 50)
 	late := func(run string, position int) func() {
 		return func() {
 			_, err := s.pool.Exec(context.Background(), `SET search_path TO message_store; SELECT write_message(gen_random_uuid()::varchar, 'a:position', 'Recorded',
@@ -62,18 +62,18 @@ func TestTheLateSaveOfADeadConsumerIsNoConflict(t *testing.T) {
 		conflict      bool
 	}{{"dead", "dead, too", false}, {"alive", "alive", true}} {
 		interfere := map[int64]func(){12: late(test.first, 3), 32: late(test.second, 3)}
-		c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 10, Handler: func(_ context.Context, m *messagedb.Message) error {
+		c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 10, Handler: func(_ context.Context, m *messagedb.Message) error {
 			if do := interfere[m.GlobalPosition]; do != nil {
 				do()
 			}
 			return nil
 		}})
-		ended := running(t, c)
+		ended := runConsumer(t, c)
 		if test.conflict {
 			require.ErrorAs(t, take(t, ended), new(*messagedb.PositionConflictError))
 			continue
 		}
-		handled(t, c, 50)
+		waitHandled(t, c, 50)
 		require.NoError(t, c.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
 		require.EqualValues(t, 50, c.Stats().Saved)
@@ -85,11 +85,11 @@ func TestTheLateSaveOfADeadConsumerIsNoConflict(t *testing.T) {
 func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 20, 5)
+	fillCategory(t, s, "a", 20, 5)
 	j := &journal{}
 	ids := func() int {
 		seen := map[string]bool{}
-		for _, m := range j.messages() {
+		for _, m := range j.handledMessages() {
 			seen[m.ID] = true
 		}
 		return len(seen)
@@ -98,9 +98,9 @@ func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 		t.Helper()
 		var cs []*messagedb.Consumer
 		for member := range size {
-			c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "g", Group: &messagedb.Group{Member: member, Size: size}, PreviousSize: previous, Handler: j.handle})
+			c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "g", Group: &messagedb.Group{Member: member, Size: size}, PreviousSize: previous, Handler: j.handle})
 			require.Equal(t, messagedb.StreamName(fmt.Sprintf("a:position-g+%d+%d", member, size)), c.PositionStream())
-			running(t, c)
+			runConsumer(t, c)
 			cs = append(cs, c)
 		}
 		require.Eventually(t, func() bool { return ids() == want }, soon, 5*time.Millisecond)
@@ -109,7 +109,7 @@ func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 		}
 	}
 	work(2, 0, 100)
-	require.Len(t, j.messages(), 100, "each has its own")
+	require.Len(t, j.handledMessages(), 100, "each has its own")
 	least := int64(math.MaxInt64)
 	for member := range 2 {
 		saved, err := s.client.LastMessage(t.Context(), messagedb.StreamName(fmt.Sprintf("a:position-g+%d+2", member)), "")
@@ -121,11 +121,11 @@ func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 		least = min(least, position.Position)
 	}
 	require.Positive(t, least)
-	fill(t, s, "b", 1, 1)
+	fillCategory(t, s, "b", 1, 1)
 	_, err := s.client.Write(t.Context(), "a-3", []messagedb.ProposedMessage{{Type: "T", Data: 1}, {Type: "T", Data: 2}}, messagedb.AnyVersion)
 	require.NoError(t, err)
 	work(3, 2, 102)
-	for _, m := range j.messages()[100:] {
+	for _, m := range j.handledMessages()[100:] {
 		require.GreaterOrEqual(t, m.GlobalPosition, least, "the new members began before what each of the old had handled")
 	}
 }
@@ -135,32 +135,32 @@ func TestAConsumerGetsOverLostConnections(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	s := newStore(t)
-	all := fill(t, s, "a", 3, 100)
+	all := fillCategory(t, s, "a", 3, 100)
 	j := &journal{}
 	kill := "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '" + s.config.ConnConfig.Database + "'"
 	var c *messagedb.Consumer
 	hits := make(chan int64, 1)
-	c = consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 5, BatchSize: 20, Handler: func(ctx context.Context, m *messagedb.Message) error {
+	c = newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 5, BatchSize: 20, Handler: func(ctx context.Context, m *messagedb.Message) error {
 		_ = j.handle(ctx, m)
-		switch n := len(j.messages()); {
+		switch n := len(j.handledMessages()); {
 		case n == 300:
 			hits <- c.Stats().Retried
 		case n%5 == 4 && c.Stats().Retried < 3: // they are dead when it comes to save the next one
-			return administer(ctx, kill)
+			return runAsAdmin(ctx, kill)
 		}
 		return nil
 	}})
-	ended := running(t, c)
+	ended := runConsumer(t, c)
 	// At any other moment, too.
 	for c.Stats().Retried < 3 {
 		require.Empty(t, ended, "it gave up")
-		require.NoError(t, administer(t.Context(), kill))
+		require.NoError(t, runAsAdmin(t.Context(), kill))
 		time.Sleep(10 * time.Millisecond)
 	}
-	handled(t, c, 300)
+	waitHandled(t, c, 300)
 	require.GreaterOrEqual(t, take(t, hits), int64(3), "it was hit before it was through")
 	require.NoError(t, c.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
-	require.Equal(t, all, j.messages(), "each once, and in order")
+	require.Equal(t, all, j.handledMessages(), "each once, and in order")
 	require.Equal(t, all[299].GlobalPosition, c.Stats().Saved)
 }

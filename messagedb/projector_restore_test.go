@@ -14,17 +14,17 @@ import (
 // The store, or the database of the projection, was restored from a backup.
 func TestAProjectionAndARestore(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 1, 20)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 1, 20)
 	reason := func(config messagedb.ProjectorConfig) messagedb.ProjectionReason {
 		t.Helper()
 		config.Handler = tallyInto("tally")
 		stopped := new(messagedb.ProjectionError)
-		require.ErrorAs(t, take(t, projecting(t, projector(t, s, config))), &stopped)
+		require.ErrorAs(t, take(t, runProjector(t, newTestProjector(t, s, config))), &stopped)
 		return stopped.Reason
 	}
-	p := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	ended := projecting(t, p)
+	p := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	ended := runProjector(t, p)
 	requireTally(t, s, "tally", all)
 
 	// The projection's database is restored: the projector goes back, also while it runs, and has each message once.
@@ -35,7 +35,7 @@ func TestAProjectionAndARestore(t *testing.T) {
 		}
 		return err
 	}))
-	all = append(all, fill(t, s, "a", 1, 5)[20:]...)
+	all = append(all, fillCategory(t, s, "a", 1, 5)[20:]...)
 	requireTally(t, s, "tally", all)
 	require.EqualValues(t, 1, p.Stats().Rewound)
 	require.NoError(t, p.Stop(t.Context()))
@@ -50,7 +50,7 @@ func TestAProjectionAndARestore(t *testing.T) {
 	run("DELETE FROM message_store.messages WHERE global_position >= $1", all[20].GlobalPosition)
 	run("SELECT setval('message_store.messages_global_position_seq', $1)", all[19].GlobalPosition)
 	require.Equal(t, messagedb.ProjectionAhead, reason(messagedb.ProjectorConfig{}))
-	fill(t, s, "a", 1, 5)
+	fillCategory(t, s, "a", 1, 5)
 	require.Equal(t, messagedb.ProjectionOfOtherStore, reason(messagedb.ProjectorConfig{}))
 	requireTally(t, s, "tally", all)
 
@@ -59,14 +59,14 @@ func TestAProjectionAndARestore(t *testing.T) {
 	require.Equal(t, messagedb.ProjectionOfOtherCategory, reason(messagedb.ProjectorConfig{}))
 	run("DELETE FROM public.messagedb_projection; ")
 	run("TRUNCATE public.tally")
-	p = projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	ended = projecting(t, p)
+	p = newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	ended = runProjector(t, p)
 	var err error
 	all, err = s.client.ReadCategory(t.Context(), "a", messagedb.CategoryOptions{})
 	require.NoError(t, err)
 	requireTally(t, s, "tally", all)
 	run("DELETE FROM public.messagedb_projection")
-	fill(t, s, "a", 1, 1)
+	fillCategory(t, s, "a", 1, 1)
 	stopped := new(messagedb.ProjectionError)
 	require.ErrorAs(t, take(t, ended), &stopped)
 	require.Equal(t, messagedb.ProjectionGone, stopped.Reason)
@@ -85,14 +85,14 @@ func TestAProjectionAndARestore(t *testing.T) {
 // The store is restored while the projector is connected: it checks again after the connection is lost.
 func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 1, 20)
-	p := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	ended := projecting(t, p)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 1, 20)
+	p := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	ended := runProjector(t, p)
 	requireTally(t, s, "tally", all)
 	restorePath(t, s, all[15])
 	for len(ended) == 0 {
-		require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
+		require.NoError(t, runAsAdmin(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
 		time.Sleep(20 * time.Millisecond)
 	}
 	stopped := new(messagedb.ProjectionError)
@@ -116,12 +116,12 @@ func TestAProjectorKnowsItsLastMessageWhenItBegins(t *testing.T) {
 	for name, config := range map[string]messagedb.ProjectorConfig{"handled": {Handler: tallyInto("tally")}, "passed over": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := tallied(t)
-			all := fill(t, s, "a", 1, 10)
+			s := newTallied(t)
+			all := fillCategory(t, s, "a", 1, 10)
 			start := func() (*messagedb.Projector, <-chan error) {
-				p := projector(t, s, config)
+				p := newTestProjector(t, s, config)
 				messagedb.Project(p, "Unused", func(context.Context, pgx.Tx, int, *messagedb.Message) error { return nil })
-				return p, projecting(t, p)
+				return p, runProjector(t, p)
 			}
 			p, ended := start()
 			require.Eventually(t, func() bool { return p.Stats().Position == all[9].GlobalPosition }, soon, time.Millisecond)
@@ -129,13 +129,13 @@ func TestAProjectorKnowsItsLastMessageWhenItBegins(t *testing.T) {
 			require.NoError(t, take(t, ended))
 
 			restorePath(t, s, all[8])
-			fill(t, s, "b", 1, 4) // takes the positions of the last two, and two more
-			fill(t, s, "a", 1, 2)
+			fillCategory(t, s, "b", 1, 4) // takes the positions of the last two, and two more
+			fillCategory(t, s, "a", 1, 2)
 			_, ended = start()
 			stopped := new(messagedb.ProjectionError)
 			require.ErrorAs(t, take(t, ended), &stopped)
 			require.Equal(t, messagedb.ProjectionOfOtherStore, stopped.Reason)
-			require.Equal(t, all[9].GlobalPosition, projection(t, s, 1).Position, "nothing was written")
+			require.Equal(t, all[9].GlobalPosition, readProjection(t, s, 1).Position, "nothing was written")
 		})
 	}
 }
@@ -146,9 +146,9 @@ func TestARunningProjectorNoticesThatItsStoreGoesBack(t *testing.T) {
 	for want, refill := range map[messagedb.ProjectionReason]int{messagedb.ProjectionAhead: 0, messagedb.ProjectionOfOtherStore: 9} {
 		t.Run(string(want), func(t *testing.T) {
 			t.Parallel()
-			s := tallied(t)
-			all := fill(t, s, "a", 1, 10)
-			ended := projecting(t, projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}))
+			s := newTallied(t)
+			all := fillCategory(t, s, "a", 1, 10)
+			ended := runProjector(t, newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}))
 			requireTally(t, s, "tally", all)
 			err := pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
 				if _, err := tx.Exec(t.Context(), "DELETE FROM message_store.messages WHERE global_position >= $1", all[5].GlobalPosition); err != nil {

@@ -15,12 +15,12 @@ import (
 // A second version is built beside the live one, from the beginning, and replaces it when it has caught up.
 func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 	t.Parallel()
-	s := tallied(t, "tally2")
-	all := fill(t, s, "a", 2, 50)
+	s := newTallied(t, "tally2")
+	all := fillCategory(t, s, "a", 2, 50)
 	_, err := s.pool.Exec(t.Context(), "CREATE VIEW public.current AS SELECT * FROM public.tally")
 	require.NoError(t, err)
-	old := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	oldEnded := projecting(t, old)
+	old := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	oldEnded := runProjector(t, old)
 	requireTally(t, s, "current", all)
 
 	// The new one waits in the middle, while the old one goes on.
@@ -49,29 +49,29 @@ func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 			return err
 		},
 	}
-	next := projector(t, s, config)
-	nextEnded := projecting(t, next)
+	next := newTestProjector(t, s, config)
+	nextEnded := runProjector(t, next)
 	<-middle
-	require.Equal(t, messagedb.ProjectionBuilding, projection(t, s, 2).State)
+	require.Equal(t, messagedb.ProjectionBuilding, readProjection(t, s, 2).State)
 	require.False(t, next.Stats().Live)
-	all = append(all, fill(t, s, "a", 2, 10)[100:]...)
+	all = append(all, fillCategory(t, s, "a", 2, 10)[100:]...)
 	requireTally(t, s, "current", all)
 	close(goOn)
 	require.Eventually(t, func() bool { return next.Stats().Live }, soon, time.Millisecond)
-	require.Equal(t, messagedb.ProjectionRetired, projection(t, s, 1).State)
-	require.Equal(t, messagedb.ProjectionLive, projection(t, s, 2).State)
+	require.Equal(t, messagedb.ProjectionRetired, readProjection(t, s, 1).State)
+	require.Equal(t, messagedb.ProjectionLive, readProjection(t, s, 2).State)
 	requireTally(t, s, "current", all)
 	requireTally(t, s, "tally2", all)
 
 	// Later messages go only to the new version, and the old one ends.
 	before := all
-	all = append(all, fill(t, s, "a", 2, 10)[120:]...)
+	all = append(all, fillCategory(t, s, "a", 2, 10)[120:]...)
 	superseded := new(messagedb.ProjectionError)
 	require.ErrorAs(t, take(t, oldEnded), &superseded)
 	require.Equal(t, messagedb.ProjectionSuperseded, superseded.Reason)
 	requireTally(t, s, "current", all)
 	requireTally(t, s, "tally", before)
-	require.ErrorAs(t, take(t, projecting(t, projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}))), &superseded, "nor does it come back")
+	require.ErrorAs(t, take(t, runProjector(t, newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}))), &superseded, "nor does it come back")
 	require.NoError(t, next.Stop(t.Context()))
 	require.NoError(t, take(t, nextEnded))
 	require.Equal(t, 1, switched)
@@ -80,12 +80,12 @@ func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 // While a version replaces the live one, the live one waits, so Switch sees its tables in their final state.
 func TestTheLiveVersionDoesNotMoveDuringASwitch(t *testing.T) {
 	t.Parallel()
-	s := tallied(t, "tally2")
-	all := fill(t, s, "a", 2, 20)
-	old := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	ended := projecting(t, old)
+	s := newTallied(t, "tally2")
+	all := fillCategory(t, s, "a", 2, 20)
+	old := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	ended := runProjector(t, old)
 	requireTally(t, s, "tally", all)
-	next := projector(t, s, messagedb.ProjectorConfig{Version: 2, Handler: tallyInto("tally2"), Switch: func(ctx context.Context, tx pgx.Tx) error {
+	next := newTestProjector(t, s, messagedb.ProjectorConfig{Version: 2, Handler: tallyInto("tally2"), Switch: func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := s.client.WriteMessage(ctx, "a-0", messagedb.ProposedMessage{Type: "T0", Data: 1}, messagedb.AnyVersion); err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func TestTheLiveVersionDoesNotMoveDuringASwitch(t *testing.T) {
 		}
 		return nil
 	}})
-	failed := projecting(t, next)
+	failed := runProjector(t, next)
 	require.Eventually(t, func() bool { return next.Stats().Live || len(failed) > 0 }, soon, time.Millisecond)
 	require.Empty(t, failed)
 	stopped := new(messagedb.ProjectionError)
@@ -114,23 +114,23 @@ func TestTheLiveVersionDoesNotMoveDuringASwitch(t *testing.T) {
 // If a version reads fewer messages than the live one, its last message may be before the live one's position. It has caught up all the same.
 func TestAVersionThatReadsLessCatchesUp(t *testing.T) {
 	t.Parallel()
-	s := tallied(t, "tally2")
-	all := fill(t, s, "a", 2, 20) // the messages of a-0 are of another correlation than those of a-1
-	old := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	projecting(t, old)
+	s := newTallied(t, "tally2")
+	all := fillCategory(t, s, "a", 2, 20) // the messages of a-0 are of another correlation than those of a-1
+	old := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	runProjector(t, old)
 	requireTally(t, s, "tally", all)
-	next := projector(t, s, messagedb.ProjectorConfig{Version: 2, Correlation: "from0", Handler: tallyInto("tally2")})
-	projecting(t, next)
+	next := newTestProjector(t, s, messagedb.ProjectorConfig{Version: 2, Correlation: "from0", Handler: tallyInto("tally2")})
+	runProjector(t, next)
 	require.Eventually(t, func() bool { return next.Stats().Live }, soon, time.Millisecond)
 	requireTally(t, s, "tally2", all[:20])
 }
 
 func TestASwitchThatFailsSwitchesNothing(t *testing.T) {
 	t.Parallel()
-	s := tallied(t, "tally2")
-	all := fill(t, s, "a", 2, 20)
-	old := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	projecting(t, old)
+	s := newTallied(t, "tally2")
+	all := fillCategory(t, s, "a", 2, 20)
+	old := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	runProjector(t, old)
 	requireTally(t, s, "tally", all)
 	for want, fail := range map[string]func(ctx context.Context, tx pgx.Tx) error{
 		"boom":                       func(context.Context, pgx.Tx) error { return errors.New("boom") },
@@ -138,15 +138,15 @@ func TestASwitchThatFailsSwitchesNothing(t *testing.T) {
 		"division by zero":           func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, "SELECT 1/0"); return err },
 		"was ended by what it is fo": func(ctx context.Context, tx pgx.Tx) error { return tx.Rollback(ctx) },
 	} {
-		next := projector(t, s, messagedb.ProjectorConfig{Version: 2, Handler: tallyInto("tally2"), Switch: fail})
-		err := take(t, projecting(t, next))
+		next := newTestProjector(t, s, messagedb.ProjectorConfig{Version: 2, Handler: tallyInto("tally2"), Switch: fail})
+		err := take(t, runProjector(t, next))
 		require.ErrorContains(t, err, want)
 		require.ErrorContains(t, err, "the switch to this version")
-		require.Equal(t, messagedb.ProjectionLive, projection(t, s, 1).State)
-		require.Equal(t, messagedb.ProjectionBuilding, projection(t, s, 2).State)
+		require.Equal(t, messagedb.ProjectionLive, readProjection(t, s, 1).State)
+		require.Equal(t, messagedb.ProjectionBuilding, readProjection(t, s, 2).State)
 	}
 	victim := true
-	next := projector(t, s, messagedb.ProjectorConfig{Version: 2, Handler: tallyInto("tally2"), Switch: func(ctx context.Context, tx pgx.Tx) error {
+	next := newTestProjector(t, s, messagedb.ProjectorConfig{Version: 2, Handler: tallyInto("tally2"), Switch: func(ctx context.Context, tx pgx.Tx) error {
 		if victim {
 			victim = false
 			_, err := tx.Exec(ctx, "DO $$ BEGIN RAISE EXCEPTION 'victim' USING ERRCODE = '40001'; END $$")
@@ -154,7 +154,7 @@ func TestASwitchThatFailsSwitchesNothing(t *testing.T) {
 		}
 		return nil
 	}})
-	projecting(t, next)
+	runProjector(t, next)
 	require.Eventually(t, func() bool { return next.Stats().Live }, soon, time.Millisecond)
 	requireTally(t, s, "tally2", all)
 }

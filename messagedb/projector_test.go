@@ -19,9 +19,9 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// tallied is a store with a projection into public.tally, which has a row for each stream with the number of its messages and the sum of their data, so that a
+// newTallied is a store with a projection into public.tally, which has a row for each stream with the number of its messages and the sum of their data, so that a
 // message that takes effect twice or not at all is noticed.
-func tallied(t *testing.T, tables ...string) *store {
+func newTallied(t *testing.T, tables ...string) *store {
 	t.Helper()
 	s := newStore(t)
 	require.NoError(t, messagedb.MigrateProjections(t.Context(), s.pool, ""))
@@ -32,8 +32,8 @@ func tallied(t *testing.T, tables ...string) *store {
 	return s
 }
 
-// beside returns the same store with a second pool, so that its connections survive when those of the first pool are ended.
-func beside(t *testing.T, s *store) *store {
+// openBeside returns the same store with a second pool, so that its connections survive when those of the first pool are ended.
+func openBeside(t *testing.T, s *store) *store {
 	t.Helper()
 	pool, err := pgxpool.NewWithConfig(t.Context(), s.config.Copy())
 	require.NoError(t, err)
@@ -55,7 +55,7 @@ func tallyInto(table string) messagedb.TxHandler {
 	}
 }
 
-func projector(t *testing.T, s *store, config messagedb.ProjectorConfig) *messagedb.Projector {
+func newTestProjector(t *testing.T, s *store, config messagedb.ProjectorConfig) *messagedb.Projector {
 	t.Helper()
 	if config.Name == "" {
 		config.Name = "tally"
@@ -66,8 +66,8 @@ func projector(t *testing.T, s *store, config messagedb.ProjectorConfig) *messag
 	return p
 }
 
-// projecting runs a projector; the returned function waits for its end and returns the error.
-func projecting(t *testing.T, p *messagedb.Projector) <-chan error {
+// runProjector runs a projector; the returned function waits for its end and returns the error.
+func runProjector(t *testing.T, p *messagedb.Projector) <-chan error {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(context.WithoutCancel(t.Context())) }()
@@ -104,7 +104,7 @@ func requireTally(t *testing.T, s *store, table string, all []*messagedb.Message
 	require.Equal(t, want, tally)
 }
 
-func projection(t *testing.T, s *store, version int) (found messagedb.Projection) {
+func readProjection(t *testing.T, s *store, version int) (found messagedb.Projection) {
 	t.Helper()
 	all, err := messagedb.Projections(t.Context(), s.pool, "")
 	require.NoError(t, err)
@@ -118,31 +118,31 @@ func projection(t *testing.T, s *store, version int) (found messagedb.Projection
 
 func TestAProjectionHasEachMessageOnce(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 3, 20)
-	p := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
-	ended := projecting(t, p)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 3, 20)
+	p := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
+	ended := runProjector(t, p)
 	requireTally(t, s, "tally", all)
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
-	row := projection(t, s, 1)
+	row := readProjection(t, s, 1)
 	require.Equal(t, messagedb.ProjectionLive, row.State, "the first one is live at once")
 	require.Equal(t, all[59].GlobalPosition, row.Position)
 	require.Equal(t, "a", row.Category)
 	require.EqualValues(t, 60, p.Stats().Handled)
 	require.True(t, p.Stats().Live)
-	lag, err := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}).Lag(t.Context())
+	lag, err := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}).Lag(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, lag.Messages)
 
 	// It goes on where it was, in another process, and handles by type, too.
-	again := projector(t, s, messagedb.ProjectorConfig{})
+	again := newTestProjector(t, s, messagedb.ProjectorConfig{})
 	messagedb.Project(again, "T1", func(ctx context.Context, tx pgx.Tx, data int, m *messagedb.Message) error {
 		require.Equal(t, fmt.Sprint(data), string(m.Data))
 		return tallyInto("tally")(ctx, tx, m)
 	})
-	ended = projecting(t, again)
-	more := fill(t, s, "a", 3, 3)[60:]
+	ended = runProjector(t, again)
+	more := fillCategory(t, s, "a", 3, 3)[60:]
 	require.Eventually(t, func() bool { s := again.Stats(); return s.Handled == 3 && s.Ignored == 6 }, soon, time.Millisecond)
 	require.NoError(t, again.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
@@ -152,7 +152,7 @@ func TestAProjectionHasEachMessageOnce(t *testing.T) {
 		}
 	}
 	requireTally(t, s, "tally", all)
-	require.Equal(t, more[8].GlobalPosition, projection(t, s, 1).Position, "what was passed over counts")
+	require.Equal(t, more[8].GlobalPosition, readProjection(t, s, 1).Position, "what was passed over counts")
 	last, err := s.client.StreamVersion(t.Context(), "a:position-tally+1")
 	require.NoError(t, err)
 	require.Equal(t, messagedb.NoStreamVersion, last, "the store keeps no position of it")
@@ -162,10 +162,10 @@ func TestAProjectionHasEachMessageOnce(t *testing.T) {
 func TestAProjectionHasEachMessageOnceThoughItsProjectorDies(t *testing.T) {
 	hostile.NeedsDirect(t, "the number of a connection's process is made up")
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 1, 30)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 1, 30)
 	kill := func(tx pgx.Tx) error {
-		return administer(t.Context(), fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)", tx.Conn().PgConn().PID()))
+		return runAsAdmin(t.Context(), fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)", tx.Conn().PgConn().PID()))
 	}
 	var p *messagedb.Projector
 	deaths := map[int64]func(tx pgx.Tx) error{
@@ -190,9 +190,9 @@ func TestAProjectionHasEachMessageOnceThoughItsProjectorDies(t *testing.T) {
 		}
 		return nil
 	}
-	for projection(t, s, 1).Position < all[29].GlobalPosition {
-		p = projector(t, s, messagedb.ProjectorConfig{Handler: handle})
-		ended := projecting(t, p)
+	for readProjection(t, s, 1).Position < all[29].GlobalPosition {
+		p = newTestProjector(t, s, messagedb.ProjectorConfig{Handler: handle})
+		ended := runProjector(t, p)
 		require.Eventually(t, func() bool { return len(ended) > 0 || p.Stats().Position >= all[29].GlobalPosition }, soon, time.Millisecond)
 		require.NoError(t, p.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
@@ -204,8 +204,8 @@ func TestAProjectionHasEachMessageOnceThoughItsProjectorDies(t *testing.T) {
 // Several projectors of one name and version share the work: each message takes effect once, and in order.
 func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 4, 100)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 4, 100)
 	_, err := s.pool.Exec(t.Context(), "CREATE TABLE public.seen (id bigserial, position bigint)")
 	require.NoError(t, err)
 	var first sync.Once
@@ -223,10 +223,10 @@ func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 	var ps []*messagedb.Projector
 	var ends []<-chan error
 	for range 3 {
-		p := projector(t, s, messagedb.ProjectorConfig{Handler: handle})
-		ps, ends = append(ps, p), append(ends, projecting(t, p))
+		p := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: handle})
+		ps, ends = append(ps, p), append(ends, runProjector(t, p))
 	}
-	all = append(all, fill(t, s, "a", 4, 50)[400:]...)
+	all = append(all, fillCategory(t, s, "a", 4, 50)[400:]...)
 	requireTally(t, s, "tally", all)
 	overtaken := int64(0)
 	for i, p := range ps {
@@ -248,10 +248,10 @@ func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 // A projector that loses its connection in each attempt waits longer before each retry, although each loss makes the run begin again.
 func TestAProjectorThatFailsForLongTriesLessOften(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 1, 2)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 1, 2)
 	var attempts []time.Time
-	p := projector(t, s, messagedb.ProjectorConfig{Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
+	p := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
 		if m.Position == 0 {
 			return tallyInto("tally")(ctx, tx, m)
 		}
@@ -262,7 +262,7 @@ func TestAProjectorThatFailsForLongTriesLessOften(t *testing.T) {
 		_, err := tx.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())")
 		return err
 	}})
-	ended := projecting(t, p)
+	ended := runProjector(t, p)
 	requireTally(t, s, "tally", all)
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
@@ -274,8 +274,8 @@ func TestAProjectorThatFailsForLongTriesLessOften(t *testing.T) {
 
 func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 1, 10)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 1, 10)
 	boom := errors.New("boom")
 	for name, c := range map[string]struct {
 		fail func(ctx context.Context, tx pgx.Tx) error
@@ -286,13 +286,13 @@ func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 		"rolls back":   {func(ctx context.Context, tx pgx.Tx) error { return tx.Rollback(ctx) }, "was ended by what it is for"},
 		"hides errors": {func(ctx context.Context, tx pgx.Tx) error { _, _ = tx.Exec(ctx, "SELECT 1/0"); return nil }, "its error was not returned"},
 	} {
-		p := projector(t, s, messagedb.ProjectorConfig{Name: name, Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
+		p := newTestProjector(t, s, messagedb.ProjectorConfig{Name: name, Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
 			if m.Position == 5 {
 				return c.fail(ctx, tx)
 			}
 			return nil
 		}})
-		err := take(t, projecting(t, p))
+		err := take(t, runProjector(t, p))
 		failed := new(messagedb.HandlerError)
 		require.ErrorAs(t, err, &failed, name)
 		require.ErrorContains(t, err, c.want, name)
@@ -300,7 +300,7 @@ func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 	}
 	// The policy may skip the message, and then its writes are rolled back.
 	tries := 0
-	p := projector(t, s, messagedb.ProjectorConfig{
+	p := newTestProjector(t, s, messagedb.ProjectorConfig{
 		ErrorPolicy: messagedb.ErrorPolicy{Retries: 2, Delay: time.Millisecond, Skip: true},
 		Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
 			if err := tallyInto("tally")(ctx, tx, m); err != nil || m.Position != 5 {
@@ -310,7 +310,7 @@ func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 			return boom
 		},
 	})
-	ended := projecting(t, p)
+	ended := runProjector(t, p)
 	requireTally(t, s, "tally", append(append([]*messagedb.Message(nil), all[:5]...), all[6:]...))
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
@@ -326,10 +326,10 @@ func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 // A transaction that Postgres chose as a victim is repeated, and is no failure of the handler.
 func TestATransactionOfAProjectorIsRepeated(t *testing.T) {
 	t.Parallel()
-	s := tallied(t)
-	all := fill(t, s, "a", 1, 5)
+	s := newTallied(t)
+	all := fillCategory(t, s, "a", 1, 5)
 	tries := 0
-	p := projector(t, s, messagedb.ProjectorConfig{Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
+	p := newTestProjector(t, s, messagedb.ProjectorConfig{Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
 		if err := tallyInto("tally")(ctx, tx, m); err != nil {
 			return err
 		}
@@ -339,7 +339,7 @@ func TestATransactionOfAProjectorIsRepeated(t *testing.T) {
 		}
 		return nil
 	}})
-	projecting(t, p)
+	runProjector(t, p)
 	requireTally(t, s, "tally", all)
 	require.EqualValues(t, 2, p.Stats().Retried)
 }
@@ -383,9 +383,9 @@ func TestWhatAProjectorCannotBe(t *testing.T) {
 func TestSoakProjections(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	projectors := tallied(t, "tally2")
-	s := beside(t, projectors)
-	fill(t, s, "a", 5, 20)
+	projectors := newTallied(t, "tally2")
+	s := openBeside(t, projectors)
+	fillCategory(t, s, "a", 5, 20)
 	over := make(chan struct{})
 	ends := make(chan struct{}, 4)
 	for i := range 4 {
@@ -422,10 +422,10 @@ func TestSoakProjections(t *testing.T) {
 		}()
 	}
 	for n := range 20 {
-		fill(t, s, "a", 5, 4)
+		fillCategory(t, s, "a", 5, 4)
 		if n%5 == 4 {
 			// Those of projectors only, which have another pool than the test: it does not repeat its writes.
-			require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE '%messagedb_projection%' AND datname = '"+s.config.ConnConfig.Database+"'"))
+			require.NoError(t, runAsAdmin(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE '%messagedb_projection%' AND datname = '"+s.config.ConnConfig.Database+"'"))
 		}
 	}
 	all, err := s.client.ReadCategory(t.Context(), "a", messagedb.CategoryOptions{BatchSize: messagedb.Unlimited})
@@ -442,7 +442,7 @@ func TestSoakProjections(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- last.Run(ctx) }()
-	require.Eventually(t, func() bool { return projection(t, s, 2).State == messagedb.ProjectionLive }, 3*time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return readProjection(t, s, 2).State == messagedb.ProjectionLive }, 3*time.Minute, 10*time.Millisecond)
 	cancel()
 	require.NoError(t, <-ended)
 	requireTally(t, s, "tally2", all)
@@ -465,14 +465,14 @@ func TestAProjectorSkipsNothingForAnErrorOfItsOwnDatabase(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := tallied(t)
+			s := newTallied(t)
 			pool, err := pgxpool.NewWithConfig(t.Context(), s.pool.Config())
 			require.NoError(t, err)
 			defer pool.Close()
 			skip := messagedb.ProjectorConfig{Handler: tallyInto("tally"), Pool: pool, ErrorPolicy: messagedb.ErrorPolicy{Skip: true}}
-			all := fill(t, s, "a", 1, 5)
-			p := projector(t, s, skip)
-			ended := projecting(t, p)
+			all := fillCategory(t, s, "a", 1, 5)
+			p := newTestProjector(t, s, skip)
+			ended := runProjector(t, p)
 			requireTally(t, s, "tally", all)
 			if fault.breakIt == "" {
 				pool.Close()
@@ -480,7 +480,7 @@ func TestAProjectorSkipsNothingForAnErrorOfItsOwnDatabase(t *testing.T) {
 				_, err = s.pool.Exec(t.Context(), fault.breakIt)
 				require.NoError(t, err)
 			}
-			all = fill(t, s, "a", 1, 5)
+			all = fillCategory(t, s, "a", 1, 5)
 			err = take(t, ended)
 			require.True(t, fault.want(err), "%v", err)
 			require.NotErrorAs(t, err, new(*messagedb.HandlerError))
@@ -491,7 +491,7 @@ func TestAProjectorSkipsNothingForAnErrorOfItsOwnDatabase(t *testing.T) {
 				require.NoError(t, err)
 			}
 			skip.Pool = nil
-			projecting(t, projector(t, s, skip))
+			runProjector(t, newTestProjector(t, s, skip))
 			requireTally(t, s, "tally", all)
 		})
 	}

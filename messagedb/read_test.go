@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// fill writes messages of type T0 and T1 in turn to streams of the category, and returns them as they are read.
-func fill(t *testing.T, s *store, category string, streams, each int) []*messagedb.Message {
+// fillCategory writes messages of type T0 and T1 in turn to streams of the category, and returns them as they are read.
+func fillCategory(t *testing.T, s *store, category string, streams, each int) []*messagedb.Message {
 	t.Helper()
 	for n := range streams {
 		var ms []messagedb.ProposedMessage
@@ -44,7 +44,7 @@ func TestEveryOptionOfAStream(t *testing.T) {
 	t.Parallel()
 	for kind := range kinds {
 		s := newStoreOf(t, kind, withConditions)
-		all := fill(t, s, "a", 1, 1100)
+		all := fillCategory(t, s, "a", 1, 1100)
 		for _, c := range []struct {
 			options messagedb.StreamOptions
 			want    []*messagedb.Message
@@ -72,8 +72,8 @@ func TestEveryOptionOfACategory(t *testing.T) {
 	t.Parallel()
 	for kind := range kinds {
 		s := newStoreOf(t, kind, withConditions)
-		all := fill(t, s, "a", 11, 100)
-		fill(t, s, "b", 1, 3)
+		all := fillCategory(t, s, "a", 11, 100)
+		fillCategory(t, s, "b", 1, 3)
 		filter := func(keep func(m *messagedb.Message) bool) (kept []*messagedb.Message) {
 			for _, m := range all {
 				if keep(m) {
@@ -119,7 +119,7 @@ func TestEveryOptionOfACategory(t *testing.T) {
 func TestLastMessages(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "a", 1, 4)
+		all := fillCategory(t, s, "a", 1, 4)
 		for kind, want := range map[string]*messagedb.Message{"": all[3], "T0": all[2], "T1": all[3]} {
 			got, err := s.client.LastMessage(t.Context(), "a-0", kind)
 			require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestIteratorsReadEverythingInBatches(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "a", 3, 100)
+		all := fillCategory(t, s, "a", 3, 100)
 		for _, batch := range []int{0, 1, 7, 100, 150, 300, 301} {
 			var got []*messagedb.Message
 			for m, err := range s.client.CategoryMessages(t.Context(), "a", messagedb.CategoryOptions{BatchSize: batch}) {
@@ -194,8 +194,8 @@ func TestAConditionThatIsOffIsTyped(t *testing.T) {
 func TestSummaries(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "a", 1, 3)
-		fill(t, s, "b", 1, 1)
+		fillCategory(t, s, "a", 1, 3)
+		fillCategory(t, s, "b", 1, 1)
 		for view, want := range map[messagedb.View][]messagedb.SummaryRow{
 			messagedb.StreamSummary:       {{Stream: "a-0", Messages: 3, Percent: 75}, {Stream: "b-0", Messages: 1, Percent: 25}},
 			messagedb.TypeSummary:         {{Type: "T0", Messages: 3, Percent: 75}, {Type: "T1", Messages: 1, Percent: 25}},
@@ -247,7 +247,7 @@ func TestEveryWayToExecuteWorks(t *testing.T) {
 				use := func(c *messagedb.Client) {
 					for range 7 { // Postgres may plan without the arguments from the sixth time on
 						useEverything(t, c)
-						_, err := c.Write(t.Context(), "a-1", messages(1, 2), messagedb.NoStreamVersion, messagedb.Idempotent())
+						_, err := c.Write(t.Context(), "a-1", newMessages(1, 2), messagedb.NoStreamVersion, messagedb.Idempotent())
 						require.NoError(t, err)
 					}
 				}

@@ -9,8 +9,8 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// empty makes the store look like a new one, or like a backup from before its messages.
-func empty(t *testing.T, s *store) {
+// emptyStore makes the store look like a new one, or like a backup from before its messages.
+func emptyStore(t *testing.T, s *store) {
 	t.Helper()
 	_, err := s.pool.Exec(t.Context(), "TRUNCATE message_store.messages RESTART IDENTITY")
 	require.NoError(t, err)
@@ -19,20 +19,20 @@ func empty(t *testing.T, s *store) {
 func TestASubscriptionIsToldOfAStoreThatWasEmptied(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 5)
+		fillCategory(t, s, "account", 1, 5)
 		got := make(chan *messagedb.Message, 100)
 		options := messagedb.SubscriptionOptions{Polling: quick.Polling}
-		category, err := s.client.SubscribeToCategory(t.Context(), "account", into(got), messagedb.CategoryOptions{}, options)
+		category, err := s.client.SubscribeToCategory(t.Context(), "account", sendTo(got), messagedb.CategoryOptions{}, options)
 		require.NoError(t, err)
 		for range 5 {
 			take(t, got)
 		}
-		stream, err := s.client.SubscribeToStream(t.Context(), "account-0", into(got), messagedb.StreamOptions{}, options)
+		stream, err := s.client.SubscribeToStream(t.Context(), "account-0", sendTo(got), messagedb.StreamOptions{}, options)
 		require.NoError(t, err)
 		for range 5 {
 			take(t, got)
 		}
-		empty(t, s)
+		emptyStore(t, s)
 		var rewound *messagedb.RewoundError
 		require.ErrorAs(t, category.Err(), &rewound)
 		require.Equal(t, "account", rewound.Category)
@@ -48,9 +48,9 @@ func TestASubscriptionIsToldOfAStoreThatWasEmptied(t *testing.T) {
 func TestASubscriptionIsToldOfAStreamThatWasBegunAgain(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 5)
+		fillCategory(t, s, "account", 1, 5)
 		got := make(chan *messagedb.Message, 100)
-		subscription, err := s.client.SubscribeToStream(t.Context(), "account-0", into(got), messagedb.StreamOptions{},
+		subscription, err := s.client.SubscribeToStream(t.Context(), "account-0", sendTo(got), messagedb.StreamOptions{},
 			messagedb.SubscriptionOptions{Polling: quick.Polling})
 		require.NoError(t, err)
 		var last *messagedb.Message
@@ -78,16 +78,16 @@ func TestASubscriptionIsToldOfAStreamThatWasBegunAgain(t *testing.T) {
 func TestASubscriptionDoesNotWaitForAPositionAheadOfTheStore(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 5)
+		fillCategory(t, s, "account", 1, 5)
 		got := make(chan *messagedb.Message, 100)
-		ahead, err := s.client.SubscribeToCategory(t.Context(), "account", into(got), messagedb.CategoryOptions{From: 1000}, quick)
+		ahead, err := s.client.SubscribeToCategory(t.Context(), "account", sendTo(got), messagedb.CategoryOptions{From: 1000}, quick)
 		require.NoError(t, err)
 		require.ErrorAs(t, ahead.Err(), new(*messagedb.RewoundError))
 
 		// The next position is not ahead.
-		next, err := s.client.SubscribeToStream(t.Context(), "account-0", into(got), messagedb.StreamOptions{From: 5}, quick)
+		next, err := s.client.SubscribeToStream(t.Context(), "account-0", sendTo(got), messagedb.StreamOptions{From: 5}, quick)
 		require.NoError(t, err)
-		fill(t, s, "account", 1, 1)
+		fillCategory(t, s, "account", 1, 1)
 		require.Equal(t, int64(5), take(t, got).Position)
 		next.Stop()
 		require.NoError(t, next.Err())
@@ -97,21 +97,21 @@ func TestASubscriptionDoesNotWaitForAPositionAheadOfTheStore(t *testing.T) {
 func TestASubscriptionGoesOnWhereOldMessagesAreDeleted(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 5)
+		fillCategory(t, s, "account", 1, 5)
 		got := make(chan *messagedb.Message, 100)
-		subscription, err := s.client.SubscribeToCategory(t.Context(), "account", into(got), messagedb.CategoryOptions{}, quick)
+		subscription, err := s.client.SubscribeToCategory(t.Context(), "account", sendTo(got), messagedb.CategoryOptions{}, quick)
 		require.NoError(t, err)
 		for range 5 {
 			take(t, got)
 		}
 		_, err = s.pool.Exec(t.Context(), "DELETE FROM message_store.messages")
 		require.NoError(t, err)
-		fill(t, s, "account", 1, 3)
+		fillCategory(t, s, "account", 1, 3)
 		for range 3 {
 			take(t, got)
 		}
 		// A subscription that begins after a removed message compares with the same end.
-		again, err := s.client.SubscribeToCategory(t.Context(), "account", into(got), messagedb.CategoryOptions{From: 4}, quick)
+		again, err := s.client.SubscribeToCategory(t.Context(), "account", sendTo(got), messagedb.CategoryOptions{From: 4}, quick)
 		require.NoError(t, err)
 		for range 3 {
 			take(t, got)
@@ -126,17 +126,17 @@ func TestASubscriptionGoesOnWhereOldMessagesAreDeleted(t *testing.T) {
 func TestASubscriptionBeginsAgainByItsPolicy(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 5)
+		fillCategory(t, s, "account", 1, 5)
 		got := make(chan *messagedb.Message, 100)
 		options := quick
 		options.Rewind = messagedb.RewindRestart
-		subscription, err := s.client.SubscribeToStream(t.Context(), "account-0", into(got), messagedb.StreamOptions{}, options)
+		subscription, err := s.client.SubscribeToStream(t.Context(), "account-0", sendTo(got), messagedb.StreamOptions{}, options)
 		require.NoError(t, err)
 		for range 5 {
 			take(t, got)
 		}
-		empty(t, s)
-		all := fill(t, s, "account", 1, 2)
+		emptyStore(t, s)
+		all := fillCategory(t, s, "account", 1, 2)
 		for _, m := range all {
 			require.Equal(t, m.ID, take(t, got).ID)
 		}
@@ -144,7 +144,7 @@ func TestASubscriptionBeginsAgainByItsPolicy(t *testing.T) {
 		subscription.Stop()
 		require.NoError(t, subscription.Err())
 
-		_, err = s.client.SubscribeToStream(t.Context(), "account-0", into(got), messagedb.StreamOptions{}, messagedb.SubscriptionOptions{Rewind: "later"})
+		_, err = s.client.SubscribeToStream(t.Context(), "account-0", sendTo(got), messagedb.StreamOptions{}, messagedb.SubscriptionOptions{Rewind: "later"})
 		var bad *messagedb.InvalidError
 		require.ErrorAs(t, err, &bad)
 		require.Equal(t, messagedb.FieldRewind, bad.Field)
@@ -154,12 +154,12 @@ func TestASubscriptionBeginsAgainByItsPolicy(t *testing.T) {
 func TestAConsumerIsToldOfAStoreThatWasFilledAgain(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 20)
+		fillCategory(t, s, "account", 1, 20)
 		j := &journal{}
 		config := messagedb.ConsumerConfig{Category: "account", Identifier: "worker", Handler: j.handle}
-		c := consumer(t, s, config)
-		ended := running(t, c)
-		handled(t, c, 20)
+		c := newTestConsumer(t, s, config)
+		ended := runConsumer(t, c)
+		waitHandled(t, c, 20)
 		require.NoError(t, c.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
 
@@ -170,28 +170,28 @@ func TestAConsumerIsToldOfAStoreThatWasFilledAgain(t *testing.T) {
 		require.NoError(t, err)
 		_, err = s.pool.Exec(t.Context(), "ALTER SEQUENCE message_store.messages_global_position_seq RESTART")
 		require.NoError(t, err)
-		fill(t, s, "account", 1, 20)
+		fillCategory(t, s, "account", 1, 20)
 
-		c = consumer(t, s, config)
+		c = newTestConsumer(t, s, config)
 		var rewound *messagedb.RewoundError
-		require.ErrorAs(t, take(t, running(t, c)), &rewound)
+		require.ErrorAs(t, take(t, runConsumer(t, c)), &rewound)
 		require.Equal(t, "account", rewound.Category)
 		require.NotEmpty(t, rewound.Found)
-		require.Len(t, j.messages(), 20, "none was handled")
+		require.Len(t, j.handledMessages(), 20, "none was handled")
 
 		config.Rewind = messagedb.RewindRestart
-		c = consumer(t, s, config)
-		ended = running(t, c)
-		handled(t, c, 20)
-		require.Len(t, j.messages(), 40)
+		c = newTestConsumer(t, s, config)
+		ended = runConsumer(t, c)
+		waitHandled(t, c, 20)
+		require.Len(t, j.handledMessages(), 40)
 		require.Equal(t, int64(1), c.Stats().Rewound)
 		require.NoError(t, c.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
 	})
 }
 
-// saved waits until a consumer has saved the position of the last of these messages, or of the one before it.
-func saved(t *testing.T, c *messagedb.Consumer, all []*messagedb.Message) {
+// requireSaved waits until a consumer has saved the position of the last of these messages, or of the one before it.
+func requireSaved(t *testing.T, c *messagedb.Consumer, all []*messagedb.Message) {
 	t.Helper()
 	require.Eventually(t, func() bool { return c.Stats().Saved == all[len(all)-1].GlobalPosition }, soon, time.Millisecond)
 }
@@ -199,27 +199,27 @@ func saved(t *testing.T, c *messagedb.Consumer, all []*messagedb.Message) {
 func TestAConsumerThatRunsIsToldOfAStoreThatWasEmptied(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "account", 1, 20)
+		all := fillCategory(t, s, "account", 1, 20)
 		j := &journal{}
 		config := messagedb.ConsumerConfig{Category: "account", Identifier: "worker", Handler: j.handle, PositionInterval: 1}
-		c := consumer(t, s, config)
-		ended := running(t, c)
-		saved(t, c, all)
-		empty(t, s)
+		c := newTestConsumer(t, s, config)
+		ended := runConsumer(t, c)
+		requireSaved(t, c, all)
+		emptyStore(t, s)
 		require.ErrorAs(t, take(t, ended), new(*messagedb.RewoundError))
 		version, err := s.client.StreamVersion(t.Context(), c.PositionStream())
 		require.NoError(t, err)
 		require.Equal(t, messagedb.NoStreamVersion, version, "no position of the old store is saved in the new one")
 
-		all = fill(t, s, "account", 1, 20)
+		all = fillCategory(t, s, "account", 1, 20)
 		config.Rewind = messagedb.RewindRestart
-		c = consumer(t, s, config)
-		ended = running(t, c)
-		saved(t, c, all)
-		empty(t, s)
-		all = fill(t, s, "account", 1, 3)
-		handled(t, c, 23)
-		require.Equal(t, all[2].ID, j.messages()[42].ID)
+		c = newTestConsumer(t, s, config)
+		ended = runConsumer(t, c)
+		requireSaved(t, c, all)
+		emptyStore(t, s)
+		all = fillCategory(t, s, "account", 1, 3)
+		waitHandled(t, c, 23)
+		require.Equal(t, all[2].ID, j.handledMessages()[42].ID)
 		require.NoError(t, c.Stop(t.Context()))
 		require.NoError(t, take(t, ended))
 	})

@@ -12,8 +12,8 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// hides gives a table a policy, meant for other programs, that hides rows from its owner.
-func hides(t *testing.T, pool *pgxpool.Pool, table string) {
+// hideRows gives a table a policy, meant for other programs, that hides rows from its owner.
+func hideRows(t *testing.T, pool *pgxpool.Pool, table string) {
 	t.Helper()
 	for _, sql := range []string{
 		"ALTER TABLE " + table + " ENABLE ROW LEVEL SECURITY", "ALTER TABLE " + table + " FORCE ROW LEVEL SECURITY",
@@ -28,10 +28,10 @@ func hides(t *testing.T, pool *pgxpool.Pool, table string) {
 func allCalls(t *testing.T, c *messagedb.Client) map[string]func() error {
 	ctx := t.Context()
 	return map[string]func() error{
-		"WriteMessage": func() error { _, err := c.WriteMessage(ctx, "a-1", message(1), messagedb.AnyVersion); return err },
-		"Write":        func() error { _, err := c.Write(ctx, "a-1", messages(1, 2), messagedb.AnyVersion); return err },
+		"WriteMessage": func() error { _, err := c.WriteMessage(ctx, "a-1", newMessage(1), messagedb.AnyVersion); return err },
+		"Write":        func() error { _, err := c.Write(ctx, "a-1", newMessages(1, 2), messagedb.AnyVersion); return err },
 		"Write, once": func() error {
-			_, err := c.Write(ctx, "a-1", messages(1, 1), messagedb.AnyVersion, messagedb.Idempotent())
+			_, err := c.Write(ctx, "a-1", newMessages(1, 1), messagedb.AnyVersion, messagedb.Idempotent())
 			return err
 		},
 		"ReadStream":           func() error { _, err := c.ReadStream(ctx, "a-1", messagedb.StreamOptions{}); return err },
@@ -78,7 +78,7 @@ func TestPoliciesThatHideMessagesAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	defer subscription.Stop()
 
-	hides(t, pool, "message_store.messages")
+	hideRows(t, pool, "message_store.messages")
 	requireHidden(t, take(t, ended), table, config.User)
 	for name, call := range allCalls(t, c) {
 		t.Log(name)
@@ -93,7 +93,7 @@ func TestPoliciesThatHideMessagesAreRefused(t *testing.T) {
 	}
 	consumer, err := c.NewConsumer(messagedb.ConsumerConfig{Category: "a", Handler: handle})
 	require.NoError(t, err)
-	requireHidden(t, take(t, running(t, consumer)), table, config.User)
+	requireHidden(t, take(t, runConsumer(t, consumer)), table, config.User)
 	_, err = consumer.Lag(t.Context())
 	requireHidden(t, err, table, config.User)
 
@@ -112,7 +112,7 @@ func TestPoliciesThatHideMessagesAreRefused(t *testing.T) {
 func TestAPolicyForTheRoleOfATransactionIsRefused(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		hides(t, s.pool, "message_store.messages")
+		hideRows(t, s.pool, "message_store.messages")
 		useEverything(t, s.client) // as a superuser
 		tx, err := s.pool.Begin(t.Context())
 		require.NoError(t, err)
@@ -136,9 +136,9 @@ func TestPoliciesThatHideProjectionsAreRefused(t *testing.T) {
 		Category: "a", Name: "p", Handler: func(context.Context, pgx.Tx, *messagedb.Message) error { return nil },
 	})
 	require.NoError(t, err)
-	hides(t, pool, "messagedb_projection")
+	hideRows(t, pool, "messagedb_projection")
 	const table = `"public"."messagedb_projection"`
-	requireHidden(t, take(t, projecting(t, p)), table, config.User)
+	requireHidden(t, take(t, runProjector(t, p)), table, config.User)
 	_, err = messagedb.Projections(t.Context(), pool, "")
 	requireHidden(t, err, table, config.User)
 	_, err = p.Lag(t.Context())

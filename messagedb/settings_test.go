@@ -292,7 +292,7 @@ func TestTextIsNotSentInAnotherEncoding(t *testing.T) {
 				Name: "p", Category: "use:all", Pool: raw, Handler: func(context.Context, pgx.Tx, *messagedb.Message) error { return nil },
 			})
 			require.NoError(t, err)
-			refusesEncoding(t, take(t, projecting(t, p)), encoding)
+			refusesEncoding(t, take(t, runProjector(t, p)), encoding)
 			_, err = p.Lag(ctx)
 			refusesEncoding(t, err, encoding)
 
@@ -382,7 +382,7 @@ func TestASubscriptionBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
 	case <-time.After(time.Minute):
 		require.Fail(t, "nothing was logged")
 	}
-	_, err = c.WriteMessage(t.Context(), "a-1", message(1), messagedb.AnyVersion)
+	_, err = c.WriteMessage(t.Context(), "a-1", newMessage(1), messagedb.AnyVersion)
 	require.NoError(t, err)
 	<-got
 }

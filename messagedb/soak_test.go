@@ -48,7 +48,7 @@ func (a *audit) handle(_ context.Context, m *messagedb.Message) error {
 	return nil
 }
 
-func (a *audit) distinct() (n int64) {
+func (a *audit) countDistinct() (n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, next := range a.next {
@@ -81,7 +81,7 @@ func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
 					Category: "soak", Identifier: name, Group: &messagedb.Group{Member: member, Size: soakMembers},
 					PositionInterval: soakInterval, Handler: a.handle, Polling: messagedb.IdlePolling(10 * time.Millisecond),
 				}
-				for live(t, s, config, r, stop, written, &deaths) {
+				for runLives(t, s, config, r, stop, written, &deaths) {
 				}
 			})
 		}
@@ -95,13 +95,13 @@ func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
 	close(written)
 	wrote := time.Since(began)
 	require.Eventually(t, func() bool {
-		return audits["one"].distinct() >= total.Load() && audits["two"].distinct() >= total.Load()
+		return audits["one"].countDistinct() >= total.Load() && audits["two"].countDistinct() >= total.Load()
 	}, 2*time.Minute, 20*time.Millisecond, "not all messages were handled")
 	close(stop)
 	members.Wait()
 	var duplicates int64
 	for name, a := range audits {
-		require.Equal(t, total.Load(), a.distinct(), name)
+		require.Equal(t, total.Load(), a.countDistinct(), name)
 		require.Empty(t, a.disorder, name)
 		duplicates += a.duplicates
 	}
@@ -111,8 +111,8 @@ func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
 		total.Load(), wrote.Round(time.Millisecond), len(groups), time.Since(began).Round(time.Millisecond), deaths.Load(), duplicates, deaths.Load()*(soakInterval+1))
 }
 
-// live runs a member until it dies or the test ends, and reports whether the member is restarted.
-func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over, written <-chan struct{}, deaths *atomic.Int64) bool {
+// runLives runs a member until it dies or the test ends, and reports whether the member is restarted.
+func runLives(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over, written <-chan struct{}, deaths *atomic.Int64) bool {
 	c, err := s.client.NewConsumer(config)
 	if err != nil {
 		t.Error(err)

@@ -14,7 +14,7 @@ func TestClientsCountTheirWrites(t *testing.T) {
 	s := newStore(t)
 	require.Zero(t, s.client.Stats())
 	write := func(n int, stream messagedb.StreamName, expected int64, opts ...messagedb.WriteOption) error {
-		_, err := s.client.Write(t.Context(), stream, messages(n, n+1), expected, opts...)
+		_, err := s.client.Write(t.Context(), stream, newMessages(n, n+1), expected, opts...)
 		return err
 	}
 	require.NoError(t, write(1, "a-1", messagedb.NoStreamVersion))
@@ -25,16 +25,16 @@ func TestClientsCountTheirWrites(t *testing.T) {
 	require.Equal(t, messagedb.ClientStats{Written: 4, Conflicts: 1, Duplicates: 1}, s.client.Stats())
 
 	err := pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
-		_, err := s.client.WriteMessageTx(t.Context(), tx, "a-1", message(9), 7)
+		_, err := s.client.WriteMessageTx(t.Context(), tx, "a-1", newMessage(9), 7)
 		return err
 	})
 	require.ErrorAs(t, err, new(*messagedb.VersionConflictError))
 	require.EqualValues(t, 2, s.client.Stats().Conflicts, "a client of a transaction counts for the one that made it")
 
 	// Positions that a consumer saves do not count as writes.
-	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 1, Handler: (&journal{}).handle})
-	ended := running(t, c)
-	handled(t, c, 2)
+	c := newTestConsumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 1, Handler: (&journal{}).handle})
+	ended := runConsumer(t, c)
+	waitHandled(t, c, 2)
 	require.NoError(t, c.Stop(t.Context()))
 	require.NoError(t, take(t, ended))
 	require.Positive(t, c.Stats().Saved)

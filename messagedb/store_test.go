@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	closeExamples()
 	dropDatabases()
 	if code == 0 {
-		if err := leaked(); err != nil {
+		if err := findLeaked(); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
 			code = 1
 		}
@@ -73,8 +73,8 @@ func openExamples() (done func()) {
 	return tb.Close
 }
 
-// leaked names goroutines that do not end. Those that do may take their time on a busy machine.
-func leaked() (err error) {
+// findLeaked names goroutines that do not end. Those that do may take their time on a busy machine.
+func findLeaked() (err error) {
 	for end := time.Now().Add(time.Minute); ; {
 		if err = goleak.Find(); err == nil || time.Now().After(end) {
 			return err
@@ -145,7 +145,7 @@ func newStoreOf(tb testing.TB, kind string, change ...func(*pgxpool.Config)) *st
 		case <-time.After(time.Minute):
 			tb.Errorf("%d connections of the test's pool were never released", pool.Stat().AcquiredConns())
 		}
-		if err := administer(context.Background(), "DROP DATABASE "+database+" WITH (FORCE)"); err != nil {
+		if err := runAsAdmin(context.Background(), "DROP DATABASE "+database+" WITH (FORCE)"); err != nil {
 			tb.Error(err)
 		}
 	})
@@ -187,7 +187,7 @@ func databaseURL(c *pgx.ConnConfig) string {
 	return u.String()
 }
 
-func administer(ctx context.Context, statements ...string) error {
+func runAsAdmin(ctx context.Context, statements ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, server.admin.Copy())
@@ -211,7 +211,7 @@ func copyTemplate(ctx context.Context, kind string) (string, error) {
 		return "", fmt.Errorf("installing the %s store: %w", kind, err)
 	}
 	database := "messagedb_" + strings.ToLower(rand.Text()[:12])
-	return database, administer(ctx, "CREATE DATABASE "+database+" TEMPLATE "+template)
+	return database, runAsAdmin(ctx, "CREATE DATABASE "+database+" TEMPLATE "+template)
 }
 
 func templateOf(ctx context.Context, kind string) (string, error) {
@@ -219,7 +219,7 @@ func templateOf(ctx context.Context, kind string) (string, error) {
 		return t, nil
 	}
 	database := "messagedb_" + strings.ToLower(rand.Text()[:12])
-	if err := administer(ctx, "CREATE DATABASE "+database); err != nil {
+	if err := runAsAdmin(ctx, "CREATE DATABASE "+database); err != nil {
 		return "", err
 	}
 	server.made = append(server.made, database)
@@ -249,7 +249,7 @@ func makeRole(ctx context.Context, pool *pgxpool.Pool) error {
 
 func dropDatabases() {
 	for _, database := range server.made {
-		if err := administer(context.Background(), "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)"); err != nil {
+		if err := runAsAdmin(context.Background(), "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
@@ -318,7 +318,7 @@ func officialFiles(ctx context.Context) (map[string]string, error) {
 		_ = os.Remove(archive)
 		return nil, fmt.Errorf("%s is not the package that these tests were written for: its sha512 is %x", archive, sum)
 	}
-	return untar(b)
+	return readArchive(b)
 }
 
 // fetchOfficial downloads the package with npm, and moves it into place atomically.

@@ -108,13 +108,13 @@ func TestNamesAgreeWithTheServer(t *testing.T) {
 		t.Logf("seed %d", seed)
 		r := rand.New(rand.NewPCG(seed, 0))
 		for range 300 {
-			agree(t, s.client, randomName(r))
+			requireAgreement(t, s.client, randomName(r))
 		}
 	})
 }
 
-// agree compares what the client and the server make of a name.
-func agree(t *testing.T, c *messagedb.Client, s string) {
+// requireAgreement compares what the client and the server make of a name.
+func requireAgreement(t *testing.T, c *messagedb.Client, s string) {
 	t.Helper()
 	ctx, server, name := t.Context(), c.ServerNames(), messagedb.StreamName(s)
 	id, hasID, err := server.ID(ctx, s)

@@ -37,28 +37,28 @@ func take[T any](t *testing.T, ch <-chan T) (v T) {
 	return v
 }
 
-func into(ch chan<- *messagedb.Message) messagedb.Handler {
+func sendTo(ch chan<- *messagedb.Message) messagedb.Handler {
 	return func(_ context.Context, m *messagedb.Message) error { ch <- m; return nil }
 }
 
 func TestSubscriptionsDeliverWhatIsThereAndWhatComes(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		all := fill(t, s, "a", 2, 10)
+		all := fillCategory(t, s, "a", 2, 10)
 		got := make(chan *messagedb.Message, 100)
-		stream, err := s.client.SubscribeToStream(t.Context(), "a-1", into(got), messagedb.StreamOptions{From: 4, BatchSize: 3}, quick)
+		stream, err := s.client.SubscribeToStream(t.Context(), "a-1", sendTo(got), messagedb.StreamOptions{From: 4, BatchSize: 3}, quick)
 		require.NoError(t, err)
 		for _, want := range all[14:] {
 			require.Equal(t, want, take(t, got))
 		}
-		_, err = s.client.WriteMessage(t.Context(), "a-1", message(1), messagedb.AnyVersion)
+		_, err = s.client.WriteMessage(t.Context(), "a-1", newMessage(1), messagedb.AnyVersion)
 		require.NoError(t, err)
-		require.Equal(t, id(1), take(t, got).ID)
+		require.Equal(t, makeID(1), take(t, got).ID)
 		stream.Stop()
 		require.NoError(t, stream.Err())
 		require.Equal(t, messagedb.SubscriptionStats{Position: 10, Handled: 7}, stream.Stats())
 
-		category, err := s.client.SubscribeToCategory(t.Context(), "a", into(got), messagedb.CategoryOptions{Group: &messagedb.Group{Size: 1}, Correlation: "from1", BatchSize: 3}, quick)
+		category, err := s.client.SubscribeToCategory(t.Context(), "a", sendTo(got), messagedb.CategoryOptions{Group: &messagedb.Group{Size: 1}, Correlation: "from1", BatchSize: 3}, quick)
 		require.NoError(t, err)
 		for _, want := range all[10:] {
 			require.Equal(t, want, take(t, got))
@@ -72,7 +72,7 @@ func TestSubscriptionsDeliverWhatIsThereAndWhatComes(t *testing.T) {
 func TestAStoppedSubscriptionDeliversNothingMore(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 1, 100)
+	fillCategory(t, s, "a", 1, 100)
 	for range 20 {
 		var stopped atomic.Bool
 		var late atomic.Int64
@@ -123,7 +123,7 @@ func TestAStoppedSubscriptionDeliversNothingMore(t *testing.T) {
 func TestAFailingHandlerDropsTheSubscription(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	all := fill(t, s, "a", 1, 10)
+	all := fillCategory(t, s, "a", 1, 10)
 	broken := errors.New("broken")
 	for name, fail := range map[string]func() error{
 		"error": func() error { return broken },
@@ -157,7 +157,7 @@ func TestAFailingHandlerDropsTheSubscription(t *testing.T) {
 func TestLivenessChangesWithTheSizeOfBatches(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 1, 10)
+	fillCategory(t, s, "a", 1, 10)
 	live := make(chan bool, 10)
 	hold := make(chan struct{})
 	o := quick
@@ -170,9 +170,9 @@ func TestLivenessChangesWithTheSizeOfBatches(t *testing.T) {
 	}, messagedb.StreamOptions{BatchSize: 5}, o)
 	require.NoError(t, err)
 	require.True(t, take(t, live))
-	_, err = s.client.WriteMessage(t.Context(), "a-0", message(1), messagedb.AnyVersion)
+	_, err = s.client.WriteMessage(t.Context(), "a-0", newMessage(1), messagedb.AnyVersion)
 	require.NoError(t, err)
-	_, err = s.client.Write(t.Context(), "a-0", messages(2, 8), 10)
+	_, err = s.client.Write(t.Context(), "a-0", newMessages(2, 8), 10)
 	require.NoError(t, err)
 	close(hold)
 	require.False(t, take(t, live), "a full batch after it was live")
@@ -186,7 +186,7 @@ func TestLivenessChangesWithTheSizeOfBatches(t *testing.T) {
 func TestASubscriptionIsLiveWhenTheBacklogWasHandled(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 1, 3)
+	fillCategory(t, s, "a", 1, 3)
 	for what, subscribe := range map[string]func(messagedb.Handler, messagedb.SubscriptionOptions) (*messagedb.Subscription, error){
 		"stream": func(handle messagedb.Handler, o messagedb.SubscriptionOptions) (*messagedb.Subscription, error) {
 			return s.client.SubscribeToStream(t.Context(), "a-0", handle, messagedb.StreamOptions{}, o)
@@ -218,7 +218,7 @@ func TestASubscriptionIsLiveWhenTheBacklogWasHandled(t *testing.T) {
 func TestAStoppedSubscriptionIsNotLive(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	fill(t, s, "a", 1, 3)
+	fillCategory(t, s, "a", 1, 3)
 	handling := make(chan struct{})
 	o := quick
 	o.Liveness = func(bool) { t.Error("told of liveness") }
@@ -244,9 +244,9 @@ func TestAClosedPoolDropsSubscriptionsAndConsumers(t *testing.T) {
 	live, dropped, ran := make(chan bool, 1), make(chan error, 1), make(chan error, 1)
 	o := quick
 	o.Liveness, o.Dropped = func(is bool) { live <- is }, func(err error) { dropped <- err }
-	sub, err := client.SubscribeToStream(t.Context(), "a-1", into(nil), messagedb.StreamOptions{}, o)
+	sub, err := client.SubscribeToStream(t.Context(), "a-1", sendTo(nil), messagedb.StreamOptions{}, o)
 	require.NoError(t, err)
-	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{Category: "a", Identifier: "i", Handler: into(nil), Polling: quick.Polling})
+	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{Category: "a", Identifier: "i", Handler: sendTo(nil), Polling: quick.Polling})
 	require.NoError(t, err)
 	go func() { ran <- consumer.Run(t.Context()) }()
 	require.True(t, take(t, live))
@@ -262,18 +262,18 @@ func TestTransientErrorsAreRetriedAndReported(t *testing.T) {
 	got, retried := make(chan *messagedb.Message, 10), make(chan error, 1000)
 	o := quick
 	o.Retried = func(err error) { retried <- err }
-	sub, err := s.client.SubscribeToCategory(t.Context(), "a", into(got), messagedb.CategoryOptions{}, o)
+	sub, err := s.client.SubscribeToCategory(t.Context(), "a", sendTo(got), messagedb.CategoryOptions{}, o)
 	require.NoError(t, err)
 	for n := 1; n <= 3; n++ {
 		// All connections die, again and again until the subscription was hit.
 		for len(retried) < n {
-			require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
+			require.NoError(t, runAsAdmin(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
 		}
 		require.Eventually(t, func() bool {
-			_, err := s.client.WriteMessage(t.Context(), "a-1", message(n), messagedb.AnyVersion, messagedb.Idempotent())
+			_, err := s.client.WriteMessage(t.Context(), "a-1", newMessage(n), messagedb.AnyVersion, messagedb.Idempotent())
 			return err == nil
 		}, soon, 10*time.Millisecond)
-		require.Equal(t, id(n), take(t, got).ID)
+		require.Equal(t, makeID(n), take(t, got).ID)
 	}
 	require.True(t, messagedb.IsTransient(take(t, retried)))
 	sub.Stop()
@@ -286,10 +286,10 @@ func TestTransientErrorsAreRetriedAndReported(t *testing.T) {
 func TestAnErrorForGoodDropsTheSubscription(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	sub, err := s.client.SubscribeToCategory(t.Context(), "a", into(nil), messagedb.CategoryOptions{Condition: "true"}, quick)
+	sub, err := s.client.SubscribeToCategory(t.Context(), "a", sendTo(nil), messagedb.CategoryOptions{Condition: "true"}, quick)
 	require.NoError(t, err)
 	require.ErrorAs(t, sub.Err(), new(*messagedb.ConditionDisabledError))
-	sub, err = s.clientWith(t, messagedb.Config{Schema: "nowhere"}).SubscribeToStream(t.Context(), "a-1", into(nil), messagedb.StreamOptions{}, quick)
+	sub, err = s.clientWith(t, messagedb.Config{Schema: "nowhere"}).SubscribeToStream(t.Context(), "a-1", sendTo(nil), messagedb.StreamOptions{}, quick)
 	require.NoError(t, err)
 	require.ErrorAs(t, sub.Err(), new(*messagedb.NotInstalledError))
 }
@@ -303,7 +303,7 @@ func TestNotificationsWakeSubscriptions(t *testing.T) {
 	var subs []*messagedb.Subscription
 	live := make(chan bool, 10)
 	for range 2 {
-		sub, err := loud.SubscribeToCategory(t.Context(), "a", into(got), messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{Notify: true, Liveness: func(l bool) { live <- l }})
+		sub, err := loud.SubscribeToCategory(t.Context(), "a", sendTo(got), messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{Notify: true, Liveness: func(l bool) { live <- l }})
 		require.NoError(t, err)
 		subs = append(subs, sub)
 	}
@@ -323,7 +323,7 @@ func TestNotificationsWakeSubscriptions(t *testing.T) {
 		}
 		tx, err := s.pool.Begin(t.Context())
 		require.NoError(t, err)
-		_, err = loud.WriteTx(t.Context(), tx, "a-1", messages(10*n, 10*n+n%2), messagedb.AnyVersion)
+		_, err = loud.WriteTx(t.Context(), tx, "a-1", newMessages(10*n, 10*n+n%2), messagedb.AnyVersion)
 		require.NoError(t, err)
 		require.NoError(t, tx.Commit(t.Context()))
 		for range 2 * (1 + n%2) {
@@ -349,9 +349,9 @@ func TestWithoutNotificationsASubscriptionPolls(t *testing.T) {
 	got := make(chan *messagedb.Message, 1)
 	o := quick
 	o.Notify = true
-	sub, err := s.client.SubscribeToCategory(t.Context(), "a", into(got), messagedb.CategoryOptions{}, o)
+	sub, err := s.client.SubscribeToCategory(t.Context(), "a", sendTo(got), messagedb.CategoryOptions{}, o)
 	require.NoError(t, err)
-	_, err = s.client.WriteMessage(t.Context(), "a-1", message(1), messagedb.AnyVersion) // this client does not notify
+	_, err = s.client.WriteMessage(t.Context(), "a-1", newMessage(1), messagedb.AnyVersion) // this client does not notify
 	require.NoError(t, err)
 	take(t, got)
 	sub.Stop()
@@ -366,22 +366,22 @@ func TestWhatCannotBeSubscribedTo(t *testing.T) {
 	defer tx.Rollback(context.Background()) //nolint:errcheck // nothing is in it
 	for want, try := range map[messagedb.Field]func() (*messagedb.Subscription, error){
 		messagedb.FieldTx: func() (*messagedb.Subscription, error) {
-			return s.client.InTx(tx).SubscribeToCategory(t.Context(), "a", into(nil), messagedb.CategoryOptions{}, quick)
+			return s.client.InTx(tx).SubscribeToCategory(t.Context(), "a", sendTo(nil), messagedb.CategoryOptions{}, quick)
 		},
 		messagedb.FieldBatchSize: func() (*messagedb.Subscription, error) {
-			return s.client.SubscribeToStream(t.Context(), "a-1", into(nil), messagedb.StreamOptions{BatchSize: messagedb.Unlimited}, quick)
+			return s.client.SubscribeToStream(t.Context(), "a-1", sendTo(nil), messagedb.StreamOptions{BatchSize: messagedb.Unlimited}, quick)
 		},
 		messagedb.FieldCategory: func() (*messagedb.Subscription, error) {
-			return s.client.SubscribeToCategory(t.Context(), "a-1", into(nil), messagedb.CategoryOptions{}, quick)
+			return s.client.SubscribeToCategory(t.Context(), "a-1", sendTo(nil), messagedb.CategoryOptions{}, quick)
 		},
 		messagedb.FieldStreamID: func() (*messagedb.Subscription, error) {
-			return s.client.SubscribeToStream(t.Context(), "a", into(nil), messagedb.StreamOptions{}, quick)
+			return s.client.SubscribeToStream(t.Context(), "a", sendTo(nil), messagedb.StreamOptions{}, quick)
 		},
 		messagedb.FieldHandler: func() (*messagedb.Subscription, error) {
 			return s.client.SubscribeToCategory(t.Context(), "a", nil, messagedb.CategoryOptions{}, quick)
 		},
 		messagedb.FieldPolling: func() (*messagedb.Subscription, error) {
-			return s.client.SubscribeToCategory(t.Context(), "a", into(nil), messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{Polling: func() messagedb.Polling { return nil }})
+			return s.client.SubscribeToCategory(t.Context(), "a", sendTo(nil), messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{Polling: func() messagedb.Polling { return nil }})
 		},
 	} {
 		_, err := try()

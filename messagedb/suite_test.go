@@ -26,8 +26,8 @@ func onEveryStore(t *testing.T, test func(t *testing.T, s messagedb.Store)) {
 	onBoth(t, func(t *testing.T, s *store) { test(t, s.client) })
 }
 
-// told formats the error of a call without the parts that only a server has.
-func told(err error) string {
+// errorText formats the error of a call without the parts that only a server has.
+func errorText(err error) string {
 	var conflict *messagedb.VersionConflictError
 	var duplicate *messagedb.DuplicateIDError
 	var bad *messagedb.InvalidError
@@ -49,8 +49,8 @@ func told(err error) string {
 	return err.Error()
 }
 
-// shown is a message without its time.
-func shown(m *messagedb.Message) string {
+// messageText is a message without its time.
+func messageText(m *messagedb.Message) string {
 	if m == nil {
 		return "none"
 	}
@@ -59,7 +59,7 @@ func shown(m *messagedb.Message) string {
 
 func allShown(messages []*messagedb.Message) (all []string) {
 	for _, m := range messages {
-		all = append(all, shown(m))
+		all = append(all, messageText(m))
 	}
 	return all
 }
@@ -73,8 +73,8 @@ func TestEveryStoreKeepsVersionsAndIDs(t *testing.T) {
 			return v
 		}
 		write := func(from, to int, stream messagedb.StreamName, expected int64, opts ...messagedb.WriteOption) string {
-			_, err := s.Write(t.Context(), stream, messages(from, to), expected, opts...)
-			return told(err)
+			_, err := s.Write(t.Context(), stream, newMessages(from, to), expected, opts...)
+			return errorText(err)
 		}
 		require.Equal(t, messagedb.NoStreamVersion, version("a-1"))
 		require.Empty(t, write(1, 2, "a-1", messagedb.NoStreamVersion))
@@ -82,33 +82,33 @@ func TestEveryStoreKeepsVersionsAndIDs(t *testing.T) {
 		require.Equal(t, "conflict a-1 -1 1 false", write(3, 3, "a-1", messagedb.NoStreamVersion))
 		require.Equal(t, "conflict a-1 7 1 false", write(1, 1, "a-1", 7), "the version is looked at before the id")
 		require.Equal(t, "conflict b-1 0 -1 false", write(3, 3, "b-1", 0))
-		require.Equal(t, "duplicate "+id(2)+"  -1 false", write(2, 2, "b-1", messagedb.AnyVersion))
-		require.Equal(t, "duplicate "+id(2)+"  -1 false", write(2, 4, "a-1", 1), "all or none")
-		_, err := s.Write(t.Context(), "a-1", append(messages(3, 3), messages(3, 3)...), 1)
-		require.Equal(t, "duplicate "+id(3)+"  -1 false", told(err), "twice in one call")
+		require.Equal(t, "duplicate "+makeID(2)+"  -1 false", write(2, 2, "b-1", messagedb.AnyVersion))
+		require.Equal(t, "duplicate "+makeID(2)+"  -1 false", write(2, 4, "a-1", 1), "all or none")
+		_, err := s.Write(t.Context(), "a-1", append(newMessages(3, 3), newMessages(3, 3)...), 1)
+		require.Equal(t, "duplicate "+makeID(3)+"  -1 false", errorText(err), "twice in one call")
 		require.EqualValues(t, 1, version("a-1"))
 		require.Equal(t, messagedb.NoStreamVersion, version("b-1"))
-		position, err := s.WriteMessage(t.Context(), "a-1", message(3), 1)
+		position, err := s.WriteMessage(t.Context(), "a-1", newMessage(3), 1)
 		require.NoError(t, err)
 		require.EqualValues(t, 2, position)
 
 		// Idempotent writes find what is there.
 		once := messagedb.Idempotent()
 		for _, expected := range []int64{messagedb.NoStreamVersion, 0, messagedb.AnyVersion} {
-			position, err := s.Write(t.Context(), "a-1", messages(1, 2), expected, once)
+			position, err := s.Write(t.Context(), "a-1", newMessages(1, 2), expected, once)
 			require.NoError(t, err)
 			require.EqualValues(t, 1, position)
 		}
-		require.Equal(t, "duplicate "+id(3)+" a-1 2 false", write(3, 4, "a-1", 2, once), "one of two")
-		_, err = s.Write(t.Context(), "a-1", append(messages(1, 1), messages(3, 3)...), 2, once)
-		require.Equal(t, "duplicate "+id(3)+" a-1 2 false", told(err), "both, with another one between")
-		require.Equal(t, "duplicate "+id(1)+" a-1 0 true", write(1, 2, "b-1", messagedb.AnyVersion, once), "in another stream")
+		require.Equal(t, "duplicate "+makeID(3)+" a-1 2 false", write(3, 4, "a-1", 2, once), "one of two")
+		_, err = s.Write(t.Context(), "a-1", append(newMessages(1, 1), newMessages(3, 3)...), 2, once)
+		require.Equal(t, "duplicate "+makeID(3)+" a-1 2 false", errorText(err), "both, with another one between")
+		require.Equal(t, "duplicate "+makeID(1)+" a-1 0 true", write(1, 2, "b-1", messagedb.AnyVersion, once), "in another stream")
 		require.Equal(t, "conflict a-1 9 2 false", write(9, 9, "a-1", 9, once))
-		other := message(1)
+		other := newMessage(1)
 		other.Data = "other"
 		_, err = s.WriteMessage(t.Context(), "a-1", other, messagedb.AnyVersion, once)
-		require.Equal(t, "duplicate "+id(1)+" a-1 0 true", told(err))
-		same := messagedb.ProposedMessage{ID: strings.ToUpper(id(7)), Type: "T", Data: json.RawMessage(`{"b":1.50,"a":[1e2]}`)}
+		require.Equal(t, "duplicate "+makeID(1)+" a-1 0 true", errorText(err))
+		same := messagedb.ProposedMessage{ID: strings.ToUpper(makeID(7)), Type: "T", Data: json.RawMessage(`{"b":1.50,"a":[1e2]}`)}
 		_, err = s.WriteMessage(t.Context(), "c-1", same, messagedb.AnyVersion, once)
 		require.NoError(t, err)
 		same.Data = json.RawMessage(`{"a": [100.0], "b": 1.5}`)
@@ -125,10 +125,10 @@ func TestEveryStoreRefusesTheSameInput(t *testing.T) {
 			call func() error
 			want string
 		}{
-			"stream without id": {func() error { _, err := s.WriteMessage(ctx, "a", message(1), -2); return err }, "invalid StreamID"},
-			"empty stream":      {func() error { _, err := s.WriteMessage(ctx, "", message(1), -2); return err }, "invalid Stream"},
-			"no category":       {func() error { _, err := s.WriteMessage(ctx, "-1", message(1), -2); return err }, "invalid Category"},
-			"version":           {func() error { _, err := s.WriteMessage(ctx, "a-1", message(1), -3); return err }, "invalid ExpectedVersion"},
+			"stream without id": {func() error { _, err := s.WriteMessage(ctx, "a", newMessage(1), -2); return err }, "invalid StreamID"},
+			"empty stream":      {func() error { _, err := s.WriteMessage(ctx, "", newMessage(1), -2); return err }, "invalid Stream"},
+			"no category":       {func() error { _, err := s.WriteMessage(ctx, "-1", newMessage(1), -2); return err }, "invalid Category"},
+			"version":           {func() error { _, err := s.WriteMessage(ctx, "a-1", newMessage(1), -3); return err }, "invalid ExpectedVersion"},
 			"no messages":       {func() error { _, err := s.Write(ctx, "a-1", nil, -2); return err }, "invalid Messages"},
 			"id": {func() error {
 				_, err := s.WriteMessage(ctx, "a-1", messagedb.ProposedMessage{ID: "x", Type: "T", Data: 1}, -2)
@@ -189,11 +189,11 @@ func TestEveryStoreRefusesTheSameInput(t *testing.T) {
 			"last of none":       {func() error { _, err := s.LastMessage(ctx, "none-1", ""); return err }, "no message"},
 			"version of nothing": {func() error { _, err := s.StreamVersion(ctx, ""); return err }, "invalid Stream"},
 		} {
-			require.Equal(t, c.want, told(c.call()), name)
+			require.Equal(t, c.want, errorText(c.call()), name)
 		}
-		_, err := s.WriteMessage(canceled(), "a-1", message(1), messagedb.AnyVersion)
+		_, err := s.WriteMessage(canceledContext(), "a-1", newMessage(1), messagedb.AnyVersion)
 		require.ErrorIs(t, err, context.Canceled)
-		_, err = s.ReadStream(canceled(), "a-1", messagedb.StreamOptions{})
+		_, err = s.ReadStream(canceledContext(), "a-1", messagedb.StreamOptions{})
 		require.ErrorIs(t, err, context.Canceled)
 		none, err := s.ReadCategory(ctx, "a", messagedb.CategoryOptions{})
 		require.NoError(t, err)
@@ -206,7 +206,7 @@ func TestEveryStoreReadsTheSame(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, s messagedb.Store) {
 		ctx := t.Context()
 		for i := range 1100 {
-			m := messagedb.ProposedMessage{ID: id(i), Type: fmt.Sprintf("T%d", i%2), Data: i}
+			m := messagedb.ProposedMessage{ID: makeID(i), Type: fmt.Sprintf("T%d", i%2), Data: i}
 			switch i % 4 {
 			case 0:
 				m.Metadata = map[string]any{messagedb.CorrelationKey: fmt.Sprintf("from%d-1", i%8)}
@@ -222,7 +222,7 @@ func TestEveryStoreReadsTheSame(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, all, 1100)
 		for i, m := range all {
-			require.Equal(t, id(i), m.ID)
+			require.Equal(t, makeID(i), m.ID)
 			require.False(t, m.Time.IsZero())
 		}
 		read := func(options messagedb.CategoryOptions) []*messagedb.Message {
@@ -260,9 +260,9 @@ func TestEveryStoreReadsTheSame(t *testing.T) {
 		require.Empty(t, beyond)
 		last, err := s.LastMessage(ctx, "a-0+0", "")
 		require.NoError(t, err)
-		require.Equal(t, id(1080), last.ID)
+		require.Equal(t, makeID(1080), last.ID)
 		_, err = s.LastMessage(ctx, "a-0+0", "T9")
-		require.Equal(t, "no message", told(err))
+		require.Equal(t, "no message", errorText(err))
 
 		// The reader may change messages that it has read.
 		text := string(last.Data)
@@ -336,13 +336,13 @@ func randomCall(r *rand.Rand) func(ctx context.Context, s messagedb.Store) any {
 		places := []messagedb.StreamPlace{{Stream: stream, From: from}, {Stream: "a-0+1", From: 1}, {Stream: "a-1+0"}}
 		return func(ctx context.Context, s messagedb.Store) any {
 			read, err := s.ReadStreams(ctx, places, size)
-			return answer{Error: told(err), Messages: allShown(read)}
+			return answer{Error: errorText(err), Messages: allShown(read)}
 		}
 	case 0:
 		options := messagedb.StreamOptions{From: from, BatchSize: size}
 		return func(ctx context.Context, s messagedb.Store) any {
 			read, err := s.ReadStream(ctx, stream, options)
-			return answer{Error: told(err), Messages: allShown(read)}
+			return answer{Error: errorText(err), Messages: allShown(read)}
 		}
 	case 1:
 		options := messagedb.CategoryOptions{BatchSize: size}
@@ -354,19 +354,19 @@ func randomCall(r *rand.Rand) func(ctx context.Context, s messagedb.Store) any {
 		}
 		return func(ctx context.Context, s messagedb.Store) any {
 			read, err := s.ReadCategory(ctx, category, options)
-			return answer{Error: told(err), Messages: allShown(read)}
+			return answer{Error: errorText(err), Messages: allShown(read)}
 		}
 	case 2:
 		kind := []string{"", "T0", "T1"}[r.IntN(3)]
 		return func(ctx context.Context, s messagedb.Store) any {
 			last, err := s.LastMessage(ctx, stream, kind)
-			return answer{Error: told(err), Messages: []string{shown(last)}}
+			return answer{Error: errorText(err), Messages: []string{messageText(last)}}
 		}
 	}
 	var proposed []messagedb.ProposedMessage
 	for range 1 + r.IntN(3) {
 		proposed = append(proposed, messagedb.ProposedMessage{
-			ID: id(r.IntN(60)), Type: fmt.Sprintf("T%d", r.IntN(2)), Data: json.RawMessage(randomJSON(r, 3)),
+			ID: makeID(r.IntN(60)), Type: fmt.Sprintf("T%d", r.IntN(2)), Data: json.RawMessage(randomJSON(r, 3)),
 			Metadata: map[string]any{messagedb.CorrelationKey: []string{"a-1", "b-1"}[r.IntN(2)]},
 		})
 	}
@@ -380,7 +380,7 @@ func randomCall(r *rand.Rand) func(ctx context.Context, s messagedb.Store) any {
 	}
 	return func(ctx context.Context, s messagedb.Store) any {
 		position, err := s.Write(ctx, stream, proposed, expected, opts...)
-		return answer{Position: position, Error: told(err)}
+		return answer{Position: position, Error: errorText(err)}
 	}
 }
 

@@ -21,13 +21,13 @@ type opened struct {
 	Owner string `json:"owner"`
 }
 
-func message(n int) messagedb.ProposedMessage {
-	return messagedb.ProposedMessage{ID: id(n), Type: "Opened", Data: opened{fmt.Sprint(n)}, Metadata: map[string]int{"n": n}}
+func newMessage(n int) messagedb.ProposedMessage {
+	return messagedb.ProposedMessage{ID: makeID(n), Type: "Opened", Data: opened{fmt.Sprint(n)}, Metadata: map[string]int{"n": n}}
 }
 
-func messages(from, to int) (all []messagedb.ProposedMessage) {
+func newMessages(from, to int) (all []messagedb.ProposedMessage) {
 	for n := from; n <= to; n++ {
-		all = append(all, message(n))
+		all = append(all, newMessage(n))
 	}
 	return all
 }
@@ -40,10 +40,10 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			return now
 		}
 		began := serverTime()
-		position, err := s.client.WriteMessage(t.Context(), "account-1", message(1), messagedb.NoStreamVersion)
+		position, err := s.client.WriteMessage(t.Context(), "account-1", newMessage(1), messagedb.NoStreamVersion)
 		require.NoError(t, err)
 		require.Zero(t, position)
-		position, err = s.client.Write(t.Context(), "account-1", messages(2, 4), 0)
+		position, err = s.client.Write(t.Context(), "account-1", newMessages(2, 4), 0)
 		ended := serverTime()
 		require.NoError(t, err)
 		require.EqualValues(t, 3, position)
@@ -51,7 +51,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, read, 4)
 		for i, m := range read {
-			require.Equal(t, id(i+1), m.ID)
+			require.Equal(t, makeID(i+1), m.ID)
 			require.Equal(t, messagedb.StreamName("account-1"), m.Stream)
 			require.Equal(t, "Opened", m.Type)
 			require.EqualValues(t, i, m.Position)
@@ -76,14 +76,14 @@ func TestAVersionConflictTellsTheFacts(t *testing.T) {
 		ctx := t.Context()
 		// The stream's name imitates the server's error.
 		const stream = "a (Stream: x, Stream Version: 7)\n-1"
-		_, err := s.client.Write(ctx, stream, messages(1, 2), 0)
+		_, err := s.client.Write(ctx, stream, newMessages(1, 2), 0)
 		conflict := new(messagedb.VersionConflictError)
 		require.ErrorAs(t, err, &conflict)
 		require.Equal(t, []any{messagedb.StreamName(stream), int64(0), int64(-1), false}, []any{conflict.Stream, conflict.Expected, conflict.Actual, conflict.Stale})
 		require.ErrorContains(t, err, "-1 (no stream)")
-		_, err = s.client.Write(ctx, stream, messages(1, 2), messagedb.NoStreamVersion)
+		_, err = s.client.Write(ctx, stream, newMessages(1, 2), messagedb.NoStreamVersion)
 		require.NoError(t, err)
-		_, err = s.client.Write(ctx, stream, messages(3, 4), messagedb.NoStreamVersion)
+		_, err = s.client.Write(ctx, stream, newMessages(3, 4), messagedb.NoStreamVersion)
 		require.ErrorAs(t, err, &conflict)
 		require.Equal(t, []int64{-1, 1}, []int64{conflict.Expected, conflict.Actual})
 		var pg *pgconn.PgError
@@ -92,7 +92,7 @@ func TestAVersionConflictTellsTheFacts(t *testing.T) {
 		version, err := s.client.StreamVersion(ctx, stream)
 		require.NoError(t, err)
 		require.EqualValues(t, 1, version, "nothing of a call that fails is written")
-		position, err := s.client.Write(ctx, stream, messages(3, 4), messagedb.AnyVersion)
+		position, err := s.client.Write(ctx, stream, newMessages(3, 4), messagedb.AnyVersion)
 		require.NoError(t, err)
 		require.EqualValues(t, 3, position)
 	})
@@ -134,9 +134,9 @@ func TestATransactionTakesItsMessagesWithIt(t *testing.T) {
 			require.NoError(t, err)
 			_, err = tx.Exec(ctx, "INSERT INTO orders VALUES (1)")
 			require.NoError(t, err)
-			_, err = s.client.WriteTx(ctx, tx, "order-1", messages(1, 2), messagedb.NoStreamVersion)
+			_, err = s.client.WriteTx(ctx, tx, "order-1", newMessages(1, 2), messagedb.NoStreamVersion)
 			require.NoError(t, err)
-			_, err = s.client.WriteMessageTx(ctx, tx, "order-1", message(3), 1)
+			_, err = s.client.WriteMessageTx(ctx, tx, "order-1", newMessage(3), 1)
 			require.NoError(t, err)
 			inside, err := s.client.InTx(tx).StreamVersion(ctx, "order-1")
 			require.NoError(t, err)
@@ -164,16 +164,16 @@ func TestATransactionTakesItsMessagesWithIt(t *testing.T) {
 func TestADuplicateIDIsAnErrorWithTheID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		_, err := s.client.WriteMessage(t.Context(), "a-1", message(1), messagedb.AnyVersion)
+		_, err := s.client.WriteMessage(t.Context(), "a-1", newMessage(1), messagedb.AnyVersion)
 		require.NoError(t, err)
 		for range 2 {
-			_, err = s.client.WriteMessage(t.Context(), "a-2", message(1), messagedb.AnyVersion)
+			_, err = s.client.WriteMessage(t.Context(), "a-2", newMessage(1), messagedb.AnyVersion)
 			duplicate := new(messagedb.DuplicateIDError)
 			require.ErrorAs(t, err, &duplicate)
-			require.Equal(t, id(1), duplicate.ID)
+			require.Equal(t, makeID(1), duplicate.ID)
 			require.EqualValues(t, -1, duplicate.Position)
 		}
-		_, err = s.client.Write(t.Context(), "a-3", []messagedb.ProposedMessage{message(5), message(5)}, messagedb.AnyVersion)
+		_, err = s.client.Write(t.Context(), "a-3", []messagedb.ProposedMessage{newMessage(5), newMessage(5)}, messagedb.AnyVersion)
 		require.ErrorAs(t, err, new(*messagedb.DuplicateIDError), "two of one call")
 	})
 }
@@ -186,22 +186,22 @@ func TestAnIdempotentWriteIsRepeated(t *testing.T) {
 			return s.client.Write(ctx, stream, ms, expected, messagedb.Idempotent())
 		}
 		for range 3 { // expected was right the first time, and is wrong at the others
-			position, err := write("a-1", messages(1, 3), messagedb.NoStreamVersion)
+			position, err := write("a-1", newMessages(1, 3), messagedb.NoStreamVersion)
 			require.NoError(t, err)
 			require.EqualValues(t, 2, position)
-			position, err = write("a-1", messages(2, 2), messagedb.AnyVersion)
+			position, err = write("a-1", newMessages(2, 2), messagedb.AnyVersion)
 			require.NoError(t, err)
 			require.EqualValues(t, 1, position)
 		}
-		spelled := message(1)
+		spelled := newMessage(1)
 		spelled.ID = strings.ToUpper(strings.ReplaceAll(spelled.ID, "-", ""))
 		spelled.Data = json.RawMessage(`  {"owner"  : "1"} `)
 		_, err := write("a-1", []messagedb.ProposedMessage{spelled}, messagedb.AnyVersion)
 		require.NoError(t, err, "the same content, however it is spelled")
 
-		other := message(1)
+		other := newMessage(1)
 		other.Data = opened{"somebody else"}
-		kind, metadata, none := message(1), message(1), message(1)
+		kind, metadata, none := newMessage(1), newMessage(1), newMessage(1)
 		kind.Type, metadata.Metadata, none.Data = "Closed", nil, messagedb.NoData
 		for name, c := range map[string]struct {
 			stream    messagedb.StreamName
@@ -213,21 +213,21 @@ func TestAnIdempotentWriteIsRepeated(t *testing.T) {
 			"other type":         {"a-1", []messagedb.ProposedMessage{kind}, true, 1},
 			"other metadata":     {"a-1", []messagedb.ProposedMessage{metadata}, true, 1},
 			"no data":            {"a-1", []messagedb.ProposedMessage{none}, true, 1},
-			"other stream":       {"a-2", messages(1, 1), true, 1},
-			"more than is there": {"a-1", messages(3, 4), false, 3},
-			"another order":      {"a-1", []messagedb.ProposedMessage{message(2), message(1)}, false, 1},
-			"with a gap":         {"a-1", []messagedb.ProposedMessage{message(1), message(3)}, false, 3},
+			"other stream":       {"a-2", newMessages(1, 1), true, 1},
+			"more than is there": {"a-1", newMessages(3, 4), false, 3},
+			"another order":      {"a-1", []messagedb.ProposedMessage{newMessage(2), newMessage(1)}, false, 1},
+			"with a gap":         {"a-1", []messagedb.ProposedMessage{newMessage(1), newMessage(3)}, false, 3},
 		} {
 			_, err := write(c.stream, c.messages, messagedb.AnyVersion)
 			duplicate := new(messagedb.DuplicateIDError)
 			require.ErrorAs(t, err, &duplicate, name)
 			require.Equal(t, c.different, duplicate.Different, name)
-			require.Equal(t, id(c.id), duplicate.ID, name)
+			require.Equal(t, makeID(c.id), duplicate.ID, name)
 			require.Equal(t, messagedb.StreamName("a-1"), duplicate.Stream, name)
 			require.EqualValues(t, c.id-1, duplicate.Position, name)
 			require.ErrorAs(t, err, new(*pgconn.PgError), name)
 		}
-		_, err = write("a-1", messages(9, 9), 7)
+		_, err = write("a-1", newMessages(9, 9), 7)
 		require.ErrorAs(t, err, new(*messagedb.VersionConflictError), "a conflict with what is not there remains one")
 		_, err = write("a-1", []messagedb.ProposedMessage{{Type: "T", Data: 1}}, -2)
 		bad := new(messagedb.InvalidError)
@@ -240,16 +240,16 @@ func TestAnIdempotentWriteLeavesTheTransactionUsable(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
 		ctx := t.Context()
-		_, err := s.client.Write(ctx, "a-1", messages(1, 2), messagedb.NoStreamVersion)
+		_, err := s.client.Write(ctx, "a-1", newMessages(1, 2), messagedb.NoStreamVersion)
 		require.NoError(t, err)
 		tx, err := s.pool.Begin(ctx)
 		require.NoError(t, err)
-		position, err := s.client.WriteTx(ctx, tx, "a-1", messages(1, 2), messagedb.NoStreamVersion, messagedb.Idempotent())
+		position, err := s.client.WriteTx(ctx, tx, "a-1", newMessages(1, 2), messagedb.NoStreamVersion, messagedb.Idempotent())
 		require.NoError(t, err)
 		require.EqualValues(t, 1, position)
-		_, err = s.client.WriteTx(ctx, tx, "a-2", messages(1, 1), messagedb.AnyVersion, messagedb.Idempotent())
+		_, err = s.client.WriteTx(ctx, tx, "a-2", newMessages(1, 1), messagedb.AnyVersion, messagedb.Idempotent())
 		require.ErrorAs(t, err, new(*messagedb.DuplicateIDError))
-		position, err = s.client.WriteTx(ctx, tx, "a-1", messages(3, 4), 1, messagedb.Idempotent())
+		position, err = s.client.WriteTx(ctx, tx, "a-1", newMessages(3, 4), 1, messagedb.Idempotent())
 		require.NoError(t, err)
 		require.EqualValues(t, 3, position)
 		require.NoError(t, tx.Commit(ctx))
@@ -263,7 +263,7 @@ func TestWritersThatRepeatTheSameAtOnce(t *testing.T) {
 		errs := make([]error, 8)
 		for i := range errs {
 			group.Go(func() {
-				_, errs[i] = s.client.Write(t.Context(), "a-1", messages(1, 5), messagedb.NoStreamVersion, messagedb.Idempotent())
+				_, errs[i] = s.client.Write(t.Context(), "a-1", newMessages(1, 5), messagedb.NoStreamVersion, messagedb.Idempotent())
 			})
 		}
 		group.Wait()
@@ -336,7 +336,7 @@ func TestNullAndNothing(t *testing.T) {
 
 func TestAPayloadThatDoesNotFitSaysWhichAndWhere(t *testing.T) {
 	t.Parallel()
-	m := &messagedb.Message{ID: id(1), Stream: "a-1", Type: "Opened", Position: 7, Data: json.RawMessage(`{"owner": 1}`), Metadata: json.RawMessage(`[`)}
+	m := &messagedb.Message{ID: makeID(1), Stream: "a-1", Type: "Opened", Position: 7, Data: json.RawMessage(`{"owner": 1}`), Metadata: json.RawMessage(`[`)}
 	_, err := messagedb.Decode[opened](m)
 	decode := new(messagedb.DecodeError)
 	require.ErrorAs(t, err, &decode)
@@ -360,8 +360,8 @@ func TestTheEndOfAContextEndsACall(t *testing.T) {
 	require.Equal(t, messagedb.Hash64("a"), key)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = s.client.WriteMessage(ctx, "a-2", message(1), messagedb.AnyVersion)
+	_, err = s.client.WriteMessage(ctx, "a-2", newMessage(1), messagedb.AnyVersion)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	_, err = s.client.WriteMessage(t.Context(), "b-2", message(1), messagedb.AnyVersion)
+	_, err = s.client.WriteMessage(t.Context(), "b-2", newMessage(1), messagedb.AnyVersion)
 	require.NoError(t, err, "another category is not locked")
 }

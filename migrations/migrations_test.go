@@ -29,7 +29,7 @@ func TestUpThenDownThenUpLeavesTheSameSchema(t *testing.T) {
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	full := dump(t, pool)
 	require.Contains(t, full, "delta_resource")
-	require.Equal(t, newest(t), version(t, pool))
+	require.Equal(t, newestVersion(t), readVersion(t, pool))
 
 	// The newest by itself.
 	require.NoError(t, migrations.Down(t.Context(), pool))
@@ -38,7 +38,7 @@ func TestUpThenDownThenUpLeavesTheSameSchema(t *testing.T) {
 	require.Equal(t, full, dump(t, pool))
 
 	// All of them.
-	for version(t, pool) > 0 {
+	for readVersion(t, pool) > 0 {
 		require.NoError(t, migrations.Down(t.Context(), pool))
 	}
 	empty := dump(t, pool)
@@ -54,12 +54,12 @@ func TestUpTwiceDoesNothing(t *testing.T) {
 	t.Parallel()
 	pool := emptySchema(t, deltatest.New(t), "")
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	list, schema, data := applied(t, pool), dump(t, pool), installation(t, pool)
+	list, schema, data := listApplied(t, pool), dump(t, pool), readInstallation(t, pool)
 
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	require.Equal(t, list, applied(t, pool))
+	require.Equal(t, list, listApplied(t, pool))
 	require.Equal(t, schema, dump(t, pool))
-	require.Equal(t, data, installation(t, pool))
+	require.Equal(t, data, readInstallation(t, pool))
 }
 
 func TestUpFromManyAtOnceAppliesEachMigrationOnce(t *testing.T) {
@@ -75,7 +75,7 @@ func TestUpFromManyAtOnceAppliesEachMigrationOnce(t *testing.T) {
 	}
 	close(start)
 	require.NoError(t, group.Wait())
-	require.Equal(t, newest(t), version(t, pool))
+	require.Equal(t, newestVersion(t), readVersion(t, pool))
 	var records, versions int
 	require.NoError(t, pool.QueryRow(t.Context(),
 		"SELECT count(*), count(DISTINCT version_id) FROM delta_goose_version").Scan(&records, &versions))
@@ -117,7 +117,7 @@ func TestUpWorksWithASingleConnection(t *testing.T) {
 	t.Parallel()
 	pool := emptySchema(t, deltatest.New(t), "", func(c *pgxpool.Config) { c.MaxConns = 1 })
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	require.Equal(t, newest(t), version(t, pool))
+	require.Equal(t, newestVersion(t), readVersion(t, pool))
 }
 
 func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
@@ -129,11 +129,11 @@ func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
 			pool := emptySchema(t, env, name)
 			require.NoError(t, migrations.Up(t.Context(), pool))
 			require.NoError(t, migrations.Up(t.Context(), pool))
-			require.Equal(t, newest(t), version(t, pool))
+			require.Equal(t, newestVersion(t), readVersion(t, pool))
 			require.Equal(t, dump(t, env.Pool), dump(t, pool))
-			require.NotEqual(t, installation(t, env.Pool), installation(t, pool), "each schema is an installation of its own")
+			require.NotEqual(t, readInstallation(t, env.Pool), readInstallation(t, pool), "each schema is an installation of its own")
 			require.NoError(t, migrations.Down(t.Context(), pool))
-			require.Equal(t, newest(t), version(t, env.Pool), "the other schema is left alone")
+			require.Equal(t, newestVersion(t), readVersion(t, env.Pool), "the other schema is left alone")
 		})
 	}
 }
@@ -147,7 +147,7 @@ func TestASchemaThatDoesNotExistIsNamed(t *testing.T) {
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
 	defer pool.Close()
-	for name, err := range all(t.Context(), pool) {
+	for name, err := range statusOfAll(t.Context(), pool) {
 		require.ErrorContains(t, err, `"no_such_schema"`, name)
 		require.ErrorContains(t, err, `search_path "no_such_schema" that this user may use: create it`, name)
 	}
@@ -155,7 +155,7 @@ func TestASchemaThatDoesNotExistIsNamed(t *testing.T) {
 
 func TestANilPoolIsAnError(t *testing.T) {
 	t.Parallel()
-	for name, err := range all(t.Context(), nil) {
+	for name, err := range statusOfAll(t.Context(), nil) {
 		require.ErrorContains(t, err, "pool is nil", name)
 	}
 }
@@ -166,13 +166,13 @@ func TestADatabaseThatCannotBeReachedIsAnError(t *testing.T) {
 	pool, err := pgxpool.New(t.Context(), env.DatabaseURL)
 	require.NoError(t, err)
 	pool.Close()
-	for name, err := range all(t.Context(), pool) {
+	for name, err := range statusOfAll(t.Context(), pool) {
 		require.ErrorContains(t, err, "closed pool", name)
 	}
 }
 
-// all calls every function of the package and returns the errors by name.
-func all(ctx context.Context, pool *pgxpool.Pool) map[string]error {
+// statusOfAll calls every function of the package and returns the errors by name.
+func statusOfAll(ctx context.Context, pool *pgxpool.Pool) map[string]error {
 	_, versionErr := migrations.Version(ctx, pool)
 	_, listErr := migrations.List(ctx, pool)
 	return map[string]error{
@@ -199,7 +199,7 @@ func TestAnApplicationsOwnGooseHistoryIsLeftAlone(t *testing.T) {
 	before := history()
 
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	require.Equal(t, newest(t), version(t, pool), "the application's newer version is not Delta's")
+	require.Equal(t, newestVersion(t), readVersion(t, pool), "the application's newer version is not Delta's")
 	require.Equal(t, before, history())
 	require.NoError(t, migrations.Down(t.Context(), pool))
 	require.Equal(t, before, history())
@@ -216,8 +216,8 @@ func TestWhatTheGooseCommandAppliedIsRecognised(t *testing.T) {
 	require.NoError(t, err)
 	schema := dump(t, pool)
 
-	require.Equal(t, newest(t), version(t, pool))
-	for _, s := range applied(t, pool) {
+	require.Equal(t, newestVersion(t), readVersion(t, pool))
+	for _, s := range listApplied(t, pool) {
 		require.NotNil(t, s.AppliedAt, s.Name)
 	}
 	require.NoError(t, migrations.Up(t.Context(), pool))
@@ -227,14 +227,14 @@ func TestWhatTheGooseCommandAppliedIsRecognised(t *testing.T) {
 	require.NoError(t, migrations.Down(t.Context(), pool))
 	there, err := provider.GetDBVersion(t.Context())
 	require.NoError(t, err)
-	require.Less(t, there, newest(t))
+	require.Less(t, there, newestVersion(t))
 }
 
 func TestListTellsWhatIsAppliedOldestFirst(t *testing.T) {
 	t.Parallel()
 	pool := emptySchema(t, deltatest.New(t), "")
-	require.Zero(t, version(t, pool))
-	list := applied(t, pool)
+	require.Zero(t, readVersion(t, pool))
+	list := listApplied(t, pool)
 	files, err := fs.Glob(migrations.FS, "*.sql")
 	require.NoError(t, err)
 	require.Len(t, list, len(files))
@@ -244,11 +244,11 @@ func TestListTellsWhatIsAppliedOldestFirst(t *testing.T) {
 		require.Nil(t, s.AppliedAt)
 	}
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	for _, s := range applied(t, pool) {
+	for _, s := range listApplied(t, pool) {
 		require.NotNil(t, s.AppliedAt, s.Name)
 	}
 	require.NoError(t, migrations.Down(t.Context(), pool))
-	list = applied(t, pool)
+	list = listApplied(t, pool)
 	require.Nil(t, list[len(list)-1].AppliedAt)
 }
 
@@ -260,7 +260,7 @@ func TestTheTimeOfAMigrationIsRightInEveryZone(t *testing.T) {
 	began := serverTime(t, pool)
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	ended := serverTime(t, pool)
-	for _, s := range applied(t, pool) {
+	for _, s := range listApplied(t, pool) {
 		require.WithinRange(t, *s.AppliedAt, began, ended, s.Name)
 	}
 }
@@ -314,8 +314,8 @@ func emptySchema(t *testing.T, env *deltatest.Env, name string, change ...func(*
 	return pool
 }
 
-// newest returns the version of the last migration.
-func newest(t *testing.T) int64 {
+// newestVersion returns the version of the last migration.
+func newestVersion(t *testing.T) int64 {
 	t.Helper()
 	files, err := fs.Glob(migrations.FS, "*.sql")
 	require.NoError(t, err)
@@ -324,22 +324,22 @@ func newest(t *testing.T) int64 {
 	return v
 }
 
-func version(t *testing.T, pool *pgxpool.Pool) int64 {
+func readVersion(t *testing.T, pool *pgxpool.Pool) int64 {
 	t.Helper()
 	v, err := migrations.Version(t.Context(), pool)
 	require.NoError(t, err)
 	return v
 }
 
-func applied(t *testing.T, pool *pgxpool.Pool) []migrations.Status {
+func listApplied(t *testing.T, pool *pgxpool.Pool) []migrations.Status {
 	t.Helper()
 	list, err := migrations.List(t.Context(), pool)
 	require.NoError(t, err)
 	return list
 }
 
-// installation returns the database's id and the transaction that wrote it.
-func installation(t *testing.T, pool *pgxpool.Pool) (v string) {
+// readInstallation returns the database's id and the transaction that wrote it.
+func readInstallation(t *testing.T, pool *pgxpool.Pool) (v string) {
 	t.Helper()
 	err := pool.QueryRow(t.Context(), "SELECT concat_ws(' ', id, xmin, ctid) FROM delta_installation").Scan(&v)
 	require.NoError(t, err)

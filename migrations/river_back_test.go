@@ -19,10 +19,10 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 	t.Parallel()
 	for name, migrate := range ways {
 		t.Run(name, func(t *testing.T) {
-			pool := original(t, riverSettings)
-			hour := ago(time.Hour)
+			pool := openOriginal(t, riverSettings)
+			hour := timeAgo(time.Hour)
 			for _, r := range []riverRow{
-				{id: "kept", state: "synced", attempt: 3, max: 10, attempted: hour, synced: hour, tags: "{a,b}", errors: "{" + failure(1) + "}"},
+				{id: "kept", state: "synced", attempt: 3, max: 10, attempted: hour, synced: hour, tags: "{a,b}", errors: "{" + failureJSON(1) + "}"},
 				{id: "gone", state: "synced", attempt: 1, max: 10, attempted: hour, synced: hour},
 				{id: "again", state: "synced", attempt: 1, max: 10, attempted: hour, synced: hour},
 				{id: "worked", state: "scheduled", max: 10},
@@ -48,7 +48,7 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 			require.NoError(t, err)
 			migrate(t, pool, "down")
 
-			require.Equal(t, theirs(before), theirs(dump(t, pool)), "the schema is the original's")
+			require.Equal(t, cutTheirs(before), cutTheirs(dump(t, pool)), "the schema is the original's")
 			require.Equal(t, settings, contentOf(t, pool, "delta_namespace", "delta_controller"))
 			require.Equal(t, kept, contentOf(t, pool, "(SELECT * FROM delta_resource WHERE object_id = 'kept')"))
 			require.Equal(t, `(again,scheduled,0,f,"\\x01","{""n"": 1}",{x},)
@@ -66,7 +66,7 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 
 			// And forward again.
 			migrate(t, pool, "up")
-			require.Equal(t, newest(t), version(t, pool))
+			require.Equal(t, newestVersion(t), readVersion(t, pool))
 			row, err := db.New().GetResource(t.Context(), pool, db.GetResourceParams{Kind: "user", ObjectID: "kept"})
 			require.NoError(t, err)
 			require.Equal(t, deltatype.ResourceStateSynced, row.Resource.State)
@@ -75,8 +75,8 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 	}
 }
 
-// theirs returns a dump without the history of Delta's migrations.
-func theirs(dump string) string {
+// cutTheirs returns a dump without the history of Delta's migrations.
+func cutTheirs(dump string) string {
 	var lines []string
 	for line := range strings.Lines(dump) {
 		if !strings.Contains(line, "delta_goose_version") {
@@ -104,8 +104,8 @@ func TestEachVersionOfTheOriginalIsTakenOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool := original(t, change)
-			riverRow{id: "a", state: "synced", attempt: 1, max: 10, synced: ago(0)}.withoutExternal(t, pool)
+			pool := openOriginal(t, change)
+			riverRow{id: "a", state: "synced", attempt: 1, max: 10, synced: timeAgo(0)}.withoutExternal(t, pool)
 			before := dump(t, pool)
 			require.NoError(t, migrations.Up(t.Context(), pool))
 			row, err := db.New().GetResource(t.Context(), pool, db.GetResourceParams{Kind: "user", ObjectID: "a"})
@@ -113,7 +113,7 @@ func TestEachVersionOfTheOriginalIsTakenOver(t *testing.T) {
 			require.EqualValues(t, 1, row.Resource.SyncedGeneration)
 			require.NoError(t, migrations.Down(t.Context(), pool))
 			if !strings.Contains(change, "external_created_at;") && !strings.HasSuffix(change, "COLUMN external_created_at") {
-				require.Equal(t, theirs(before), theirs(dump(t, pool)))
+				require.Equal(t, cutTheirs(before), cutTheirs(dump(t, pool)))
 			}
 		})
 	}
@@ -129,37 +129,37 @@ func (r riverRow) withoutExternal(t *testing.T, pool *pgxpool.Pool) {
 
 func TestAnEmptyInstallationOfTheOriginalIsTakenOver(t *testing.T) {
 	t.Parallel()
-	pool := original(t)
+	pool := openOriginal(t)
 	before := dump(t, pool)
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	require.Empty(t, contentOf(t, pool, "delta_resource", "delta_namespace", "delta_controller"))
 	require.NoError(t, migrations.Down(t.Context(), pool))
-	require.Equal(t, theirs(before), theirs(dump(t, pool)))
+	require.Equal(t, cutTheirs(before), cutTheirs(dump(t, pool)))
 }
 
 func TestATakeoverThatFailsLeavesTheOriginalAsItWas(t *testing.T) {
 	t.Parallel()
-	pool := original(t, riverSettings, `CREATE TABLE delta_listing (of_somebody_else integer)`)
-	riverRow{id: "a", state: "synced", attempt: 1, max: 10, synced: ago(0)}.insert(t, pool)
+	pool := openOriginal(t, riverSettings, `CREATE TABLE delta_listing (of_somebody_else integer)`)
+	riverRow{id: "a", state: "synced", attempt: 1, max: 10, synced: timeAgo(0)}.insert(t, pool)
 	before, rows := dump(t, pool), contentOf(t, pool, "delta_resource", "delta_namespace", "delta_controller")
 	require.ErrorContains(t, migrations.Up(t.Context(), pool), "delta_listing")
-	require.Equal(t, theirs(before), theirs(dump(t, pool)))
+	require.Equal(t, cutTheirs(before), cutTheirs(dump(t, pool)))
 	require.Equal(t, rows, contentOf(t, pool, "delta_resource", "delta_namespace", "delta_controller"))
 }
 
 func TestWhoDroppedWhatWasKeptCanStillGoDownAndUp(t *testing.T) {
 	t.Parallel()
-	pool := original(t, riverSettings)
-	riverRow{id: "a", state: "synced", attempt: 1, max: 10, synced: ago(0)}.insert(t, pool)
+	pool := openOriginal(t, riverSettings)
+	riverRow{id: "a", state: "synced", attempt: 1, max: 10, synced: timeAgo(0)}.insert(t, pool)
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	_, err := pool.Exec(t.Context(), `
 		DROP TABLE delta_river_resource, delta_river_namespace, delta_river_controller;
 		DROP TYPE delta_river_resource_state`)
 	require.NoError(t, err)
-	require.Equal(t, ours(dump(t, deltatest.New(t).Pool)), ours(dump(t, pool)))
+	require.Equal(t, cutOurs(dump(t, deltatest.New(t).Pool)), cutOurs(dump(t, pool)))
 	require.NoError(t, migrations.Down(t.Context(), pool))
-	require.Empty(t, ours(dump(t, pool)))
+	require.Empty(t, cutOurs(dump(t, pool)))
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	require.Empty(t, contentOf(t, pool, "delta_resource"))
 }

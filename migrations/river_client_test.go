@@ -111,7 +111,7 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	pool := originalIn(t, env, `INSERT INTO delta_namespace (name, updated_at, expiry_ttl) VALUES ('quick', now(), 600), ('still', now(), 0)`)
-	minute, hour := ago(time.Minute), ago(time.Hour)
+	minute, hour := timeAgo(time.Minute), timeAgo(time.Hour)
 	users, teams := &riverController[riverUser]{}, &riverController[riverTeam]{}
 	for _, r := range []struct {
 		id, state, namespace string
@@ -134,8 +134,8 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 		insertOriginal(t, pool, u, r.state, r.namespace, r.synced)
 	}
 	// Rows settled for longer than 24 hours: one in a namespace that keeps rows for ever, and one in another.
-	insertOriginal(t, pool, newRiverUser("old-kept"), "synced", "still", ago(30*time.Hour))
-	insertOriginal(t, pool, newRiverUser("old-removed"), "synced", "default", ago(30*time.Hour))
+	insertOriginal(t, pool, newRiverUser("old-kept"), "synced", "still", timeAgo(30*time.Hour))
+	insertOriginal(t, pool, newRiverUser("old-removed"), "synced", "default", timeAgo(30*time.Hour))
 	team := riverTeam{newRiverUser("synced")}
 	insertOriginal(t, pool, team, "synced", "default", hour)
 	team.HTML = "not looked at by Compare"

@@ -27,7 +27,7 @@ func TestTheStatementsOfTheGuideRun(t *testing.T) {
 			if i := strings.Index(rest, "\n### "); i >= 0 {
 				before += rest[i:]
 			}
-			pool := original(t, riverSettings, `CREATE VIEW mine AS SELECT count(*) FROM delta_resource`)
+			pool := openOriginal(t, riverSettings, `CREATE VIEW mine AS SELECT count(*) FROM delta_resource`)
 			for _, c := range riverCases() {
 				c.row.insert(t, pool)
 			}

@@ -26,8 +26,8 @@ import (
 //go:embed testdata/river.sql
 var riverSchema string
 
-// original returns a pool on a schema with the tables of Delta on River, the original.
-func original(t *testing.T, more ...string) *pgxpool.Pool {
+// openOriginal returns a pool on a schema with the tables of Delta on River, the original.
+func openOriginal(t *testing.T, more ...string) *pgxpool.Pool {
 	t.Helper()
 	return originalIn(t, deltatest.New(t), more...)
 }
@@ -79,8 +79,8 @@ type want struct {
 
 const riverAt = "2024-05-06T07:08:10.5Z"
 
-// failure returns an error as the original writes it, in an array literal; attemptError is the same error, decoded.
-func failure(attempt int) string {
+// failureJSON returns an error as the original writes it, in an array literal; attemptError is the same error, decoded.
+func failureJSON(attempt int) string {
 	return fmt.Sprintf(`"{\"at\": \"%s\", \"attempt\": %d, \"error\": \"no \\\"luck\\\"\", \"trace\": \"\"}"`, riverAt, attempt)
 }
 
@@ -94,12 +94,12 @@ var rescheduledError = deltatype.AttemptError{
 	At: attemptError(0).At, Attempt: 1, Error: "Expired resource reset by Resource Re-scheduler", Trace: "TODO",
 }
 
-func ago(d time.Duration) *time.Time {
+func timeAgo(d time.Duration) *time.Time {
 	at := time.Now().UTC().Truncate(time.Microsecond).Add(-d)
 	return &at
 }
 
-func after(t *time.Time, d time.Duration) *time.Time {
+func timeAfter(t *time.Time, d time.Duration) *time.Time {
 	at := t.Add(d)
 	return &at
 }
@@ -111,23 +111,23 @@ type riverCase struct {
 
 // riverCases has rows in each of the eight states, rows that were synced before, and invalid rows.
 func riverCases() []riverCase {
-	hour, minute, longAgo := ago(time.Hour), ago(time.Minute), ago(30*time.Hour)
+	hour, minute, longAgo := timeAgo(time.Hour), timeAgo(time.Minute), timeAgo(30*time.Hour)
 	return []riverCase{
 		{
 			riverRow{id: "synced", state: "synced", attempt: 1, max: 10, attempted: hour, synced: hour, metadata: `{"a": [1, 2]}`, tags: `{one,"two 2"}`},
-			want{state: "synced", generation: 1, synced: 1, syncs: 1, attempt: 1, due: after(hour, 24*time.Hour), metadata: `{"a": [1, 2]}`, tags: []string{"one", "two 2"}},
+			want{state: "synced", generation: 1, synced: 1, syncs: 1, attempt: 1, due: timeAfter(hour, 24*time.Hour), metadata: `{"a": [1, 2]}`, tags: []string{"one", "two 2"}},
 		},
 		{
-			riverRow{id: "synced-expiring", state: "synced", attempt: 14, max: 10, attempted: minute, synced: minute, namespace: "quick", errors: "{" + failure(1) + "," + failure(2) + "}"},
-			want{state: "synced", generation: 12, synced: 12, syncs: 12, attempt: 10, due: after(minute, 10*time.Minute), namespace: "quick", errors: []deltatype.AttemptError{attemptError(1), attemptError(2)}},
+			riverRow{id: "synced-expiring", state: "synced", attempt: 14, max: 10, attempted: minute, synced: minute, namespace: "quick", errors: "{" + failureJSON(1) + "," + failureJSON(2) + "}"},
+			want{state: "synced", generation: 12, synced: 12, syncs: 12, attempt: 10, due: timeAfter(minute, 10*time.Minute), namespace: "quick", errors: []deltatype.AttemptError{attemptError(1), attemptError(2)}},
 		},
 		{
 			riverRow{id: "synced-overdue", state: "synced", attempt: 1, max: 10, attempted: hour, synced: hour, namespace: "quick"},
-			want{state: "synced", generation: 1, synced: 1, syncs: 1, attempt: 1, due: after(hour, 10*time.Minute), namespace: "quick"},
+			want{state: "synced", generation: 1, synced: 1, syncs: 1, attempt: 1, due: timeAfter(hour, 10*time.Minute), namespace: "quick"},
 		},
 		{
 			riverRow{id: "synced-for-ever", state: "synced", attempt: 1, max: 1, attempted: longAgo, synced: longAgo, namespace: "still"},
-			want{state: "synced", generation: 1, synced: 1, syncs: 1, attempt: 1, due: after(longAgo, 24*time.Hour), namespace: "still"},
+			want{state: "synced", generation: 1, synced: 1, syncs: 1, attempt: 1, due: timeAfter(longAgo, 24*time.Hour), namespace: "still"},
 		},
 		{
 			riverRow{id: "scheduled", state: "scheduled", max: 10},
@@ -142,28 +142,28 @@ func riverCases() []riverCase {
 			want{state: "scheduled", generation: 3, synced: 2, syncs: 2, attempt: 2, now: true, errors: []deltatype.AttemptError{rescheduledError}},
 		},
 		{
-			riverRow{id: "failed", state: "failed", attempt: 2, max: 10, attempted: minute, errors: "{" + failure(1) + "," + failure(2) + "}"},
+			riverRow{id: "failed", state: "failed", attempt: 2, max: 10, attempted: minute, errors: "{" + failureJSON(1) + "," + failureJSON(2) + "}"},
 			want{state: "failed", generation: 1, attempt: 2, now: true, errors: []deltatype.AttemptError{attemptError(1), attemptError(2)}},
 		},
 		{
-			riverRow{id: "failed-beyond-bounds", state: "failed", attempt: 12, max: 5, attempted: minute, errors: "{" + failure(12) + "}"},
+			riverRow{id: "failed-beyond-bounds", state: "failed", attempt: 12, max: 5, attempted: minute, errors: "{" + failureJSON(12) + "}"},
 			want{state: "failed", generation: 12, synced: 11, syncs: 11, attempt: 4, now: true, errors: []deltatype.AttemptError{attemptError(12)}},
 		},
 		{
-			riverRow{id: "failed-of-one", state: "failed", attempt: 1, max: 1, attempted: minute, errors: "{" + failure(1) + "}"},
+			riverRow{id: "failed-of-one", state: "failed", attempt: 1, max: 1, attempted: minute, errors: "{" + failureJSON(1) + "}"},
 			want{state: "failed", generation: 1, now: true, errors: []deltatype.AttemptError{attemptError(1)}},
 		},
 		{
-			riverRow{id: "degraded", state: "degraded", attempt: 25, max: 10, attempted: hour, errors: "{" + failure(25) + "}"},
-			want{state: "degraded", generation: 25, synced: 24, syncs: 24, attempt: 10, due: after(hour, 24*time.Hour), errors: []deltatype.AttemptError{attemptError(25)}},
+			riverRow{id: "degraded", state: "degraded", attempt: 25, max: 10, attempted: hour, errors: "{" + failureJSON(25) + "}"},
+			want{state: "degraded", generation: 25, synced: 24, syncs: 24, attempt: 10, due: timeAfter(hour, 24*time.Hour), errors: []deltatype.AttemptError{attemptError(25)}},
 		},
 		{
 			riverRow{id: "expired", state: "expired", attempt: 5, max: 4, attempted: hour, synced: hour, namespace: "quick"},
 			want{state: "expired", generation: 6, synced: 5, syncs: 5, now: true, namespace: "quick"},
 		},
 		{
-			riverRow{id: "deleted", state: "deleted", attempt: 2, max: 10, attempted: hour, synced: hour, errors: "{" + failure(2) + "}"},
-			want{state: "deleted", generation: 2, synced: 2, syncs: 1, attempt: 2, due: after(hour, 24*time.Hour), cause: deltatype.CauseWork, errors: []deltatype.AttemptError{attemptError(2)}},
+			riverRow{id: "deleted", state: "deleted", attempt: 2, max: 10, attempted: hour, synced: hour, errors: "{" + failureJSON(2) + "}"},
+			want{state: "deleted", generation: 2, synced: 2, syncs: 1, attempt: 2, due: timeAfter(hour, 24*time.Hour), cause: deltatype.CauseWork, errors: []deltatype.AttemptError{attemptError(2)}},
 		},
 		{
 			riverRow{id: "unknown", state: "unknown", max: 10},
@@ -231,7 +231,7 @@ func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
 	for name, migrate := range ways {
 		t.Run(name, func(t *testing.T) {
 			cases := riverCases()
-			pool := original(t, riverSettings, `SELECT setval('delta_resource_id_seq', 41)`)
+			pool := openOriginal(t, riverSettings, `SELECT setval('delta_resource_id_seq', 41)`)
 			for _, c := range cases {
 				c.row.insert(t, pool)
 			}
@@ -243,7 +243,7 @@ func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
 			began := serverTime(t, pool)
 			migrate(t, pool, "up")
 			ended := serverTime(t, pool)
-			require.Equal(t, newest(t), version(t, pool))
+			require.Equal(t, newestVersion(t), readVersion(t, pool))
 
 			for i, c := range cases {
 				c.check(t, pool, int64(42+i), began, ended)
@@ -260,7 +260,7 @@ func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
 			if name == "delta" {
 				require.Equal(t, history, contentOf(t, pool, "goose_db_version"))
 			}
-			require.Equal(t, ours(dump(t, deltatest.New(t).Pool)), ours(dump(t, pool)), "the schema is that of an empty database")
+			require.Equal(t, cutOurs(dump(t, deltatest.New(t).Pool)), cutOurs(dump(t, pool)), "the schema is that of an empty database")
 
 			// A second run changes nothing.
 			before := contentOf(t, pool, "delta_resource")
@@ -343,8 +343,8 @@ func contentOf(t *testing.T, pool *pgxpool.Pool, tables ...string) string {
 
 var notOurs = regexp.MustCompile(`delta_river_|_?river_job|goose_db_version|delta_goose_version`)
 
-// ours returns a dump without the objects of others in the schema.
-func ours(dump string) string {
+// cutOurs returns a dump without the objects of others in the schema.
+func cutOurs(dump string) string {
 	var lines []string
 	for line := range strings.Lines(dump) {
 		if !notOurs.MatchString(line) {

@@ -43,7 +43,8 @@ type InformOptions struct {
 	Cursor string
 }
 
-// ObjectInformParams is one object with its options, as it is passed to Postgres.
+// ObjectInformParams is one encoded object with its options, on its way to Postgres. Delta makes it from an Object and
+// InformOpts or InformOptions; programs that use Delta do not need it.
 type ObjectInformParams struct {
 	// ResourceID is the object's ID.
 	ResourceID string

@@ -38,16 +38,16 @@ require (
 replace example.com/local => ../local
 replace example.com/forked => example.com/fork v1.1.0
 `, time.Hour, func(p *fakeProxy) {
-		p.has("example.com/current", "v1.0.0", "v1.1.0")
-		p.has("example.com/behind", "v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0")
-		p.has("example.com/deep", "v1.0.0", "v1.0.1")
-		p.has("example.com/flaky", "v1.0.0")
-		p.has("example.com/fork", "v1.1.0", "v1.2.0")
-		p.says("example.com/forbidden", 403)
-		p.says("example.com/flaky", 503)
+		p.setVersions("example.com/current", "v1.0.0", "v1.1.0")
+		p.setVersions("example.com/behind", "v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0")
+		p.setVersions("example.com/deep", "v1.0.0", "v1.0.1")
+		p.setVersions("example.com/flaky", "v1.0.0")
+		p.setVersions("example.com/fork", "v1.1.0", "v1.2.0")
+		p.setStatus("example.com/forbidden", 403)
+		p.setStatus("example.com/flaky", 503)
 	})
 
-	s := w.eventually(func(s snapshot) bool {
+	s := w.waitForSnapshot(func(s snapshot) bool {
 		return s.countSettled() == 9 && s.countOutcomes(outcomeFailed) == 1 && s.countOutcomes(outcomeRefused) == 1
 	})
 	outcomes := map[string]outcome{}
@@ -67,21 +67,21 @@ replace example.com/forked => example.com/fork v1.1.0
 	}, outcomes)
 
 	// The results of the failures, and the modules that were not looked up.
-	gone := w.module("example.com/gone", isNow(outcomeMissing))
+	gone := w.waitForModule("example.com/gone", isNow(outcomeMissing))
 	require.Equal(t, deltatype.ResourceStateDeleted, gone.state)
 	require.Contains(t, gone.reason(), "404 Not Found: not found (then comes direct")
-	forbidden := w.module("example.com/forbidden", isNow(outcomeRefused))
+	forbidden := w.waitForModule("example.com/forbidden", isNow(outcomeRefused))
 	require.Equal(t, refusals, forbidden.attempt, "asked a few times, and then no more")
-	require.Equal(t, refusals, w.proxy.asked("example.com/forbidden"))
+	require.Equal(t, refusals, w.proxy.countRequests("example.com/forbidden"))
 	require.Contains(t, forbidden.reason(), "403 Forbidden: as told")
-	require.Contains(t, w.module("example.com/flaky", isNow(outcomeFailed)).reason(), "503 Service Unavailable: as told")
-	require.Zero(t, w.proxy.asked("corp.example/secret"))
-	require.Zero(t, w.proxy.asked("example.com/local"))
-	require.Zero(t, w.proxy.asked("example.com/forked"))
+	require.Contains(t, w.waitForModule("example.com/flaky", isNow(outcomeFailed)).reason(), "503 Service Unavailable: as told")
+	require.Zero(t, w.proxy.countRequests("corp.example/secret"))
+	require.Zero(t, w.proxy.countRequests("example.com/local"))
+	require.Zero(t, w.proxy.countRequests("example.com/forked"))
 
 	// A failure is retried automatically.
-	w.proxy.says("example.com/flaky", 0)
-	w.module("example.com/flaky", isNow(outcomeCurrent))
+	w.proxy.setStatus("example.com/flaky", 0)
+	w.waitForModule("example.com/flaky", isNow(outcomeCurrent))
 
 	// The table has all results.
 	type line struct {
@@ -114,9 +114,9 @@ func TestOutage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "require (\nexample.com/a v1.0.0\nexample.com/b v1.0.0\nexample.com/c v1.0.0\n)\n", time.Hour, func(p *fakeProxy) {
 		for _, path := range []string{"example.com/a", "example.com/b", "example.com/c"} {
-			p.has(path, "v1.0.0", "v1.1.0")
+			p.setVersions(path, "v1.0.0", "v1.1.0")
 		}
-		p.down()
+		p.stopServing()
 	})
 	var out lockedBuffer
 	v := &viewer{keeper: w.keeper, show: newScreen(&out), proxies: w.proxy.url()}
@@ -126,11 +126,11 @@ func TestOutage(t *testing.T) {
 	require.Contains(t, out.String(), "FAILED, and retried automatically")
 	require.Contains(t, out.String(), w.proxy.url()+": dial tcp "+w.proxy.address+": connect: connection refused\n    example.com/a  v1.0.0  tried ")
 
-	w.proxy.up()
+	w.proxy.startServing()
 	following, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- v.followChanges(following, s) }()
-	recovered := w.eventually(func(s snapshot) bool { return s.countOutcomes(outcomeBehind) == 3 })
+	recovered := w.waitForSnapshot(func(s snapshot) bool { return s.countOutcomes(outcomeBehind) == 3 })
 	require.Equal(t, "3 synced", recovered.formatStates())
 	require.Eventually(t, func() bool {
 		_, after, _ := strings.Cut(out.String(), "recovered: ")
@@ -144,27 +144,27 @@ func TestEverythingIsCheckedAgain(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	w := newWorld(t, "require (\nexample.com/a v1.0.0\nexample.com/gone v1.0.0\nexample.com/forbidden v1.0.0\n)\n", time.Second, func(p *fakeProxy) {
-		p.has("example.com/a", "v1.0.0")
-		p.says("example.com/forbidden", 403)
+		p.setVersions("example.com/a", "v1.0.0")
+		p.setStatus("example.com/forbidden", 403)
 	})
-	first := w.module("example.com/a", isNow(outcomeCurrent))
-	w.module("example.com/gone", isNow(outcomeMissing))
-	w.module("example.com/forbidden", isNow(outcomeRefused))
+	first := w.waitForModule("example.com/a", isNow(outcomeCurrent))
+	w.waitForModule("example.com/gone", isNow(outcomeMissing))
+	w.waitForModule("example.com/forbidden", isNow(outcomeRefused))
 	// If the proxy refused last time, one more refusal is final.
-	require.Equal(t, 1, w.module("example.com/forbidden", func(r row) bool {
+	require.Equal(t, 1, w.waitForModule("example.com/forbidden", func(r row) bool {
 		return r.outcome() == outcomeRefused && r.state == deltatype.ResourceStateSynced && r.attempt < refusals
 	}).attempt)
 
 	// A new release, a module that appears, and a proxy that no longer refuses.
-	w.proxy.has("example.com/a", "v1.0.0", "v1.1.0")
-	w.proxy.has("example.com/gone", "v1.0.0")
-	w.proxy.has("example.com/forbidden", "v1.0.0")
-	w.proxy.says("example.com/forbidden", 0)
-	second := w.module("example.com/a", isNow(outcomeBehind))
+	w.proxy.setVersions("example.com/a", "v1.0.0", "v1.1.0")
+	w.proxy.setVersions("example.com/gone", "v1.0.0")
+	w.proxy.setVersions("example.com/forbidden", "v1.0.0")
+	w.proxy.setStatus("example.com/forbidden", 0)
+	second := w.waitForModule("example.com/a", isNow(outcomeBehind))
 	require.Equal(t, "v1.1.0", second.latest)
 	require.Less(t, *first.checked, *second.checked)
-	w.module("example.com/gone", isNow(outcomeCurrent))
-	w.module("example.com/forbidden", isNow(outcomeCurrent))
+	w.waitForModule("example.com/gone", isNow(outcomeCurrent))
+	w.waitForModule("example.com/forbidden", isNow(outcomeCurrent))
 }
 
 func TestFollowsTheGoMod(t *testing.T) {
@@ -172,14 +172,14 @@ func TestFollowsTheGoMod(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "require (\nexample.com/a v1.0.0\nexample.com/b v1.0.0\n)\n", time.Second, func(p *fakeProxy) {
 		for _, path := range []string{"example.com/a", "example.com/b", "example.com/c"} {
-			p.has(path, "v1.0.0", "v1.1.0")
+			p.setVersions(path, "v1.0.0", "v1.1.0")
 		}
 	})
-	w.eventually(func(s snapshot) bool { return s.countOutcomes(outcomeBehind) == 2 })
+	w.waitForSnapshot(func(s snapshot) bool { return s.countOutcomes(outcomeBehind) == 2 })
 
 	writeGoMod(t, w.project.file, "require (\nexample.com/a v1.1.0\nexample.com/c v1.0.0\n)\n")
-	w.module("example.com/a", func(r row) bool { return r.Version == "v1.1.0" && r.outcome() == outcomeCurrent })
-	w.module("example.com/c", isNow(outcomeBehind))
+	w.waitForModule("example.com/a", func(r row) bool { return r.Version == "v1.1.0" && r.outcome() == outcomeCurrent })
+	w.waitForModule("example.com/c", isNow(outcomeBehind))
 	require.Eventually(t, func() bool {
 		var left int
 		err := w.env.Pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM module WHERE path = 'example.com/b')
@@ -192,7 +192,7 @@ func TestFollowsTheGoMod(t *testing.T) {
 	_, err := w.readSnapshot(t.Context())
 	require.ErrorContains(t, err, "go.mod")
 	writeGoMod(t, w.project.file, "require example.com/a v1.0.0\n")
-	w.module("example.com/a", func(r row) bool { return r.Version == "v1.0.0" && r.outcome() == outcomeBehind })
+	w.waitForModule("example.com/a", func(r row) bool { return r.Version == "v1.0.0" && r.outcome() == outcomeBehind })
 }
 
 func TestAnOlderWriteDoesNotOverwriteANewerOne(t *testing.T) {
@@ -237,8 +237,8 @@ func TestAnOlderWriteDoesNotOverwriteANewerOne(t *testing.T) {
 func TestTheWholeProgram(t *testing.T) {
 	env := deltatest.New(t)
 	p := newFakeProxy(t)
-	p.has("example.com/a", "v1.0.0", "v1.1.0")
-	p.says("example.com/b", 500)
+	p.setVersions("example.com/a", "v1.0.0", "v1.1.0")
+	p.setStatus("example.com/b", 500)
 	file := filepath.Join(t.TempDir(), "go.mod")
 	writeGoMod(t, file, "require (\nexample.com/a v1.0.0\nexample.com/b v1.0.0\n)\n")
 	t.Setenv("GOPROXY", p.url())
@@ -260,8 +260,8 @@ func TestTheWholeProgram(t *testing.T) {
 
 	// Without DEMO_ONCE it runs until it is stopped, and continues with the database's state.
 	t.Setenv("DEMO_ONCE", "")
-	p.says("example.com/b", 0)
-	p.has("example.com/b", "v1.0.0")
+	p.setStatus("example.com/b", 0)
+	p.setVersions("example.com/b", "v1.0.0")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	shown := &lockedBuffer{}

@@ -40,15 +40,15 @@ func newFakeProxy(t *testing.T) *fakeProxy {
 	t.Helper()
 	p := &fakeProxy{t: t, versions: map[string][]string{}, codes: map[string]int{}, requests: map[string]int{}}
 	p.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(testport.Reserve(t)))
-	p.up()
-	t.Cleanup(func() { p.down() })
+	p.startServing()
+	t.Cleanup(func() { p.stopServing() })
 	return p
 }
 
 func (p *fakeProxy) url() string { return "http://" + p.address }
 
-// up starts the proxy. The port is reserved, so that no other process takes it while the proxy is down.
-func (p *fakeProxy) up() {
+// startServing starts the proxy. The port is reserved, so that no other process takes it while the proxy is down.
+func (p *fakeProxy) startServing() {
 	p.t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", p.address)
 	require.NoError(p.t, err)
@@ -57,23 +57,23 @@ func (p *fakeProxy) up() {
 	p.server.Start()
 }
 
-func (p *fakeProxy) down() { p.server.Close() }
+func (p *fakeProxy) stopServing() { p.server.Close() }
 
-// has sets the versions of a module, oldest first.
-func (p *fakeProxy) has(path string, versions ...string) {
+// setVersions sets the versions of a module, oldest first.
+func (p *fakeProxy) setVersions(path string, versions ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.versions[path] = versions
 }
 
-// says sets the status code of all responses about a module; 0 resets it.
-func (p *fakeProxy) says(path string, code int) {
+// setStatus sets the status code of all responses about a module; 0 resets it.
+func (p *fakeProxy) setStatus(path string, code int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.codes[path] = code
 }
 
-func (p *fakeProxy) asked(path string) int {
+func (p *fakeProxy) countRequests(path string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.requests[path]
@@ -143,8 +143,8 @@ func writeGoMod(t *testing.T, file, requires string) {
 	require.NoError(t, os.Rename(file+".new", file))
 }
 
-// eventually waits for a snapshot that fulfils the condition.
-func (w *world) eventually(is func(snapshot) bool) snapshot {
+// waitForSnapshot waits for a snapshot that fulfils the condition.
+func (w *world) waitForSnapshot(is func(snapshot) bool) snapshot {
 	w.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -160,11 +160,11 @@ func (w *world) eventually(is func(snapshot) bool) snapshot {
 	}
 }
 
-// module waits until a module fulfils the condition.
-func (w *world) module(path string, is func(row) bool) row {
+// waitForModule waits until a module fulfils the condition.
+func (w *world) waitForModule(path string, is func(row) bool) row {
 	w.t.Helper()
 	var found row
-	w.eventually(func(s snapshot) bool {
+	w.waitForSnapshot(func(s snapshot) bool {
 		for _, r := range s.rows {
 			if r.Path == path && is(r) {
 				found = r

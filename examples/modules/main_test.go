@@ -12,7 +12,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if err := leaked(); err != nil {
+		if err := findLeaked(); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
 			code = 1
 		}
@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leaked returns an error that names goroutines that do not end. It waits, because they may need time on a busy machine.
-func leaked() (err error) {
+// findLeaked returns an error that names goroutines that do not end. It waits, because they may need time on a busy machine.
+func findLeaked() (err error) {
 	for end := time.Now().Add(time.Minute); ; {
 		if err = goleak.Find(); err == nil || time.Now().After(end) {
 			return err

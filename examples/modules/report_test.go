@@ -19,37 +19,37 @@ var update = flag.Bool("update", false, "write the golden files")
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
-func ago(d time.Duration) *time.Time {
+func timeAgo(d time.Duration) *time.Time {
 	at := noon.Add(-d)
 	return &at
 }
 
-// known returns the row of a module that the proxy knows.
-func known(path, has, latest string, newer int, behind string, released time.Duration) row {
+// knownRow returns the row of a module that the proxy knows.
+func knownRow(path, has, latest string, newer int, behind string, released time.Duration) row {
 	return row{
 		Module: Module{Path: path, Version: has}, state: deltatype.ResourceStateSynced, attempt: 1,
-		synced: ago(time.Minute), attempted: ago(time.Minute), checked: ago(time.Minute), status: statusKnown,
-		latest: latest, newer: newer, behind: behind, released: ago(released),
+		synced: timeAgo(time.Minute), attempted: timeAgo(time.Minute), checked: timeAgo(time.Minute), status: statusKnown,
+		latest: latest, newer: newer, behind: behind, released: timeAgo(released),
 	}
 }
 
-func indirect(r row) row {
+func asIndirect(r row) row {
 	r.Indirect = true
 	return r
 }
 
-// told returns the row of a module with a problem.
-func told(path string, state deltatype.ResourceState, status, reason string) row {
+// settledRow returns the row of a module with a problem.
+func settledRow(path string, state deltatype.ResourceState, status, reason string) row {
 	return row{
-		Module: Module{Path: path, Version: "v1.0.0"}, state: state, attempt: 1, synced: ago(0), attempted: ago(0),
+		Module: Module{Path: path, Version: "v1.0.0"}, state: state, attempt: 1, synced: timeAgo(0), attempted: timeAgo(0),
 		status: status, reasonStored: reason,
 	}
 }
 
-func failing(path string, attempt int, again time.Duration, why string) row {
+func failingRow(path string, attempt int, again time.Duration, why string) row {
 	return row{
 		Module: Module{Path: path, Version: "v1.0.0"}, state: deltatype.ResourceStateFailed, attempt: attempt,
-		due: ago(-again), attempted: ago(again), failure: why,
+		due: timeAgo(-again), attempted: timeAgo(again), failure: why,
 	}
 }
 
@@ -57,33 +57,33 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	const refused = "https://proxy.example: dial tcp 192.0.2.1:443: connect: connection refused"
 	mixed := []row{
-		known("example.com/current", "v1.0.0", "v1.0.0", 0, "", 400*day),
-		known("example.com/also/current", "v1.0.0", "v1.0.0", 0, "", 400*day),
-		known("example.com/a", "v1.0.0", "v1.3.0", 3, "3 releases, 4 months", 20*day),
-		known("example.com/more/behind", "v1.0.0", "v1.12.0", 12, "12 releases, 18 months", 300*day),
-		indirect(known("example.com/with-a-very-long-name/that-does-not-fit/and-goes-on/v2", "v2.0.0-20240102030405-0123456789ab",
+		knownRow("example.com/current", "v1.0.0", "v1.0.0", 0, "", 400*day),
+		knownRow("example.com/also/current", "v1.0.0", "v1.0.0", 0, "", 400*day),
+		knownRow("example.com/a", "v1.0.0", "v1.3.0", 3, "3 releases, 4 months", 20*day),
+		knownRow("example.com/more/behind", "v1.0.0", "v1.12.0", 12, "12 releases, 18 months", 300*day),
+		asIndirect(knownRow("example.com/with-a-very-long-name/that-does-not-fit/and-goes-on/v2", "v2.0.0-20240102030405-0123456789ab",
 			"v2.0.0-20260102030405-0123456789ab", 0, "new commits, 2 years", 300*day)),
-		indirect(known("example.com/b", "v3.0.0+incompatible", "v3.1.0+incompatible", 1, "1 release, <1 day", time.Hour)),
-		failing("example.com/down", 3, 4*time.Second, refused),
-		failing("example.com/down/too", 1, time.Second, refused),
+		asIndirect(knownRow("example.com/b", "v3.0.0+incompatible", "v3.1.0+incompatible", 1, "1 release, <1 day", time.Hour)),
+		failingRow("example.com/down", 3, 4*time.Second, refused),
+		failingRow("example.com/down/too", 1, time.Second, refused),
 		{Module: Module{Path: "example.com/right/now", Version: "v1.0.0"}, state: deltatype.ResourceStatePending, attempt: 2, failure: refused},
-		failing("example.com/broken", 2, 90*time.Second, "https://proxy.example: 500 Internal Server Error: "+strings.Repeat("something went wrong, ", 8)),
-		told("example.com/gone", deltatype.ResourceStateDeleted, statusMissing, "https://proxy.example: 410 Gone"),
-		told("example.com/forbidden", deltatype.ResourceStateSynced, statusRefused, "https://proxy.example: 403 Forbidden"),
-		told("corp.example/secret", deltatype.ResourceStateSynced, statusSkipped, "the module is private: GONOPROXY or GOPRIVATE (corp.example) keeps it from proxies"),
-		told("example.com/local", deltatype.ResourceStateSynced, statusSkipped, "replaced by a directory"),
+		failingRow("example.com/broken", 2, 90*time.Second, "https://proxy.example: 500 Internal Server Error: "+strings.Repeat("something went wrong, ", 8)),
+		settledRow("example.com/gone", deltatype.ResourceStateDeleted, statusMissing, "https://proxy.example: 410 Gone"),
+		settledRow("example.com/forbidden", deltatype.ResourceStateSynced, statusRefused, "https://proxy.example: 403 Forbidden"),
+		settledRow("corp.example/secret", deltatype.ResourceStateSynced, statusSkipped, "the module is private: GONOPROXY or GOPRIVATE (corp.example) keeps it from proxies"),
+		settledRow("example.com/local", deltatype.ResourceStateSynced, statusSkipped, "replaced by a directory"),
 		{Module: Module{Path: "example.com/new", Version: "v1.0.0"}},
 	}
-	forked := known("example.com/forked", "v1.0.0", "v1.6.0", 1, "1 release, 30 days", 10*day)
+	forked := knownRow("example.com/forked", "v1.0.0", "v1.6.0", 1, "1 release, 30 days", 10*day)
 	forked.Replacement = &Replacement{Path: "example.com/fork", Version: "v1.5.0"}
 	mixed = append(mixed, forked)
 
 	var dark []row
 	for _, name := range strings.Fields("a b c d e f g h i j") {
-		dark = append(dark, failing("example.com/"+name, 1, time.Second, refused))
+		dark = append(dark, failingRow("example.com/"+name, 1, time.Second, refused))
 	}
 	for name, rows := range map[string][]row{
-		"mixed": mixed, "dark": dark, "fine": {known("example.com/current", "v1.0.0", "v1.0.0", 0, "", day)}, "nothing": nil,
+		"mixed": mixed, "dark": dark, "fine": {knownRow("example.com/current", "v1.0.0", "v1.0.0", 0, "", day)}, "nothing": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,14 +143,14 @@ func TestWrap(t *testing.T) {
 
 func TestChanges(t *testing.T) {
 	t.Parallel()
-	fine := func(path, latest string) row { return known(path, "v1.0.0", latest, 0, "", day) }
-	down := func(path string) row { return failing(path, 1, time.Second, "down") }
+	fine := func(path, latest string) row { return knownRow(path, "v1.0.0", latest, 0, "", day) }
+	down := func(path string) row { return failingRow(path, 1, time.Second, "down") }
 	edited := fine("e", "v1.0.0")
 	edited.Version = "v1.1.0"
 	before := snapshot{rows: []row{fine("a", "v1.0.0"), down("b"), fine("c", "v1.0.0"), fine("d", "v1.0.0"), fine("e", "v1.0.0"), down("f")}}
 	after := snapshot{rows: []row{
 		fine("a", "v1.1.0"), fine("b", "v1.0.0"), down("c"), edited,
-		told("f", deltatype.ResourceStateDeleted, statusMissing, "410"), fine("g", "v1.0.0"),
+		settledRow("f", deltatype.ResourceStateDeleted, statusMissing, "410"), fine("g", "v1.0.0"),
 	}}
 	require.Equal(t, []string{
 		"a has a new latest version: v1.1.0, it was v1.0.0",

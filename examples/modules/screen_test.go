@@ -43,10 +43,10 @@ func TestScreenElsewhere(t *testing.T) {
 func TestProgressLine(t *testing.T) {
 	t.Parallel()
 	s := snapshot{at: noon, rows: []row{
-		known("a", "v1.0.0", "v1.1.0", 1, "1 release", day),
-		known("b", "v1.0.0", "v1.0.0", 0, "", day),
-		failing("c", 1, time.Second, "down"),
-		told("d", deltatype.ResourceStateDeleted, statusMissing, "410"),
+		knownRow("a", "v1.0.0", "v1.1.0", 1, "1 release", day),
+		knownRow("b", "v1.0.0", "v1.0.0", 0, "", day),
+		failingRow("c", 1, time.Second, "down"),
+		settledRow("d", deltatype.ResourceStateDeleted, statusMissing, "410"),
 		{Module: Module{Path: "e"}, state: deltatype.ResourceStatePending, attempt: 1},
 	}}
 	require.Equal(t, "  ████████████████░░░░ 4/5 · 2 synced · 1 pending · 1 failed · 1 missing · 2.0/s",
@@ -61,9 +61,9 @@ func TestProgressLine(t *testing.T) {
 func TestHints(t *testing.T) {
 	found := tools{temporal: "/opt/my tools/temporal", postgresDir: "/usr/lib/postgresql/15/bin"}
 	s := snapshot{rows: []row{
-		failing("z", 1, time.Second, "down"),
-		indirect(known("a", "v1.0.0", "v1.0.0", 0, "", day)),
-		known("example.com/it's/long", "v1.0.0", "v1.0.0", 0, "", day),
+		failingRow("z", 1, time.Second, "down"),
+		asIndirect(knownRow("a", "v1.0.0", "v1.0.0", 0, "", day)),
+		knownRow("example.com/it's/long", "v1.0.0", "v1.0.0", 0, "", day),
 	}}
 	h := hints{tools: found, databaseURL: "postgres://u:p@h/d?sslmode=disable", address: "127.0.0.1:7233", namespace: "default", prefix: "delta", every: time.Hour}
 	t.Setenv("DELTA_DATABASE_URL", "")

@@ -101,7 +101,7 @@ func newWorld(t *testing.T) *world {
 	}))
 	t.Cleanup(server.Close)
 	w.url = server.URL
-	w.exec(schema)
+	w.execSQL(schema)
 	t.Cleanup(w.dropSlot)
 	return w
 }
@@ -114,26 +114,26 @@ func (w *world) dropSlot() {
 	if name == "" {
 		return
 	}
-	w.until(func() bool {
+	w.waitUntil(func() bool {
 		_, err := w.Pool.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, name)
 		return err == nil
 	})
-	w.exec("DROP PUBLICATION " + pgx.Identifier{name}.Sanitize())
+	w.execSQL("DROP PUBLICATION " + pgx.Identifier{name}.Sanitize())
 }
 
-func (w *world) exec(sql string) {
+func (w *world) execSQL(sql string) {
 	w.t.Helper()
 	_, err := w.Pool.Exec(context.Background(), sql)
 	require.NoError(w.t, err, sql)
 }
 
-func (w *world) until(is func() bool, why ...any) {
+func (w *world) waitUntil(is func() bool, why ...any) {
 	w.t.Helper()
 	require.Eventually(w.t, is, patience, 20*time.Millisecond, why...)
 }
 
-// start starts the process, and returns a function that kills it.
-func (w *world) start() (kill func()) {
+// startProgram starts the process, and returns a function that kills it.
+func (w *world) startProgram() (kill func()) {
 	w.t.Helper()
 	text, err := json.Marshal(following{w.DatabaseURL, w.Schema, w.Prefix, w.TemporalAddress, w.TemporalNamespace, w.url})
 	require.NoError(w.t, err)
@@ -152,7 +152,7 @@ func (w *world) start() (kill func()) {
 // becomesEqual waits until the provider equals the table, except for customers that it refuses.
 func (w *world) becomesEqual(refused ...string) {
 	w.t.Helper()
-	w.until(func() bool {
+	w.waitUntil(func() bool {
 		want, err := readTable(context.Background(), w.Pool)
 		require.NoError(w.t, err)
 		for _, id := range refused {
@@ -166,39 +166,39 @@ func TestTheProviderIsTrueToTheTable(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	w := newWorld(t)
-	kill := w.start()
-	w.exec(`INSERT INTO customer VALUES ('ann', 'ann@example.com', 'free'), ('bob', 'bob@example.com', 'free'), ('odd', 'odd@example.com', 'unknown')`)
+	kill := w.startProgram()
+	w.execSQL(`INSERT INTO customer VALUES ('ann', 'ann@example.com', 'free'), ('bob', 'bob@example.com', 'free'), ('odd', 'odd@example.com', 'unknown')`)
 	w.becomesEqual("odd")
 	require.Len(t, w.outside.copyCustomers(), 2)
 	reader, err := delta.NewClient(w.Pool, &delta.Config{Logger: w.Logger})
 	require.NoError(t, err)
-	w.until(func() bool {
+	w.waitUntil(func() bool {
 		row, err := reader.Get(context.Background(), "customer", "odd")
 		return err == nil && row.State == deltatype.ResourceStateDegraded
 	}, "what the provider refuses waits for another version of the row")
 
-	w.exec(`UPDATE customer SET plan = 'team' WHERE id IN ('ann', 'odd')`)
-	w.exec(`DELETE FROM customer WHERE id = 'bob'`)
+	w.execSQL(`UPDATE customer SET plan = 'team' WHERE id IN ('ann', 'odd')`)
+	w.execSQL(`DELETE FROM customer WHERE id = 'bob'`)
 	w.becomesEqual()
 	require.Len(t, w.outside.copyCustomers(), 2)
 
 	// A burst of five times the provider's quota: the provider refuses calls, and gets none until its pause is over.
 	before := w.outside.countRefused()
-	w.exec(`INSERT INTO customer SELECT 'first-' || x, 'x@example.com', 'free' FROM generate_series(1, 100) x`)
+	w.execSQL(`INSERT INTO customer SELECT 'first-' || x, 'x@example.com', 'free' FROM generate_series(1, 100) x`)
 	w.becomesEqual()
 	require.Greater(t, w.outside.countRefused(), before)
 
 	// The process dies in the middle of the next burst, while the table keeps changing.
 	w.most.Store(150)
-	w.exec(`INSERT INTO customer SELECT 'second-' || x, 'x@example.com', 'free' FROM generate_series(1, 100) x`)
-	w.until(func() bool { return len(w.outside.copyCustomers()) >= 150 })
+	w.execSQL(`INSERT INTO customer SELECT 'second-' || x, 'x@example.com', 'free' FROM generate_series(1, 100) x`)
+	w.waitUntil(func() bool { return len(w.outside.copyCustomers()) >= 150 })
 	kill()
 	require.Less(t, len(w.outside.copyCustomers()), 202, "in the middle")
 	w.most.Store(math.MaxInt64)
-	w.exec(`UPDATE customer SET plan = 'team' WHERE id LIKE 'second-%5'`)
-	w.exec(`DELETE FROM customer WHERE id LIKE '%3'`)
-	w.exec(`INSERT INTO customer VALUES ('zoe', 'zoe@example.com', 'team')`)
-	w.start()
+	w.execSQL(`UPDATE customer SET plan = 'team' WHERE id LIKE 'second-%5'`)
+	w.execSQL(`DELETE FROM customer WHERE id LIKE '%3'`)
+	w.execSQL(`INSERT INTO customer VALUES ('zoe', 'zoe@example.com', 'team')`)
+	w.startProgram()
 	w.becomesEqual()
 	require.Len(t, w.outside.copyCustomers(), 183)
 }

@@ -46,8 +46,8 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-// install puts a Postgres of the given version under root.
-func install(t *testing.T, root, dir, version string) string {
+// installFake puts a Postgres of the given version under root.
+func installFake(t *testing.T, root, dir, version string) string {
 	t.Helper()
 	dir = filepath.Join(root, dir)
 	require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -106,7 +106,7 @@ func TestFindPostgres(t *testing.T) {
 			t.Parallel()
 			root := t.TempDir()
 			for dir, version := range test.installed {
-				install(t, root, dir, version)
+				installFake(t, root, dir, version)
 			}
 			f := finder{root: root}
 			var dirs []string
@@ -133,7 +133,7 @@ func TestFindPostgres(t *testing.T) {
 func TestFindPostgresFollowsLinksOfPath(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	real := install(t, root, "Cellar/postgresql/16.1/bin", "16.1")
+	real := installFake(t, root, "Cellar/postgresql/16.1/bin", "16.1")
 	links := filepath.Join(root, "bin") // it has no initdb
 	require.NoError(t, os.Mkdir(links, 0o755))
 	require.NoError(t, os.Symlink(filepath.Join(real, "postgres"), filepath.Join(links, "postgres")))
@@ -174,7 +174,7 @@ func TestDataOfAnotherVersionIsRefused(t *testing.T) {
 		}
 		require.NoError(t, os.WriteFile(filepath.Join(data, name), []byte(version+"\n"), 0o644))
 		s := &Stack{opts: Options{Progress: func(string) {}}, home: &home{dir: dir}, ports: newPortChooser("")}
-		t.Setenv("PATH", install(t, dir, "path", "17.2"))
+		t.Setenv("PATH", installFake(t, dir, "path", "17.2"))
 		if version == "14" {
 			if _, installed := pickBinaries(first(finder{}.findAll()), 14); installed {
 				continue
@@ -298,7 +298,7 @@ func TestFetchPostgres(t *testing.T) {
 	}
 	// A repository like Maven Central, with an archive of scripts.
 	root := t.TempDir()
-	install(t, root, "bin", "16.9")
+	installFake(t, root, "bin", "16.9")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "bin", "pg_ctl"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"), 0o755))
 	var packed bytes.Buffer
 	cmd := exec.Command("sh", "-c", "tar -C "+root+" -c bin | "+xz)

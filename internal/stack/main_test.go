@@ -41,7 +41,7 @@ type helperAnswer struct {
 
 func TestMain(m *testing.M) {
 	if raw := os.Getenv(helperVariable); raw != "" {
-		helper(raw)
+		runHelper(raw)
 		return
 	}
 	// Tests set their own environment.
@@ -51,8 +51,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helper runs a stack until its input is closed, or it is killed.
-func helper(raw string) {
+// runHelper runs a stack until its input is closed, or it is killed.
+func runHelper(raw string) {
 	var opts helperOptions
 	if err := json.Unmarshal([]byte(raw), &opts); err != nil {
 		panic(err)
@@ -139,8 +139,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// processes returns the processes that work in dir or have it on their command line.
-func processes(t *testing.T, dir string) []string {
+// listProcesses returns the processes that work in dir or have it on their command line.
+func listProcesses(t *testing.T, dir string) []string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
@@ -163,11 +163,11 @@ func processes(t *testing.T, dir string) []string {
 
 func requireGone(t *testing.T, dir string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(processes(t, dir)) == 0 }, patience, 20*time.Millisecond,
-		"processes stayed: %v", processes(t, dir))
+	require.Eventually(t, func() bool { return len(listProcesses(t, dir)) == 0 }, patience, 20*time.Millisecond,
+		"processes stayed: %v", listProcesses(t, dir))
 }
 
-func query[T any](t *testing.T, databaseURL, sql string) T {
+func queryValue[T any](t *testing.T, databaseURL, sql string) T {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), databaseURL)
 	require.NoError(t, err)
@@ -177,7 +177,7 @@ func query[T any](t *testing.T, databaseURL, sql string) T {
 	return value
 }
 
-func execute(t *testing.T, databaseURL, sql string) {
+func execSQL(t *testing.T, databaseURL, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), databaseURL)
 	require.NoError(t, err)

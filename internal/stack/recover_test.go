@@ -33,13 +33,13 @@ func TestKillLeavesNoProcessAndLosesNoData(t *testing.T) {
 	cmd, _, answer := startHelper(t, helperOptions{Dir: dir}, nil)
 	require.Empty(t, answer.Error)
 	require.Len(t, answer.Children, 2)
-	execute(t, answer.DatabaseURL, "create table kept as select 42 as n")
+	execSQL(t, answer.DatabaseURL, "create table kept as select 42 as n")
 
 	kill(t, cmd)
 	requireGone(t, dir)
 
 	s := start(t, anyPorts(Options{Dir: dir}))
-	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"))
+	require.Equal(t, 42, queryValue[int](t, s.DatabaseURL, "select n from kept"))
 }
 
 // On systems that do not end children with their parent, the next start ends them.
@@ -49,7 +49,7 @@ func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 	dir := openDir(t)
 	cmd, _, answer := startHelper(t, helperOptions{Dir: dir, NoDeathSignals: true}, nil)
 	require.Empty(t, answer.Error)
-	execute(t, answer.DatabaseURL, "create table kept as select 42 as n")
+	execSQL(t, answer.DatabaseURL, "create table kept as select 42 as n")
 	kill(t, cmd)
 	for _, pid := range answer.Children {
 		require.True(t, processExists(pid), "the test needs servers that stay")
@@ -61,7 +61,7 @@ func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 		require.NotContains(t, commandLine(pid), dir)
 		require.Contains(t, said.String(), fmt.Sprintf("(pid %d) that an earlier run left", pid))
 	}
-	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"))
+	require.Equal(t, 42, queryValue[int](t, s.DatabaseURL, "select n from kept"))
 	stop(t, s)
 
 	// The same if our pid file is lost, because Postgres has one too.
@@ -70,7 +70,7 @@ func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
 	kill(t, cmd)
 	require.NoError(t, os.Remove(filepath.Join(dir, "postgres.pid")))
 	s = start(t, anyPorts(Options{Dir: dir}))
-	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"))
+	require.Equal(t, 42, queryValue[int](t, s.DatabaseURL, "select n from kept"))
 }
 
 func TestScavengeRemovesWhatKilledEphemeralRunsLeft(t *testing.T) {
@@ -192,7 +192,7 @@ func TestNormalUser(t *testing.T) {
 	}
 	cmd, stdin, answer := startHelper(t, helperOptions{}, as) // in the default directory
 	require.Empty(t, answer.Error)
-	execute(t, answer.DatabaseURL, "create table kept as select 42 as n")
+	execSQL(t, answer.DatabaseURL, "create table kept as select 42 as n")
 	require.DirExists(t, filepath.Join(user, ".local/share/delta/postgres/data"))
 	for _, pid := range answer.Children {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -205,7 +205,7 @@ func TestNormalUser(t *testing.T) {
 
 	cmd, _, answer = startHelper(t, helperOptions{}, as)
 	require.Empty(t, answer.Error)
-	require.Equal(t, 42, query[int](t, answer.DatabaseURL, "select n from kept"))
+	require.Equal(t, 42, queryValue[int](t, answer.DatabaseURL, "select n from kept"))
 	kill(t, cmd)
 	requireGone(t, user)
 }
@@ -223,7 +223,7 @@ func TestServersOfTheEnvironmentAreUsed(t *testing.T) {
 	require.Empty(t, s.children)
 	require.NoDirExists(t, dir)
 	stop(t, s)
-	require.Equal(t, 1, query[int](t, running.DatabaseURL, "select 1"), "a server that is not ours was stopped")
+	require.Equal(t, 1, queryValue[int](t, running.DatabaseURL, "select 1"), "a server that is not ours was stopped")
 
 	// The rest of the SDK's environment configuration counts as well.
 	t.Setenv("TEMPORAL_NAMESPACE", "elsewhere")

@@ -30,16 +30,16 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	parent := openDir(t)
 	s := start(t, anyPorts(Options{Dir: parent, Ephemeral: true}))
 
-	require.Equal(t, "logical", query[string](t, s.DatabaseURL, "show wal_level"))
-	require.Equal(t, "off", query[string](t, s.DatabaseURL, "show fsync"))
-	require.Equal(t, "UTF8", query[string](t, s.DatabaseURL, "show server_encoding"))
-	require.Equal(t, "delta/delta", query[string](t, s.DatabaseURL, "select current_user || '/' || current_database()"))
-	require.Equal(t, "127.0.0.1", query[string](t, s.DatabaseURL, "show listen_addresses"))
+	require.Equal(t, "logical", queryValue[string](t, s.DatabaseURL, "show wal_level"))
+	require.Equal(t, "off", queryValue[string](t, s.DatabaseURL, "show fsync"))
+	require.Equal(t, "UTF8", queryValue[string](t, s.DatabaseURL, "show server_encoding"))
+	require.Equal(t, "delta/delta", queryValue[string](t, s.DatabaseURL, "select current_user || '/' || current_database()"))
+	require.Equal(t, "127.0.0.1", queryValue[string](t, s.DatabaseURL, "show listen_addresses"))
 	require.Contains(t, s.DatabaseURL, "postgres://delta:password@127.0.0.1:")
 	opts, err := s.ClientOptions()
 	require.NoError(t, err)
 	require.NoError(t, checkTemporal(t.Context(), opts))
-	require.NoError(t, answers(s.UIURL))
+	require.NoError(t, requireAnswer(s.UIURL))
 	c, err := client.Dial(opts)
 	require.NoError(t, err)
 	defer c.Close()
@@ -54,7 +54,7 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	if os.Geteuid() == 0 {
 		requireUnprivileged(t, s)
 	}
-	require.NotEmpty(t, processes(t, s.Dir), "the check for left processes sees nothing")
+	require.NotEmpty(t, listProcesses(t, s.Dir), "the check for left processes sees nothing")
 	select {
 	case <-s.Done():
 		t.Fatal("done before it was stopped")
@@ -70,7 +70,7 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	stop(t, s) // a second stop is harmless
 }
 
-func answers(url string) error {
+func requireAnswer(url string) error {
 	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(url, "http://"), patience)
 	if err != nil {
 		return err
@@ -93,8 +93,8 @@ func TestDataSurvivesRestart(t *testing.T) {
 	kept, err := os.ReadFile(filepath.Join(dir, "ports.json"))
 	require.NoError(t, err)
 	require.JSONEq(t, string(remembered), string(kept))
-	require.Equal(t, "on", query[string](t, s.DatabaseURL, "show fsync"))
-	execute(t, s.DatabaseURL, "create table kept as select 42 as n")
+	require.Equal(t, "on", queryValue[string](t, s.DatabaseURL, "show fsync"))
+	execSQL(t, s.DatabaseURL, "create table kept as select 42 as n")
 	runWorkflow(t, s)
 
 	_, err = Start(t.Context(), anyPorts(Options{Dir: dir}))
@@ -102,12 +102,12 @@ func TestDataSurvivesRestart(t *testing.T) {
 	require.ErrorAs(t, err, &locked)
 	require.Equal(t, os.Getpid(), locked.PID)
 	require.Contains(t, err.Error(), fmt.Sprintf("kill %d", os.Getpid()))
-	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"), "the refused start did harm")
+	require.Equal(t, 42, queryValue[int](t, s.DatabaseURL, "select n from kept"), "the refused start did harm")
 	stop(t, s)
 	requireGone(t, dir)
 
 	again := start(t, anyPorts(Options{Dir: dir}))
-	require.Equal(t, 42, query[int](t, again.DatabaseURL, "select n from kept"))
+	require.Equal(t, 42, queryValue[int](t, again.DatabaseURL, "select n from kept"))
 	require.Equal(t, s.DatabaseURL, again.DatabaseURL, "the port of the last run is taken again")
 	require.Equal(t, s.TemporalAddress, again.TemporalAddress)
 	requireWorkflow(t, again)
@@ -152,8 +152,8 @@ func requireWorkflow(t *testing.T, s *Stack) {
 	require.NoError(t, err)
 }
 
-// listen occupies a port until the test ends.
-func listen(t *testing.T) (port int) {
+// listenAnywhere occupies a port until the test ends.
+func listenAnywhere(t *testing.T) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -164,7 +164,7 @@ func listen(t *testing.T) (port int) {
 func TestTakenPortsGiveWay(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	taken := []int{listen(t), listen(t), listen(t)}
+	taken := []int{listenAnywhere(t), listenAnywhere(t), listenAnywhere(t)}
 	var said heard
 	s := start(t, Options{
 		Dir: openDir(t), Ephemeral: true, Progress: said.add,
@@ -198,7 +198,7 @@ func TestPortsInUseAtTheLastMoment(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	// The chooser believes that both ports are free, but the servers find them taken.
-	first, second := listen(t), listen(t)
+	first, second := listenAnywhere(t), listenAnywhere(t)
 	home, err := openHome(Options{Dir: openDir(t), Ephemeral: true})
 	require.NoError(t, err)
 	s := &Stack{opts: Options{Ephemeral: true, Progress: func(string) {}}, home: home, done: make(chan struct{})}
@@ -256,9 +256,9 @@ func TestOptions(t *testing.T) {
 
 func TestAnotherPostgresOnPathIsAnotherStack(t *testing.T) {
 	root := t.TempDir()
-	t.Setenv("PATH", install(t, root, "a", "17.2"))
+	t.Setenv("PATH", installFake(t, root, "a", "17.2"))
 	before := Fingerprint()
 	require.Equal(t, before, Fingerprint())
-	t.Setenv("PATH", install(t, root, "b", "17.2"))
+	t.Setenv("PATH", installFake(t, root, "b", "17.2"))
 	require.NotEqual(t, before, Fingerprint())
 }

@@ -24,7 +24,7 @@ type server struct {
 	asked []string
 }
 
-func serve(t *testing.T, answers map[string]string) *server {
+func startServer(t *testing.T, answers map[string]string) *server {
 	t.Helper()
 	s := &server{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +51,7 @@ func serve(t *testing.T, answers map[string]string) *server {
 	return s
 }
 
-func (s *server) paths() []string {
+func (s *server) requestedPaths() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.asked)
@@ -65,7 +65,7 @@ func newClient(t *testing.T, settings Settings) *Client {
 	return c
 }
 
-func info(version, at string) string { return fmt.Sprintf(`{"Version":%q,"Time":%q}`, version, at) }
+func infoJSON(version, at string) string { return fmt.Sprintf(`{"Version":%q,"Time":%q}`, version, at) }
 
 const (
 	modPath = "example.com/m"
@@ -77,7 +77,7 @@ const (
 	commit2 = "v0.0.0-20240301000000-0123456789ab"
 )
 
-func at(s string) time.Time {
+func parseTime(s string) time.Time {
 	parsed, err := time.Parse(time.RFC3339, s)
 	if err != nil {
 		panic(err)
@@ -97,106 +97,106 @@ func TestAsk(t *testing.T) {
 	}{
 		{
 			name:    "up to date takes one request",
-			answers: map[string]string{base + "@latest": info("v1.0.0", jan)},
+			answers: map[string]string{base + "@latest": infoJSON("v1.0.0", jan)},
 			has:     "v1.0.0",
-			want:    Answer{Latest: Version{"v1.0.0", at(jan)}, Current: Version{Version: "v1.0.0"}},
+			want:    Answer{Latest: Version{"v1.0.0", parseTime(jan)}, Current: Version{Version: "v1.0.0"}},
 			asked:   []string{base + "@latest"},
 		},
 		{
 			name: "behind",
 			answers: map[string]string{
-				base + "@latest":        info("v1.2.0", may),
+				base + "@latest":        infoJSON("v1.2.0", may),
 				base + "@v/list":        "v1.2.0\nv1.0.0\nv1.1.0\nv1.3.0-rc.1\n",
-				base + "@v/v1.0.0.info": info("v1.0.0", jan),
+				base + "@v/v1.0.0.info": infoJSON("v1.0.0", jan),
 			},
 			has:  "v1.0.0",
-			want: Answer{Latest: Version{"v1.2.0", at(may)}, Current: Version{"v1.0.0", at(jan)}, Newer: 2},
+			want: Answer{Latest: Version{"v1.2.0", parseTime(may)}, Current: Version{"v1.0.0", parseTime(jan)}, Newer: 2},
 		},
 		{
 			name: "no @latest: the list, a release before a prerelease",
 			answers: map[string]string{
 				base + "@v/list":        "v1.0.0\nv1.1.0\nv1.2.0-rc.1\n",
-				base + "@v/v1.1.0.info": info("v1.1.0", mar),
-				base + "@v/v1.0.0.info": info("v1.0.0", jan),
+				base + "@v/v1.1.0.info": infoJSON("v1.1.0", mar),
+				base + "@v/v1.0.0.info": infoJSON("v1.0.0", jan),
 			},
 			has:  "v1.0.0",
-			want: Answer{Latest: Version{"v1.1.0", at(mar)}, Current: Version{"v1.0.0", at(jan)}, Newer: 1},
+			want: Answer{Latest: Version{"v1.1.0", parseTime(mar)}, Current: Version{"v1.0.0", parseTime(jan)}, Newer: 1},
 		},
 		{
 			name: "@latest is gone for good, which is the same",
 			answers: map[string]string{
 				base + "@latest":        "410 gone",
 				base + "@v/list":        "v1.0.0\n",
-				base + "@v/v1.0.0.info": info("v1.0.0", jan),
+				base + "@v/v1.0.0.info": infoJSON("v1.0.0", jan),
 			},
 			has:  "v1.0.0",
-			want: Answer{Latest: Version{"v1.0.0", at(jan)}, Current: Version{Version: "v1.0.0"}},
+			want: Answer{Latest: Version{"v1.0.0", parseTime(jan)}, Current: Version{Version: "v1.0.0"}},
 		},
 		{
 			name: "@latest is a prerelease, but there is a release",
 			answers: map[string]string{
-				base + "@latest":        info("v2.0.0-beta", may),
+				base + "@latest":        infoJSON("v2.0.0-beta", may),
 				base + "@v/list":        "v2.0.0-beta\nv1.5.0\n",
-				base + "@v/v1.5.0.info": info("v1.5.0", mar),
+				base + "@v/v1.5.0.info": infoJSON("v1.5.0", mar),
 			},
 			has:  "v2.0.0-beta",
-			want: Answer{Latest: Version{"v1.5.0", at(mar)}, Current: Version{Version: "v2.0.0-beta"}},
+			want: Answer{Latest: Version{"v1.5.0", parseTime(mar)}, Current: Version{Version: "v2.0.0-beta"}},
 		},
 		{
 			name: "prereleases only: they count",
 			answers: map[string]string{
 				base + "@v/list":               "v1.0.0-alpha\nv1.0.0-beta\nv1.0.0-rc.1\n",
-				base + "@v/v1.0.0-rc.1.info":   info("v1.0.0-rc.1", mar),
-				base + "@v/v1.0.0-alpha.info":  info("v1.0.0-alpha", jan),
+				base + "@v/v1.0.0-rc.1.info":   infoJSON("v1.0.0-rc.1", mar),
+				base + "@v/v1.0.0-alpha.info":  infoJSON("v1.0.0-alpha", jan),
 				base + "@v/v1.0.0-beta.1.info": "500",
 			},
 			has:  "v1.0.0-alpha",
-			want: Answer{Latest: Version{"v1.0.0-rc.1", at(mar)}, Current: Version{"v1.0.0-alpha", at(jan)}, Newer: 2},
+			want: Answer{Latest: Version{"v1.0.0-rc.1", parseTime(mar)}, Current: Version{"v1.0.0-alpha", parseTime(jan)}, Newer: 2},
 		},
 		{
 			name:    "commits only: dates are in the versions",
-			answers: map[string]string{base + "@latest": info(commit2, mar), base + "@v/list": ""},
+			answers: map[string]string{base + "@latest": infoJSON(commit2, mar), base + "@v/list": ""},
 			has:     commit1,
-			want:    Answer{Latest: Version{commit2, at(mar)}, Current: Version{commit1, at(jan)}},
+			want:    Answer{Latest: Version{commit2, parseTime(mar)}, Current: Version{commit1, parseTime(jan)}},
 		},
 		{
 			name:    "commits in the list of a proxy without @latest",
 			answers: map[string]string{base + "@v/list": commit1 + "\n" + commit2 + "\n"},
 			has:     commit1,
-			want:    Answer{Latest: Version{commit2, at(mar)}, Current: Version{commit1, at(jan)}},
+			want:    Answer{Latest: Version{commit2, parseTime(mar)}, Current: Version{commit1, parseTime(jan)}},
 		},
 		{
 			name:    "a listed commit does not beat @latest",
-			answers: map[string]string{base + "@latest": info(commit1, jan), base + "@v/list": commit2},
+			answers: map[string]string{base + "@latest": infoJSON(commit1, jan), base + "@v/list": commit2},
 			has:     commit1,
-			want:    Answer{Latest: Version{commit1, at(jan)}, Current: Version{Version: commit1}},
+			want:    Answer{Latest: Version{commit1, parseTime(jan)}, Current: Version{Version: commit1}},
 		},
 		{
 			name: "+incompatible",
 			answers: map[string]string{
-				base + "@latest":                     info("v3.0.0+incompatible", may),
+				base + "@latest":                     infoJSON("v3.0.0+incompatible", may),
 				base + "@v/list":                     "v2.0.0+incompatible\nv2.1.0+incompatible\nv3.0.0+incompatible\n",
-				base + "@v/v2.0.0+incompatible.info": info("v2.0.0+incompatible", jan),
+				base + "@v/v2.0.0+incompatible.info": infoJSON("v2.0.0+incompatible", jan),
 			},
 			has:  "v2.0.0+incompatible",
-			want: Answer{Latest: Version{"v3.0.0+incompatible", at(may)}, Current: Version{"v2.0.0+incompatible", at(jan)}, Newer: 2},
+			want: Answer{Latest: Version{"v3.0.0+incompatible", parseTime(may)}, Current: Version{"v2.0.0+incompatible", parseTime(jan)}, Newer: 2},
 		},
 		{
 			name: "capital letters are escaped, in paths and versions",
 			answers: map[string]string{
-				"/github.com/!burnt!sushi/toml/@latest":             info("v1.1.0", mar),
+				"/github.com/!burnt!sushi/toml/@latest":             infoJSON("v1.1.0", mar),
 				"/github.com/!burnt!sushi/toml/@v/list":             "v1.0.0-RC\nv1.1.0\n",
-				"/github.com/!burnt!sushi/toml/@v/v1.0.0-!r!c.info": info("v1.0.0-RC", jan),
+				"/github.com/!burnt!sushi/toml/@v/v1.0.0-!r!c.info": infoJSON("v1.0.0-RC", jan),
 			},
 			path: "github.com/BurntSushi/toml",
 			has:  "v1.0.0-RC",
-			want: Answer{Latest: Version{"v1.1.0", at(mar)}, Current: Version{"v1.0.0-RC", at(jan)}, Newer: 1},
+			want: Answer{Latest: Version{"v1.1.0", parseTime(mar)}, Current: Version{"v1.0.0-RC", parseTime(jan)}, Newer: 1},
 		},
 		{
 			name:    "the version in use was withdrawn, and there is no list",
-			answers: map[string]string{base + "@latest": info("v1.2.0", may)},
+			answers: map[string]string{base + "@latest": infoJSON("v1.2.0", may)},
 			has:     "v1.0.0",
-			want:    Answer{Latest: Version{"v1.2.0", at(may)}, Current: Version{}, Newer: 1},
+			want:    Answer{Latest: Version{"v1.2.0", parseTime(may)}, Current: Version{}, Newer: 1},
 		},
 		{
 			name:    "a listed version without a date",
@@ -207,7 +207,7 @@ func TestAsk(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, tt.answers)
+			s := startServer(t, tt.answers)
 			if tt.path == "" {
 				tt.path = modPath
 			}
@@ -217,7 +217,7 @@ func TestAsk(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, tt.want, got)
 			if tt.asked != nil {
-				require.Equal(t, tt.asked, s.paths())
+				require.Equal(t, tt.asked, s.requestedPaths())
 			}
 		})
 	}
@@ -248,14 +248,14 @@ func TestAskFails(t *testing.T) {
 		{"huge", map[string]string{"*": huge}, nil, fmt.Sprintf("its answer is larger than %d bytes", maxInfo)},
 		{
 			"another version",
-			map[string]string{base + "@v/list": "v1.0.0", base + "@v/v1.0.0.info": info("v1.0.1", jan)},
+			map[string]string{base + "@v/list": "v1.0.0", base + "@v/v1.0.0.info": infoJSON("v1.0.1", jan)},
 			nil,
 			"asked for v1.0.0, it answers with v1.0.1",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, tt.answers)
+			s := startServer(t, tt.answers)
 			_, err := newClient(t, Settings{GOPROXY: s.URL}).Ask(t.Context(), modPath, "v0.1.0")
 			require.ErrorContains(t, err, s.URL+": "+tt.text)
 			for _, kind := range []error{ErrNotExist, ErrForbidden, ErrPrivate, ErrNotAsked} {
@@ -267,7 +267,7 @@ func TestAskFails(t *testing.T) {
 
 func TestHugeList(t *testing.T) {
 	t.Parallel()
-	s := serve(t, map[string]string{base + "@v/list": strings.Repeat("v1.0.0\n", maxList/7+1)})
+	s := startServer(t, map[string]string{base + "@v/list": strings.Repeat("v1.0.0\n", maxList/7+1)})
 	_, err := newClient(t, Settings{GOPROXY: s.URL}).Ask(t.Context(), modPath, "v1.0.0")
 	require.ErrorContains(t, err, "larger than")
 }
@@ -293,14 +293,14 @@ func TestFileProxy(t *testing.T) {
 		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
 	}
 	write("example.com/!m/@v/list", "v1.0.0\nv1.1.0\n")
-	write("example.com/!m/@v/v1.0.0.info", info("v1.0.0", jan))
-	write("example.com/!m/@v/v1.1.0.info", info("v1.1.0", mar))
+	write("example.com/!m/@v/v1.0.0.info", infoJSON("v1.0.0", jan))
+	write("example.com/!m/@v/v1.1.0.info", infoJSON("v1.1.0", mar))
 	list := "file://" + filepath.ToSlash(dir)
 	c := newClient(t, Settings{GOPROXY: list + ",direct"})
 
 	got, err := c.Ask(t.Context(), "example.com/M", "v1.0.0")
 	require.NoError(t, err)
-	require.Equal(t, Answer{Proxy: list, Latest: Version{"v1.1.0", at(mar)}, Current: Version{"v1.0.0", at(jan)}, Newer: 1}, got)
+	require.Equal(t, Answer{Proxy: list, Latest: Version{"v1.1.0", parseTime(mar)}, Current: Version{"v1.0.0", parseTime(jan)}, Newer: 1}, got)
 
 	_, err = c.Ask(t.Context(), "example.com/other", "v1.0.0")
 	require.ErrorIs(t, err, ErrNotExist)
@@ -312,7 +312,7 @@ func TestTimeout(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	t.Cleanup(s.Close)
 	t.Cleanup(func() { close(release) })
-	second := serve(t, nil)
+	second := startServer(t, nil)
 	c := newClient(t, Settings{GOPROXY: s.URL + "|" + second.URL})
 
 	// If a proxy is slow, the next one is asked. If this machine is so slow that the next one cannot answer in time either, the error is the next one's, and the test
@@ -324,7 +324,7 @@ func TestTimeout(t *testing.T) {
 		}
 	}
 	require.ErrorContains(t, err, s.URL+": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
-	asked := len(second.paths())
+	asked := len(second.requestedPaths())
 	require.NotZero(t, asked)
 
 	// If the caller gives up, the next proxy is not asked.
@@ -333,7 +333,7 @@ func TestTimeout(t *testing.T) {
 	defer cancel()
 	_, err = c.Ask(ctx, modPath, "v1.0.0")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Len(t, second.paths(), asked)
+	require.Len(t, second.requestedPaths(), asked)
 }
 
 func TestErrorsNameNoModuleAndNoPassword(t *testing.T) {
@@ -348,7 +348,7 @@ func TestRequestRateAndUserAgent(t *testing.T) {
 	var agents sync.Map
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		agents.Store(r.UserAgent(), true)
-		_, _ = w.Write([]byte(info("v1.0.0", jan)))
+		_, _ = w.Write([]byte(infoJSON("v1.0.0", jan)))
 	}))
 	t.Cleanup(s.Close)
 	c, err := NewClient(Settings{GOPROXY: s.URL}, 20)
@@ -374,7 +374,7 @@ func TestRequestRateAndUserAgent(t *testing.T) {
 
 func TestRequestRateBeyondTheDeadline(t *testing.T) {
 	t.Parallel()
-	c, err := NewClient(Settings{GOPROXY: serve(t, map[string]string{"*": info("v1.0.0", jan)}).URL}, 0.001)
+	c, err := NewClient(Settings{GOPROXY: startServer(t, map[string]string{"*": infoJSON("v1.0.0", jan)}).URL}, 0.001)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

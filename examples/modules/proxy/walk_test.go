@@ -11,7 +11,7 @@ import (
 // TestWalk checks the order in which proxies are asked.
 func TestWalk(t *testing.T) {
 	t.Parallel()
-	has := map[string]string{base + "@latest": info("v1.0.0", jan)}
+	has := map[string]string{base + "@latest": infoJSON("v1.0.0", jan)}
 	servers := map[string]map[string]string{
 		"HAS": has, "404": nil, "410": {"*": "410"}, "403": {"*": "403"}, "500": {"*": "500"}, "GARBAGE": {"*": "<html>"},
 	}
@@ -49,7 +49,7 @@ func TestWalk(t *testing.T) {
 			for name, answers := range servers {
 				if strings.Contains(tt.list, name) {
 					// Only names are replaced: an address has digits as well.
-					list = regexp.MustCompile(`(^|[,|])`+name+`\b`).ReplaceAllString(list, "${1}"+serve(t, answers).URL)
+					list = regexp.MustCompile(`(^|[,|])`+name+`\b`).ReplaceAllString(list, "${1}"+startServer(t, answers).URL)
 				}
 			}
 			got, err := newClient(t, Settings{GOPROXY: list}).Ask(t.Context(), modPath, "v1.0.0")
@@ -70,7 +70,7 @@ func TestWalk(t *testing.T) {
 
 func TestPrivate(t *testing.T) {
 	t.Parallel()
-	s := serve(t, map[string]string{"*": info("v1.0.0", jan)})
+	s := startServer(t, map[string]string{"*": infoJSON("v1.0.0", jan)})
 	c := newClient(t, Settings{GOPROXY: s.URL, GONOPROXY: "*.corp.example,example.com/secret"})
 	for private, paths := range map[bool][]string{
 		true:  {"git.corp.example/x", "example.com/secret", "example.com/secret/deep/v2"},
@@ -86,7 +86,7 @@ func TestPrivate(t *testing.T) {
 			}
 		}
 	}
-	for _, asked := range s.paths() {
+	for _, asked := range s.requestedPaths() {
 		require.NotContains(t, asked, "secret/", "a private path must not leave the machine")
 		require.NotContains(t, asked, "git.corp")
 	}

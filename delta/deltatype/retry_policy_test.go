@@ -1,4 +1,4 @@
-package activities_test
+package deltatype_test
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 func TestBackoffTriplesUpToHalfAnHour(t *testing.T) {
@@ -24,7 +24,7 @@ func TestBackoffTriplesUpToHalfAnHour(t *testing.T) {
 			t.Parallel()
 			least, most := time.Duration(math.MaxInt64), time.Duration(0)
 			for range 2000 {
-				wait := activities.RetryPolicy{}.Backoff(n)
+				wait := deltatype.RetryPolicy{}.Backoff(n)
 				least, most = min(least, wait), max(most, wait)
 			}
 			// Give or take a tenth, and all of that tenth.
@@ -42,7 +42,7 @@ func TestTheDefaultAttemptsLastForMoreThanAnHour(t *testing.T) {
 	const attempts = 10
 	var middle time.Duration
 	for n := 1; n < attempts; n++ {
-		middle += activities.RetryPolicy{}.Wait(n)
+		middle += deltatype.RetryPolicy{}.Wait(n)
 	}
 	require.Equal(t, 78*time.Minute+13*time.Second, middle)
 	require.Equal(t, 70, int((middle * 9 / 10).Minutes()))
@@ -50,7 +50,7 @@ func TestTheDefaultAttemptsLastForMoreThanAnHour(t *testing.T) {
 	for range 100 {
 		var all time.Duration
 		for n := 1; n < attempts; n++ {
-			all += activities.RetryPolicy{}.Backoff(n)
+			all += deltatype.RetryPolicy{}.Backoff(n)
 		}
 		require.GreaterOrEqual(t, all, middle*9/10-time.Millisecond)
 		require.LessOrEqual(t, all, middle*11/10)
