@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/worker"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -57,6 +58,8 @@ type Activities struct {
 	Pool *pgxpool.Pool
 	// Installation is the id of the database.
 	Installation string
+	// Coder encodes and decodes stored objects; nil for objects that are stored as they are.
+	Coder *db.Coder
 	// Handler is the kind's controller.
 	Handler Handler
 	// Logger gets messages for people.

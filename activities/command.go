@@ -148,6 +148,7 @@ func (a *Activities) commandInform(ctx context.Context, in CommandInput) (Comman
 		DefaultMaxAttempts: a.DefaultMaxAttempts,
 		DefaultPriority:    deltatype.PriorityLive,
 		Revive:             true,
+		Coder:              a.Coder,
 	})
 	if isUnstorable(err) {
 		return refuse(err) // another try would have the same object

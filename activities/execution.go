@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 const (
@@ -90,6 +91,16 @@ func (one *claimed) makeTask(e *execution, row *db.Resource, takenAt time.Time) 
 	}
 }
 
+// decodeTask makes the task's row, which has the decoded object. The worked row keeps the stored one.
+func (one *claimed) decodeTask(ctx context.Context, coder *db.Coder) (err error) {
+	if one.task.Row, err = one.worked.Row(); err != nil {
+		return err
+	}
+	one.task.IsEncoded = deltatype.IsEncoded(one.worked.Object)
+	one.task.Undecoded = coder.DecodeRow(ctx, one.task.Row)
+	return nil
+}
+
 // claimRows claims rows, and returns those that it could claim. It leaves out rows that another transaction has locked,
 // that are not due, or that wait for a slot of their limit key.
 func (e *execution) claimRows(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
@@ -125,7 +136,7 @@ func (e *execution) claimRows(ctx context.Context, kind string, ids []int64) ([]
 				why = workerLostLast
 			}
 			one.outcome = Outcome{Verdict: VerdictFailed, Error: why, lost: true}
-		} else if one.task.Row, err = one.worked.Row(); err != nil {
+		} else if err := one.decodeTask(ctx, e.Coder); err != nil {
 			return nil, err
 		}
 		if lost := rows[i].LostAttempt; lost > 0 {

@@ -135,7 +135,9 @@ func (w *writtenPage) writePage(ctx context.Context, tx pgx.Tx) (err error) {
 // its kind, and is woken after the commit. A changed object revives a deleted resource, as an explicit inform does; a
 // listed one does not.
 func (w *writtenPage) informOptions(isLive bool) db.InformOptions {
-	options := db.InformOptions{DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic}
+	options := db.InformOptions{
+		DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic, Coder: w.feed.activities.Coder,
+	}
 	if isLive {
 		options.Revive, options.DefaultPriority = true, deltatype.PriorityLive
 	}
@@ -225,6 +227,9 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 		if err := q.NoteRefusedListed(ctx, tx, db.NoteRefusedListedParams{Kind: kind, ObjectIds: named, OwnPass: w.feed.listing.claimID()}); err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(named), err)
 		}
+	}
+	if err := encodeRefused(ctx, w.feed.activities.Coder, &params); err != nil {
+		return err
 	}
 	recorded, err := q.RecordRefused(ctx, tx, params)
 	if err != nil {

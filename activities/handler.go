@@ -49,6 +49,10 @@ type CompleteTx func(ctx context.Context, tx pgx.Tx) error
 type Task struct {
 	// Row is for user code, which may change it: no outcome depends on it.
 	Row *deltatype.ResourceRow
+	// IsEncoded reports whether the object is stored encoded: errors must not show a part of it.
+	IsEncoded bool
+	// Undecoded is why the client's codec does not decode the object; nil if it has done so.
+	Undecoded error
 	// CompleteTx marks the attempt as synced in the user's own transaction.
 	CompleteTx CompleteTx
 	// Carrier has the values that the inform of this generation carries; empty for none.

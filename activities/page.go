@@ -44,6 +44,7 @@ func (p *pass) writePage(ctx context.Context) error {
 		DefaultPriority:    deltatype.PriorityPeriodic,
 		ProcessExisting:    p.in.ProcessExisting,
 		Pass:               p.listingClaim.claimID(),
+		Coder:              p.activities.Coder,
 	}
 	if p.in.ProcessExisting {
 		options.DefaultPriority = deltatype.PriorityBackfill

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
@@ -73,6 +74,17 @@ func addRefused(to *db.RecordRefusedParams, item *Listed) (id, rule string, isLa
 	return id, rule, isLarge
 }
 
+// encodeRefused replaces the objects that are to be kept by their stored forms.
+func encodeRefused(ctx context.Context, coder *db.Coder, refused *db.RecordRefusedParams) (err error) {
+	for i, object := range refused.Objects {
+		ref := deltatype.Ref{Kind: refused.Kind, ID: refused.ObjectIds[i]}
+		if refused.Objects[i], err = coder.Encode(ctx, ref, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *pass) writeRefused(ctx context.Context) error {
 	r, q := &p.refusals, db.New()
 	if len(r.waiting.Rules) == 0 {
@@ -93,6 +105,9 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		}
 	}
 	r.waiting.Kind, r.waiting.Shard, r.waiting.Most = p.in.Kind, p.in.Options.Shard, maxRefused
+	if err := encodeRefused(ctx, p.activities.Coder, &r.waiting); err != nil {
+		return err
+	}
 	recorded, err := q.RecordRefused(ctx, p.activities.Pool, r.waiting)
 	if err != nil {
 		return fmt.Errorf("keeping %d refused objects: %w", len(r.waiting.Rules), err)
@@ -180,7 +195,12 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 		return fmt.Errorf("reading refused objects: %w", err)
 	}
 	for _, one := range kept {
-		params, err := p.activities.Handler.Encode(one.Object, nil)
+		object, err := p.activities.Coder.Decode(ctx, deltatype.Ref{Kind: p.in.Kind, ID: one.ObjectID}, one.Object)
+		if err != nil {
+			p.log().Warn("a refused object is kept and does not decode, so it is not tried again", "error", err)
+			continue
+		}
+		params, err := p.activities.Handler.Encode(object, nil)
 		if err != nil || params.ResourceID != one.ObjectID || (p.in.Named && params.Shard != p.in.Options.Shard) {
 			continue // still refused
 		}

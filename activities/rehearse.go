@@ -59,8 +59,7 @@ func (a *Activities) Rehearse(ctx context.Context, in RehearseInput) ([]Rehearse
 	for i, row := range in.Rows {
 		set[i] = &claimed{}
 		set[i].makeTask(e, row, time.Now())
-		var err error
-		if set[i].task.Row, err = row.Row(); err != nil {
+		if err := set[i].decodeTask(ctx, a.Coder); err != nil {
 			return nil, err
 		}
 	}

@@ -8,6 +8,7 @@
 //     objects with their rows first, inform_condition.go repeats the condition of the statement, answers.go has the
 //     results, and note.go writes what is no reason to call Work.
 //   - row.go: Resource.Row, the only function that turns a row into the public type.
+//   - coder.go: the stored form of objects, and its hash, if the user has a codec.
 //   - parents.go: cycles of parents, and what a resource waits for.
 //   - planned.go: how statements for many rows are planned. transient.go: errors that pass.
 //   - forget.go and unlisted.go: statements that go through tables page by page.

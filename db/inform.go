@@ -29,6 +29,8 @@ type InformOptions struct {
 	Notify bool
 	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
 	LockTimeout time.Duration
+	// Coder encodes objects for storage; nil stores them as they are.
+	Coder *Coder
 	// Pass is the claim of the complete listing that informs, if one does: it records itself what it has listed.
 	Pass *string
 }
@@ -63,7 +65,15 @@ func informSet(
 ) ([]*deltatype.ObjectInformResult, error) {
 	set, places, older := sortUnique(params)
 	found := make([]*deltatype.ObjectInformResult, len(set))
+	if err := options.Coder.Agree(ctx, conn); err != nil {
+		return nil, err
+	}
 	if err := checkCycles(ctx, conn, set); err != nil {
+		return nil, err
+	}
+	plain := set
+	set, err := options.Coder.encodeSet(ctx, plain)
+	if err != nil {
 		return nil, err
 	}
 	open := make([]int, len(set)) // indexes in the set
@@ -79,7 +89,7 @@ func informSet(
 		for i, place := range open {
 			asked[i] = set[place]
 		}
-		seen, err := compareWithRows(ctx, conn, asked)
+		seen, err := compareWithRows(ctx, conn, asked, options.Coder)
 		if err != nil {
 			return nil, err
 		}
@@ -104,6 +114,7 @@ func informSet(
 		open = left
 	}
 
+	options.Coder.decodeResults(ctx, found, set, plain)
 	results := make([]*deltatype.ObjectInformResult, len(params))
 	for i, place := range places {
 		switch results[i] = found[place]; {

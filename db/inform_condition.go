@@ -25,6 +25,9 @@ func checkNamespace(r *Resource, o *deltatype.ObjectInformParams) error {
 // of such rows, and every change of an object replaces its hash, so a row that still has it is unchanged.
 var riversHash = []byte("river:")
 
+// IsImportedHash reports whether a hash was imported from Delta on River: it says nothing of an object that is hashed now.
+func IsImportedHash(hash []byte) bool { return bytes.HasPrefix(hash, riversHash) }
+
 // staysDeleted reports whether an inform leaves a row deleted, even if the object changed (delta_stays_deleted).
 func staysDeleted(r *Resource, revive bool) bool {
 	return r.State == deltatype.ResourceStateDeleted && !revive && (r.Cause == nil || *r.Cause != deltatype.CauseUnlisted)
@@ -57,7 +60,7 @@ func needsWrite(r *Resource, o *deltatype.ObjectInformParams, options InformOpti
 // asGiven reports whether a row has the content and those options of an object that would be a reason to call Work, as
 // far as they can be compared byte by byte.
 func asGiven(r *Resource, o *deltatype.ObjectInformParams) bool {
-	return (bytes.Equal(r.Hash, o.Hash) || bytes.HasPrefix(r.Hash, riversHash)) &&
+	return (bytes.Equal(r.Hash, o.Hash) || IsImportedHash(r.Hash)) &&
 		(o.Namespace == "" || o.Namespace == r.Namespace) &&
 		(o.MaxAttempts == 0 || o.MaxAttempts == r.MaxAttempts) &&
 		(!o.SyncMetadata || o.Tags == nil || slices.Equal(o.Tags, r.Tags))

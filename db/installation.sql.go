@@ -13,24 +13,27 @@ import (
 const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
-    hash_object_ids = coalesce(hash_object_ids, $2::boolean)
-RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at
+    hash_object_ids = coalesce(hash_object_ids, $2::boolean),
+    object_hash_key = coalesce(object_hash_key, $3::bytea)
+RETURNING singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at
 `
 
 type ClaimInstallationParams struct {
 	Prefix        string
 	HashObjectIds bool
+	ObjectHashKey []byte
 }
 
 // The first client that starts fixes the names of workflows. Returns the settings that are in force.
 func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInstallationParams) (Installation, error) {
-	row := db.QueryRow(ctx, claimInstallation, arg.Prefix, arg.HashObjectIds)
+	row := db.QueryRow(ctx, claimInstallation, arg.Prefix, arg.HashObjectIds, arg.ObjectHashKey)
 	var i Installation
 	err := row.Scan(
 		&i.Singleton,
 		&i.ID,
 		&i.WorkflowIDPrefix,
 		&i.HashObjectIds,
+		&i.ObjectHashKey,
 		&i.Salt,
 		&i.SchemaVersion,
 		&i.MeasuredBy,
@@ -41,6 +44,18 @@ func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInsta
 		&i.CreatedAt,
 	)
 	return i, err
+}
+
+const claimObjectHashKey = `-- name: ClaimObjectHashKey :one
+UPDATE delta_installation SET object_hash_key = coalesce(object_hash_key, $1::bytea) RETURNING object_hash_key
+`
+
+// The first client with a codec fixes the key of hashes. Returns the mark of the key that is in force.
+func (q *Queries) ClaimObjectHashKey(ctx context.Context, db DBTX, objectHashKey []byte) ([]byte, error) {
+	row := db.QueryRow(ctx, claimObjectHashKey, objectHashKey)
+	var object_hash_key []byte
+	err := row.Scan(&object_hash_key)
+	return object_hash_key, err
 }
 
 const claimTaskQueue = `-- name: ClaimTaskQueue :many
@@ -120,7 +135,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -131,6 +146,7 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.ID,
 		&i.WorkflowIDPrefix,
 		&i.HashObjectIds,
+		&i.ObjectHashKey,
 		&i.Salt,
 		&i.SchemaVersion,
 		&i.MeasuredBy,

@@ -96,6 +96,7 @@ type Installation struct {
 	ID                string
 	WorkflowIDPrefix  *string
 	HashObjectIds     *bool
+	ObjectHashKey     []byte
 	Salt              string
 	SchemaVersion     int32
 	MeasuredBy        *string

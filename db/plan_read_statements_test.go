@@ -173,10 +173,14 @@ func readStatements(few int) map[string]frequent {
 					return 0, err
 				}
 				found, err := q.PreviousObject(ctx, conn, db.PreviousObjectParams{Kind: "thing", ObjectID: "000500"})
-				if found.Object != `{"a": 1}` {
-					err = errors.Join(err, fmt.Errorf("it is %q", found.Object))
+				if err != nil {
+					return 0, err
 				}
-				return 1, err
+				versions, err := q.PreviousVersions(ctx, conn, db.PreviousVersionsParams{Kind: "thing", ObjectID: "000500", Object: found.Object, Most: 1})
+				if len(versions) == 1 && string(versions[0].Before) != `{"a": 1}` {
+					err = errors.Join(err, fmt.Errorf("it is %q", versions[0].Before))
+				}
+				return len(versions), err
 			},
 			does: 1, most: 3,
 		},

@@ -12,18 +12,8 @@ import (
 
 const previousObject = `-- name: PreviousObject :one
 
-SELECT delta_logs_changes(r.kind)::boolean AS is_logged, coalesce(r.synced_object <> r.object, FALSE)::boolean AS is_synced,
-    coalesce((CASE WHEN r.synced_object <> r.object THEN r.synced_object ELSE p.object END)::text, '')::text AS object, coalesce(p.until, now())::timestamptz AS until
+SELECT delta_logs_changes(r.kind)::boolean AS is_logged, coalesce(r.synced_object <> r.object, FALSE)::boolean AS is_synced, r.object, r.synced_object
 FROM delta_resource r
-LEFT JOIN LATERAL (
-    SELECT e.before AS object, e.at AS until
-    FROM (
-        SELECT c.id, c.at, c.before FROM delta_change c WHERE c.kind = r.kind AND c.object_id = r.object_id ORDER BY c.id DESC LIMIT 100
-    ) e
-    WHERE e.before <> r.object
-    ORDER BY e.id DESC
-    LIMIT 1
-) p ON (r.synced_object <> r.object) IS NOT TRUE
 WHERE r.kind = $1 AND r.object_id = $2
 LIMIT 1
 `
@@ -34,14 +24,14 @@ type PreviousObjectParams struct {
 }
 
 type PreviousObjectRow struct {
-	IsLogged bool
-	IsSynced bool
-	Object   string
-	Until    time.Time
+	IsLogged     bool
+	IsSynced     bool
+	Object       []byte
+	SyncedObject []byte
 }
 
 // What the page of one resource shows beside its row. These only read.
-// The version of an object before the one that is stored: the one that was synced last, if that is another, and else the latest in the log that is. 100 entries are looked at.
+// An object, and the version that was synced last: is_synced is set if that is another. Encoded versions of one object are different here.
 func (q *Queries) PreviousObject(ctx context.Context, db DBTX, arg PreviousObjectParams) (PreviousObjectRow, error) {
 	row := db.QueryRow(ctx, previousObject, arg.Kind, arg.ObjectID)
 	var i PreviousObjectRow
@@ -49,9 +39,57 @@ func (q *Queries) PreviousObject(ctx context.Context, db DBTX, arg PreviousObjec
 		&i.IsLogged,
 		&i.IsSynced,
 		&i.Object,
-		&i.Until,
+		&i.SyncedObject,
 	)
 	return i, err
+}
+
+const previousVersions = `-- name: PreviousVersions :many
+SELECT e.before, e.at
+FROM (
+    SELECT c.id, c.at, c.before FROM delta_change c WHERE c.kind = $1 AND c.object_id = $2 ORDER BY c.id DESC LIMIT 100
+) e
+WHERE e.before <> $3::jsonb
+ORDER BY e.id DESC
+LIMIT $4::integer
+`
+
+type PreviousVersionsParams struct {
+	Kind     string
+	ObjectID string
+	Object   []byte
+	Most     int32
+}
+
+type PreviousVersionsRow struct {
+	Before []byte
+	At     time.Time
+}
+
+// The latest versions of an object in its 100 latest entries of the log that are not the stored one, the latest first.
+func (q *Queries) PreviousVersions(ctx context.Context, db DBTX, arg PreviousVersionsParams) ([]PreviousVersionsRow, error) {
+	rows, err := db.Query(ctx, previousVersions,
+		arg.Kind,
+		arg.ObjectID,
+		arg.Object,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PreviousVersionsRow
+	for rows.Next() {
+		var i PreviousVersionsRow
+		if err := rows.Scan(&i.Before, &i.At); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const relatedResources = `-- name: RelatedResources :many

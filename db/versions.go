@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -32,7 +33,7 @@ func isOlder(o, than *deltatype.ObjectInformParams) bool {
 // compareWithRows compares objects that compare themselves with their rows. An older object gets an answer. An equal
 // one is replaced by the stored one, so that it counts as unchanged. Each gets the row's hash as a condition of the
 // write. No lock is held or waited for, because user code runs between two statements.
-func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
+func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams, coder *Coder) (answers, error) {
 	var places []int
 	for i, o := range asked {
 		if o.Compare != nil && !o.Force {
@@ -58,7 +59,7 @@ func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectIn
 			there[key{rows[i].Kind, rows[i].ObjectID}] = &rows[i]
 		}
 		for _, i := range page {
-			if asked[i], seen[i], err = compareWithRow(asked[i], there[key{asked[i].Kind, asked[i].ResourceID}]); err != nil {
+			if asked[i], seen[i], err = compareWithRow(ctx, asked[i], there[key{asked[i].Kind, asked[i].ResourceID}], coder); err != nil {
 				return nil, err
 			}
 		}
@@ -67,8 +68,11 @@ func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectIn
 }
 
 // compareWithRow compares one object with its row, if it has one. It returns the object to write, or an answer. It does
-// not compare a refused object, because the row may be another tenant's.
-func compareWithRow(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
+// not compare a refused object, because the row may be another tenant's. A stored object that the codec does not decode is
+// an error, because it may be the newer one.
+func compareWithRow(
+	ctx context.Context, o *deltatype.ObjectInformParams, r *Resource, coder *Coder,
+) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
 	decided := *o
 	if r == nil {
 		decided.ExpectedHash = []byte{}
@@ -79,7 +83,11 @@ func compareWithRow(o *deltatype.ObjectInformParams, r *Resource) (asked *deltat
 		return nil, &deltatype.ObjectInformResult{Resource: row, AlreadyExists: true, Refused: refused}, err
 	}
 	decided.ExpectedHash = r.Hash
-	order, ok := o.Compare(r.Object, int(r.ObjectVersion))
+	stored, err := coder.Decode(ctx, deltatype.Ref{Kind: r.Kind, ID: r.ObjectID}, r.Object)
+	if err != nil {
+		return nil, nil, fmt.Errorf("comparing with the resource %s/%s, which an inform with Force replaces: %w", r.Kind, r.ObjectID, err)
+	}
+	order, ok := o.Compare(stored, int(r.ObjectVersion))
 	switch {
 	case ok && order < 0:
 		row, err := r.Row()

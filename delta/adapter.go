@@ -152,13 +152,29 @@ func (a *controllerAdapter[T]) decodeResource(task *activities.Task) (*Resource[
 	if made, ok := task.Decoded.(*Resource[T]); ok {
 		return made, nil
 	}
+	if task.Undecoded != nil {
+		return nil, task.Undecoded
+	}
 	object, err := a.decodeStored(task.Row.ObjectVersion, task.Row.EncodedObject, task.Row.ObjectID)
+	if err != nil && task.IsEncoded {
+		err = a.hideContent(err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	resource := &Resource[T]{ResourceRow: task.Row, Object: object, completeTx: task.CompleteTx}
 	task.Decoded = resource
 	return resource, nil
+}
+
+// hideContent returns an error for the row and the log, in place of one that may have a part of an object that is stored
+// encoded: a number, or the text of a time.
+func (a *controllerAdapter[T]) hideContent(err error) error {
+	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) {
+		return fmt.Errorf("the stored object does not decode into %s: its field %q is of another type than %s", reflect.TypeFor[T](), wrong.Field, wrong.Type)
+	}
+	return fmt.Errorf("the stored object does not decode into %s. The reason is not stored, because it may have a part of the object, which is encoded: "+
+		"delta.GetAs returns it", reflect.TypeFor[T]())
 }
 
 // decodeStored decodes a stored object that a given version of its type wrote. It returns an error if the object cannot be

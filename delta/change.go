@@ -47,6 +47,8 @@ type Change struct {
 	Generation, SyncCount int64
 	// Before is the object of the previous sync, as JSON: nil if there was none, none since a deletion, or none while the
 	// log was on. After is the object that was synced, could not be synced, or is to be synced; nil after a deletion.
+	// [Client.ResourceChanges] and [Client.LatestChanges] return objects that Config.ObjectCodec does not decode in their
+	// stored form ([deltatype.IsEncoded]); [Client.Changes] and [Client.ConsumeChanges] return an error, and go no further.
 	Before, After json.RawMessage
 	// Error is why the sync failed, or the error with which Work deleted the resource; empty otherwise.
 	Error string
@@ -164,7 +166,11 @@ func (r *changeReader) readPage(ctx context.Context, from logPosition) (page cha
 		row := &rows[i]
 		page.end = logPosition{row.ChangeEpoch, row.OrderXid, row.ID}
 		if row.Wanted {
-			page.changes = append(page.changes, changeOf(row))
+			change := changeOf(row)
+			if err := r.client.decodeChange(ctx, change); err != nil {
+				return page, err // to go on without the object would lose it
+			}
+			page.changes = append(page.changes, change)
 		}
 	}
 	return page, nil
@@ -218,6 +224,7 @@ func (c *Client) ResourceChanges(ctx context.Context, kind, objectID string, bef
 	all := make([]*Change, len(rows))
 	for i, r := range rows {
 		all[i] = changeOfRow(r)
+		_ = c.decodeChange(ctx, all[i]) // it keeps the stored form, to be shown
 	}
 	return all, nil
 }
@@ -236,6 +243,7 @@ func (c *Client) LatestChanges(ctx context.Context, limit int) ([]*Change, error
 	all := make([]*Change, len(rows))
 	for i, r := range rows {
 		all[i] = changeOfRow(db.ResourceChangesRow(r))
+		_ = c.decodeChange(ctx, all[i])
 	}
 	return all, nil
 }

@@ -115,8 +115,8 @@ func (c *Client) retryLogQuery(ctx context.Context, warning string, do func() er
 // isTransientChange reports whether the same statement of a reader may succeed a little later.
 func isTransientChange(err error) bool {
 	if errors.As(err, new(*ChangePositionError)) || errors.Is(err, ErrNoSchema) || errors.Is(err, errNoPrepared) ||
-		errors.Is(err, ErrConsumerSuperseded) {
+		errors.Is(err, ErrConsumerSuperseded) || errors.Is(err, db.ErrNoCodec) {
 		return false
 	}
-	return db.IsTransient(err)
+	return db.IsTransient(err) // and what the codec does not decode: its key service may be away
 }

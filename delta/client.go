@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -51,6 +52,8 @@ type Client struct {
 	awaiter     awaiter
 	gate        postgresGate
 	encoding    encodingCheck
+	// coder encodes and decodes stored objects.
+	coder *db.Coder
 	// attributes reports whether the Temporal namespace has Delta's search attributes, as the engine that was started last
 	// found them.
 	attributes atomic.Bool
@@ -138,7 +141,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.metrics = &metrics{client: c}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
-	c.encoding.pool = pool
+	c.encoding.pool, c.coder = pool, db.NewCoder(copied.ObjectCodec, copied.ObjectHashKey)
 	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}
 	c.groupCommit.writeOne, c.groupCommit.writeGroup, c.groupCommit.stuckAfter = c.informOne, c.informGroup, defaultStuckAfter
 	return c, nil

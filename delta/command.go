@@ -84,7 +84,7 @@ func (c *Client) runCommand(ctx context.Context, command activities.Command, kin
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
 	}
 	c.wakeKind(kind, 1)
-	return row.Row()
+	return c.rowOf(ctx, &row)
 }
 
 // Pause keeps a resource from being worked until [Client.Resume]. Informs are stored meanwhile, and a running attempt goes
@@ -118,7 +118,7 @@ func (c *Client) setPaused(ctx context.Context, kind, objectID string, paused bo
 		return nil, fmt.Errorf("delta: %s %s/%s: %w", pauseVerb(paused), kind, objectID, schemaError(err))
 	}
 	c.wakeKind(kind, 1)
-	return row.Row()
+	return c.rowOf(ctx, &row)
 }
 
 // PauseKind keeps all resources of a kind from being worked, by any client, until [Client.ResumeKind]. Informs are stored

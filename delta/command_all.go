@@ -108,7 +108,7 @@ func (c *Client) deleteResources(ctx context.Context, ids []int64, states []stri
 		Ids: ids, States: states, DefaultRetention: postgresInterval(c.config.DeletedResourceRetentionPeriod),
 	}))
 	for _, raw := range rows {
-		row, err := raw.Row()
+		row, err := c.rowOf(ctx, &raw)
 		if err != nil {
 			return rows, err
 		}
@@ -224,7 +224,7 @@ func (c *Client) commandAll(ctx context.Context, command BulkCommand, filter Fil
 		}
 		page := make([]*deltatype.ResourceRow, len(rows))
 		for i, row := range rows {
-			if page[i], err = row.Row(); err != nil {
+			if page[i], err = c.rowOf(ctx, &row); err != nil {
 				return done, err
 			}
 		}

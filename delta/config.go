@@ -129,6 +129,23 @@ type Config struct {
 	// delta_installation SET hash_object_ids = NULL.
 	HashObjectIDs bool
 
+	// ObjectCodec encodes objects before they are stored, such as by encryption, and decodes them when this client reads
+	// them. Kinds, ids, namespaces, shards, limit keys, parents, tags, metadata, cursors and texts of errors are stored as
+	// they are: docs/security.md lists the columns. Temporal stores no objects, except in a user's signal `inform`, for which
+	// a codec of Temporal's is. Needs ObjectHashKey.
+	//
+	// All clients of a database must have the codec, because one without it can neither work encoded objects nor keep
+	// others encoded: after the first client with a codec, Start and informs of clients without one fail. Objects that are
+	// stored as they are can be read, and are encoded when they change, or by [Client.ReencodeObjects].
+	//
+	// Defaults to nil: objects are stored as JSON.
+	ObjectCodec ObjectCodec
+
+	// ObjectHashKey is a secret, of 32 bytes at least, with which the hashes of objects are made if ObjectCodec is set: a
+	// plain hash would let readers of the table try likely objects. It is another key than the codec's, is the same in all
+	// clients, and stays when those change, because another key changes every hash, and every object would be synced again.
+	ObjectHashKey []byte
+
 	// ResourceWorkTimeout bounds one call of Work, if the controller's ResourceTimeout returns 0. -1 means no bound.
 	//
 	// Defaults to 1 minute.

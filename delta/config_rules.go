@@ -26,6 +26,10 @@ func (c Config) validate() error {
 	switch {
 	case c.TemporalOptions != nil && c.Temporal != nil:
 		return inputError("Config.TemporalOptions", "a function", "must not be set together with Config.Temporal: give the options to that client as it is dialled")
+	case c.ObjectCodec != nil && len(c.ObjectHashKey) < minHashKeyBytes:
+		return inputError("Config.ObjectHashKey", fmt.Sprintf("of %d bytes", len(c.ObjectHashKey)), "must be a secret of %d bytes at least, because ObjectCodec is set", minHashKeyBytes)
+	case c.ObjectCodec == nil && c.ObjectHashKey != nil:
+		return inputError("Config.ObjectHashKey", fmt.Sprintf("of %d bytes", len(c.ObjectHashKey)), "must be nil, because ObjectCodec is nil")
 	case c.SharedWorker && c.TaskQueue == "":
 		return inputError("Config.SharedWorker", true, "needs Config.TaskQueue, the name of the task queue that all kinds share")
 	case c.CountResourcesInterval > 0 && c.CountResourcesInterval < measureEvery:

@@ -63,7 +63,7 @@ func (c *Client) TouchTx(ctx context.Context, tx pgx.Tx, kind, objectID string) 
 	if err != nil {
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
 	}
-	return row.Row()
+	return c.rowOf(ctx, &row)
 }
 
 // sweepDeliveries removes expired deliveries.

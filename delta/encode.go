@@ -63,6 +63,10 @@ func encodeObject(object Object, opts *InformOpts, stored decoder) (params delta
 	if err := checkJSON("object", encoded); err != nil {
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
 	}
+	if deltatype.IsEncoded(encoded) {
+		return params, fmt.Errorf("%s/%s: %w", kind, id, inputError("object", shownJSON(len(encoded)),
+			`must not have "delta.encoded" as its only member: so objects are stored that Config.ObjectCodec has encoded`))
+	}
 	if err := checkRoundTrip(object, id, encoded); err != nil {
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
 	}

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/chariot-giving/delta/db"
@@ -30,7 +31,8 @@ func (e *engine) readInstallation(ctx context.Context) error {
 // claimDatabase fixes the names of workflows for all clients of the database.
 func (e *engine) claimDatabase(ctx context.Context) error {
 	hash := e.client.config.HashObjectIDs
-	installation, err := db.New().ClaimInstallation(ctx, e.client.pool, db.ClaimInstallationParams{Prefix: e.names.prefix, HashObjectIds: hash})
+	own := e.client.coder.KeyID(e.installation)
+	installation, err := db.New().ClaimInstallation(ctx, e.client.pool, db.ClaimInstallationParams{Prefix: e.names.prefix, HashObjectIds: hash, ObjectHashKey: own})
 	if err != nil {
 		return fmt.Errorf("writing the prefix: %w", schemaError(err))
 	}
@@ -38,7 +40,7 @@ func (e *engine) claimDatabase(ctx context.Context) error {
 	if there := installation.HashObjectIds; there != nil && *there != hash {
 		return inputError("Config.HashObjectIDs", hash, "must be %t, as it is for other clients of this database: "+namedTwice, *there, "hash_object_ids")
 	}
-	return e.checkPrefix(installation)
+	return errors.Join(e.checkPrefix(installation), e.client.coder.CheckKey(own, installation.ObjectHashKey))
 }
 
 func (e *engine) checkPrefix(installation db.Installation) error {

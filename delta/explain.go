@@ -73,7 +73,7 @@ func (c *Client) readFacts(ctx context.Context, kind, objectID string) (*facts, 
 	if found.NamespaceWorkers != nil {
 		f.maxWorkers = int(*found.NamespaceWorkers)
 	}
-	if f.row, err = found.Resource.Row(); err != nil {
+	if f.row, err = c.rowOf(ctx, &found.Resource); err != nil {
 		return nil, err
 	}
 	if parents := found.Resource.AwaitedParents; parents != nil && f.AwaitsAttempt && f.row.State != deltatype.ResourceStateDeleted {

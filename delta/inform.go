@@ -123,6 +123,7 @@ func (c *Client) writeInforms(ctx context.Context, params []deltatype.ObjectInfo
 		DefaultMaxAttempts: defaultMaxAttempts,
 		DefaultPriority:    PriorityLive,
 		Revive:             true,
+		Coder:              c.coder,
 		Notify:             notifies,
 		LockTimeout:        lockTimeout,
 	})
@@ -165,6 +166,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 			DefaultMaxAttempts: defaultMaxAttempts,
 			DefaultPriority:    PriorityLive,
 			Revive:             true,
+			Coder:              c.coder,
 			Notify:             true,
 		})
 		if err != nil {

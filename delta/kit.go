@@ -21,7 +21,7 @@ func openKit(controllers, client any) *kit.Kind {
 	c := &Client{config: Config{}.WithDefaults()}
 	own, _ := client.(*Client)
 	if own != nil {
-		c.config, c.retained = own.config, own.retained
+		c.config, c.retained, c.coder = own.config, own.retained, own.coder
 	}
 	set := controllers.(*Controllers)
 	kind := set.kindNames()[0]
@@ -43,6 +43,7 @@ func openKit(controllers, client any) *kit.Kind {
 // configuredActivities returns the activities of a kind, with the fields that its settings and the client's Config decide.
 func (c *Client) configuredActivities(r registered) *activities.Activities {
 	return &activities.Activities{
+		Coder:         c.coder,
 		Handler:       r.handler,
 		Logger:        c.config.Logger,
 		WorkTimeout:   c.config.ResourceWorkTimeout,

@@ -1,6 +1,8 @@
 package delta
 
 import (
+	"context"
+
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -19,7 +21,7 @@ func (c *Client) observeAttempt(o activities.Observation) {
 	if !hasFailed && !c.events.wantsCategory(category) {
 		return
 	}
-	row, err := o.Row()
+	row, err := c.observedRow(&o)
 	if err != nil {
 		c.logUnreadable(&o, err)
 		return
@@ -36,12 +38,22 @@ func (c *Client) observeAttempt(o activities.Observation) {
 // observeSuperseded passes on a failure that was not written to the row. It is no event, and metrics count only written
 // outcomes.
 func (c *Client) observeSuperseded(o *activities.Observation) {
-	row, err := o.Row()
+	row, err := c.observedRow(o)
 	if err != nil {
 		c.logUnreadable(o, err)
 		return
 	}
 	c.failures.add(failureOf(o, row))
+}
+
+// observedRow returns the row of an outcome, with its object decoded. The client may be stopping, which must not leave an
+// event with the stored form.
+func (c *Client) observedRow(o *activities.Observation) (*deltatype.ResourceRow, error) {
+	row, err := o.Row()
+	if err == nil {
+		c.decodeRow(context.WithoutCancel(c.stopping), row)
+	}
+	return row, err
 }
 
 // logUnreadable logs that the row of an outcome cannot be read.

@@ -40,7 +40,7 @@ func (c *Client) Get(ctx context.Context, kind, objectID string) (*deltatype.Res
 	if err != nil {
 		return nil, fmt.Errorf("delta: get %s/%s: %w", kind, objectID, schemaError(err))
 	}
-	return got.Resource.Row()
+	return c.rowOf(ctx, &got.Resource)
 }
 
 // List reads a page of matching resources, in the order of their row ids. The next page begins after the ID of the last

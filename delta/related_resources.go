@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,11 +42,57 @@ func (c *Client) PreviousObject(ctx context.Context, kind, objectID string) (*Pr
 	if err != nil {
 		return nil, fmt.Errorf("delta: previous object of %s/%s: %w", kind, objectID, schemaError(err))
 	}
-	previous := &PreviousObject{Object: jsonOrNil(row.Object), IsSynced: row.IsSynced, IsLogged: row.IsLogged}
-	if previous.Object != nil && !previous.IsSynced {
-		previous.Until = db.UTC(&row.Until)
+	previous := &PreviousObject{IsLogged: row.IsLogged}
+	if err := c.setPrevious(ctx, kind, objectID, row, previous); err != nil {
+		return nil, fmt.Errorf("delta: previous object of %s/%s: %w", kind, objectID, schemaError(err))
 	}
 	return previous, nil
+}
+
+// maxPreviousVersions is how many versions of an encoded object are decoded: each inform with the same object may have
+// encoded it again.
+const maxPreviousVersions = 100
+
+// setPrevious sets the version before the stored one. Versions that do not decode are unknown.
+func (c *Client) setPrevious(ctx context.Context, kind, objectID string, row db.PreviousObjectRow, previous *PreviousObject) error {
+	stored := c.decodeOrNil(ctx, kind, objectID, row.Object)
+	if stored == nil {
+		return nil
+	}
+	if row.IsSynced {
+		if synced := c.decodeOrNil(ctx, kind, objectID, row.SyncedObject); synced != nil && !haveSameContent(synced, stored) {
+			previous.Object, previous.IsSynced = synced, true
+			return nil
+		}
+	}
+	most := int32(1)
+	if c.coder.Encodes() {
+		most = maxPreviousVersions
+	}
+	versions, err := db.New().PreviousVersions(ctx, c.pool, db.PreviousVersionsParams{Kind: kind, ObjectID: objectID, Object: row.Object, Most: most})
+	for _, version := range versions {
+		if before := c.decodeOrNil(ctx, kind, objectID, version.Before); before != nil && !haveSameContent(before, stored) {
+			previous.Object, previous.Until = before, db.UTC(&version.At)
+			return nil
+		}
+	}
+	return err
+}
+
+// decodeOrNil decodes a version of an object; nil if it does not decode.
+func (c *Client) decodeOrNil(ctx context.Context, kind, objectID string, stored []byte) json.RawMessage {
+	object, err := c.decodeVersion(ctx, kind, objectID, stored)
+	if err != nil {
+		return nil
+	}
+	return object
+}
+
+// haveSameContent reports whether two JSON texts have the same hash.
+func haveSameContent(a, b []byte) bool {
+	one, errOne := hashJSON(a)
+	other, errOther := hashJSON(b)
+	return errOne == nil && errOther == nil && bytes.Equal(one, other)
 }
 
 // RelatedResources are the resources that are related to one. [Client.RelatedResources] reads them.

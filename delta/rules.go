@@ -137,10 +137,12 @@ func checkDuration(field string, d time.Duration) error {
 	return nil
 }
 
-// checkJSON refuses valid JSON that Postgres cannot store.
+// checkJSON refuses valid JSON that Postgres cannot store. The error does not show it, because errors of listings are
+// stored, and objects may be encoded.
 func checkJSON(field string, encoded []byte) error {
+	shown := shownJSON(len(encoded))
 	if !utf8.Valid(encoded) {
-		return inputError(field, string(encoded), "must be valid UTF-8")
+		return inputError(field, shown, "must be valid UTF-8")
 	}
 	for rest := encoded; ; {
 		i := bytes.IndexByte(rest, '\\')
@@ -153,17 +155,22 @@ func checkJSON(field string, encoded []byte) error {
 			rest = rest[i+2:]
 			continue
 		case unit == 0:
-			return inputError(field, string(encoded), `must have no NUL character (\u0000): Postgres cannot store it`)
+			return inputError(field, shown, `must have no NUL character (\u0000): Postgres cannot store it`)
 		case utf16.IsSurrogate(unit):
 			low, _ := escapedUnit(rest[i+6:])
 			if utf16.DecodeRune(unit, low) == unicode.ReplacementChar {
-				return inputError(field, string(encoded), `must have no half of a surrogate pair (\u%04x): Postgres cannot store it`, unit)
+				return inputError(field, shown, `must have no half of a surrogate pair (\u%04x): Postgres cannot store it`, unit)
 			}
 			i += 6
 		}
 		rest = rest[i+6:]
 	}
 }
+
+// shownJSON is how an error shows JSON: by its size in bytes.
+type shownJSON int
+
+func (n shownJSON) String() string { return fmt.Sprintf("of %d bytes", int(n)) }
 
 // escapedUnit parses an escaped UTF-16 unit at the beginning of a JSON text.
 func escapedUnit(text []byte) (unit rune, is bool) {

@@ -155,7 +155,7 @@ func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, i
 		placed := make([]positionedRow, len(few))
 		for i, f := range few {
 			placed[i].sortPosition = sortPosition{text: f.KeyText, at: f.KeyAt.UTC(), id: f.Resource.ID}
-			if placed[i].row, err = f.Resource.Row(); err != nil {
+			if placed[i].row, err = c.rowOf(ctx, &f.Resource); err != nil {
 				return nil, err
 			}
 		}
@@ -181,7 +181,7 @@ func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, i
 	placed := make([]positionedRow, len(rows))
 	for i, row := range rows {
 		placed[i].id = row.ID
-		if placed[i].row, err = row.Row(); err != nil {
+		if placed[i].row, err = c.rowOf(ctx, &row); err != nil {
 			return nil, err
 		}
 	}

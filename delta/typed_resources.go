@@ -88,6 +88,9 @@ func asResource[T Object](client *Client, row *deltatype.ResourceRow) (*Resource
 	if err != nil {
 		return nil, err
 	}
+	if err := client.coder.DecodeRow(context.Background(), row); err != nil { // again, for the reason
+		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
+	}
 	object, err := adapter.decodeStored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
 	if err != nil {
 		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}

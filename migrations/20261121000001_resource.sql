@@ -51,6 +51,9 @@ CREATE TABLE delta_installation (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     workflow_id_prefix text,
     hash_object_ids boolean,
+    -- What objects are hashed with, where they are encoded: the mark of Config.ObjectHashKey, from which the key cannot be computed. Null where objects are
+    -- stored as they are.
+    object_hash_key bytea,
     -- What object ids are hashed with, where they are: it never leaves the database.
     salt uuid NOT NULL DEFAULT gen_random_uuid(),
     -- Rises with each migration. A client that knows only lower ones does not start: it could write what the newer ones do not expect.

@@ -5,8 +5,13 @@ SELECT * FROM delta_installation;
 -- The first client that starts fixes the names of workflows. Returns the settings that are in force.
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, @prefix::text),
-    hash_object_ids = coalesce(hash_object_ids, @hash_object_ids::boolean)
+    hash_object_ids = coalesce(hash_object_ids, @hash_object_ids::boolean),
+    object_hash_key = coalesce(object_hash_key, sqlc.narg(object_hash_key)::bytea)
 RETURNING *;
+
+-- name: ClaimObjectHashKey :one
+-- The first client with a codec fixes the key of hashes. Returns the mark of the key that is in force.
+UPDATE delta_installation SET object_hash_key = coalesce(object_hash_key, @object_hash_key::bytea) RETURNING object_hash_key;
 
 -- name: HashID :one
 -- The name that Temporal has for a resource where object ids are kept from it. The resource need not exist.

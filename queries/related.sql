@@ -1,21 +1,21 @@
 -- What the page of one resource shows beside its row. These only read.
 
 -- name: PreviousObject :one
--- The version of an object before the one that is stored: the one that was synced last, if that is another, and else the latest in the log that is. 100 entries are looked at.
-SELECT delta_logs_changes(r.kind)::boolean AS is_logged, coalesce(r.synced_object <> r.object, FALSE)::boolean AS is_synced,
-    coalesce((CASE WHEN r.synced_object <> r.object THEN r.synced_object ELSE p.object END)::text, '')::text AS object, coalesce(p.until, now())::timestamptz AS until
+-- An object, and the version that was synced last: is_synced is set if that is another. Encoded versions of one object are different here.
+SELECT delta_logs_changes(r.kind)::boolean AS is_logged, coalesce(r.synced_object <> r.object, FALSE)::boolean AS is_synced, r.object, r.synced_object
 FROM delta_resource r
-LEFT JOIN LATERAL (
-    SELECT e.before AS object, e.at AS until
-    FROM (
-        SELECT c.id, c.at, c.before FROM delta_change c WHERE c.kind = r.kind AND c.object_id = r.object_id ORDER BY c.id DESC LIMIT 100
-    ) e
-    WHERE e.before <> r.object
-    ORDER BY e.id DESC
-    LIMIT 1
-) p ON (r.synced_object <> r.object) IS NOT TRUE
 WHERE r.kind = @kind AND r.object_id = @object_id
 LIMIT 1;
+
+-- name: PreviousVersions :many
+-- The latest versions of an object in its 100 latest entries of the log that are not the stored one, the latest first.
+SELECT e.before, e.at
+FROM (
+    SELECT c.id, c.at, c.before FROM delta_change c WHERE c.kind = @kind AND c.object_id = @object_id ORDER BY c.id DESC LIMIT 100
+) e
+WHERE e.before <> @object::jsonb
+ORDER BY e.id DESC
+LIMIT @most::integer;
 
 -- name: RelatedResources :many
 -- The resources that have to do with one, so many of each relation at most. Parents that are not there have no state. Sets that a LIMIT ends are made first, and read no further than

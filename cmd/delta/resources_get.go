@@ -177,7 +177,11 @@ func (c *cli) printResource(r *deltatype.ResourceRow, snoozes []delta.Snooze, ke
 		}
 		fmt.Fprintf(&b, "\n%s\n  %s\n", name, text.String())
 	}
-	block("object", r.EncodedObject)
+	title := "object"
+	if deltatype.IsEncoded(r.EncodedObject) {
+		title = "object, encoded by the clients' Config.ObjectCodec, which this command does not have"
+	}
+	block(title, r.EncodedObject)
 	if string(r.Metadata) != "{}" {
 		block("metadata", r.Metadata)
 	}

@@ -55,9 +55,9 @@ type ResourceRow struct {
 	Priority int
 	// Paused is set if the resource is not worked until it is resumed.
 	Paused bool
-	// EncodedObject is the object as JSON.
+	// EncodedObject is the object as JSON; in its stored form ([IsEncoded]) if the client's ObjectCodec does not decode it, or is missing.
 	EncodedObject []byte
-	// Hash identifies the content of EncodedObject.
+	// Hash identifies the content of EncodedObject. If the client has an ObjectCodec, it is keyed.
 	Hash []byte
 	// Metadata is the user's JSON object.
 	Metadata []byte
