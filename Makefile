@@ -15,6 +15,9 @@ VERSIONS := 14 15 16 17 18
 # Most tests wait for servers most of the time: by default as many run at once as there are cores.
 PARALLEL := 6
 SOAK := 2m
+# What `make test-temporal` tests, and how often, on average, it kills a process of the cluster. SEED=N repeats a run.
+CORE := ./delta ./workflows ./activities
+EVERY := 45s
 ROWS := 10000000
 # A folder of examples whose program brings what it needs, perhaps in a module of its own. The environment may name another one.
 DEMO ?= modules
@@ -97,6 +100,12 @@ test-versions: ## Run the tests on Postgres 14 to 18 (VERSIONS), and say at the 
 		else results+="Postgres $$version: FAILED"$$'\n'; failed=yes; fi; \
 	done; printf %s "$$results"; test -z "$$failed"
 
+.PHONY: test-temporal
+test-temporal: temporal-cluster delta-temporal temporal postgres chromium axe ## Test the core (CORE) on a Temporal cluster of two processes a service, on Postgres, and kill one at random EVERY=45s
+	go build -o $(BIN)/withcluster ./internal/stack/withcluster
+	$(BIN)/withcluster -server $(BIN)/temporal-server -sql-tool $(BIN)/temporal-sql-tool -every $(EVERY) $(if $(SEED),-seed $(SEED)) \
+		go test -count=1 -p 1 -parallel $(PARALLEL) -timeout 90m $(CORE)
+
 .PHONY: soak
 soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak for SOAK=2m, about 20 minutes in all
 	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
@@ -110,10 +119,11 @@ fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m; 
 	done
 
 .PHONY: nightly
-nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres, the benchmarks with a million rows
+nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres and on a Temporal cluster, the benchmarks with a million rows
 	$(MAKE) deploy-check
 	$(MAKE) soak SOAK=30m
 	$(MAKE) test-versions
+	$(MAKE) test-temporal
 	$(MAKE) test-repeat RUNS=5
 	$(MAKE) bench
 
@@ -224,6 +234,17 @@ delta-temporal:
 $(BIN)/delta-temporal: $(wildcard tools/delta-temporal/*)
 	@echo "building the Temporal server (once, some minutes) ..."
 	cd tools/delta-temporal && $(SERVER_FLAGS) GOBIN=$(BIN) go install -ldflags="-s -w" .
+	@touch $@
+
+# The programs of a Temporal cluster, from the same module and with the same flags: most of their packages are compiled already.
+.PHONY: temporal-cluster
+temporal-cluster: $(BIN)/temporal-server $(BIN)/temporal-sql-tool
+
+$(BIN)/temporal-server: PKG = go.temporal.io/server/cmd/server
+$(BIN)/temporal-sql-tool: PKG = go.temporal.io/server/cmd/tools/sql
+$(BIN)/temporal-server $(BIN)/temporal-sql-tool: tools/delta-temporal/go.mod
+	@echo "building $(@F) (once, some minutes) ..."
+	cd tools/delta-temporal && $(SERVER_FLAGS) go build -ldflags="-s -w" -o $@ $(PKG)
 	@touch $@
 
 # The temporal command as a client, of any version, for the tests of what the docs say.

@@ -167,6 +167,8 @@ var dynamicConfig = []string{
 	"frontend.enableCancelWorkerPollsOnShutdown=true",
 	// The response to a start has the first workflow task. That is the server's default, and Delta relies on it.
 	"system.enableEagerWorkflowStart=true",
+	// The length of a workflow id's column in Postgres and MySQL. SQLite takes longer ids, and tests would not notice them.
+	"limit.maxIDLength=255",
 }
 
 // pragmas of the database file. With the defaults SQLite waits for the disk four times per transaction. With these, a killed process loses nothing, and
