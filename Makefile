@@ -27,7 +27,7 @@ ALL_MODULES := $(MODULES) tools tools/actionlint tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
-TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck
+TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck apidiff
 
 .PHONY: help
 help: ## Show the targets
@@ -138,6 +138,21 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the lin
 generate: $(BIN)/sqlc ## Generate code from the SQL
 	$(BIN)/sqlc generate
 
+.PHONY: api
+api: delta-temporal postgres ## Record what releases promise, in api/: after a change of exported names, flags, JSON, metrics or the schema
+	go test -count=1 ./internal/frozen ./workflows ./migrations ./cmd/delta -run 'TheRecorded' -freeze
+	cd internal/monitoring && go test -count=1 . -run 'TheRecorded' -freeze
+
+.PHONY: api-diff
+api-diff: $(BIN)/apidiff ## Compare the exported API with that of a release: BASE=v1.1.0
+	@base=$$(mktemp -d); trap 'git worktree remove --force "$$base"' EXIT; git worktree add --quiet --detach "$$base" $(BASE); \
+	failed=; for file in $$(cd "$$base/api" && find . -mindepth 1 -name '*.txt' | sed 's|^./||; s|.txt$$||' | sort); do \
+		test -d "$$file" || continue; \
+		(cd "$$base/$$file" && $(BIN)/apidiff -w "$$base/old.export" .); \
+		changes=$$(cd "$$file" && $(BIN)/apidiff -incompatible "$$base/old.export" .); \
+		if test -n "$$changes"; then echo "$$file: incompatible with $(BASE):"; echo "$$changes"; failed=yes; fi; \
+	done; test -z "$$failed"
+
 .PHONY: docs
 docs: $(BIN)/site/node_modules ## Build docs/ into a site, .bin/site/dist, and check its links: DOCS_VERSION=v1.2.0 BASE=/delta/v1.2.0/ for a release
 	@rm -rf $(BIN)/site/docs && cp -r tools/site/.vitepress docs $(BIN)/site/
@@ -242,6 +257,7 @@ $(BIN)/sqlc: PKG = github.com/sqlc-dev/sqlc/cmd/sqlc
 $(BIN)/workflowcheck: PKG = go.temporal.io/sdk/contrib/tools/workflowcheck
 $(BIN)/benchstat: PKG = golang.org/x/perf/cmd/benchstat
 $(BIN)/govulncheck: PKG = golang.org/x/vuln/cmd/govulncheck
+$(BIN)/apidiff: PKG = golang.org/x/exp/cmd/apidiff
 $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 	@echo "building $(@F) (once) ..."
 	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" $(PKG)
