@@ -118,8 +118,9 @@ nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every P
 	$(MAKE) bench
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the linters
+lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint $(BIN)/dockerfile-utils/lint ## Run the linters
 	$(BIN)/actionlint -shellcheck= -pyflakes=
+	@found=$$($(BIN)/dockerfile-utils/lint lint Dockerfile) || true; test -z "$$found" || { echo "Dockerfile: $$found"; exit 1; }
 	go run ./internal/prose/check
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
@@ -179,6 +180,12 @@ $(BIN)/axe-core/axe.min.js:
 	@fetched=$$(mktemp -d); trap 'rm -rf "$$fetched"' EXIT; \
 	npm install --silent --no-save --ignore-scripts --prefix "$$fetched" axe-core@$(AXE); \
 	mkdir -p $(@D) && cp "$$fetched/node_modules/axe-core/axe.min.js" $@.part && mv $@.part $@
+
+# The linter of Docker's language server. Its exit code is 0 for warnings too. hadolint needs a toolchain of Haskell.
+DOCKERFILE_UTILS := 0.16.3
+$(BIN)/dockerfile-utils/lint:
+	@mkdir -p $(@D)/npm && npm install --silent --no-save --ignore-scripts --prefix $(@D)/npm dockerfile-utils@$(DOCKERFILE_UTILS)
+	@ln -sf npm/node_modules/.bin/dockerfile-utils $@
 
 .PHONY: verify
 verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
