@@ -30,7 +30,7 @@ ALL_MODULES := $(MODULES) tools tools/actionlint tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
-TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck
+TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck apidiff
 
 .PHONY: help
 help: ## Show the targets
@@ -128,8 +128,9 @@ nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every P
 	$(MAKE) bench
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the linters
+lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint $(BIN)/dockerfile-utils/lint ## Run the linters
 	$(BIN)/actionlint -shellcheck= -pyflakes=
+	@found=$$($(BIN)/dockerfile-utils/lint lint Dockerfile) || true; test -z "$$found" || { echo "Dockerfile: $$found"; exit 1; }
 	go run ./internal/prose/check
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
@@ -147,6 +148,21 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint ## Run the lin
 .PHONY: generate
 generate: $(BIN)/sqlc ## Generate code from the SQL
 	$(BIN)/sqlc generate
+
+.PHONY: api
+api: delta-temporal postgres ## Record what releases promise, in api/: after a change of exported names, flags, JSON, metrics or the schema
+	go test -count=1 ./internal/frozen ./workflows ./migrations ./cmd/delta -run 'TheRecorded' -freeze
+	cd internal/monitoring && go test -count=1 . -run 'TheRecorded' -freeze
+
+.PHONY: api-diff
+api-diff: $(BIN)/apidiff ## Compare the exported API with that of a release: BASE=v1.1.0
+	@base=$$(mktemp -d); trap 'git worktree remove --force "$$base"' EXIT; git worktree add --quiet --detach "$$base" $(BASE); \
+	failed=; for file in $$(cd "$$base/api" && find . -mindepth 1 -name '*.txt' | sed 's|^./||; s|.txt$$||' | sort); do \
+		test -d "$$file" || continue; \
+		(cd "$$base/$$file" && $(BIN)/apidiff -w "$$base/old.export" .); \
+		changes=$$(cd "$$file" && $(BIN)/apidiff -incompatible "$$base/old.export" .); \
+		if test -n "$$changes"; then echo "$$file: incompatible with $(BASE):"; echo "$$changes"; failed=yes; fi; \
+	done; test -z "$$failed"
 
 .PHONY: docs
 docs: $(BIN)/site/node_modules ## Build docs/ into a site, .bin/site/dist, and check its links: DOCS_VERSION=v1.2.0 BASE=/delta/v1.2.0/ for a release
@@ -174,6 +190,12 @@ $(BIN)/axe-core/axe.min.js:
 	@fetched=$$(mktemp -d); trap 'rm -rf "$$fetched"' EXIT; \
 	npm install --silent --no-save --ignore-scripts --prefix "$$fetched" axe-core@$(AXE); \
 	mkdir -p $(@D) && cp "$$fetched/node_modules/axe-core/axe.min.js" $@.part && mv $@.part $@
+
+# The linter of Docker's language server. Its exit code is 0 for warnings too. hadolint needs a toolchain of Haskell.
+DOCKERFILE_UTILS := 0.16.3
+$(BIN)/dockerfile-utils/lint:
+	@mkdir -p $(@D)/npm && npm install --silent --no-save --ignore-scripts --prefix $(@D)/npm dockerfile-utils@$(DOCKERFILE_UTILS)
+	@ln -sf npm/node_modules/.bin/dockerfile-utils $@
 
 .PHONY: verify
 verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
@@ -263,6 +285,7 @@ $(BIN)/sqlc: PKG = github.com/sqlc-dev/sqlc/cmd/sqlc
 $(BIN)/workflowcheck: PKG = go.temporal.io/sdk/contrib/tools/workflowcheck
 $(BIN)/benchstat: PKG = golang.org/x/perf/cmd/benchstat
 $(BIN)/govulncheck: PKG = golang.org/x/vuln/cmd/govulncheck
+$(BIN)/apidiff: PKG = golang.org/x/exp/cmd/apidiff
 $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 	@echo "building $(@F) (once) ..."
 	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" $(PKG)

@@ -45,7 +45,7 @@ func dump(t *testing.T, pool *pgxpool.Pool) string {
 			SELECT format('comment on %s: %s', c.relname, d.description)
 			FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN schema s ON c.relnamespace = s.oid
 		)
-		SELECT replace(line, s.prefix, '') FROM lines, schema s ORDER BY 1`)
+		SELECT regexp_replace(replace(line, s.prefix, ''), '\s*\n\s*', ' ', 'g') FROM lines, schema s ORDER BY 1`)
 	require.NoError(t, err)
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)

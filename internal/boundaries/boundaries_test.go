@@ -39,10 +39,10 @@ var shared = []string{"internal/exposition", "internal/backoff", "internal/poole
 
 // testOnly packages are for tests, and for the few packages that run the same servers. Packages that users link into their programs must not import
 // them.
-var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport", "internal/testproxy", "internal/hostile", "sinks/internal/sinktest"}
+var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/frozen", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport", "internal/testproxy", "internal/hostile", "sinks/internal/sinktest"}
 
 // mayImportTestOnly has the prefixes of those few packages.
-var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport", "internal/hostile"}
+var mayImportTestOnly = []string{"cmd", "internal/release", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport", "internal/hostile"}
 
 // pkg is the output of go list for a package. Imports and Deps do not include those of its tests.
 type pkg struct {
@@ -211,7 +211,7 @@ func rank(path string) int {
 	if joining[path] != nil {
 		return len(layers) + 1
 	}
-	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "internal/localconsole", "delta/deltatest"}, within(path)) {
+	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "internal/localconsole", "internal/release", "delta/deltatest"}, within(path)) {
 		return len(layers) + 1
 	}
 	if slices.Contains(testOnly, path) {

@@ -9,7 +9,7 @@ const version = process.env.VERSION || 'main'
 const repository = 'https://github.com/chariot-giving/delta'
 
 const pages = {
-  'Start': ['index', 'guide', 'concepts', 'migrating-from-river'],
+  'Start': ['index', 'guide', 'concepts', 'migrating-from-river', 'compatibility'],
   'Run it': ['command', 'console', 'operations', 'security', 'metrics', 'temporal', 'scaling', 'benchmarks'],
   'Sources and sinks': ['bridge', 'sinks'],
   'Changes of Postgres': ['cdc', 'stream', 'stream-v1'],
