@@ -23,6 +23,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/connstring"
 )
 
 const databaseVariable = "DELTA_DATABASE_URL"
@@ -89,7 +90,7 @@ func (c *cli) parsePoolConfig() (*pgxpool.Config, error) {
 		if c.databaseURL != "" {
 			source = "--database-url"
 		}
-		return nil, fmt.Errorf("%s: must be as postgres://user:password@host:5432/database: %w", source, err) // pgx hides the password
+		return nil, fmt.Errorf("%s: must be as postgres://user:password@host:5432/database: %w", source, connstring.DescribeError(err))
 	}
 	config.MaxConns = 4
 	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,8 +27,9 @@ type consoleProcess struct {
 	client  *http.Client
 	// addressLine is the printed line with the address.
 	addressLine string
-	// drained is closed when the process has ended, or closed its standard error.
+	// drained is closed when the process has ended, or closed its standard error. Then log has what it wrote there after the address.
 	drained chan struct{}
+	log     bytes.Buffer
 }
 
 func (i *installation) startConsole(env []string, args ...string) *consoleProcess {
@@ -50,7 +52,9 @@ func (i *installation) startConsole(env []string, args ...string) *consoleProces
 	c.drained = make(chan struct{})
 	go func() {
 		defer close(c.drained)
-		_, _ = io.Copy(io.Discard, stderr) // otherwise the process would block on a full pipe
+		for lines.Scan() { // otherwise the process would block on a full pipe
+			c.log.WriteString(lines.Text() + "\n")
+		}
 	}()
 	return c
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	cdcserver "github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/connstring"
 )
 
 const defaultListen = "127.0.0.1:8080"
@@ -228,7 +229,7 @@ func (f *streamFlags) newConnConfig(cmd *cobra.Command) (*pgx.ConnConfig, error)
 	// Parse it like every other command. pgx.ParseConfig would send parameters of pools, such as pool_max_conns, to the server, which refuses them.
 	pooled, err := pgxpool.ParseConfig(target)
 	if err != nil {
-		return nil, err // pgx hides the password
+		return nil, fmt.Errorf("the connection string: %w", connstring.DescribeError(err))
 	}
 	config := pooled.ConnConfig
 	if config.ConnectTimeout == 0 {

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -78,6 +79,28 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 		require.False(t, sinks.IsPermanent(err))
 	}
 	require.LessOrEqual(t, most.Load(), int32(2))
+}
+
+// A receiver whose certificate cannot be verified gets no message.
+func TestAReceiverIsVerified(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // it logs the handshake that failed
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	made, err := New(Config{URL: server.URL + "/secret"})
+	require.NoError(t, err)
+	errs := made.Deliver(t.Context(), []sinks.Message{{ID: "1"}})
+	require.ErrorContains(t, errs[0], "certificate signed by unknown authority")
+	require.NotContains(t, errs[0].Error(), "secret")
+	require.False(t, sinks.IsPermanent(errs[0]))
+	require.Zero(t, requests.Load())
+
+	made, err = New(Config{URL: server.URL, Client: server.Client()})
+	require.NoError(t, err)
+	require.NoError(t, made.Deliver(t.Context(), []sinks.Message{{ID: "1"}})[0])
+	require.EqualValues(t, 1, requests.Load())
 }
 
 // If the receiver is slow, messages that there is no time for are not tried.
