@@ -4,8 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
+	"strings"
 	"time"
+
+	"go.temporal.io/api/serviceerror"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -32,9 +36,17 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	}
 	startCtx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
 	defer cancel()
-	_, err := d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, ref.SearchAttributes), workflows.BatchName, input...)
+	start := func(attributes bool) error {
+		_, err := d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, attributes), workflows.BatchName, input...)
+		if isTooLarge(err) && len(input) > 1 {
+			input = input[:1] // the names are for people only
+			_, err = d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, attributes), workflows.BatchName, input...)
+		}
+		return err
+	}
+	err := start(ref.SearchAttributes)
 	if d.isWithoutAttributes(ref, err) {
-		_, err = d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, false), workflows.BatchName, input...)
+		err = start(false)
 	}
 	if ctx.Err() == nil || err == nil {
 		d.recordWoken(DispatchBatch, 1, len(members), err)
@@ -53,6 +65,13 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 		return releaseErr
 	}
 	return err
+}
+
+// isTooLarge reports whether the server refused an input because of its size: limit.blobSize.error, 2 MiB by default. The
+// server has no code of its own for that.
+func isTooLarge(err error) bool {
+	refused := new(serviceerror.InvalidArgument)
+	return errors.As(err, &refused) && strings.Contains(refused.Error(), "size exceeds limit")
 }
 
 // maxNamed bounds the object ids of a batch's members in its input, in bytes of JSON.

@@ -229,6 +229,27 @@ func (d *dispatcher) wakeWithRef(call context.Context, row db.LeaseDueRow, ref a
 		}
 	}
 	_, err := d.client.SignalWithStartWorkflow(call, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
+	if isFullOfSignals(err) {
+		return d.replaceFull(call, options, row, ref)
+	}
+	return err
+}
+
+// isFullOfSignals reports whether a signal was refused because the workflow's run has had as many as the server allows:
+// history.maximumSignalsPerExecution, 10,000 by default. The server has no code of its own for that.
+func isFullOfSignals(err error) bool {
+	refused := new(serviceerror.InvalidArgument)
+	return errors.As(err, &refused) && strings.Contains(refused.Error(), "limit for signal events")
+}
+
+// replaceFull replaces a workflow whose run may get no more signals, so that none could wake it before its timer fires.
+// The workflow cannot prevent that, because it cannot read the server's limit. Its row has no live claim, and has
+// everything that the next workflow needs.
+func (d *dispatcher) replaceFull(ctx context.Context, options client.StartWorkflowOptions, row db.LeaseDueRow, ref activities.Ref) error {
+	d.log.Warn("a workflow is replaced because its run has had as many signals as Temporal allows (history.maximumSignalsPerExecution): nothing is lost",
+		d.logFields(row)...)
+	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+	_, err := d.client.ExecuteWorkflow(ctx, options, workflows.ResourceName, ref)
 	return err
 }
 

@@ -23,12 +23,14 @@ import (
 // ownTemporal is a test's own Temporal server. It keeps nothing when it ends.
 type ownTemporal struct {
 	*stack.Stack
-	t *testing.T
+	t        *testing.T
+	settings []string
 }
 
-func startTemporal(t *testing.T) *ownTemporal {
+// startTemporal starts a server. settings are its dynamic configuration, as key=JSON.
+func startTemporal(t *testing.T, settings ...string) *ownTemporal {
 	t.Helper()
-	own := &ownTemporal{t: t}
+	own := &ownTemporal{t: t, settings: settings}
 	own.start(testport.Reserve(t))
 	t.Cleanup(own.end)
 	return own
@@ -37,7 +39,9 @@ func startTemporal(t *testing.T) *ownTemporal {
 func (own *ownTemporal) start(port int) {
 	own.t.Helper()
 	var err error
-	own.Stack, err = stack.StartTemporal(own.t.Context(), stack.Options{Ephemeral: true, TemporalPort: port, UIPort: stack.AnyPort})
+	own.Stack, err = stack.StartTemporal(own.t.Context(), stack.Options{
+		Ephemeral: true, TemporalPort: port, UIPort: stack.AnyPort, TemporalSettings: own.settings,
+	})
 	require.NoError(own.t, err)
 }
 

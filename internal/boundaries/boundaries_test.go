@@ -211,7 +211,7 @@ func rank(path string) int {
 	if joining[path] != nil {
 		return len(layers) + 1
 	}
-	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "internal/localconsole", "internal/release", "delta/deltatest"}, within(path)) {
+	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "internal/localconsole", "internal/release", "internal/stack/withcluster", "delta/deltatest"}, within(path)) {
 		return len(layers) + 1
 	}
 	if slices.Contains(testOnly, path) {
