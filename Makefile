@@ -164,6 +164,10 @@ api-diff: $(BIN)/apidiff ## Compare the exported API with that of a release: BAS
 		if test -n "$$changes"; then echo "$$file: incompatible with $(BASE):"; echo "$$changes"; failed=yes; fi; \
 	done; test -z "$$failed"
 
+.PHONY: runbook
+runbook: delta-temporal postgres ## Bring about what each alert reports, and write what was seen into docs/runbook.md
+	cd internal/monitoring && go vet -tags runbook . && go test -tags runbook -count=1 -timeout 0 -run '^TestTry' .
+
 .PHONY: docs
 docs: $(BIN)/site/node_modules ## Build docs/ into a site, .bin/site/dist, and check its links: DOCS_VERSION=v1.2.0 BASE=/delta/v1.2.0/ for a release
 	@rm -rf $(BIN)/site/docs && cp -r tools/site/.vitepress docs $(BIN)/site/

@@ -31,7 +31,12 @@ type stream struct {
 
 func serve(t *testing.T, config server.Config) *stream {
 	t.Helper()
-	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	return serveLogged(t, config, slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+func serveLogged(t *testing.T, config server.Config, logger *slog.Logger) *stream {
+	t.Helper()
+	config.Logger = logger
 	s, err := server.New(t.Context(), config)
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -23,7 +23,7 @@ import (
 
 const module = "github.com/chariot-giving/delta"
 
-// original is the last version of Delta on River, which had the same module path. Whoever asks for the latest version must not get that one.
+// original is the last version of Delta on River, which had the same module path. The latest version must not be that one.
 const original = "v0.4.0"
 
 func main() {
