@@ -101,8 +101,9 @@ func (r *reencoding) rewriteAll(ctx context.Context, rows []storedObject) error 
 func (r *reencoding) rewritePage(ctx context.Context, rows []storedObject) (left []int64, err error) {
 	var p db.ReencodeObjectsParams
 	for i := range rows {
-		row, one := &rows[i], storedObject{}
-		if one, err = r.encodeAgain(ctx, row); err != nil {
+		row := &rows[i]
+		one, err := r.encodeAgain(ctx, row)
+		if err != nil {
 			if !errors.Is(err, db.ErrUndecoded) || ctx.Err() != nil {
 				return nil, err
 			}

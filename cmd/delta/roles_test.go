@@ -148,8 +148,13 @@ func TestTheDocumentedRolesAreEnough(t *testing.T) {
 	reader.DatabaseURL = r.address("reader")
 	reading := &installation{Env: &reader, t: t}
 	for _, args := range [][]string{
-		{"resources", "list"}, {"resources", "get", "logged", "a"}, {"resources", "history", "logged", "a"}, {"resources", "explain", "page", "listed"},
-		{"kinds"}, {"informs"}, {"doctor"},
+		{"resources", "list"},
+		{"resources", "get", "logged", "a"},
+		{"resources", "history", "logged", "a"},
+		{"resources", "explain", "page", "listed"},
+		{"kinds"},
+		{"informs"},
+		{"doctor"},
 	} {
 		result := reading.run(args...)
 		require.Zero(t, result.code, "%v: %s%s", args, result.stdout, result.stderr)

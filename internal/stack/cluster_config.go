@@ -50,7 +50,7 @@ type clusterPorts struct{ next int }
 const firstClusterPort, lastClusterPort = 30_000, 32_767
 
 func newClusterPorts() *clusterPorts {
-	return &clusterPorts{next: firstClusterPort + rand.IntN(lastClusterPort-firstClusterPort-100)} //nolint:gosec // two clusters should not meet; secrecy is not needed
+	return &clusterPorts{next: firstClusterPort + rand.IntN(lastClusterPort-firstClusterPort-100)} // two clusters should not meet
 }
 
 func (p *clusterPorts) choose() (listens listenPorts, err error) {

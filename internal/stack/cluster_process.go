@@ -92,7 +92,7 @@ func (p *clusterProcess) awaitListening(ctx context.Context) error {
 // KillAtRandom kills a process of the cluster every so often, and starts it again a few seconds later, until ctx ends. The seed decides which process
 // is killed, and when, so that a run can be repeated as far as a busy machine allows. One process is dead at a time: its twin goes on.
 func (c *Cluster) KillAtRandom(ctx context.Context, seed uint64, every time.Duration) {
-	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a run must be repeatable
+	random := rand.New(rand.NewPCG(seed, seed)) // a run must be repeatable
 	began := time.Now()
 	for {
 		wait := every/2 + time.Duration(random.Int64N(int64(every)))

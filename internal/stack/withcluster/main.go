@@ -37,7 +37,7 @@ func run() (code int, err error) {
 	flag.StringVar(&opts.Server, "server", "", "`path` of temporal-server")
 	flag.StringVar(&opts.SQLTool, "sql-tool", "", "`path` of temporal-sql-tool")
 	every := flag.Duration("every", 45*time.Second, "kill a process this often, on average; 0 kills none")
-	seed := flag.Uint64("seed", rand.Uint64(), "decides which process is killed, and when") //nolint:gosec // not a secret
+	seed := flag.Uint64("seed", rand.Uint64(), "decides which process is killed, and when")
 	flag.Func("setting", "dynamic configuration, as `key=JSON`; can be repeated", func(setting string) error {
 		opts.Settings = append(opts.Settings, setting)
 		return nil
