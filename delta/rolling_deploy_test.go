@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Two old clients are replaced one after the other while objects are informed. The new ones come after a migration that adds to tables, have another
@@ -105,6 +106,68 @@ func testRollingDeployUnderLoad[M batchSized](t *testing.T) {
 	}
 	require.EqualValues(t, informed, byOld.Load()+byNew.Load(), "each is worked once")
 	t.Logf("%d resources: %d by the old version, %d by the new one", informed, byOld.Load(), byNew.Load())
+}
+
+// Workers get versions, and lose them again, while resources are worked.
+func TestWorkersMoveToVersionsAndBack(t *testing.T) {
+	soak.Long(t)
+	inEachMode(t, func(t *testing.T, g mode) {
+		d, calls := deploymentOf(g.harness), &buildCalls{}
+		work := func(build string) func(*delta.Controllers) {
+			return g.controller(func(_ context.Context, j job) error {
+				calls.note(build, j)
+				return nil
+			})
+		}
+		config := g.config(work("none"))
+		config.Temporal = g.temporalWith((&sentCalls{}).intercept) // an eager start takes any worker of its connection
+		c := g.start(config)
+		all := names("r", 10)
+		g.inform(c, nil, all...)
+		for _, name := range all {
+			g.awaitRow(name, synced(1))
+			require.Equal(t, []string{"none"}, calls.of(name, 1), name)
+		}
+		versioned := g.start(d.config("a", work("a")))
+		invalidate := func(generation int64) {
+			_, err := c.InvalidateAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
+			require.NoError(t, err)
+			for _, name := range all {
+				row := g.awaitRow(name, synced(generation))
+				require.Equal(t, 1, row.Attempt, name)
+				require.Empty(t, row.Errors, name)
+				require.Len(t, calls.of(name, generation), 1, name)
+			}
+		}
+		d.setCurrent(g.kind, "a")
+		invalidate(2)
+		for _, name := range all {
+			require.Equal(t, []string{"a"}, calls.of(name, 2), name)
+		}
+
+		// On the way back, a versioned worker keeps workflows that it has in its cache until it stops. It gets no new ones.
+		g.mustTemporal("worker", "deployment", "set-current-version", "--deployment-name", d.name, "--unversioned", "--yes")
+		d.awaitRouting(g.kind, func(r delta.QueueRouting) bool { return r.Current == delta.WorkerVersion{} })
+		added := names("new", 4)
+		g.inform(c, nil, added...)
+		for _, name := range added {
+			g.awaitRow(name, synced(1))
+			require.Equal(t, []string{"none"}, calls.of(name, 1), name)
+		}
+		invalidate(3)
+		kept := 0
+		for _, name := range all {
+			if calls.of(name, 3)[0] == "a" {
+				kept++
+			}
+		}
+		t.Logf("%d of %d workflows took another step on the version", kept, len(all))
+		require.NoError(t, versioned.Stop(t.Context()))
+		invalidate(4)
+		for _, name := range all {
+			require.Equal(t, []string{"none"}, calls.of(name, 4), name)
+		}
+	})
 }
 
 // Fields that a newer version adds to the input of a workflow do not disturb an older one.

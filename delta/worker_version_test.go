@@ -18,7 +18,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/delta"
-	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // deployment is the worker deployment of a test, whose clients are builds of it.
@@ -57,14 +56,16 @@ func (d deployment) setCurrent(kind, build string) {
 	d.awaitRouting(kind, func(r delta.QueueRouting) bool { return r.Current == d.version(build) })
 }
 
-// ramp routes a share of the workflows to a build.
-func (d deployment) ramp(kind, build string, percent float32) {
+// ramp routes a share of the workflows to a build, by the command of the guide.
+func (d deployment) ramp(kind, build, percent string) {
 	d.t.Helper()
-	d.route(func(handle client.WorkerDeploymentHandle) error {
-		_, err := handle.SetRampingVersion(d.t.Context(), client.WorkerDeploymentSetRampingVersionOptions{BuildID: build, Percentage: percent})
-		return err
+	until(d.t, func() bool {
+		_, err := d.runTemporalCommand("worker", "deployment", "set-ramping-version", "--deployment-name", d.name, "--build-id", build, "--percentage", percent, "--yes")
+		return err == nil
 	})
-	d.awaitRouting(kind, func(r delta.QueueRouting) bool { return r.Ramping == d.version(build) && r.RampPercent == percent })
+	d.awaitRouting(kind, func(r delta.QueueRouting) bool {
+		return r.Ramping == d.version(build) && fmt.Sprint(r.RampPercent) == percent
+	})
 }
 
 // route repeats a change of the routing until Temporal knows the build, which its first polls tell.
@@ -201,7 +202,7 @@ func TestARampSharesTheWorkflows(t *testing.T) {
 	a := start("a")
 	d.setCurrent(g.kind, "a")
 	start("b")
-	d.ramp(g.kind, "b", 50)
+	d.ramp(g.kind, "b", "50")
 	all := names("r", 40)
 	g.inform(a, nil, all...)
 	share := map[string]int{}
@@ -220,6 +221,10 @@ func TestARampSharesTheWorkflows(t *testing.T) {
 		g.awaitRow(name, synced(2))
 		require.Equal(t, []string{"b"}, calls.of(name, 2), name)
 	}
+
+	d.ramp(g.kind, "a", "5")
+	g.mustTemporal("worker", "deployment", "set-ramping-version", "--deployment-name", d.name, "--build-id", "a", "--delete", "--yes") // as the doctor says
+	d.awaitRouting(g.kind, func(r delta.QueueRouting) bool { return r.RampPercent == 0 && r.Current == d.version("b") })
 }
 
 // Without a current version, tasks wait in silence. The log, the doctor and the explanation of a resource name the command that mends it.
@@ -359,65 +364,4 @@ func TestDeltasWorkflowsAreNotPinnedOnAUsersWorker(t *testing.T) {
 	found, err := h.Temporal.DescribeWorkflow(t.Context(), row.WorkflowID, "")
 	require.NoError(t, err)
 	require.Equal(t, enumspb.VERSIONING_BEHAVIOR_AUTO_UPGRADE, found.RawResponse.GetWorkflowExecutionInfo().GetVersioningInfo().GetBehavior())
-}
-
-// Workers get versions, and lose them again, while resources are worked.
-func TestWorkersMoveToVersionsAndBack(t *testing.T) {
-	soak.Long(t)
-	inEachMode(t, func(t *testing.T, g mode) {
-		d, calls := deploymentOf(g.harness), &buildCalls{}
-		work := func(build string) func(*delta.Controllers) {
-			return g.controller(func(_ context.Context, j job) error {
-				calls.note(build, j)
-				return nil
-			})
-		}
-		config := g.config(work("none"))
-		config.Temporal = g.temporalWith((&sentCalls{}).intercept) // an eager start takes any worker of its connection
-		c := g.start(config)
-		all := names("r", 10)
-		g.inform(c, nil, all...)
-		for _, name := range all {
-			g.awaitRow(name, synced(1))
-			require.Equal(t, []string{"none"}, calls.of(name, 1), name)
-		}
-		versioned := g.start(d.config("a", work("a")))
-		invalidate := func(generation int64) {
-			_, err := c.InvalidateAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
-			require.NoError(t, err)
-			for _, name := range all {
-				row := g.awaitRow(name, synced(generation))
-				require.Equal(t, 1, row.Attempt, name)
-				require.Empty(t, row.Errors, name)
-				require.Len(t, calls.of(name, generation), 1, name)
-			}
-		}
-		d.setCurrent(g.kind, "a")
-		invalidate(2)
-		for _, name := range all {
-			require.Equal(t, []string{"a"}, calls.of(name, 2), name)
-		}
-
-		// On the way back, a versioned worker keeps workflows that it has in its cache until it stops. It gets no new ones.
-		d.setCurrent(g.kind, "")
-		added := names("new", 4)
-		g.inform(c, nil, added...)
-		for _, name := range added {
-			g.awaitRow(name, synced(1))
-			require.Equal(t, []string{"none"}, calls.of(name, 1), name)
-		}
-		invalidate(3)
-		kept := 0
-		for _, name := range all {
-			if calls.of(name, 3)[0] == "a" {
-				kept++
-			}
-		}
-		t.Logf("%d of %d workflows took another step on the version", kept, len(all))
-		require.NoError(t, versioned.Stop(t.Context()))
-		invalidate(4)
-		for _, name := range all {
-			require.Equal(t, []string{"none"}, calls.of(name, 4), name)
-		}
-	})
 }
