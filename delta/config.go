@@ -120,6 +120,23 @@ type Config struct {
 	// Defaults to false: a worker for each kind's resources, and one for its informer.
 	SharedWorker bool
 
+	// WorkerVersion makes the workers that Start runs a version of a Temporal worker deployment: Temporal gives them tasks
+	// once their version is current, or ramping. Workflows of resources, batches and sources always go on with the current
+	// version (auto-upgrade), because they live as long as their resources. Passes do too, unless PinPasses is set. While no
+	// version of the deployment is current, all tasks wait: the client logs that at level warn, and the doctor says so, with
+	// the command that mends it. Needs a Temporal server with worker deployments (1.28 or later). A worker of the caller's
+	// ([Client.Register]) has its own options.
+	//
+	// Defaults to none: any worker gets tasks.
+	WorkerVersion WorkerVersion
+
+	// PinPasses makes each run of an informer end on the version on which it began. Keep the workers of an old version until
+	// its runs have ended: a run whose version has no workers waits, and no other run of its kind begins meanwhile. Needs
+	// WorkerVersion.
+	//
+	// Defaults to false: a run goes on with the current version.
+	PinPasses bool
+
 	// HashObjectIDs keeps object ids out of Temporal: workflows are named by a salted hash instead, which is HashedID in
 	// [deltatype.ResourceRow]. Errors of Work and of informers are kept out too. Names of kinds, namespaces and shards are
 	// not: docs/temporal.md lists everything that Temporal stores in clear.

@@ -18,6 +18,9 @@ func (c Config) validate() error {
 	if err := checkTaskQueue(c.TaskQueue); err != nil {
 		return err
 	}
+	if err := c.WorkerVersion.validate(); err != nil {
+		return err
+	}
 	for i, middleware := range c.Middleware {
 		if middleware == nil {
 			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
@@ -32,6 +35,10 @@ func (c Config) validate() error {
 		return inputError("Config.ObjectHashKey", fmt.Sprintf("of %d bytes", len(c.ObjectHashKey)), "must be nil, because ObjectCodec is nil")
 	case c.SharedWorker && c.TaskQueue == "":
 		return inputError("Config.SharedWorker", true, "needs Config.TaskQueue, the name of the task queue that all kinds share")
+	case !c.WorkerVersion.isUnversioned() && c.TaskQueue != "" && !c.SharedWorker:
+		return inputError("Config.WorkerVersion", c.WorkerVersion, "is for workers that Start runs: give the worker of Config.TaskQueue DeploymentOptions, or set Config.SharedWorker")
+	case c.PinPasses && c.WorkerVersion.isUnversioned():
+		return inputError("Config.PinPasses", true, "needs Config.WorkerVersion, the version that passes stay on")
 	case c.CountResourcesInterval > 0 && c.CountResourcesInterval < measureEvery:
 		return inputError("Config.CountResourcesInterval", c.CountResourcesInterval, "must be at least %s, negative for never, or 0 for the default", measureEvery)
 	case c.DispatchPollInterval != 0 && (c.DispatchPollInterval < minDispatchPoll || c.DispatchPollInterval > maxDispatchPoll):

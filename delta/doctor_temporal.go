@@ -66,7 +66,7 @@ func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool,
 		}
 		f.checkInformerSchedule(k, there, d.now)
 		f.checkFullListing(k, there, d.now)
-		f.checkWorkers(k, there)
+		f.checkWorkers(k, there, status.Namespace)
 	}
 	return status
 }
@@ -246,7 +246,7 @@ func (f *findings) checkSchedule(check string, k KindStatus, every string, there
 	}
 }
 
-func (f *findings) checkWorkers(k KindStatus, t KindInTemporal) {
+func (f *findings) checkWorkers(k KindStatus, t KindInTemporal, namespace string) {
 	add := func(state CheckState, detail, remedy string) {
 		f.addKindCheck("workers", k.Kind, state, detail, remedy)
 	}
@@ -258,6 +258,31 @@ func (f *findings) checkWorkers(k KindStatus, t KindInTemporal) {
 	case len(t.InformWorkers) == 0:
 		add(CheckWarning, "nobody polls "+t.InformTaskQueue, remedy.StartWorker)
 	default:
-		add(CheckOK, fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue), "")
+		f.checkRouting(k, t, namespace)
 	}
+}
+
+// checkRouting checks that the workers which poll are those that get the tasks.
+func (f *findings) checkRouting(k KindStatus, t KindInTemporal, namespace string) {
+	const check = "workers"
+	state := CheckWarning
+	if k.Late > 0 {
+		state = CheckFailure
+	}
+	if why, todo := t.Routing.findGap(namespace); why != "" {
+		f.addKindCheck(check, k.Kind, state, why+" "+t.TaskQueue, todo)
+		return
+	}
+	if why, todo := t.InformRouting.findGap(namespace); why != "" {
+		f.addKindCheck(check, k.Kind, CheckWarning, why+" "+t.InformTaskQueue, todo)
+		return
+	}
+	found := fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue)
+	if !t.Routing.Current.isUnversioned() {
+		found += ", the current version is " + t.Routing.Current.String()
+	}
+	if t.Routing.RampPercent > 0 {
+		found += fmt.Sprintf(", %g %% of the workflows are routed to %s", t.Routing.RampPercent, describeTarget(t.Routing.Ramping))
+	}
+	f.addKindCheck(check, k.Kind, CheckOK, found, "")
 }

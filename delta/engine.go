@@ -114,6 +114,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		}
 	}
 	e.loops.Go(func() { e.runMaintenance(loopCtx) })
+	if !c.config.WorkerVersion.isUnversioned() {
+		e.loops.Go(func() { e.watchRouting(loopCtx) })
+	}
 	if c.telemetry != nil {
 		e.loops.Go(func() { e.runMeasuring(loopCtx) })
 	}
@@ -184,8 +187,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		names:     e.names,
 		hashIDs:   e.client.config.HashObjectIDs,
 		finalizes: r.handler.Finalizes(),
-		// A worker of the user's may be versioned, which an eager start ignores.
-		eager: e.client.config.TaskQueue == "" || e.client.config.SharedWorker,
+		eager:     e.startsEagerly(),
 		ref: func() activities.Ref {
 			return activities.Ref{
 				Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load(), Local: e.client.paces[kind].IsLocal(),
@@ -212,6 +214,13 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		wakes:   make(chan struct{}, 1),
 	}
 	return nil
+}
+
+// startsEagerly reports whether the first task of a workflow may go to this client's own worker at once. Such a task passes
+// by the routing of versions: a build that is not current would get it. A worker of the user's may have a version, too.
+func (e *engine) startsEagerly() bool {
+	config := e.client.config
+	return config.WorkerVersion.isUnversioned() && (config.TaskQueue == "" || config.SharedWorker)
 }
 
 // writeSchedules writes the kind's schedules as the database has them, which is how the client that started last set them:

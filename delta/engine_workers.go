@@ -68,6 +68,7 @@ func (e *engine) resourceWorker(workCtx context.Context, queue string, slots, po
 func (e *engine) workerOptions(workCtx context.Context, gaveUp func(error)) worker.Options {
 	return worker.Options{
 		BackgroundActivityContext: workCtx,
+		DeploymentOptions:         e.client.config.WorkerVersion.deploymentOptions(),
 		// Stop decides how long to wait, and then cancels Work.
 		WorkerStopTimeout:           365 * 24 * time.Hour,
 		WorkflowPanicPolicy:         worker.BlockWorkflow,
@@ -110,7 +111,7 @@ func (e *engine) startOwnWorkers(ctx, workCtx context.Context, kind string, r re
 	}
 	return e.startWorker(ctx, e.names.informTaskQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
 		informs := worker.New(e.temporal, e.names.informTaskQueue(kind), e.workerOptions(workCtx, gaveUp))
-		workflows.RegisterInform(informs)
+		workflows.RegisterInform(informs, e.client.config.passBehavior())
 		own.RegisterInform(informs)
 		return informs, nil
 	})
@@ -129,7 +130,7 @@ func (e *engine) startSharedWorker(ctx, workCtx context.Context) error {
 			return nil, err
 		}
 		e.client.workflowKinds().RegisterResource(shared)
-		workflows.RegisterInform(shared)
+		workflows.RegisterInform(shared, e.client.config.passBehavior())
 		e.kinds.RegisterResource(shared)
 		e.kinds.RegisterInform(shared)
 		return shared, nil

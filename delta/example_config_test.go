@@ -58,6 +58,18 @@ func ExampleConfig_temporalOptions() {
 	_ = config
 }
 
+func ExampleConfig_workerVersion() {
+	config := &delta.Config{
+		Controllers: delta.NewControllers(),
+		// Both are empty where the environment sets neither: then any worker gets tasks.
+		WorkerVersion: delta.WorkerVersion{
+			Deployment: os.Getenv("TEMPORAL_DEPLOYMENT_NAME"),
+			BuildID:    os.Getenv("TEMPORAL_WORKER_BUILD_ID"),
+		},
+	}
+	_ = config
+}
+
 func ExampleTemporalLogger() {
 	temporal, err := client.Dial(client.Options{Logger: delta.TemporalLogger(slog.Default())})
 	if err != nil {

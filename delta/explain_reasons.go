@@ -177,6 +177,8 @@ func (f *facts) faultReasons() (all []Reason) {
 		all = append(all, Reason{
 			Code: ReasonNoWorker, Text: fmt.Sprintf("nobody has polled its task queue %s for %s", t.taskQueue, pollerGrace), Remedy: remedy.StartWorker,
 		})
+	case t != nil && t.unrouted != "":
+		all = append(all, Reason{Code: ReasonNoWorker, Text: t.unrouted + " " + t.taskQueue, Remedy: t.routingRemedy})
 	case f.isUnfinalized():
 		all = append(all, Reason{
 			Code: ReasonNoFinalizer, Text: "no client that runs has a Finalizer for its kind: none takes it", Since: r.DueAt,

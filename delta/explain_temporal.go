@@ -19,6 +19,8 @@ type temporalFacts struct {
 	// taskQueue is where it is worked; pollers are the clients that have polled it lately.
 	taskQueue string
 	pollers   []string
+	// unrouted is why none of them gets its tasks, and routingRemedy what to do about it; empty if they do.
+	unrouted, routingRemedy string
 	// workflowID names the workflow of the resource; isBatch reports whether it is a batch.
 	workflowID string
 	isBatch    bool
@@ -44,8 +46,10 @@ func (c *Client) readTemporalFacts(ctx context.Context, f *facts) (*temporalFact
 	}
 	t.isBatch = e.names.isBatch(f.row.ObjectKind, t.workflowID)
 	var both errgroup.Group
-	both.Go(func() (err error) {
-		t.pollers, err = e.recentPollers(ctx, t.taskQueue)
+	both.Go(func() error {
+		found, err := e.readPollers(ctx, t.taskQueue)
+		t.pollers = found.identities
+		t.unrouted, t.routingRemedy = found.routing.findGap(e.temporalNamespace())
 		return err
 	})
 	both.Go(func() error { return t.readWorkflow(ctx, e) })

@@ -21,6 +21,10 @@ const registerTimeout = 10 * time.Second
 // runs, with its interceptors, tuning and versioning. The worker must poll Config.TaskQueue. Start then starts no workers;
 // it dispatches, listens and maintains the schedules.
 //
+// On a worker with a version (DeploymentOptions), Delta's workflows go on with the current version of the deployment,
+// whatever the worker's default behavior is: they live as long as their resources, so pinned ones would keep an old build
+// for ever.
+//
 // Parallelism and MaxWorkers apply. RateLimit does not: limit the worker. Stop the worker before the client. It returns
 // [ErrNoSchema] if the schema is missing, because activities carry the installation's id.
 func (c *Client) Register(r worker.Registry) (err error) {
@@ -57,7 +61,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	}
 	kinds := c.kindActivities(installation.ID, c.stopping)
 	c.workflowKinds().RegisterResource(r)
-	workflows.RegisterInform(r)
+	workflows.RegisterInform(r, c.config.passBehavior())
 	kinds.RegisterResource(r)
 	kinds.RegisterInform(r)
 	return nil

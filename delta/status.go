@@ -11,7 +11,6 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
 
@@ -258,6 +257,8 @@ type KindInTemporal struct {
 	TaskQueue, InformTaskQueue string
 	// Workers and InformWorkers are the identities of the workers that have polled them within the last 75 seconds.
 	Workers, InformWorkers []string
+	// Routing and InformRouting say which of them get the tasks.
+	Routing, InformRouting QueueRouting
 	// Schedule is that of its informer, FullSchedule that of its full listings (FullListingInterval); nil if there is none.
 	Schedule, FullSchedule *InformSchedule
 	// Error is why Temporal could not be asked about this kind, after three tries of 10 s. Fields that were not read are
@@ -323,12 +324,16 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string) (k KindInTemporal, err error) {
 	names := e.names.withTaskQueue(noted)
 	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informTaskQueue(kind)
-	if k.Workers, err = e.recentPollers(ctx, k.TaskQueue); err != nil {
+	resources, err := e.readPollers(ctx, k.TaskQueue)
+	if err != nil {
 		return k, err
 	}
-	if k.InformWorkers, err = e.recentPollers(ctx, k.InformTaskQueue); err != nil {
+	informs, err := e.readPollers(ctx, k.InformTaskQueue)
+	if err != nil {
 		return k, err
 	}
+	k.Workers, k.Routing = resources.identities, resources.routing
+	k.InformWorkers, k.InformRouting = informs.identities, informs.routing
 	if k.Schedule, err = e.readInformSchedule(ctx, e.names.informScheduleID(kind)); err != nil {
 		return k, err
 	}
@@ -336,24 +341,10 @@ func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string)
 	return k, err
 }
 
-// recentPollers returns the workers of a task queue. A worker whose slots for attempts are all taken still polls for
-// workflow tasks.
+// recentPollers returns the identities of the workers of a task queue.
 func (e *engine) recentPollers(ctx context.Context, queue string) ([]string, error) {
-	there := map[string]bool{}
-	for _, sort := range []enumspb.TaskQueueType{enumspb.TASK_QUEUE_TYPE_WORKFLOW, enumspb.TASK_QUEUE_TYPE_ACTIVITY} {
-		found, err := retryUnansweredRead(ctx, func() (*workflowservice.DescribeTaskQueueResponse, error) {
-			return e.temporal.DescribeTaskQueue(ctx, queue, sort)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("describing the task queue %s: %w", queue, err)
-		}
-		for _, p := range found.GetPollers() {
-			if time.Since(p.GetLastAccessTime().AsTime()) < pollerGrace {
-				there[p.GetIdentity()] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(there)), nil
+	found, err := e.readPollers(ctx, queue)
+	return found.identities, err
 }
 
 func (e *engine) readInformSchedule(ctx context.Context, id string) (*InformSchedule, error) {

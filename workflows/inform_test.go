@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -25,7 +26,7 @@ func runInforms(t *testing.T, in activities.InformInput, pass func(n int) (activ
 	env = newEnvironment()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	env.SetStartTime(start)
-	workflows.RegisterInform(env)
+	workflows.RegisterInform(env, workflow.VersioningBehaviorAutoUpgrade)
 	env.RegisterActivityWithOptions(func(ctx context.Context, got activities.InformInput) (activities.InformProgress, error) {
 		if !equalInputs(in, got) {
 			t.Errorf("the pass is told %+v, not %+v", got, in)
@@ -108,7 +109,7 @@ func TestAnInformWaitsForThePartOfASecond(t *testing.T) {
 				key := temporal.NewSearchAttributeKeyTime("TemporalScheduledStartTime")
 				require.NoError(t, env.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(key.ValueSet(nominal))))
 			}
-			workflows.RegisterInform(env)
+			workflows.RegisterInform(env, workflow.VersioningBehaviorAutoUpgrade)
 			var began time.Time
 			env.RegisterActivityWithOptions(func(context.Context, activities.InformInput) (activities.InformProgress, error) {
 				began = env.Now()

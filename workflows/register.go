@@ -21,14 +21,19 @@ type Kind struct {
 // Kinds are the kinds of one worker. A missing kind has the defaults.
 type Kinds map[string]Kind
 
+// lives is the versioning behavior of workflows that live as long as a resource, or for ever. Pinned ones would need the
+// workers of the build that started them for as long, also after they continue as new. They go on with the current
+// version instead, because every release replays the histories of earlier ones. A worker without a version ignores it.
+const lives = workflow.VersioningBehaviorAutoUpgrade
+
 // RegisterResource registers the workflows of resources: single and in batches.
 func (k Kinds) RegisterResource(r Registry) {
-	r.RegisterWorkflowWithOptions(k.Resource, workflow.RegisterOptions{Name: ResourceName})
-	r.RegisterWorkflowWithOptions(k.Batch, workflow.RegisterOptions{Name: BatchName})
+	r.RegisterWorkflowWithOptions(k.Resource, workflow.RegisterOptions{Name: ResourceName, VersioningBehavior: lives})
+	r.RegisterWorkflowWithOptions(k.Batch, workflow.RegisterOptions{Name: BatchName, VersioningBehavior: lives})
 }
 
-// RegisterInform registers the workflows of an informer's run and of a source.
-func RegisterInform(r Registry) {
-	r.RegisterWorkflowWithOptions(Inform, workflow.RegisterOptions{Name: InformName})
-	r.RegisterWorkflowWithOptions(Source, workflow.RegisterOptions{Name: SourceName})
+// RegisterInform registers the workflows of an informer's run, which ends, with a versioning behavior, and of a source.
+func RegisterInform(r Registry, runs workflow.VersioningBehavior) {
+	r.RegisterWorkflowWithOptions(Inform, workflow.RegisterOptions{Name: InformName, VersioningBehavior: runs})
+	r.RegisterWorkflowWithOptions(Source, workflow.RegisterOptions{Name: SourceName, VersioningBehavior: lives})
 }

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/workflows"
@@ -118,7 +119,7 @@ func newReplayer(t *testing.T) worker.WorkflowReplayer {
 	r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DisableDeadlockDetection: true})
 	require.NoError(t, err)
 	workflows.Kinds{}.RegisterResource(r)
-	workflows.RegisterInform(r)
+	workflows.RegisterInform(r, workflow.VersioningBehaviorAutoUpgrade)
 	return r
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -36,7 +37,7 @@ func newShardRuns(t *testing.T, plan activities.ShardRun, pass func(ctx context.
 	t.Helper()
 	r := &shardRuns{TestWorkflowEnvironment: newEnvironment(), start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	r.SetStartTime(r.start)
-	workflows.RegisterInform(r)
+	workflows.RegisterInform(r, workflow.VersioningBehaviorAutoUpgrade)
 	r.RegisterActivityWithOptions(func(ctx context.Context, in activities.InformInput) (activities.InformProgress, error) {
 		if !in.Named {
 			return activities.InformProgress{Shards: &plan}, nil

@@ -248,3 +248,25 @@ const StartConsumer = "see that a process runs it, and see its log, or remove it
 
 // RestartConsumer is for a consumer of the log of changes that has lost its position.
 const RestartConsumer = "run it with ChangeConsumer.Restart, or remove it with Client.ForgetChangeConsumer, and read the present resources once"
+
+// MakeCurrent is for versioned workers that get no tasks.
+func MakeCurrent(namespace, deployment, buildID string) string {
+	return "give the tasks to the workers that poll: temporal worker deployment set-current-version --namespace " + quoteShell(namespace) +
+		" --deployment-name " + quoteShell(deployment) + " --build-id " + quoteShell(buildID)
+}
+
+// MakeUnversionedCurrent is for workers without a version that get no tasks, because a version of a deployment does.
+func MakeUnversionedCurrent(namespace, deployment string) string {
+	return "start a client of that version (Config.WorkerVersion). Or give the tasks to the workers that poll: temporal worker deployment set-current-version --namespace " +
+		quoteShell(namespace) + " --deployment-name " + quoteShell(deployment) + " --unversioned"
+}
+
+// EndRamp is for a version, or workers without one, that gets a part of the tasks and does not poll.
+func EndRamp(namespace, deployment, buildID string) string {
+	build := " --unversioned"
+	if buildID != "" {
+		build = " --build-id " + quoteShell(buildID)
+	}
+	return "start a client of that version, or end the ramp: temporal worker deployment set-ramping-version --namespace " + quoteShell(namespace) +
+		" --deployment-name " + quoteShell(deployment) + build + " --delete"
+}
