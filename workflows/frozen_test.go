@@ -125,7 +125,7 @@ func TestWhatHistoriesHoldIsTheRecorded(t *testing.T) {
 	t.Parallel()
 	r := &registrations{t: t}
 	workflows.Kinds{}.RegisterResource(r)
-	workflows.RegisterInform(r)
+	workflows.RegisterInform(r, workflow.VersioningBehaviorAutoUpgrade)
 	activities.Kinds{}.RegisterResource(r)
 	activities.Kinds{}.RegisterInform(r)
 	r.lines = append(r.lines, "signal "+workflows.WakeSignal, "query "+workflows.StateQuery)
