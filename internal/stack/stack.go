@@ -166,6 +166,16 @@ func StartTemporal(ctx context.Context, opts Options) (*Stack, error) {
 	return s.start(ctx, true, s.startTemporal)
 }
 
+// StartPostgres starts a Postgres without a Temporal, and ignores the environment. It is for tests that stop a server, and put back its data.
+func StartPostgres(ctx context.Context, opts Options) (*Stack, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Stack{opts: opts, done: make(chan struct{})}
+	return s.start(ctx, true, s.startPostgres)
+}
+
 // start starts the given parts. A part that starts a server needs a home.
 func (s *Stack) start(ctx context.Context, needsHome bool, parts ...func(context.Context) error) (_ *Stack, err error) {
 	if needsHome {
