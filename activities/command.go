@@ -70,7 +70,8 @@ func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResul
 		return a.commandInform(ctx, in)
 	}
 	row, err := RunCommand(ctx, a.Pool, in.Kind, in.ObjectID, in.Command, a.Retention)
-	if refused := new(deltatype.StateError); errors.As(err, &refused) || errors.Is(err, deltatype.ErrNotFound) {
+	// No resource has an id that Postgres cannot store.
+	if refused := new(deltatype.StateError); errors.As(err, &refused) || errors.Is(err, deltatype.ErrNotFound) || isUnstorable(err) {
 		return CommandResult{}, temporal.NewNonRetryableApplicationError(err.Error(), Refused, nil)
 	}
 	if err != nil {

@@ -27,10 +27,11 @@ func objectIDs(page []deltatype.ObjectInformParams) []string {
 
 // recordListed records the page's objects as listed.
 func (p *pass) recordListed(ctx context.Context) error {
-	err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: objectIDs(p.page)})
+	recorded, err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: objectIDs(p.page)})
 	if err != nil {
 		return fmt.Errorf("recording a page of %d: %w", len(p.page), err)
 	}
+	p.recorded += recorded
 	return nil
 }
 
@@ -94,6 +95,9 @@ func (a *Activities) dispatchWoken(kind string, woken int64, err error) error {
 
 // deleteMissing marks the resources deleted that a complete listing left out, unless an operator has to decide first.
 func (p *pass) deleteMissing(ctx context.Context) error {
+	if err := p.listingClaim.checkWhole(ctx); err != nil {
+		return err
+	}
 	waits, err := p.awaitsDecision(ctx)
 	if err == nil && !waits {
 		err = p.deleteCounted(ctx)

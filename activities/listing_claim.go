@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/chariot-giving/delta/db"
 )
@@ -23,6 +24,23 @@ type listingClaim struct {
 
 // errListingClaimLost makes Temporal repeat a pass.
 var errListingClaimLost = errors.New("Postgres was not reached in time: nothing is deleted, because informs in between may not have been noticed")
+
+// errListingLost makes Temporal repeat a pass.
+var errListingLost = errors.New("the database no longer has what this pass has recorded, because it was restored from a backup meanwhile: nothing is deleted")
+
+// checkWhole checks that the database still has what the pass has recorded. A process may outlive a restore of the database,
+// and then the claim alone does not show it, because a renewal writes it again.
+func (r *listingClaim) checkWhole(ctx context.Context) error {
+	p := r.pass
+	whole, err := db.New().IsListingWhole(ctx, p.activities.Pool, db.IsListingWholeParams{Claim: r.claim.id, Pass: p.in.Pass, Recorded: p.recorded})
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking whether the listing is whole: %w", err)
+	case !whole:
+		return errListingLost
+	}
+	return nil
+}
 
 // beginListingClaim makes informs of the kind, or of its shard, write their rows, and only then records which
 // transactions have ended: an object informed before, without a trace, existed before the listing began.

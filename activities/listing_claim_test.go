@@ -331,3 +331,54 @@ func TestAPassCountsAsStaleWhatANewerVersionWouldHaveTaken(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateDeleted, h.row(h.ref("removed")).State)
 	require.EqualValues(t, 5, *h.row(h.ref("elsewhere")).Revision)
 }
+
+// A process may outlive a restore of the database, in which the pass has recorded nothing, or less.
+func TestAPassDeletesNothingInARestoredDatabase(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]string{
+		"to before the pass": "DELETE FROM delta_pass",
+		"to a page of it":    "DELETE FROM delta_listing",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var h *harness
+			listings := 0
+			h = newMirror(t, func() []activities.Listed {
+				all := []activities.Listed{{Params: object("a", "1")}}
+				if listings++; listings == 1 {
+					all = append(all, activities.Listed{Params: object("b", "1")})
+				}
+				return all
+			})
+			require.Equal(t, 2, h.completePass().Listed)
+			_, err := h.Pool.Exec(t.Context(), "UPDATE delta_resource SET state = 'synced'")
+			require.NoError(t, err)
+			ended := make(chan struct{})
+			inform := h.handler.inform
+			h.handler.inform = func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed {
+				all := make(chan activities.Listed)
+				go func() {
+					defer close(all)
+					for o := range inform(ctx, options) {
+						all <- o
+					}
+					// The page is written before the listing ends.
+					for recorded := 0; recorded == 0 && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+						_ = h.Pool.QueryRow(ctx, "SELECT count(*) FROM delta_listing WHERE object_id = 'a'").Scan(&recorded)
+					}
+					_, err := h.Pool.Exec(ctx, lost)
+					if err == nil {
+						close(ended)
+					}
+				}()
+				return all
+			}
+			_, err = h.pass(func(in *activities.InformInput) { in.Pass = uuid.NewString() })
+			require.ErrorContains(t, err, "it was restored from a backup meanwhile")
+			<-ended
+			for _, row := range h.allRows() {
+				require.NotEqual(t, deltatype.ResourceStateDeleted, row.State)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package activities
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 )
 
 // Numbers are packed integers of rows: a batch's history has the ids of its members several times, and memory has them
@@ -49,7 +50,13 @@ func (n Numbers) All() []int64 {
 // UnmarshalJSON implements [json.Unmarshaler].
 func (n *Numbers) UnmarshalJSON(encoded []byte) error {
 	if len(encoded) > 0 && encoded[0] == '"' {
-		return json.Unmarshal(encoded, (*[]byte)(n))
+		if err := json.Unmarshal(encoded, (*[]byte)(n)); err != nil {
+			return err
+		}
+		if len(n.All()) != n.Len() {
+			return errors.New("a number of a batch's members has more than 64 bits") // otherwise those after it would be left out
+		}
+		return nil
 	}
 	var all []int64
 	if err := json.Unmarshal(encoded, &all); err != nil {

@@ -129,8 +129,9 @@ type pass struct {
 	position *string
 	// continued reports whether the listing went on from a cursor.
 	continued bool
-	// remember reports whether to record the listed objects.
+	// remember reports whether to record the listed objects, and recorded counts those that were.
 	remember bool
+	recorded int64
 	// listingClaim bounds what a complete listing may delete; nil for others.
 	listingClaim *listingClaim
 	// lagging are the first objects that several passes found stale, and laggards counts them.

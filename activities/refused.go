@@ -91,9 +91,11 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		return nil
 	}
 	if p.remember && len(r.listed) > 0 {
-		if err := q.RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: r.listed}); err != nil {
+		recorded, err := q.RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: r.listed})
+		if err != nil {
 			return fmt.Errorf("recording refused objects as listed: %w", err)
 		}
+		p.recorded += recorded
 	}
 	if len(r.listed) > 0 {
 		err := q.NoteRefusedListed(ctx, p.activities.Pool, db.NoteRefusedListedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.listingClaim.claimID()})

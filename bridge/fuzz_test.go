@@ -13,10 +13,14 @@ func FuzzWebhookSignature(f *testing.F) {
 	const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 	f.Add("sha256="+zeros, "t=1,v1="+zeros, []byte(`{"id":"evt_1"}`))
 	f.Add("sha256=", "t=,v1=,t=-1,v0=x", []byte(`{"id":1}`))
+	f.Add("v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= v2,x", "-1", []byte("x"))
 	f.Add("", "t=9223372036854775807, v1="+zeros+",v1="+zeros, []byte(`[`))
 	f.Fuzz(func(t *testing.T, hub, event string, body []byte) {
-		header := http.Header{"X-Hub-Signature-256": {hub}, "Stripe-Signature": {event}, "X-Github-Delivery": {hub}}
-		for _, scheme := range []WebhookScheme{GitHub(), Stripe()} {
+		header := http.Header{
+			"X-Hub-Signature-256": {hub}, "Stripe-Signature": {event}, "X-Github-Delivery": {hub},
+			"Webhook-Signature": {hub}, "Webhook-Timestamp": {event}, "Webhook-Id": {hub},
+		}
+		for _, scheme := range []WebhookScheme{GitHub(), Stripe(), StandardWebhooks()} {
 			signature, err := scheme.Parse(header)
 			if err == nil {
 				if len(signature.Sums) == 0 || len(signature.Sums) > maxSums {

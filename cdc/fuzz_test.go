@@ -79,3 +79,25 @@ func FuzzTablePattern(f *testing.F) {
 		}
 	})
 }
+
+// Tokens of backfills, which callers keep.
+func FuzzBackfillToken(f *testing.F) {
+	f.Add((&progress{Schema: "public", Table: "a", Columns: []string{"id"}, Key: []string{"\xff"}, Reread: map[string][]string{"1": {"1"}}}).String())
+	f.Add(`{"version":1,"schema":"public","table":"a","columns":["id"],"key":["1","2"]}`)
+	f.Add(`{"version":1,"schema":"public","table":"a","columns":["a","b"],"again":[["1",null],[]]}`)
+	f.Add(`{"version":1,"schema":"public","table":"a","columns":["id"],"again":[null]}`)
+	f.Fuzz(func(t *testing.T, token string) {
+		var read, again progress
+		if read.parse(token, "public", "a") != nil {
+			return
+		}
+		for _, key := range read.Reread {
+			if len(key) != len(read.Columns) {
+				t.Fatalf("%q: %q", token, key)
+			}
+		}
+		if err := again.parse(read.String(), "public", "a"); err != nil || again.String() != read.String() {
+			t.Fatalf("%q: %s is not %s: %v", token, again.String(), read.String(), err)
+		}
+	})
+}

@@ -51,8 +51,9 @@ func (p *progress) parse(token, schema, table string) error {
 		return newInvalidError(FieldToken, token, "a token of the table "+schema+"."+table)
 	}
 	read.Reread = map[string][]string{}
-	for _, key := range append(read.RereadList, read.Key) {
-		if key != nil && len(key) != len(read.Columns) {
+	for i, key := range append(read.RereadList, read.Key) {
+		isNone := key == nil && i == len(read.RereadList) // no row was read yet
+		if !isNone && len(key) != len(read.Columns) {
 			return newInvalidError(FieldToken, token, "a value of Backfill.Token: a key has a value for each column")
 		}
 		if !decodeKey(key) {

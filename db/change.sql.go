@@ -189,7 +189,7 @@ const latestChanges = `-- name: LatestChanges :many
 SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
     coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
     coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
-FROM delta_change c CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i
+FROM delta_change c CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, place, heartbeat, heartbeat_at, marked_heartbeat, created_at FROM delta_installation LIMIT 1) i
 WHERE c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
 ORDER BY c.order_xid DESC, c.id DESC
 LIMIT $1::integer
@@ -260,7 +260,7 @@ SELECT o.name, o.members, o.member, o.epoch, o.order_xid, o.id, o.created_at, o.
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT 1
     ), '0')::interval AS lag
-FROM delta_change_consumer o CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i
+FROM delta_change_consumer o CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, place, heartbeat, heartbeat_at, marked_heartbeat, created_at FROM delta_installation LIMIT 1) i
 ORDER BY o.name, o.members, o.member
 `
 
@@ -354,7 +354,7 @@ SELECT i.change_epoch,
     (CASE WHEN p.wanted THEN coalesce(p.before::text, '') ELSE '' END)::text AS before,
     (CASE WHEN p.wanted THEN coalesce(p.after::text, '') ELSE '' END)::text AS after,
     coalesce(p.error, '')::text AS error, coalesce(p.carrier, '')::text AS carrier
-FROM (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i LEFT JOIN page p ON TRUE
+FROM (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, place, heartbeat, heartbeat_at, marked_heartbeat, created_at FROM delta_installation LIMIT 1) i LEFT JOIN page p ON TRUE
 ORDER BY p.order_xid, p.id
 `
 
@@ -503,7 +503,7 @@ const resourceChanges = `-- name: ResourceChanges :many
 SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
     coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
     coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
-FROM delta_change c CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i
+FROM delta_change c CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, place, heartbeat, heartbeat_at, marked_heartbeat, created_at FROM delta_installation LIMIT 1) i
 WHERE c.kind = $1 AND c.object_id = $2 AND ($3::bigint = 0 OR c.id < $3::bigint)
 ORDER BY c.id DESC
 LIMIT $4::integer

@@ -10,12 +10,54 @@ import (
 	"time"
 )
 
+const adoptInstallation = `-- name: AdoptInstallation :exec
+UPDATE delta_installation
+SET place = delta_place(), heartbeat = greatest(heartbeat, $1::bigint) + 1, heartbeat_at = now(), marked_heartbeat = $1::bigint,
+    measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1
+`
+
+// Makes the database the one of its installation: from here on Temporal's heartbeat is lower. Positions in the log of
+// changes of before are of no use, because the log may have gone back.
+func (q *Queries) AdoptInstallation(ctx context.Context, db DBTX, heartbeat int64) error {
+	_, err := db.Exec(ctx, adoptInstallation, heartbeat)
+	return err
+}
+
+const beatHeart = `-- name: BeatHeart :many
+UPDATE delta_installation SET heartbeat = heartbeat + 1, heartbeat_at = now()
+WHERE heartbeat_at <= now() - $1::interval
+RETURNING (heartbeat - 1)::bigint AS heartbeat
+`
+
+// Raises the heartbeat once an interval, for all clients, and returns the one of before, which was committed an
+// interval ago. No row if another client has raised it.
+func (q *Queries) BeatHeart(ctx context.Context, db DBTX, every time.Duration) ([]int64, error) {
+	rows, err := db.Query(ctx, beatHeart, every)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var heartbeat int64
+		if err := rows.Scan(&heartbeat); err != nil {
+			return nil, err
+		}
+		items = append(items, heartbeat)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
     hash_object_ids = coalesce(hash_object_ids, $2::boolean),
-    object_hash_key = coalesce(object_hash_key, $3::bytea)
-RETURNING singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at
+    object_hash_key = coalesce(object_hash_key, $3::bytea),
+    place = coalesce(place, delta_place())
+RETURNING singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, place, heartbeat, heartbeat_at, marked_heartbeat, created_at
 `
 
 type ClaimInstallationParams struct {
@@ -41,6 +83,10 @@ func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInsta
 		&i.ChangeEpoch,
 		&i.ChangesRemovedXid,
 		&i.ChangesRemovedID,
+		&i.Place,
+		&i.Heartbeat,
+		&i.HeartbeatAt,
+		&i.MarkedHeartbeat,
 		&i.CreatedAt,
 	)
 	return i, err
@@ -135,7 +181,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, hash_object_ids, object_hash_key, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, place, heartbeat, heartbeat_at, marked_heartbeat, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -154,6 +200,10 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.ChangeEpoch,
 		&i.ChangesRemovedXid,
 		&i.ChangesRemovedID,
+		&i.Place,
+		&i.Heartbeat,
+		&i.HeartbeatAt,
+		&i.MarkedHeartbeat,
 		&i.CreatedAt,
 	)
 	return i, err
@@ -176,12 +226,83 @@ func (q *Queries) HashID(ctx context.Context, db DBTX, arg HashIDParams) (string
 	return hashed_id, err
 }
 
+const installationOrigin = `-- name: InstallationOrigin :one
+SELECT coalesce(i.place, '')::text AS place, delta_place()::text AS here, i.heartbeat, i.heartbeat_at, i.marked_heartbeat
+FROM delta_installation i
+`
+
+type InstallationOriginRow struct {
+	Place           string
+	Here            string
+	Heartbeat       int64
+	HeartbeatAt     time.Time
+	MarkedHeartbeat int64
+}
+
+// What shows that the database was restored from a backup, or is a copy; place is empty before the first client has
+// started.
+func (q *Queries) InstallationOrigin(ctx context.Context, db DBTX) (InstallationOriginRow, error) {
+	row := db.QueryRow(ctx, installationOrigin)
+	var i InstallationOriginRow
+	err := row.Scan(
+		&i.Place,
+		&i.Here,
+		&i.Heartbeat,
+		&i.HeartbeatAt,
+		&i.MarkedHeartbeat,
+	)
+	return i, err
+}
+
+const leaveWorkflows = `-- name: LeaveWorkflows :many
+UPDATE delta_resource SET workflow_id = NULL, dispatch_at = CASE WHEN dispatch_at > now() THEN now() ELSE dispatch_at END
+WHERE id = ANY (ARRAY(SELECT d.id FROM delta_resource d WHERE d.id > $1 ORDER BY d.id LIMIT $2::integer))
+RETURNING id
+`
+
+type LeaveWorkflowsParams struct {
+	AfterID int64
+	Batch   int32
+}
+
+// A page of the rows of a copy: they belong to no workflow any more, because those are the original's, and a dispatcher
+// looks at each of them.
+func (q *Queries) LeaveWorkflows(ctx context.Context, db DBTX, arg LeaveWorkflowsParams) ([]int64, error) {
+	rows, err := db.Query(ctx, leaveWorkflows, arg.AfterID, arg.Batch)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockControllers = `-- name: LockControllers :exec
 LOCK TABLE delta_controller IN SHARE ROW EXCLUSIVE MODE
 `
 
 func (q *Queries) LockControllers(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, lockControllers)
+	return err
+}
+
+const noteMarked = `-- name: NoteMarked :exec
+UPDATE delta_installation SET marked_heartbeat = $1::bigint WHERE marked_heartbeat < $1::bigint
+`
+
+// Notes which heartbeat Temporal has.
+func (q *Queries) NoteMarked(ctx context.Context, db DBTX, heartbeat int64) error {
+	_, err := db.Exec(ctx, noteMarked, heartbeat)
 	return err
 }
 
@@ -233,6 +354,21 @@ func (q *Queries) ReserveNamespaceCalls(ctx context.Context, db DBTX, arg Reserv
 	var wait time.Duration
 	err := row.Scan(&wait)
 	return wait, err
+}
+
+const separateInstallation = `-- name: SeparateInstallation :one
+UPDATE delta_installation
+SET id = gen_random_uuid(), workflow_id_prefix = NULL, place = delta_place(), heartbeat = 1, heartbeat_at = now(), marked_heartbeat = 0,
+    measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1
+RETURNING id
+`
+
+// Makes a copy an installation of its own. Its clients need another prefix.
+func (q *Queries) SeparateInstallation(ctx context.Context, db DBTX) (string, error) {
+	row := db.QueryRow(ctx, separateInstallation)
+	var id string
+	err := row.Scan(&id)
+	return id, err
 }
 
 const setNamespace = `-- name: SetNamespace :exec

@@ -464,6 +464,26 @@ func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParam
 	return err
 }
 
+const isListingWhole = `-- name: IsListingWhole :one
+SELECT (EXISTS (SELECT FROM delta_pass p WHERE p.claim = $1)
+    AND (SELECT count(*) FROM delta_listing l WHERE l.pass = $2) >= $3::bigint)::boolean AS whole
+`
+
+type IsListingWholeParams struct {
+	Claim    string
+	Pass     string
+	Recorded int64
+}
+
+// Reports whether a pass, and all objects that it has recorded, are there. They are not if the database was restored
+// while it ran: then it may not delete what it seems to have left out.
+func (q *Queries) IsListingWhole(ctx context.Context, db DBTX, arg IsListingWholeParams) (bool, error) {
+	row := db.QueryRow(ctx, isListingWhole, arg.Claim, arg.Pass, arg.Recorded)
+	var whole bool
+	err := row.Scan(&whole)
+	return whole, err
+}
+
 const nameMissing = `-- name: NameMissing :many
 SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
@@ -556,7 +576,7 @@ func (q *Queries) PageEnd(ctx context.Context, db DBTX, arg PageEndParams) (stri
 	return object_id, err
 }
 
-const recordListed = `-- name: RecordListed :exec
+const recordListed = `-- name: RecordListed :execrows
 
 INSERT INTO delta_listing (pass, object_id) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING
 `
@@ -567,9 +587,12 @@ type RecordListedParams struct {
 }
 
 // Objects that a complete listing has listed, and resources that it left out.
-func (q *Queries) RecordListed(ctx context.Context, db DBTX, arg RecordListedParams) error {
-	_, err := db.Exec(ctx, recordListed, arg.Pass, arg.ObjectIds)
-	return err
+func (q *Queries) RecordListed(ctx context.Context, db DBTX, arg RecordListedParams) (int64, error) {
+	result, err := db.Exec(ctx, recordListed, arg.Pass, arg.ObjectIds)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const snapshot = `-- name: Snapshot :one

@@ -104,6 +104,10 @@ type Installation struct {
 	ChangeEpoch       int32
 	ChangesRemovedXid *uint64
 	ChangesRemovedID  *int64
+	Place             *string
+	Heartbeat         int64
+	HeartbeatAt       time.Time
+	MarkedHeartbeat   int64
 	CreatedAt         time.Time
 }
 

@@ -203,8 +203,8 @@ type Config struct {
 	// Defaults to 5 seconds.
 	DispatchPollInterval time.Duration
 
-	// MaintenanceJobInterval is how often a client checks that Temporal still has its schedules, and whether a Temporal
-	// namespace was wiped and must be filled again.
+	// MaintenanceJobInterval is how often a client checks that Temporal still has its schedules, whether a Temporal
+	// namespace was wiped, or restored, and must be filled again, and whether the database was restored.
 	//
 	// Defaults to 1 minute.
 	MaintenanceJobInterval time.Duration

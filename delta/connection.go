@@ -36,7 +36,7 @@ func newConnection() connection {
 }
 
 // reachTemporal returns the running engine, or an idle one. It fails, as Start does, if the prefix in Temporal belongs to
-// another installation.
+// another installation, or the database was restored.
 func (c *Client) reachTemporal(ctx context.Context) (*engine, error) {
 	if err := c.connection.guard.Acquire(ctx, 1); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (e *engine) prepareIdle(ctx context.Context) error {
 	if err := e.connectTemporal(ctx); err != nil {
 		return err
 	}
-	if _, err := isPrefixOwned(ctx, e.temporal, e.names, e.installation); err != nil {
+	if _, _, err := e.readMark(ctx); err != nil {
 		return err
 	}
 	missing, err := e.missingAttributes(ctx)

@@ -165,6 +165,9 @@ func (f *findings) checkPrefix(status *TemporalStatus, err error) bool {
 	case errors.Is(err, ErrOtherInstallation):
 		f.addCheck(check, CheckFailure, errorDetail(err), remedy.MatchInstallation)
 		return false
+	case errors.Is(err, ErrRestoredDatabase):
+		f.addCheck(check, CheckFailure, errorDetail(err), remedy.DecideRestored)
+		return false
 	case errors.As(err, &input):
 		f.addCheck(check, CheckFailure, errorDetail(err), "leave the prefix out: Config.WorkflowIDPrefix, or --prefix. A console that was started before the first client has to be started again")
 		return false

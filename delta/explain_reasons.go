@@ -260,6 +260,8 @@ func (f *facts) temporalReasons() (all []Reason) {
 		switch {
 		case errors.Is(f.temporalErr, ErrOtherInstallation):
 			reason.Remedy = remedy.MatchInstallation
+		case errors.Is(f.temporalErr, ErrRestoredDatabase):
+			reason.Remedy = remedy.DecideRestored
 		case errors.Is(f.temporalErr, errStopped):
 			reason.Remedy = remedy.AskElsewhere(f.row.ObjectKind, f.row.ObjectID)
 		}

@@ -21,23 +21,29 @@ const (
 	staleKept = 30 * 24 * time.Hour
 )
 
-// ensurePrefix marks the prefix in Temporal as this installation's. If Temporal should have the mark and does not, it has
-// lost everything: then all lifecycles are dispatched again from the rows. The mark comes last, so that after a crash in
-// between the next client does the rest.
+// ensurePrefix marks the prefix in Temporal as this installation's. If Temporal should have the mark and does not, or has an
+// older one than it had, it has lost everything or gone back: then all lifecycles are dispatched again from the rows. The
+// mark comes last, so that after a crash in between the next client does the rest.
 func (e *engine) ensurePrefix(ctx context.Context) error {
-	held, err := isPrefixOwned(ctx, e.temporal, e.names, e.installation)
-	if err != nil || held {
+	mark, marked, err := e.readMark(ctx)
+	if err != nil || (mark.isOurs && mark.heartbeat >= marked) {
 		return err
 	}
 	if e.started {
-		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched again",
-			"prefix", e.names.prefix)
+		why := "Temporal does not know this installation: it was wiped or moved"
+		if mark.isOurs {
+			why = "Temporal has gone back: it was restored from a backup"
+		}
+		e.client.config.Logger.Warn(why+". All lifecycles are dispatched again", "prefix", e.names.prefix, "heartbeat", mark.heartbeat, "marked", marked)
 		e.attributes.Store(e.ensureAttributes(ctx))
 		if err := e.redispatchAll(ctx); err != nil {
 			return fmt.Errorf("dispatching all lifecycles again: %w", err)
 		}
 	}
-	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
+	if mark.isOurs {
+		return retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, marked) })
+	}
+	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation, marked) })
 }
 
 // redispatchAll dispatches all lifecycles again, page by page.
@@ -96,6 +102,9 @@ func (e *engine) maintainOnce(ctx context.Context) error {
 // repairTemporal creates again what is missing in Temporal.
 func (e *engine) repairTemporal(ctx context.Context) error {
 	if err := e.ensurePrefix(ctx); err != nil {
+		return err
+	}
+	if err := e.beatHeart(ctx, heartbeatsEvery*e.client.config.MaintenanceJobInterval); err != nil {
 		return err
 	}
 	if !e.attributes.Load() {

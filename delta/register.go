@@ -53,6 +53,9 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err := errors.Join(c.encoding.checkPool(ctx), c.checkSettings(ctx)); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
+	if _, err := readOrigin(ctx, c.pool); err != nil {
+		return fmt.Errorf("delta: register: %w", err)
+	}
 	if err := c.claimTaskQueue(ctx); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}

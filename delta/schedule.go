@@ -20,63 +20,6 @@ import (
 // informCatchup is how late a missed run may still start: the next run lists the same objects.
 const informCatchup = time.Minute
 
-// ErrOtherInstallation is wrapped in the error of Start if another database already uses the prefix in the Temporal
-// namespace.
-var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
-
-// claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it belongs to another.
-// The mark is a schedule that never runs: Temporal creates it at most once, even if several clients try.
-func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string) error {
-	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:     n.anchorScheduleID(),
-		Paused: true,
-		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
-			", so that no other database takes it.",
-		Action: &client.ScheduleWorkflowAction{
-			// The only field that is stored unchanged with any data converter.
-			ID:        installation,
-			Workflow:  "delta.Installation",
-			TaskQueue: n.prefix,
-		},
-	})
-	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("creating the schedule %s: %w", n.anchorScheduleID(), err)
-	}
-	if err == nil {
-		return nil
-	}
-	_, err = isPrefixOwned(ctx, c, n, installation)
-	return err
-}
-
-// isPrefixOwned reports whether Temporal knows the prefix as this installation's.
-func isPrefixOwned(ctx context.Context, c client.Client, n temporalNames, installation string) (bool, error) {
-	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
-		return c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Describe(ctx)
-	})
-	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
-		return false, nil
-	}
-	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
-		return false, fmt.Errorf("there is no namespace %q in Temporal: create it, or name another one, in "+
-			"Config.TemporalNamespace, TEMPORAL_NAMESPACE, or the options of the client in Config.Temporal: %w", missing.Namespace, err)
-	}
-	if err != nil {
-		return false, fmt.Errorf("reading the schedule %s: %w", n.anchorScheduleID(), err)
-	}
-	action, ok := found.Schedule.Action.(*client.ScheduleWorkflowAction)
-	if !ok {
-		return false, fmt.Errorf("the schedule %s is not Delta's", n.anchorScheduleID())
-	}
-	if action.ID != installation {
-		return false, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
-			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
-			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
-			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchorScheduleID())
-	}
-	return true, nil
-}
-
 // informSchedule is the wanted state of a Temporal Schedule of a kind's informer.
 type informSchedule struct {
 	id string

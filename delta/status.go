@@ -279,16 +279,19 @@ type InformSchedule struct {
 }
 
 // TemporalStatus asks Temporal for the status of the installation and of kinds. It changes nothing. The client need not be
-// started. It returns [ErrOtherInstallation] if the prefix belongs to another installation.
+// started. It returns [ErrOtherInstallation] if the prefix belongs to another installation, and [ErrRestoredDatabase] as Start
+// does.
 func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*TemporalStatus, error) {
 	e, err := c.reachTemporalFor(ctx, "status")
 	if err != nil {
 		return nil, err
 	}
 	status := &TemporalStatus{Namespace: e.temporalNamespace(), Prefix: e.names.prefix, Kinds: map[string]KindInTemporal{}}
-	if status.PrefixHeld, err = isPrefixOwned(ctx, e.temporal, e.names, e.installation); err != nil {
+	mark, _, err := e.readMark(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("delta: status: %w", err)
 	}
+	status.PrefixHeld = mark.isOurs
 	missing, err := e.missingAttributes(ctx)
 	status.MissingAttributes, status.AttributesError = slices.Sorted(maps.Keys(missing)), err
 

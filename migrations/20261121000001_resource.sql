@@ -66,10 +66,26 @@ CREATE TABLE delta_installation (
     -- The last entry of the log, in its order, that was removed: a position before it has missed something. Null where none was.
     changes_removed_xid xid8,
     changes_removed_id bigint,
+    -- Where the first client started (delta_place). A dump has the place of its original, so a database that was restored from one is
+    -- noticed at once. Null before: a template may be copied until then.
+    place text,
+    -- Rises every few minutes while clients run. Its marked value is the one that Temporal has for this installation, which was committed here some
+    -- minutes before it was written there. If Temporal has a higher one than this table, Postgres has gone back; if it has a lower one than was
+    -- marked, Temporal has.
+    heartbeat bigint NOT NULL DEFAULT 1,
+    heartbeat_at timestamptz NOT NULL DEFAULT now(),
+    marked_heartbeat bigint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
 INSERT INTO delta_installation DEFAULT VALUES;
+
+-- Where the tables are: the oids of the database and of a table in it. Both change when a dump is restored, and neither when a standby is promoted, a
+-- data directory is copied, or pg_upgrade is run (since 15 for the database, https://www.postgresql.org/docs/release/15.0/). The system's identifier was
+-- rejected, because pg_upgrade changes it.
+CREATE FUNCTION delta_place() RETURNS text
+LANGUAGE sql STABLE
+RETURN format('%s/%s', (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), 'delta_installation'::regclass::oid);
 
 CREATE TYPE delta_resource_state AS ENUM (
     'scheduled',
@@ -1527,6 +1543,7 @@ DROP TABLE delta_controller;
 DROP TABLE delta_namespace;
 DROP TYPE delta_cause;
 DROP TYPE delta_resource_state;
+DROP FUNCTION delta_place;
 DROP TABLE delta_installation;
 
 -- +goose StatementBegin

@@ -6,12 +6,51 @@ SELECT * FROM delta_installation;
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, @prefix::text),
     hash_object_ids = coalesce(hash_object_ids, @hash_object_ids::boolean),
-    object_hash_key = coalesce(object_hash_key, sqlc.narg(object_hash_key)::bytea)
+    object_hash_key = coalesce(object_hash_key, sqlc.narg(object_hash_key)::bytea),
+    place = coalesce(place, delta_place())
 RETURNING *;
 
 -- name: ClaimObjectHashKey :one
 -- The first client with a codec fixes the key of hashes. Returns the mark of the key that is in force.
 UPDATE delta_installation SET object_hash_key = coalesce(object_hash_key, @object_hash_key::bytea) RETURNING object_hash_key;
+
+-- name: InstallationOrigin :one
+-- What shows that the database was restored from a backup, or is a copy; place is empty before the first client has
+-- started.
+SELECT coalesce(i.place, '')::text AS place, delta_place()::text AS here, i.heartbeat, i.heartbeat_at, i.marked_heartbeat
+FROM delta_installation i;
+
+-- name: BeatHeart :many
+-- Raises the heartbeat once an interval, for all clients, and returns the one of before, which was committed an
+-- interval ago. No row if another client has raised it.
+UPDATE delta_installation SET heartbeat = heartbeat + 1, heartbeat_at = now()
+WHERE heartbeat_at <= now() - sqlc.arg(every)::interval
+RETURNING (heartbeat - 1)::bigint AS heartbeat;
+
+-- name: NoteMarked :exec
+-- Notes which heartbeat Temporal has.
+UPDATE delta_installation SET marked_heartbeat = @heartbeat::bigint WHERE marked_heartbeat < @heartbeat::bigint;
+
+-- name: AdoptInstallation :exec
+-- Makes the database the one of its installation: from here on Temporal's heartbeat is lower. Positions in the log of
+-- changes of before are of no use, because the log may have gone back.
+UPDATE delta_installation
+SET place = delta_place(), heartbeat = greatest(heartbeat, @heartbeat::bigint) + 1, heartbeat_at = now(), marked_heartbeat = @heartbeat::bigint,
+    measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1;
+
+-- name: SeparateInstallation :one
+-- Makes a copy an installation of its own. Its clients need another prefix.
+UPDATE delta_installation
+SET id = gen_random_uuid(), workflow_id_prefix = NULL, place = delta_place(), heartbeat = 1, heartbeat_at = now(), marked_heartbeat = 0,
+    measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1
+RETURNING id;
+
+-- name: LeaveWorkflows :many
+-- A page of the rows of a copy: they belong to no workflow any more, because those are the original's, and a dispatcher
+-- looks at each of them.
+UPDATE delta_resource SET workflow_id = NULL, dispatch_at = CASE WHEN dispatch_at > now() THEN now() ELSE dispatch_at END
+WHERE id = ANY (ARRAY(SELECT d.id FROM delta_resource d WHERE d.id > @after_id ORDER BY d.id LIMIT @batch::integer))
+RETURNING id;
 
 -- name: HashID :one
 -- The name that Temporal has for a resource where object ids are kept from it. The resource need not exist.

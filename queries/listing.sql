@@ -1,7 +1,13 @@
 -- Objects that a complete listing has listed, and resources that it left out.
 
--- name: RecordListed :exec
+-- name: RecordListed :execrows
 INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::text[]) ON CONFLICT DO NOTHING;
+
+-- name: IsListingWhole :one
+-- Reports whether a pass, and all objects that it has recorded, are there. They are not if the database was restored
+-- while it ran: then it may not delete what it seems to have left out.
+SELECT (EXISTS (SELECT FROM delta_pass p WHERE p.claim = @claim)
+    AND (SELECT count(*) FROM delta_listing l WHERE l.pass = @pass) >= @recorded::bigint)::boolean AS whole;
 
 -- name: PageEnd :one
 -- The last object id of the next page of the resources of a kind, or of those of its shard that are not deleted; empty after the last page. The page

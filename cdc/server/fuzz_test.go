@@ -1,6 +1,12 @@
 package server
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"testing"
@@ -57,5 +63,36 @@ func FuzzFilter(f *testing.F) {
 		}
 		_ = matchesTable(filter.tables, table)
 		_ = filter.checkTables([]string{table})
+	})
+}
+
+// The bodies of /v2: what is taken is one JSON object, and no body makes the server fail.
+func FuzzBody(f *testing.F) {
+	for _, body := range []string{
+		`{"name":"books","tables":["public.*"],"consumers":["a"],"snapshot":false}`, `{"lsn":"0/16B3748"}`, `{"lsn":"0/0"}`, `{"lsn":1}`, `{}{}`, `{}]`, `{} x`, "null", `{"name":"\u0000"}`, "[", "",
+	} {
+		f.Add([]byte(body))
+	}
+	s := &Server{config: Config{MaxBody: 1 << 10, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, into := range []any{&newSlot{}, &struct {
+			LSN string `json:"lsn"`
+		}{}} {
+			answer, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/v2/slots", bytes.NewReader(text))
+			err := s.decodeBody(answer, r, into)
+			if err == nil {
+				if !json.Valid(text) {
+					t.Fatalf("%q is taken, and is not JSON", text)
+				}
+				continue
+			}
+			s.replyError(answer, r, err)
+			if answer.Code < 400 || answer.Code >= 500 || !json.Valid(answer.Body.Bytes()) {
+				t.Fatalf("%q: %d %s", text, answer.Code, answer.Body)
+			}
+		}
+		if lsn, err := parseAck(string(text)); err == nil && lsn == 0 {
+			t.Fatalf("%q", text)
+		}
 	})
 }

@@ -133,8 +133,13 @@ func (s *Server) decodeBody(w http.ResponseWriter, r *http.Request, into any) er
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.config.MaxBody))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(into)
-	if err == nil && decoder.More() {
-		err = errors.New("more than one value")
+	if err == nil {
+		// More would take a bracket that closes nothing for the end.
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			err = nil
+		} else if err == nil {
+			err = errors.New("more than one value")
+		}
 	}
 	if err == nil || errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(*cdc.InvalidError)) {
 		return err

@@ -74,7 +74,7 @@ func rootCommand(c *cli) *cobra.Command {
 			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), messagesCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
 			resumeCommand(c),
 		},
-		groupSetup: {consoleCommand(c), devCommand(c), metricsCommand(c), migrateCommand(c), sinkCommand(), streamCommand(c)},
+		groupSetup: {consoleCommand(c), devCommand(c), metricsCommand(c), migrateCommand(c), restoredCommand(c), sinkCommand(), streamCommand(c)},
 	} {
 		for _, cmd := range commands {
 			cmd.GroupID = id

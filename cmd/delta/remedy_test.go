@@ -64,6 +64,7 @@ var remedies = map[string]struct {
 	"ConnectDirectly":        {remedy.ConnectDirectly, 0},
 	"ReachTemporal":          {remedy.ReachTemporal, 0},
 	"MatchInstallation":      {remedy.MatchInstallation, 0},
+	"DecideRestored":         {remedy.DecideRestored, 2},
 	"AskForLimits":           {remedy.AskForLimits, 0},
 	"ExplainParent":          {remedy.ExplainParent("account", "a b"), 1},
 	"InformParent":           {remedy.InformParent("account", "a b"), 0},

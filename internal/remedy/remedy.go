@@ -185,6 +185,9 @@ const ReachTemporal = "see that Temporal runs there, and that --temporal-address
 // MatchInstallation is for a Temporal namespace in which another installation has the prefix.
 const MatchInstallation = "see that the database and the Temporal namespace belong together"
 
+// DecideRestored is for a database that was restored from a backup, or is a copy.
+const DecideRestored = "if it takes the place of the original: delta restored adopt; if it is a copy beside it: delta restored separate"
+
 // AskForLimits is for resources that wait long for slots of their limit keys.
 const AskForLimits = "see that KeyConcurrency and KeyRate of the kind match the limits of the upstream, and how long its calls of Work take"
 

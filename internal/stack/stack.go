@@ -166,7 +166,7 @@ func StartTemporal(ctx context.Context, opts Options) (*Stack, error) {
 	return s.start(ctx, true, s.startTemporal)
 }
 
-// StartPostgres starts a Postgres without a Temporal, and ignores the environment.
+// StartPostgres starts a Postgres without a Temporal, and ignores the environment. It is for tests that stop a server, and put back its data.
 func StartPostgres(ctx context.Context, opts Options) (*Stack, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {

@@ -1,7 +1,10 @@
 package v1
 
 import (
+	"bytes"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"unicode/utf8"
 
@@ -32,6 +35,27 @@ func FuzzValue(f *testing.F) {
 		}
 		if !json.Valid(out) {
 			t.Fatalf("%d %q: %s", oid, text, out)
+		}
+	})
+}
+
+// The body of /v1/snapshot/data, and the acknowledgements of a stream.
+func FuzzBody(f *testing.F) {
+	for _, body := range []string{
+		`{"slotName":"s","table":"public.a","offset":0,"limit":10,"order_by":{"column":"id","order":"ASC"}}`, `{"table":"a","limit":1e3}`, `{"table":"a","limit":-1}`,
+		`{"table":"a","limit":1}]`, `{"lsn":"0/16B3748"}`, `{"lsn":null}`, "null", "[", "",
+	} {
+		f.Add([]byte(body))
+	}
+	h := &Handler{config: Config{MaxBody: 1 << 10, MaxRows: 100}}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		answer, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/v1/snapshot/data", bytes.NewReader(text))
+		q, wrong, status := h.parseRequest(answer, r)
+		switch {
+		case wrong != nil && (status < 400 || status >= 500 || wrong.Error == ""):
+			t.Fatalf("%q: %d %+v", text, status, wrong)
+		case wrong == nil && (!json.Valid(text) || q.Table == "" || q.Offset < 0 || *q.Limit < 0 || *q.Limit > 100):
+			t.Fatalf("%q: %+v", text, q)
 		}
 	})
 }

@@ -10,7 +10,7 @@ const repository = 'https://github.com/chariot-giving/delta'
 
 const pages = {
   'Start': ['index', 'guide', 'concepts', 'migrating-from-river', 'compatibility'],
-  'Run it': ['command', 'console', 'operations', 'runbook', 'security', 'metrics', 'temporal', 'scaling', 'benchmarks'],
+  'Run it': ['command', 'console', 'operations', 'runbook', 'backup', 'security', 'metrics', 'temporal', 'scaling', 'benchmarks'],
   'Sources and sinks': ['bridge', 'sinks'],
   'Changes of Postgres': ['cdc', 'stream', 'stream-v1'],
   'Message DB': ['messagedb'],

@@ -1,0 +1,159 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// ErrOtherInstallation is wrapped in the error of Start if another database already uses the prefix in the Temporal
+// namespace.
+var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
+
+// prefixMark is the mark of an installation in Temporal: a schedule that never runs. Temporal creates it at
+// most once, even if several clients try.
+type prefixMark struct {
+	// isOurs reports whether the mark is there, and of this installation.
+	isOurs bool
+	// heartbeat is the one that was written last.
+	heartbeat int64
+}
+
+// markID returns the id of the workflow that the schedule would start. It is the only field that is stored unchanged with
+// any data converter.
+func markID(installation string, heartbeat int64) string {
+	return installation + "/" + strconv.FormatInt(heartbeat, 10)
+}
+
+// parseMarkID reverses markID. A mark without a heartbeat has 0.
+func parseMarkID(id string) (installation string, heartbeat int64) {
+	installation, beats, _ := strings.Cut(id, "/")
+	heartbeat, err := strconv.ParseInt(beats, 10, 64)
+	if err != nil {
+		heartbeat = 0
+	}
+	return installation, heartbeat
+}
+
+// claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it belongs to another.
+func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string, heartbeat int64) error {
+	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:     n.anchorScheduleID(),
+		Paused: true,
+		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
+			", so that no other database takes it.",
+		Action: markAction(n, installation, heartbeat),
+	})
+	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return fmt.Errorf("creating the schedule %s: %w", n.anchorScheduleID(), err)
+	}
+	if err == nil {
+		return nil
+	}
+	_, err = readPrefixMark(ctx, c, n, installation)
+	return err
+}
+
+func markAction(n temporalNames, installation string, heartbeat int64) *client.ScheduleWorkflowAction {
+	return &client.ScheduleWorkflowAction{ID: markID(installation, heartbeat), Workflow: "delta.Installation", TaskQueue: n.prefix}
+}
+
+// raiseMark writes a heartbeat to Temporal, unless a higher one is there.
+func raiseMark(ctx context.Context, c client.Client, n temporalNames, installation string, heartbeat int64) error {
+	err := c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Update(ctx, client.ScheduleUpdateOptions{
+		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+			there := &in.Description.Schedule
+			mark, err := decodeMark(there, n, installation)
+			if err != nil {
+				return nil, err
+			}
+			if mark.heartbeat >= heartbeat {
+				return nil, temporal.ErrSkipScheduleUpdate
+			}
+			there.Action = markAction(n, installation, heartbeat)
+			return &client.ScheduleUpdate{Schedule: there}, nil
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("updating the schedule %s: %w", n.anchorScheduleID(), err)
+	}
+	return nil
+}
+
+// readPrefixMark reads what Temporal knows of the prefix. It is an error if that is another installation's.
+func readPrefixMark(ctx context.Context, c client.Client, n temporalNames, installation string) (prefixMark, error) {
+	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
+		return c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Describe(ctx)
+	})
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return prefixMark{}, nil
+	}
+	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
+		return prefixMark{}, fmt.Errorf("there is no namespace %q in Temporal: create it, or name another one, in "+
+			"Config.TemporalNamespace, TEMPORAL_NAMESPACE, or the options of the client in Config.Temporal: %w", missing.Namespace, err)
+	}
+	if err != nil {
+		return prefixMark{}, fmt.Errorf("reading the schedule %s: %w", n.anchorScheduleID(), err)
+	}
+	return decodeMark(&found.Schedule, n, installation)
+}
+
+func decodeMark(s *client.Schedule, n temporalNames, installation string) (prefixMark, error) {
+	action, ok := s.Action.(*client.ScheduleWorkflowAction)
+	if !ok {
+		return prefixMark{}, fmt.Errorf("the schedule %s is not Delta's", n.anchorScheduleID())
+	}
+	there, heartbeat := parseMarkID(action.ID)
+	if there != installation {
+		return prefixMark{}, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
+			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
+			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
+			ErrOtherInstallation, n.prefix, there, installation, n.anchorScheduleID())
+	}
+	return prefixMark{isOurs: true, heartbeat: heartbeat}, nil
+}
+
+// readMark reads the mark, and checks that this database is the one that wrote it. marked is the heartbeat that Temporal
+// had before.
+func (e *engine) readMark(ctx context.Context) (mark prefixMark, marked int64, err error) {
+	// Postgres comes first: other clients go on meanwhile, and what they have noted here was in Temporal before.
+	origin, err := e.readOrigin(ctx)
+	if err != nil {
+		return mark, 0, err
+	}
+	mark, err = readPrefixMark(ctx, e.temporal, e.names, e.installation)
+	if err != nil || mark.heartbeat <= origin.Heartbeat {
+		return mark, origin.MarkedHeartbeat, err
+	}
+	again, err := e.readOrigin(ctx)
+	if err == nil && mark.heartbeat > again.Heartbeat {
+		err = fmt.Errorf("%w: Temporal knows heartbeat %d of it, and it has only %d, of %s. %s",
+			ErrRestoredDatabase, mark.heartbeat, again.Heartbeat, again.HeartbeatAt.UTC().Format("2006-01-02 15:04:05 MST"), chooseRestored)
+	}
+	return mark, origin.MarkedHeartbeat, err
+}
+
+// readOrigin reads what shows that the database is a copy, and checks that its tables are where the first client found them.
+func (e *engine) readOrigin(ctx context.Context) (db.InstallationOriginRow, error) {
+	return readOrigin(ctx, e.client.pool)
+}
+
+func readOrigin(ctx context.Context, pool db.DBTX) (db.InstallationOriginRow, error) {
+	origin, err := db.New().InstallationOrigin(ctx, pool)
+	if err != nil {
+		return origin, fmt.Errorf("reading the installation: %w", schemaError(err))
+	}
+	if origin.Place != "" && origin.Place != origin.Here {
+		return origin, fmt.Errorf("%w: its tables are those of another database (%s, and here %s), as after the restore of a dump. %s",
+			ErrRestoredDatabase, origin.Place, origin.Here, chooseRestored)
+	}
+	return origin, nil
+}
