@@ -144,7 +144,7 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 	require.Nil(t, h.row("account", "nobody"))
 }
 
-// The commands in docs/temporal.md work as documented.
+// The commands in docs/temporal.md work as documented. Those of worker deployments have a test of their own.
 func TestTheCommandsOfTheDocument(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
@@ -152,7 +152,7 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 	c := h.start(h.config(with(&controller[*User]{})))
 	document, err := os.ReadFile("../docs/temporal.md")
 	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(document), -1)
+	blocks := regexp.MustCompile("(?s)```sh\n(temporal workflow .*?)```").FindAllStringSubmatch(string(document), -1)
 	require.Len(t, blocks, 2)
 	run := func(script string) string {
 		id, err := c.WorkflowID(t.Context(), "user", "usr_3kd81mQa7Lp")
