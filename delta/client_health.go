@@ -223,11 +223,11 @@ func (e *engine) checkTemporal(ctx context.Context) []*HealthError {
 		_, err := e.temporal.DescribeTaskQueue(ctx, queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
 		return healthErrors(temporalError(err))
 	}
-	polled, err := e.recentPollers(ctx, queue)
+	polled, err := e.readPollers(ctx, queue)
 	if err != nil {
 		return healthErrors(temporalError(err))
 	}
-	if len(polled) > 0 {
+	if len(polled.identities) > 0 {
 		return nil
 	}
 	return healthErrors(&HealthError{

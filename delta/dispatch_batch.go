@@ -4,12 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
-	"strings"
 	"time"
-
-	"go.temporal.io/api/serviceerror"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -38,7 +34,7 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	defer cancel()
 	start := func(attributes bool) error {
 		_, err := d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, attributes), workflows.BatchName, input...)
-		if isTooLarge(err) && len(input) > 1 {
+		if isRefusedInput(err, inputTooLarge) && len(input) > 1 {
 			input = input[:1] // the names are for people only
 			_, err = d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, attributes), workflows.BatchName, input...)
 		}
@@ -65,13 +61,6 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 		return releaseErr
 	}
 	return err
-}
-
-// isTooLarge reports whether the server refused an input because of its size: limit.blobSize.error, 2 MiB by default. The
-// server has no code of its own for that.
-func isTooLarge(err error) bool {
-	refused := new(serviceerror.InvalidArgument)
-	return errors.As(err, &refused) && strings.Contains(refused.Error(), "size exceeds limit")
 }
 
 // maxNamed bounds the object ids of a batch's members in its input, in bytes of JSON.

@@ -187,8 +187,7 @@ func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error
 // attributes. Starts leave them out from then on, until maintenance has created them again. Starts run concurrently, so
 // each of them can fail this way.
 func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
-	invalid := new(serviceerror.InvalidArgument)
-	if !ref.SearchAttributes || !errors.As(err, &invalid) || !strings.Contains(strings.ToLower(invalid.Error()), "search attribute") {
+	if !ref.SearchAttributes || !isRefusedInput(err, withoutAttributes) {
 		return false
 	}
 	if d.ref().SearchAttributes {
@@ -229,17 +228,26 @@ func (d *dispatcher) wakeWithRef(call context.Context, row db.LeaseDueRow, ref a
 		}
 	}
 	_, err := d.client.SignalWithStartWorkflow(call, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
-	if isFullOfSignals(err) {
+	if isRefusedInput(err, fullOfSignals) {
 		return d.replaceFull(call, options, row, ref)
 	}
 	return err
 }
 
-// isFullOfSignals reports whether a signal was refused because the workflow's run has had as many as the server allows:
-// history.maximumSignalsPerExecution, 10,000 by default. The server has no code of its own for that.
-func isFullOfSignals(err error) bool {
+// Parts, in lower case, of the texts with which the server refuses calls. It has no codes for these reasons.
+const (
+	// withoutAttributes is for search attributes that the namespace does not have.
+	withoutAttributes = "search attribute"
+	// fullOfSignals is for a signal to a run that has had history.maximumSignalsPerExecution, 10,000 by default.
+	fullOfSignals = "limit for signal events"
+	// inputTooLarge is for an input over limit.blobSize.error, 2 MiB by default.
+	inputTooLarge = "size exceeds limit"
+)
+
+// isRefusedInput reports whether the server refused a call as invalid, with a text that has a part.
+func isRefusedInput(err error, part string) bool {
 	refused := new(serviceerror.InvalidArgument)
-	return errors.As(err, &refused) && strings.Contains(refused.Error(), "limit for signal events")
+	return errors.As(err, &refused) && strings.Contains(strings.ToLower(refused.Error()), part)
 }
 
 // replaceFull replaces a workflow whose run may get no more signals, so that none could wake it before its timer fires.

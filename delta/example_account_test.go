@@ -37,7 +37,7 @@ type accountProvider struct{}
 func (accountProvider) SetPlan(context.Context, string, string) error { return nil }
 
 func (accountProvider) Accounts(context.Context) iter.Seq2[Account, error] {
-	return func(yield func(Account, error) bool) { yield(Account{"acct_17", "free"}, nil) }
+	return func(yield func(Account, error) bool) { yield(Account{"acct_17", "pro"}, nil) }
 }
 
 // A client that keeps accounts in line, until it is stopped.

@@ -344,12 +344,6 @@ func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string)
 	return k, err
 }
 
-// recentPollers returns the identities of the workers of a task queue.
-func (e *engine) recentPollers(ctx context.Context, queue string) ([]string, error) {
-	found, err := e.readPollers(ctx, queue)
-	return found.identities, err
-}
-
 func (e *engine) readInformSchedule(ctx context.Context, id string) (*InformSchedule, error) {
 	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
 		return e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)

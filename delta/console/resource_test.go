@@ -251,7 +251,8 @@ func TestThePageOfAResourceIsBounded(t *testing.T) {
 	b.Execute(`[...document.querySelectorAll('#related ~ p a')][0].click()`)
 	b.Shows("plain/unlogged")
 
-	for id, most := range map[string]int64{"many": 4, "child": 8} {
+	// One of them reads earlier versions: they are compared here, because a codec may have encoded equal objects differently.
+	for id, most := range map[string]int64{"many": 5, "child": 9} {
 		_, _ = readPage(t, counting+resourceAddressOf("order", id)) // statements that a client runs once
 		before := statements.n.Load()
 		status, _ = readPage(t, counting+resourceAddressOf("order", id))

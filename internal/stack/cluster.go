@@ -18,6 +18,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // ClusterOptions says how to run a [Cluster]. Both programs must be given.
@@ -220,10 +222,8 @@ func retryUntilServed(ctx context.Context, what string, call func(context.Contex
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Pause(ctx, 200*time.Millisecond) != nil {
 			return fmt.Errorf("%s: %w", what, err)
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

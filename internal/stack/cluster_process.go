@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // clusterProcess is a process of one service. It is started again when it ends, as an orchestrator does.
@@ -79,12 +81,10 @@ func (p *clusterProcess) awaitListening(ctx context.Context) error {
 		if err == nil {
 			return conn.Close()
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Pause(ctx, 50*time.Millisecond) != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			return fmt.Errorf("%s does not listen: %w; the end of its log:\n%s", p.name, err, p.child.lastLines(12))
-		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
@@ -98,7 +98,7 @@ func (c *Cluster) KillAtRandom(ctx context.Context, seed uint64, every time.Dura
 		wait := every/2 + time.Duration(random.Int64N(int64(every)))
 		victim := c.processes[random.IntN(len(c.processes))]
 		down := time.Second + time.Duration(random.Int64N(int64(4*time.Second)))
-		if !pauseFor(ctx, wait) {
+		if backoff.Pause(ctx, wait) != nil {
 			return
 		}
 		killed := time.Since(began).Round(time.Second)
@@ -106,7 +106,7 @@ func (c *Cluster) KillAtRandom(ctx context.Context, seed uint64, every time.Dura
 			c.report("%s cannot be killed: %v", victim.name, err)
 			continue
 		}
-		if !pauseFor(ctx, down) {
+		if backoff.Pause(ctx, down) != nil {
 			return
 		}
 		started := time.Now()
@@ -123,15 +123,5 @@ func (c *Cluster) KillAtRandom(ctx context.Context, seed uint64, every time.Dura
 		}
 		c.report("%s was killed after %s, was away for %s, and listened again %s later", victim.name, killed,
 			down.Round(100*time.Millisecond), time.Since(started).Round(100*time.Millisecond))
-	}
-}
-
-// pauseFor reports whether the time passed before ctx ended.
-func pauseFor(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

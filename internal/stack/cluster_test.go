@@ -47,12 +47,14 @@ func TestTheBalancerTakesTurnsAndPassesOverServersThatDoNotListen(t *testing.T) 
 	require.ElementsMatch(t, []string{"a", "b"}, []string{ask(), ask()})
 	require.NoError(t, a.Close())
 	require.Equal(t, []string{"b", "b"}, []string{ask(), ask()})
+	require.NoError(t, balancer.close())
 
 	// A connection in use does not keep the balancer from closing.
 	idle, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = idle.Close() })
-	balancer.servers = []string{idle.Addr().String()}
+	balancer, err = startBalancer([]string{idle.Addr().String()})
+	require.NoError(t, err)
 	conn, err := net.Dial("tcp", balancer.address)
 	require.NoError(t, err)
 	_, err = idle.Accept()
