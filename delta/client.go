@@ -152,7 +152,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 //
 // It returns [ErrNoSchema] if the schema is missing, an *[InputError] if a setting of the pool's connections would make
 // Delta's statements wrong, [ErrOtherInstallation] if another database uses the prefix in the Temporal namespace, and
-// [ErrRestoredDatabase] if the database was restored from a backup, and nobody has decided what it is. If Temporal cannot be reached within 10 seconds, the error has the address and the reason. Informs work in any case, and
+// [ErrRestoredDatabase] if the database was restored from a backup, and nobody has decided what it is. If Temporal cannot
+// be reached within 10 seconds, the error has the address and the reason. Informs work in any case, and
 // Start can be tried again. A client can be started once.
 func (c *Client) Start(ctx context.Context) error {
 	c.life.Lock()
