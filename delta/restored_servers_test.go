@@ -33,7 +33,7 @@ func keepServer(t *testing.T, begin func(context.Context, stack.Options) (*stack
 	dir, err := os.MkdirTemp("", "delta-restored-test-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	require.NoError(t, os.Chmod(dir, 0o755), "the unprivileged Postgres enters it") //nolint:gosec // the test is over in seconds
+	require.NoError(t, os.Chmod(dir, 0o755), "the unprivileged Postgres enters it")
 	s := &keptServer{t: t, begin: begin, dir: dir, port: testport.Reserve(t)}
 	s.start()
 	t.Cleanup(s.end)
