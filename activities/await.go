@@ -90,7 +90,7 @@ func (a *Activities) isBlocked(ctx context.Context, kind string, row db.FirstUns
 	if err != nil {
 		return false, fmt.Errorf("reading the parents that %s/%s waits for: %w", kind, row.ObjectID, err)
 	}
-	found := awaited.Find(deltatype.Ref{Kind: kind, ID: row.ObjectID}, row.AwaitedParents)
+	found := awaited.Find(deltatype.Ref{Kind: kind, ObjectID: row.ObjectID}, row.AwaitedParents)
 	return found != nil && !found.IsOnItsWay(), nil
 }
 

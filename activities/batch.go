@@ -49,8 +49,8 @@ type Progress struct {
 	// Withheld counts the members that were not worked because their kind or namespace was snoozed, their limit key was
 	// full, or a parent was not synced.
 	Withheld int `json:"withheld,omitempty"`
-	// Unreadable counts the members that wait for a worker that can decode their objects.
-	Unreadable int `json:"unreadable,omitempty"`
+	// Undecodable counts the members that wait for a worker that can decode their objects.
+	Undecodable int `json:"undecodable,omitempty"`
 	// Left counts outcomes that came too late: the resource went on, or another worker had claimed it.
 	Left int `json:"left,omitempty"`
 	// Failures has some of the members that failed or degraded.
@@ -271,7 +271,7 @@ func (r *batchRun) collectOutcomes(results <-chan *claimed) error {
 // take others along.
 func (r *batchRun) isUnbatched(one *claimed) bool {
 	switch one.outcome.Verdict {
-	case VerdictFailed, VerdictDegraded, VerdictSnoozed, VerdictUnreadable:
+	case VerdictFailed, VerdictDegraded, VerdictSnoozed, VerdictUndecodable:
 		if !one.failed { // a locked row comes here several times
 			one.failed = true
 			r.failed++
@@ -337,8 +337,8 @@ func (r *batchRun) countVerdict(one *claimed, state deltatype.ResourceState) {
 		p.Deleted++
 	case VerdictWithheld:
 		p.Withheld++
-	case VerdictUnreadable:
-		p.Unreadable++
+	case VerdictUndecodable:
+		p.Undecodable++
 	case VerdictReleased:
 	case VerdictFailed, VerdictDegraded:
 		if state == deltatype.ResourceStateDegraded {

@@ -19,7 +19,7 @@
 //   - outcome.go: writes outcomes. temporal_failure.go describes failures to Temporal, close_claims.go closes claims that
 //     outlive their outcome, complete_tx.go writes the outcome in the user's transaction.
 //   - retention.go: EndRetention and EndBatchRetention: expiry, one more attempt, or removal.
-//   - command.go: Command. parents.go: resources that wait for a parent. unreadable.go: objects that do not decode.
+//   - command.go: Command. parents.go: resources that wait for a parent. undecodable.go: objects that do not decode.
 //
 // Listings:
 //

@@ -83,9 +83,9 @@ const (
 	// VerdictWithheld returns the resource to the dispatchers, which leave it while its kind or namespace is snoozed.
 	// It was snoozed after the claim, so Work was not called.
 	VerdictWithheld
-	// VerdictUnreadable means that the stored object does not decode here. Work was not called, and the resource waits
+	// VerdictUndecodable means that the stored object does not decode here. Work was not called, and the resource waits
 	// for a worker that can decode it, as during a rolling deploy. It does not count as an attempt.
-	VerdictUnreadable
+	VerdictUndecodable
 )
 
 // Outcome is the result of Work, with its reason.

@@ -45,11 +45,11 @@ func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error 
 		state, counted, grace = deltatype.ResourceStateScheduled, false, dispatchAtOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
-	case verdict == VerdictUnreadable:
-		if err := one.encodeUnreadable(e.outcomeTime()); err != nil {
+	case verdict == VerdictUndecodable:
+		if err := one.encodeUndecodable(e.outcomeTime()); err != nil {
 			return err
 		}
-		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(e.outcomeTime()), e.afterWait(unbatched)
+		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.undecodableWait(e.outcomeTime()), e.afterWait(unbatched)
 		if one.worked.IsFinalizing() {
 			state = one.worked.State
 		}
@@ -139,7 +139,7 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 			return nil, err
 		}
 	}
-	e.warnUnreadable(set)
+	e.warnUndecodable(set)
 	return o, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // child is an object with a parent of another kind.
 func child(id, content string) deltatype.ObjectInformParams {
 	o := object(id, content)
-	o.Parents = []deltatype.Ref{{Kind: "parent", ID: "p"}}
+	o.Parents = []deltatype.Ref{{Kind: "parent", ObjectID: "p"}}
 	return o
 }
 
@@ -47,7 +47,7 @@ func TestAnExecutionLeavesARowThatWaitsForItsParent(t *testing.T) {
 		}
 		row := h.row(ref)
 		require.Nil(t, row.DispatchAt, "no dispatcher looks at it, and no lease has to pass")
-		require.Equal(t, []deltatype.Ref{{Kind: "parent", ID: "p"}}, row.AwaitedParents)
+		require.Equal(t, []deltatype.Ref{{Kind: "parent", ObjectID: "p"}}, row.AwaitedParents)
 		require.Equal(t, deltatype.ResourceStateScheduled, row.State)
 		require.Zero(t, row.Attempt)
 		require.Positive(t, woken, "the dispatcher looks at the parent from now on")

@@ -77,7 +77,7 @@ func addRefused(to *db.RecordRefusedParams, item *Listed) (id, rule string, isLa
 // encodeRefused replaces the objects that are to be kept by their stored forms.
 func encodeRefused(ctx context.Context, coder *db.Coder, refused *db.RecordRefusedParams) (err error) {
 	for i, object := range refused.Objects {
-		ref := deltatype.Ref{Kind: refused.Kind, ID: refused.ObjectIds[i]}
+		ref := deltatype.Ref{Kind: refused.Kind, ObjectID: refused.ObjectIds[i]}
 		if refused.Objects[i], err = coder.Encode(ctx, ref, object); err != nil {
 			return err
 		}
@@ -197,7 +197,7 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 		return fmt.Errorf("reading refused objects: %w", err)
 	}
 	for _, one := range kept {
-		object, err := p.activities.Coder.Decode(ctx, deltatype.Ref{Kind: p.in.Kind, ID: one.ObjectID}, one.Object)
+		object, err := p.activities.Coder.Decode(ctx, deltatype.Ref{Kind: p.in.Kind, ObjectID: one.ObjectID}, one.Object)
 		if err != nil {
 			p.log().Warn("a refused object is kept and does not decode, so it is not tried again", "error", err)
 			continue

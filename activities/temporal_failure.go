@@ -16,11 +16,11 @@ const (
 	// AttemptFailed is an attempt that has failed, or that has degraded the resource.
 	AttemptFailed = stepErrors + "Failed"
 	// AttemptSnoozed is an attempt that was snoozed, AttemptSuperseded one with a failure that no longer matters, and
-	// AttemptUnreadable one with an object that does not decode here. They are benign: Temporal's metrics do not count
+	// AttemptUndecodable one with an object that does not decode here. They are benign: Temporal's metrics do not count
 	// them as failures.
-	AttemptSnoozed    = stepErrors + "Snoozed"
-	AttemptSuperseded = stepErrors + "Superseded"
-	AttemptUnreadable = stepErrors + "Unreadable"
+	AttemptSnoozed     = stepErrors + "Snoozed"
+	AttemptSuperseded  = stepErrors + "Superseded"
+	AttemptUndecodable = stepErrors + "Undecodable"
 
 	stepErrors = "delta.Attempt"
 )
@@ -61,8 +61,8 @@ func (one *claimed) describeFailure(written *db.WriteOutcomesRow) *failure {
 		}
 	case VerdictSnoozed:
 		f.errorType, f.what = AttemptSnoozed, f.what+" was snoozed"
-	case VerdictUnreadable:
-		f.errorType, f.what = AttemptUnreadable, "the object does not decode here"
+	case VerdictUndecodable:
+		f.errorType, f.what = AttemptUndecodable, "the object does not decode here"
 	case VerdictSynced, VerdictDeleted, VerdictReleased, VerdictFinalized, VerdictWithheld:
 		return nil
 	}

@@ -332,7 +332,7 @@ func (r *categoryRun[T]) changeOf(id string, folded messagedb.EntityResult[T]) (
 	case err != nil:
 		return &delta.FeedChange{Refused: &delta.FeedRefusal{ID: id, Err: describeFold(err)}}, nil
 	case isGone:
-		return &delta.FeedChange{Gone: id}, nil
+		return &delta.FeedChange{GoneID: id}, nil
 	}
 	return &delta.FeedChange{Object: folded.Value}, nil
 }

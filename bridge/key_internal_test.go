@@ -38,9 +38,9 @@ func TestNoTwoKeysHaveTheSameID(t *testing.T) {
 		}
 		of := map[string][]string{}
 		for _, key := range keys {
-			row := []cdc.Value{{State: cdc.Present, Text: "x"}}
+			row := []cdc.Value{{State: cdc.ValuePresent, Text: "x"}}
 			for _, value := range key {
-				row = append(row, cdc.Value{State: cdc.Present, Text: value})
+				row = append(row, cdc.Value{State: cdc.ValuePresent, Text: value})
 			}
 			id := keyText(relation, row)
 			require.Equal(t, KeyID(key...), id)

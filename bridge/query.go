@@ -158,7 +158,7 @@ func (r *tableRun[T]) noteKeys(xid uint32, c *cdc.Change) {
 		values := make([]cdc.Value, len(r.query.key))
 		for i, column := range r.query.key {
 			at := c.Relation.Index(column.Name)
-			if at < 0 || at >= len(row) || row[at].State != cdc.Present {
+			if at < 0 || at >= len(row) || row[at].State != cdc.ValuePresent {
 				r.needRead(fmt.Sprintf("a change does not name the column %q of its key", column.Name))
 				return
 			}
@@ -253,7 +253,7 @@ func valuesOf(raw [][]byte) []cdc.Value {
 	values := make([]cdc.Value, len(raw))
 	for i, text := range raw {
 		if text != nil {
-			values[i] = cdc.Value{State: cdc.Present, Text: string(text)}
+			values[i] = cdc.Value{State: cdc.ValuePresent, Text: string(text)}
 		}
 	}
 	return values

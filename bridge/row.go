@@ -43,10 +43,10 @@ func (r Row) Text(column string) (text string, ok bool) {
 		return "", false
 	}
 	value := r.values[i]
-	if value.State == cdc.Unchanged {
+	if value.State == cdc.ValueUnchanged {
 		*r.unchanged = true
 	}
-	return value.Text, value.State == cdc.Present
+	return value.Text, value.State == cdc.ValuePresent
 }
 
 // Scan reads the value of a column into a variable, as pgx does. NULL needs a variable that can be nil.
@@ -62,12 +62,12 @@ func (r Row) scanColumn(i int, into any) error {
 	column, value := &r.relation.Columns[i], r.values[i]
 	var text []byte
 	switch value.State {
-	case cdc.Unchanged:
+	case cdc.ValueUnchanged:
 		*r.unchanged = true
 		return fmt.Errorf("column %q: %w", column.Name, errUnchanged)
-	case cdc.Present:
+	case cdc.ValuePresent:
 		text = []byte(value.Text)
-	case cdc.Null:
+	case cdc.ValueNull:
 	}
 	if err := r.types.Scan(column.TypeOID, pgtype.TextFormatCode, text, into); err != nil {
 		if text == nil {

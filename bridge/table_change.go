@@ -75,7 +75,7 @@ func (r *tableRun[T]) addGone(ctx context.Context, relation *cdc.Relation, value
 		}})
 		return nil
 	}
-	r.page.putChange(id, len(id), delta.FeedChange{Gone: id})
+	r.page.putChange(id, len(id), delta.FeedChange{GoneID: id})
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 	}
 	if old := valuesBefore(c); old != nil && c.Kind == cdc.KindUpdate && (err == nil || isNamed || errors.Is(err, ErrNotObject)) { // otherwise it may be the same object
 		if former, err := r.mapping.keyID(c.Relation, old); err == nil && former != id {
-			r.page.putChange(former, len(former), delta.FeedChange{Gone: former})
+			r.page.putChange(former, len(former), delta.FeedChange{GoneID: former})
 		}
 	}
 	if id == "" {
@@ -113,7 +113,7 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 	switch {
 	case errors.Is(err, ErrNotObject) && isListed: // the end of the listing finds its resource, within the bounds of deletions
 	case errors.Is(err, ErrNotObject):
-		r.page.putChange(id, len(id), delta.FeedChange{Gone: id})
+		r.page.putChange(id, len(id), delta.FeedChange{GoneID: id})
 	case err != nil && isWhole(err):
 		return r.passOver(ctx, err)
 	case err != nil:
@@ -149,7 +149,7 @@ func (r *tableRun[T]) needRead(why string) {
 func fillUnchanged(row, old []cdc.Value) []cdc.Value {
 	filled := row
 	for i := range row {
-		if row[i].State == cdc.Unchanged && i < len(old) && old[i].State != cdc.Unchanged {
+		if row[i].State == cdc.ValueUnchanged && i < len(old) && old[i].State != cdc.ValueUnchanged {
 			if &filled[0] == &row[0] {
 				filled = slices.Clone(row)
 			}

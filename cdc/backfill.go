@@ -41,7 +41,7 @@ type BackfillConfig struct {
 // further. Rows that change while their chunk is read come from the stream only.
 //
 // A program that keeps a copy of the table applies changes like this. A KindRead is the whole row, whether the copy has
-// the row or not. An update of a row that the copy lacks inserts the row, some values of which may be [Unchanged] until
+// the row or not. An update of a row that the copy lacks inserts the row, some values of which may be [ValueUnchanged] until
 // the row is read. A delete of a row that the copy lacks does nothing. Then copy and table are equal when Done is
 // closed, and from then on. A row can be read more than once.
 //

@@ -62,7 +62,7 @@ func (c *tableCopy) apply(change *cdc.Change) error {
 		delete(r.rows, r.key(change, before))
 		row := slices.Clone(change.New)
 		for i := range row {
-			if row[i].State == cdc.Unchanged && old != nil {
+			if row[i].State == cdc.ValueUnchanged && old != nil {
 				row[i] = old[i]
 			}
 		}

@@ -131,23 +131,23 @@ type Column struct {
 	Key bool
 }
 
-// State reports whether a value is present.
-type State byte
+// ValueState reports whether a value is present.
+type ValueState byte
 
 // The states of a value.
 const (
-	// Null is SQL's NULL, or a column that does not belong to the key.
-	Null State = iota
-	// Present is a value.
-	Present
-	// Unchanged is a large value, stored out of line (TOAST), that an update has not changed. The server does not send
+	// ValueNull is SQL's NULL, or a column that does not belong to the key.
+	ValueNull ValueState = iota
+	// ValuePresent is a value.
+	ValuePresent
+	// ValueUnchanged is a large value, stored out of line (TOAST), that an update has not changed. The server does not send
 	// it.
-	Unchanged
+	ValueUnchanged
 )
 
 // Value is one column of a row. The zero Value is null.
 type Value struct {
-	State State
+	State ValueState
 	// Text is the value as Postgres prints it: dates in ISO form, times with a zone in UTC, bytea in hex, and floats
 	// with enough digits to be read back exactly. It is the same in snapshots and in streams.
 	Text string
@@ -156,9 +156,9 @@ type Value struct {
 // String returns the text, NULL or (unchanged), for people to read.
 func (v Value) String() string {
 	switch v.State {
-	case Present:
+	case ValuePresent:
 		return v.Text
-	case Unchanged:
+	case ValueUnchanged:
 		return "(unchanged)"
 	default:
 		return "NULL"

@@ -326,7 +326,7 @@ func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value)
 
 func presentValues(texts []string) (row []Value) {
 	for _, text := range texts {
-		row = append(row, Value{State: Present, Text: text})
+		row = append(row, Value{State: ValuePresent, Text: text})
 	}
 	return row
 }

@@ -90,7 +90,7 @@ func copyRow(values [][]byte) []Value {
 	row := make([]Value, len(values))
 	for i, v := range values {
 		if v != nil {
-			row[i] = Value{State: Present, Text: string(v)}
+			row[i] = Value{State: ValuePresent, Text: string(v)}
 		}
 	}
 	return row
@@ -121,7 +121,7 @@ func (b *rowBatch) flushRows(use func([]Value)) {
 	text, values := string(b.text), make([]Value, len(b.lengths))
 	for i, length := range b.lengths {
 		if length >= 0 {
-			values[i] = Value{State: Present, Text: text[:length]}
+			values[i] = Value{State: ValuePresent, Text: text[:length]}
 			text = text[length:]
 		}
 	}

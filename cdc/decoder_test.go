@@ -92,14 +92,14 @@ func TestDecoderReadsWhatTheServerWrites(t *testing.T) {
 			require.Nil(t, inserted.Old)
 
 			updated := changes[1]
-			require.Equal(t, cdc.Null, updated.New[2].State)
-			require.Equal(t, cdc.Value{State: cdc.Unchanged}, updated.New[3], "a large value that was not changed is not null")
+			require.Equal(t, cdc.ValueNull, updated.New[2].State)
+			require.Equal(t, cdc.Value{State: cdc.ValueUnchanged}, updated.New[3], "a large value that was not changed is not null")
 			require.Nil(t, updated.Key)
 
 			moved := changes[2]
 			require.Equal(t, "[1 x]", fmt.Sprint(moved.KeyValues()))
 			require.Equal(t, "2", moved.New[0].Text)
-			require.Equal(t, cdc.Null, moved.Key[3].State)
+			require.Equal(t, cdc.ValueNull, moved.Key[3].State)
 
 			require.Equal(t, "[2 x]", fmt.Sprint(changes[3].KeyValues()))
 			require.Nil(t, changes[3].New)

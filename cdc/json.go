@@ -10,7 +10,7 @@ import (
 // become a number or a boolean: int2, int4, oid, finite floats and bool. All others become a string with Postgres'
 // text. Bytes that are not UTF-8, which only a database without an encoding can hold, are replaced.
 func (v Value) AppendJSON(out []byte, columnType string) []byte {
-	if v.State != Present {
+	if v.State != ValuePresent {
 		return append(out, "null"...)
 	}
 	switch columnType {

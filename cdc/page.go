@@ -64,7 +64,7 @@ func (t *table) queryRowsAfter(ctx context.Context, conn *connection, after []st
 	}
 	var low []Value
 	for _, text := range after {
-		low = append(low, Value{State: Present, Text: text})
+		low = append(low, Value{State: ValuePresent, Text: text})
 	}
 	names, _ := t.keyClauses(0)
 	where, args := t.keyRange(low, nil)

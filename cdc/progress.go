@@ -137,10 +137,10 @@ func (k *keyReader) readKey(relation *Relation, row, before []Value) (key []stri
 			return nil, false
 		}
 		v := row[place]
-		if v.State == Unchanged && before != nil {
+		if v.State == ValueUnchanged && before != nil {
 			v = before[place]
 		}
-		if v.State != Present {
+		if v.State != ValuePresent {
 			return nil, false
 		}
 		key[i] = v.Text

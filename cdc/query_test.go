@@ -21,7 +21,7 @@ func TestSnapshotAnswersQueries(t *testing.T) {
 		require.NoError(t, err)
 		rows = append(rows, row)
 	}
-	require.Equal(t, [][]cdc.Value{{{State: cdc.Present, Text: "7"}, {State: cdc.Present, Text: "2025-12-31 22:00:00+00"}, {State: cdc.Present, Text: `\x00ff`}, {}}}, rows)
+	require.Equal(t, [][]cdc.Value{{{State: cdc.ValuePresent, Text: "7"}, {State: cdc.ValuePresent, Text: "2025-12-31 22:00:00+00"}, {State: cdc.ValuePresent, Text: `\x00ff`}, {}}}, rows)
 	// Loops that are left early, failing queries and ended contexts do not affect other loops.
 	for range 5 {
 		for _, err := range s.Query(t.Context(), `select id from t`) {

@@ -49,7 +49,7 @@ func (r *replica) apply(c *cdc.Change) error {
 		delete(r.rows, key)
 		row := slices.Clone(c.New)
 		for i := range row {
-			if row[i].State == cdc.Unchanged {
+			if row[i].State == cdc.ValueUnchanged {
 				row[i] = old[i]
 			}
 		}

@@ -22,7 +22,7 @@ func textLines(rows [][][]byte) []string {
 		values := make([]cdc.Value, len(r))
 		for i, v := range r {
 			if v != nil {
-				values[i] = cdc.Value{State: cdc.Present, Text: string(v)}
+				values[i] = cdc.Value{State: cdc.ValuePresent, Text: string(v)}
 			}
 		}
 		lines = append(lines, formatRow(values))

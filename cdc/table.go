@@ -178,12 +178,12 @@ func (t *table) lookupPublished(ctx context.Context, conn *connection, publicati
 	}
 	var filters []string
 	for _, row := range rows {
-		if row[1].State == Present {
+		if row[1].State == ValuePresent {
 			if columns, err = addNames(columns, row[1].Text); err != nil {
 				return nil, err
 			}
 		}
-		if row[2].State == Present {
+		if row[2].State == ValuePresent {
 			filters = append(filters, "("+row[2].Text+")")
 		}
 	}

@@ -173,7 +173,7 @@ func (b *Backfill) closeWindow(number uint64, at LSN) (rows []*Change, ends bool
 		default:
 			merged := slices.Clone(row)
 			for at, column := range c.relation.Columns {
-				if v := s.row[s.relation.Index(column.Name)]; v.State != Unchanged {
+				if v := s.row[s.relation.Index(column.Name)]; v.State != ValueUnchanged {
 					merged[at] = v
 				}
 			}
@@ -214,7 +214,7 @@ func rowBefore(c *Change) []Value {
 }
 
 func hasUnchanged(row []Value) bool {
-	return slices.ContainsFunc(row, func(v Value) bool { return v.State == Unchanged })
+	return slices.ContainsFunc(row, func(v Value) bool { return v.State == ValueUnchanged })
 }
 
 // fillUnchanged replaces values that an update has left unchanged by those of the row before.
@@ -224,7 +224,7 @@ func fillUnchanged(row []Value, relation *Relation, before []Value, of *Relation
 	}
 	row = slices.Clone(row)
 	for i, v := range row {
-		if v.State != Unchanged {
+		if v.State != ValueUnchanged {
 			continue
 		}
 		at := of.Index(relation.Columns[i].Name)

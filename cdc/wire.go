@@ -89,12 +89,12 @@ func (w *messageReader) readRow() []Value {
 		switch kind := w.readByte(); kind {
 		case 'n':
 		case 'u':
-			values[i].State = Unchanged
+			values[i].State = ValueUnchanged
 		case 't':
 			length := int(w.readUint32())
 			at := len(start) - len(w.rest)
 			if w.takeBytes(length); w.err == nil {
-				values[i] = Value{State: Present, Text: texts[at : at+length]}
+				values[i] = Value{State: ValuePresent, Text: texts[at : at+length]}
 			}
 		default:
 			w.fail("a value of the unknown format %q", kind)

@@ -76,7 +76,7 @@ func (c *Coder) Hash(ref deltatype.Ref, plain []byte) []byte {
 	if !c.Encodes() {
 		return plain
 	}
-	return c.sign([]byte(ref.Kind), []byte(ref.ID), plain)
+	return c.sign([]byte(ref.Kind), []byte(ref.ObjectID), plain)
 }
 
 // Encode returns the stored form of an object.
@@ -126,7 +126,7 @@ func (c *Coder) call(
 
 // DecodeRow decodes the object of a row. If that fails, the row keeps the stored form.
 func (c *Coder) DecodeRow(ctx context.Context, row *deltatype.ResourceRow) error {
-	object, err := c.Decode(ctx, deltatype.Ref{Kind: row.ObjectKind, ID: row.ObjectID}, row.EncodedObject)
+	object, err := c.Decode(ctx, deltatype.Ref{Kind: row.ObjectKind, ObjectID: row.ObjectID}, row.EncodedObject)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (c *Coder) encodeSet(ctx context.Context, set []*deltatype.ObjectInformPara
 	}
 	stored := make([]*deltatype.ObjectInformParams, len(set))
 	for i, o := range set {
-		ref, one := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}, *o
+		ref, one := deltatype.Ref{Kind: o.Kind, ObjectID: o.ResourceID}, *o
 		var err error
 		if one.EncodedObject, err = c.Encode(ctx, ref, o.EncodedObject); err != nil {
 			return nil, err

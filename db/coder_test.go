@@ -43,7 +43,7 @@ func (c turning) turn(in []byte) ([]byte, error) {
 }
 
 func TestACoderWrapsWhatACodecReturns(t *testing.T) {
-	ctx, ref, object := t.Context(), deltatype.Ref{Kind: "k", ID: "i"}, []byte(`{"a": 1}`)
+	ctx, ref, object := t.Context(), deltatype.Ref{Kind: "k", ObjectID: "i"}, []byte(`{"a": 1}`)
 	coder := NewCoder(turning{}, []byte("key"))
 	stored, err := coder.Encode(ctx, ref, object)
 	require.NoError(t, err)
@@ -70,13 +70,13 @@ func TestACoderWrapsWhatACodecReturns(t *testing.T) {
 		require.EqualError(t, err, "the stored object is encoded, and this client has no Config.ObjectCodec")
 	}
 
-	require.NotEqual(t, coder.Hash(ref, []byte("h")), coder.Hash(deltatype.Ref{Kind: "k", ID: "j"}, []byte("h")), "equal objects of two resources")
+	require.NotEqual(t, coder.Hash(ref, []byte("h")), coder.Hash(deltatype.Ref{Kind: "k", ObjectID: "j"}, []byte("h")), "equal objects of two resources")
 	require.NotEqual(t, coder.Hash(ref, []byte("h")), NewCoder(turning{}, []byte("yek")).Hash(ref, []byte("h")))
 	require.NotEqual(t, coder.KeyID("x"), coder.KeyID("y"))
 }
 
 func TestACodecThatMisbehavesIsAnErrorWithoutTheObject(t *testing.T) {
-	ctx, ref, object := t.Context(), deltatype.Ref{Kind: "k", ID: "i"}, []byte(`"secret"`)
+	ctx, ref, object := t.Context(), deltatype.Ref{Kind: "k", ObjectID: "i"}, []byte(`"secret"`)
 	_, err := NewCoder(turning{panics: true}, nil).Encode(ctx, ref, object)
 	require.EqualError(t, err, "Config.ObjectCodec does not encode the object of k/i: it panics, with a string")
 	for codec, want := range map[*turning]string{

@@ -12,12 +12,12 @@ import (
 
 const addFigures = `-- name: AddFigures :exec
 
-INSERT INTO delta_figure AS f (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, unreadable, seconds, durations)
-SELECT c.kind, m.minute, c.synced, c.finalized, c.failed, c.degraded, c.deleted, c.snoozed, c.unreadable, c.seconds, c.durations::bigint[]
+INSERT INTO delta_figure AS f (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, undecodable, seconds, durations)
+SELECT c.kind, m.minute, c.synced, c.finalized, c.failed, c.degraded, c.deleted, c.snoozed, c.undecodable, c.seconds, c.durations::bigint[]
 FROM (
     SELECT unnest($1::text[]) AS kind, unnest($2::bigint[]) AS synced,
         unnest($3::bigint[]) AS finalized, unnest($4::bigint[]) AS failed, unnest($5::bigint[]) AS degraded,
-        unnest($6::bigint[]) AS deleted, unnest($7::bigint[]) AS snoozed, unnest($8::bigint[]) AS unreadable,
+        unnest($6::bigint[]) AS deleted, unnest($7::bigint[]) AS snoozed, unnest($8::bigint[]) AS undecodable,
         unnest($9::double precision[]) AS seconds, unnest($10::text[]) AS durations
 ) c
 CROSS JOIN (SELECT unnest(ARRAY['-infinity'::timestamptz, date_trunc('minute', now() - $11::interval)]) AS minute) m
@@ -25,22 +25,22 @@ ORDER BY c.kind COLLATE "C", m.minute
 ON CONFLICT (kind, minute) DO UPDATE
 SET synced = f.synced + excluded.synced, finalized = f.finalized + excluded.finalized, failed = f.failed + excluded.failed,
     degraded = f.degraded + excluded.degraded, deleted = f.deleted + excluded.deleted, snoozed = f.snoozed + excluded.snoozed,
-    unreadable = f.unreadable + excluded.unreadable, seconds = f.seconds + excluded.seconds,
+    undecodable = f.undecodable + excluded.undecodable, seconds = f.seconds + excluded.seconds,
     durations = (SELECT array_agg(f.durations[i] + excluded.durations[i] ORDER BY i) FROM generate_subscripts(excluded.durations, 1) AS i)
 `
 
 type AddFiguresParams struct {
-	Kinds      []string
-	Synced     []int64
-	Finalized  []int64
-	Failed     []int64
-	Degraded   []int64
-	Deleted    []int64
-	Snoozed    []int64
-	Unreadable []int64
-	Seconds    []float64
-	Durations  []string
-	Age        time.Duration
+	Kinds       []string
+	Synced      []int64
+	Finalized   []int64
+	Failed      []int64
+	Degraded    []int64
+	Deleted     []int64
+	Snoozed     []int64
+	Undecodable []int64
+	Seconds     []float64
+	Durations   []string
+	Age         time.Duration
 }
 
 // Attempts by kind and minute.
@@ -55,7 +55,7 @@ func (q *Queries) AddFigures(ctx context.Context, db DBTX, arg AddFiguresParams)
 		arg.Degraded,
 		arg.Deleted,
 		arg.Snoozed,
-		arg.Unreadable,
+		arg.Undecodable,
 		arg.Seconds,
 		arg.Durations,
 		arg.Age,
@@ -64,7 +64,7 @@ func (q *Queries) AddFigures(ctx context.Context, db DBTX, arg AddFiguresParams)
 }
 
 const listFigures = `-- name: ListFigures :many
-SELECT f.kind, f.minute, f.synced, f.finalized, f.failed, f.degraded, f.deleted, f.snoozed, f.unreadable, f.seconds, f.durations FROM delta_figure f
+SELECT f.kind, f.minute, f.synced, f.finalized, f.failed, f.degraded, f.deleted, f.snoozed, f.undecodable, f.seconds, f.durations FROM delta_figure f
 WHERE f.kind = ANY (CASE WHEN $1::text = '' THEN ARRAY(SELECT c.name FROM delta_controller c) ELSE ARRAY[$1::text] END)
   AND f.minute >= $2::timestamptz AND f.minute > '-infinity'
 ORDER BY f.minute, f.kind
@@ -94,7 +94,7 @@ func (q *Queries) ListFigures(ctx context.Context, db DBTX, arg ListFiguresParam
 			&i.Degraded,
 			&i.Deleted,
 			&i.Snoozed,
-			&i.Unreadable,
+			&i.Undecodable,
 			&i.Seconds,
 			&i.Durations,
 		); err != nil {
@@ -111,22 +111,22 @@ func (q *Queries) ListFigures(ctx context.Context, db DBTX, arg ListFiguresParam
 const sumFigures = `-- name: SumFigures :many
 SELECT c.name AS kind, coalesce(f.synced, 0)::bigint AS synced, coalesce(f.finalized, 0)::bigint AS finalized, coalesce(f.failed, 0)::bigint AS failed,
     coalesce(f.degraded, 0)::bigint AS degraded, coalesce(f.deleted, 0)::bigint AS deleted, coalesce(f.snoozed, 0)::bigint AS snoozed,
-    coalesce(f.unreadable, 0)::bigint AS unreadable, coalesce(f.seconds, 0)::double precision AS seconds, coalesce(f.durations, '{}')::bigint[] AS durations
+    coalesce(f.undecodable, 0)::bigint AS undecodable, coalesce(f.seconds, 0)::double precision AS seconds, coalesce(f.durations, '{}')::bigint[] AS durations
 FROM delta_controller c LEFT JOIN delta_figure f ON f.kind = c.name AND f.minute = '-infinity'
 ORDER BY c.name
 `
 
 type SumFiguresRow struct {
-	Kind       string
-	Synced     int64
-	Finalized  int64
-	Failed     int64
-	Degraded   int64
-	Deleted    int64
-	Snoozed    int64
-	Unreadable int64
-	Seconds    float64
-	Durations  []int64
+	Kind        string
+	Synced      int64
+	Finalized   int64
+	Failed      int64
+	Degraded    int64
+	Deleted     int64
+	Snoozed     int64
+	Undecodable int64
+	Seconds     float64
+	Durations   []int64
 }
 
 // All attempts of each kind that a client was started with, since the first.
@@ -147,7 +147,7 @@ func (q *Queries) SumFigures(ctx context.Context, db DBTX) ([]SumFiguresRow, err
 			&i.Degraded,
 			&i.Deleted,
 			&i.Snoozed,
-			&i.Unreadable,
+			&i.Undecodable,
 			&i.Seconds,
 			&i.Durations,
 		); err != nil {

@@ -78,17 +78,17 @@ type DeltaInform struct {
 }
 
 type Figure struct {
-	Kind       string
-	Minute     time.Time
-	Synced     int64
-	Finalized  int64
-	Failed     int64
-	Degraded   int64
-	Deleted    int64
-	Snoozed    int64
-	Unreadable int64
-	Seconds    float64
-	Durations  []int64
+	Kind        string
+	Minute      time.Time
+	Synced      int64
+	Finalized   int64
+	Failed      int64
+	Degraded    int64
+	Deleted     int64
+	Snoozed     int64
+	Undecodable int64
+	Seconds     float64
+	Durations   []int64
 }
 
 type Installation struct {

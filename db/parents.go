@@ -46,7 +46,7 @@ func parseRefs(texts []string) []deltatype.Ref {
 
 func parseRef(text string) deltatype.Ref {
 	kind, id, _ := strings.Cut(text, "/")
-	return deltatype.Ref{Kind: kind, ID: id}
+	return deltatype.Ref{Kind: kind, ObjectID: id}
 }
 
 // checkCycles refuses a set with an object that is its own ancestor, by stored or given parents. Objects without
@@ -56,7 +56,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 	given := map[string][]string{}
 	for _, o := range set {
 		if len(o.Parents) > 0 {
-			own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
+			own := deltatype.Ref{Kind: o.Kind, ObjectID: o.ResourceID}.String()
 			given[own] = formatRefs(o.Parents)
 			asked = append(asked, given[own]...)
 		}
@@ -75,7 +75,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 		parents[row.Resource] = row.Parents
 	}
 	for _, o := range set { // given parents replace stored ones, even if none are left
-		own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
+		own := deltatype.Ref{Kind: o.Kind, ObjectID: o.ResourceID}.String()
 		if parents[own] != nil || given[own] != nil {
 			parents[own] = given[own]
 		}
@@ -84,7 +84,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 		if len(o.Parents) == 0 {
 			continue
 		}
-		own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
+		own := deltatype.Ref{Kind: o.Kind, ObjectID: o.ResourceID}.String()
 		if path := pathTo(own, []string{own}, parents, map[string]bool{}); path != nil {
 			return &deltatype.ParentCycleError{Path: parseRefs(path)}
 		}

@@ -83,7 +83,7 @@ func compareWithRow(
 		return nil, &deltatype.ObjectInformResult{Resource: row, AlreadyExists: true, Refused: refused}, err
 	}
 	decided.ExpectedHash = r.Hash
-	stored, err := coder.Decode(ctx, deltatype.Ref{Kind: r.Kind, ID: r.ObjectID}, r.Object)
+	stored, err := coder.Decode(ctx, deltatype.Ref{Kind: r.Kind, ObjectID: r.ObjectID}, r.Object)
 	if err != nil {
 		return nil, nil, fmt.Errorf("comparing with the resource %s/%s, which an inform with Force replaces: %w", r.Kind, r.ObjectID, err)
 	}

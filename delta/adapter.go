@@ -43,7 +43,7 @@ func (a *controllerAdapter[T]) callController(
 ) activities.Outcome {
 	resource, err := a.decodeResource(task)
 	if err != nil {
-		return activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
+		return activities.Outcome{Verdict: activities.VerdictUndecodable, Error: err.Error()}
 	}
 	call := &Call{
 		Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}, carriers: []string{task.Carrier},
@@ -78,7 +78,7 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	for i, task := range tasks {
 		resource, err := a.decodeResource(task)
 		if err != nil {
-			outcomes[i] = activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
+			outcomes[i] = activities.Outcome{Verdict: activities.VerdictUndecodable, Error: err.Error()}
 			continue
 		}
 		resources, at = append(resources, resource), append(at, i)

@@ -142,7 +142,7 @@ func (a *awaiter) answerSettled(calls []*awaitCall) {
 		row, there := byID[call.id]
 		blocked := ""
 		if call.waits = ""; row.AwaitsParent {
-			if found := awaited.Find(deltatype.Ref{Kind: row.Kind, ID: row.ObjectID}, row.AwaitedParents); found != nil {
+			if found := awaited.Find(deltatype.Ref{Kind: row.Kind, ObjectID: row.ObjectID}, row.AwaitedParents); found != nil {
 				if call.waits = found.Describe(); !found.IsOnItsWay() {
 					blocked = call.waits
 				}

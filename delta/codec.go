@@ -39,7 +39,7 @@ func (c *Client) decodeVersion(ctx context.Context, kind, objectID string, store
 	if stored == nil {
 		return nil, nil
 	}
-	return c.coder.Decode(ctx, Ref{Kind: kind, ID: objectID}, stored)
+	return c.coder.Decode(ctx, Ref{Kind: kind, ObjectID: objectID}, stored)
 }
 
 // decodeChange decodes the objects of an entry of the log of changes. Those that do not decode keep the stored form.

@@ -21,8 +21,8 @@ func TestACodecIsIntroducedAndItsKeyIsReplaced(t *testing.T) {
 	require.NoError(t, err)
 	read := func(c *delta.Client) {
 		t.Helper()
-		for _, ref := range []delta.Ref{{Kind: "account", ID: "a"}, {Kind: "account", ID: "b"}, {Kind: "mirror", ID: "m"}} {
-			row, err := c.Get(t.Context(), ref.Kind, ref.ID)
+		for _, ref := range []delta.Ref{{Kind: "account", ObjectID: "a"}, {Kind: "account", ObjectID: "b"}, {Kind: "mirror", ObjectID: "m"}} {
+			row, err := c.Get(t.Context(), ref.Kind, ref.ObjectID)
 			require.NoError(t, err)
 			require.Contains(t, string(row.EncodedObject), planted)
 			require.EqualValues(t, 1, row.Generation)

@@ -135,7 +135,7 @@ func TestAnEncodedObjectIsNowhereInPlainText(t *testing.T) {
 	refused, err := c.Refused(t.Context(), "mirror")
 	require.NoError(t, err)
 	require.Len(t, refused, 1)
-	require.True(t, refused[0].Kept)
+	require.True(t, refused[0].IsKept)
 	require.Contains(t, refused[0].Rule, "must have no NUL character")
 
 	dump := h.dumpTables()
@@ -275,7 +275,7 @@ func TestTheErrorOfAnEncodedObjectDoesNotShowIt(t *testing.T) {
 		require.NotContains(t, row.Errors[0].Error, planted)
 	}
 	_, err := delta.GetAs[confidential](t.Context(), c, "time")
-	require.ErrorAs(t, err, new(*delta.UnreadableError))
+	require.ErrorAs(t, err, new(*delta.UndecodableError))
 	require.ErrorContains(t, err, planted, "the reader of the object may see it")
 }
 

@@ -229,7 +229,7 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	run, err := h.client(h.config()).WatchInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil,
 		func(p delta.InformProgress) {
 			reports = append(reports, p)
-			if p.Settling && p.Unsettled == 1 {
+			if p.IsSettling && p.Unsettled == 1 {
 				select {
 				case <-release:
 				default:
@@ -242,7 +242,7 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	require.NotEmpty(t, run.WorkflowID)
 	require.Equal(t, run.RunID, reports[0].RunID)
 	require.Zero(t, reports[0].Listed)
-	require.True(t, reports[len(reports)-1].Settling)
+	require.True(t, reports[len(reports)-1].IsSettling)
 }
 
 // Each check of a watch reads one page of the listing, and skips pages that have settled.

@@ -101,7 +101,7 @@ func (c *Client) wakeChildren(kind, objectID string) {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
-		if d.parents.addSynced(Ref{Kind: kind, ID: objectID}) {
+		if d.parents.addSynced(Ref{Kind: kind, ObjectID: objectID}) {
 			d.wake(1)
 		}
 	}

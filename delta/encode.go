@@ -154,10 +154,10 @@ func parentsOf(object Object, kind, id string) (parents []Ref, err error) {
 		if err := checkName(field+".Kind", parent.Kind); err != nil {
 			return nil, err
 		}
-		if rule := db.BrokenIDRule(parent.ID); rule != "" {
-			return nil, inputError(field+".ID", parent.ID, "%s", rule)
+		if rule := db.BrokenIDRule(parent.ObjectID); rule != "" {
+			return nil, inputError(field+".ID", parent.ObjectID, "%s", rule)
 		}
-		if own := (Ref{Kind: kind, ID: id}); parent == own {
+		if own := (Ref{Kind: kind, ObjectID: id}); parent == own {
 			return nil, &ParentCycleError{Path: []Ref{own, own}}
 		}
 		if !slices.Contains(parents, parent) {

@@ -66,7 +66,7 @@ func TestFiguresAreAddedUpOverSteps(t *testing.T) {
 	since := time.Now().UTC().Add(-3 * time.Hour).Truncate(time.Minute)
 	add := func(kind string, at time.Duration, synced, failed, bucket int) {
 		t.Helper()
-		_, err := h.Pool.Exec(t.Context(), `INSERT INTO delta_figure (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, unreadable, seconds, durations)
+		_, err := h.Pool.Exec(t.Context(), `INSERT INTO delta_figure (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, undecodable, seconds, durations)
 			SELECT $1, $2, $3, 0, $4, 0, 0, 0, 0, 1, array_agg(CASE i WHEN $5 THEN $3::bigint + $4 ELSE 0 END ORDER BY i) FROM generate_series(1, 25) i`,
 			kind, since.Add(at), synced, failed, bucket)
 		require.NoError(t, err)

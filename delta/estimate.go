@@ -16,8 +16,8 @@ type Estimate struct {
 	Count int64
 	// IsExact reports whether the resources were counted.
 	IsExact bool
-	// IsLeast reports whether there may be more than Count.
-	IsLeast bool
+	// IsLowerBound reports whether there may be more than Count.
+	IsLowerBound bool
 }
 
 // EstimateCount returns the number of resources that match a filter, at a cost that does not grow with the table. If
@@ -66,5 +66,5 @@ func (c *Client) estimateCount(ctx context.Context, filter Filter) (Estimate, er
 	case estimated > MaxCounted:
 		return Estimate{Count: int64(estimated)}, nil
 	}
-	return Estimate{Count: MaxCounted, IsLeast: true}, nil
+	return Estimate{Count: MaxCounted, IsLowerBound: true}, nil
 }

@@ -34,7 +34,7 @@ func TestAnEstimateCountsAFewAndAsksThePlannerOfMany(t *testing.T) {
 	require.Equal(t, delta.Estimate{Count: 1, IsExact: true}, estimate(delta.Filter{Error: "wrong 3"}))
 	require.Equal(t, delta.Estimate{Count: 0, IsExact: true}, estimate(delta.Filter{Error: "right"}))
 	require.Equal(t, delta.Estimate{Count: 2, IsExact: true}, estimate(delta.Filter{States: degraded, Late: true}))
-	require.Equal(t, delta.Estimate{Count: 10_000, IsLeast: true}, estimate(delta.Filter{Late: true}))
+	require.Equal(t, delta.Estimate{Count: 10_000, IsLowerBound: true}, estimate(delta.Filter{Late: true}))
 	require.Equal(t, delta.Estimate{IsExact: true}, estimate(delta.Filter{Kinds: []string{}}))
 	for name, of := range map[string]struct {
 		filter delta.Filter
@@ -44,7 +44,7 @@ func TestAnEstimateCountsAFewAndAsksThePlannerOfMany(t *testing.T) {
 	} {
 		estimated := estimate(of.filter)
 		require.False(t, estimated.IsExact, name)
-		require.False(t, estimated.IsLeast, name)
+		require.False(t, estimated.IsLowerBound, name)
 		require.InEpsilon(t, of.about, estimated.Count, 0.3, name)
 	}
 	_, err = c.EstimateCount(t.Context(), delta.Filter{States: []deltatype.ResourceState{"no"}})

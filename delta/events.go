@@ -176,7 +176,7 @@ func categoryOf(verdict activities.Verdict) EventCategory {
 		return EventCategoryObjectFinalized
 	case activities.VerdictFailed, activities.VerdictDegraded:
 		return EventCategoryObjectFailed
-	case activities.VerdictSnoozed, activities.VerdictReleased, activities.VerdictWithheld, activities.VerdictUnreadable:
+	case activities.VerdictSnoozed, activities.VerdictReleased, activities.VerdictWithheld, activities.VerdictUndecodable:
 	}
 	return ""
 }

@@ -82,8 +82,8 @@ func ExampleListAs() {
 	fmt.Println(ann.Object.Name, ann.State)
 
 	users, err := delta.ListAs[*User](ctx, deltaClient, delta.Filter{Tags: []string{"vip"}}, delta.Page{})
-	if unreadable := new(delta.UnreadableError); errors.As(err, &unreadable) {
-		fmt.Println("stored by another version of User:", unreadable.ObjectID)
+	if undecodable := new(delta.UndecodableError); errors.As(err, &undecodable) {
+		fmt.Println("stored by another version of User:", undecodable.ObjectID)
 	} else if err != nil {
 		panic(err)
 	}

@@ -14,7 +14,7 @@ type Payment struct {
 func (p Payment) ID() string   { return p.PaymentID }
 func (p Payment) Kind() string { return "payment" }
 func (p Payment) Parents() []delta.Ref {
-	return []delta.Ref{{Kind: "account", ID: p.AccountID}}
+	return []delta.Ref{{Kind: "account", ObjectID: p.AccountID}}
 }
 
 // A payment waits for its account.

@@ -81,7 +81,7 @@ func (c *Client) readFacts(ctx context.Context, kind, objectID string) (*facts, 
 		if err != nil {
 			return nil, err
 		}
-		f.awaited = awaited.Find(Ref{Kind: kind, ID: objectID}, parents)
+		f.awaited = awaited.Find(Ref{Kind: kind, ObjectID: objectID}, parents)
 	}
 	if f.row.LimitKey != "" {
 		if f.key, err = c.LimitKey(ctx, kind, objectID); err != nil {

@@ -157,12 +157,12 @@ func (f *facts) parentReasons() []Reason {
 		return nil
 	}
 	last := a.Path[len(a.Path)-1]
-	reason := Reason{Code: ReasonParent, Text: "it " + a.Describe(), Since: f.row.DueAt, Remedy: remedy.ExplainParent(last.Kind, last.ID)}
+	reason := Reason{Code: ReasonParent, Text: "it " + a.Describe(), Since: f.row.DueAt, Remedy: remedy.ExplainParent(last.Kind, last.ObjectID)}
 	switch {
 	case a.IsCycle:
 		reason.Code, reason.Remedy = ReasonParentCycle, remedy.BreakParentCycle
 	case !a.IsThere:
-		reason.Remedy = remedy.InformParent(last.Kind, last.ID)
+		reason.Remedy = remedy.InformParent(last.Kind, last.ObjectID)
 	}
 	return []Reason{reason}
 }

@@ -29,7 +29,7 @@ func (o explained[M]) Parents() []delta.Ref {
 	if o.Parent == "" {
 		return nil
 	}
-	return []delta.Ref{{Kind: o.Kind(), ID: o.Parent}}
+	return []delta.Ref{{Kind: o.Kind(), ObjectID: o.Parent}}
 }
 
 func (o explained[M]) InformOpts() delta.InformOpts {

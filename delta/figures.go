@@ -33,7 +33,7 @@ const (
 )
 
 // countedOutcomes are the outcomes of attempts, in the order of their counts.
-var countedOutcomes = [...]Outcome{OutcomeSynced, OutcomeFinalized, OutcomeFailed, OutcomeDegraded, OutcomeDeleted, OutcomeSnoozed, OutcomeUnreadable}
+var countedOutcomes = [...]Outcome{OutcomeSynced, OutcomeFinalized, OutcomeFailed, OutcomeDegraded, OutcomeDeleted, OutcomeSnoozed, OutcomeUndecodable}
 
 // figures counts this client's attempts by kind, and adds them to the table once a minute, for all kinds in one statement.
 // Each client writes its own counts, because a single writer would have to be notified of each attempt. A client without
@@ -193,7 +193,7 @@ type takenFigures struct {
 
 // outcomeColumns returns the columns of countedOutcomes.
 func (t *takenFigures) outcomeColumns() [len(countedOutcomes)]*[]int64 {
-	return [...]*[]int64{&t.Synced, &t.Finalized, &t.Failed, &t.Degraded, &t.Deleted, &t.Snoozed, &t.Unreadable}
+	return [...]*[]int64{&t.Synced, &t.Finalized, &t.Failed, &t.Degraded, &t.Deleted, &t.Snoozed, &t.Undecodable}
 }
 
 // takeCounts takes the counts, which begin at zero again.

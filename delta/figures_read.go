@@ -70,7 +70,7 @@ func addFigure(sum, more *db.Figure) {
 	sum.Degraded += more.Degraded
 	sum.Deleted += more.Deleted
 	sum.Snoozed += more.Snoozed
-	sum.Unreadable += more.Unreadable
+	sum.Undecodable += more.Undecodable
 	for i := range min(len(sum.Durations), len(more.Durations)) {
 		sum.Durations[i] += more.Durations[i]
 	}
@@ -122,7 +122,7 @@ func figureOf(r *db.Figure) Figure {
 
 // attemptsOf returns the counts of a row, in the order of countedOutcomes.
 func attemptsOf(r *db.Figure) [len(countedOutcomes)]int64 {
-	return [...]int64{r.Synced, r.Finalized, r.Failed, r.Degraded, r.Deleted, r.Snoozed, r.Unreadable}
+	return [...]int64{r.Synced, r.Finalized, r.Failed, r.Degraded, r.Deleted, r.Snoozed, r.Undecodable}
 }
 
 // boundOf returns the upper bound of a range of durations.

@@ -20,8 +20,8 @@ const watchPoll = 250 * time.Millisecond
 // InformProgress is the progress of a run of an informer.
 type InformProgress struct {
 	InformRun
-	// Settling reports whether everything is listed, and the foreground run waits for the resources that it informed.
-	Settling bool
+	// IsSettling reports whether everything is listed, and the foreground run waits for the resources that it informed.
+	IsSettling bool
 	// Unsettled counts the resources for which it waits. For a run with more than a few thousand objects the count is some
 	// seconds late.
 	Unsettled int
@@ -31,7 +31,7 @@ type InformProgress struct {
 
 // WatchInform is RunInform that reports the progress of the run: once it is started, and several times a second. The run
 // goes on in Temporal when ctx ends. The result of a failed run is the latest reported progress. For a run that lists
-// shards, counts are the sum of the shards that have begun, and Settling is never set.
+// shards, counts are the sum of the shards that have begun, and IsSettling is never set.
 func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions, report func(InformProgress)) (*InformRun, error) {
 	before, err := db.New().LatestInform(ctx, c.pool, params.ResourceKind)
 	if err != nil {
@@ -105,13 +105,13 @@ func (w *informWatch) updateProgress(ctx context.Context, seen *InformProgress) 
 	for _, a := range found.RawResponse.GetPendingActivities() {
 		seen.LastFailure = a.GetLastFailure().GetMessage()
 		if a.GetActivityType().GetName() == activities.AwaitSettledName {
-			seen.Settling = true
+			seen.IsSettling = true
 			continue
 		}
 		beat := countsOf(a)
 		seen.Listed, seen.Scheduled = max(seen.Listed, beat.listed), max(seen.Scheduled, beat.scheduled)
 	}
-	if !seen.Settling {
+	if !seen.IsSettling {
 		return // heartbeats, every few seconds, have the counts so far
 	}
 	if listed, left, err := w.waits.refreshCount(ctx, w.client.pool); err == nil && listed > 0 {

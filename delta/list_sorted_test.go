@@ -176,7 +176,7 @@ func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {
 		want       string
 	}{
 		{"", false, "abcdef"},
-		{delta.SortMade, true, "fedcba"},
+		{delta.SortCreated, true, "fedcba"},
 		{delta.SortChanged, false, "abcdef"}, // e and f at the same time
 		{delta.SortChanged, true, "fedcba"},
 		{delta.SortDue, false, "fdcbae"},
@@ -241,7 +241,7 @@ func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {
 		require.ErrorAs(t, err, new(*delta.InputError), name)
 		require.ErrorContains(t, err, refused.says, name)
 	}
-	none, err := c.ListSorted(t.Context(), delta.Filter{Kinds: []string{}}, delta.SortedPage{Sort: delta.SortMade})
+	none, err := c.ListSorted(t.Context(), delta.Filter{Kinds: []string{}}, delta.SortedPage{Sort: delta.SortCreated})
 	require.NoError(t, err)
 	require.Empty(t, none.Rows)
 }

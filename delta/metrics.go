@@ -166,7 +166,7 @@ func exposeSources(e *exposition.Text, sources []SourceMeasurement) {
 // exposeAttempts adds the attempts of a kind. Outcomes without a count are 0, so that Prometheus sees them rise.
 func exposeAttempts(e *exposition.Text, s *db.SumFiguresRow) {
 	counts := attemptsOf(&db.Figure{
-		Synced: s.Synced, Finalized: s.Finalized, Failed: s.Failed, Degraded: s.Degraded, Deleted: s.Deleted, Snoozed: s.Snoozed, Unreadable: s.Unreadable,
+		Synced: s.Synced, Finalized: s.Finalized, Failed: s.Failed, Degraded: s.Degraded, Deleted: s.Deleted, Snoozed: s.Snoozed, Undecodable: s.Undecodable,
 	})
 	for o, n := range counts {
 		e.Add("delta_work_attempts_total", exposition.Labels("kind", s.Kind, "outcome", string(countedOutcomes[o])), float64(n))

@@ -194,8 +194,8 @@ func (l *ledger) compareCalls(j job, before, now call) {
 		l.t.Errorf("%s: one generation has two objects: %+v after %+v", j.ObjectID, now, before)
 	}
 	for _, parent := range j.Parents {
-		if !l.synced[parent.ID] {
-			l.t.Errorf("%s: it is worked before its parent %s was synced once: %+v", j.ObjectID, parent.ID, now)
+		if !l.synced[parent.ObjectID] {
+			l.t.Errorf("%s: it is worked before its parent %s was synced once: %+v", j.ObjectID, parent.ObjectID, now)
 		}
 	}
 	var want []int
@@ -240,8 +240,8 @@ func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, parent := range row.Parents {
-		if last, changed := l.last[row.ObjectID], l.changed[parent.ID]; last.number <= changed.after {
-			l.t.Errorf("%s: its parent %s has changed since it was worked: %+v before %+v", row.ObjectID, parent.ID, last, changed)
+		if last, changed := l.last[row.ObjectID], l.changed[parent.ObjectID]; last.number <= changed.after {
+			l.t.Errorf("%s: its parent %s has changed since it was worked: %+v before %+v", row.ObjectID, parent.ObjectID, last, changed)
 		}
 	}
 }

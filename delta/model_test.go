@@ -54,9 +54,9 @@ func stormParents(kind, name string) []delta.Ref {
 	case err != nil || n%2 == 0:
 		return nil
 	case n%4 == 1:
-		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-1]}}
+		return []delta.Ref{{Kind: kind, ObjectID: names("r", n)[n-1]}}
 	default:
-		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-2]}}
+		return []delta.Ref{{Kind: kind, ObjectID: names("r", n)[n-2]}}
 	}
 }
 
@@ -252,7 +252,7 @@ func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each failed attempt has an error: %+v", id, row)
 	case deltatype.ResourceStateScheduled:
 		require.NotEmpty(t, row.AwaitedParents, "%s is not settled: %+v", id, row)
-		parent := s.row(row.AwaitedParents[0].Kind, row.AwaitedParents[0].ID)
+		parent := s.row(row.AwaitedParents[0].Kind, row.AwaitedParents[0].ObjectID)
 		require.True(t, parent == nil || parent.SyncCount == 0, "%s waits for %+v", id, parent)
 		require.Zero(t, row.SyncCount, "%s was worked before its parent", id)
 	case deltatype.ResourceStateDeleted:

@@ -23,7 +23,7 @@ func (c *Client) observeAttempt(o activities.Observation) {
 	}
 	row, err := c.observedRow(&o)
 	if err != nil {
-		c.logUnreadable(&o, err)
+		c.logUndecodable(&o, err)
 		return
 	}
 	event := Event{Resource: row, EventCategory: category, Duration: o.Took, Wait: o.Waited}
@@ -40,7 +40,7 @@ func (c *Client) observeAttempt(o activities.Observation) {
 func (c *Client) observeSuperseded(o *activities.Observation) {
 	row, err := c.observedRow(o)
 	if err != nil {
-		c.logUnreadable(o, err)
+		c.logUndecodable(o, err)
 		return
 	}
 	c.failures.add(failureOf(o, row))
@@ -56,8 +56,8 @@ func (c *Client) observedRow(o *activities.Observation) (*deltatype.ResourceRow,
 	return row, err
 }
 
-// logUnreadable logs that the row of an outcome cannot be read.
-func (c *Client) logUnreadable(o *activities.Observation, err error) {
+// logUndecodable logs that the row of an outcome cannot be read.
+func (c *Client) logUndecodable(o *activities.Observation, err error) {
 	c.config.Logger.Error("a row cannot be read: no event is sent, and no failure is given to the ErrorHandler",
 		"kind", o.Kind, "namespace", o.Namespace, "generation", o.Generation, "attempt", o.Attempt, "attempt_error", o.Error, "error", err)
 }

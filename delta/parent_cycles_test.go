@@ -29,7 +29,7 @@ func TestACycleOfParentsIsRefused(t *testing.T) {
 		require.ErrorAs(t, err, &cycle)
 		var names []string
 		for _, ref := range cycle.Path {
-			names = append(names, ref.ID)
+			names = append(names, ref.ObjectID)
 		}
 		require.Equal(t, path, names)
 		require.ErrorContains(t, err, "payment/"+strings.Join(path, " → payment/"))
@@ -80,7 +80,7 @@ func TestACycleOfParentsIsRefused(t *testing.T) {
 	_, err = f.c.Inform(t.Context(), child("f07x", "f07"), nil)
 	refused(err, "f07x", "f07", "f07x")
 
-	for _, wrong := range []delta.Ref{{}, {Kind: "payment"}, {Kind: "pay/ment", ID: "x"}, {Kind: "payment", ID: "\n"}} {
+	for _, wrong := range []delta.Ref{{}, {Kind: "payment"}, {Kind: "pay/ment", ObjectID: "x"}, {Kind: "payment", ObjectID: "\n"}} {
 		_, err = f.c.Inform(t.Context(), payment[batches]{Name: "p", Of: []delta.Ref{wrong}}, nil)
 		require.ErrorAs(t, err, new(*delta.InputError), "%v", wrong)
 	}

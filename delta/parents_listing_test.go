@@ -24,7 +24,7 @@ func TestAListingThatHoldsChildrenFirst(t *testing.T) {
 	of := func(name string, parent string) listedPayment {
 		o := listedPayment{payment[single]{Name: name}}
 		if parent != "" {
-			o.Of = []delta.Ref{{Kind: "listed_payment", ID: parent}}
+			o.Of = []delta.Ref{{Kind: "listed_payment", ObjectID: parent}}
 		}
 		return o
 	}
@@ -52,6 +52,6 @@ func TestAListingThatHoldsChildrenFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, refused, 1, "one of the two that make a cycle")
 	require.Contains(t, refused[0].Rule, " → ")
-	require.True(t, refused[0].Kept)
+	require.True(t, refused[0].IsKept)
 	require.Equal(t, deltatype.ResourceStateScheduled, f.row("listed_payment", "an orphan").State)
 }

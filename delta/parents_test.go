@@ -37,8 +37,8 @@ func (o payment[M]) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, BatchSize: m.batchSize()}
 }
 
-func accountRef(name string) delta.Ref { return delta.Ref{Kind: "account", ID: name} }
-func paymentRef(name string) delta.Ref { return delta.Ref{Kind: "payment", ID: name} }
+func accountRef(name string) delta.Ref { return delta.Ref{Kind: "account", ObjectID: name} }
+func paymentRef(name string) delta.Ref { return delta.Ref{Kind: "payment", ObjectID: name} }
 
 // family has payments and accounts that a client works. A call of Work for a payment with a parent that was never synced fails the test.
 type family[M batchSized] struct {
@@ -82,7 +82,7 @@ func (f *family[M]) workPayment(ctx context.Context, r *delta.Resource[payment[M
 			continue
 		}
 		var synced bool
-		err := f.Pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM delta_resource WHERE kind = $1 AND object_id = $2 AND sync_count > 0)`, parent.Kind, parent.ID).Scan(&synced)
+		err := f.Pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM delta_resource WHERE kind = $1 AND object_id = $2 AND sync_count > 0)`, parent.Kind, parent.ObjectID).Scan(&synced)
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltaty
 	if filter.choosesNothing() {
 		return nil, nil
 	}
-	placed, err := c.listPositioned(ctx, filter, SortMade, false, page.Limit, &sortPosition{id: page.After})
+	placed, err := c.listPositioned(ctx, filter, SortCreated, false, page.Limit, &sortPosition{id: page.After})
 	if err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}

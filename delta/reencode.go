@@ -107,7 +107,7 @@ func (r *reencoding) rewritePage(ctx context.Context, rows []storedObject) (left
 			if !errors.Is(err, db.ErrUndecoded) || ctx.Err() != nil {
 				return nil, err
 			}
-			r.noteUndecoded(Ref{Kind: row.Kind, ID: row.ObjectID}, err)
+			r.noteUndecoded(Ref{Kind: row.Kind, ObjectID: row.ObjectID}, err)
 			continue
 		}
 		p.Ids, p.OldObjects, p.Objects = append(p.Ids, row.ID), append(p.OldObjects, row.Object), append(p.Objects, one.Object)
@@ -136,7 +136,7 @@ func (r *reencoding) rewritePage(ctx context.Context, rows []storedObject) (left
 
 // encodeAgain returns a row with its objects and its hash as the client's codec and key make them.
 func (r *reencoding) encodeAgain(ctx context.Context, row *storedObject) (one storedObject, err error) {
-	coder, ref := r.client.coder, Ref{Kind: row.Kind, ID: row.ObjectID}
+	coder, ref := r.client.coder, Ref{Kind: row.Kind, ObjectID: row.ObjectID}
 	object, err := coder.Decode(ctx, ref, row.Object)
 	if err != nil {
 		return one, err
@@ -166,7 +166,7 @@ func (r *reencoding) rewriteRefused(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		ref := Ref{Kind: row.Kind, ID: row.ObjectID}
+		ref := Ref{Kind: row.Kind, ObjectID: row.ObjectID}
 		object, err := r.client.coder.Decode(ctx, ref, row.Object)
 		if errors.Is(err, db.ErrUndecoded) && ctx.Err() == nil {
 			r.noteUndecoded(ref, err)

@@ -21,9 +21,9 @@ type RefusedObject struct {
 	Rule string
 	// Since is when it was first refused, Last when it was last.
 	Since, Last time.Time
-	// Kept reports whether its JSON is kept. If it is larger than 64 KiB, or Postgres cannot store it, it is not, and only
+	// IsKept reports whether its JSON is kept. If it is larger than 64 KiB, or Postgres cannot store it, it is not, and only
 	// a listing that returns it again takes it.
-	Kept bool
+	IsKept bool
 }
 
 // refusedShown is how many refused objects are read at once: more than are kept of a kind.
@@ -43,7 +43,7 @@ func (c *Client) Refused(ctx context.Context, kind string) ([]RefusedObject, err
 	}
 	all := make([]RefusedObject, len(rows))
 	for i, r := range rows {
-		all[i] = RefusedObject{Kind: r.Kind, Shard: r.Shard, ObjectID: r.ObjectID, Rule: r.Rule, Since: r.RefusedAt.UTC(), Last: r.LastRefusedAt.UTC(), Kept: r.Kept}
+		all[i] = RefusedObject{Kind: r.Kind, Shard: r.Shard, ObjectID: r.ObjectID, Rule: r.Rule, Since: r.RefusedAt.UTC(), Last: r.LastRefusedAt.UTC(), IsKept: r.Kept}
 	}
 	return all, nil
 }

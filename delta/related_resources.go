@@ -140,7 +140,7 @@ func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, li
 		return nil, fmt.Errorf("delta: related resources: %w", err)
 	}
 	rows, err := db.New().RelatedResources(ctx, c.pool, db.RelatedResourcesParams{
-		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1, //nolint:gosec // it has a bound
+		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ObjectID: objectID}.String(), Most: int32(limit) + 1, //nolint:gosec // it has a bound
 		Longest: activities.LongestLease, BatchPrefix: c.temporalNames().batchIDPrefix(kind),
 	})
 	if err != nil {
@@ -157,7 +157,7 @@ func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, li
 			continue
 		}
 		set.Resources = append(set.Resources, RelatedResource{
-			Ref: Ref{Kind: row.Kind, ID: row.ObjectID}, State: deltatype.ResourceState(row.State), IsAwaited: row.IsAwaited,
+			Ref: Ref{Kind: row.Kind, ObjectID: row.ObjectID}, State: deltatype.ResourceState(row.State), IsAwaited: row.IsAwaited,
 		})
 	}
 	return related, nil

@@ -37,7 +37,7 @@ func TestRelatedResourcesAreNamed(t *testing.T) {
 		return found
 	}
 	one := func(kind, id string, state deltatype.ResourceState, isAwaited bool) delta.RelatedResource {
-		return delta.RelatedResource{Ref: delta.Ref{Kind: kind, ID: id}, State: state, IsAwaited: isAwaited}
+		return delta.RelatedResource{Ref: delta.Ref{Kind: kind, ObjectID: id}, State: state, IsAwaited: isAwaited}
 	}
 
 	require.Equal(t, &delta.RelatedResources{

@@ -17,12 +17,12 @@ import (
 // Sort is an order of resources.
 type Sort string
 
-// The orders. All but SortMade are for few resources: the filter must have Late or Error, or only degraded and failed
+// The orders. All but SortCreated are for few resources: the filter must have Late or Error, or only degraded and failed
 // States, because an index of all resources in such an order would be written by each sync, twice. A page reads all
 // matching resources, so use a context with a deadline.
 const (
-	// SortMade is the order in which the rows were made, for any filter. All its pages cost the same.
-	SortMade Sort = "made"
+	// SortCreated is the order in which the rows were created, for any filter. All its pages cost the same.
+	SortCreated Sort = "created"
 	// SortChanged is by the latest of: a new generation, which an inform or a command makes, the beginning of a call of
 	// Work, and a sync.
 	SortChanged Sort = "changed"
@@ -33,13 +33,13 @@ const (
 )
 
 // Sorts returns all orders.
-func Sorts() []Sort { return []Sort{SortMade, SortChanged, SortDue, SortError} }
+func Sorts() []Sort { return []Sort{SortCreated, SortChanged, SortDue, SortError} }
 
 // SortedPage is a part of a sorted listing.
 type SortedPage struct {
 	// Sort is the order. Descending reverses it, for example to the newest first.
 	//
-	// Sort defaults to SortMade.
+	// Sort defaults to SortCreated.
 	Sort       Sort
 	Descending bool
 	// Cursor is the Next or Previous of another page of the same filter and order; empty for the first page.
@@ -67,7 +67,7 @@ func (c *Client) ListSorted(ctx context.Context, filter Filter, page SortedPage)
 }
 
 func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage) (*SortedRows, error) {
-	setDefault(&page.Sort, SortMade)
+	setDefault(&page.Sort, SortCreated)
 	if err := setLimit("Limit", &page.Limit, defaultPage, maxPage); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage)
 	if err := filter.validate(); err != nil {
 		return nil, err
 	}
-	if page.Sort != SortMade && !filter.isOfFew() {
+	if page.Sort != SortCreated && !filter.isOfFew() {
 		return nil, inputError("Sort", string(page.Sort), "needs a filter with Late, with Error, or with States of which each is degraded or failed: no index has all resources in this order")
 	}
 	cursor, err := decodeCursor(page.Cursor, page.Sort)
@@ -143,7 +143,7 @@ func (c *Client) listPositioned(ctx context.Context, filter Filter, sort Sort, i
 	}
 	var rows []db.Resource
 	switch batch := int32(limit); { //nolint:gosec // it is at most maxPage
-	case sort != SortMade || filter.Late:
+	case sort != SortCreated || filter.Late:
 		few, err := db.New().ListFew(ctx, conn, db.ListFewParams{
 			Sort: string(sort), Descending: isDescending, Late: filter.Late, Grace: lateGrace, Longest: activities.LongestLease,
 			First: first, AfterText: after.text, AfterAt: after.postgresTime(), AfterID: after.id, Batch: batch,

@@ -97,16 +97,16 @@ type Feed struct {
 	name   string
 }
 
-// FeedChange is a change of one object: one of Object, Gone and Refused is set.
+// FeedChange is a change of one object: one of Object, GoneID and Refused is set.
 type FeedChange struct {
 	// Object is an existing object. If it was deleted explicitly it comes back, as with [Client.Inform], unless Listed is
 	// set.
 	Object Object
 	// Listed is set if a listing has found the object, or the refused one, rather than a change.
 	Listed bool
-	// Gone is the id of an object that is gone: its resource is marked deleted, in any state, and finalized if its kind has
+	// GoneID is the id of an object that is gone: its resource is marked deleted, in any state, and finalized if its kind has
 	// a [Finalizer].
-	Gone string
+	GoneID string
 	// Refused is an object that the source cannot make; see [Client.Refused].
 	Refused *FeedRefusal
 }
@@ -176,7 +176,7 @@ func (c FeedChange) objectID() (id string) {
 	case c.Object != nil:
 		return c.Object.ID()
 	}
-	return c.Gone
+	return c.GoneID
 }
 
 // addChange adds a change to a page. An object that breaks a rule is refused.
@@ -184,10 +184,10 @@ func (f *Feed) addChange(to *activities.FeedPage, change FeedChange) error {
 	switch {
 	case change.Refused != nil:
 		to.Refused = append(to.Refused, activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: change.Refused.ID}, Err: guardError(change.Refused.Err)})
-	case change.Object == nil && change.Gone == "":
+	case change.Object == nil && change.GoneID == "":
 		return errors.New("a FeedChange must have an Object, a Refused, or the id of what is Gone")
 	case change.Object == nil:
-		to.Gone = append(to.Gone, change.Gone)
+		to.Gone = append(to.Gone, change.GoneID)
 	default:
 		params, err := encodeForKind(f.kind, change.Object, nil, f.client.decoderOf(change.Object))
 		switch {

@@ -81,10 +81,10 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
 		feedChange("ann", "old"),
 		feedChange("bob", "free"),
-		{Gone: "ann"},
+		{GoneID: "ann"},
 		feedChange("ann", "new"),
 		feedChange("", "none"),
-		{Gone: "nobody"},
+		{GoneID: "nobody"},
 		{Refused: &delta.FeedRefusal{ID: "eve", Err: errors.New("she has no plan")}},
 	}}
 	row := h.eventually("fed", "ann", synced(1))
@@ -95,7 +95,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Len(t, refused, 2)
 	require.Equal(t, "she has no plan", refused[1].Rule)
 
-	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{Gone: "ann"}, feedChange("eve", "free")}}
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{GoneID: "ann"}, feedChange("eve", "free")}}
 	h.eventually("fed", "eve", synced(1))
 	row = h.eventually("fed", "ann", inState(deltatype.ResourceStateDeleted))
 	require.Equal(t, deltatype.CauseUnlisted, row.Cause)

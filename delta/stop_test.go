@@ -282,7 +282,7 @@ func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 		once := sync.OnceFunc(func() { close(waits) })
 		_, err := informer.WatchInform(context.Background(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil,
 			func(p delta.InformProgress) {
-				if p.Settling {
+				if p.IsSettling {
 					once()
 				}
 			})

@@ -102,8 +102,8 @@ const (
 	OutcomeDeleted Outcome = "deleted"
 	// OutcomeSnoozed is an attempt that Work has put off.
 	OutcomeSnoozed Outcome = "snoozed"
-	// OutcomeUnreadable is a stored object that this client does not understand: Work was not called.
-	OutcomeUnreadable Outcome = "unreadable"
+	// OutcomeUndecodable is a stored object that this client does not understand: Work was not called.
+	OutcomeUndecodable Outcome = "undecodable"
 	// OutcomeMixed is a WorkBatch whose resources had different outcomes.
 	OutcomeMixed Outcome = "mixed"
 )

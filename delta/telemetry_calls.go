@@ -209,8 +209,8 @@ func outcomeName(verdict activities.Verdict, isDegraded bool) Outcome {
 		return OutcomeDeleted
 	case activities.VerdictSnoozed:
 		return OutcomeSnoozed
-	case activities.VerdictUnreadable:
-		return OutcomeUnreadable
+	case activities.VerdictUndecodable:
+		return OutcomeUndecodable
 	case activities.VerdictFailed, activities.VerdictDegraded, activities.VerdictReleased, activities.VerdictWithheld:
 	}
 	if isDegraded {

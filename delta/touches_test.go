@@ -147,7 +147,7 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 		require.NoError(t, err)
 	}
 	list()
-	f.inform(payment[M]{Name: "p", Of: []delta.Ref{{Kind: parent.Kind(), ID: parent.ID()}}})
+	f.inform(payment[M]{Name: "p", Of: []delta.Ref{{Kind: parent.Kind(), ObjectID: parent.ID()}}})
 	f.awaitCalm()
 	p := f.generation("p")
 	for i, way := range []struct {

@@ -9,22 +9,22 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// UnreadableError is returned for a stored object that does not decode into the requested type, because another version of
+// UndecodableError is returned for a stored object that does not decode into the requested type, because another version of
 // the type wrote it. Match it with errors.As.
-type UnreadableError struct {
+type UndecodableError struct {
 	// Kind and ObjectID name the resource.
 	Kind, ObjectID string
 	err            error
 }
 
 // Error has the resource and the reason.
-func (e *UnreadableError) Error() string { return e.Kind + "/" + e.ObjectID + ": " + e.err.Error() }
+func (e *UndecodableError) Error() string { return e.Kind + "/" + e.ObjectID + ": " + e.err.Error() }
 
 // Unwrap returns the reason.
-func (e *UnreadableError) Unwrap() error { return e.err }
+func (e *UndecodableError) Unwrap() error { return e.err }
 
 // GetAs is [Client.Get] with the object decoded into its type, which also names the kind. It decodes as the kind's
-// controller does, if the client has it. It returns [ErrNotFound] if there is no resource, and an *[UnreadableError] if its
+// controller does, if the client has it. It returns [ErrNotFound] if there is no resource, and an *[UndecodableError] if its
 // object does not decode.
 func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[T], error) {
 	kind, err := kindOf[T]()
@@ -44,7 +44,7 @@ func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[
 
 // ListAs is [Client.List] with the objects decoded into their type, which also names the kind: the filter must name no
 // other. Resources whose objects do not decode are in the page, too, with an empty Object, and the error beside the page
-// has an *[UnreadableError] for each.
+// has an *[UndecodableError] for each.
 func ListAs[T Object](ctx context.Context, client *Client, filter Filter, page Page) ([]*Resource[T], error) {
 	kind, err := kindOf[T]()
 	if err != nil {
@@ -60,14 +60,14 @@ func ListAs[T Object](ctx context.Context, client *Client, filter Filter, page P
 	if err != nil {
 		return nil, err
 	}
-	all, unreadable := make([]*Resource[T], len(rows)), []error(nil)
+	all, undecodable := make([]*Resource[T], len(rows)), []error(nil)
 	for i, row := range rows {
 		if all[i], err = asResource[T](client, row); err != nil {
-			all[i], unreadable = &Resource[T]{ResourceRow: row}, append(unreadable, err)
+			all[i], undecodable = &Resource[T]{ResourceRow: row}, append(undecodable, err)
 		}
 	}
-	if len(unreadable) > 0 {
-		return all, fmt.Errorf("delta: list: %w", errors.Join(unreadable...))
+	if len(undecodable) > 0 {
+		return all, fmt.Errorf("delta: list: %w", errors.Join(undecodable...))
 	}
 	return all, nil
 }
@@ -89,11 +89,11 @@ func asResource[T Object](client *Client, row *deltatype.ResourceRow) (*Resource
 		return nil, err
 	}
 	if err := client.coder.DecodeRow(context.Background(), row); err != nil { // again, for the reason
-		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
+		return nil, &UndecodableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
 	}
 	object, err := adapter.decodeStored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
 	if err != nil {
-		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
+		return nil, &UndecodableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
 	}
 	return &Resource[T]{ResourceRow: row, Object: object}, nil
 }

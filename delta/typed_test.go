@@ -29,14 +29,14 @@ func TestResourcesAreReadWithTheirTypes(t *testing.T) {
 	require.ErrorIs(t, err, delta.ErrNotFound)
 	_, err = delta.GetAs[delta.Object](t.Context(), c, "a")
 	require.ErrorContains(t, err, "is an interface")
-	unreadable := new(delta.UnreadableError)
+	undecodable := new(delta.UndecodableError)
 	_, err = delta.GetAs[payment2[single]](t.Context(), c, "old")
-	require.ErrorAs(t, err, &unreadable)
-	require.Equal(t, "old", unreadable.ObjectID)
+	require.ErrorAs(t, err, &undecodable)
+	require.Equal(t, "old", undecodable.ObjectID)
 
 	// An object that does not decode neither hides others nor breaks the pages.
 	all, err := delta.ListAs[payment2[single]](t.Context(), c, delta.Filter{}, delta.Page{})
-	require.ErrorAs(t, err, &unreadable)
+	require.ErrorAs(t, err, &undecodable)
 	require.ErrorContains(t, err, "payment/old: the stored object does not decode")
 	require.Len(t, all, 3)
 	objects := map[string]payment2[single]{}
@@ -56,5 +56,5 @@ func TestResourcesAreReadWithTheirTypes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, payment3[single]{"a", 1200}, upgraded.Object)
 	_, err = delta.GetAs[payment3[single]](t.Context(), c, "a")
-	require.ErrorAs(t, err, &unreadable, "without it, the JSON has another id")
+	require.ErrorAs(t, err, &undecodable, "without it, the JSON has another id")
 }

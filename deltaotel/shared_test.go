@@ -222,7 +222,7 @@ func TestCallsAreMeasuredByAllOutcomesOfManyNamespaces(t *testing.T) {
 	t.Parallel()
 	telemetry, o := newUnstarted(t)
 	outcomes := []delta.Outcome{
-		delta.OutcomeSynced, delta.OutcomeFailed, delta.OutcomeDegraded, delta.OutcomeDeleted, delta.OutcomeSnoozed, delta.OutcomeUnreadable, delta.OutcomeMixed,
+		delta.OutcomeSynced, delta.OutcomeFailed, delta.OutcomeDegraded, delta.OutcomeDeleted, delta.OutcomeSnoozed, delta.OutcomeUndecodable, delta.OutcomeMixed,
 	}
 	const namespaces, times = 200, 3
 	var all sync.WaitGroup

@@ -558,7 +558,7 @@ CREATE TABLE delta_figure (
     degraded bigint NOT NULL,
     deleted bigint NOT NULL,
     snoozed bigint NOT NULL,
-    unreadable bigint NOT NULL,
+    undecodable bigint NOT NULL,
     -- How long calls took: the sum, and how many took up to 1, 2, 4, 8 ms and so on, the last of them longer than all bounds. Quantiles of several
     -- clients cannot be added, but these can.
     seconds double precision NOT NULL,

@@ -43,7 +43,7 @@ func (s *streamSource) changedKey(c *cdc.Change) string {
 	after := make([]cdc.Value, len(c.New))
 	before := c.KeyValues()
 	for i, v := range c.New {
-		if v.State == cdc.Unchanged {
+		if v.State == cdc.ValueUnchanged {
 			v = before[i]
 		}
 		after[i] = v
@@ -99,7 +99,7 @@ func (b *bodyWriter) writeRow(name string, r *cdc.Relation, row []cdc.Value, key
 	b.Open()
 	for i, v := range row {
 		c := &r.Columns[i]
-		if keyOnly && !c.Key || v.State == cdc.Unchanged {
+		if keyOnly && !c.Key || v.State == cdc.ValueUnchanged {
 			continue
 		}
 		b.Name(c.Name)
@@ -115,7 +115,7 @@ func (b *bodyWriter) writeUnchanged(c *cdc.Change, kind cdc.Kind) {
 	}
 	var names []string
 	for i, v := range c.New {
-		if v.State == cdc.Unchanged {
+		if v.State == cdc.ValueUnchanged {
 			names = append(names, c.Relation.Columns[i].Name)
 		}
 	}

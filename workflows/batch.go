@@ -68,7 +68,7 @@ func addProgress(a, b activities.Progress) activities.Progress {
 	a.Snoozed += b.Snoozed
 	a.Deleted += b.Deleted
 	a.Withheld += b.Withheld
-	a.Unreadable += b.Unreadable
+	a.Undecodable += b.Undecodable
 	a.Left += b.Left
 	a.Failures = append(a.Failures[:len(a.Failures):len(a.Failures)], b.Failures...)
 	a.Failures = a.Failures[:min(len(a.Failures), maxFailures)]
@@ -117,8 +117,8 @@ func (b *batch) showDetails(ctx workflow.Context, doing string) {
 	if s.Withheld > 0 {
 		lines = append(lines, fmt.Sprintf("Not worked, because their kind or namespace was snoozed: %d.", s.Withheld))
 	}
-	if s.Unreadable > 0 {
-		lines = append(lines, fmt.Sprintf("Of %d the objects do not decode: they wait for a worker that understands them.", s.Unreadable))
+	if s.Undecodable > 0 {
+		lines = append(lines, fmt.Sprintf("Of %d the objects do not decode: they wait for a worker that understands them.", s.Undecodable))
 	}
 	switch failed := s.Failed + s.Degraded; {
 	case failed > activities.MaxUnbatched:

@@ -283,7 +283,7 @@ func (e *encoder) writeRows(c *cdc.Change) {
 	}
 	first := true
 	for i, v := range c.New {
-		if v.State != cdc.Unchanged {
+		if v.State != cdc.ValueUnchanged {
 			continue
 		}
 		if first {
@@ -332,7 +332,7 @@ func (e *encoder) writeRow(change *cdc.Change, row []cdc.Value, keyOnly bool) {
 	old := len(row) > 0 && len(change.Old) > 0 && &row[0] == &change.Old[0]
 	for i, v := range row {
 		c := &change.Relation.Columns[i]
-		if keyOnly && !c.Key || v.State == cdc.Unchanged || e.chunked.findNumber(change, old, i) != 0 {
+		if keyOnly && !c.Key || v.State == cdc.ValueUnchanged || e.chunked.findNumber(change, old, i) != 0 {
 			continue
 		}
 		if !first {

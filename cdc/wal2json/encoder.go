@@ -119,17 +119,17 @@ func (e *Encoder) appendChange(ctx context.Context, c *cdc.Change) error {
 	e.appendTable(c.Relation)
 	if c.New != nil {
 		e.out = append(e.out, ',')
-		e.appendColumns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })
+		e.appendColumns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.ValueUnchanged })
 	}
 	if c.Kind != cdc.KindInsert {
 		e.out = append(e.out, `,"oldkeys":{`...)
 		switch {
 		case c.Old != nil:
-			e.appendColumns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+			e.appendColumns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.ValuePresent })
 		case c.Key != nil:
-			e.appendColumns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+			e.appendColumns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.ValuePresent })
 		default: // the key has not changed
-			e.appendColumns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.Present })
+			e.appendColumns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.ValuePresent })
 		}
 		e.out = append(e.out, '}')
 	}

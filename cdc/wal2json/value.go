@@ -12,7 +12,7 @@ import (
 // as strings. NaN and the infinities, which JSON does not have, are null, and so are values that an update has left
 // unchanged.
 func AppendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
-	if v.State != cdc.Present {
+	if v.State != cdc.ValuePresent {
 		return append(out, `null`...)
 	}
 	switch typeOID {

@@ -33,7 +33,7 @@ func readRefused(ctx context.Context, s *session, all []delta.KindStatus) ([]ref
 			return nil, err
 		}
 		for _, o := range objects {
-			found = append(found, refusedJSON{Kind: o.Kind, Shard: o.Shard, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last, Kept: o.Kept})
+			found = append(found, refusedJSON{Kind: o.Kind, Shard: o.Shard, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last, Kept: o.IsKept})
 		}
 	}
 	return found, nil

@@ -72,7 +72,7 @@ func (p *progress) clear() {
 
 // formatBar draws one frame. How many objects there are is not known before the listing ends, so until then a block moves to and fro.
 func (p *progress) formatBar(now delta.InformProgress) string {
-	if !now.Settling || now.Listed == 0 {
+	if !now.IsSettling || now.Listed == 0 {
 		const block = 6
 		at := p.frame % (2 * (barWidth - block))
 		if at > barWidth-block {
@@ -87,7 +87,7 @@ func (p *progress) formatBar(now delta.InformProgress) string {
 
 func formatProgress(now delta.InformProgress) string {
 	switch {
-	case now.Settling:
+	case now.IsSettling:
 		return fmt.Sprintf("%s of %s settled", wording.Number(now.Listed-now.Unsettled), wording.Number(now.Listed))
 	case now.Listed == 0:
 		return "listing"

@@ -135,7 +135,7 @@ func (c *cli) printResource(r *deltatype.ResourceRow, snoozes []delta.Snooze, ke
 	}
 	line("tries", "%s", tries)
 	line("priority", "%d", r.Priority)
-	at("made", &r.CreatedAt)
+	at("created", &r.CreatedAt)
 	at("outside", r.ExternalCreatedAt)
 	at("tried", r.AttemptedAt)
 	at("synced", r.SyncedAt)

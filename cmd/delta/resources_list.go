@@ -41,9 +41,9 @@ func listCommand(c *cli) *cobra.Command {
 	cmd.Flags().IntVar(&page.Limit, "limit", 100, "`maximum` number of resources of a page, from 1 to 1000")
 	cmd.Flags().Int64Var(&page.after, "after", 0, "id of the `row` that the page begins after")
 	cmd.Flags().StringVar(&page.Cursor, "cursor", "", "`cursor` at which the page begins, printed at the end of the page before it")
-	cmd.Flags().StringVar((*string)(&page.Sort), "sort", string(delta.SortMade), "`order`: made, changed, due or error")
+	cmd.Flags().StringVar((*string)(&page.Sort), "sort", string(delta.SortCreated), "`order`: created, changed, due or error")
 	cmd.Flags().BoolVar(&page.Descending, "descending", false, "reverse the order, for example to list the newest first")
-	mustComplete(cmd, "sort", completeFrom("made", "changed", "due", "error"))
+	mustComplete(cmd, "sort", completeFrom("created", "changed", "due", "error"))
 	cmd.MarkFlagsMutuallyExclusive("after", "cursor")
 	cmd.MarkFlagsMutuallyExclusive("after", "sort")
 	cmd.MarkFlagsMutuallyExclusive("after", "descending")
@@ -93,7 +93,7 @@ func (c *cli) listResources(ctx context.Context, s *session, filter delta.Filter
 }
 
 func readPage(ctx context.Context, s *session, filter delta.Filter, page listFlags) (out pageJSON, rows []*deltatype.ResourceRow, err error) {
-	if page.Sort != delta.SortMade || page.Descending || page.Cursor != "" {
+	if page.Sort != delta.SortCreated || page.Descending || page.Cursor != "" {
 		listed, err := s.ListSorted(ctx, filter, page.SortedPage)
 		if err != nil {
 			return out, nil, err

@@ -25,7 +25,7 @@ var outcomeSeries = []struct {
 }{
 	{"good", "synced", []delta.Outcome{delta.OutcomeSynced, delta.OutcomeFinalized}},
 	{"other", "deleted or snoozed", []delta.Outcome{delta.OutcomeDeleted, delta.OutcomeSnoozed}},
-	{"warn", "failed", []delta.Outcome{delta.OutcomeFailed, delta.OutcomeUnreadable}},
+	{"warn", "failed", []delta.Outcome{delta.OutcomeFailed, delta.OutcomeUndecodable}},
 	{"bad", "degraded", []delta.Outcome{delta.OutcomeDegraded}},
 }
 

@@ -147,7 +147,7 @@ func (r *informRun) currentStep() (runStep, <-chan struct{}) {
 	case r.ended:
 		step.Text = "Done: " + resultText(&p.InformRun) + "."
 		step.Done, step.Of = 1, 1
-	case p.Settling:
+	case p.IsSettling:
 		step.Done, step.Of = max(p.Listed-p.Unsettled, 0), p.Listed
 		step.Text = wording.Number(step.Done) + " of " + wording.Number(step.Of) + " settled."
 	default:

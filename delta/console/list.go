@@ -31,8 +31,8 @@ type order struct {
 
 // orders are the orders that the form offers. The first is the default.
 var orderController = []order{
-	{"made", "made, oldest first", delta.SortMade, false},
-	{"newest", "made, newest first", delta.SortMade, true},
+	{"created", "created, oldest first", delta.SortCreated, false},
+	{"newest", "made, newest first", delta.SortCreated, true},
 	{"changed", "changed, latest first", delta.SortChanged, true},
 	{"unchanged", "changed, longest ago first", delta.SortChanged, false},
 	{"due", "due, soonest first", delta.SortDue, false},
@@ -151,7 +151,7 @@ func matchesText(estimate delta.Estimate) string {
 		return "1 resource matches."
 	case estimate.IsExact:
 		return wording.Count(estimate.Count, "resource") + " match."
-	case estimate.IsLeast:
+	case estimate.IsLowerBound:
 		return wording.Count(estimate.Count, "resource") + " or more match."
 	}
 	return "About " + roundEstimate(estimate.Count) + " resources match, by an estimate of the database."

@@ -72,7 +72,7 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	require.Equal(t, "e", b.Execute(listedIDs))
 
 	for _, order := range []struct{ name, want string }{
-		{"made", "a,b,c,d"}, {"newest", "d,c,b,a"}, {"changed", "a,b,c,d"}, {"unchanged", "d,c,b,a"}, {"due", "c,b,d,a"}, {"due-last", "a,d,b,c"}, {"error", "c,a,b,d"},
+		{"created", "a,b,c,d"}, {"newest", "d,c,b,a"}, {"changed", "a,b,c,d"}, {"unchanged", "d,c,b,a"}, {"due", "c,b,d,a"}, {"due-last", "a,d,b,c"}, {"error", "c,a,b,d"},
 	} {
 		b.Open(address + "resources?error=" + url.QueryEscape("t") + "&sort=" + order.name)
 		b.Shows("match")

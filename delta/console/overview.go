@@ -142,7 +142,7 @@ func rateOf(f *delta.Figure, span time.Duration) (rate, failed, p95 string) {
 	if perMinute < 1 {
 		rate = wording.Number(all) + " an hour"
 	}
-	bad := f.Attempts[delta.OutcomeFailed] + f.Attempts[delta.OutcomeDegraded] + f.Attempts[delta.OutcomeUnreadable]
+	bad := f.Attempts[delta.OutcomeFailed] + f.Attempts[delta.OutcomeDegraded] + f.Attempts[delta.OutcomeUndecodable]
 	return rate, percentText(bad, all), durationText(f.P95)
 }
 

@@ -167,7 +167,7 @@ func relatedViews(row *deltatype.ResourceRow, related *delta.RelatedResources) (
 		}
 		view := relatedView{Title: relation.title, None: relation.none, HasMore: relation.set.HasMore}
 		for _, one := range relation.set.Resources {
-			line := relatedLine{Kind: one.Kind, ID: one.ID, Address: resourceAddress(one.Kind, one.ID), State: one.State}
+			line := relatedLine{Kind: one.Kind, ID: one.ObjectID, Address: resourceAddress(one.Kind, one.ObjectID), State: one.State}
 			if one.IsAwaited {
 				line.Waits = relation.waits
 			}

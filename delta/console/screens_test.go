@@ -136,7 +136,7 @@ func requireSound(t *testing.T, b *browsertest.Browser, address, name string) {
 
 func hideErrors(row *deltatype.ResourceRow) { row.Errors = nil }
 
-const fillFigures = `INSERT INTO delta_figure (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, unreadable, seconds, durations)
+const fillFigures = `INSERT INTO delta_figure (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, undecodable, seconds, durations)
 	SELECT 'listed', date_trunc('minute', now()) - i * interval '1 minute', 40 + i % 30, 0, i % 7, i % 20 / 19, 1, 0, 0, 10,
 		(SELECT array_agg(CASE WHEN b BETWEEN 6 AND 8 THEN 20 WHEN b = 11 AND i % 40 < 10 THEN 9 ELSE 0 END ORDER BY b) FROM generate_series(1, 25) b)
 	FROM generate_series(1, 1400) i WHERE i % 300 > 20 ON CONFLICT DO NOTHING`

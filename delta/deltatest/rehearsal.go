@@ -202,7 +202,7 @@ func rowID(kind, id string) int64 {
 
 func outcomeOf[T delta.Object](r *activities.Rehearsed) *Outcome[T] {
 	o := &Outcome[T]{
-		Called: r.Outcome.Verdict != activities.VerdictUnreadable && r.Outcome.Verdict != activities.VerdictReleased,
+		Called: r.Outcome.Verdict != activities.VerdictUndecodable && r.Outcome.Verdict != activities.VerdictReleased,
 		State:  r.Row.State, Cause: r.Row.Cause, Finalized: r.Row.Finalized != nil && *r.Row.Finalized,
 		Err: r.Outcome.Err, Failure: r.Outcome.Error, Trace: r.Outcome.Trace, Counted: r.Counted,
 		SnoozedFor: r.Outcome.SnoozeFor, SnoozeScope: r.Outcome.SnoozeScope, Row: r.Row,

@@ -7,12 +7,12 @@ import (
 
 // Ref names a resource.
 type Ref struct {
-	// Kind and ID are the kind and id of its object.
-	Kind, ID string
+	// Kind and ObjectID are the kind and id of its object.
+	Kind, ObjectID string
 }
 
 // String returns kind/id, which is unambiguous because a kind has no slash.
-func (r Ref) String() string { return r.Kind + "/" + r.ID }
+func (r Ref) String() string { return r.Kind + "/" + r.ObjectID }
 
 // ParentCycleError is returned for an object whose chain of parents leads back to it: none of them could be synced first. Nothing was written. Match it
 // with errors.As.

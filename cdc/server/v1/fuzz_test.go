@@ -28,7 +28,7 @@ func FuzzValue(f *testing.F) {
 			return // Postgres sends what its encoding allows.
 		}
 		before := []byte(`[`)
-		out := append(appendValue(before, oid, cdc.Value{State: cdc.Present, Text: text}), ']')
+		out := append(appendValue(before, oid, cdc.Value{State: cdc.ValuePresent, Text: text}), ']')
 		switch oid {
 		case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID, pgtype.OIDOID, pgtype.BoolOID:
 			return // These are written as Postgres writes them, and it writes numbers and t or f.

@@ -18,7 +18,7 @@ import (
 // another format for times, bytea and JSON than its stream, which has the plugin's. Its clients expect that; all other types have the
 // format of the stream.
 func appendValue(out []byte, typeOID uint32, v cdc.Value) []byte {
-	if v.State != cdc.Present {
+	if v.State != cdc.ValuePresent {
 		return wal2json.AppendValue(out, typeOID, v)
 	}
 	ok := false

@@ -12,14 +12,14 @@ const (
 	// The wait grows with the time since the object first failed to decode, within these bounds. At first it is short,
 	// because during a rolling deploy chance decides which worker gets the resource; later it is long, because a
 	// million such resources are as many claims.
-	unreadableShare   = 8
-	minUnreadableWait = time.Second
-	maxUnreadableWait = 5 * time.Minute
+	undecodableShare   = 8
+	minUndecodableWait = time.Second
+	maxUndecodableWait = 5 * time.Minute
 )
 
-// encodeUnreadable makes the entry for the row's errors. If the latest entry has the same error, it is kept, with its
+// encodeUndecodable makes the entry for the row's errors. If the latest entry has the same error, it is kept, with its
 // time. Such an entry has attempt 0, because there was none.
-func (one *claimed) encodeUnreadable(now time.Time) (err error) {
+func (one *claimed) encodeUndecodable(now time.Time) (err error) {
 	if one.encoded != nil {
 		return nil
 	}
@@ -40,19 +40,19 @@ func (one *claimed) isNews() bool {
 	return n == 0 || string(one.worked.Errors[n-1]) != string(one.encoded)
 }
 
-// unreadableWait returns how long the resource waits for the next worker.
-func (one *claimed) unreadableWait(now time.Time) time.Duration {
+// undecodableWait returns how long the resource waits for the next worker.
+func (one *claimed) undecodableWait(now time.Time) time.Duration {
 	var entry deltatype.AttemptError
 	_ = json.Unmarshal(one.encoded, &entry) // it was made, or read, a moment ago
-	return min(max(now.Sub(entry.At)/unreadableShare, minUnreadableWait), maxUnreadableWait)
+	return min(max(now.Sub(entry.At)/undecodableShare, minUndecodableWait), maxUndecodableWait)
 }
 
-// warnUnreadable logs the resources of a set that have begun to wait for a worker that can decode them.
-func (e *execution) warnUnreadable(set []*claimed) {
+// warnUndecodable logs the resources of a set that have begun to wait for a worker that can decode them.
+func (e *execution) warnUndecodable(set []*claimed) {
 	var first *claimed
 	count := 0
 	for _, one := range set {
-		if one.outcome.Verdict == VerdictUnreadable && !one.counted && one.isNews() {
+		if one.outcome.Verdict == VerdictUndecodable && !one.counted && one.isNews() {
 			if count++; first == nil {
 				first = one
 			}
