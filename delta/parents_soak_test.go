@@ -19,7 +19,7 @@ func TestSoakOfAParentWithManyChildren(t *testing.T) {
 	f := newFamily[batches](t)
 	// The same rows as after a hundred informs of a thousand objects.
 	f.exec(`INSERT INTO delta_resource (kind, object_id, namespace, max_attempts, hash, object, due_at, parents, awaited_parents, priority)
-		SELECT 'payment', 'p' || n, 'default', 10, '\x00', jsonb_build_object('Name', 'p' || n, 'Of', jsonb_build_array(jsonb_build_object('Kind', 'account', 'ID', a))), now(),
+		SELECT 'payment', 'p' || n, 'default', 10, '\x00', jsonb_build_object('Name', 'p' || n, 'Of', jsonb_build_array(jsonb_build_object('Kind', 'account', 'ObjectID', a))), now(),
 			ARRAY['account/' || a], ARRAY['account/' || a], 2 FROM generate_series(1, $1::integer / 2) m, unnest('{ann,bob}'::text[]) WITH ORDINALITY AS o (a, k), LATERAL (SELECT 2 * m + k AS n) x`, children)
 	f.c = f.start(f.touchedConfig(f.payments(), f.accounts()))
 	worked := func(generation int) {
