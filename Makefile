@@ -13,7 +13,7 @@ ALONE := github.com/chariot-giving/delta/delta
 VERSION := 17
 VERSIONS := 14 15 16 17 18
 # Most tests wait for servers most of the time: by default as many run at once as there are cores.
-PARALLEL := 6
+PARALLEL := 8
 SOAK := 2m
 # What `make test-temporal` tests, and how often, on average, it kills a process of the cluster. SEED=N repeats a run.
 CORE := ./delta ./workflows ./activities
