@@ -70,7 +70,7 @@ func (e *engine) prepareIdle(ctx context.Context) error {
 	if err := e.readInstallation(ctx); err != nil {
 		return err
 	}
-	if err := e.connectTemporal(ctx); err != nil {
+	if err := e.connectTemporal(ctx, callOnce); err != nil {
 		return err
 	}
 	if _, _, err := e.readMark(ctx); err != nil {

@@ -255,11 +255,11 @@ func (f *findings) checkWorkers(k KindStatus, t KindInTemporal, namespace string
 	}
 	switch {
 	case len(t.Workers) == 0 && k.Late > 0:
-		add(CheckFailure, "nobody polls "+t.TaskQueue+", and resources are late", remedy.StartWorker)
+		add(CheckFailure, "nobody polls "+t.TaskQueue+", and resources are late", remedy.StartPolling)
 	case len(t.Workers) == 0:
-		add(CheckWarning, "nobody polls "+t.TaskQueue, remedy.StartWorker)
+		add(CheckWarning, "nobody polls "+t.TaskQueue, remedy.StartPolling)
 	case len(t.InformWorkers) == 0:
-		add(CheckWarning, "nobody polls "+t.InformTaskQueue, remedy.StartWorker)
+		add(CheckWarning, "nobody polls "+t.InformTaskQueue, remedy.StartPolling)
 	default:
 		f.checkRouting(k, t, namespace)
 	}

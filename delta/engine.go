@@ -66,7 +66,7 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := c.checkSettings(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.connectTemporal(ctx); err != nil {
+	if err := e.connectTemporal(ctx, retryUnavailable); err != nil {
 		return nil, err
 	}
 	// Temporal comes first: then a database whose prefix is refused there stays free to take another, and a missing
@@ -123,13 +123,17 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	return e, nil
 }
 
-// connectTemporal takes the user's Temporal client, or makes one, and checks that it reaches the server.
-func (e *engine) connectTemporal(ctx context.Context) error {
+// connectTemporal takes the user's Temporal client, or makes one, and checks with try that it reaches the server.
+func (e *engine) connectTemporal(ctx context.Context, try func(context.Context, func() error) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.client.timing.temporalTimeout)
 	defer cancel()
 	if e.client.config.Temporal != nil {
 		e.temporal = e.client.config.Temporal
-		if _, err := e.temporal.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}); err != nil {
+		err := try(ctx, func() error {
+			_, err := e.temporal.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{})
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("reaching Temporal through Config.Temporal: %w", err)
 		}
 		return nil
@@ -138,7 +142,10 @@ func (e *engine) connectTemporal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.temporal, err = dialTemporal(ctx, options)
+	err = try(ctx, func() (err error) {
+		e.temporal, err = dialTemporal(ctx, options)
+		return err
+	})
 	e.ownsTemporal = err == nil
 	return err
 }

@@ -175,7 +175,7 @@ func (f *facts) faultReasons() (all []Reason) {
 		all = append(all, Reason{Code: ReasonKindUnknown, Text: fmt.Sprintf("no client has started with the kind %q yet", r.ObjectKind), Remedy: remedy.StartWorker})
 	case t != nil && len(t.pollers) == 0:
 		all = append(all, Reason{
-			Code: ReasonNoWorker, Text: fmt.Sprintf("nobody has polled its task queue %s for %s", t.taskQueue, pollerGrace), Remedy: remedy.StartWorker,
+			Code: ReasonNoWorker, Text: fmt.Sprintf("nobody has polled its task queue %s for %s", t.taskQueue, pollerGrace), Remedy: remedy.StartPolling,
 		})
 	case t != nil && t.unrouted != "":
 		all = append(all, Reason{Code: ReasonNoWorker, Text: t.unrouted + " " + t.taskQueue, Remedy: t.routingRemedy})

@@ -43,7 +43,7 @@ func (c *Client) adoptRestored(ctx context.Context) error {
 	if err := e.readInstallation(ctx); err != nil {
 		return err
 	}
-	if err := e.connectTemporal(ctx); err != nil {
+	if err := e.connectTemporal(ctx, retryUnavailable); err != nil {
 		return err
 	}
 	if e.ownsTemporal {

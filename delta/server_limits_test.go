@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // tightSettings are the dynamic configuration of a server whose operator allows little. docs/operations.md has a table of them.
@@ -190,4 +192,22 @@ func testLongNames(t *testing.T, h *harness, config *delta.Config) {
 	require.NoError(t, err)
 	require.Equal(t, 1, run.Listed)
 	require.Positive(t, h.countRows("SELECT count(*) FROM delta_resource WHERE workflow_id LIKE '%:batch/%'"), "some are in a batch")
+}
+
+// A server that takes fewer long polls than clients need refuses the others. A kind may have none then, so the log says so.
+func TestTheLogNamesLongPollsThatTheServerRefuses(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	server := startTemporal(t, append(slices.Clone(tightSettings), "frontend.namespaceCount=1")...)
+	h := newHarness(t)
+	h.TemporalAddress = server.TemporalAddress
+	h.useNamespaceOf(server.dial())
+	var logs logBuffer
+	config := h.config()
+	config.Logger, config.Temporal, config.TemporalNamespace = logs.logger(), nil, h.TemporalNamespace
+	config.TemporalOptions = func(o *client.Options) { o.HostPort = h.TemporalAddress }
+	h.start(withControllers(config, with(&controller[account]{})))
+	until(t, func() bool {
+		return strings.Contains(logs.String(), "Failed to poll for task") && strings.Contains(logs.String(), "concurrent")
+	}, "%s", &logs)
 }

@@ -14,11 +14,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
+	"github.com/chariot-giving/delta/internal/testproxy"
 )
 
 // startedWorkflow returns the workflow that a request to Temporal starts; empty for other requests.
@@ -216,5 +219,38 @@ func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 			_, ok := refused.Load(call + " " + h.Prefix + id)
 			require.True(t, ok, "%s %s", call, id)
 		}
+	}
+}
+
+// A frontend that is being replaced cuts new connections for a moment.
+func TestAClientStartsWhenTemporalIsAvailableAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	proxy := testproxy.New(t, h.TemporalAddress)
+	through := func(o *client.Options) {
+		o.HostPort = proxy.Address
+		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
+			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+				err := invoke(ctx, method, req, reply, cc, options...)
+				if err != nil {
+					proxy.Accept()
+				}
+				return err
+			}))
+	}
+	options := client.Options{Namespace: h.TemporalNamespace}
+	through(&options)
+	given, err := client.NewLazyClient(options)
+	require.NoError(t, err)
+	t.Cleanup(given.Close)
+	for _, temporal := range []client.Client{given, nil} {
+		config := h.config(with(&controller[account]{}))
+		if config.Temporal = temporal; temporal == nil {
+			config.TemporalOptions = through
+		}
+		proxy.Refuse()
+		c := h.client(config)
+		require.NoError(t, c.Start(t.Context()))
+		require.NoError(t, c.Stop(t.Context()))
 	}
 }

@@ -3,13 +3,26 @@ package delta
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.temporal.io/api/serviceerror"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // patientTries is how often a call to Temporal is tried that gets no answer within the SDK's 10 s, because a server starts
 // or is busy.
 const patientTries = 3
+
+// callOnce is for calls whose callers need an answer at once.
+func callOnce(_ context.Context, call func() error) error { return call() }
+
+// retryUnavailable repeats a call to Temporal until ctx ends, while the server is unavailable: a frontend that is being
+// replaced, perhaps behind a load balancer, cuts connections for a moment.
+func retryUnavailable(ctx context.Context, call func() error) error {
+	isUnavailable := func(err error) bool { return errors.As(err, new(*serviceerror.Unavailable)) }
+	return backoff.Retry(ctx, backoff.New(100*time.Millisecond, time.Second), isUnavailable, call)
+}
 
 // retryUnanswered repeats a call to Temporal that gets no answer, while ctx goes on. A write whose answer was lost is found
 // when it is repeated. Describing a schedule needs it most: the server asks one of its own workers, and if that was just

@@ -61,6 +61,7 @@ var remedies = map[string]struct {
 	"SeeWorkflow":            {remedy.SeeWorkflow, 0},
 	"StartUpgrade":           {remedy.StartUpgrade, 0},
 	"StartWorker":            {remedy.StartWorker, 0},
+	"StartPolling":           {remedy.StartPolling, 0},
 	"ConnectDirectly":        {remedy.ConnectDirectly, 0},
 	"ReachTemporal":          {remedy.ReachTemporal, 0},
 	"MatchInstallation":      {remedy.MatchInstallation, 0},

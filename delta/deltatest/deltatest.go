@@ -15,11 +15,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/backoff"
 	"github.com/chariot-giving/delta/internal/stack"
 	"github.com/chariot-giving/delta/migrations"
 )
@@ -67,6 +69,7 @@ func WithTemporalOptions(change func(*client.Options)) Option {
 
 const (
 	startTimeout   = 5 * time.Minute // a first start may download both servers
+	dialTimeout    = 10 * time.Second
 	cleanupTimeout = 2 * time.Minute // long enough for a busy machine; a clean-up that hangs is reported
 )
 
@@ -184,7 +187,15 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	if opts.HostPort == env.TemporalAddress { // a proxy keeps the SDK's timeout: a test may let it fail
 		opts.ConnectionOptions.DialOptions = append(slices.Clone(opts.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(waitForLateAnswers))
 	}
-	c, err := client.DialContext(ctx, opts)
+	var c client.Client
+	isUnavailable := func(err error) bool { return errors.As(err, new(*serviceerror.Unavailable)) }
+	waiting, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	// A frontend of a cluster may be on its way.
+	err = backoff.Retry(waiting, backoff.New(100*time.Millisecond, time.Second), isUnavailable, func() (err error) {
+		c, err = client.DialContext(waiting, opts)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("connecting to Temporal at %s: %w", opts.HostPort, err)
 	}

@@ -44,6 +44,26 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Retry makes a call again while its error is transient, until ctx ends. Then it returns the last transient error, which says why.
+func Retry(ctx context.Context, pauses *Backoff, isTransient func(error) bool, call func() error) error {
+	var last error
+	for {
+		err := call()
+		switch {
+		case err == nil:
+			return nil
+		case last != nil && ctx.Err() != nil:
+			return last
+		case !isTransient(err):
+			return err
+		}
+		last = err
+		if Pause(ctx, pauses.Delay()) != nil {
+			return last
+		}
+	}
+}
+
 // IsTransientCode reports whether the same statement may succeed a little later, by the code of Postgres' error. A class has two characters,
 // see https://www.postgresql.org/docs/current/errcodes-appendix.html.
 func IsTransientCode(code string) bool {

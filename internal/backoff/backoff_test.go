@@ -2,6 +2,7 @@ package backoff_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -44,4 +45,26 @@ func TestWhichErrorsOfPostgresPass(t *testing.T) {
 	for _, code := range []string{"", "2", "23505", "42P01", "22P05", "25001", "55000", "XX001", "XX002", "P0001"} {
 		require.False(t, backoff.IsTransientCode(code), code)
 	}
+}
+
+// The last transient error says why, rather than that the time is over.
+func TestARetryReturnsWhatWasInTheWay(t *testing.T) {
+	t.Parallel()
+	away, broken := errors.New("away"), errors.New("broken")
+	isAway := func(err error) bool { return errors.Is(err, away) }
+	retry := func(errs ...error) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		return backoff.Retry(ctx, backoff.New(time.Nanosecond, time.Nanosecond), isAway, func() error {
+			err := errs[0]
+			if errs = errs[1:]; len(errs) == 0 {
+				cancel()
+			}
+			return err
+		})
+	}
+	require.NoError(t, retry(nil))
+	require.NoError(t, retry(away, away, nil))
+	require.Equal(t, broken, retry(away, broken, nil))
+	require.Equal(t, away, retry(away, context.Canceled))
 }

@@ -165,8 +165,11 @@ const SeeWorkflow = "see the workflow in Temporal's UI, and the logs of the work
 // StartUpgrade is for a stored object that the controller cannot decode.
 const StartUpgrade = "start a client with a controller that can decode it (Upgrade), or inform the object again"
 
-// StartWorker is for a task queue that nobody polls.
+// StartWorker is for a kind that no client has.
 const StartWorker = "start a client that has its controller, or name its queue with --task-queue"
+
+// StartPolling is for a task queue that nobody polls.
+const StartPolling = StartWorker + ". If one runs, Temporal may refuse its polls, and its log says so: raise frontend.namespaceCount, or set Config.SharedWorker"
 
 // FindLate is for late resources.
 const FindLate = "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy"
