@@ -184,7 +184,7 @@ type payment struct {
 
 func (p payment) ID() string         { return p.Name }
 func (payment) Kind() string         { return "payment" }
-func (payment) Parents() []delta.Ref { return []delta.Ref{{Kind: "order", ID: "o"}} }
+func (payment) Parents() []delta.Ref { return []delta.Ref{{Kind: "order", ObjectID: "o"}} }
 func (payment) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{TouchedBy: []string{"order"}}
 }
