@@ -217,6 +217,9 @@ func (s *Server) createSlot(ctx context.Context, wanted newSlot) (any, error) {
 	select {
 	case s.creations <- struct{}{}:
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, newProblem(http.StatusServiceUnavailable, "timeout", fmt.Sprintf("%d other slots are being created, which is the limit, and none was within %s: try again", maxCreations, s.config.CreateTimeout))
+		}
 		return nil, ctx.Err()
 	}
 	defer func() { <-s.creations }()
@@ -257,7 +260,7 @@ func (s *Server) createSlot(ctx context.Context, wanted newSlot) (any, error) {
 	at, err := s.createReplicationSlot(ctx, wanted, o, snapshot)
 	if err != nil {
 		s.undoSlot(ctx, wanted.Name, o.Incarnation, err)
-		return nil, err
+		return nil, explainSlotTimeout(err, fmt.Sprintf("the slot %q", wanted.Name), s.config.CreateTimeout)
 	}
 	made := map[string]any{"name": wanted.Name, "lsn": at, "resume": o.resumeToken(at), "tables": o.Tables, "snapshot": snapshot}
 	if len(o.Consumers) > 0 {
