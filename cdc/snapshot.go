@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // SnapshotConfig configures [CreateSnapshot].
@@ -59,7 +62,9 @@ type Snapshot struct {
 // that are running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum for as long; the slot
 // stays. Each table is locked while it is being read, see [Snapshot.TableLocks]: ALTER TABLE waits for that lock, and
 // all later statements on the table wait for the ALTER TABLE. If a snapshot could not be read to its end, drop the slot
-// and start over. It fails with [ErrExists], an [*InvalidError] or an error of the server.
+// and start over. It fails with [ErrExists], an [*InvalidError] or an error of the server. If the answer is lost, such as
+// by the end of ctx, the slot may exist. CreateSnapshot then takes up to 10 seconds to end the server's process, so that
+// the slot is not created later.
 func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {
 	setDefault(&config.PageSize, 2000)
 	setDefault(&config.Connections, 4)
@@ -80,9 +85,40 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 	}
 	if err := s.createSlot(ctx); err != nil {
 		conn.close()
+		if s.exporter != "" && !errors.As(err, new(*pgconn.PgError)) {
+			err = errors.Join(err, s.endExporter(ctx))
+		}
 		return nil, err
 	}
 	return s, nil
+}
+
+// exporterPatience is how long endExporter waits for the end of a process: a busy server needs a while, and the caller's context has ended.
+const exporterPatience = 10 * time.Second
+
+// endExporter ends the server process of the export, and returns when it is gone. Without this, the process could create the slot after the
+// caller of CreateSnapshot has looked for it: the server ignores a request to cancel a command that it has not read yet, and then waits for
+// the running transactions, however long these last.
+func (s *Snapshot) endExporter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exporterPatience)
+	defer cancel()
+	conn, err := openConnection(ctx, s.config.Conn, s.config.BeforeConnect, false)
+	if err != nil {
+		return fmt.Errorf("cdc: ending the process that creates slot %q: %w", s.Slot, err)
+	}
+	defer conn.close()
+	for {
+		found, err := conn.queryValue(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE `+backendIdentity+` = `+quoteLiteral(s.exporter))
+		if err == nil && found != "" {
+			err = backoff.Pause(ctx, blockedInterval)
+		}
+		if err != nil {
+			return fmt.Errorf("cdc: ending the process that creates slot %q: %w", s.Slot, err)
+		}
+		if found == "" {
+			return nil
+		}
+	}
 }
 
 func (c *SnapshotConfig) validate() error {

@@ -153,6 +153,17 @@ func readStatements(few int) map[string]frequent {
 			},
 			does: few, most: 3 * few,
 		},
+		"MeasureDue": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() - interval '1 second'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.MeasureDue(ctx, conn, 1000)
+				if err != nil || len(rows) != 2 || rows[0].Kind != "other" || rows[0].Count != 0 || rows[1].Kind != "thing" {
+					return 0, errors.Join(err, fmt.Errorf("no client has started with these kinds, and they are %+v", rows))
+				}
+				return int(rows[1].Count), err
+			},
+			does: few, most: 3 * few,
+		},
 		"ExplainResource": {
 			before: "state = 'failed'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {

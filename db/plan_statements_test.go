@@ -24,7 +24,7 @@ type frequent struct {
 // frequentStatements are all of them, by the names of their queries.
 func frequentStatements(few int) map[string]frequent {
 	all := map[string]frequent{}
-	for _, some := range []map[string]frequent{dispatchStatements(few), settledStatements(few), informStatements(few), listingStatements(few), readStatements(few)} {
+	for _, some := range []map[string]frequent{dispatchStatements(few), settledStatements(few), informStatements(few), listingStatements(few), readStatements(few), encodingStatements(few)} {
 		maps.Copy(all, some)
 	}
 	return all

@@ -138,13 +138,14 @@ func (q *Queries) RefusedObjects(ctx context.Context, db DBTX, kind interface{})
 const storedObjects = `-- name: StoredObjects :many
 
 SELECT r.id, r.kind, r.object_id, r.hash, r.object, r.synced_object FROM delta_resource r
-WHERE r.id > $1 AND ($2 = '' OR r.kind = $2) ORDER BY r.id LIMIT $3::integer
+WHERE (r.kind, r.object_id) > ($1::text, $2::text)
+ORDER BY r.kind, r.object_id LIMIT $3::integer
 `
 
 type StoredObjectsParams struct {
-	AfterID int64
-	Kind    interface{}
-	Most    int32
+	AfterKind     string
+	AfterObjectID string
+	Most          int32
 }
 
 type StoredObjectsRow struct {
@@ -157,9 +158,10 @@ type StoredObjectsRow struct {
 }
 
 // Objects that are encoded again, with the codec and the keys of the client that asks.
-// A page of objects in their stored form, of a kind or of all.
+// A page of objects in their stored form, in the order of an index. There is no condition on the kind: with one, Postgres read and sorted the whole kind for each
+// page of a table that it had not analyzed.
 func (q *Queries) StoredObjects(ctx context.Context, db DBTX, arg StoredObjectsParams) ([]StoredObjectsRow, error) {
-	rows, err := db.Query(ctx, storedObjects, arg.AfterID, arg.Kind, arg.Most)
+	rows, err := db.Query(ctx, storedObjects, arg.AfterKind, arg.AfterObjectID, arg.Most)
 	if err != nil {
 		return nil, err
 	}

@@ -90,14 +90,21 @@ func (q *Queries) LeaseMeasuring(ctx context.Context, db DBTX, arg LeaseMeasurin
 }
 
 const measureDue = `-- name: MeasureDue :many
-SELECT c.name AS kind, least(sum(w.count), $1::bigint)::bigint AS count, coalesce(now() - min(w.oldest), '0')::interval AS oldest
-FROM delta_controller c
+WITH RECURSIVE indexed AS (
+    (SELECT d.kind FROM delta_resource d WHERE d.dispatch_at IS NOT NULL AND NOT d.paused ORDER BY d.kind, d.priority, d.dispatch_at LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.kind FROM delta_resource d WHERE d.dispatch_at IS NOT NULL AND NOT d.paused AND d.kind > i.kind ORDER BY d.kind, d.priority, d.dispatch_at LIMIT 1)
+    FROM indexed i WHERE i.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, least(sum(w.count), $1::bigint)::bigint AS count, coalesce(now() - min(w.oldest), '0')::interval AS oldest
+FROM (SELECT n.name AS kind FROM delta_controller n UNION SELECT i.kind FROM indexed i WHERE i.kind IS NOT NULL) k
+LEFT JOIN delta_controller c ON c.name = k.kind
 CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT count(*) AS count, min(greatest(f.dispatch_at, c.snoozed_until + c.snooze_spread)) AS oldest FROM (
         SELECT d.dispatch_at FROM delta_resource d
-        WHERE d.kind = c.name AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
-          AND NOT c.paused AND coalesce(c.snoozed_until + c.snooze_spread <= now(), TRUE)
+        WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+          AND NOT coalesce(c.paused, FALSE) AND coalesce(c.snoozed_until + c.snooze_spread <= now(), TRUE)
           AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
           AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim o WHERE o.id = d.claim AND o.claimed_until > now())))
@@ -105,8 +112,8 @@ CROSS JOIN LATERAL (
         LIMIT $1::bigint
     ) f
 ) w
-GROUP BY c.name
-ORDER BY c.name
+GROUP BY k.kind
+ORDER BY k.kind
 `
 
 type MeasureDueRow struct {
@@ -116,6 +123,9 @@ type MeasureDueRow struct {
 }
 
 // What waits for dispatchers, by the index that they use. Counting ends at a bound, so that a long outbox costs no more to be measured.
+//
+// A kind is measured if a client has started with it, or if it has rows in the dispatchers' index: what was informed of a kind that no client works waits too.
+// The index is looked at once for each kind. Its whole order is asked for, because another index by kind would be read over all rows that are not in this one.
 //
 // It leaves out what dispatchers leave on purpose: what is paused or snoozed, by itself, its kind or its namespace, and what has a claim that is
 // alive. What a snoozed kind has kept waits since the end of the snooze. Rows of snoozed namespaces are put off by dispatchers, so few are read in vain.

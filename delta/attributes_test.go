@@ -99,7 +99,7 @@ func TestAWorkflowThatASignalStartsHasAllSearchAttributes(t *testing.T) {
 	} {
 		h.startBySignal(name, input)
 		h.eventually("account", name, synced(1))
-		until(t, func() bool { return maps.Equal(h.attributesOf(name), wanted("synced")) }, "the attributes of", name)
+		until(t, func() bool { return maps.Equal(h.attributesOf(name), wanted("synced")) }, "the attributes of %s", name)
 	}
 
 	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "fails"}, nil)

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -84,12 +86,12 @@ func (c Config) validate() error {
 	if len(c.Namespaces) > 0 && len(c.Controllers.kindNames()) == 0 {
 		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")
 	}
-	for name, n := range c.Namespaces {
+	for _, name := range slices.Sorted(maps.Keys(c.Namespaces)) {
 		field := fmt.Sprintf("Config.Namespaces[%q]", name)
 		if err := checkName(field, name); err != nil {
 			return err
 		}
-		if err := n.validate(field); err != nil {
+		if err := c.Namespaces[name].validate(field); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,8 @@ func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
 			return errors.New("503 Service Unavailable")
 		})
 		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, names("a", resources)...)
-		until(t, func() bool { return slow.Load() == int64(resources) }, shown[atomic.Int64]{&slow})
+		var retried int64
+		until(t, func() bool { retried = slow.Load(); return retried == int64(resources) }, "%s of %d resources were retried slowly", shown[int64]{&retried}, resources)
 		require.Zero(t, g.countStates(g.kind)[deltatype.ResourceStateSynced])
 		up.Store(true)
 		g.awaitAll(resources, deltatype.ResourceStateSynced)

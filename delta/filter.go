@@ -58,12 +58,16 @@ func (f Filter) validate() error {
 	if len(f.Error) > maxErrorFilter {
 		return inputError("Error", fmt.Sprintf("%d bytes", len(f.Error)), "must have at most %d bytes", maxErrorFilter)
 	}
-	labels := slices.Concat(slices.Collect(maps.Keys(f.Labels)), slices.Collect(maps.Values(f.Labels)))
-	for field, values := range map[string][]string{
-		"Kinds": f.Kinds, "ObjectIDs": f.ObjectIDs, "Namespaces": f.Namespaces, "Tags": f.Tags, "Labels": labels, "Error": {f.Error},
-	} {
-		for _, value := range values {
-			if err := checkText(field, value); err != nil {
+	var labels []string
+	for _, name := range slices.Sorted(maps.Keys(f.Labels)) {
+		labels = append(labels, name, f.Labels[name])
+	}
+	for _, list := range []struct {
+		field  string
+		values []string
+	}{{"Kinds", f.Kinds}, {"ObjectIDs", f.ObjectIDs}, {"Namespaces", f.Namespaces}, {"Tags", f.Tags}, {"Labels", labels}, {"Error", []string{f.Error}}} {
+		for _, value := range list.values {
+			if err := checkText(list.field, value); err != nil {
 				return err
 			}
 		}

@@ -132,7 +132,7 @@ func (g listedMode) setUpstream(names ...string) {
 // awaitAll waits until the kind has n resources in a state.
 func (g listedMode) awaitAll(n int, state deltatype.ResourceState) {
 	g.t.Helper()
-	until(g.t, func() bool { return g.countStates(g.kind)[state] == n }, g.kind, state)
+	until(g.t, func() bool { return g.countStates(g.kind)[state] == n }, "%d resources of %s are to be %s", n, g.kind, state)
 }
 
 // ownWorkflows returns how many resources are singles.

@@ -94,10 +94,11 @@ func (s ObjectSettings) withDefaults() (ObjectSettings, error) {
 			}
 		}
 	}
-	for field, d := range map[string]time.Duration{"InformOverlap": s.InformOverlap, "DegradedRetryInterval": s.DegradedRetryInterval} {
-		if err := checkDuration(field, d); err != nil {
-			return s, err
-		}
+	if err := checkDuration("InformOverlap", s.InformOverlap); err != nil {
+		return s, err
+	}
+	if err := checkDuration("DegradedRetryInterval", s.DegradedRetryInterval); err != nil {
+		return s, err
 	}
 	if err := checkInterval("InformInterval", s.InformInterval); err != nil {
 		return s, err

@@ -42,7 +42,7 @@ func scrapeAll(t *testing.T, c *delta.Client) (found map[string]float64) {
 			}
 		}
 		return false
-	}, shown[map[string]float64]{&found})
+	}, "%s", shown[map[string]float64]{&found})
 	return found
 }
 

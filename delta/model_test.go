@@ -219,7 +219,7 @@ func (s *storm) awaitRest() {
 			OR greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()),
 			(SELECT string_agg(t::text, E'\n') FROM delta_touch t))`).Scan(&restless))
 		return restless == ""
-	}, shown[string]{&restless})
+	}, "%s", shown[string]{&restless})
 }
 
 // requireModel compares each resource with its model, when all faults are over and nothing is due.

@@ -61,11 +61,14 @@ func (n NamespaceConfig) validate(field string) error {
 		return inputError(field+".SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod,
 			"must not be set together with ResourceExpiry (%s): a resource that expires is synced again, not removed", n.ResourceExpiry)
 	}
-	for period, d := range map[string]time.Duration{
-		"ResourceExpiry": n.ResourceExpiry, "SyncedResourceRetentionPeriod": n.SyncedResourceRetentionPeriod,
-		"DegradedResourceRetentionPeriod": n.DegradedResourceRetentionPeriod, "DeletedResourceRetentionPeriod": n.DeletedResourceRetentionPeriod,
+	for _, period := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"ResourceExpiry", n.ResourceExpiry}, {"SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod},
+		{"DegradedResourceRetentionPeriod", n.DegradedResourceRetentionPeriod}, {"DeletedResourceRetentionPeriod", n.DeletedResourceRetentionPeriod},
 	} {
-		if err := checkDuration(field+"."+period, d); err != nil {
+		if err := checkDuration(field+"."+period.name, period.value); err != nil {
 			return err
 		}
 	}

@@ -142,7 +142,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	until(t, func() bool {
 		_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
 		return err == nil
-	}, shown[error]{&err})
+	}, "%s", shown[error]{&err})
 	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule exists, and runs")
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chariot-giving/delta/db"
@@ -63,12 +64,18 @@ type reencoding struct {
 type storedObject = db.StoredObjectsRow
 
 func (r *reencoding) rewriteResources(ctx context.Context) error {
-	for after := int64(0); ; {
-		rows, err := db.New().StoredObjects(ctx, db.Planned(r.client.pool, reencodePage), db.StoredObjectsParams{AfterID: after, Kind: r.kind, Most: reencodePage})
+	for after := (Ref{Kind: r.kind}); ; {
+		rows, err := db.New().StoredObjects(ctx, db.Planned(r.client.pool, reencodePage), db.StoredObjectsParams{
+			AfterKind: after.Kind, AfterObjectID: after.ObjectID, Most: reencodePage,
+		})
+		if r.kind != "" { // the next kind follows
+			rows = slices.DeleteFunc(rows, func(row storedObject) bool { return row.Kind != r.kind })
+		}
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		after = rows[len(rows)-1].ID
+		last := &rows[len(rows)-1]
+		after = Ref{Kind: last.Kind, ObjectID: last.ObjectID}
 		if err := r.rewriteAll(ctx, rows); err != nil {
 			return err
 		}

@@ -48,9 +48,12 @@ func canonicalSpec(field string, given ScheduleSpec) (*ScheduleSpec, error) {
 			return nil, err
 		}
 	}
-	for name, calendars := range map[string][]client.ScheduleCalendarSpec{"Calendars": spec.Calendars, "Skip": spec.Skip} {
-		for i := range calendars {
-			if err := fillCalendar(fmt.Sprintf("%s.%s[%d]", field, name, i), &calendars[i]); err != nil {
+	for _, list := range []struct {
+		name      string
+		calendars []client.ScheduleCalendarSpec
+	}{{"Calendars", spec.Calendars}, {"Skip", spec.Skip}} {
+		for i := range list.calendars {
+			if err := fillCalendar(fmt.Sprintf("%s.%s[%d]", field, list.name, i), &list.calendars[i]); err != nil {
 				return nil, err
 			}
 		}

@@ -330,7 +330,7 @@ func TestStopCostsNoAttemptOfUnworkedResources(t *testing.T) {
 		until(t, func() bool {
 			states = g.countStates(g.kind)
 			return states[deltatype.ResourceStateSynced]+states[deltatype.ResourceStateDegraded] == 20
-		}, shown[map[deltatype.ResourceState]int]{&states})
+		}, "%s", shown[map[deltatype.ResourceState]int]{&states})
 		if written {
 			require.Equal(t, calls, states[deltatype.ResourceStateDegraded])
 		}

@@ -24,6 +24,7 @@ func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 		together{account{Name: "kind paused"}},
 		briefly{account{Name: "kind snoozed"}},
 		measuredKind{account{Name: "kind woken"}},
+		mirror{Name: "kind without a client"},
 	} {
 		_, err := c.Inform(t.Context(), o, nil)
 		require.NoError(t, err)
@@ -43,7 +44,7 @@ func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 	h.exec(`update delta_resource set claim = gen_random_uuid(), claimed_until = now() - interval '1 minute' where object_id = 'ended'`)
 	found := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
 	for kind, wanted := range map[string]struct{ due, least, most float64 }{
-		"account": {2, 3600, 5400}, "together": {0, 0, 0}, "briefly": {0, 0, 0}, "measured": {1, 60, 1800},
+		"account": {2, 3600, 5400}, "together": {0, 0, 0}, "briefly": {0, 0, 0}, "measured": {1, 60, 1800}, "mirror": {1, 3600, 5400},
 	} {
 		require.InDelta(t, wanted.due, found[`delta_outbox_due{kind="`+kind+`"}`], 0, kind)
 		require.GreaterOrEqual(t, found[`delta_outbox_age_seconds{kind="`+kind+`"}`], wanted.least, kind)

@@ -98,7 +98,8 @@ func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 	}
 	listed := run()
 	require.Contains(t, h.workflowDetails(listed.WorkflowID), "(started by request) has ended")
-	require.Contains(t, h.workflowDetails(listed.WorkflowID), "Listed **10** in 1 pages, of all there is. New or changed 10, refused 0")
+	// A busy machine fills a page so slowly that it is written before it is full.
+	require.Regexp(t, `Listed \*\*10\*\* in \d+ pages, of all there is\. New or changed 10, refused 0`, h.workflowDetails(listed.WorkflowID))
 	outside.set(newMirrors(9)...)
 	deleted := run()
 	require.Contains(t, h.workflowDetails(deleted.WorkflowID), "Marked deleted, because they are not listed any more: 1. m009")
@@ -113,7 +114,8 @@ func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
 		require.NoError(t, h.Temporal.GetWorkflow(t.Context(), r.WorkflowID, r.RunID).Get(t.Context(), &progress))
 		return progress.Pass
 	}
-	require.Equal(t, &activities.PassReport{Complete: true, Pages: 1}, result(listed))
+	require.Positive(t, result(listed).Pages)
+	require.Equal(t, &activities.PassReport{Complete: true, Pages: result(listed).Pages}, result(listed))
 	require.Equal(t, []string{"m009"}, result(deleted).Deleted)
 	require.Len(t, result(withheld).Withheld, 8)
 	require.Contains(t, h.staticDetails(listed.WorkflowID, listed.RunID), "is in its result")

@@ -229,7 +229,7 @@ func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
 			}
 		}
 		return true
-	}, shown[map[string]bool]{&named})
+	}, "%s", shown[map[string]bool]{&named})
 }
 
 // A command during Work makes its failure a benign one of the past.

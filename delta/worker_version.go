@@ -48,9 +48,9 @@ func (v WorkerVersion) validate() error {
 	case strings.ContainsAny(v.Deployment, ".:"):
 		return inputError(deployment, v.Deployment, "must not contain '.' or ':'")
 	}
-	for field, value := range map[string]string{deployment: v.Deployment, build: v.BuildID} {
-		if len(value) > maxVersionBytes || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) || strings.HasPrefix(value, "__") {
-			return inputError(field, value, `must be valid UTF-8 without control characters, at most %d bytes, and not start with "__"`, maxVersionBytes)
+	for _, name := range []struct{ field, value string }{{deployment, v.Deployment}, {build, v.BuildID}} {
+		if len(name.value) > maxVersionBytes || !utf8.ValidString(name.value) || strings.ContainsFunc(name.value, unicode.IsControl) || strings.HasPrefix(name.value, "__") {
+			return inputError(name.field, name.value, `must be valid UTF-8 without control characters, at most %d bytes, and not start with "__"`, maxVersionBytes)
 		}
 	}
 	return nil

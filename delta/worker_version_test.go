@@ -75,7 +75,7 @@ func (d deployment) route(change func(client.WorkerDeploymentHandle) error) {
 	until(d.t, func() bool {
 		err = change(d.Temporal.WorkerDeploymentClient().GetHandle(d.name))
 		return err == nil
-	}, shown[error]{&err})
+	}, "%s", shown[error]{&err})
 }
 
 // awaitRouting waits until the task queues of a kind have a routing. Temporal tells them one after the other, those of activities too.
@@ -247,7 +247,7 @@ func TestTasksThatWaitForACurrentVersionAreReported(t *testing.T) {
 	until(t, func() bool { // Temporal lists a worker when it has polled
 		check = checksByName(c.Doctor(t.Context()))["workers account"]
 		return strings.Contains(check.Detail, "no version is current")
-	}, shown[delta.Check]{&check})
+	}, "%s", shown[delta.Check]{&check})
 	require.NotEqual(t, delta.CheckOK, check.State)
 	require.Equal(t, "give the tasks to the workers that poll: "+command, check.Remedy)
 	explained, err := c.Explain(t.Context(), "account", "ann")
@@ -267,7 +267,7 @@ func TestTasksThatWaitForACurrentVersionAreReported(t *testing.T) {
 	until(t, func() bool {
 		check = checksByName(c.Doctor(t.Context()))["workers account"]
 		return check.State == delta.CheckOK && strings.Contains(check.Detail, "the current version is "+d.name+":2026-11-29")
-	}, shown[delta.Check]{&check})
+	}, "%s", shown[delta.Check]{&check})
 
 	// A newer build waits for its turn, which is no fault.
 	var waiting logBuffer

@@ -1,9 +1,11 @@
 -- Objects that are encoded again, with the codec and the keys of the client that asks.
 
 -- name: StoredObjects :many
--- A page of objects in their stored form, of a kind or of all.
+-- A page of objects in their stored form, in the order of an index. There is no condition on the kind: with one, Postgres read and sorted the whole kind for each
+-- page of a table that it had not analyzed.
 SELECT r.id, r.kind, r.object_id, r.hash, r.object, r.synced_object FROM delta_resource r
-WHERE r.id > @after_id AND (@kind = '' OR r.kind = @kind) ORDER BY r.id LIMIT @most::integer;
+WHERE (r.kind, r.object_id) > (@after_kind::text, @after_object_id::text)
+ORDER BY r.kind, r.object_id LIMIT @most::integer;
 
 -- name: StoredObjectsOf :many
 SELECT r.id, r.kind, r.object_id, r.hash, r.object, r.synced_object FROM delta_resource r WHERE r.id = ANY (@ids::bigint[]) ORDER BY r.id;

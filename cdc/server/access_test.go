@@ -116,6 +116,10 @@ func TestInvalidConfigsAreRefused(t *testing.T) {
 		require.Equal(t, field, string(invalid.Field))
 		require.NotContains(t, err.Error(), "short")
 	}
+	for range 20 { // of several faults the same one is named each time
+		_, err := server.New(t.Context(), server.Config{Conn: conn, Tables: []string{""}, Origins: []string{""}, Hosts: []string{""}})
+		require.ErrorContains(t, err, "Tables ")
+	}
 }
 
 func TestARoleWithoutReplicationIsRefused(t *testing.T) {

@@ -157,10 +157,13 @@ func (c *Config) validate() error {
 			return invalidField("Tokens", fmt.Sprintf("of %d characters", len(token)), fmt.Sprintf("%d characters or more, none of them white space", shortestToken))
 		}
 	}
-	for field, patterns := range map[cdc.Field][]string{cdc.FieldTables: c.Tables, "Origins": c.Origins, "Hosts": c.Hosts} {
-		for _, p := range patterns {
+	for _, list := range []struct {
+		field    cdc.Field
+		patterns []string
+	}{{cdc.FieldTables, c.Tables}, {"Origins", c.Origins}, {"Hosts", c.Hosts}} {
+		for _, p := range list.patterns {
 			if _, err := path.Match(p, ""); err != nil || p == "" {
-				return invalidField(field, p, "a pattern of *, ?, [a-z] and other characters")
+				return invalidField(list.field, p, "a pattern of *, ?, [a-z] and other characters")
 			}
 		}
 	}

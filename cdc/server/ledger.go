@@ -71,10 +71,16 @@ func changeLedger(ctx context.Context, tx pgx.Tx, change func(slots map[string]s
 	return changeLedgerNamed(ctx, tx, name, change)
 }
 
+// lockLedgers locks the ledgers of all roles until the transaction ends. Statements after it see what the previous holder has committed.
+func lockLedgers(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('delta stream ledger', 0))`)
+	return err
+}
+
 // changeLedgers changes all ledgers that have one of some slots, within a transaction. It fails if a ledger belongs to a role of which this
 // one is not a member.
 func changeLedgers(ctx context.Context, tx pgx.Tx, names []string, change func(slots map[string]string)) error {
-	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('delta stream ledger', 0))`); err != nil {
+	if err := lockLedgers(ctx, tx); err != nil {
 		return err
 	}
 	rows, err := tx.Query(ctx, `SELECT pubname, obj_description(oid, 'pg_publication'), pg_get_userbyid(pubowner), pg_has_role(pubowner, 'USAGE') FROM pg_publication
@@ -154,19 +160,29 @@ func commentOn(ctx context.Context, tx pgx.Tx, name, comment string) error {
 }
 
 // dropSlotPublication drops the publication of a slot, unless it is gone or was created by another program, and removes the slot from the
-// ledger.
-func (s *Server) dropSlotPublication(ctx context.Context, name string) error {
-	found, err := s.findOwned(ctx, name)
-	if err != nil {
-		return err
-	}
+// ledger. Only the slot of an incarnation is meant, unless it is empty.
+//
+// It looks after it has locked the ledger. A transaction that creates the publication has that lock until it has ended, so one whose
+// COMMIT is still under way, because its client was cut off, is waited for.
+func (s *Server) dropSlotPublication(ctx context.Context, name, incarnation string) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, ours := found[name]; ours {
+		if err := lockLedgers(ctx, tx); err != nil {
+			return err
+		}
+		found, err := findOwnedBy(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if o, ours := found[name]; ours && (incarnation == "" || o.Incarnation == incarnation) {
 			if err := cdc.DropPublication(ctx, tx, name); err != nil {
 				return err
 			}
 		}
-		return changeLedgers(ctx, tx, []string{name}, func(slots map[string]string) { delete(slots, name) })
+		return changeLedgers(ctx, tx, []string{name}, func(slots map[string]string) {
+			if incarnation == "" || slots[name] == incarnation {
+				delete(slots, name)
+			}
+		})
 	})
 }
 

@@ -44,7 +44,11 @@ func parseToken(text string) (lsn cdc.LSN, incarnation string, err error) {
 
 // findOwned returns the owned publications by name; name selects one unless it is empty.
 func (s *Server) findOwned(ctx context.Context, name string) (map[string]ownedPublication, error) {
-	rows, err := s.pool.Query(ctx, `
+	return findOwnedBy(ctx, s.pool, name)
+}
+
+func findOwnedBy(ctx context.Context, db cdc.DB, name string) (map[string]ownedPublication, error) {
+	rows, err := db.Query(ctx, `
 		SELECT p.pubname, obj_description(p.oid, 'pg_publication'),
 			coalesce((SELECT array_agg(n.nspname || '.' || c.relname ORDER BY n.nspname, c.relname)
 				FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace

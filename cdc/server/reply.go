@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -74,7 +75,7 @@ func explainError(err error) *problem {
 	case errors.Is(err, cdc.ErrNotFound):
 		return newProblem(http.StatusNotFound, "unknown_slot", "there is no slot of this name")
 	case errors.Is(err, context.DeadlineExceeded):
-		return newProblem(http.StatusServiceUnavailable, "timeout", "the database did not answer in time: a new slot waits for the transactions that are running")
+		return newProblem(http.StatusServiceUnavailable, "timeout", "the database did not answer in time: try again")
 	case errors.As(err, &database):
 		return explainDatabase(database)
 	case errors.Is(err, cdc.ErrStandby):
@@ -83,6 +84,16 @@ func explainError(err error) *problem {
 		return newProblem(http.StatusServiceUnavailable, "database", "the database cannot be reached")
 	}
 	return newProblem(http.StatusInternalServerError, "internal", "an internal error: see the log of the server")
+}
+
+// explainSlotTimeout gives an error the reason why a slot, which what names, was not created in time; other errors are returned as they are.
+// Only a new slot waits for transactions, so other requests that time out must not say so.
+func explainSlotTimeout(err error, what string, patience time.Duration) error {
+	if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*pgconn.ConnectError)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", newProblem(http.StatusServiceUnavailable, "timeout", fmt.Sprintf("%s was not created within %s: "+
+		"a new slot waits for the transactions that are running on the Postgres server. End those that are old (see xact_start in pg_stat_activity), and try again", what, patience)), err)
 }
 
 // isUnreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a connection that

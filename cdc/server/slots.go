@@ -217,6 +217,9 @@ func (s *Server) createSlot(ctx context.Context, wanted newSlot) (any, error) {
 	select {
 	case s.creations <- struct{}{}:
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, newProblem(http.StatusServiceUnavailable, "timeout", fmt.Sprintf("%d other slots are being created, which is the limit, and none was within %s: try again", maxCreations, s.config.CreateTimeout))
+		}
 		return nil, ctx.Err()
 	}
 	defer func() { <-s.creations }()
@@ -250,57 +253,20 @@ func (s *Server) createSlot(ctx context.Context, wanted newSlot) (any, error) {
 	}
 	o, err := s.createPublication(ctx, wanted.Name, tables, nil, wanted.Consumers)
 	if err != nil {
+		// The answer to the COMMIT may be lost, such as by the end of ctx.
+		s.undoPublication(ctx, wanted.Name, o.Incarnation)
 		return nil, err
 	}
 	at, err := s.createReplicationSlot(ctx, wanted, o, snapshot)
 	if err != nil {
-		s.undoSlot(ctx, wanted.Name, err)
-		return nil, err
+		s.undoSlot(ctx, wanted.Name, o.Incarnation, err)
+		return nil, explainSlotTimeout(err, fmt.Sprintf("the slot %q", wanted.Name), s.config.CreateTimeout)
 	}
 	made := map[string]any{"name": wanted.Name, "lsn": at, "resume": o.resumeToken(at), "tables": o.Tables, "snapshot": snapshot}
 	if len(o.Consumers) > 0 {
 		made["consumers"] = o.Consumers
 	}
 	return made, nil
-}
-
-// createReplicationSlot creates the slot itself, with or without a snapshot, and returns its position.
-func (s *Server) createReplicationSlot(ctx context.Context, wanted newSlot, o ownedPublication, snapshot bool) (cdc.LSN, error) {
-	if !snapshot {
-		return cdc.CreateSlot(ctx, s.pool, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
-	}
-	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
-		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
-		SkipUndecodable: s.skipUndecodable, Logger: s.config.Logger,
-	})
-	if err != nil {
-		return 0, err
-	}
-	s.holdSnapshot(wanted.Name, o, made)
-	return made.LSN, nil
-}
-
-// undoTimeout is how long undoSlot may take: a busy Postgres needs a while.
-const undoTimeout = 30 * time.Second
-
-// undoSlot removes what was created before the creation of a slot failed. The slot may exist although the answer was lost.
-func (s *Server) undoSlot(ctx context.Context, name string, why error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	if !errors.Is(why, cdc.ErrExists) {
-		err := cdc.DropSlot(ctx, s.pool, name)
-		for errors.Is(err, cdc.ErrSlotBusy) && ctx.Err() == nil { // Postgres has not stopped the canceled creation yet
-			time.Sleep(10 * time.Millisecond)
-			err = cdc.DropSlot(ctx, s.pool, name)
-		}
-		if err != nil && !errors.Is(err, cdc.ErrNotFound) {
-			s.config.Logger.Error("cdc/server: a slot could not be dropped: drop it", "slot", name, "error", err)
-			return // keep its publication, which says that the slot was created here
-		}
-	}
-	if err := s.dropSlotPublication(ctx, name); err != nil {
-		s.config.Logger.Error("cdc/server: a publication could not be dropped: drop it", "publication", name, "error", err)
-	}
 }
 
 // findUsableTables returns the tables of patterns, and refuses those without a key, because updates of such a table would fail once it is
@@ -335,7 +301,7 @@ func (s *Server) serveDropSlot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.endSnapshot(name)
-	if err := s.dropSlotPublication(r.Context(), name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+	if err := s.dropSlotPublication(r.Context(), name, ""); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 		s.replyError(w, r, err)
 		return
 	}

@@ -234,6 +234,9 @@ func (s *Server) openSource(ctx context.Context, sess *session, config cdc.Confi
 		return s.joinConsumer(ctx, sess)
 	}
 	stream, err := cdc.Open(ctx, config)
+	if sess.isTail { // it has a slot of its own
+		err = explainSlotTimeout(err, "the slot of the tail", config.WithDefaults().Timeout)
+	}
 	if err != nil {
 		return nil, err
 	}

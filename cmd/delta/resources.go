@@ -74,9 +74,12 @@ func (f *filterFlags) isNarrowing(cmd *cobra.Command) bool {
 // findEmptyFlag returns the name of a filter that was given an empty value, for instance by a shell variable that is not set, because an
 // empty filter would select everything.
 func (f *filterFlags) findEmptyFlag(cmd *cobra.Command) string {
-	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "shard": f.shards, "state": f.states, "tag": f.tags} {
-		if cmd.Flags().Changed(name) && (len(values) == 0 || slices.Contains(values, "")) {
-			return name
+	for _, flag := range []struct {
+		name   string
+		values []string
+	}{{"kind", f.kinds}, {"id", f.ids}, {"namespace", f.namespaces}, {"shard", f.shards}, {"state", f.states}, {"tag", f.tags}} {
+		if cmd.Flags().Changed(flag.name) && (len(flag.values) == 0 || slices.Contains(flag.values, "")) {
+			return flag.name
 		}
 	}
 	if cmd.Flags().Changed("label") && len(f.labels) == 0 {

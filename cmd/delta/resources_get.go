@@ -177,11 +177,11 @@ func (c *cli) printResource(r *deltatype.ResourceRow, snoozes []delta.Snooze, ke
 		}
 		fmt.Fprintf(&b, "\n%s\n  %s\n", name, text.String())
 	}
-	title := "object"
 	if deltatype.IsEncoded(r.EncodedObject) {
-		title = "object, encoded by the clients' Config.ObjectCodec, which this command does not have"
+		c.writeEncodedNote(&b, len(r.EncodedObject))
+	} else {
+		block("object", r.EncodedObject)
 	}
-	block(title, r.EncodedObject)
 	if string(r.Metadata) != "{}" {
 		block("metadata", r.Metadata)
 	}
@@ -203,6 +203,15 @@ func (c *cli) printResource(r *deltatype.ResourceRow, snoozes []delta.Snooze, ke
 	}
 	_, err := fmt.Fprint(c.out, b.String())
 	return err
+}
+
+// writeEncodedNote writes, in place of an object that this command cannot decode, how to read it.
+func (c *cli) writeEncodedNote(b *strings.Builder, size int) {
+	fmt.Fprint(b, "\nobject\n")
+	for _, text := range wrapText(fmt.Sprintf("It is encoded (%s) by Config.ObjectCodec of the clients, and this command has no codec. To read it, open the console that a program "+
+		"with the codec serves (package console), or call Client.Get there. -o json prints the stored form.", wording.Count(size, "byte")), max(c.width-2, 0)) {
+		fmt.Fprintf(b, "  %s\n", text)
+	}
 }
 
 // writeError writes the error of an attempt. Attempt 0 is an error before the first attempt.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/difference"
 	"github.com/chariot-giving/delta/internal/wording"
 	"github.com/chariot-giving/delta/sinks/changelog"
@@ -94,7 +95,12 @@ func (c *cli) printHistory(kind, id string, changes []*delta.Change, limit int, 
 				fmt.Fprintf(&b, "    %s\n", text)
 			}
 		}
-		if change.After != nil {
+		switch {
+		case deltatype.IsEncoded(change.Before) || deltatype.IsEncoded(change.After):
+			for _, text := range wrapText("its object is encoded (Config.ObjectCodec): the console of a program with the codec shows what has changed", max(c.width-4, 0)) {
+				fmt.Fprintf(&b, "    %s\n", text)
+			}
+		case change.After != nil:
 			c.writeDifferences(&b, findDifferences(change.Before, change.After))
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,8 +149,8 @@ func (c Config) validate(client *delta.Client) error {
 	if c.Passwords != nil && len(c.Passwords) == 0 {
 		return errors.New("console: Passwords must have a user, or be nil for callers of this machine only")
 	}
-	for user, password := range c.Passwords {
-		if user == "" || password == "" || strings.Contains(user, ":") {
+	for _, user := range slices.Sorted(maps.Keys(c.Passwords)) {
+		if user == "" || c.Passwords[user] == "" || strings.Contains(user, ":") {
 			return fmt.Errorf("console: Passwords %q: a user needs a name without a colon, and a password", user)
 		}
 	}

@@ -18,9 +18,10 @@ type historyEntry struct {
 	// Error is empty if there was none; IsErrorHidden is set if Redact hides it.
 	Error         string
 	IsErrorHidden bool
-	// HasObject is set for an entry with an object, IsHidden if Redact hides this object or the previous one, and IsTooLarge if they are too large to compare.
-	HasObject, IsHidden, IsTooLarge bool
-	Differences                     differenceView
+	// HasObject is set for an entry with an object, IsHidden if Redact hides this object or the previous one, IsEncoded if the console's client does not decode
+	// one of them, and IsTooLarge if they are too large to compare.
+	HasObject, IsHidden, IsEncoded, IsTooLarge bool
+	Differences                                differenceView
 }
 
 // historyEntryOf returns an entry of the log of a resource, after Redact.
@@ -40,8 +41,9 @@ func (h *handler) historyEntryOf(row *deltatype.ResourceRow, change *delta.Chang
 		before = h.redactObject(row, change.Before)
 	}
 	entry.IsHidden = len(after) == 0 || (change.Before != nil && len(before) == 0)
+	entry.IsEncoded = deltatype.IsEncoded(after) || deltatype.IsEncoded(before)
 	entry.IsTooLarge = len(after) > maxComparedBytes || len(before) > maxComparedBytes
-	if !entry.IsHidden && !entry.IsTooLarge {
+	if !entry.IsHidden && !entry.IsEncoded && !entry.IsTooLarge {
 		entry.Differences = differenceViewOf(before, after)
 	}
 	return entry

@@ -31,8 +31,9 @@ const (
 type objectView struct {
 	Tree *treeNode
 	Text string
-	// IsEncoded is set if the object is shown in its stored form, because the console's client does not decode it.
+	// IsEncoded is set if the object is not shown, because the console's client does not decode it; Size is that of the stored form, in words.
 	IsEncoded bool
+	Size      string
 	// IsCut is set if a part of it is not shown.
 	IsCut bool
 	// HasPrevious is set if the tree has the changes since another version: the synced one (IsSynced), or the previous one, which was current until Until.
@@ -46,7 +47,10 @@ type objectView struct {
 
 // objectViewOf returns an object with its changes since the previous version. row is the stored row after Redact.
 func (h *handler) objectViewOf(stored, row *deltatype.ResourceRow, previous *delta.PreviousObject) (view objectView) {
-	view.IsEncoded = deltatype.IsEncoded(row.EncodedObject)
+	if deltatype.IsEncoded(row.EncodedObject) {
+		view.IsEncoded, view.Size = true, wording.Count(len(row.EncodedObject), "byte")
+		return view
+	}
 	var before []byte
 	if previous.Object != nil {
 		before = h.redactObject(stored, previous.Object)

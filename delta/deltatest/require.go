@@ -61,8 +61,12 @@ func RequireNotInformed(ctx context.Context, tb testing.TB, conn DB, object delt
 	case err != nil:
 		tb.Fatalf("deltatest: %v", err)
 	case row != nil:
+		content := string(row.EncodedObject)
+		if deltatype.IsEncoded(row.EncodedObject) {
+			content = "its object is encoded (Config.ObjectCodec)"
+		}
 		tb.Fatalf("deltatest: %s/%s was informed unexpectedly: it is %s, generation %d, in namespace %q, since %s: %s", params.Kind, params.ResourceID,
-			row.State, row.Generation, row.Namespace, row.CreatedAt.Format("2006-01-02 15:04:05.000 MST"), row.EncodedObject)
+			row.State, row.Generation, row.Namespace, row.CreatedAt.Format("2006-01-02 15:04:05.000 MST"), content)
 	}
 }
 

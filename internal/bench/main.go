@@ -48,6 +48,7 @@ var benchmarks = []benchmark{
 	{"sync", syncFigures},
 	{"batches", batchFigures},
 	{"changes", changeFigures},
+	{"codec", codecFigures},
 	{"river", riverFigures},
 	{"dbos", dbosFigures},
 	{"telemetry", telemetryFigures},

@@ -97,9 +97,12 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		o.Dir = dir
 	}
-	for name, port := range map[string]int{"Postgres": o.PostgresPort, "Temporal": o.TemporalPort, "UI": o.UIPort} {
-		if port != AnyPort && (port < 1 || port > 65535) {
-			return o, fmt.Errorf("%s port %d is not between 1 and 65535", name, port)
+	for _, server := range []struct {
+		name string
+		port int
+	}{{"Postgres", o.PostgresPort}, {"Temporal", o.TemporalPort}, {"UI", o.UIPort}} {
+		if server.port != AnyPort && (server.port < 1 || server.port > 65535) {
+			return o, fmt.Errorf("%s port %d is not between 1 and 65535", server.name, server.port)
 		}
 	}
 	return o, nil

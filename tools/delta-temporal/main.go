@@ -129,9 +129,12 @@ func parseOptions(args []string) (options, error) {
 	if o.uiPort == 0 {
 		o.uiPort = o.port + 1000
 	}
-	for name, port := range map[string]int{"--port": o.port, "--ui-port": o.uiPort} {
-		if port < 1 || port > 65535 {
-			return o, fmt.Errorf("%s %d is not between 1 and 65535", name, port)
+	for _, flag := range []struct {
+		name string
+		port int
+	}{{"--port", o.port}, {"--ui-port", o.uiPort}} {
+		if flag.port < 1 || flag.port > 65535 {
+			return o, fmt.Errorf("%s %d is not between 1 and 65535", flag.name, flag.port)
 		}
 	}
 	return o, nil

@@ -94,18 +94,25 @@ func (c *Config) validate() error {
 	if !installationName.MatchString(c.Installation) {
 		return invalidField("Installation", c.Installation, "1 to 30 of the characters a-z, 0-9 and _")
 	}
-	for field, patterns := range map[cdc.Field][]string{"Tables": c.Tables, "Origins": c.Origins} {
-		for _, p := range patterns {
+	for _, list := range []struct {
+		field    cdc.Field
+		patterns []string
+	}{{"Tables", c.Tables}, {"Origins", c.Origins}} {
+		for _, p := range list.patterns {
 			if _, err := path.Match(p, ""); err != nil {
-				return invalidField(field, p, "a pattern of *, ?, [a-z] and other characters")
+				return invalidField(list.field, p, "a pattern of *, ?, [a-z] and other characters")
 			}
 		}
 	}
-	for field, positive := range map[cdc.Field]bool{
-		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "SnapshotMax": c.SnapshotMax > 0, "Refresh": c.RefreshInterval > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
+	for _, limit := range []struct {
+		field      cdc.Field
+		isPositive bool
+	}{
+		{"MaxBody", c.MaxBody > 0}, {"MaxRows", c.MaxRows > 0}, {"SnapshotMax", c.SnapshotMax > 0}, {"Refresh", c.RefreshInterval > 0},
+		{"PingInterval", c.PingInterval > 0}, {"PingTimeout", c.PingTimeout > 0},
 	} {
-		if !positive {
-			return invalidField(field, "negative", "more than zero")
+		if !limit.isPositive {
+			return invalidField(limit.field, "negative", "more than zero")
 		}
 	}
 	return nil

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -38,7 +40,8 @@ func (d *decoder) buildWebhookSink(s webhookSection, field string) connector {
 		d.requireValue(indexedField(field+".secrets", i), one != "")
 		config.Secrets = append(config.Secrets, string(one))
 	}
-	for name, value := range s.Headers {
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		value := s.Headers[name]
 		if strings.ContainsAny(name+string(value), "\r\n\x00") || name == "" {
 			d.addProblemOnce(field+".headers."+name, "must be one line")
 		}

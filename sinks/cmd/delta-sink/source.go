@@ -136,12 +136,15 @@ func (d *decoder) buildFilter(f filterSection, source, field string) func(sinks.
 			d.addProblem(field+"."+of.name, "is for the source %s only", of.source)
 		}
 	}
-	for name, list := range map[string][]string{"tables": f.Tables, "kinds": f.Kinds, "namespaces": f.Namespaces, "types": f.Types} {
-		if list != nil && len(list) == 0 {
-			d.addProblemOnce(field+"."+name, "must have at least one value, or be left out")
+	for _, list := range []struct {
+		name   string
+		values []string
+	}{{"tables", f.Tables}, {"kinds", f.Kinds}, {"namespaces", f.Namespaces}, {"types", f.Types}} {
+		if list.values != nil && len(list.values) == 0 {
+			d.addProblemOnce(field+"."+list.name, "must have at least one value, or be left out")
 		}
-		if i := slices.Index(list, ""); i >= 0 {
-			d.addProblemOnce(indexedField(field+"."+name, i), "must not be empty")
+		if i := slices.Index(list.values, ""); i >= 0 {
+			d.addProblemOnce(indexedField(field+"."+list.name, i), "must not be empty")
 		}
 	}
 	for i, pattern := range f.Tables {

@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// createReplicationSlot creates the slot itself, with or without a snapshot, and returns its position.
+func (s *Server) createReplicationSlot(ctx context.Context, wanted newSlot, o ownedPublication, snapshot bool) (cdc.LSN, error) {
+	if !snapshot {
+		return s.createPlainSlot(ctx, wanted)
+	}
+	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
+		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
+		SkipUndecodable: s.skipUndecodable, Logger: s.config.Logger,
+	})
+	if err != nil {
+		return 0, err
+	}
+	s.holdSnapshot(wanted.Name, o, made)
+	return made.LSN, nil
+}
+
+// createPlainSlot creates a slot without a snapshot. If the answer is lost, it ends the process of Postgres that creates the slot, as
+// [cdc.CreateSnapshot] does.
+func (s *Server) createPlainSlot(ctx context.Context, wanted newSlot) (cdc.LSN, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	pid, began := conn.Conn().PgConn().PID(), time.Time{}
+	if err := conn.QueryRow(ctx, `SELECT backend_start FROM pg_stat_activity WHERE pid = $1`, int64(pid)).Scan(&began); err != nil {
+		conn.Release()
+		return 0, err
+	}
+	at, err := cdc.CreateSlot(ctx, conn, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
+	isLost := conn.Conn().IsClosed()
+	conn.Release() // endBackend needs a connection, and all creations together have few
+	if err != nil && isLost {
+		err = errors.Join(err, endBackend(ctx, s.pool, pid, began))
+	}
+	return at, err
+}
+
+// endBackend ends a process of Postgres, and returns when it is gone.
+func endBackend(ctx context.Context, pool *pgxpool.Pool, pid uint32, began time.Time) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	for {
+		var found int
+		err := pool.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2`, int64(pid), began).Scan(&found)
+		if err != nil || found == 0 {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// undoTimeout is how long each step of undoing a creation may take: a busy Postgres needs a while.
+const undoTimeout = 30 * time.Second
+
+// undoSlot removes what was created before the creation of a slot failed. The slot may exist although the answer was lost.
+func (s *Server) undoSlot(ctx context.Context, name, incarnation string, why error) {
+	if !errors.Is(why, cdc.ErrExists) {
+		if err := s.dropBusySlot(ctx, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+			s.config.Logger.Error("cdc/server: a slot could not be dropped: drop it", "slot", name, "error", err)
+			return // keep its publication, which says that the slot was created here
+		}
+	}
+	s.undoPublication(ctx, name, incarnation)
+}
+
+// dropBusySlot drops a slot. The process that has created it may release it only after it has ended for others.
+func (s *Server) dropBusySlot(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	err := cdc.DropSlot(ctx, s.pool, name)
+	for errors.Is(err, cdc.ErrSlotBusy) && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		err = cdc.DropSlot(ctx, s.pool, name)
+	}
+	return err
+}
+
+// undoPublication removes the publication of a creation that has failed, if it was created.
+func (s *Server) undoPublication(ctx context.Context, name, incarnation string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := s.dropSlotPublication(ctx, name, incarnation); err != nil {
+		s.config.Logger.Error("cdc/server: the creation of a slot has failed, and its publication could not be dropped: drop it if it is there", "publication", name, "error", err)
+	}
+}
