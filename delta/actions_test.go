@@ -122,6 +122,7 @@ func TestEachStepCostsTheActionsOfTheTable(t *testing.T) {
 		{"its object changes, and it is synced again", costOfChange},
 		{"an inform that changes nothing", costOfUnchanged},
 		{"it expires, and is synced again", costOfExpiry},
+		{"it expires, and is synced again, with such `Work`", costOfLongExpiry},
 		{"an attempt fails, and another one follows", costOfFailure},
 		{"a new resource, with `Work` that is known to take more than half a second", costOfLongWork},
 		{"an attempt succeeds after failures", costOfSuccess},
