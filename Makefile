@@ -229,6 +229,10 @@ bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, R
 bench-large: delta-temporal postgres ## Measure a table of ROWS=10000000 resources: about 15 minutes and 26 GB of disk
 	go run ./internal/bench -large $(ROWS) -out bench-large.json
 
+.PHONY: bench-cluster
+bench-cluster: temporal-cluster delta-temporal postgres ## Measure the mode with a workflow each on a Temporal cluster, beside bare workflows there
+	go run ./internal/bench -only sync -cluster-server $(BIN)/temporal-server -cluster-sql-tool $(BIN)/temporal-sql-tool -out bench-cluster.json
+
 .PHONY: deploy-check
 deploy-check: ## Render the Helm chart and decode it and the manifests strictly; compiles Kubernetes' API, so it runs at night only
 	cd internal/deployment && go vet -tags kubernetes ./... && go test -tags kubernetes ./...
@@ -248,7 +252,7 @@ tools: $(addprefix $(BIN)/,$(TOOLS) actionlint) delta-temporal temporal ## Build
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `delta dev` stays
-	rm -rf $(BIN) bench.json bench-large.json
+	rm -rf $(BIN) bench.json bench-large.json bench-cluster.json
 	go clean -testcache
 
 # The Temporal server of tests, demo and `delta dev`. A recent temporal command on PATH is preferred, and DELTA_TEMPORAL_SERVER may name a
