@@ -15,6 +15,8 @@ VERSIONS := 14 15 16 17 18
 # Most tests wait for servers most of the time: by default as many run at once as there are cores.
 PARALLEL := 8
 SOAK := 2m
+# Which of them run: the beginning of their names.
+SOAKS := TestSoak
 # What `make test-temporal` tests, and how often, on average, it kills a process of the cluster. SEED=N repeats a run.
 CORE := ./delta ./workflows ./activities
 EVERY := 45s
@@ -107,8 +109,14 @@ test-temporal: temporal-cluster delta-temporal temporal postgres chromium axe ##
 		go test -count=1 -p 1 -parallel $(PARALLEL) -timeout 90m $(CORE)
 
 .PHONY: soak
-soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak for SOAK=2m, about 20 minutes in all
-	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
+soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak (SOAKS=TestSoak) for SOAK=2m, about 25 minutes in all
+	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^$(SOAKS)' $(PACKAGES)
+
+.PHONY: soak-cluster
+soak-cluster: temporal-cluster delta-temporal postgres ## Soak three client processes under mixed load for SOAK=2m on a Temporal cluster, and kill one of its processes EVERY=45s
+	go build -o $(BIN)/withcluster ./internal/stack/withcluster
+	DELTA_SOAK=$(SOAK) $(BIN)/withcluster -server $(BIN)/temporal-server -sql-tool $(BIN)/temporal-sql-tool -every $(EVERY) $(if $(SEED),-seed $(SEED)) \
+		go test -race -v -count=1 -timeout 0 -run '^TestSoakOfThreeProcesses' ./delta
 
 .PHONY: fuzz
 fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m; PACKAGES=./cdc those of a folder
@@ -124,6 +132,7 @@ nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every P
 	$(MAKE) soak SOAK=30m
 	$(MAKE) test-versions
 	$(MAKE) test-temporal
+	$(MAKE) soak-cluster SOAK=1h
 	$(MAKE) test-repeat RUNS=5
 	$(MAKE) bench
 
@@ -229,6 +238,10 @@ bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, R
 bench-large: delta-temporal postgres ## Measure a table of ROWS=10000000 resources: about 15 minutes and 26 GB of disk
 	go run ./internal/bench -large $(ROWS) -out bench-large.json
 
+.PHONY: bench-cluster
+bench-cluster: temporal-cluster delta-temporal postgres ## Measure the mode with a workflow each on a Temporal cluster, beside bare workflows there
+	go run ./internal/bench -only sync -cluster-server $(BIN)/temporal-server -cluster-sql-tool $(BIN)/temporal-sql-tool -out bench-cluster.json
+
 .PHONY: deploy-check
 deploy-check: ## Render the Helm chart and decode it and the manifests strictly; compiles Kubernetes' API, so it runs at night only
 	cd internal/deployment && go vet -tags kubernetes ./... && go test -tags kubernetes ./...
@@ -248,7 +261,7 @@ tools: $(addprefix $(BIN)/,$(TOOLS) actionlint) delta-temporal temporal ## Build
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `delta dev` stays
-	rm -rf $(BIN) bench.json bench-large.json
+	rm -rf $(BIN) bench.json bench-large.json bench-cluster.json
 	go clean -testcache
 
 # The Temporal server of tests, demo and `delta dev`. A recent temporal command on PATH is preferred, and DELTA_TEMPORAL_SERVER may name a

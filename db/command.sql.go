@@ -464,7 +464,7 @@ func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingRe
 
 const pauseInformer = `-- name: PauseInformer :exec
 INSERT INTO delta_controller (name, inform_interval, inform_paused) VALUES ($1, '0', $2)
-ON CONFLICT (name) DO UPDATE SET inform_paused = excluded.inform_paused, updated_at = now()
+ON CONFLICT (name) DO UPDATE SET inform_paused = excluded.inform_paused, schedules_checked_at = NULL, updated_at = now()
 `
 
 type PauseInformerParams struct {

@@ -104,6 +104,71 @@ func (q *Queries) ClaimObjectHashKey(ctx context.Context, db DBTX, objectHashKey
 	return object_hash_key, err
 }
 
+const claimScheduleChecks = `-- name: ClaimScheduleChecks :many
+UPDATE delta_controller SET schedules_checked_at = now()
+WHERE name = ANY (ARRAY(
+    SELECT c.name FROM delta_controller c
+    WHERE c.name = ANY ($1::text[]) AND (c.schedules_checked_at IS NULL OR c.schedules_checked_at <= now() - $2::interval)
+    ORDER BY c.name FOR NO KEY UPDATE SKIP LOCKED
+))
+RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, schedules_checked_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
+`
+
+type ClaimScheduleChecksParams struct {
+	Kinds []string
+	Every time.Duration
+}
+
+// The kinds whose schedules the client is to compare with their rows: each once an interval, by one client, and at once
+// after a change.
+func (q *Queries) ClaimScheduleChecks(ctx context.Context, db DBTX, arg ClaimScheduleChecksParams) ([]Controller, error) {
+	rows, err := db.Query(ctx, claimScheduleChecks, arg.Kinds, arg.Every)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Controller
+	for rows.Next() {
+		var i Controller
+		if err := rows.Scan(
+			&i.Name,
+			&i.InformInterval,
+			&i.Paused,
+			&i.InformPaused,
+			&i.SnoozedUntil,
+			&i.SnoozeSpread,
+			&i.ListsNothing,
+			&i.InformSchedule,
+			&i.InformJitter,
+			&i.ListsAll,
+			&i.FullListingInterval,
+			&i.InformsSince,
+			&i.SchedulesCheckedAt,
+			&i.SyncedRetention,
+			&i.DegradedRetention,
+			&i.DeletedRetention,
+			&i.DegradedRetry,
+			&i.TaskQueue,
+			&i.Finalizes,
+			&i.LogsChanges,
+			&i.TouchedBy,
+			&i.NextCallAt,
+			&i.KeyConcurrency,
+			&i.KeyRate,
+			&i.Metadata,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const claimTaskQueue = `-- name: ClaimTaskQueue :many
 WITH others AS (
     SELECT c.name FROM delta_controller c WHERE c.task_queue = $1::text AND c.name <> ALL ($2::text[])
@@ -142,8 +207,22 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 	return items, nil
 }
 
+const forgetScheduleChecks = `-- name: ForgetScheduleChecks :exec
+UPDATE delta_controller SET schedules_checked_at = NULL
+WHERE name = ANY (ARRAY(
+    SELECT c.name FROM delta_controller c WHERE cardinality($1::text[]) = 0 OR c.name = ANY ($1::text[])
+    ORDER BY c.name FOR NO KEY UPDATE
+))
+`
+
+// Has the schedules of kinds compared at once; of all kinds if none are given.
+func (q *Queries) ForgetScheduleChecks(ctx context.Context, db DBTX, kinds []string) error {
+	_, err := db.Exec(ctx, forgetScheduleChecks, kinds)
+	return err
+}
+
 const getController = `-- name: GetController :one
-SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, schedules_checked_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -162,6 +241,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.ListsAll,
 		&i.FullListingInterval,
 		&i.InformsSince,
+		&i.SchedulesCheckedAt,
 		&i.SyncedRetention,
 		&i.DegradedRetention,
 		&i.DeletedRetention,
@@ -431,8 +511,8 @@ SET inform_interval = CASE WHEN $18::boolean THEN excluded.inform_interval ELSE 
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes,
-    touched_by = excluded.touched_by, updated_at = now()
-RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
+    touched_by = excluded.touched_by, schedules_checked_at = NULL, updated_at = now()
+RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, schedules_checked_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -493,6 +573,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.ListsAll,
 		&i.FullListingInterval,
 		&i.InformsSince,
+		&i.SchedulesCheckedAt,
 		&i.SyncedRetention,
 		&i.DegradedRetention,
 		&i.DeletedRetention,

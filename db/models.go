@@ -38,6 +38,7 @@ type Controller struct {
 	ListsAll            bool
 	FullListingInterval time.Duration
 	InformsSince        time.Time
+	SchedulesCheckedAt  *time.Time
 	SyncedRetention     *time.Duration
 	DegradedRetention   *time.Duration
 	DeletedRetention    *time.Duration

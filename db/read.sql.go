@@ -360,7 +360,7 @@ func (q *Queries) KeyOf(ctx context.Context, db DBTX, arg KeyOfParams) (KeyOfRow
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, schedules_checked_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -385,6 +385,7 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.ListsAll,
 			&i.FullListingInterval,
 			&i.InformsSince,
+			&i.SchedulesCheckedAt,
 			&i.SyncedRetention,
 			&i.DegradedRetention,
 			&i.DeletedRetention,

@@ -111,6 +111,18 @@ func costOfExpiry(t *testing.T) func() actions {
 	}
 }
 
+func costOfLongExpiry(t *testing.T) func() actions {
+	c := startCosts(t, singleMode(), func(context.Context, job) error {
+		time.Sleep(activities.MaxLocalAttempt + 100*time.Millisecond)
+		return nil
+	})
+	return func() actions {
+		_, id := c.next(&delta.InformOpts{Namespace: "expires"}, 1)
+		before := c.toTimer(id, 2)
+		return c.toTimer(id, 3).minus(before)
+	}
+}
+
 // startFailing starts a client whose resources fail three times.
 func startFailing(t *testing.T, g mode) *costs {
 	t.Helper()

@@ -122,6 +122,7 @@ func TestEachStepCostsTheActionsOfTheTable(t *testing.T) {
 		{"its object changes, and it is synced again", costOfChange},
 		{"an inform that changes nothing", costOfUnchanged},
 		{"it expires, and is synced again", costOfExpiry},
+		{"it expires, and is synced again, with such `Work`", costOfLongExpiry},
 		{"an attempt fails, and another one follows", costOfFailure},
 		{"a new resource, with `Work` that is known to take more than half a second", costOfLongWork},
 		{"an attempt succeeds after failures", costOfSuccess},
@@ -146,10 +147,10 @@ func TestEachStepCostsTheActionsOfTheTable(t *testing.T) {
 	}
 }
 
-// sentCalls counts the requests of a client to Temporal, by method.
+// sentCalls counts the requests of clients to Temporal, by method, answered or not. Those for a schedule are also counted by its id.
 type sentCalls struct {
-	mu       sync.Mutex
-	byMethod map[string]int
+	mu sync.Mutex
+	n  map[string]int
 }
 
 // unbilled are the methods of requests that are no actions: they read, poll, or answer tasks, whose commands are counted from histories.
@@ -157,24 +158,26 @@ var unbilled = regexp.MustCompile("/(Get|Describe|List|Count|Poll|Respond|Shutdo
 
 func (c *sentCalls) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
-	if err == nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.byMethod == nil {
-			c.byMethod = map[string]int{}
-		}
-		c.byMethod[method[strings.LastIndex(method, "/"):]]++
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int{}
+	}
+	method = method[strings.LastIndex(method, "/"):]
+	c.n[method]++
+	if of, ok := req.(interface{ GetScheduleId() string }); ok {
+		c.n[method+of.GetScheduleId()]++
 	}
 	return err
 }
 
-// billed returns how many requests were answered that may be actions, by method.
+// billed returns how many requests were sent that may be actions, by method.
 func (c *sentCalls) billed() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := map[string]int{}
-	for method, n := range c.byMethod {
-		if !unbilled.MatchString(method) {
+	for method, n := range c.n {
+		if !unbilled.MatchString(method) && strings.LastIndex(method, "/") == 0 {
 			all[method] = n
 		}
 	}
@@ -184,22 +187,64 @@ func (c *sentCalls) billed() map[string]int {
 func (c *sentCalls) count(method string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.byMethod[method]
+	return c.n[method]
 }
 
-// A client that has nothing to do makes no billed requests, however often it looks after its schedules.
-func TestMaintenanceCostsNoActions(t *testing.T) {
+// Clients that have nothing to do write nothing to Temporal but the heartbeat of their installation, which one of them does. They do not even try.
+// Nor do they read a kind's schedules while another client has, unless something has changed.
+func TestClientsWithNothingToDoOnlyWriteAHeartbeat(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	sent := &sentCalls{}
 	config := h.config(with(&controller[listed]{}))
 	config.Temporal, config.MaintenanceJobInterval = h.temporalWith(sent.intercept), 50*time.Millisecond
 	h.start(config)
+	c := h.start(config)
 	h.awaitWorkflowEnd(h.scheduledRun("inform:listed"))
-	before, looks := sent.billed(), sent.count("/DescribeSchedule")
-	until(t, func() bool { return sent.count("/DescribeSchedule") >= looks+20 })
-	require.Equal(t, before, sent.billed())
-	require.Equal(t, map[string]int{"/CreateSchedule": 2}, before, "the schedule of the kind, and the one that marks the prefix")
+	passes := "/DescribeSchedule" + h.Prefix + "/inform:listed"
+	looks := func(n int) {
+		before := sent.count("/DescribeSchedule" + h.Prefix + "/installation:do-not-resume-or-delete")
+		until(t, func() bool {
+			return sent.count("/DescribeSchedule"+h.Prefix+"/installation:do-not-resume-or-delete") >= before+n
+		})
+	}
+	checked := sent.count(passes)
+	until(t, func() bool { return sent.count(passes) >= checked+3 }, "the schedules are read now and then")
+	h.exec("UPDATE delta_controller SET schedules_checked_at = now() + interval '1 hour'") // as if it had just been done, for long
+	looks(4)                                                                               // those that have begun before
+	checked = sent.count(passes)
+	looks(20)
+	require.Equal(t, checked, sent.count(passes), "another client has read them")
+
+	heartbeats := sent.billed()["/UpdateSchedule"]
+	require.LessOrEqual(t, heartbeats, h.countRows("SELECT heartbeat FROM delta_installation"), "one for both clients")
+	require.Equal(t, map[string]int{"/CreateSchedule": 2, "/UpdateSchedule": heartbeats}, sent.billed(),
+		"the schedule of the kind, and the one that marks the prefix")
+
+	require.NoError(t, c.PauseInformer(t.Context(), "listed"))
+	until(t, func() bool { return sent.count(passes) > checked }, "a change is looked after at once")
+}
+
+// A schedule that was deleted in Temporal is made again, and also if all were lost, whichever client notices it.
+func TestAScheduleThatIsGoneIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[listed]{}))
+	config.MaintenanceJobInterval = 50 * time.Millisecond
+	h.start(config)
+	schedules := h.Temporal.ScheduleClient()
+	isThere := func() bool {
+		_, err := schedules.GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
+		return err == nil
+	}
+	until(t, isThere)
+	require.NoError(t, schedules.GetHandle(t.Context(), h.Prefix+"/inform:listed").Delete(t.Context()))
+	until(t, isThere)
+
+	h.exec("UPDATE delta_controller SET schedules_checked_at = now() + interval '1 hour'") // another client has just read them
+	require.NoError(t, schedules.GetHandle(t.Context(), h.Prefix+"/inform:listed").Delete(t.Context()))
+	require.NoError(t, schedules.GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
+	until(t, isThere)
 }
 
 // An ordinary attempt sends a heartbeat each quarter of the kind's HeartbeatTimeout. Each is an action.
@@ -255,6 +300,9 @@ func TestTheCostOfAMonthFollowsFromTheTable(t *testing.T) {
 		}
 		require.Contains(t, string(page), line+"\n")
 	}
+	const maintenance, every = 60, 5 // minutes an hour, and after how many of them the heartbeat rises
+	heartbeats := float64(days * 24 * maintenance / every)
+	require.Contains(t, string(page), fmt.Sprintf("%g actions a month for each installation, $%.2g,", heartbeats, heartbeats/1e6*pricePerMillion))
 	passes := days * 24 * cost("a pass")
 	require.Contains(t, string(page), fmt.Sprintf("An hourly pass costs %g actions a month for each kind, $%.2g.", passes, passes/1e6*pricePerMillion))
 }

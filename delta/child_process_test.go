@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +116,9 @@ func runChild(mode string) error {
 	if err != nil {
 		return err
 	}
+	if mode == "mixed" {
+		return runMixed(pool)
+	}
 	config := &delta.Config{}
 	if mode != "inform" {
 		options := client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}}
@@ -197,6 +201,18 @@ func (h *harness) killChild(mode, word string) {
 // startChild runs a child until it prints a word, and returns a function that kills it.
 func (h *harness) startChild(mode, word string) (kill func()) {
 	h.t.Helper()
+	return h.spawnChild(mode, word).kill
+}
+
+// child is a process of a test.
+type child struct {
+	process *os.Process
+	wait    func()
+}
+
+// spawnChild runs a child until it prints a word.
+func (h *harness) spawnChild(mode, word string) *child {
+	h.t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childMode+"="+mode, "DELTA_TEST_URL="+h.DatabaseURL, "DELTA_TEST_PREFIX="+h.Prefix,
 		"DELTA_TEST_TEMPORAL="+h.TemporalAddress, "DELTA_TEST_NAMESPACE="+h.TemporalNamespace)
@@ -204,11 +220,8 @@ func (h *harness) startChild(mode, word string) (kill func()) {
 	require.NoError(h.t, err)
 	cmd.Stderr = os.Stderr
 	require.NoError(h.t, cmd.Start())
-	kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill() // SIGKILL: nothing is cleaned up
-		_ = cmd.Wait()
-	})
-	h.t.Cleanup(kill)
+	c := &child{process: cmd.Process, wait: sync.OnceFunc(func() { _ = cmd.Wait() })}
+	h.t.Cleanup(c.kill)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), word) {
@@ -217,12 +230,24 @@ func (h *harness) startChild(mode, word string) (kill func()) {
 					continue
 				}
 			}()
-			return kill
+			return c
 		}
 		h.t.Log("child:", lines.Text())
 	}
 	h.t.Fatalf("the child ended without saying %q", word)
-	return kill
+	return c
+}
+
+// kill kills the child: nothing is cleaned up.
+func (c *child) kill() {
+	_ = c.process.Kill()
+	c.wait()
+}
+
+// stop has the child end in good order.
+func (c *child) stop() {
+	_ = c.process.Signal(syscall.SIGTERM)
+	c.wait()
 }
 
 func TestAnInformOutlivesItsProcess(t *testing.T) {

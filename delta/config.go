@@ -203,8 +203,9 @@ type Config struct {
 	// Defaults to 5 seconds.
 	DispatchPollInterval time.Duration
 
-	// MaintenanceJobInterval is how often a client checks that Temporal still has its schedules, whether a Temporal
-	// namespace was wiped, or restored, and must be filled again, and whether the database was restored.
+	// MaintenanceJobInterval is how often a client checks whether a Temporal namespace was wiped, or restored, and must be
+	// filled again, and whether the database was restored. Every five of these intervals, and after each change of its
+	// settings, one of the clients checks that Temporal still has the schedules of a kind.
 	//
 	// Defaults to 1 minute.
 	MaintenanceJobInterval time.Duration

@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/activities"
-	"github.com/chariot-giving/delta/db"
 )
 
 // engine runs between Start and Stop: for each kind a worker for its resources, one for its informer (or one worker for all
@@ -178,7 +177,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			return err
 		}
 	}
-	if err := e.writeSchedules(ctx, kind, false); err != nil {
+	if err := e.writeSchedules(ctx, kind); err != nil {
 		return err
 	}
 	if err := e.startSources(ctx, kind); err != nil {
@@ -228,30 +227,6 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 func (e *engine) startsEagerly() bool {
 	config := e.client.config
 	return config.WorkerVersion.isUnversioned() && (config.TaskQueue == "" || config.SharedWorker)
-}
-
-// writeSchedules writes the kind's schedules as the database has them, which is how the client that started last set them:
-// clients that differ would undo each other's changes otherwise, and a new schedule runs at once. ours reports that an
-// existing schedule belongs to this installation.
-func (e *engine) writeSchedules(ctx context.Context, kind string, ours bool) error {
-	if e.client.config.DisableInformers {
-		return nil
-	}
-	controller, err := db.New().GetController(ctx, e.client.pool, kind)
-	if err != nil {
-		return fmt.Errorf("reading the settings of kind %q: %w", kind, schemaError(err))
-	}
-	schedules, err := e.informSchedules(controller)
-	if err != nil {
-		return fmt.Errorf("kind %q: %w", kind, err)
-	}
-	for _, s := range schedules {
-		err := retryUnanswered(ctx, func() error { return s.writeToTemporal(ctx, e.temporal, controller.InformPaused, ours) })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // stopPatience is how long stop waits for running work after cancelling it.

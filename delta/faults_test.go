@@ -118,6 +118,19 @@ func (h *harness) exec(statement string, args ...any) {
 	require.NoError(h.t, err)
 }
 
+// awaitRest waits until nothing is due and nothing is to be touched. Resources that wait for a parent are done when the parent is.
+func (h *harness) awaitRest() {
+	h.t.Helper()
+	restless := ""
+	until(h.t, func() bool {
+		require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), `SELECT concat((SELECT string_agg(r::text, E'\n') FROM delta_resource r
+			WHERE (state IN ('scheduled', 'expired', 'failed', 'pending') AND delta_unsynced(awaited_parents) IS NULL) OR (state = 'synced' AND due_at IS NOT NULL)
+			OR greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()),
+			(SELECT string_agg(t::text, E'\n') FROM delta_touch t))`).Scan(&restless))
+		return restless == ""
+	}, "%s", shown[string]{&restless})
+}
+
 // atomicCounter makes unique names.
 type atomicCounter struct{ n atomic.Int64 }
 

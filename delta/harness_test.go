@@ -32,7 +32,8 @@ import (
 //     durations: Temporal, Postgres and a busy machine may take any time.
 //   - account is the object of most tests. A test that needs other settings declares its own kind.
 //   - modes_test.go runs a test with singles and with batches (inEachMode), outages_test.go has proxies that can be cut and Work that can be held,
-//     child_process_test.go kills processes, and model_test.go and liar_test.go are soaks with an oracle.
+//     child_process_test.go kills processes, and model_test.go, liar_test.go and
+//     mixed_soak_test.go are soaks with an oracle.
 
 // account is the object of most tests.
 type account struct {

@@ -36,6 +36,9 @@ func (e *engine) ensurePrefix(ctx context.Context) error {
 		}
 		e.client.config.Logger.Warn(why+". All lifecycles are dispatched again", "prefix", e.names.prefix, "heartbeat", mark.heartbeat, "marked", marked)
 		e.attributes.Store(e.ensureAttributes(ctx))
+		if err := e.forgetScheduleChecks(ctx); err != nil {
+			return err
+		}
 		if err := e.redispatchAll(ctx); err != nil {
 			return fmt.Errorf("dispatching all lifecycles again: %w", err)
 		}
@@ -110,9 +113,9 @@ func (e *engine) repairTemporal(ctx context.Context) error {
 	if !e.attributes.Load() {
 		e.attributes.Store(e.ensureAttributes(ctx))
 	}
-	var errs []error
+	errs := []error{e.checkSchedules(ctx)}
 	for _, kind := range e.client.config.Controllers.kindNames() {
-		errs = append(errs, e.writeSchedules(ctx, kind, true), e.startSources(ctx, kind))
+		errs = append(errs, e.startSources(ctx, kind))
 	}
 	return errors.Join(errs...)
 }

@@ -210,18 +210,6 @@ func (s *storm) endFaults(helps bool) {
 	s.awaitRest()
 }
 
-// awaitRest waits until nothing is due and nothing is to be touched. Resources that wait for a parent are done when the parent is.
-func (s *storm) awaitRest() {
-	restless := ""
-	until(s.t, func() bool {
-		require.NoError(s.t, s.Pool.QueryRow(s.t.Context(), `SELECT concat((SELECT string_agg(r::text, E'\n') FROM delta_resource r
-			WHERE (state IN ('scheduled', 'expired', 'failed', 'pending') AND delta_unsynced(awaited_parents) IS NULL) OR (state = 'synced' AND due_at IS NOT NULL)
-			OR greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()),
-			(SELECT string_agg(t::text, E'\n') FROM delta_touch t))`).Scan(&restless))
-		return restless == ""
-	}, "%s", shown[string]{&restless})
-}
-
 // requireModel compares each resource with its model, when all faults are over and nothing is due.
 func (s *storm) requireModel() {
 	for _, u := range s.users {

@@ -81,13 +81,32 @@ func (e *engine) informAction(id string, in activities.InformInput) *client.Sche
 // whether it is this installation's.
 func (s informSchedule) writeToTemporal(ctx context.Context, c client.Client, paused, ours bool) error {
 	handle := c.ScheduleClient().GetHandle(ctx, s.id)
-	if s.spec == nil {
-		var notFound *serviceerror.NotFound
-		if err := handle.Delete(ctx); err != nil && !errors.As(err, &notFound) {
-			return fmt.Errorf("deleting the schedule %s: %w", s.id, err)
+	there, err := handle.Describe(ctx)
+	missing := errors.As(err, new(*serviceerror.NotFound))
+	switch {
+	case err != nil && !missing:
+		return fmt.Errorf("reading the schedule %s: %w", s.id, err)
+	case s.spec == nil && missing, s.spec != nil && !missing && s.isWritten(&there.Schedule, paused, ours):
+		return nil // mostly: reading costs nothing
+	case s.spec == nil:
+		return s.deleteFrom(ctx, handle)
+	case missing:
+		err = s.create(ctx, c, paused)
+		if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) { // another client has created it otherwise
+			return err
 		}
-		return nil
 	}
+	return s.update(ctx, handle, paused, ours)
+}
+
+func (s informSchedule) deleteFrom(ctx context.Context, handle client.ScheduleHandle) error {
+	if err := handle.Delete(ctx); err != nil && !errors.As(err, new(*serviceerror.NotFound)) {
+		return fmt.Errorf("deleting the schedule %s: %w", s.id, err)
+	}
+	return nil
+}
+
+func (s informSchedule) create(ctx context.Context, c client.Client, paused bool) error {
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID:                 s.id,
 		Spec:               *s.spec,
@@ -98,14 +117,15 @@ func (s informSchedule) writeToTemporal(ctx context.Context, c client.Client, pa
 		Note:               s.note,
 		Action:             s.action,
 	})
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+	if err != nil {
 		return fmt.Errorf("creating the schedule %s: %w", s.id, err)
 	}
-	// Delta changes the spec, the action and whether it is paused; the note may be an operator's.
-	err = handle.Update(ctx, client.ScheduleUpdateOptions{
+	return nil
+}
+
+// update changes the spec, the action and whether the schedule is paused; the note may be an operator's.
+func (s informSchedule) update(ctx context.Context, handle client.ScheduleHandle, paused, ours bool) error {
+	err := handle.Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			there := &in.Description.Schedule
 			if s.isWritten(there, paused, ours) {

@@ -156,6 +156,8 @@ CREATE TABLE delta_controller (
     full_listing_interval interval NOT NULL DEFAULT '0',
     -- Since when the informer is to run as it does: before its first success, a listing is behind from then on.
     informs_since timestamptz NOT NULL DEFAULT now(),
+    -- When a client last compared its schedules in Temporal with this row; null if that is to be done at once.
+    schedules_checked_at timestamptz,
     -- The kind's defaults for settings that the namespace does not have: the retentions, and the time after which resources without
     -- attempts left are tried again.
     synced_retention interval,

@@ -221,4 +221,4 @@ WHERE r.id = ANY (ARRAY(
 
 -- name: PauseInformer :exec
 INSERT INTO delta_controller (name, inform_interval, inform_paused) VALUES (@name, '0', @paused)
-ON CONFLICT (name) DO UPDATE SET inform_paused = excluded.inform_paused, updated_at = now();
+ON CONFLICT (name) DO UPDATE SET inform_paused = excluded.inform_paused, schedules_checked_at = NULL, updated_at = now();

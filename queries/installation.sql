@@ -105,11 +105,30 @@ SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval 
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes,
-    touched_by = excluded.touched_by, updated_at = now()
+    touched_by = excluded.touched_by, schedules_checked_at = NULL, updated_at = now()
 RETURNING *;
 
 -- name: GetController :one
 SELECT * FROM delta_controller WHERE name = @name;
+
+-- name: ClaimScheduleChecks :many
+-- The kinds whose schedules the client is to compare with their rows: each once an interval, by one client, and at once
+-- after a change.
+UPDATE delta_controller SET schedules_checked_at = now()
+WHERE name = ANY (ARRAY(
+    SELECT c.name FROM delta_controller c
+    WHERE c.name = ANY (@kinds::text[]) AND (c.schedules_checked_at IS NULL OR c.schedules_checked_at <= now() - sqlc.arg(every)::interval)
+    ORDER BY c.name FOR NO KEY UPDATE SKIP LOCKED
+))
+RETURNING *;
+
+-- name: ForgetScheduleChecks :exec
+-- Has the schedules of kinds compared at once; of all kinds if none are given.
+UPDATE delta_controller SET schedules_checked_at = NULL
+WHERE name = ANY (ARRAY(
+    SELECT c.name FROM delta_controller c WHERE cardinality(@kinds::text[]) = 0 OR c.name = ANY (@kinds::text[])
+    ORDER BY c.name FOR NO KEY UPDATE
+));
 
 -- name: Now :one
 SELECT now()::timestamptz AS now;

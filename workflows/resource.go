@@ -82,6 +82,8 @@ type lifecycle struct {
 	options workflow.ActivityOptions
 	wake    workflow.ReceiveChannel
 	last    activities.Step
+	// shown is the step whose state the search attributes show.
+	shown activities.Step
 	// local reports whether the next attempt is a local activity.
 	local bool
 	// foreign reports whether someone else than Delta started the workflow, with a signal.
@@ -130,6 +132,10 @@ func (l *lifecycle) attemptResource(ctx workflow.Context) error {
 			return l.applyStep(ctx, step)
 		}
 	}
+	// The activity may take long, and the UI shows the state meanwhile.
+	if err := l.showState(ctx); err != nil {
+		return err
+	}
 	options := l.options
 	options.DisableEagerExecution = l.last.Elsewhere // otherwise this workflow's worker would get it again
 	step, err := attempt.run(ctx, options, l.ref)
@@ -151,17 +157,32 @@ func (l *lifecycle) endRetention(ctx workflow.Context) error {
 
 // applyStep keeps the result of a step, and shows it to people.
 func (l *lifecycle) applyStep(ctx workflow.Context, step activities.Step) error {
-	before := l.last
 	l.last = step
 	l.showDetails(ctx, describeWait(step, workflow.Now(ctx)))
 	// A workflow that Delta started without search attributes stays without, because Temporal may have refused them.
 	if l.foreign && step.SearchAttributes {
 		l.ref.SearchAttributes = true
 	}
-	if !l.ref.SearchAttributes || step.State == "" || (before.State == step.State && before.Namespace == step.Namespace) {
+	if l.isFollowedAtOnce(ctx) {
 		return nil
 	}
-	return workflow.UpsertTypedSearchAttributes(ctx, l.attributesAfter(ctx, step)...)
+	return l.showState(ctx)
+}
+
+// isFollowedAtOnce reports whether another attempt ends in this workflow task, as after an expiry. Nobody could see the
+// state until then, and to write it would cost an action of Temporal Cloud.
+func (l *lifecycle) isFollowedAtOnce(ctx workflow.Context) bool {
+	return l.local && l.last.Next == activities.NextAttempt && l.last.Wait <= 0 && !isLong(ctx)
+}
+
+// showState writes the row's state and namespace into the search attributes, unless this run has written them before. What
+// the server says of the attributes does not count: it leaves out those that were removed, and a replay would differ.
+func (l *lifecycle) showState(ctx workflow.Context) error {
+	if !l.ref.SearchAttributes || l.last.State == "" || (l.shown.State == l.last.State && l.shown.Namespace == l.last.Namespace) {
+		return nil
+	}
+	l.shown = l.last
+	return workflow.UpsertTypedSearchAttributes(ctx, l.attributesAfter(ctx, l.last)...)
 }
 
 // attributesAfter returns the search attributes after a step. A workflow that Delta started has all three; one that a

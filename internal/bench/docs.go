@@ -26,7 +26,14 @@ const end = "<!-- /bench -->"
 
 // renderPages renders the pages of the docs from a report.
 func renderPages(folder string, r report) ([]page, error) {
-	m, err := newModel(r)
+	large, err := readLarge(folder)
+	if err != nil {
+		return nil, err
+	}
+	if large == nil {
+		large = &largeReport{}
+	}
+	m, err := newModel(r, *large)
 	if err != nil {
 		return nil, err
 	}

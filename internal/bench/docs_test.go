@@ -45,16 +45,21 @@ func TestTheModelMeetsWhatItIsFittedTo(t *testing.T) {
 		figure{Name: diskName}.withValues(1000),
 		figure{Name: workflowsOpen}.withValues(1000),
 	}}
-	m, err := newModel(r)
+	large := largeReport{Rows: 10_000_000, Slices: []slicePart{{There: 100_000, PerSecond: 2000}, {There: 10_000_000, PerSecond: 1280}}}
+	m, err := newModel(r, large)
 	require.NoError(t, err)
 	require.InDelta(t, 100, m.firstSync(1e6, true).Seconds(), 0.1)
 	require.InDelta(t, 0.81, m.perSecond(1e6, true)/m.perSecond(1e4, true), 0.001)
-	require.InDelta(t, 0.9, m.perSecond(1e7, true)/m.perSecond(1e6, true), 0.001)
+	require.InDelta(t, 0.8, m.perSecond(1e7, true)/m.perSecond(1e6, true), 0.001)
 	require.InDelta(t, 1e4, m.firstSync(1e6, false).Seconds(), 0.1)
-	require.Contains(t, m.renderTable(), "| 100 M |")
+	for _, line := range []string{"| 1 M | measured |", "| 10 M | fitted |", "| 100 M | simulated |"} {
+		require.Contains(t, m.renderTable(), line)
+	}
 
-	_, err = newModel(report{Facts: facts{Scale: 1}})
+	_, err = newModel(report{Facts: facts{Scale: 1}}, large)
 	require.ErrorContains(t, err, singleName)
+	_, err = newModel(r, largeReport{})
+	require.ErrorContains(t, err, "make bench-large")
 }
 
 func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {

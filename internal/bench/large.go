@@ -159,5 +159,16 @@ func writeLargeDocs(folder string, r largeReport) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(folder, p.file), []byte(p.content), 0o644)
+	if err := os.WriteFile(filepath.Join(folder, p.file), []byte(p.content), 0o644); err != nil {
+		return err
+	}
+	var figures report
+	err = readJSON(filepath.Join(folder, reportFile), &figures)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return writeDocs(folder, figures) // the model is also fitted to this report
 }

@@ -16,22 +16,25 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/stack"
 )
 
 // options has the flags.
 type options struct {
-	rounds     int
-	scale      float64
-	only       string
-	pool       int
-	durable    bool
-	out        string
-	check      bool
-	timeout    time.Duration
-	cpuProfile string
-	docs       string
-	large      int
-	largeTime  time.Duration
+	rounds         int
+	scale          float64
+	only           string
+	pool           int
+	durable        bool
+	out            string
+	check          bool
+	timeout        time.Duration
+	cpuProfile     string
+	docs           string
+	large          int
+	largeTime      time.Duration
+	clusterOptions stack.ClusterOptions
 }
 
 // benchmark is one measurement, with one or several figures.
@@ -73,6 +76,8 @@ func main() {
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process")
 	flag.IntVar(&o.large, "large", 0, "measure a table of this many resources instead: see make bench-large")
 	flag.DurationVar(&o.largeTime, "large-time", 15*time.Minute, "time limit of -large; resources that would take longer to sync are loaded")
+	flag.StringVar(&o.clusterOptions.Server, "cluster-server", "", "`path` of temporal-server: measure beside a Temporal cluster on Postgres, in processes of its own: see make bench-cluster")
+	flag.StringVar(&o.clusterOptions.SQLTool, "cluster-sql-tool", "", "`path` of temporal-sql-tool, for -cluster-server")
 	flag.Parse()
 
 	missed, err := run(o)
@@ -115,6 +120,8 @@ func run(o options) (missed bool, err error) {
 		return false, err
 	case o.large != 0 && o.large < leastLarge:
 		return false, fmt.Errorf("-large %d: it must be at least %d, so that some rows expire", o.large, leastLarge)
+	case o.clusterOptions.Server != "" && o.docs != "":
+		return false, errors.New("-docs with -cluster-server: the pages have the figures of a development server")
 	case o.rounds < 1 || o.scale <= 0 || o.pool < 2:
 		return false, errors.New("--rounds, --scale and --pool must be at least 1, above 0 and at least 2")
 	}

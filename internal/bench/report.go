@@ -33,17 +33,19 @@ type facts struct {
 	Go       string    `json:"go"`
 	Postgres string    `json:"postgres"`
 	Temporal string    `json:"temporal"`
-	Durable  bool      `json:"durable"`
-	Pool     int       `json:"pool"`
-	Rounds   int       `json:"rounds"`
-	Scale    float64   `json:"scale"`
+	// Cluster reports whether Temporal was a cluster on Postgres, rather than a development server.
+	Cluster bool    `json:"cluster,omitempty"`
+	Durable bool    `json:"durable"`
+	Pool    int     `json:"pool"`
+	Rounds  int     `json:"rounds"`
+	Scale   float64 `json:"scale"`
 }
 
 func (b *bench) collectFacts(ctx context.Context) facts {
 	f := facts{
 		Date: time.Now().UTC().Truncate(time.Second), OS: runtime.GOOS + "/" + runtime.GOARCH, CPU: cpuModel(),
 		Cores: runtime.NumCPU(), Go: runtime.Version(), Postgres: "unknown", Temporal: "unknown",
-		Durable: b.durable, Pool: b.options.pool, Rounds: b.rounds, Scale: b.scale,
+		Cluster: b.cluster != nil, Durable: b.durable, Pool: b.options.pool, Rounds: b.rounds, Scale: b.scale,
 	}
 	// An unknown version does not stop the run.
 	_ = b.pool.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&f.Postgres)
@@ -92,10 +94,14 @@ func (r report) print(w io.Writer) {
 	if r.Facts.Durable {
 		d = "waits for the disk"
 	}
+	temporal := "development server"
+	if r.Facts.Cluster {
+		temporal = "a cluster on Postgres, two processes of each service"
+	}
 	_, _ = fmt.Fprintf(w, "\nMedians of %d rounds in which Delta and the bare thing take turns; the ratio is the median of the rounds' ratios.\n"+
-		"%s; %d cores (%s, %s; load %s), %s, Postgres %s (%s), Temporal %s (development server).\n",
+		"%s; %d cores (%s, %s; load %s), %s, Postgres %s (%s), Temporal %s (%s).\n",
 		r.Facts.Rounds, r.Facts.Date.Format(time.DateOnly), r.Facts.Cores, r.Facts.OS, r.Facts.CPU, r.Facts.Load,
-		r.Facts.Go, r.Facts.Postgres, d, r.Facts.Temporal)
+		r.Facts.Go, r.Facts.Postgres, d, r.Facts.Temporal, temporal)
 }
 
 // formatValue formats a value in the figure's unit, with at most three digits, because the noise is larger than the others.

@@ -20,6 +20,7 @@ import (
 type bench struct {
 	options
 	stack    *stack.Stack
+	cluster  *stack.Cluster
 	dir      string
 	pool     *pgxpool.Pool
 	temporal client.Client
@@ -73,6 +74,12 @@ func startBench(ctx context.Context, o options) (_ *bench, err error) {
 	if err != nil {
 		return b, err
 	}
+	if o.clusterOptions.Server != "" {
+		if b.cluster, err = stack.StartCluster(ctx, o.clusterOptions); err != nil {
+			return b, err
+		}
+		dial.HostPort = b.cluster.Address
+	}
 	dial.Logger = delta.TemporalLogger(b.logger)
 	b.temporal, err = client.DialContext(ctx, dial)
 	return b, err
@@ -104,10 +111,13 @@ func (b *bench) stop() (err error) {
 	if b.pool != nil {
 		b.pool.Close()
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if b.cluster != nil {
+		err = errors.Join(b.cluster.Stop(ctx), os.RemoveAll(b.cluster.Dir))
+	}
 	if b.stack != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		err = b.stack.Stop(ctx)
+		err = errors.Join(err, b.stack.Stop(ctx))
 	}
 	if b.dir != "" {
 		err = errors.Join(err, os.RemoveAll(b.dir))
