@@ -53,11 +53,15 @@ func (s *streaming) show(path string) string {
 	return "$ curl …" + path + "\n" + s.do(http.MethodGet, path, "")
 }
 
-// awaitAbove waits until a sample exceeds a value.
-func (s *streaming) awaitAbove(series string, value float64) {
+// awaitAbove waits until a sample exceeds a value, and returns the metrics with it: a moment later it may be gone.
+func (s *streaming) awaitAbove(series string, value float64) (metrics string) {
 	s.t.Helper()
 	name, _, _ := strings.Cut(series, "{")
-	await(s.t, series, func() bool { return samplesOf(s.metrics(), map[string]bool{name: true})[series] > value })
+	await(s.t, series, func() bool {
+		metrics = s.metrics()
+		return samplesOf(metrics, map[string]bool{name: true})[series] > value
+	})
+	return metrics
 }
 
 func TestTryDeltaStreamDownAndDatabaseDown(t *testing.T) {
@@ -186,8 +190,8 @@ func TestTryTransactionsThatAreLarge(t *testing.T) {
 	evidence{alert: "DeltaStreamSpillDisk", lowered: where, now: s.metrics(), seen: []string{shell(t, "df", "-h", folder)}}.record(t)
 	s.hold("orders")
 	s.p.Exec(`insert into account select i, repeat('x', 1000) from generate_series(1, 2600) i`)
-	s.awaitAbove(`delta_stream_spilled_bytes`, 0.8*3*(1<<20))
-	evidence{alert: "DeltaStreamSpillLimit", now: s.metrics(), seen: []string{s.show("/v2/slots/orders")}}.record(t)
+	spilled := s.awaitAbove(`delta_stream_spilled_bytes`, 0.8*3*(1<<20))
+	evidence{alert: "DeltaStreamSpillLimit", now: spilled, seen: []string{s.show("/v2/slots/orders")}}.record(t)
 	s.p.Exec(`insert into account select i, repeat('x', 1000) from generate_series(10000, 18000) i`)
 	if line := s.logs.latest("(?i)limit"); line != "" {
 		t.Log(line)
