@@ -118,13 +118,13 @@ func workMixed[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta
 		return err
 	}
 	defer conn.Release()
-	lock := os.Getenv("DELTA_TEST_PREFIX") + "/" + r.ResourceRow.ObjectKind + "/" + r.ObjectID
+	lock := os.Getenv("DELTA_TEST_PREFIX") + "/" + r.ObjectKind + "/" + r.ObjectID
 	alone := false
 	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", lock).Scan(&alone); err != nil {
 		return err
 	}
 	if !alone {
-		_, err := conn.Exec(ctx, "INSERT INTO mixed_overlap VALUES ($1, $2, $3, $4)", r.ResourceRow.ObjectKind, r.ObjectID, r.Generation, os.Getpid())
+		_, err := conn.Exec(ctx, "INSERT INTO mixed_overlap VALUES ($1, $2, $3, $4)", r.ObjectKind, r.ObjectID, r.Generation, os.Getpid())
 		return errors.Join(errors.New("another call of Work runs"), err)
 	}
 	defer conn.Exec(context.Background(), "SELECT pg_advisory_unlock(hashtextextended($1, 0))", lock) //nolint:errcheck // a closed connection has no lock
@@ -144,7 +144,7 @@ func workMixed[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta
 		return delta.ResourceSnooze(200 * time.Millisecond)
 	}
 	_, err = conn.Exec(ctx, "INSERT INTO mixed_deed (kind, name, row_id, generation, plan) VALUES ($1, $2, $3, $4, $5)",
-		r.ResourceRow.ObjectKind, r.ObjectID, r.ResourceRow.ID, r.Generation, plan)
+		r.ObjectKind, r.ObjectID, r.ID, r.Generation, plan)
 	return err
 }
 

@@ -65,8 +65,10 @@ func (n NamespaceConfig) validate(field string) error {
 		name  string
 		value time.Duration
 	}{
-		{"ResourceExpiry", n.ResourceExpiry}, {"SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod},
-		{"DegradedResourceRetentionPeriod", n.DegradedResourceRetentionPeriod}, {"DeletedResourceRetentionPeriod", n.DeletedResourceRetentionPeriod},
+		{"ResourceExpiry", n.ResourceExpiry},
+		{"SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod},
+		{"DegradedResourceRetentionPeriod", n.DegradedResourceRetentionPeriod},
+		{"DeletedResourceRetentionPeriod", n.DeletedResourceRetentionPeriod},
 	} {
 		if err := checkDuration(field+"."+period.name, period.value); err != nil {
 			return err

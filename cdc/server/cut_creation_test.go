@@ -52,7 +52,7 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 		commit := bytes.Clone(p)
 		go func() {
 			<-c.gate.released
-			_ = c.Conn.SetDeadline(time.Time{})
+			_ = c.SetDeadline(time.Time{})
 			_, _ = c.Conn.Write(commit)
 			_ = c.Conn.Close()
 		}()

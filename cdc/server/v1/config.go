@@ -108,8 +108,12 @@ func (c *Config) validate() error {
 		field      cdc.Field
 		isPositive bool
 	}{
-		{"MaxBody", c.MaxBody > 0}, {"MaxRows", c.MaxRows > 0}, {"SnapshotMax", c.SnapshotMax > 0}, {"Refresh", c.RefreshInterval > 0},
-		{"PingInterval", c.PingInterval > 0}, {"PingTimeout", c.PingTimeout > 0},
+		{"MaxBody", c.MaxBody > 0},
+		{"MaxRows", c.MaxRows > 0},
+		{"SnapshotMax", c.SnapshotMax > 0},
+		{"Refresh", c.RefreshInterval > 0},
+		{"PingInterval", c.PingInterval > 0},
+		{"PingTimeout", c.PingTimeout > 0},
 	} {
 		if !limit.isPositive {
 			return invalidField(limit.field, "negative", "more than zero")
