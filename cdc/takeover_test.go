@@ -32,6 +32,12 @@ func (l *logText) has(text string) bool {
 	return strings.Contains(l.text.String(), text)
 }
 
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func (d *database) activePID() int {
 	d.tb.Helper()
 	return queryValue[int](d, `select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = $1`, d.name)
@@ -78,7 +84,7 @@ func TestASlotIsNotTakenFromAnotherStream(t *testing.T) {
 	second := d.openStream()
 	reader := d.activePID()
 	p.Accept()
-	require.Eventually(t, func() bool { return log.has("the slot is in use") }, cdctest.Patience, time.Millisecond)
+	require.Eventually(t, func() bool { return log.has("the slot is in use") }, cdctest.Patience, time.Millisecond, "%s", log)
 	require.Equal(t, reader, d.activePID())
 	d.exec(`insert into t values (2)`)
 	_, changes := nextTransaction(t, second)

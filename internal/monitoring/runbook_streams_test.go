@@ -3,6 +3,7 @@
 package monitoring
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -182,17 +184,23 @@ func TestTryTransactionsThatAreLarge(t *testing.T) {
 		defer func() { _ = syscall.Unmount(folder, 0) }()
 		require.NoError(t, os.WriteFile(folder+"/other", make([]byte, 60<<20), 0o600))
 	}
-	s := startStreaming(t, nil, func(c *server.Config) {
+	s := startStreaming(t, []string{"logical_decoding_work_mem=64kB"}, func(c *server.Config) {
 		c.ClientMemory, c.Stream.SpillLimit, c.Stream.SpillFolder = 64<<10, 3<<20, folder
 		c.WriteTimeout = time.Minute
 	})
 	s.create("orders", "")
 	evidence{alert: "DeltaStreamSpillDisk", lowered: where, now: s.metrics(), seen: []string{shell(t, "df", "-h", folder)}}.record(t)
 	s.hold("orders")
-	s.p.Exec(`insert into account select i, repeat('x', 1000) from generate_series(1, 2600) i`)
+	conn, err := pgx.ConnectConfig(t.Context(), s.p.Config())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	// Postgres sends the changes before the COMMIT, and they are kept until it comes.
+	_, err = conn.Exec(t.Context(), `begin; insert into account select i, repeat('x', 1000) from generate_series(1, 2600) i`)
+	require.NoError(t, err)
 	spilled := s.awaitAbove(`delta_stream_spilled_bytes`, 0.8*3*(1<<20))
 	evidence{alert: "DeltaStreamSpillLimit", now: spilled, seen: []string{s.show("/v2/slots/orders")}}.record(t)
-	s.p.Exec(`insert into account select i, repeat('x', 1000) from generate_series(10000, 18000) i`)
+	_, err = conn.Exec(t.Context(), `insert into account select i, repeat('x', 1000) from generate_series(10000, 18000) i; commit`)
+	require.NoError(t, err)
 	if line := s.logs.latest("(?i)limit"); line != "" {
 		t.Log(line)
 	}

@@ -5,6 +5,7 @@ package stack
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 // The cluster itself is tested by `make test-temporal`, which runs the core's tests on it.
@@ -19,7 +22,8 @@ import (
 func TestTheBalancerTakesTurnsAndPassesOverServersThatDoNotListen(t *testing.T) {
 	t.Parallel()
 	serve := func(answer string) net.Listener {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		// No other process takes the port when the listener is closed.
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", testport.Reserve(t)))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = listener.Close() })
 		go func() {
