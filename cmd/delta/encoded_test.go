@@ -2,35 +2,20 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/codectest"
 )
-
-// reversed is a codec that reverses the bytes.
-type reversed struct{}
-
-func (reversed) EncodeObject(_ context.Context, _ delta.Ref, object []byte) ([]byte, error) {
-	encoded := make([]byte, len(object))
-	for i, b := range object {
-		encoded[len(object)-1-i] = b
-	}
-	return encoded, nil
-}
-
-func (r reversed) DecodeObject(ctx context.Context, ref delta.Ref, encoded []byte) ([]byte, error) {
-	return r.EncodeObject(ctx, ref, encoded)
-}
 
 // The command has no codec. In place of an encoded object it shows how to read it.
 func TestAnEncodedObjectIsNotShownAsItIsStored(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	c, err := delta.NewClient(i.Pool, &delta.Config{ObjectCodec: reversed{}, ObjectHashKey: bytes.Repeat([]byte{1}, 32)})
+	c, err := delta.NewClient(i.Pool, &delta.Config{ObjectCodec: codectest.Flipped[delta.Ref]{}, ObjectHashKey: bytes.Repeat([]byte{1}, 32)})
 	require.NoError(t, err)
 	_, err = c.Inform(t.Context(), page{Path: "a"}, nil)
 	require.NoError(t, err)

@@ -2,7 +2,6 @@ package console_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"log/slog"
@@ -15,22 +14,8 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/console"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/codectest"
 )
-
-// flipped is a codec that changes each byte.
-type flipped struct{}
-
-func (flipped) EncodeObject(_ context.Context, _ delta.Ref, object []byte) ([]byte, error) {
-	encoded := bytes.Clone(object)
-	for i := range encoded {
-		encoded[i] ^= 0xFF
-	}
-	return encoded, nil
-}
-
-func (f flipped) DecodeObject(ctx context.Context, ref delta.Ref, encoded []byte) ([]byte, error) {
-	return f.EncodeObject(ctx, ref, encoded)
-}
 
 // A console without the codec shows that objects are encoded, and what to do, and no ciphertext. One with the codec shows them.
 func TestAnEncodedObjectIsNotShownAsItIsStored(t *testing.T) {
@@ -38,7 +23,7 @@ func TestAnEncodedObjectIsNotShownAsItIsStored(t *testing.T) {
 	env := deltatest.New(t)
 	with, err := delta.NewClient(env.Pool, &delta.Config{
 		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: slog.New(slog.DiscardHandler),
-		ObjectCodec: flipped{}, ObjectHashKey: bytes.Repeat([]byte{1}, 32),
+		ObjectCodec: codectest.Flipped[delta.Ref]{}, ObjectHashKey: bytes.Repeat([]byte{1}, 32),
 	})
 	require.NoError(t, err)
 	_, err = with.Inform(t.Context(), order{Name: "o/1", Body: json.RawMessage(`{"amount": 17}`)}, nil)
@@ -46,7 +31,7 @@ func TestAnEncodedObjectIsNotShownAsItIsStored(t *testing.T) {
 	_, err = env.Pool.Exec(t.Context(), `SELECT delta_append_change('updated', delta_order_xid(null), 1, 'order', 'o/1', 'default', 1, 1, object, object, null, null) FROM delta_resource`)
 	require.NoError(t, err)
 
-	ciphertext, err := flipped{}.EncodeObject(t.Context(), delta.Ref{}, []byte(`{"name":"o/1"`))
+	ciphertext, err := codectest.Flipped[delta.Ref]{}.EncodeObject(t.Context(), delta.Ref{}, []byte(`{"name":"o/1"`))
 	require.NoError(t, err)
 	stored := base64.StdEncoding.EncodeToString(ciphertext)[:12]
 	address := serveConsole(t, newOrderClient(t, env, env.Pool), console.Config{})

@@ -2,7 +2,6 @@ package deltatest_test
 
 import (
 	"bytes"
-	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,28 +9,14 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/codectest"
 )
-
-// mirrored is a codec that reverses the bytes.
-type mirrored struct{}
-
-func (mirrored) EncodeObject(_ context.Context, _ delta.Ref, object []byte) ([]byte, error) {
-	encoded := make([]byte, len(object))
-	for i, b := range object {
-		encoded[len(object)-1-i] = b
-	}
-	return encoded, nil
-}
-
-func (m mirrored) DecodeObject(ctx context.Context, ref delta.Ref, encoded []byte) ([]byte, error) {
-	return m.EncodeObject(ctx, ref, encoded)
-}
 
 // The checks have no codec: they compare everything of an encoded object but its content, and say so where the content is asked for.
 func TestRequireInformedOfAnEncodedObject(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	client, err := delta.NewClient(env.Pool, &delta.Config{ObjectCodec: mirrored{}, ObjectHashKey: bytes.Repeat([]byte{1}, 32)})
+	client, err := delta.NewClient(env.Pool, &delta.Config{ObjectCodec: codectest.Flipped[delta.Ref]{}, ObjectHashKey: bytes.Repeat([]byte{1}, 32)})
 	require.NoError(t, err)
 	// The first client with a codec notes the key, but not in a transaction of the caller's.
 	_, err = client.Inform(t.Context(), parcel{Number: "0"}, nil)
