@@ -12,7 +12,7 @@ func init() {
 	kit.Encode = func(object deltatype.Object) (deltatype.ObjectInformParams, error) {
 		return encodeObject(object, nil, nil)
 	}
-	kit.InputError, kit.SchemaError = inputError, schemaError
+	kit.InputError, kit.SchemaError, kit.RetryUnavailable = inputError, schemaError, retryUnavailable
 }
 
 // openKit lets deltatest call a controller without a database, with the settings and the Config of a client, or with those

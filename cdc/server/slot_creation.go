@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // createReplicationSlot creates the slot itself, with or without a snapshot, and returns its position.
@@ -57,12 +58,18 @@ func endBackend(ctx context.Context, pool *pgxpool.Pool, pid uint32, began time.
 		if err != nil || found == 0 {
 			return err
 		}
-		time.Sleep(10 * time.Millisecond)
+		if err := backoff.Pause(ctx, undoPause); err != nil {
+			return err
+		}
 	}
 }
 
-// undoTimeout is how long each step of undoing a creation may take: a busy Postgres needs a while.
-const undoTimeout = 30 * time.Second
+const (
+	// undoTimeout is how long each step of undoing a creation may take: a busy Postgres needs a while.
+	undoTimeout = 30 * time.Second
+	// undoPause is between two looks at what is to end.
+	undoPause = 10 * time.Millisecond
+)
 
 // undoSlot removes what was created before the creation of a slot failed. The slot may exist although the answer was lost.
 func (s *Server) undoSlot(ctx context.Context, name, incarnation string, why error) {
@@ -79,12 +86,8 @@ func (s *Server) undoSlot(ctx context.Context, name, incarnation string, why err
 func (s *Server) dropBusySlot(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	err := cdc.DropSlot(ctx, s.pool, name)
-	for errors.Is(err, cdc.ErrSlotBusy) && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
-		err = cdc.DropSlot(ctx, s.pool, name)
-	}
-	return err
+	isBusy := func(err error) bool { return errors.Is(err, cdc.ErrSlotBusy) }
+	return backoff.Retry(ctx, backoff.New(undoPause, undoPause), isBusy, func() error { return cdc.DropSlot(ctx, s.pool, name) })
 }
 
 // undoPublication removes the publication of a creation that has failed, if it was created.

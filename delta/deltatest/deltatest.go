@@ -15,13 +15,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
-	"github.com/chariot-giving/delta/internal/backoff"
+	"github.com/chariot-giving/delta/delta/internal/kit"
 	"github.com/chariot-giving/delta/internal/stack"
 	"github.com/chariot-giving/delta/migrations"
 )
@@ -188,11 +187,10 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 		opts.ConnectionOptions.DialOptions = append(slices.Clone(opts.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(waitForLateAnswers))
 	}
 	var c client.Client
-	isUnavailable := func(err error) bool { return errors.As(err, new(*serviceerror.Unavailable)) }
 	waiting, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	// A frontend of a cluster may be on its way.
-	err = backoff.Retry(waiting, backoff.New(100*time.Millisecond, time.Second), isUnavailable, func() (err error) {
+	err = kit.RetryUnavailable(waiting, func() (err error) {
 		c, err = client.DialContext(waiting, opts)
 		return err
 	})

@@ -2,6 +2,8 @@
 package kit
 
 import (
+	"context"
+
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -25,6 +27,8 @@ var (
 	Encode func(object deltatype.Object) (deltatype.ObjectInformParams, error)
 	// InputError makes a *delta.InputError.
 	InputError func(field string, value any, rule string, args ...any) error
+	// RetryUnavailable repeats a call to Temporal while the server is unavailable, until ctx ends.
+	RetryUnavailable func(ctx context.Context, call func() error) error
 	// SchemaError wraps delta.ErrNoSchema around errors of a schema that is missing or old.
 	SchemaError func(error) error
 )
