@@ -155,7 +155,7 @@ func parentsOf(object Object, kind, id string) (parents []Ref, err error) {
 			return nil, err
 		}
 		if rule := db.BrokenIDRule(parent.ObjectID); rule != "" {
-			return nil, inputError(field+".ID", parent.ObjectID, "%s", rule)
+			return nil, inputError(field+".ObjectID", parent.ObjectID, "%s", rule)
 		}
 		if own := (Ref{Kind: kind, ObjectID: id}); parent == own {
 			return nil, &ParentCycleError{Path: []Ref{own, own}}

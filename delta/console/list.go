@@ -32,7 +32,7 @@ type order struct {
 // orders are the orders that the form offers. The first is the default.
 var orderController = []order{
 	{"created", "created, oldest first", delta.SortCreated, false},
-	{"newest", "made, newest first", delta.SortCreated, true},
+	{"newest", "created, newest first", delta.SortCreated, true},
 	{"changed", "changed, latest first", delta.SortChanged, true},
 	{"unchanged", "changed, longest ago first", delta.SortChanged, false},
 	{"due", "due, soonest first", delta.SortDue, false},
