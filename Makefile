@@ -12,7 +12,8 @@ PACKAGES := ./...
 ALONE := github.com/chariot-giving/delta/delta
 VERSION := 17
 VERSIONS := 14 15 16 17 18
-# Most tests wait for servers most of the time: by default as many run at once as there are cores.
+# How many tests run at once. Most of them wait for servers most of the time, so these are more than there are cores. Two packages run beside
+# each other with half as many each: with sixteen tests at once, two servers, and browsers, Temporal answered after minutes.
 PARALLEL := 8
 SOAK := 2m
 # Which of them run: the beginning of their names.
@@ -50,9 +51,10 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal
-	@all=$$(go list $(PACKAGES)); failed=; for these in -x -vx; do \
-		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
-		go test -race -parallel $(PARALLEL) -timeout 25m $$packages || failed=yes; \
+	@all=$$(go list $(PACKAGES)); failed=; parallel=$(PARALLEL); for these in -x -vx; do \
+		if packages=$$(grep $$these $(ALONE) <<<"$$all"); then \
+			go test -race -p 2 -parallel $$parallel -timeout 25m $$packages || failed=yes; \
+		fi; parallel=$$(($(PARALLEL) / 2)); \
 	done; test -z "$$failed"
 
 .PHONY: test-repeat
