@@ -12,6 +12,7 @@ import (
 
 // DB manages slots and publications: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
 type DB interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -57,33 +58,6 @@ type Slot struct {
 	Status string
 	// Temporary and Failover are the options of the slot. Failover needs Postgres 17.
 	Temporary, Failover bool
-}
-
-// CreateSlot makes a slot for [Open]. All transactions that commit from now on will be in its stream. The server keeps
-// its WAL from now on, so drop the slot when it is no longer needed. It fails with [ErrExists], or an [*InvalidError].
-func CreateSlot(ctx context.Context, db DB, name string, options SlotOptions) (LSN, error) {
-	if err := validateSlotName(name); err != nil {
-		return 0, err
-	}
-	level, err := queryOne[string](ctx, db, `SELECT current_setting('wal_level')`)
-	if err != nil {
-		return 0, err
-	}
-	if level != "logical" {
-		return 0, newInvalidError(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
-	}
-	call, args := `$1, 'pgoutput', $2`, []any{name, options.Temporary}
-	if options.Failover {
-		if err := requireVersion(ctx, db, 17, FieldFailover, true); err != nil {
-			return 0, err
-		}
-		call += `, false, true`
-	}
-	at, err := queryOne[string](ctx, db, `SELECT lsn::text FROM pg_create_logical_replication_slot(`+call+`)`, args...)
-	if err != nil {
-		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, wrapServerError(err))
-	}
-	return ParseLSN(at)
 }
 
 // Slots lists the logical slots of the database by name, including those of other programs.

@@ -1,13 +1,17 @@
 package cdc_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
@@ -53,6 +57,61 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 		require.ErrorContains(t, err, "Postgres 17 or later")
 	} else {
 		require.NoError(t, err)
+	}
+}
+
+// Otherwise the slot would be created once the transactions that it waits for have ended, and keep WAL that nothing reads.
+func TestNoSlotIsCreatedAfterItsAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (i int)`)
+	writer, err := d.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = writer.Rollback(context.Background()) }()
+	_, err = writer.Exec(t.Context(), `insert into t values (1)`)
+	require.NoError(t, err)
+	config := cdctest.LoseCancels(d.config())
+	for name, connect := range map[string]func(*testing.T) cdc.DB{
+		"pool": func(t *testing.T) cdc.DB {
+			poolConfig := d.pool.Config()
+			poolConfig.ConnConfig, poolConfig.MaxConns = config, 1
+			pool, err := pgxpool.NewWithConfig(t.Context(), poolConfig)
+			require.NoError(t, err)
+			t.Cleanup(pool.Close)
+			return pool
+		},
+		"connection": func(t *testing.T) cdc.DB {
+			conn, err := pgx.ConnectConfig(t.Context(), config)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = conn.Close(context.Background()) })
+			return conn
+		},
+		"transaction": func(t *testing.T) cdc.DB {
+			conn, err := pgx.ConnectConfig(t.Context(), config)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = conn.Close(context.Background()) })
+			tx, err := conn.Begin(t.Context())
+			require.NoError(t, err)
+			return tx
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, slot := connect(t), d.name+"_"+name
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := make(chan error)
+			go func() {
+				_, err := cdc.CreateSlot(ctx, db, slot, cdc.SlotOptions{})
+				ended <- err
+			}()
+			require.Eventually(t, func() bool {
+				return queryValue[bool](d, `select exists (select from pg_replication_slots where slot_name = $1)`, slot)
+			}, cdctest.Patience, 10*time.Millisecond)
+			cancel()
+			require.ErrorIs(t, <-ended, context.Canceled)
+			_, err := cdc.LookupSlot(t.Context(), d.pool, slot)
+			require.ErrorIs(t, err, cdc.ErrNotFound, "the transaction that it waits for still runs")
+		})
 	}
 }
 

@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // SnapshotConfig configures [CreateSnapshot].
@@ -93,32 +90,16 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 	return s, nil
 }
 
-// exporterPatience is how long endExporter waits for the end of a process: a busy server needs a while, and the caller's context has ended.
-const exporterPatience = 10 * time.Second
-
-// endExporter ends the server process of the export, and returns when it is gone. Without this, the process could create the slot after the
-// caller of CreateSnapshot has looked for it: the server ignores a request to cancel a command that it has not read yet, and then waits for
-// the running transactions, however long these last.
+// endExporter calls endBackend with a new connection.
 func (s *Snapshot) endExporter(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exporterPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), creatorPatience)
 	defer cancel()
 	conn, err := openConnection(ctx, s.config.Conn, s.config.BeforeConnect, false)
 	if err != nil {
 		return fmt.Errorf("cdc: ending the process that creates slot %q: %w", s.Slot, err)
 	}
 	defer conn.close()
-	for {
-		found, err := conn.queryValue(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE `+backendIdentity+` = `+quoteLiteral(s.exporter))
-		if err == nil && found != "" {
-			err = backoff.Pause(ctx, blockedInterval)
-		}
-		if err != nil {
-			return fmt.Errorf("cdc: ending the process that creates slot %q: %w", s.Slot, err)
-		}
-		if found == "" {
-			return nil
-		}
-	}
+	return endBackend(ctx, s.Slot, s.exporter, conn.queryValue)
 }
 
 func (c *SnapshotConfig) validate() error {
@@ -154,7 +135,7 @@ func (s *Snapshot) createSlot(ctx context.Context) error {
 		options = "(SNAPSHOT 'export', FAILOVER true)"
 	}
 	var err error
-	if s.exporter, err = s.export.queryValue(ctx, `SELECT `+backendIdentity+` FROM pg_stat_activity WHERE pid = pg_backend_pid()`); err != nil {
+	if s.exporter, err = s.export.queryValue(ctx, ownBackend); err != nil {
 		return err
 	}
 	sql := "CREATE_REPLICATION_SLOT " + quoteIdentifier(s.Slot) + " LOGICAL pgoutput " + options
@@ -166,9 +147,6 @@ func (s *Snapshot) createSlot(ctx context.Context) error {
 	s.LSN, err = ParseLSN(created.ConsistentPoint)
 	return err
 }
-
-// backendIdentity distinguishes a server process from all others, including those before a restart.
-const backendIdentity = `pid || ' ' || backend_start`
 
 // Close ends the snapshot, after waiting for pages that are being read. Nothing can be read from it afterwards.
 func (s *Snapshot) Close() {

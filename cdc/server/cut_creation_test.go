@@ -3,7 +3,6 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"net"
 	"net/http"
 	"strings"
@@ -17,9 +16,9 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// gate is between a server and Postgres. It can hold back a COMMIT that the server has sent, and it can lose requests to cancel.
+// gate is between a server and Postgres. It can hold back a COMMIT that the server has sent.
 type gate struct {
-	holdsCommit, losesCancels atomic.Bool
+	holdsCommit atomic.Bool
 	// held is closed when a COMMIT is held back, which goes on when released is closed.
 	held, released chan struct{}
 }
@@ -42,11 +41,8 @@ type gatedConn struct {
 }
 
 func (c *gatedConn) Write(p []byte) (int, error) {
-	const cancelRequest = 80877102
 	switch {
 	case c.held.Load():
-	case len(p) >= 16 && binary.BigEndian.Uint32(p[4:]) == cancelRequest && c.gate.losesCancels.Load():
-		_ = c.Conn.Close()
 	case bytes.Equal(p, []byte("Q\x00\x00\x00\x0bcommit\x00")) && c.gate.holdsCommit.CompareAndSwap(true, false):
 		c.held.Store(true)
 		commit := bytes.Clone(p)
@@ -128,12 +124,10 @@ func TestACommitAfterTheEndOfACreationIsUndone(t *testing.T) {
 // Postgres ignores a request to cancel a command that it has not read yet, and a request can be lost.
 func TestACreationEndsWhoseCancellationIsLost(t *testing.T) {
 	t.Parallel()
-	g := &gate{}
-	g.losesCancels.Store(true)
 	h := newHarness(t, nil)
 	h.Exec(accounts)
 	h.stop()
-	h.startWith(g.config(h), nil)
+	h.startWith(cdctest.LoseCancels(h.Config()), nil)
 	tx, err := h.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.Background()) }()

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/backoff"
 )
@@ -14,7 +12,7 @@ import (
 // createReplicationSlot creates the slot itself, with or without a snapshot, and returns its position.
 func (s *Server) createReplicationSlot(ctx context.Context, wanted newSlot, o ownedPublication, snapshot bool) (cdc.LSN, error) {
 	if !snapshot {
-		return s.createPlainSlot(ctx, wanted)
+		return cdc.CreateSlot(ctx, s.pool, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
 	}
 	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
 		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
@@ -25,43 +23,6 @@ func (s *Server) createReplicationSlot(ctx context.Context, wanted newSlot, o ow
 	}
 	s.holdSnapshot(wanted.Name, o, made)
 	return made.LSN, nil
-}
-
-// createPlainSlot creates a slot without a snapshot. If the answer is lost, it ends the process of Postgres that creates the slot, as
-// [cdc.CreateSnapshot] does.
-func (s *Server) createPlainSlot(ctx context.Context, wanted newSlot) (cdc.LSN, error) {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	pid, began := conn.Conn().PgConn().PID(), time.Time{}
-	if err := conn.QueryRow(ctx, `SELECT backend_start FROM pg_stat_activity WHERE pid = $1`, int64(pid)).Scan(&began); err != nil {
-		conn.Release()
-		return 0, err
-	}
-	at, err := cdc.CreateSlot(ctx, conn, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
-	isLost := conn.Conn().IsClosed()
-	conn.Release() // endBackend needs a connection, and all creations together have few
-	if err != nil && isLost {
-		err = errors.Join(err, endBackend(ctx, s.pool, pid, began))
-	}
-	return at, err
-}
-
-// endBackend ends a process of Postgres, and returns when it is gone.
-func endBackend(ctx context.Context, pool *pgxpool.Pool, pid uint32, began time.Time) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	for {
-		var found int
-		err := pool.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2`, int64(pid), began).Scan(&found)
-		if err != nil || found == 0 {
-			return err
-		}
-		if err := backoff.Pause(ctx, undoPause); err != nil {
-			return err
-		}
-	}
 }
 
 const (
