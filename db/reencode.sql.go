@@ -100,8 +100,16 @@ func (q *Queries) ReencodeRefused(ctx context.Context, db DBTX, arg ReencodeRefu
 
 const refusedObjects = `-- name: RefusedObjects :many
 SELECT f.kind, f.shard, f.object_id, f.object FROM delta_refused f
-WHERE f.object IS NOT NULL AND ($1 = '' OR f.kind = $1) ORDER BY f.kind, f.shard, f.object_id
+WHERE (f.kind, f.shard, f.object_id) >= ($1::text, $2::text, $3::text) AND f.object IS NOT NULL
+ORDER BY f.kind, f.shard, f.object_id LIMIT $4::integer
 `
+
+type RefusedObjectsParams struct {
+	FromKind     string
+	FromShard    string
+	FromObjectID string
+	Most         int32
+}
 
 type RefusedObjectsRow struct {
 	Kind     string
@@ -110,8 +118,14 @@ type RefusedObjectsRow struct {
 	Object   []byte
 }
 
-func (q *Queries) RefusedObjects(ctx context.Context, db DBTX, kind interface{}) ([]RefusedObjectsRow, error) {
-	rows, err := db.Query(ctx, refusedObjects, kind)
+// A page of refused objects that are kept, in the order of the primary key. As with StoredObjects, there is no condition on the kind.
+func (q *Queries) RefusedObjects(ctx context.Context, db DBTX, arg RefusedObjectsParams) ([]RefusedObjectsRow, error) {
+	rows, err := db.Query(ctx, refusedObjects,
+		arg.FromKind,
+		arg.FromShard,
+		arg.FromObjectID,
+		arg.Most,
+	)
 	if err != nil {
 		return nil, err
 	}

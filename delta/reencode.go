@@ -168,10 +168,24 @@ func (r *reencoding) encodeAgain(ctx context.Context, row *storedObject) (one st
 }
 
 func (r *reencoding) rewriteRefused(ctx context.Context) error {
-	rows, err := db.New().RefusedObjects(ctx, r.client.pool, r.kind)
-	if err != nil {
-		return err
+	page := db.RefusedObjectsParams{FromKind: r.kind, Most: reencodePage}
+	for {
+		rows, err := db.New().RefusedObjects(ctx, db.Planned(r.client.pool, reencodePage), page)
+		if r.kind != "" { // the next kind follows
+			rows = slices.DeleteFunc(rows, func(row db.RefusedObjectsRow) bool { return row.Kind != r.kind })
+		}
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		last := &rows[len(rows)-1]
+		page.FromKind, page.FromShard, page.FromObjectID = last.Kind, last.Shard, last.ObjectID+"\x01" // no text is between: Postgres has no NUL
+		if err := r.rewriteRefusedPage(ctx, rows); err != nil {
+			return err
+		}
 	}
+}
+
+func (r *reencoding) rewriteRefusedPage(ctx context.Context, rows []db.RefusedObjectsRow) error {
 	for _, row := range rows {
 		ref := Ref{Kind: row.Kind, ObjectID: row.ObjectID}
 		object, err := r.client.coder.Decode(ctx, ref, row.Object)

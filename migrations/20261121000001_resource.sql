@@ -420,6 +420,9 @@ CREATE TABLE delta_refused (
     PRIMARY KEY (kind, shard, object_id)
 );
 
+-- Whether an object of whichever shard was refused.
+CREATE INDEX delta_refused_object_id_idx ON delta_refused (kind, object_id);
+
 -- The latest passes of informers: a row for each try of a run. ended_at is null while it goes on; where its worker was lost, until the next
 -- try of the run begins. Each pass removes those of its kind and shard that are too many.
 CREATE TABLE delta_inform (

@@ -37,8 +37,10 @@ WHERE r.id = n.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id;
 
 -- name: RefusedObjects :many
+-- A page of refused objects that are kept, in the order of the primary key. As with StoredObjects, there is no condition on the kind.
 SELECT f.kind, f.shard, f.object_id, f.object FROM delta_refused f
-WHERE f.object IS NOT NULL AND (@kind = '' OR f.kind = @kind) ORDER BY f.kind, f.shard, f.object_id;
+WHERE (f.kind, f.shard, f.object_id) >= (@from_kind::text, @from_shard::text, @from_object_id::text) AND f.object IS NOT NULL
+ORDER BY f.kind, f.shard, f.object_id LIMIT @most::integer;
 
 -- name: ReencodeRefused :execrows
 UPDATE delta_refused SET object = @object WHERE kind = @kind AND shard = @shard AND object_id = @object_id AND object = @old_object::bytea;
