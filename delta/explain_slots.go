@@ -8,6 +8,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/internal/remedy"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // limitReasons returns the limits for which it waits, of its key or of rates.
@@ -40,7 +41,7 @@ func (f *facts) slotReasons() []Reason {
 		}}
 	}
 	if t != nil && t.isRunning() && !t.isBatch && t.pendingAttempt() != nil {
-		text := fmt.Sprintf("it waits for a slot of a worker, of which %s poll its task queue; %d of its kind are in work", countWord(len(t.pollers), "client"), f.claimed.OfKind)
+		text := fmt.Sprintf("it waits for a slot of a worker, of which %s poll its task queue; %d of its kind are in work", wording.Count(len(t.pollers), "client"), f.claimed.OfKind)
 		if t.isExecuted() {
 			text = fmt.Sprintf("client %s has it, where it waits for a slot: Parallelism of its kind, or MaxWorkers of its namespace; %d of its kind are in work",
 				t.worker, f.claimed.OfKind)
@@ -58,13 +59,6 @@ func (f *facts) isNamespaceFull() bool {
 		clients = max(len(f.temporal.pollers), 1)
 	}
 	return f.isDue() && f.maxWorkers > 0 && f.claimed.OfNamespace >= int64(f.maxWorkers*clients)
-}
-
-func countWord(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // dueReason is the reason of a row that is taken within seconds, or should have been.

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // Batch is the workflow of many resources: it attempts all of them once, and then waits until they expire or are
@@ -79,11 +80,11 @@ func addProgress(a, b activities.Progress) activities.Progress {
 func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 	now := workflow.Now(ctx)
 	if b.last.Claimed > 0 {
-		b.showDetails(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
+		b.showDetails(ctx, fmt.Sprintf("waits for other workers, which have claimed %s", wording.Count(b.last.Claimed, "member")))
 		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
 	}
 	b.showDetails(ctx, fmt.Sprintf("waits until %s with %d settled members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
-	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until the next of them expires, is tried again or is removed", b.last.Resting)}
+	timer := workflow.TimerOptions{Summary: wording.Count(b.last.Resting, "member") + ": until the next of them expires, is tried again or is removed"}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
 

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // Search attributes of a resource's workflow.
@@ -117,7 +118,7 @@ func (l *lifecycle) describeStep(doing string) []string {
 	}
 	return []string{
 		fmt.Sprintf("State: **%s**", state),
-		fmt.Sprintf("It %s. Attempt %d of %d, generation %d (%d synced), synced %d times.",
-			doing, s.Attempt, s.MaxAttempts, s.Generation, s.SyncedGeneration, s.SyncCount),
+		fmt.Sprintf("It %s. Attempt %d of %d, generation %d (%d synced), synced %s.",
+			doing, s.Attempt, s.MaxAttempts, s.Generation, s.SyncedGeneration, wording.Count(s.SyncCount, "time")),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // showInformDetails writes the details of an informer's run, for people.
@@ -52,8 +53,8 @@ func describeProgress(kind string, p activities.InformProgress) []string {
 		report = *p.Pass
 	}
 	lines := []string{
-		fmt.Sprintf("Listed **%d** in %d pages, %s. New or changed %d, refused %d, older than what is stored %d.",
-			p.Listed, report.Pages, describeStart(report), p.Scheduled, p.Refused, p.Stale),
+		fmt.Sprintf("Listed **%d** in %s, %s. New or changed %d, refused %d, older than what is stored %d.",
+			p.Listed, wording.Count(report.Pages, "page"), describeStart(report), p.Scheduled, p.Refused, p.Stale),
 	}
 	if p.Deleted > 0 {
 		lines = append(lines, fmt.Sprintf("Marked deleted, because they are not listed any more: %d. %s", p.Deleted, describeFirst(report.Deleted, int64(p.Deleted))))
