@@ -78,7 +78,7 @@ func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, inf
 // awaitInform waits for a run to end, and returns its result.
 func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*InformRun, error) {
 	var progress activities.InformProgress
-	err := run.Get(ctx, &progress)
+	err := retryUnanswered(ctx, func() error { return run.Get(ctx, &progress) })
 	// The error of a failed run has its counts as details.
 	if failed := (*temporal.ApplicationError)(nil); errors.As(err, &failed) && failed.HasDetails() {
 		_ = failed.Details(&progress)

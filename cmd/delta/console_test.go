@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -59,7 +60,18 @@ func (i *installation) startConsole(env []string, args ...string) *consoleProces
 	return c
 }
 
-func (c *consoleProcess) get(path, authorization string) (int, string) {
+// get returns the status and the body of a page, once its first survey has ended.
+func (c *consoleProcess) get(path, authorization string) (status int, body string) {
+	c.t.Helper()
+	for end := time.Now().Add(testTimeout); ; {
+		status, body = c.getOnce(path, authorization)
+		if !strings.Contains(body, "The first survey of the installation takes longer") || time.Now().After(end) {
+			return status, body
+		}
+	}
+}
+
+func (c *consoleProcess) getOnce(path, authorization string) (int, string) {
 	c.t.Helper()
 	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.address+path, nil)
 	require.NoError(c.t, err)

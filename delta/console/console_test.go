@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -114,6 +115,7 @@ func newClientFor(t *testing.T, env *deltatest.Env, controller delta.Controller[
 // serveConsole serves a console under /ops/delta/ until the end of the test.
 func serveConsole(t *testing.T, client *delta.Client, config console.Config) (address string) {
 	t.Helper()
+	config.ReadTimeout = cmp.Or(config.ReadTimeout, patience)
 	handler, err := console.Handler(client, config)
 	require.NoError(t, err)
 	mux := http.NewServeMux()

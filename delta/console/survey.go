@@ -9,10 +9,12 @@ import (
 )
 
 const (
-	// surveyMaxAge is how long all pages show the same survey, and surveyShare the least such time as a multiple of the survey's own duration: a survey
-	// asks Temporal about each kind, so it runs less often the more kinds there are.
-	surveyMaxAge = 3 * time.Second
+	// surveyMinAge is how long, at least, all pages show the same survey. surveyShare is that time as a multiple of the survey's own duration: a survey asks
+	// Temporal about each kind, so it runs less often the more kinds there are. It is surveyMaxAge at most: a survey may have waited for a server that did not
+	// answer, and that is when users look.
+	surveyMinAge = 3 * time.Second
 	surveyShare  = 20
+	surveyMaxAge = time.Minute
 	// surveyTimeout bounds a survey.
 	surveyTimeout = 2 * time.Minute
 	// surveyWait is how long a page waits for a new survey if there is an older one to show.
@@ -87,7 +89,7 @@ func (s *survey) checkLatest() (latest *surveyResult, ended <-chan struct{}, isS
 	defer s.mu.Unlock()
 	if s.latest != nil {
 		isStale = s.latest.commands < s.commands
-		if !isStale && time.Since(s.latest.At) < max(surveyMaxAge, surveyShare*s.latest.took) {
+		if !isStale && time.Since(s.latest.At) < s.latest.maxAge() {
 			return s.latest, nil, false
 		}
 	}
@@ -96,6 +98,11 @@ func (s *survey) checkLatest() (latest *surveyResult, ended <-chan struct{}, isS
 		go s.run(s.commands, s.running)
 	}
 	return s.latest, s.running, isStale
+}
+
+// maxAge is how long pages show a survey, from its beginning.
+func (f *surveyResult) maxAge() time.Duration {
+	return f.took + min(max(surveyMinAge, surveyShare*f.took), surveyMaxAge)
 }
 
 // run makes a survey for all waiting pages.
