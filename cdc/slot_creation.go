@@ -16,7 +16,8 @@ import (
 // its WAL from now on, so drop the slot when it is no longer needed. It waits for the transactions that are running. It
 // fails with [ErrExists], an [*InvalidError] or an error of the server. If the answer is lost, such as by the end of
 // ctx, the slot may exist. CreateSlot then opens a connection like that of db, and takes up to 10 seconds to end the
-// server's process, so that the slot is not created later.
+// server's process, so that the slot is not created later. It cannot do so after a SET ROLE to a role that has no
+// privileges of the session's own one.
 func CreateSlot(ctx context.Context, db DB, name string, options SlotOptions) (LSN, error) {
 	if err := validateSlotName(name); err != nil {
 		return 0, err
@@ -98,8 +99,9 @@ func connectLike(ctx context.Context, db DB, config *pgx.ConnConfig) (*pgx.Conn,
 }
 
 const (
-	// backendIdentity distinguishes a server process from all others, including those before a restart.
-	backendIdentity = `pid || ' ' || backend_start`
+	// backendIdentity distinguishes a server process from all others, including those before a restart. When a process began is null to a role that has no
+	// privileges of the session's own one, such as after SET ROLE.
+	backendIdentity = `pid || ' ' || coalesce(backend_start::text, '') || ' ' || pg_postmaster_start_time()`
 	ownBackend      = `SELECT ` + backendIdentity + ` FROM pg_stat_activity WHERE pid = pg_backend_pid()`
 	// creatorPatience is how long ending a server process may take: a busy server needs a while, and the caller's context has ended.
 	creatorPatience = 10 * time.Second

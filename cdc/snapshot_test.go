@@ -223,3 +223,25 @@ func TestTypesHaveTheSameNamesInSnapshotsAndStreams(t *testing.T) {
 			[]string{last[0].Type, last[1].Type, last[2].Type, last[3].Type, last[4].Type, last[5].Type})
 	}
 }
+
+// Postgres hides from such a role when the processes of its own session began.
+func TestASnapshotIsReadByARoleThatIsSet(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	role := d.name + "_r"
+	d.exec(`create table t (i int primary key)`, `insert into t values (1)`, `create publication p for table t`,
+		`create role `+role+` replication`, `grant usage on schema public to `+role, `grant select on t to `+role)
+	t.Cleanup(func() { administer(t, "drop role "+role) })
+	t.Cleanup(func() { d.exec("drop owned by " + role) })
+	config := d.config()
+	config.RuntimeParams["role"] = role
+	s, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: d.name, Publications: []string{"p"}})
+	require.NoError(t, err)
+	defer s.Close()
+	var texts []string
+	for row, err := range s.Rows(t.Context(), "public", "t") {
+		require.NoError(t, err)
+		texts = append(texts, fmt.Sprint(row.New))
+	}
+	require.Equal(t, []string{"[1]"}, texts)
+}
