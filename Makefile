@@ -12,9 +12,9 @@ PACKAGES := ./...
 ALONE := github.com/chariot-giving/delta/delta
 VERSION := 17
 VERSIONS := 14 15 16 17 18
-# How many tests run at once. Most of them wait for servers most of the time, so these are more than there are cores. Two packages run beside
-# each other with half as many each: with sixteen tests at once, two servers, and browsers, Temporal answered after minutes.
-PARALLEL := 8
+# How many tests of a package run at once. Most of them wait for servers most of the time, so these are more than there are cores. With eight,
+# two packages beside each other, each with its servers and browsers, kept Temporal from answering for more than a minute.
+PARALLEL := 6
 SOAK := 2m
 # Which of them run: the beginning of their names.
 SOAKS := TestSoak
@@ -51,10 +51,9 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal
-	@all=$$(go list $(PACKAGES)); failed=; parallel=$(PARALLEL); for these in -x -vx; do \
-		if packages=$$(grep $$these $(ALONE) <<<"$$all"); then \
-			go test -race -p 2 -parallel $$parallel -timeout 25m $$packages || failed=yes; \
-		fi; parallel=$$(($(PARALLEL) / 2)); \
+	@all=$$(go list $(PACKAGES)); failed=; for these in -x -vx; do \
+		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
+		go test -race -parallel $(PARALLEL) -timeout 25m $$packages || failed=yes; \
 	done; test -z "$$failed"
 
 .PHONY: test-repeat
