@@ -128,7 +128,8 @@ func TestDoctorFindsSourcesThatDoNotRun(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	i.startController(&pages{})
-	i.execSQL(`insert into delta_source (kind, name, epoch, runner) values ('page', 'table public.page', 1, 'test')`)
+	// However long the commands take, it was just heard of.
+	i.execSQL(`insert into delta_source (kind, name, epoch, runner, seen_at) values ('page', 'table public.page', 1, 'test', now() + interval '1 hour')`)
 	found := func() checkJSON { return decodeChecks(t, i.run("doctor", "-o", "json"))["source page"] }
 	require.Empty(t, found(), "it runs")
 	i.execSQL(`update delta_source set failures = 3, error = 'there is no table'`)

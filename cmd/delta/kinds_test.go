@@ -43,12 +43,13 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	require.WithinRange(t, *page.Informer.LastRun, began.Add(-time.Minute), ended.Add(time.Minute))
 	require.WithinRange(t, *page.Informer.NextRun, began.Add(-time.Minute), ended.Add(61*time.Minute))
 
-	i.execSQL(`insert into delta_source (kind, name, epoch, runner, caught_up_at, behind_messages, failures, failed_at, error)
-		values ('page', 'category page', 1, '1@host', now() - interval '90 s', 3, 2, now(), 'boom')`)
+	// However long the commands take, it was just heard of.
+	i.execSQL(`insert into delta_source (kind, name, epoch, runner, seen_at, caught_up_at, behind_messages, failures, failed_at, error)
+		values ('page', 'category page', 1, '1@host', now() + interval '1 hour', now() - interval '90 minutes', 3, 2, now(), 'boom')`)
 	i.execSQL(`insert into delta_touch (kind, parent, changed_at) values ('page', 'book/a', now() - interval '90 s'), ('page', 'book/b', now())`)
 	r = i.run("kinds", "page")
 	require.Contains(t, r.stdout, "LAST WRITTEN")
-	require.Regexp(t, `page +category page +failed +\S+( ago)? +1m\S+ +3 messages +-`, r.stdout)
+	require.Regexp(t, `page +category page +failed +\S+( ago)? +1h\S+ +3 messages +-`, r.stdout)
 	require.Contains(t, r.stderr, `page: source "category page" fails, 2 times in a row: boom`)
 	require.Contains(t, r.stderr, "page: the children of 2 changed parents, the first ")
 	source := decode[kindsJSON](t, i.run("kinds", "page", "-o", "json")).Kinds[0].Sources[0]

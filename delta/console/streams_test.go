@@ -54,7 +54,7 @@ func TestStreamsAreShownWithTheirLag(t *testing.T) {
 	changes, err := consumer.Next(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, consumer.Save(t.Context(), changes[1].Position))
-	_, err = env.Pool.Exec(t.Context(), "INSERT INTO delta_source (kind, name, epoch, runner) VALUES ('thing', $1, 1, '1@host')", hostile)
+	_, err = env.Pool.Exec(t.Context(), "INSERT INTO delta_source (kind, name, epoch, runner, seen_at) VALUES ('thing', $1, 1, '1@host', now() + interval '1 hour')", hostile)
 	require.NoError(t, err)
 	require.NoError(t, messagedb.Migrate(t.Context(), env.Pool, unique))
 	for i := range 3 {
