@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
@@ -23,6 +25,8 @@ import (
 type unanswered struct {
 	mu    sync.Mutex
 	times map[string]int
+	// refusal is answered where it is set.
+	refusal error
 }
 
 func (u *unanswered) through(h *harness, config *delta.Config) *delta.Config {
@@ -36,10 +40,14 @@ func (u *unanswered) through(h *harness, config *delta.Config) *delta.Config {
 
 func (u *unanswered) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	// The SDK retries unavailable errors, but not timeouts.
-	gaveUp := status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+	gaveUp := cmp.Or(u.refusal, status.Error(codes.DeadlineExceeded, "context deadline exceeded"))
 	switch call := req.(type) {
 	case *workflowservice.DescribeScheduleRequest:
 		if u.isHeld(call.GetScheduleId()) {
+			return gaveUp
+		}
+	case *workflowservice.GetWorkflowExecutionHistoryRequest:
+		if u.isHeld("/history") {
 			return gaveUp
 		}
 	case *workflowservice.StartWorkflowExecutionRequest:
@@ -79,17 +87,33 @@ func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 	require.NotEmpty(t, there.Kinds["account"].InformWorkers, "the earlier value")
 }
 
+// Temporal refuses to ask a schedule at once, after its worker died in a task of it: a client starts nevertheless.
+func TestASchedulesWorkflowThatIsNotReadyIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	away := &unanswered{
+		times:   map[string]int{"/inform:catalogued": 5},
+		refusal: serviceerror.ToStatus(serviceerror.NewWorkflowNotReady("Unable to query workflow due to Workflow Task in failed state.")).Err(),
+	}
+	h.start(away.through(h, h.config(with(newLister("a", "b")))))
+	require.Zero(t, away.times["/inform:catalogued"])
+	there, err := h.client(h.config()).TemporalStatus(t.Context(), "catalogued")
+	require.NoError(t, err)
+	require.NotNil(t, there.Kinds["catalogued"].Schedule)
+}
+
 // A run whose start was answered late, or not at all, is started once.
 func TestARunWhoseStartWasNotAnsweredIsStartedOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.start(h.config(with(newLister("a", "b"))))
-	away := &unanswered{times: map[string]int{workflows.InformName: 1}}
+	away := &unanswered{times: map[string]int{workflows.InformName: 1, "/history": 1}}
 	idle := h.client(away.through(h, h.config()))
 	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 2, run.Listed)
 	require.Zero(t, away.times[workflows.InformName], "an answer was lost")
+	require.Zero(t, away.times["/history"], "another answer was lost, that of the run's end")
 	passes, err := idle.InformPasses(t.Context(), "catalogued", "", 10)
 	require.NoError(t, err)
 	passes = slices.DeleteFunc(passes, func(p delta.InformPass) bool { return p.Trigger != activities.TriggerRequest })

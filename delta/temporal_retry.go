@@ -24,18 +24,28 @@ func retryUnavailable(ctx context.Context, call func() error) error {
 	return backoff.Retry(ctx, backoff.New(100*time.Millisecond, time.Second), isUnavailable, call)
 }
 
+// notReadyPatience is how long a call is repeated while the workflow that must answer it cannot. It is what patientTries take.
+const notReadyPatience = patientTries * 10 * time.Second
+
 // retryUnanswered repeats a call to Temporal that gets no answer, while ctx goes on. A write whose answer was lost is found
 // when it is repeated. Describing a schedule needs it most: the server asks one of its own workers, and if that was just
-// replaced, the server waits for the old one for as long as the SDK waits for the server.
-func retryUnanswered(ctx context.Context, call func() error) (err error) {
-	for range patientTries {
-		err = call()
+// replaced, the server waits for the old one for as long as the SDK waits for the server. If such a worker has died, the
+// server refuses at once to ask, until another one has done the task that it had.
+func retryUnanswered(ctx context.Context, call func() error) error {
+	pauses, until := backoff.New(100*time.Millisecond, time.Second), time.Now().Add(notReadyPatience)
+	for tries := 1; ; {
+		err := call()
 		isUnanswered := errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
-		if !isUnanswered || ctx.Err() != nil {
+		isNotReady := errors.As(err, new(*serviceerror.WorkflowNotReady))
+		switch {
+		case ctx.Err() != nil, isUnanswered && tries == patientTries, isNotReady && time.Now().After(until), !isUnanswered && !isNotReady:
+			return err
+		case isUnanswered:
+			tries++
+		case backoff.Pause(ctx, pauses.Delay()) != nil:
 			return err
 		}
 	}
-	return err
 }
 
 // retryUnansweredRead is retryUnanswered for a call with a result.
