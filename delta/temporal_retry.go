@@ -24,7 +24,7 @@ func retryUnavailable(ctx context.Context, call func() error) error {
 	return backoff.Retry(ctx, backoff.New(100*time.Millisecond, time.Second), isUnavailable, call)
 }
 
-// notReadyPatience is how long a call is repeated while the workflow that must answer it cannot. It is what patientTries take.
+// notReadyPatience is how long a call is repeated while the workflow that must answer it cannot. The tries without an answer take as long.
 const notReadyPatience = patientTries * 10 * time.Second
 
 // retryUnanswered repeats a call to Temporal that gets no answer, while ctx goes on. A write whose answer was lost is found
