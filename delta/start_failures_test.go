@@ -228,7 +228,7 @@ func TestAClientStartsWhenTemporalIsAvailableAgain(t *testing.T) {
 	h := newHarness(t)
 	proxy := testproxy.New(t, h.TemporalAddress)
 	through := func(o *client.Options) {
-		o.HostPort = proxy.Address
+		o.HostPort, o.Logger = proxy.Address, quiet{}
 		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
 			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 				err := invoke(ctx, method, req, reply, cc, options...)
