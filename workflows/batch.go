@@ -83,7 +83,7 @@ func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 		b.showDetails(ctx, fmt.Sprintf("waits for other workers, which have claimed %s", wording.Count(b.last.Claimed, "member")))
 		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
 	}
-	b.showDetails(ctx, fmt.Sprintf("waits until %s with %d settled members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
+	b.showDetails(ctx, fmt.Sprintf("waits until %s with %s", now.Add(b.last.Wait).UTC().Format(time.RFC3339), wording.Count(b.last.Resting, "settled member")))
 	timer := workflow.TimerOptions{Summary: wording.Count(b.last.Resting, "member") + ": until the next of them expires, is tried again or is removed"}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
