@@ -50,7 +50,9 @@ func TestATimeoutSaysWhatWasWaitedFor(t *testing.T) {
 		}, cdctest.Patience, time.Millisecond)
 	}
 	waitsFor("the slot of the tail", func() answer { return stream("/v2/tail") })
-	waitsFor(`_new\"`, func() answer { return h.request("POST", "/v2/slots", `{"name":"`+h.s+`_new","tables":["public.account"]}`) })
+	waitsFor(`_new\"`, func() answer {
+		return h.request("POST", "/v2/slots", `{"name":"`+h.s+`_new","tables":["public.account"]}`)
+	})
 	silent.Store(true)
 	existing := stream("/v2/slots/" + h.s + "/stream")
 	require.Equal(t, http.StatusServiceUnavailable, existing.status, existing.body)
