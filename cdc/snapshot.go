@@ -81,8 +81,9 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 		s.idle <- nil
 	}
 	if err := s.createSlot(ctx); err != nil {
+		isLost := conn.IsClosed()
 		conn.close()
-		if s.exporter != "" && !errors.As(err, new(*pgconn.PgError)) {
+		if isLost && s.exporter != "" {
 			err = errors.Join(err, s.endExporter(ctx))
 		}
 		return nil, err
