@@ -26,24 +26,30 @@ func (q *Queries) AdoptInstallation(ctx context.Context, db DBTX, heartbeat int6
 const beatHeart = `-- name: BeatHeart :many
 UPDATE delta_installation SET heartbeat = heartbeat + 1, heartbeat_at = now()
 WHERE heartbeat_at <= now() - $1::interval
-RETURNING (heartbeat - 1)::bigint AS heartbeat
+RETURNING (heartbeat - 1)::bigint AS heartbeat, marked_heartbeat, delta_place() AS place
 `
 
+type BeatHeartRow struct {
+	Heartbeat       int64
+	MarkedHeartbeat int64
+	Place           string
+}
+
 // Raises the heartbeat once an interval, for all clients, and returns the one of before, which was committed an
-// interval ago. No row if another client has raised it.
-func (q *Queries) BeatHeart(ctx context.Context, db DBTX, every time.Duration) ([]int64, error) {
+// interval ago, with what Temporal has and where the tables are. No row if another client has raised it.
+func (q *Queries) BeatHeart(ctx context.Context, db DBTX, every time.Duration) ([]BeatHeartRow, error) {
 	rows, err := db.Query(ctx, beatHeart, every)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []int64
+	var items []BeatHeartRow
 	for rows.Next() {
-		var heartbeat int64
-		if err := rows.Scan(&heartbeat); err != nil {
+		var i BeatHeartRow
+		if err := rows.Scan(&i.Heartbeat, &i.MarkedHeartbeat, &i.Place); err != nil {
 			return nil, err
 		}
-		items = append(items, heartbeat)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

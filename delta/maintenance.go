@@ -25,8 +25,8 @@ const (
 // older one than it had, it has lost everything or gone back: then all lifecycles are dispatched again from the rows. The
 // mark comes last, so that after a crash in between the next client does the rest.
 func (e *engine) ensurePrefix(ctx context.Context) error {
-	mark, marked, err := e.readMark(ctx)
-	if err != nil || (mark.isOurs && mark.heartbeat >= marked) {
+	mark, expected, err := e.readMark(ctx)
+	if err != nil || (mark.isOurs && mark.heartbeat >= expected.heartbeat) {
 		return err
 	}
 	if e.started {
@@ -34,7 +34,7 @@ func (e *engine) ensurePrefix(ctx context.Context) error {
 		if mark.isOurs {
 			why = "Temporal has gone back: it was restored from a backup"
 		}
-		e.client.config.Logger.Warn(why+". All lifecycles are dispatched again", "prefix", e.names.prefix, "heartbeat", mark.heartbeat, "marked", marked)
+		e.client.config.Logger.Warn(why+". All lifecycles are dispatched again", "prefix", e.names.prefix, "heartbeat", mark.heartbeat, "marked", expected.heartbeat)
 		e.attributes.Store(e.ensureAttributes(ctx))
 		if err := e.forgetScheduleChecks(ctx); err != nil {
 			return err
@@ -44,9 +44,9 @@ func (e *engine) ensurePrefix(ctx context.Context) error {
 		}
 	}
 	if mark.isOurs {
-		return retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, marked) })
+		return retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, expected, 0) })
 	}
-	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation, marked) })
+	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation, expected) })
 }
 
 // redispatchAll dispatches all lifecycles again, page by page.

@@ -25,32 +25,44 @@ type prefixMark struct {
 	isOurs bool
 	// heartbeat is the one that was written last.
 	heartbeat int64
+	// place is that of the tables whose client wrote the mark. Databases that were copied before a client had started differ in nothing else.
+	place string
 }
 
-// markID returns the id of the workflow that the schedule would start. It is the only field that is stored unchanged with
+// id returns the id of the workflow that the schedule would start. It is the only field that is stored unchanged with
 // any data converter.
-func markID(installation string, heartbeat int64) string {
-	return installation + "/" + strconv.FormatInt(heartbeat, 10)
+func (m prefixMark) id(installation string) string {
+	return installation + "/" + strconv.FormatInt(m.heartbeat, 10) + "/" + m.place
 }
 
-// parseMarkID reverses markID. A mark without a heartbeat has 0.
-func parseMarkID(id string) (installation string, heartbeat int64) {
-	installation, beats, _ := strings.Cut(id, "/")
+// parseMarkID reverses prefixMark.id. A mark without a heartbeat has 0.
+func parseMarkID(id string) (installation string, mark prefixMark) {
+	installation, rest, _ := strings.Cut(id, "/")
+	beats, place, _ := strings.Cut(rest, "/")
 	heartbeat, err := strconv.ParseInt(beats, 10, 64)
 	if err != nil {
 		heartbeat = 0
 	}
-	return installation, heartbeat
+	return installation, prefixMark{heartbeat: heartbeat, place: place}
+}
+
+// checkPlace returns an error if other tables than those here have the mark.
+func (m prefixMark) checkPlace(here string) error {
+	if m.isOurs && m.place != here {
+		return fmt.Errorf("%w: Temporal knows the tables of the installation as those of another database (%s, and here %s), as after a copy of a template. %s",
+			ErrRestoredDatabase, m.place, here, chooseRestored)
+	}
+	return nil
 }
 
 // claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it belongs to another.
-func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string, heartbeat int64) error {
+func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string, mark prefixMark) error {
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID:     n.anchorScheduleID(),
 		Paused: true,
 		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
 			", so that no other database takes it.",
-		Action: markAction(n, installation, heartbeat),
+		Action: mark.action(n, installation),
 	})
 	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 		return fmt.Errorf("creating the schedule %s: %w", n.anchorScheduleID(), err)
@@ -58,28 +70,56 @@ func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installa
 	if err == nil {
 		return nil
 	}
-	_, err = readPrefixMark(ctx, c, n, installation)
-	return err
+	there, err := readPrefixMark(ctx, c, n, installation)
+	if err != nil {
+		return err
+	}
+	return there.checkPlace(mark.place)
 }
 
-func markAction(n temporalNames, installation string, heartbeat int64) *client.ScheduleWorkflowAction {
-	return &client.ScheduleWorkflowAction{ID: markID(installation, heartbeat), Workflow: "delta.Installation", TaskQueue: n.prefix}
+func (m prefixMark) action(n temporalNames, installation string) *client.ScheduleWorkflowAction {
+	return &client.ScheduleWorkflowAction{ID: m.id(installation), Workflow: "delta.Installation", TaskQueue: n.prefix}
 }
 
-// raiseMark writes a heartbeat to Temporal, unless a higher one is there.
-func raiseMark(ctx context.Context, c client.Client, n temporalNames, installation string, heartbeat int64) error {
+// raiseMark writes a heartbeat to Temporal, unless a higher one is there. least is the heartbeat that Temporal has if it has not gone back. A lower one is
+// left as it is, for ensurePrefix to find: the call may have been repeated while Temporal was restored.
+func raiseMark(ctx context.Context, c client.Client, n temporalNames, installation string, mark prefixMark, least int64) error {
+	return changeMark(ctx, c, n, installation, func(there prefixMark) (prefixMark, error) {
+		if err := there.checkPlace(mark.place); err != nil {
+			return mark, err
+		}
+		if there.heartbeat < least {
+			return mark, fmt.Errorf("it has heartbeat %d and had %d: Temporal has gone back, and the next look at it repairs that", there.heartbeat, least)
+		}
+		if there.heartbeat >= mark.heartbeat {
+			return mark, temporal.ErrSkipScheduleUpdate
+		}
+		return mark, nil
+	})
+}
+
+// moveMark notes in Temporal where the tables are now.
+func moveMark(ctx context.Context, c client.Client, n temporalNames, installation, place string) error {
+	return changeMark(ctx, c, n, installation, func(there prefixMark) (prefixMark, error) {
+		there.place = place
+		return there, nil
+	})
+}
+
+func changeMark(ctx context.Context, c client.Client, n temporalNames, installation string, change func(there prefixMark) (prefixMark, error)) error {
 	err := c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
-			there := &in.Description.Schedule
-			mark, err := decodeMark(there, n, installation)
+			schedule := &in.Description.Schedule
+			there, err := decodeMark(schedule, n, installation)
 			if err != nil {
 				return nil, err
 			}
-			if mark.heartbeat >= heartbeat {
-				return nil, temporal.ErrSkipScheduleUpdate
+			mark, err := change(there)
+			if err != nil {
+				return nil, err
 			}
-			there.Action = markAction(n, installation, heartbeat)
-			return &client.ScheduleUpdate{Schedule: there}, nil
+			schedule.Action = mark.action(n, installation)
+			return &client.ScheduleUpdate{Schedule: schedule}, nil
 		},
 	})
 	if err != nil {
@@ -111,34 +151,39 @@ func decodeMark(s *client.Schedule, n temporalNames, installation string) (prefi
 	if !ok {
 		return prefixMark{}, fmt.Errorf("the schedule %s is not Delta's", n.anchorScheduleID())
 	}
-	there, heartbeat := parseMarkID(action.ID)
+	there, mark := parseMarkID(action.ID)
 	if there != installation {
 		return prefixMark{}, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
 			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
 			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
 			ErrOtherInstallation, n.prefix, there, installation, n.anchorScheduleID())
 	}
-	return prefixMark{isOurs: true, heartbeat: heartbeat}, nil
+	mark.isOurs = true
+	return mark, nil
 }
 
-// readMark reads the mark, and checks that this database is the one that wrote it. marked is the heartbeat that Temporal
+// readMark reads the mark, and checks that this database is the one that wrote it. expected has the place here, and the heartbeat that Temporal
 // had before.
-func (e *engine) readMark(ctx context.Context) (mark prefixMark, marked int64, err error) {
+func (e *engine) readMark(ctx context.Context) (mark, expected prefixMark, err error) {
 	// Postgres comes first: other clients go on meanwhile, and what they have noted here was in Temporal before.
 	origin, err := e.readOrigin(ctx)
 	if err != nil {
-		return mark, 0, err
+		return mark, expected, err
 	}
+	expected = prefixMark{heartbeat: origin.MarkedHeartbeat, place: origin.Here}
 	mark, err = readPrefixMark(ctx, e.temporal, e.names, e.installation)
+	if err == nil {
+		err = mark.checkPlace(origin.Here)
+	}
 	if err != nil || mark.heartbeat <= origin.Heartbeat {
-		return mark, origin.MarkedHeartbeat, err
+		return mark, expected, err
 	}
 	again, err := e.readOrigin(ctx)
 	if err == nil && mark.heartbeat > again.Heartbeat {
 		err = fmt.Errorf("%w: Temporal knows heartbeat %d of it, and it has only %d, of %s. %s",
 			ErrRestoredDatabase, mark.heartbeat, again.Heartbeat, again.HeartbeatAt.UTC().Format("2006-01-02 15:04:05 MST"), chooseRestored)
 	}
-	return mark, origin.MarkedHeartbeat, err
+	return mark, expected, err
 }
 
 // readOrigin reads what shows that the database is a copy, and checks that its tables are where the first client found them.

@@ -60,7 +60,15 @@ func (c *Client) adoptRestored(ctx context.Context) error {
 	if err := e.redispatchAll(ctx); err != nil {
 		return fmt.Errorf("dispatching all lifecycles again: %w", err)
 	}
-	return nil
+	if !mark.isOurs {
+		return nil // the first client that starts marks the prefix
+	}
+	// This comes last: clients do not start before it, so after a failure the rest is done by adopting again.
+	origin, err := e.readOrigin(ctx)
+	if err != nil {
+		return err
+	}
+	return retryUnanswered(ctx, func() error { return moveMark(ctx, e.temporal, e.names, e.installation, origin.Here) })
 }
 
 // SeparateCopy makes a database that was restored beside its original an installation of its own, with another id. No
@@ -122,10 +130,11 @@ func (e *engine) beatHeart(ctx context.Context, every time.Duration) error {
 	if len(beats) == 0 {
 		return nil // another client has
 	}
-	if err := retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, beats[0]) }); err != nil {
+	mark := prefixMark{heartbeat: beats[0].Heartbeat, place: beats[0].Place}
+	if err := retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, mark, beats[0].MarkedHeartbeat) }); err != nil {
 		return err
 	}
-	return e.noteMarked(ctx, beats[0])
+	return e.noteMarked(ctx, mark.heartbeat)
 }
 
 // noteMarked notes which heartbeat Temporal has.

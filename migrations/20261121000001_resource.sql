@@ -67,7 +67,7 @@ CREATE TABLE delta_installation (
     changes_removed_xid xid8,
     changes_removed_id bigint,
     -- Where the first client started (delta_place). A dump has the place of its original, so a database that was restored from one is
-    -- noticed at once. Null before: a template may be copied until then.
+    -- noticed at once. Null before: Temporal has the place too, and tells copies of a template apart.
     place text,
     -- Rises every few minutes while clients run. Its marked value is the one that Temporal has for this installation, which was committed here some
     -- minutes before it was written there. If Temporal has a higher one than this table, Postgres has gone back; if it has a lower one than was

@@ -22,10 +22,10 @@ FROM delta_installation i;
 
 -- name: BeatHeart :many
 -- Raises the heartbeat once an interval, for all clients, and returns the one of before, which was committed an
--- interval ago. No row if another client has raised it.
+-- interval ago, with what Temporal has and where the tables are. No row if another client has raised it.
 UPDATE delta_installation SET heartbeat = heartbeat + 1, heartbeat_at = now()
 WHERE heartbeat_at <= now() - sqlc.arg(every)::interval
-RETURNING (heartbeat - 1)::bigint AS heartbeat;
+RETURNING (heartbeat - 1)::bigint AS heartbeat, marked_heartbeat, delta_place() AS place;
 
 -- name: NoteMarked :exec
 -- Notes which heartbeat Temporal has.
