@@ -130,8 +130,8 @@ func (e *engine) beatHeart(ctx context.Context, every time.Duration) error {
 	if len(beats) == 0 {
 		return nil // another client has
 	}
-	mark := prefixMark{heartbeat: beats[0].Heartbeat, place: beats[0].Place}
-	if err := retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, mark, beats[0].MarkedHeartbeat) }); err != nil {
+	mark, least := prefixMark{heartbeat: beats[0].Heartbeat, place: beats[0].Place}, beats[0].MarkedHeartbeat
+	if err := retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, mark, least) }); err != nil {
 		return err
 	}
 	return e.noteMarked(ctx, mark.heartbeat)
