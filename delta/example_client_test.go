@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -227,6 +228,8 @@ func ExampleClient_Register() {
 	delta.AddController(controllers, &UserController{api: newUsersAPI()})
 	deltaClient, err := delta.NewClient(pool, &delta.Config{
 		Controllers: controllers, Temporal: temporal, WorkflowIDPrefix: prefix, TaskQueue: prefix + "/mine",
+		DisableInformers: true,                          // they would delete users that the API does not have yet
+		Logger:           slog.New(slog.DiscardHandler), // by default, to the standard output
 	})
 	if err != nil {
 		panic(err)
