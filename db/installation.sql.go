@@ -10,17 +10,20 @@ import (
 	"time"
 )
 
-const adoptInstallation = `-- name: AdoptInstallation :exec
+const adoptInstallation = `-- name: AdoptInstallation :one
 UPDATE delta_installation
 SET place = delta_place(), heartbeat = greatest(heartbeat, $1::bigint) + 1, heartbeat_at = now(), marked_heartbeat = $1::bigint,
     measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1
+RETURNING delta_place() AS place
 `
 
-// Makes the database the one of its installation: from here on Temporal's heartbeat is lower. Positions in the log of
+// Makes the database the one of its installation, and returns where the tables are: from here on Temporal's heartbeat is lower. Positions in the log of
 // changes of before are of no use, because the log may have gone back.
-func (q *Queries) AdoptInstallation(ctx context.Context, db DBTX, heartbeat int64) error {
-	_, err := db.Exec(ctx, adoptInstallation, heartbeat)
-	return err
+func (q *Queries) AdoptInstallation(ctx context.Context, db DBTX, heartbeat int64) (string, error) {
+	row := db.QueryRow(ctx, adoptInstallation, heartbeat)
+	var place string
+	err := row.Scan(&place)
+	return place, err
 }
 
 const beatHeart = `-- name: BeatHeart :many

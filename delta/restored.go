@@ -53,7 +53,11 @@ func (c *Client) adoptRestored(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = c.changeInstallation(ctx, func(tx pgx.Tx) error { return db.New().AdoptInstallation(ctx, tx, mark.heartbeat) })
+	var place string
+	err = c.changeInstallation(ctx, func(tx pgx.Tx) (err error) {
+		place, err = db.New().AdoptInstallation(ctx, tx, mark.heartbeat)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("writing the installation: %w", schemaError(err))
 	}
@@ -64,11 +68,7 @@ func (c *Client) adoptRestored(ctx context.Context) error {
 		return nil // the first client that starts marks the prefix
 	}
 	// This comes last: clients do not start before it, so after a failure the rest is done by adopting again.
-	origin, err := e.readOrigin(ctx)
-	if err != nil {
-		return err
-	}
-	return retryUnanswered(ctx, func() error { return moveMark(ctx, e.temporal, e.names, e.installation, origin.Here) })
+	return retryUnanswered(ctx, func() error { return moveMark(ctx, e.temporal, e.names, e.installation, place) })
 }
 
 // SeparateCopy makes a database that was restored beside its original an installation of its own, with another id. No

@@ -31,12 +31,13 @@ RETURNING (heartbeat - 1)::bigint AS heartbeat, marked_heartbeat, delta_place() 
 -- Notes which heartbeat Temporal has.
 UPDATE delta_installation SET marked_heartbeat = @heartbeat::bigint WHERE marked_heartbeat < @heartbeat::bigint;
 
--- name: AdoptInstallation :exec
--- Makes the database the one of its installation: from here on Temporal's heartbeat is lower. Positions in the log of
+-- name: AdoptInstallation :one
+-- Makes the database the one of its installation, and returns where the tables are: from here on Temporal's heartbeat is lower. Positions in the log of
 -- changes of before are of no use, because the log may have gone back.
 UPDATE delta_installation
 SET place = delta_place(), heartbeat = greatest(heartbeat, @heartbeat::bigint) + 1, heartbeat_at = now(), marked_heartbeat = @heartbeat::bigint,
-    measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1;
+    measured_by = NULL, measured_until = NULL, change_epoch = change_epoch + 1
+RETURNING delta_place() AS place;
 
 -- name: SeparateInstallation :one
 -- Makes a copy an installation of its own. Its clients need another prefix.
