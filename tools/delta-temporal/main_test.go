@@ -61,6 +61,32 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// With all indexes of the schema, visibility takes half of the time of a server in memory. A file may hold so much that a search needs them.
+func TestAStoreInMemoryHasFewIndexes(t *testing.T) {
+	count := func(o options) int {
+		store, err := openStore(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := openBeside(store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close() //nolint:errcheck // it was only read
+		names, err := listIndexes(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	if n := count(options{}); n != len(keptIndexes) {
+		t.Errorf("%d indexes in memory, not %d", n, len(keptIndexes))
+	}
+	if n := count(options{database: filepath.Join(t.TempDir(), "temporal.db")}); n < 5*len(keptIndexes) {
+		t.Errorf("%d indexes in a file", n)
+	}
+}
+
 // A server keeps its data in the file, and its error names a taken port.
 func TestServer(t *testing.T) {
 	ports, err := freePorts("127.0.0.1", 2)

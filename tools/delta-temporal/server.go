@@ -167,6 +167,11 @@ func openStore(o options) (*config.SQL, error) {
 	if err := schema.CreateNamespaces(store, first); err != nil {
 		return nil, fmt.Errorf("creating the namespace: %w", err)
 	}
+	if o.database == "" {
+		if err := dropIndexes(store); err != nil {
+			return nil, fmt.Errorf("dropping indexes: %w", err)
+		}
+	}
 	return store, nil
 }
 
