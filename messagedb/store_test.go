@@ -27,6 +27,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/internal/exampletest"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/testdb"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -87,14 +88,12 @@ func start(tb testing.TB) {
 	tb.Helper()
 	server.once.Do(func() {
 		env := deltatest.New(tb)
-		config, err := pgx.ParseConfig(env.DatabaseURL)
+		there, err := testdb.Of(env.DatabaseURL)
 		if err != nil {
 			server.err = err
 			return
 		}
-		delete(config.RuntimeParams, "search_path")
-		delete(config.RuntimeParams, "application_name")
-		server.admin, server.templates = config, map[string]string{}
+		server.admin, server.templates = there.Config(), map[string]string{}
 	})
 	require.NoError(tb, server.err)
 	require.NotNil(tb, server.admin, "the test that started Postgres has failed")

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -22,29 +20,31 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/internal/kit"
 	"github.com/chariot-giving/delta/internal/stack"
-	"github.com/chariot-giving/delta/migrations"
+	"github.com/chariot-giving/delta/internal/testdb"
 )
 
 // Env is the environment of one test. It is cleaned up when the test ends.
 type Env struct {
-	// Pool connects to this test's own schema, which has Delta's tables.
+	// Pool connects to this test's own database and schema, which has Delta's tables.
 	Pool *pgxpool.Pool
 	// Temporal is connected to the shared Temporal server. Its calls wait up to two minutes for an answer, not 10 s as the SDK does, because a
 	// machine that runs many tests at once may be slow.
 	Temporal client.Client
-	// DatabaseURL connects another process to this test's schema.
+	// DatabaseURL connects another process to this test's database and schema.
 	DatabaseURL string
 	// TemporalAddress is the host and port of the Temporal server.
 	TemporalAddress string
 	// TemporalNamespace is the namespace that Temporal is connected to.
 	TemporalNamespace string
-	// Schema is the name of this test's schema.
+	// Schema is the name of this test's schema, and of its database. No other test has it.
 	Schema string
 	// Prefix is unique to this test. Use it as the prefix of workflow ids.
 	Prefix string
 	// Logger writes warnings and errors to the log of this test, which is shown if the test fails. Give it to [delta.Config]. It drops lines that come
 	// after the end of the test. The connection to Temporal logs its errors there.
 	Logger *slog.Logger
+
+	server *testdb.Server
 }
 
 // Option changes the environment that [New] makes.
@@ -72,7 +72,7 @@ const (
 	cleanupTimeout = 2 * time.Minute // long enough for a busy machine; a clean-up that hangs is reported
 )
 
-// New gives the test its own schema on a real Postgres, migrated, and a client of a real Temporal. It fails the test if it cannot. Everything is
+// New gives the test its own database on a real Postgres, migrated, and a client of a real Temporal. It fails the test if it cannot. Everything is
 // cleaned up when the test and its subtests have ended.
 func New(tb testing.TB, opts ...Option) *Env {
 	tb.Helper()
@@ -116,7 +116,10 @@ func connectTo(ctx context.Context, tb testing.TB, srv server, o options) (*Env,
 		Logger:            slog.New(slog.NewTextHandler(newTestLog(tb), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	var err error
-	if env.DatabaseURL, err = withSchema(srv.DatabaseURL, env.Schema); err != nil {
+	if env.server, err = testdb.NewServer(srv.DatabaseURL); err != nil {
+		return nil, err
+	}
+	if env.DatabaseURL, err = withDatabase(srv.DatabaseURL, env.Schema); err != nil {
 		return nil, err
 	}
 	if err := env.openTemporal(ctx, o); err != nil {
@@ -143,32 +146,6 @@ func startContext(tb testing.TB) (context.Context, context.CancelFunc) {
 		}
 	}
 	return context.WithDeadline(context.Background(), limit)
-}
-
-func (env *Env) openPool(ctx context.Context, o options) (err error) {
-	config, err := pgxpool.ParseConfig(env.DatabaseURL)
-	if err != nil {
-		return err
-	}
-	config.MaxConns = o.maxConns
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return fmt.Errorf("opening the pool: %w", err)
-	}
-	env.Pool = pool
-	defer func() {
-		if err != nil {
-			_, _ = pool.Exec(ctx, "drop schema if exists "+env.Schema+" cascade")
-			pool.Close()
-		}
-	}()
-	if _, err := pool.Exec(ctx, "create schema "+env.Schema); err != nil {
-		return fmt.Errorf("creating a schema for this test (the user needs CREATE on the database): %w", err)
-	}
-	if err := migrations.Up(ctx, pool); err != nil {
-		return fmt.Errorf("migrating the schema of this test: %w", err)
-	}
-	return nil
 }
 
 func (env *Env) openTemporal(ctx context.Context, o options) error {
@@ -201,10 +178,8 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	return nil
 }
 
-// closePool closes the pool and drops the schema.
+// closePool closes the pool and drops the database.
 func (env *Env) closePool(tb testing.TB) {
-	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
-	defer cancel()
 	closed := make(chan struct{})
 	go func() { env.Pool.Close(); close(closed) }()
 	select {
@@ -213,35 +188,15 @@ func (env *Env) closePool(tb testing.TB) {
 		tb.Errorf("deltatest: the test has ended, but %d connections of Env.Pool were never released: close rows and end transactions",
 			env.Pool.Stat().AcquiredConns())
 	}
-	if err := dropSchema(ctx, tb, env.DatabaseURL, env.Schema); err != nil {
-		tb.Errorf("deltatest: dropping schema %s: %v", env.Schema, err)
-	}
-}
-
-func dropSchema(ctx context.Context, tb testing.TB, databaseURL, schema string) error {
-	conn, err := pgx.Connect(ctx, databaseURL)
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	ended, err := env.server.Drop(ctx, env.Schema)
 	if err != nil {
-		return err
+		tb.Errorf("deltatest: dropping the database %s: %v", env.Schema, err)
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	drop := func(patience string) error {
-		// A simple query is one transaction: the setting ends with it.
-		_, err := conn.Exec(ctx, fmt.Sprintf("set local lock_timeout = '%s'; drop schema if exists %s cascade", patience, schema))
-		return err
+	if ended > 0 {
+		tb.Logf("deltatest: ended %d connections of this test that were still in use", ended)
 	}
-	if err := drop("2s"); err == nil {
-		return nil
-	}
-	// Another connection still uses the tables. End this test's connections: only
-	// they have its application name.
-	var ended int
-	err = conn.QueryRow(ctx, `select count(pg_terminate_backend(pid)) from pg_stat_activity
-		where application_name = $1 and pid <> pg_backend_pid()`, schema).Scan(&ended)
-	if err != nil {
-		return err
-	}
-	tb.Logf("deltatest: ended %d connections of this test that were still in use", ended)
-	return drop("60s")
 }
 
 // closeTemporal removes schedules and workflows under this test's prefix.
@@ -296,23 +251,6 @@ var notName = regexp.MustCompile(`[^A-Za-z0-9]+`)
 func uniquePrefix(test, id string) string {
 	name := strings.Trim(notName.ReplaceAllString(test, "-"), "-")
 	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + id
-}
-
-// withSchema adds parameters to a URL, or to a string of keywords and values: every connection
-// gets the schema as its search path and as its application name.
-func withSchema(databaseURL, schema string) (string, error) {
-	if !strings.HasPrefix(databaseURL, "postgres://") && !strings.HasPrefix(databaseURL, "postgresql://") {
-		return fmt.Sprintf("%s search_path=%s application_name=%s", databaseURL, schema, schema), nil
-	}
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		return "", errors.New("the database URL cannot be read") // url.Parse's error would show the password
-	}
-	query := u.Query()
-	query.Set("search_path", schema)
-	query.Set("application_name", schema)
-	u.RawQuery = query.Encode()
-	return u.String(), nil
 }
 
 // openWorkflows lists this test's running workflows. Visibility lags a

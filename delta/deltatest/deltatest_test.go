@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/internal/stack"
+	"github.com/chariot-giving/delta/migrations"
 )
 
 // patience bounds each wait for an event that must happen.
@@ -47,6 +49,42 @@ func TestTestsAreIsolated(t *testing.T) {
 	var schema string
 	require.NoError(t, conn.QueryRow(t.Context(), `select current_schema()`).Scan(&schema))
 	require.Equal(t, a.Schema, schema)
+}
+
+// A copy of a copy would share the ids of workflows and the hashes of object ids.
+func TestEachDatabaseIsAnInstallationOfItsOwn(t *testing.T) {
+	t.Parallel()
+	a, b := New(t), New(t)
+	for _, column := range []string{"id", "salt", "created_at"} {
+		values := map[string]bool{}
+		for _, env := range []*Env{a, b} {
+			var value string
+			require.NoError(t, env.Pool.QueryRow(t.Context(), "select "+column+"::text from delta_installation").Scan(&value))
+			values[value] = true
+		}
+		require.Len(t, values, 2, column)
+	}
+	version, err := migrations.Version(t.Context(), a.Pool)
+	require.NoError(t, err)
+	require.NotZero(t, version, "the migrations are known to have run")
+}
+
+// An external server may have the templates of other versions of Delta.
+func TestATemplateIsNamedByItsMigrations(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, files := range []fstest.MapFS{
+		{"1_a.sql": {Data: []byte("x")}},
+		{"1_a.sql": {Data: []byte("y")}},
+		{"1_a.sql": {Data: []byte("x")}, "2_b.sql": {Data: []byte("x")}},
+		{"2_b.sql": {Data: []byte("x")}},
+	} {
+		name, err := templateName(files)
+		require.NoError(t, err)
+		require.Regexp(t, `^delta_template_[0-9a-f]{12}$`, name)
+		names[name] = true
+	}
+	require.Len(t, names, 4)
 }
 
 func mustExec(t *testing.T, pool *pgxpool.Pool, sql string) {
@@ -103,7 +141,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 			return false
 		}, patience, 10*time.Millisecond)
 	})
-	require.Equal(t, 0, countRows(t, outer.Pool, `select count(*) from pg_namespace where nspname = $1`, inner.Schema))
+	require.Equal(t, 0, countRows(t, outer.Pool, `select count(*) from pg_database where datname = $1`, inner.Schema))
 	require.Eventually(t, func() bool {
 		return countRows(t, outer.Pool, `select count(*) from pg_stat_activity where application_name = $1`, inner.Schema) == 0
 	}, patience, 10*time.Millisecond, "connections stayed open")
@@ -111,7 +149,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	_, err := outer.Temporal.ScheduleClient().GetHandle(t.Context(), schedule).Describe(t.Context())
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 
-	// The schemas of other tests stay.
+	// The databases of other tests stay.
 	require.Equal(t, 0, countRows(t, outer.Pool, `select count(*) from delta_resource`))
 }
 
@@ -186,7 +224,7 @@ func TestConnectionsLeftOpenAreEnded(t *testing.T) {
 	require.Empty(t, inner.errors)
 	require.Error(t, left.Ping(t.Context()), "the blocking connection is still open")
 	require.NoError(t, held.Rollback(t.Context()), "a connection of another test was ended")
-	require.Equal(t, 0, countRows(t, bystander.Pool, `select count(*) from pg_namespace where nspname = $1`, env.Schema))
+	require.Equal(t, 0, countRows(t, bystander.Pool, `select count(*) from pg_database where datname = $1`, env.Schema))
 }
 
 func TestLogLinesGoToTheirTest(t *testing.T) {
@@ -260,22 +298,24 @@ func TestPrefix(t *testing.T) {
 	require.Equal(t, "a-id", uniquePrefix("/a/", "id"))
 }
 
-func TestWithSchema(t *testing.T) {
+func TestWithDatabase(t *testing.T) {
 	t.Parallel()
 	for _, base := range []string{
 		"postgres://u:p@localhost:1/db",
 		"postgresql://u:p@localhost:1/db?search_path=other&application_name=x&sslmode=disable",
+		"postgresql://localhost:1/db?dbname=other&database=another",
 		"host=localhost port=1 user=u password=p dbname=db search_path=other",
 	} {
-		got, err := withSchema(base, "mine")
+		got, err := withDatabase(base, "mine")
 		require.NoError(t, err)
 		config, err := pgx.ParseConfig(got)
 		require.NoError(t, err)
 		require.Equal(t, "mine", config.RuntimeParams["search_path"])
 		require.Equal(t, "mine", config.RuntimeParams["application_name"])
 		require.Equal(t, "localhost", config.Host)
+		require.Equal(t, "mine", config.Database)
 	}
-	_, err := withSchema("postgres://u:secret@ho st/db", "mine")
+	_, err := withDatabase("postgres://u:secret@ho st/db", "mine")
 	require.Error(t, err)
 	require.NotContains(t, err.Error(), "secret")
 }

@@ -4,7 +4,7 @@
 //
 //	outcome, err := deltatest.Work(ctx, controller, invoice{Number: number}, &deltatest.WorkOpts{Attempt: attempt, Now: noon})
 //
-// [Work], [WorkBatch], [Finalize] and [List] do so. On real servers, [New] gives a test a fresh, migrated schema and a Temporal client, with nothing to install or start:
+// [Work], [WorkBatch], [Finalize] and [List] do so. On real servers, [New] gives a test a fresh, migrated database and a Temporal client, with nothing to install or start:
 //
 //	env := deltatest.New(t)
 //
@@ -28,15 +28,18 @@
 // temporal command with a server of version 1.32 or later, or the program
 // github.com/chariot-giving/delta/tools/delta-temporal.
 //
-// Set DELTA_DATABASE_URL to use a Postgres that already runs, and
-// TEMPORAL_ADDRESS (with the rest of the Temporal SDK's environment
-// configuration) to use such a Temporal.
+// Set DELTA_DATABASE_URL to use a Postgres that already runs, as a user with
+// CREATEDB. It keeps a database delta_template_… for each version of Delta's
+// migrations, which may be dropped when no test runs. Set TEMPORAL_ADDRESS (with
+// the rest of the Temporal SDK's environment configuration) to use such a
+// Temporal.
 //
 // # Isolation
 //
-// Each call makes a schema of its own, and drops it when the test ends. The
-// Temporal namespace is shared: give [Env.Prefix] to Delta as the prefix of its
-// workflow ids, and use it in ids and task queues of your own.
+// Each call makes a database of its own, a copy of one that was migrated once,
+// and drops it when the test ends. The Temporal namespace is shared: give
+// [Env.Prefix] to Delta as the prefix of its workflow ids, and use it in ids and
+// task queues of your own.
 //
 // # The background process
 //

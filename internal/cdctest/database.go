@@ -18,11 +18,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/testdb"
 )
 
 var server struct {
 	once  sync.Once
-	admin *pgx.ConnConfig
+	admin *testdb.Server
 }
 
 // Patience is how long a test waits for an event that must happen. It is long so that a busy machine does not make
@@ -55,31 +56,31 @@ type Database struct {
 	config func() *pgx.ConnConfig
 }
 
-// Admin returns a configuration for the server's own database, as a superuser.
-func Admin(tb testing.TB) *pgx.ConnConfig {
+// Admin returns a configuration for a database of the server that stays, as a superuser.
+func Admin(tb testing.TB) *pgx.ConnConfig { return admin(tb).Config() }
+
+func admin(tb testing.TB) *testdb.Server {
 	tb.Helper()
 	server.once.Do(func() {
-		config, err := pgx.ParseConfig(deltatest.New(tb).DatabaseURL)
+		there, err := testdb.Of(deltatest.New(tb).DatabaseURL)
 		require.NoError(tb, err)
-		delete(config.RuntimeParams, "search_path")
-		delete(config.RuntimeParams, "application_name")
-		server.admin = config
+		server.admin = there
 	})
 	require.NotNil(tb, server.admin, "the test that started Postgres has failed")
-	return server.admin.Copy()
+	return server.admin
 }
 
 // New makes a database for a test.
 func New(tb testing.TB) *Database {
 	tb.Helper()
-	admin := Admin(tb)
+	there := admin(tb)
 	d := &Database{tb: tb, Name: "cdc_" + strings.ToLower(rand.Text()[:12])}
 	d.config = func() *pgx.ConnConfig {
-		config := admin.Copy()
+		config := there.Config()
 		config.Database = d.Name
 		return config
 	}
-	Administer(tb, "CREATE DATABASE "+d.Name)
+	require.NoError(tb, there.Create(tb.Context(), d.Name))
 	config, err := pgxpool.ParseConfig("")
 	require.NoError(tb, err)
 	config.ConnConfig, config.MaxConns = d.Config(), 8
@@ -87,10 +88,10 @@ func New(tb testing.TB) *Database {
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		d.Pool.Close()
-		// A slot cannot be dropped until its reader has ended, so Administer tries again.
-		Administer(tb, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = '`+d.Name+`'`)
-		Administer(tb, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '`+d.Name+`'`)
-		Administer(tb, "DROP DATABASE "+d.Name+" WITH (FORCE)")
+		ctx, cancel := context.WithTimeout(context.Background(), Patience)
+		defer cancel()
+		_, err := there.Drop(ctx, d.Name)
+		require.NoError(tb, err)
 	})
 	return d
 }
@@ -139,32 +140,17 @@ func Query[T any](d *Database, sql string, args ...any) (value T) {
 	return value
 }
 
-// Administer runs a statement in the server's own database. It retries while an object is in use, because Postgres
+// Administer runs a statement in a database of the server that stays. It retries while an object is in use, because Postgres
 // itself waits only five seconds for terminated processes to leave a database.
 func Administer(tb testing.TB, statement string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	err := execAsAdmin(ctx, statement)
-	for isObjectInUse(err) && ctx.Err() == nil {
+	there := admin(tb)
+	err := there.Exec(ctx, statement)
+	for testdb.IsInUse(err) && ctx.Err() == nil {
 		time.Sleep(20 * time.Millisecond)
-		err = execAsAdmin(ctx, statement)
+		err = there.Exec(ctx, statement)
 	}
 	require.NoError(tb, err, statement)
-}
-
-// isObjectInUse reports whether a statement has failed because another process uses the slot or the database.
-func isObjectInUse(err error) bool {
-	var server *pgconn.PgError
-	return errors.As(err, &server) && server.Code == "55006" // object_in_use
-}
-
-func execAsAdmin(ctx context.Context, statement string) error {
-	conn, err := pgx.ConnectConfig(ctx, server.admin.Copy())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	_, err = conn.Exec(ctx, statement)
-	return err
 }
