@@ -97,7 +97,10 @@ func testOddIDs(t *testing.T, g mode, hashed bool) {
 		require.Equal(t, 2, row.Attempt, id)
 		require.Len(t, row.Errors, 1, id)
 		require.Equal(t, "once", row.Errors[0].Error, id)
-		require.Equal(t, workflow[id], row.WorkflowID, id)
+		// A failed member leaves its batch at once, unless its next attempt is due before a dispatcher of a busy machine has looked: then a batch has it again.
+		if !strings.HasPrefix(row.WorkflowID, g.Prefix+"/"+g.kind+":batch/") {
+			require.Equal(t, workflow[id], row.WorkflowID, id)
+		}
 	}
 	// One by one.
 	for id := range workflow {
