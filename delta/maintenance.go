@@ -44,9 +44,9 @@ func (e *engine) ensurePrefix(ctx context.Context) error {
 		}
 	}
 	if mark.isOurs {
-		return retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, expected, 0) })
+		return retryUnanswered(ctx, func() error { return e.raiseMark(ctx, expected, 0) })
 	}
-	return retryUnanswered(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation, expected) })
+	return retryUnanswered(ctx, func() error { return e.claimPrefix(ctx, expected) })
 }
 
 // redispatchAll dispatches all lifecycles again, page by page.

@@ -56,21 +56,22 @@ func (m prefixMark) checkPlace(here string) error {
 }
 
 // claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it belongs to another.
-func claimPrefix(ctx context.Context, c client.Client, n temporalNames, installation string, mark prefixMark) error {
-	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:     n.anchorScheduleID(),
+func (e *engine) claimPrefix(ctx context.Context, mark prefixMark) error {
+	id := e.names.anchorScheduleID()
+	_, err := e.temporal.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:     id,
 		Paused: true,
-		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
+		Note: "Do not resume or delete: it never runs. It marks the prefix " + e.names.prefix + " as that of Delta installation " + e.installation +
 			", so that no other database takes it.",
-		Action: mark.action(n, installation),
+		Action: mark.action(e.names, e.installation),
 	})
 	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("creating the schedule %s: %w", n.anchorScheduleID(), err)
+		return fmt.Errorf("creating the schedule %s: %w", id, err)
 	}
 	if err == nil {
 		return nil
 	}
-	there, err := readPrefixMark(ctx, c, n, installation)
+	there, err := e.readPrefixMark(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func (m prefixMark) action(n temporalNames, installation string) *client.Schedul
 
 // raiseMark writes a heartbeat to Temporal, unless a higher one is there. least is the heartbeat that Temporal has if it has not gone back. A lower one is
 // left as it is, for ensurePrefix to find: the call may have been repeated while Temporal was restored.
-func raiseMark(ctx context.Context, c client.Client, n temporalNames, installation string, mark prefixMark, least int64) error {
-	return changeMark(ctx, c, n, installation, func(there prefixMark) (prefixMark, error) {
+func (e *engine) raiseMark(ctx context.Context, mark prefixMark, least int64) error {
+	return e.changeMark(ctx, func(there prefixMark) (prefixMark, error) {
 		if err := there.checkPlace(mark.place); err != nil {
 			return mark, err
 		}
@@ -99,18 +100,18 @@ func raiseMark(ctx context.Context, c client.Client, n temporalNames, installati
 }
 
 // moveMark notes in Temporal where the tables are now.
-func moveMark(ctx context.Context, c client.Client, n temporalNames, installation, place string) error {
-	return changeMark(ctx, c, n, installation, func(there prefixMark) (prefixMark, error) {
+func (e *engine) moveMark(ctx context.Context, place string) error {
+	return e.changeMark(ctx, func(there prefixMark) (prefixMark, error) {
 		there.place = place
 		return there, nil
 	})
 }
 
-func changeMark(ctx context.Context, c client.Client, n temporalNames, installation string, change func(there prefixMark) (prefixMark, error)) error {
-	err := c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Update(ctx, client.ScheduleUpdateOptions{
+func (e *engine) changeMark(ctx context.Context, change func(there prefixMark) (prefixMark, error)) error {
+	err := e.temporal.ScheduleClient().GetHandle(ctx, e.names.anchorScheduleID()).Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			schedule := &in.Description.Schedule
-			there, err := decodeMark(schedule, n, installation)
+			there, err := e.decodeMark(schedule)
 			if err != nil {
 				return nil, err
 			}
@@ -118,20 +119,20 @@ func changeMark(ctx context.Context, c client.Client, n temporalNames, installat
 			if err != nil {
 				return nil, err
 			}
-			schedule.Action = mark.action(n, installation)
+			schedule.Action = mark.action(e.names, e.installation)
 			return &client.ScheduleUpdate{Schedule: schedule}, nil
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("updating the schedule %s: %w", n.anchorScheduleID(), err)
+		return fmt.Errorf("updating the schedule %s: %w", e.names.anchorScheduleID(), err)
 	}
 	return nil
 }
 
 // readPrefixMark reads what Temporal knows of the prefix. It is an error if that is another installation's.
-func readPrefixMark(ctx context.Context, c client.Client, n temporalNames, installation string) (prefixMark, error) {
+func (e *engine) readPrefixMark(ctx context.Context) (prefixMark, error) {
 	found, err := retryUnansweredRead(ctx, func() (*client.ScheduleDescription, error) {
-		return c.ScheduleClient().GetHandle(ctx, n.anchorScheduleID()).Describe(ctx)
+		return e.temporal.ScheduleClient().GetHandle(ctx, e.names.anchorScheduleID()).Describe(ctx)
 	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return prefixMark{}, nil
@@ -141,22 +142,22 @@ func readPrefixMark(ctx context.Context, c client.Client, n temporalNames, insta
 			"Config.TemporalNamespace, TEMPORAL_NAMESPACE, or the options of the client in Config.Temporal: %w", missing.Namespace, err)
 	}
 	if err != nil {
-		return prefixMark{}, fmt.Errorf("reading the schedule %s: %w", n.anchorScheduleID(), err)
+		return prefixMark{}, fmt.Errorf("reading the schedule %s: %w", e.names.anchorScheduleID(), err)
 	}
-	return decodeMark(&found.Schedule, n, installation)
+	return e.decodeMark(&found.Schedule)
 }
 
-func decodeMark(s *client.Schedule, n temporalNames, installation string) (prefixMark, error) {
+func (e *engine) decodeMark(s *client.Schedule) (prefixMark, error) {
 	action, ok := s.Action.(*client.ScheduleWorkflowAction)
 	if !ok {
-		return prefixMark{}, fmt.Errorf("the schedule %s is not Delta's", n.anchorScheduleID())
+		return prefixMark{}, fmt.Errorf("the schedule %s is not Delta's", e.names.anchorScheduleID())
 	}
 	there, mark := parseMarkID(action.ID)
-	if there != installation {
+	if there != e.installation {
 		return prefixMark{}, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
 			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
 			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
-			ErrOtherInstallation, n.prefix, there, installation, n.anchorScheduleID())
+			ErrOtherInstallation, e.names.prefix, there, e.installation, e.names.anchorScheduleID())
 	}
 	mark.isOurs = true
 	return mark, nil
@@ -171,7 +172,7 @@ func (e *engine) readMark(ctx context.Context) (mark, expected prefixMark, err e
 		return mark, expected, err
 	}
 	expected = prefixMark{heartbeat: origin.MarkedHeartbeat, place: origin.Here}
-	mark, err = readPrefixMark(ctx, e.temporal, e.names, e.installation)
+	mark, err = e.readPrefixMark(ctx)
 	if err == nil {
 		err = mark.checkPlace(origin.Here)
 	}

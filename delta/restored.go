@@ -49,7 +49,7 @@ func (c *Client) adoptRestored(ctx context.Context) error {
 	if e.ownsTemporal {
 		defer e.temporal.Close()
 	}
-	mark, err := readPrefixMark(ctx, e.temporal, e.names, e.installation)
+	mark, err := e.readPrefixMark(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (c *Client) adoptRestored(ctx context.Context) error {
 		return nil // the first client that starts marks the prefix
 	}
 	// This comes last: clients do not start before it, so after a failure the rest is done by adopting again.
-	return retryUnanswered(ctx, func() error { return moveMark(ctx, e.temporal, e.names, e.installation, place) })
+	return retryUnanswered(ctx, func() error { return e.moveMark(ctx, place) })
 }
 
 // SeparateCopy makes a database that was restored beside its original an installation of its own, with another id. No
@@ -131,7 +131,7 @@ func (e *engine) beatHeart(ctx context.Context, every time.Duration) error {
 		return nil // another client has
 	}
 	mark, least := prefixMark{heartbeat: beats[0].Heartbeat, place: beats[0].Place}, beats[0].MarkedHeartbeat
-	if err := retryUnanswered(ctx, func() error { return raiseMark(ctx, e.temporal, e.names, e.installation, mark, least) }); err != nil {
+	if err := retryUnanswered(ctx, func() error { return e.raiseMark(ctx, mark, least) }); err != nil {
 		return err
 	}
 	return e.noteMarked(ctx, mark.heartbeat)
