@@ -15,6 +15,8 @@ VERSIONS := 14 15 16 17 18
 # How many tests of a package run at once. Most of them wait for servers most of the time, so these are more than there are cores. With eight,
 # two packages beside each other, each with its servers and browsers, kept Temporal from answering for more than a minute.
 PARALLEL := 6
+# The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed.
+TEST := go test -race -vet=off -parallel $(PARALLEL) -timeout 40m
 SOAK := 2m
 # Which of them run: the beginning of their names.
 SOAKS := TestSoak
@@ -53,7 +55,7 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal
 	@all=$$(go list $(PACKAGES)); failed=; for these in -x -vx; do \
 		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
-		go test -race -vet=off -parallel $(PARALLEL) -timeout 40m $$packages || failed=yes; \
+		$(TEST) $$packages || failed=yes; \
 	done; test -z "$$failed"
 
 .PHONY: test-repeat
@@ -215,7 +217,7 @@ $(BIN)/dockerfile-utils/lint:
 verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
 	$(BIN)/sqlc diff
 	for module in $(ALL_MODULES); do echo "$$module: go mod tidy"; (cd "$$module" && go mod tidy -diff && go mod verify); done
-	go test -count=1 ./migrations
+	$(TEST) ./migrations
 	@if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then \
 		docker compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: ok"; \
 	else echo "docker-compose.yml: not checked with docker compose, which is not installed"; fi

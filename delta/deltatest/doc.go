@@ -30,9 +30,9 @@
 //
 // Set DELTA_DATABASE_URL to use a Postgres that already runs, as a user with
 // CREATEDB. It keeps a database delta_template_… for each version of Delta's
-// migrations, which may be dropped when no test runs. Set TEMPORAL_ADDRESS (with
-// the rest of the Temporal SDK's environment configuration) to use such a
-// Temporal.
+// migrations, and a database delta_test_… of each test whose process was killed:
+// drop them when no test runs. Set TEMPORAL_ADDRESS (with the rest of the
+// Temporal SDK's environment configuration) to use such a Temporal.
 //
 // # Isolation
 //
