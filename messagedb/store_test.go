@@ -34,13 +34,15 @@ import (
 // server is shared by the tests of this process: it has a template database for each kind of store, and each test gets a copy.
 var server struct {
 	once  sync.Once
+	there *testdb.Server
 	admin *pgx.ConnConfig
 	err   error
-	made  []string
-
-	mu        sync.Mutex
-	templates map[string]string
 }
+
+// templates begins the names of this process's templates. Another process may have another version of what is in them.
+var templates = newName() + "_"
+
+func newName() string { return "messagedb_" + strings.ToLower(rand.Text()[:12]) }
 
 // kinds are the ways to install a message store. Both must behave the same.
 var kinds = map[string]func(ctx context.Context, pool *pgxpool.Pool) error{
@@ -52,7 +54,7 @@ func TestMain(m *testing.M) {
 	closeExamples := openExamples()
 	code := m.Run()
 	closeExamples()
-	dropDatabases()
+	dropTemplates()
 	if code == 0 {
 		if err := findLeaked(); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
@@ -88,12 +90,9 @@ func start(tb testing.TB) {
 	tb.Helper()
 	server.once.Do(func() {
 		env := deltatest.New(tb)
-		there, err := testdb.Of(env.DatabaseURL)
-		if err != nil {
-			server.err = err
-			return
+		if server.there, server.err = testdb.Of(env.DatabaseURL); server.err == nil {
+			server.admin = server.there.Config()
 		}
-		server.admin, server.templates = there.Config(), map[string]string{}
 	})
 	require.NoError(tb, server.err)
 	require.NotNil(tb, server.admin, "the test that started Postgres has failed")
@@ -144,7 +143,7 @@ func newStoreOf(tb testing.TB, kind string, change ...func(*pgxpool.Config)) *st
 		case <-time.After(time.Minute):
 			tb.Errorf("%d connections of the test's pool were never released", pool.Stat().AcquiredConns())
 		}
-		if err := runAsAdmin(context.Background(), "DROP DATABASE "+database+" WITH (FORCE)"); err != nil {
+		if _, err := server.there.Drop(context.Background(), database); err != nil {
 			tb.Error(err)
 		}
 	})
@@ -189,52 +188,15 @@ func databaseURL(c *pgx.ConnConfig) string {
 func runAsAdmin(ctx context.Context, statements ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, server.admin.Copy())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, s := range statements {
-		if _, err := conn.Exec(ctx, s); err != nil {
-			return fmt.Errorf("%s: %w", s, err)
-		}
-	}
-	return nil
+	return server.there.Exec(ctx, statements...)
 }
 
+// copyTemplate makes a database with a store.
 func copyTemplate(ctx context.Context, kind string) (string, error) {
-	server.mu.Lock()
-	defer server.mu.Unlock()
-	template, err := templateOf(ctx, kind)
-	if err != nil {
-		return "", fmt.Errorf("installing the %s store: %w", kind, err)
-	}
-	database := "messagedb_" + strings.ToLower(rand.Text()[:12])
-	return database, runAsAdmin(ctx, "CREATE DATABASE "+database+" TEMPLATE "+template)
-}
-
-func templateOf(ctx context.Context, kind string) (string, error) {
-	if t := server.templates[kind]; t != "" {
-		return t, nil
-	}
-	database := "messagedb_" + strings.ToLower(rand.Text()[:12])
-	if err := runAsAdmin(ctx, "CREATE DATABASE "+database); err != nil {
-		return "", err
-	}
-	server.made = append(server.made, database)
-	pool, err := pgxpool.NewWithConfig(ctx, databaseConfig(database))
-	if err != nil {
-		return "", err
-	}
-	defer pool.Close()
-	if err := makeRole(ctx, pool); err != nil {
-		return "", err
-	}
-	if err := kinds[kind](ctx, pool); err != nil {
-		return "", err
-	}
-	server.templates[kind] = database
-	return database, nil
+	database := newName()
+	return database, server.there.Copy(ctx, database, testdb.Template{Name: templates + kind, Fill: func(ctx context.Context, pool *pgxpool.Pool) error {
+		return errors.Join(makeRole(ctx, pool), kinds[kind](ctx, pool))
+	}})
 }
 
 // makeRole makes a role, which belongs to the whole server. Other test processes may make it at the same time.
@@ -246,9 +208,12 @@ func makeRole(ctx context.Context, pool *pgxpool.Pool) error {
 	return err
 }
 
-func dropDatabases() {
-	for _, database := range server.made {
-		if err := runAsAdmin(context.Background(), "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)"); err != nil {
+func dropTemplates() {
+	if server.there == nil {
+		return
+	}
+	for kind := range kinds {
+		if _, err := server.there.Drop(context.Background(), templates+kind); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
