@@ -33,7 +33,7 @@ type Server struct {
 	conn *pgx.Conn
 }
 
-// servers are those of this process, by their URL. Their connections end with the process.
+// servers are those of this process, by the database that they connect to. Their connections end with the process.
 var servers sync.Map
 
 // NewServer returns the server of a database that stays.
@@ -48,9 +48,6 @@ func Of(testURL string) (*Server, error) {
 }
 
 func newServer(databaseURL, database string) (*Server, error) {
-	if s, ok := servers.Load(databaseURL); ok {
-		return s.(*Server), nil
-	}
 	config, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, err // pgx hides the password
@@ -60,7 +57,8 @@ func newServer(databaseURL, database string) (*Server, error) {
 	if database != "" {
 		config.Database = database
 	}
-	s, _ := servers.LoadOrStore(databaseURL, &Server{config: config, turn: make(chan struct{}, 1)})
+	key := fmt.Sprintf("%s:%d %s %s", config.Host, config.Port, config.User, config.Database)
+	s, _ := servers.LoadOrStore(key, &Server{config: config, turn: make(chan struct{}, 1)})
 	return s.(*Server), nil
 }
 

@@ -161,9 +161,15 @@ func TestWhatUsesADatabaseIsEnded(t *testing.T) {
 
 func TestTheConnectionOfAServerIsReplaced(t *testing.T) {
 	t.Parallel()
-	server, name := openServer(t), newName()
+	env, name := deltatest.New(t), newName()
+	server, err := testdb.NewServer(env.DatabaseURL) // the tests beside this one have another
+	require.NoError(t, err)
 	require.NoError(t, server.Exec(t.Context(), "SET application_name = '"+name+"'"))
 	conn := connect(t, server, "postgres")
-	require.Equal(t, 1, count(t, conn, "(SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = $1) a", name))
-	require.NoError(t, server.Exec(t.Context(), "SELECT 1"))
+	terminate := func() int {
+		return count(t, conn, "(SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = $1) a", name)
+	}
+	require.Equal(t, 1, terminate())
+	require.NoError(t, server.Exec(t.Context(), "SET application_name = '"+name+"'"))
+	require.Equal(t, 1, terminate(), "its connection stays, for the next call")
 }
