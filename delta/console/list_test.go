@@ -66,7 +66,7 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	require.Equal(t, "e,f", b.Execute(listedIDs))
 	require.Equal(t, true, b.Execute("return document.querySelector('form.filter').elements.late.checked"))
 	b.Shows("due since ")
-	b.Shows("(2h ago)")
+	b.Shows("(2h")
 	open("late", "", "state", "synced")
 	b.Shows("1 resource matches.")
 	require.Equal(t, "e", b.Execute(listedIDs))
@@ -86,7 +86,7 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 	open("sort", "changed")
 	b.Shows("needs a filter with Late")
 	b.Open(address + "resources?error=t&sort=changed")
-	b.Shows("changed 1h ago")
+	b.Shows("changed 1h") // and some minutes, on a busy machine
 	if *screenshots {
 		b.Picture(os.TempDir() + "/console-list-error.png")
 	}
