@@ -23,6 +23,8 @@ const (
 	// leave is how long connections that were closed may take to end.
 	leave = 2 * time.Second
 	pause = 20 * time.Millisecond
+	// users are the connections that keep a database from being dropped; the rest of what uses it goes by itself.
+	users = "pg_stat_activity WHERE datname = $1 AND backend_type IN ('client backend', 'walsender')"
 )
 
 // Server is a Postgres server. Its methods may be called concurrently.
@@ -78,7 +80,7 @@ func (s *Server) use(ctx context.Context, do func(conn *pgx.Conn) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if s.conn == nil || s.conn.IsClosed() || s.conn.Ping(ctx) != nil {
+	if s.conn == nil || s.conn.Ping(ctx) != nil {
 		conn, err := pgx.ConnectConfig(ctx, s.Config())
 		if err != nil {
 			return err
@@ -108,7 +110,7 @@ func (s *Server) Drop(ctx context.Context, name string) (ended int, err error) {
 	for began := time.Now(); time.Since(began) < leave; time.Sleep(pause) {
 		used := 0
 		err := s.use(ctx, func(conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type IN ('client backend', 'walsender')`, name).Scan(&used)
+			return conn.QueryRow(ctx, "SELECT count(*) FROM "+users, name).Scan(&used)
 		})
 		if err != nil {
 			return 0, err
@@ -120,8 +122,7 @@ func (s *Server) Drop(ctx context.Context, name string) (ended int, err error) {
 	for {
 		n := 0
 		err := s.use(ctx, func(conn *pgx.Conn) error {
-			err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-				WHERE datname = $1 AND backend_type IN ('client backend', 'walsender')`, name).Scan(&n)
+			err := conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM "+users, name).Scan(&n)
 			if err != nil {
 				return err
 			}
