@@ -71,7 +71,7 @@ type Config struct {
 	// least 100 milliseconds.
 	Heartbeat time.Duration
 	// Timeout is how long the server may stay silent after a request for a reply before the connection counts as lost.
-	// It also bounds connecting. Default: three times StatusInterval.
+	// It also bounds connecting. Default: 30 seconds, or three times StatusInterval if that is longer.
 	Timeout time.Duration
 	// ShortestRetry and LongestRetry bound the delay before the next attempt to connect. The delay doubles each time.
 	// Defaults: 100 milliseconds, 10 seconds.
@@ -86,7 +86,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MemoryLimit, 64<<20)
 	setDefault(&c.SpillLimit, 16<<30)
 	setDefault(&c.StatusInterval, 10*time.Second)
-	setDefault(&c.Timeout, 3*c.StatusInterval)
+	setDefault(&c.Timeout, max(30*time.Second, 3*c.StatusInterval))
 	setDefault(&c.ShortestRetry, 100*time.Millisecond)
 	setDefault(&c.LongestRetry, 10*time.Second)
 	if c.Logger == nil {

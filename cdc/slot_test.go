@@ -115,6 +115,14 @@ func TestNoSlotIsCreatedAfterItsAnswerWasLost(t *testing.T) {
 	}
 }
 
+// Frequent statuses, which a user wants for fresh figures, say nothing of how long a busy server may take to answer.
+func TestAShortStatusIntervalDoesNotShortenTheTimeout(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 30*time.Second, cdc.Config{StatusInterval: 100 * time.Millisecond}.WithDefaults().Timeout)
+	require.Equal(t, 30*time.Second, cdc.Config{}.WithDefaults().Timeout)
+	require.Equal(t, time.Minute, cdc.Config{StatusInterval: 20 * time.Second}.WithDefaults().Timeout)
+}
+
 func TestInvalidInputIsReported(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
