@@ -320,7 +320,7 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 		return errors.New("a listing of the source runs already")
 	}
 	in := InformInput{Installation: f.in.Installation, Kind: f.in.Kind, Trigger: TriggerSource, FullListing: true, Pass: uuid.NewString()}
-	p := &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in), remember: true, waiting: true}
+	p := &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in), remember: true, ofSource: true}
 	p.progress.Pass = a.beginReport(in.Options, true)
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {

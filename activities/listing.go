@@ -144,7 +144,7 @@ func (p *pass) countMissing(ctx context.Context) (all missing, err error) {
 	q := db.New()
 	err = p.eachPage(ctx, "", func(after, to string) (bool, error) {
 		counted, err := q.CountMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.CountMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, AfterObjectID: after, ToObjectID: to, Waiting: p.waiting,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, AfterObjectID: after, ToObjectID: to, OfSource: p.ofSource,
 		})
 		if err != nil {
 			return false, fmt.Errorf("counting what is no longer listed: %w", err)
@@ -193,7 +193,7 @@ func (p *pass) deletePages(ctx context.Context, m missing) error {
 		}
 		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
 			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, DefaultRetention: a.Retention.DeletedRetention, AfterObjectID: after, ToObjectID: to,
-			Logs: a.LogChanges, Waiting: p.waiting,
+			Logs: a.LogChanges, OfSource: p.ofSource,
 		}))
 		if err != nil {
 			return false, fmt.Errorf("marking deleted what is no longer listed: %w", err)

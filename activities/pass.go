@@ -139,9 +139,9 @@ type pass struct {
 	laggards int
 	// rehearsed gets the listed objects, and nothing is written; nil for a pass that writes.
 	rehearsed *[]Listed
-	// waiting reports whether a complete listing also deletes resources that wait for Work or are worked: the listing
-	// of a source does.
-	waiting bool
+	// ofSource reports whether it is the listing of a source: that also deletes resources that wait for Work or are
+	// worked, and those with an outcome or a command since it began.
+	ofSource bool
 }
 
 // takeListing takes the listing to its end, and writes its pages.

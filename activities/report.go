@@ -85,7 +85,7 @@ func (p *pass) reportWithheld(ctx context.Context, first string) error {
 	err := p.eachPage(ctx, first, func(after, to string) (bool, error) {
 		names, err := q.NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
 			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, HashIds: p.activities.HashObjectIDs,
-			AfterObjectID: after, ToObjectID: to, Most: int32(maxReported - len(named)), Waiting: p.waiting, //nolint:gosec // it has a bound
+			AfterObjectID: after, ToObjectID: to, Most: int32(maxReported - len(named)), OfSource: p.ofSource, //nolint:gosec // it has a bound
 		})
 		if err != nil {
 			return false, fmt.Errorf("naming what is withheld: %w", err)

@@ -45,7 +45,7 @@ func (q *Queries) CountClaimed(ctx context.Context, db DBTX, arg CountClaimedPar
 
 const explainResource = `-- name: ExplainResource :one
 
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble, now()::timestamptz AS now,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.informed_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble, now()::timestamptz AS now,
     delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, delta_awaits_attempt(r.state, r.finalized)::boolean AS awaits_attempt,
     delta_heals(r.state, r.cause)::boolean AS heals,
     o.claimed_until AS renewed_until,
@@ -120,6 +120,7 @@ func (q *Queries) ExplainResource(ctx context.Context, db DBTX, arg ExplainResou
 		&i.Resource.SyncCount,
 		&i.Resource.Revision,
 		&i.Resource.WrittenBy,
+		&i.Resource.InformedBy,
 		&i.Resource.CreatedAt,
 		&i.Resource.GenerationAt,
 		&i.Resource.AttemptedAt,

@@ -44,15 +44,18 @@ func (q *Queries) AbandonedListings(ctx context.Context, db DBTX, older time.Dur
 
 const adoptRestored = `-- name: AdoptRestored :execrows
 WITH restored AS MATERIALIZED (
-    SELECT d.id, d.written_by FROM delta_resource d
+    SELECT d.id, d.written_by, d.informed_by, s.xmax FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) AS xmax) s, delta_resource d
     WHERE d.kind = $1 AND ($2::text = '' OR d.shard = $2) AND d.object_id > $3 AND d.object_id <= $4
-      AND d.written_by >= pg_snapshot_xmax(pg_current_snapshot())
+      AND (d.written_by >= s.xmax OR d.informed_by >= s.xmax)
 ),
 locked AS MATERIALIZED (
-    SELECT d.id FROM restored w JOIN delta_resource d ON d.id = w.id
-    WHERE d.written_by = w.written_by ORDER BY d.object_id FOR NO KEY UPDATE OF d
+    SELECT d.id, w.xmax FROM restored w JOIN delta_resource d ON d.id = w.id
+    WHERE d.written_by = w.written_by AND d.informed_by = w.informed_by ORDER BY d.object_id FOR NO KEY UPDATE OF d
 )
-UPDATE delta_resource r SET written_by = '3' FROM locked l WHERE r.id = l.id
+UPDATE delta_resource r
+SET written_by = CASE WHEN r.written_by >= l.xmax THEN '3' ELSE r.written_by END,
+    informed_by = CASE WHEN r.informed_by >= l.xmax THEN '3' ELSE r.informed_by END
+FROM locked l WHERE r.id = l.id
 `
 
 type AdoptRestoredParams struct {
@@ -98,22 +101,22 @@ func (q *Queries) BeginPass(ctx context.Context, db DBTX, arg BeginPassParams) e
 const countMissing = `-- name: CountMissing :one
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
     count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards,
-    count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(r.written_by, ($1::text)::pg_snapshot)) AS restored
+    count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(CASE WHEN $1::boolean THEN r.informed_by ELSE r.written_by END, ($2::text)::pg_snapshot)) AS restored
 FROM delta_resource r
-LEFT JOIN delta_listing l ON l.pass = $2 AND l.object_id = r.object_id AND l.object_id > $3 AND l.object_id <= $4
-WHERE r.kind = $5 AND ($6::text = '' OR r.shard = $6) AND NOT r.is_deleted AND ($7::boolean OR r.state NOT IN ('scheduled', 'pending'))
-  AND r.object_id > $3 AND r.object_id <= $4
-  AND delta_is_in_reach(r.written_by, ($1::text)::pg_snapshot)
+LEFT JOIN delta_listing l ON l.pass = $3 AND l.object_id = r.object_id AND l.object_id > $4 AND l.object_id <= $5
+WHERE r.kind = $6 AND ($7::text = '' OR r.shard = $7) AND NOT r.is_deleted AND ($1::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND r.object_id > $4 AND r.object_id <= $5
+  AND delta_is_in_reach(CASE WHEN $1::boolean THEN r.informed_by ELSE r.written_by END, ($2::text)::pg_snapshot)
 `
 
 type CountMissingParams struct {
+	OfSource      bool
 	Began         string
 	Pass          string
 	AfterObjectID string
 	ToObjectID    string
 	Kind          string
 	Shard         string
-	Waiting       bool
 }
 
 type CountMissingRow struct {
@@ -127,16 +130,17 @@ type CountMissingRow struct {
 // pass without one. Resources of shards are also counted by themselves, because only listings of their shard know that
 // they are gone. Rows that a transaction wrote that had not ended when the pass began (an inform, an outcome, a
 // command) are not counted. Rows that were restored from a dump are (AdoptRestored). A row that waits for Work, or is
-// worked, is counted only for a listing of a source (waiting), because no other pass comes to find that it is gone.
+// worked, is counted only for a listing of a source (of_source), because no other pass comes to find that it is gone.
+// For the same reason only informs keep rows from that one.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
 	row := db.QueryRow(ctx, countMissing,
+		arg.OfSource,
 		arg.Began,
 		arg.Pass,
 		arg.AfterObjectID,
 		arg.ToObjectID,
 		arg.Kind,
 		arg.Shard,
-		arg.Waiting,
 	)
 	var i CountMissingRow
 	err := row.Scan(
@@ -246,7 +250,8 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized($3) AS finalized, CASE WHEN $1::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
-    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND NOT d.is_deleted AND ($7::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, ($8::text)::pg_snapshot)
+    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND NOT d.is_deleted AND ($7::boolean OR d.state NOT IN ('scheduled', 'pending')) 
+      AND pg_visible_in_snapshot(CASE WHEN $7::boolean THEN d.informed_by ELSE d.written_by END, ($8::text)::pg_snapshot)
       AND d.object_id > $4 AND d.object_id <= $5
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $9 AND l.object_id = d.object_id)
     ORDER BY d.object_id
@@ -272,7 +277,7 @@ SET state = 'deleted',
     queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = $3 AND r.object_id > $4 AND r.object_id <= $5
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.informed_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble,
     CASE WHEN $1::boolean THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
         m.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
@@ -284,7 +289,7 @@ type DeleteMissingParams struct {
 	AfterObjectID    string
 	ToObjectID       string
 	Shard            string
-	Waiting          bool
+	OfSource         bool
 	Began            string
 	Pass             string
 }
@@ -303,7 +308,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 		arg.AfterObjectID,
 		arg.ToObjectID,
 		arg.Shard,
-		arg.Waiting,
+		arg.OfSource,
 		arg.Began,
 		arg.Pass,
 	)
@@ -321,6 +326,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Resource.SyncCount,
 			&i.Resource.Revision,
 			&i.Resource.WrittenBy,
+			&i.Resource.InformedBy,
 			&i.Resource.CreatedAt,
 			&i.Resource.GenerationAt,
 			&i.Resource.AttemptedAt,
@@ -390,7 +396,7 @@ const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id, r.awaited_parents,
     (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent
 FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.informed_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
@@ -489,7 +495,7 @@ SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELS
 FROM delta_resource r
 WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND NOT r.is_deleted AND ($4::boolean OR r.state NOT IN ('scheduled', 'pending'))
   AND r.object_id > $5 AND r.object_id <= $6
-  AND delta_is_in_reach(r.written_by, ($7::text)::pg_snapshot)
+  AND delta_is_in_reach(CASE WHEN $4::boolean THEN r.informed_by ELSE r.written_by END, ($7::text)::pg_snapshot)
   AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $8 AND l.object_id = r.object_id)
 ORDER BY r.object_id
 LIMIT $9::integer
@@ -499,7 +505,7 @@ type NameMissingParams struct {
 	HashIds       bool
 	Kind          string
 	Shard         string
-	Waiting       bool
+	OfSource      bool
 	AfterObjectID string
 	ToObjectID    string
 	Began         string
@@ -513,7 +519,7 @@ func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParam
 		arg.HashIds,
 		arg.Kind,
 		arg.Shard,
-		arg.Waiting,
+		arg.OfSource,
 		arg.AfterObjectID,
 		arg.ToObjectID,
 		arg.Began,

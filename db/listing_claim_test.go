@@ -17,6 +17,16 @@ import (
 // restored rows are. Its row is not taken for one of them.
 func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
 	t.Parallel()
+	for name, ofSource := range map[string]bool{"a listing of an informer": false, "a listing of a source": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			requireRestoredInReach(t, ofSource)
+		})
+	}
+}
+
+func requireRestoredInReach(t *testing.T, ofSource bool) {
+	t.Helper()
 	env := deltatest.New(t)
 	q := db.New()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -24,11 +34,17 @@ func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
 	for _, id := range []string{"here", "restored", "written"} {
 		informSet(t, env.Pool, object(id, ""), plain)
 	}
-	_, err := env.Pool.Exec(ctx, `UPDATE delta_resource SET state = 'synced', written_by = CASE WHEN object_id = 'here' THEN written_by ELSE '1000000000000' END`)
+	_, err := env.Pool.Exec(ctx, `UPDATE delta_resource SET state = 'synced',
+		written_by = CASE WHEN object_id = 'here' THEN written_by ELSE '1000000000000' END,
+		informed_by = CASE WHEN object_id = 'here' THEN informed_by ELSE '1000000000000' END`)
 	require.NoError(t, err)
+	if ofSource { // it was synced here since, which does not say that the source has it
+		_, err = env.Pool.Exec(ctx, `UPDATE delta_resource SET written_by = pg_current_xact_id() WHERE object_id = 'restored'`)
+		require.NoError(t, err)
+	}
 	began, err := q.Snapshot(ctx, env.Pool)
 	require.NoError(t, err)
-	page := db.CountMissingParams{Kind: "thing", Pass: uuid.NewString(), Began: began, ToObjectID: "z"}
+	page := db.CountMissingParams{Kind: "thing", Pass: uuid.NewString(), Began: began, ToObjectID: "z", OfSource: ofSource}
 	counted, err := q.CountMissing(ctx, env.Pool, page)
 	require.NoError(t, err)
 	require.Equal(t, db.CountMissingRow{Total: 3, Missing: 3, Restored: 2}, counted)
@@ -36,7 +52,7 @@ func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
 	writer, err := env.Pool.Begin(ctx)
 	require.NoError(t, err)
 	defer writer.Rollback(context.Background()) //nolint:errcheck // it is committed before
-	_, err = writer.Exec(ctx, "UPDATE delta_resource SET written_by = pg_current_xact_id() WHERE object_id = 'written'")
+	_, err = writer.Exec(ctx, "UPDATE delta_resource SET written_by = pg_current_xact_id(), informed_by = pg_current_xact_id() WHERE object_id = 'written'")
 	require.NoError(t, err)
 
 	listing, err := env.Pool.Acquire(ctx)
@@ -64,7 +80,7 @@ func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
 	require.Equal(t, answer{adopted: 1}, <-answered)
 
 	rows, err := db.ResourcesOf(q.DeleteMissing(ctx, env.Pool, db.DeleteMissingParams{
-		Kind: page.Kind, Pass: page.Pass, Began: began, ToObjectID: page.ToObjectID, DefaultRetention: time.Hour,
+		Kind: page.Kind, Pass: page.Pass, Began: began, ToObjectID: page.ToObjectID, DefaultRetention: time.Hour, OfSource: ofSource,
 	}))
 	require.NoError(t, err)
 	var deleted []string

@@ -136,6 +136,7 @@ type Resource struct {
 	SyncCount         int64
 	Revision          *int64
 	WrittenBy         uint64
+	InformedBy        uint64
 	CreatedAt         time.Time
 	GenerationAt      time.Time
 	AttemptedAt       *time.Time

@@ -83,7 +83,7 @@ SELECT a.resource::text AS resource, (r.id IS NOT NULL)::boolean AS is_there, co
     r.awaited_parents
 FROM (SELECT DISTINCT b.resource FROM above b LIMIT $1::integer) a
 LEFT JOIN LATERAL (
-    SELECT o.id, o.generation, o.synced_generation, o.sync_count, o.revision, o.written_by, o.created_at, o.generation_at, o.attempted_at, o.synced_at, o.external_created_at, o.due_at, o.dispatch_at, o.claimed_until, o.listed_at, o.claim, o.state, o.cause, o.finalized, o.attempt, o.snoozes, o.object_version, o.max_attempts, o.priority, o.paused, o.kind, o.object_id, o.namespace, o.workflow_id, o.hashed_id, o.shard, o.limit_key, o.slot_key, o.slot_until, o.queued_at, o.parents, o.awaited_parents, o.touched_hash, o.hash, o.object, o.metadata, o.tags, o.errors, o.carrier, o.change_xid, o.synced_object, o.revived_generation, o.is_deleted, o.trouble FROM delta_resource o
+    SELECT o.id, o.generation, o.synced_generation, o.sync_count, o.revision, o.written_by, o.informed_by, o.created_at, o.generation_at, o.attempted_at, o.synced_at, o.external_created_at, o.due_at, o.dispatch_at, o.claimed_until, o.listed_at, o.claim, o.state, o.cause, o.finalized, o.attempt, o.snoozes, o.object_version, o.max_attempts, o.priority, o.paused, o.kind, o.object_id, o.namespace, o.workflow_id, o.hashed_id, o.shard, o.limit_key, o.slot_key, o.slot_until, o.queued_at, o.parents, o.awaited_parents, o.touched_hash, o.hash, o.object, o.metadata, o.tags, o.errors, o.carrier, o.change_xid, o.synced_object, o.revived_generation, o.is_deleted, o.trouble FROM delta_resource o
     WHERE o.kind = split_part(a.resource, '/', 1) AND o.object_id = substr(a.resource, strpos(a.resource, '/') + 1)
     LIMIT 1
 ) r ON TRUE

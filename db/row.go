@@ -99,6 +99,7 @@ func (r *InformResourceRow) toResource() Resource {
 		Shard:             r.Shard,
 		LimitKey:          r.LimitKey,
 		WrittenBy:         r.WrittenBy,
+		InformedBy:        r.InformedBy,
 		CreatedAt:         r.CreatedAt,
 		GenerationAt:      r.GenerationAt,
 		AttemptedAt:       r.AttemptedAt,

@@ -33,7 +33,7 @@ func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 		name := from.Type().Field(i).Name
 		// Nobody but its execution has use for a claim's id, nobody but a listing for a transaction's, and nobody but the context of Work for what an
 		// inform carries. Client.LimitKey shows the slots, and Client.ResourceChanges the log of changes.
-		if name == "Errors" || name == "Claim" || name == "WrittenBy" || name == "Carrier" || ownColumns[name] {
+		if name == "Errors" || name == "Claim" || name == "WrittenBy" || name == "InformedBy" || name == "Carrier" || ownColumns[name] {
 			continue
 		}
 		public := name

@@ -235,9 +235,10 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	return nil
 }
 
-// EndListing ends a complete listing. Resources that were not written since BeginListing are marked deleted, unless they
-// are suspiciously many ([ObjectSettings].MaxDeleted): then they are withheld until somebody decides ([Client.Withheld]).
-// If the run ends before EndListing, nothing is deleted. The listing is shown as a pass of the kind.
+// EndListing ends a complete listing. Resources that were not written or informed since BeginListing are marked deleted,
+// whatever Work or a command did to them meanwhile, unless they are suspiciously many ([ObjectSettings].MaxDeleted): then
+// they are withheld until somebody decides ([Client.Withheld]). If the run ends before EndListing, nothing is deleted. The
+// listing is shown as a pass of the kind.
 func (f *Feed) EndListing(ctx context.Context) (*InformRun, error) {
 	progress, err := f.feed.EndListing(ctx)
 	run := &InformRun{

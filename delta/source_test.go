@@ -288,6 +288,78 @@ func TestAListingOfASourceDeletesOmittedResources(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("fed", "live").State)
 }
 
+// An outcome or a command that is written while a source lists says nothing of whether the source has the object: its
+// resource is deleted, because no other listing comes. An inform does, and keeps it.
+func TestAListingOfASourceDeletesWhatIsWorkedMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	works := &heldFed{begun: make(chan struct{}), goOn: make(chan struct{})}
+	ended := make(chan *delta.InformRun, 1)
+	c := h.start(h.config(func(controllers *delta.Controllers) {
+		delta.AddController(controllers, works)
+		delta.AddSource[fed](controllers, source(func(ctx context.Context, feed *delta.Feed) error {
+			all := []delta.FeedChange{feedChange("worked", "1"), feedChange("expired", "1"), feedChange("informed", "1")}
+			if err := feed.Write(ctx, delta.FeedPage{Changes: all}); err != nil {
+				return err
+			}
+			<-works.begun
+			if err := feed.BeginListing(ctx); err != nil {
+				return err
+			}
+			close(begun)
+			<-goOn
+			listed := feedChange("listed", "1")
+			listed.Listed = true
+			if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{listed}}); err != nil {
+				return err
+			}
+			run, err := feed.EndListing(ctx)
+			if err != nil {
+				return err
+			}
+			ended <- run
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+	}))
+	h.eventually("fed", "expired", synced(1))
+	h.eventually("fed", "informed", synced(1))
+	<-begun
+	close(works.goOn)
+	h.eventually("fed", "worked", synced(1))
+	_, err := c.Invalidate(t.Context(), fed{account{Name: "expired"}})
+	require.NoError(t, err)
+	h.eventually("fed", "expired", synced(2))
+	_, err = c.Inform(t.Context(), fed{account{"informed", "1"}}, nil)
+	require.NoError(t, err)
+	close(goOn)
+	require.Equal(t, 2, (<-ended).Deleted)
+	require.Equal(t, deltatype.ResourceStateDeleted, h.row("fed", "worked").State)
+	require.Equal(t, deltatype.ResourceStateDeleted, h.row("fed", "expired").State)
+	require.Equal(t, deltatype.ResourceStateSynced, h.row("fed", "informed").State)
+}
+
+// heldFed holds the Work of the object "worked" until it may go on.
+type heldFed struct {
+	fedController
+	begin       sync.Once
+	begun, goOn chan struct{}
+}
+
+func (w *heldFed) Work(ctx context.Context, r *delta.Resource[fed]) error {
+	if r.ObjectID != "worked" {
+		return nil
+	}
+	w.begin.Do(func() { close(w.begun) })
+	select {
+	case <-w.goOn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func TestASourceIsRefusedWhereItCannotBe(t *testing.T) {
 	t.Parallel()
 	var s source

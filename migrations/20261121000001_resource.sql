@@ -252,7 +252,8 @@ CREATE TABLE delta_shard (
 --
 -- written_by is the latest transaction with an inform, an outcome or a command. A complete listing deletes only rows written by transactions that
 -- ended before the listing began. A time would not do, because now() is the beginning of a transaction, which may commit hours later. An expiry, or
--- another attempt at a degraded resource, does not change it.
+-- another attempt at a degraded resource, does not change it. informed_by is the latest one with an inform: what a listing of a source goes by, because
+-- an outcome or a command does not say that the source has the object, and no later listing may come.
 --
 -- change_xid is the order_xid of the resource's latest entry in delta_change, and synced_object the object as it was synced last; null if the kind has
 -- no log. revived_generation is the generation with which an inform revived a deleted resource, so that the statement can see that it did.
@@ -266,6 +267,7 @@ CREATE TABLE delta_resource (
     sync_count bigint NOT NULL DEFAULT 0,
     revision bigint,
     written_by xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    informed_by xid8 NOT NULL DEFAULT pg_current_xact_id(),
     created_at timestamptz NOT NULL DEFAULT now(),
     generation_at timestamptz NOT NULL DEFAULT now(),
     attempted_at timestamptz,
@@ -471,7 +473,7 @@ CREATE TABLE delta_withheld (
 );
 
 -- The complete listings that run, each with a claim that is alive while it does (delta_claim). While there is one, informs of its kind and
--- shard (all, where that is '') that change nothing write written_by all the same: the object exists, whatever the listing says.
+-- shard (all, where that is '') that change nothing write written_by and informed_by all the same: the object exists, whatever the listing says.
 CREATE TABLE delta_pass (
     claim uuid PRIMARY KEY,
     kind text COLLATE "C" NOT NULL,

@@ -112,11 +112,12 @@ SET object = excluded.object,
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
-    written_by = pg_current_xact_id()
+    written_by = pg_current_xact_id(),
+    informed_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.informed_by, r.parents, r.awaited_parents,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
@@ -216,7 +217,8 @@ SET object = excluded.object,
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
-    written_by = pg_current_xact_id()
+    written_by = pg_current_xact_id(),
+    informed_by = pg_current_xact_id()
 WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
   AND (@forced::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
@@ -229,7 +231,7 @@ WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.informed_by, r.parents, r.awaited_parents,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
     CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id;
@@ -246,7 +248,7 @@ WITH o AS MATERIALIZED (
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
 )
-UPDATE delta_resource r SET priority = o.priority, written_by = pg_current_xact_id()
+UPDATE delta_resource r SET priority = o.priority, written_by = pg_current_xact_id(), informed_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id, r.priority;
@@ -268,7 +270,7 @@ WHERE r.id = ANY (ARRAY(
 -- name: NoteRefusedListed :exec
 -- An informer names objects that it cannot take. Other complete listings of the kind that run must not delete their
 -- resources, as with objects that are taken.
-UPDATE delta_resource r SET written_by = pg_current_xact_id()
+UPDATE delta_resource r SET written_by = pg_current_xact_id(), informed_by = pg_current_xact_id()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND EXISTS (
@@ -341,7 +343,8 @@ SET metadata = coalesce(o.metadata, r.metadata),
         WHEN r.dispatch_at IS NULL AND r.queued_at IS NOT NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now()
         WHEN r.dispatch_at IS NULL AND r.queued_at IS NULL AND r.awaited_parents IS NOT NULL AND r.parents IS DISTINCT FROM o.parents THEN now()
         ELSE r.dispatch_at END,
-    written_by = pg_current_xact_id()
+    written_by = pg_current_xact_id(),
+    informed_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.*;

@@ -32,23 +32,24 @@ SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
 -- pass without one. Resources of shards are also counted by themselves, because only listings of their shard know that
 -- they are gone. Rows that a transaction wrote that had not ended when the pass began (an inform, an outcome, a
 -- command) are not counted. Rows that were restored from a dump are (AdoptRestored). A row that waits for Work, or is
--- worked, is counted only for a listing of a source (waiting), because no other pass comes to find that it is gone.
+-- worked, is counted only for a listing of a source (of_source), because no other pass comes to find that it is gone.
+-- For the same reason only informs keep rows from that one.
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
     count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards,
-    count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)) AS restored
+    count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(CASE WHEN @of_source::boolean THEN r.informed_by ELSE r.written_by END, (@began::text)::pg_snapshot)) AS restored
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id AND l.object_id > @after_object_id AND l.object_id <= @to_object_id
-WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@of_source::boolean OR r.state NOT IN ('scheduled', 'pending'))
   AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
-  AND delta_is_in_reach(r.written_by, (@began::text)::pg_snapshot);
+  AND delta_is_in_reach(CASE WHEN @of_source::boolean THEN r.informed_by ELSE r.written_by END, (@began::text)::pg_snapshot);
 
 -- name: NameMissing :many
 -- The first resources that CountMissing counts as missing in a page.
 SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
-WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@of_source::boolean OR r.state NOT IN ('scheduled', 'pending'))
   AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
-  AND delta_is_in_reach(r.written_by, (@began::text)::pg_snapshot)
+  AND delta_is_in_reach(CASE WHEN @of_source::boolean THEN r.informed_by ELSE r.written_by END, (@began::text)::pg_snapshot)
   AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = r.object_id)
 ORDER BY r.object_id
 LIMIT @most::integer;
@@ -59,21 +60,25 @@ LIMIT @most::integer;
 -- the oldest id. This is read before rows are locked, because a row that was waited for may have been written by a
 -- transaction that began after this statement, and then has another written_by.
 WITH restored AS MATERIALIZED (
-    SELECT d.id, d.written_by FROM delta_resource d
+    SELECT d.id, d.written_by, d.informed_by, s.xmax FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) AS xmax) s, delta_resource d
     WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
-      AND d.written_by >= pg_snapshot_xmax(pg_current_snapshot())
+      AND (d.written_by >= s.xmax OR d.informed_by >= s.xmax)
 ),
 locked AS MATERIALIZED (
-    SELECT d.id FROM restored w JOIN delta_resource d ON d.id = w.id
-    WHERE d.written_by = w.written_by ORDER BY d.object_id FOR NO KEY UPDATE OF d
+    SELECT d.id, w.xmax FROM restored w JOIN delta_resource d ON d.id = w.id
+    WHERE d.written_by = w.written_by AND d.informed_by = w.informed_by ORDER BY d.object_id FOR NO KEY UPDATE OF d
 )
-UPDATE delta_resource r SET written_by = '3' FROM locked l WHERE r.id = l.id;
+UPDATE delta_resource r
+SET written_by = CASE WHEN r.written_by >= l.xmax THEN '3' ELSE r.written_by END,
+    informed_by = CASE WHEN r.informed_by >= l.xmax THEN '3' ELSE r.informed_by END
+FROM locked l WHERE r.id = l.id;
 
 -- name: DeleteMissing :many
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(@kind) AS finalized, CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
-    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND NOT d.is_deleted AND (@waiting::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
+    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND NOT d.is_deleted AND (@of_source::boolean OR d.state NOT IN ('scheduled', 'pending')) 
+      AND pg_visible_in_snapshot(CASE WHEN @of_source::boolean THEN d.informed_by ELSE d.written_by END, (@began::text)::pg_snapshot)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
     ORDER BY d.object_id
