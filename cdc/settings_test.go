@@ -44,23 +44,21 @@ func execAs(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// forEachPlace runs a test with each family of settings, made by a role and by a database.
-func forEachPlace(t *testing.T, test func(t *testing.T, config *pgx.ConnConfig, family hostile.Family)) {
+// forEachCase runs a test with each family of settings, made by a role or by a database.
+func forEachCase(t *testing.T, test func(t *testing.T, config *pgx.ConnConfig, c hostile.Case)) {
 	t.Helper()
-	for _, family := range hostile.Families() {
-		for _, place := range hostile.Places() {
-			t.Run(family.Name+" of the "+place, func(t *testing.T) {
-				t.Parallel()
-				test(t, hostile.Make(t, cdctest.Admin(t), place, family), family)
-			})
-		}
+	for _, c := range hostile.Cases() {
+		t.Run(c.Name(), func(t *testing.T) {
+			t.Parallel()
+			test(t, hostile.Make(t, cdctest.Admin(t), c), c)
+		})
 	}
 }
 
 func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	forEachPlace(t, func(t *testing.T, config *pgx.ConnConfig, _ hostile.Family) {
+	forEachCase(t, func(t *testing.T, config *pgx.ConnConfig, _ hostile.Case) {
 		owner := hostile.Owner(t, cdctest.Admin(t), config)
 		execAs(t, owner, printed...)
 		snapshot := snapshotBesideAWriter(t, config)
@@ -178,7 +176,7 @@ func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (
 // The server must not end the connection that is idle between heartbeats.
 func TestHeartbeatsOutliveTheIdleTimeoutOfTheirRole(t *testing.T) {
 	t.Parallel()
-	config := hostile.Make(t, cdctest.Admin(t), "role", hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "100ms"}}})
+	config := hostile.Make(t, cdctest.Admin(t), hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "100ms"}}}})
 	execAs(t, hostile.Owner(t, cdctest.Admin(t), config), printed...)
 	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database})
 	require.NoError(t, err)

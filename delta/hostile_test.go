@@ -147,33 +147,31 @@ func (o *visitor) useAll() {
 func TestSettingsOfARoleOrADatabaseChangeNothingOrAreNamed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	for _, family := range hostile.Families() {
-		for _, place := range hostile.Places() {
-			t.Run(family.Name+" of the "+place, func(t *testing.T) {
-				t.Parallel()
-				o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.Make(t, admin, place, family) })
-				err := delta.Migrate(t.Context(), o.pool)
-				switch family.Name {
-				case hostile.SearchPath:
-					require.ErrorContains(t, err, `there is no schema of search_path "pg_temp, nowhere"`)
-					return
-				case hostile.ReadOnly:
-					require.ErrorContains(t, err, "default_transaction_read_only is on for the role, the database")
-					require.NoError(t, delta.Migrate(t.Context(), o.openPool(map[string]string{"default_transaction_read_only": "off"})))
-					o.requireRefusal(place, "default_transaction_read_only")
-				case hostile.Isolation:
-					require.NoError(t, err)
-					o.requireRefusal(place, "default_transaction_isolation")
-				case hostile.Encoding:
-					require.NoError(t, err)
-					o.requireEncodingRefusal()
-				default:
-					require.NoError(t, err)
-					require.NoError(t, delta.Migrate(t.Context(), o.pool), "once more")
-					o.useAll()
-				}
-			})
-		}
+	for _, c := range hostile.Cases() {
+		t.Run(c.Name(), func(t *testing.T) {
+			t.Parallel()
+			o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.Make(t, admin, c) })
+			err := delta.Migrate(t.Context(), o.pool)
+			switch c.Family.Name {
+			case hostile.SearchPath:
+				require.ErrorContains(t, err, `there is no schema of search_path "pg_temp, nowhere"`)
+				return
+			case hostile.ReadOnly:
+				require.ErrorContains(t, err, "default_transaction_read_only is on for the role, the database")
+				require.NoError(t, delta.Migrate(t.Context(), o.openPool(map[string]string{"default_transaction_read_only": "off"})))
+				o.requireRefusal(c.Place, "default_transaction_read_only")
+			case hostile.Isolation:
+				require.NoError(t, err)
+				o.requireRefusal(c.Place, "default_transaction_isolation")
+			case hostile.Encoding:
+				require.NoError(t, err)
+				o.requireEncodingRefusal()
+			default:
+				require.NoError(t, err)
+				require.NoError(t, delta.Migrate(t.Context(), o.pool), "once more")
+				o.useAll()
+			}
+		})
 	}
 }
 
@@ -253,8 +251,8 @@ func TestATableThatAPolicyHidesIsNamed(t *testing.T) {
 // A listener is idle while nothing is informed.
 func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	t.Parallel()
-	family := hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "1s"}}}
-	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.Make(t, admin, "role", family) })
+	idle := hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "1s"}}}}
+	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.Make(t, admin, idle) })
 	require.NoError(t, delta.Migrate(t.Context(), o.pool))
 	require.NoError(t, o.clientOn(o.pool, o.controllers(0)).Start(context.Background()))
 	var first int64

@@ -41,24 +41,22 @@ func TestSettingsOfARoleOrADatabaseChangeNothingOrAreNamed(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	start(t)
-	for _, family := range hostile.Families() {
-		for _, place := range hostile.Places() {
-			t.Run(family.Name+" of the "+place, func(t *testing.T) {
-				t.Parallel()
-				pool := poolOf(t, hostile.Make(t, server.admin, place, family))
-				err := messagedb.Migrate(t.Context(), pool, "")
-				switch family.Name {
-				case hostile.ReadOnly:
-					require.ErrorContains(t, err, "default_transaction_read_only is on for the role, the database")
-				case hostile.Encoding:
-					refusesEncoding(t, err, "LATIN1")
-				default:
-					require.NoError(t, err)
-					require.NoError(t, messagedb.Migrate(t.Context(), pool, ""), "once more")
-					useTheStore(t, pool)
-				}
-			})
-		}
+	for _, c := range hostile.Cases() {
+		t.Run(c.Name(), func(t *testing.T) {
+			t.Parallel()
+			pool := poolOf(t, hostile.Make(t, server.admin, c))
+			err := messagedb.Migrate(t.Context(), pool, "")
+			switch c.Family.Name {
+			case hostile.ReadOnly:
+				require.ErrorContains(t, err, "default_transaction_read_only is on for the role, the database")
+			case hostile.Encoding:
+				refusesEncoding(t, err, "LATIN1")
+			default:
+				require.NoError(t, err)
+				require.NoError(t, messagedb.Migrate(t.Context(), pool, ""), "once more")
+				useTheStore(t, pool)
+			}
+		})
 	}
 }
 
@@ -185,9 +183,9 @@ func useReaders(t *testing.T, c *messagedb.Client, pool *pgxpool.Pool) {
 // heldUp returns a role with a limit of half a second for its transactions, in a database where each change of the schema takes a tenth of a second.
 func heldUp(t *testing.T) *pgx.ConnConfig {
 	t.Helper()
-	config := hostile.Make(t, server.admin, "role", hostile.Family{Settings: []hostile.Setting{
+	config := hostile.Make(t, server.admin, hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{
 		{Name: "transaction_timeout", Value: "500ms", Since: 17}, {Name: "lock_timeout", Value: "100ms"},
-	}})
+	}}})
 	owner := hostile.Owner(t, server.admin, config)
 	for _, sql := range []string{
 		"RESET ROLE", "CREATE FUNCTION public.hold_up() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); END'",
@@ -348,7 +346,7 @@ func listenerOf(t *testing.T, database string) (pid int64) {
 func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	t.Parallel()
 	start(t)
-	config := hostile.Make(t, server.admin, "role", hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "200ms"}}})
+	config := hostile.Make(t, server.admin, hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "200ms"}}}})
 	pool := poolOf(t, config)
 	require.NoError(t, messagedb.Migrate(t.Context(), pool, ""))
 	ignore := func(context.Context, *messagedb.Message) error { return nil }

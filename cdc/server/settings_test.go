@@ -39,36 +39,34 @@ type snapshotPage struct {
 func TestSettingsOfARoleOrDatabaseDoNotChangeTheServer(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	for _, family := range hostile.Families() {
-		for _, place := range hostile.Places() {
-			t.Run(family.Name+" of the "+place, func(t *testing.T) {
-				t.Parallel()
-				config := hostile.Make(t, cdctest.Admin(t), place, family)
-				owner := hostile.Owner(t, cdctest.Admin(t), config)
-				execAs(t, owner, `CREATE TABLE "Täble" (id int PRIMARY KEY, at timestamptz, raw bytea, lasts interval)`,
-					`INSERT INTO "Täble" VALUES (1, '2026-03-04 05:06:07+00', decode('dead00ef', 'hex'), make_interval(days => -1, hours => 2))`)
-				h := newHarnessOf(t, config)
-				time.Sleep(time.Second) // longer than the idle timeouts of the role
-				made := h.createSlot(h.s, `"tables":["public.*"]`)
-				require.Equal(t, []string{"public.Täble"}, made.Tables)
-				a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public.Täble"), "")
-				require.Equal(t, http.StatusOK, a.status, a.body)
-				want := map[string]any{"id": 1.0, "at": "2026-03-04 05:06:07+00", "raw": `\xdead00ef`, "lasts": "-1 days +02:00:00"}
-				rows := decodeJSON[snapshotPage](t, a.body).Rows
-				require.Len(t, rows, 1)
-				require.Equal(t, want, rows[0].New)
-				c := h.dialStream("/v2/slots/" + h.s + "/stream")
-				execAs(t, owner, `UPDATE "Täble" SET at = at`)
-				m := c.readMessage()
-				require.Equal(t, want, m.Changes[0].New, "%+v", m)
-				require.Equal(t, "Täble", m.Changes[0].Table)
+	for _, c := range hostile.Cases() {
+		t.Run(c.Name(), func(t *testing.T) {
+			t.Parallel()
+			config := hostile.Make(t, cdctest.Admin(t), c)
+			owner := hostile.Owner(t, cdctest.Admin(t), config)
+			execAs(t, owner, `CREATE TABLE "Täble" (id int PRIMARY KEY, at timestamptz, raw bytea, lasts interval)`,
+				`INSERT INTO "Täble" VALUES (1, '2026-03-04 05:06:07+00', decode('dead00ef', 'hex'), make_interval(days => -1, hours => 2))`)
+			h := newHarnessOf(t, config)
+			time.Sleep(time.Second) // longer than the idle timeouts of the role
+			made := h.createSlot(h.s, `"tables":["public.*"]`)
+			require.Equal(t, []string{"public.Täble"}, made.Tables)
+			a := h.request("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public.Täble"), "")
+			require.Equal(t, http.StatusOK, a.status, a.body)
+			want := map[string]any{"id": 1.0, "at": "2026-03-04 05:06:07+00", "raw": `\xdead00ef`, "lasts": "-1 days +02:00:00"}
+			rows := decodeJSON[snapshotPage](t, a.body).Rows
+			require.Len(t, rows, 1)
+			require.Equal(t, want, rows[0].New)
+			c := h.dialStream("/v2/slots/" + h.s + "/stream")
+			execAs(t, owner, `UPDATE "Täble" SET at = at`)
+			m := c.readMessage()
+			require.Equal(t, want, m.Changes[0].New, "%+v", m)
+			require.Equal(t, "Täble", m.Changes[0].Table)
 
-				require.Equal(t, http.StatusOK, h.request("GET", "/v1/init", "").status)
-				a = h.request("POST", "/v1/snapshot/data", `{"table":"public.Täble","limit":10}`)
-				require.Equal(t, http.StatusOK, a.status, a.body)
-				require.Contains(t, a.body, "2026-03-04")
-			})
-		}
+			require.Equal(t, http.StatusOK, h.request("GET", "/v1/init", "").status)
+			a = h.request("POST", "/v1/snapshot/data", `{"table":"public.Täble","limit":10}`)
+			require.Equal(t, http.StatusOK, a.status, a.body)
+			require.Contains(t, a.body, "2026-03-04")
+		})
 	}
 }
 
