@@ -64,6 +64,7 @@ func TestABatchSizeCanBeChanged(t *testing.T) {
 }
 
 func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
+	const members = 4 // in each state
 	var changed atomic.Bool
 	running := make(chan struct{}, 100)
 	work := func(ctx context.Context, r *deltatype.ResourceRow) error {
@@ -96,12 +97,12 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 		return config
 	}
 	inform := func(c *delta.Client, namespace, name string) {
-		_, err := c.InformMany(t.Context(), makeObjects(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
+		_, err := c.InformMany(t.Context(), makeObjects(func(a account) sized { return sized{a} }, names(name, members)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
 		require.NoError(t, err)
 	}
 	each := func(name string, is func(*deltatype.ResourceRow) bool) {
 		t.Helper()
-		for _, id := range names(name, 10) {
+		for _, id := range names(name, members) {
 			h.eventually("sized", id, is)
 		}
 	}
@@ -161,12 +162,12 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	h.becomesAttendedOnce("sized")
 
 	// A wake-up does not move a member from its batch to another workflow.
-	own := h.Prefix + "/sized/rests05"
+	own := h.Prefix + "/sized/rests03"
 	started, err := h.Temporal.SignalWithStartWorkflow(t.Context(), own, workflows.WakeSignal, nil,
 		client.StartWorkflowOptions{ID: own, TaskQueue: h.Prefix + "/sized"}, workflows.ResourceName,
-		map[string]any{"kind": "sized", "object_id": "rests05"})
+		map[string]any{"kind": "sized", "object_id": "rests03"})
 	require.NoError(t, err)
-	if strings.Contains(h.row("sized", "rests05").WorkflowID, ":batch/") {
+	if strings.Contains(h.row("sized", "rests03").WorkflowID, ":batch/") {
 		require.NoError(t, h.Temporal.GetWorkflow(t.Context(), own, started.GetRunID()).Get(t.Context(), nil))
 	}
 	h.becomesAttendedOnce("sized")

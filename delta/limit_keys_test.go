@@ -210,7 +210,7 @@ func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 			var all []string
 			for n := range 3 {
 				var objects []delta.Object
-				for i := range 60 {
+				for i := range 30 {
 					o := tenant{Name: fmt.Sprint(n, "-", i)}
 					if key := rand.N(5); key > 0 {
 						o.Key = fmt.Sprint("key", key)
@@ -267,7 +267,7 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 				_, err := c.InformMany(t.Context(), objects, &delta.InformOpts{Namespace: "narrow", Priority: 1})
 				require.NoError(t, err)
 			}
-			inform("busy", "busy", 1000)
+			inform("busy", "busy", 300)
 			inform("other", "other", 20)
 			inform("", "none", 20)
 			require.NoError(t, c.Start(context.Background()))
@@ -283,9 +283,9 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 			until(t, func() bool {
 				kinds, err := c.Kinds(t.Context())
 				require.NoError(t, err)
-				return kinds[0].Queued == 1000-keySlots && kinds[0].QueuedKeys == 1
+				return kinds[0].Queued == 300-keySlots && kinds[0].QueuedKeys == 1
 			})
-			status, err := c.LimitKey(t.Context(), mode.kind, "busy999")
+			status, err := c.LimitKey(t.Context(), mode.kind, "busy299")
 			require.NoError(t, err)
 			require.Equal(t, "busy", status.Key)
 			require.Equal(t, keySlots, status.Concurrency)
