@@ -46,4 +46,7 @@
 // It is the test binary, run again with DELTA_TEST_SUPERVISOR set; this
 // package takes over in its init function and never returns to the tests.
 // DELTA_TEST_IDLE changes how long it stays when nobody needs it ("30s").
+// DELTA_TEST_DIR is a directory for the data of the servers, instead of one for
+// temporary files: one in memory, such as /dev/shm on Linux, makes tests faster.
+// They need some hundred megabytes of it.
 package deltatest

@@ -20,6 +20,7 @@ import (
 const (
 	supervisorVariable = "DELTA_TEST_SUPERVISOR"
 	idleVariable       = "DELTA_TEST_IDLE"
+	dirVariable        = "DELTA_TEST_DIR"
 	defaultIdle        = 30 * time.Second
 )
 

@@ -70,6 +70,7 @@ func runSupervisor(dir string) error {
 	began := time.Now()
 	running, err := stack.Start(ctx, stack.Options{
 		Ephemeral: true,
+		Dir:       os.Getenv(dirVariable),
 		// Leave the usual ports to `delta dev`.
 		PostgresPort: stack.AnyPort, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
 		Progress: func(text string) {
