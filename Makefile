@@ -218,7 +218,7 @@ $(BIN)/dockerfile-utils/lint:
 .PHONY: verify
 verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
 	$(BIN)/sqlc diff
-	for module in $(ALL_MODULES); do echo "$$module: go mod tidy"; (cd "$$module" && go mod tidy -diff && go mod verify); done
+	printf '%s\n' $(ALL_MODULES) | xargs -P 4 -I {} sh -c 'cd {} && go mod tidy -diff && go mod verify >/dev/null && echo "{}: go mod tidy, go mod verify: ok" || { echo "{}: failed"; exit 1; }'
 	$(TEST) ./migrations
 	@if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then \
 		docker compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: ok"; \
