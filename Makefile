@@ -16,7 +16,9 @@ VERSIONS := 14 15 16 17 18
 # two packages beside each other, each with its servers and browsers, kept Temporal from answering for more than a minute.
 PARALLEL := 6
 # Data of the tests' servers are in memory, if there is a directory for that with enough space: making and dropping a database for each test is a lot of files.
-export DELTA_TEST_DIR ?= $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$6 == "/dev/shm" && $$4 > 4194304 { print $$6 }')
+ifeq ($(origin DELTA_TEST_DIR), undefined)
+export DELTA_TEST_DIR := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$6 == "/dev/shm" && $$4 > 4194304 { print $$6 }')
+endif
 # The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed.
 TEST := go test -race -vet=off -parallel $(PARALLEL) -timeout 40m
 SOAK := 2m

@@ -151,7 +151,10 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	until(t, func() bool { return strings.Contains(latest().Error, secret) }, "its history has the error")
 	runs[latest().RunID] = true
 	outside.failWith(nil)
-	until(t, func() bool { return latest().EndedAt != nil && latest().Error == "" }, "its next pass succeeds; beside a later run, it would keep what that does not list")
+	until(t, func() bool {
+		pass := latest()
+		return pass.EndedAt != nil && pass.Error == ""
+	}, "its next pass succeeds; beside a later run, it would keep what that does not list")
 	_, err = run()
 	require.ErrorContains(t, err, "1 of 4 resources degraded: #")
 	require.NotContains(t, err.Error(), secret)

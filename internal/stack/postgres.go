@@ -19,9 +19,6 @@ import (
 const (
 	postgresUser     = "delta"
 	postgresPassword = "password"
-	// quickSecret is the secret of that password as Postgres stores it, with one iteration instead of 4,096: these make a stolen secret of an unknown
-	// password hard to guess, and each connection of a test pays for them. Not every driver takes so few.
-	quickSecret      = "SCRAM-SHA-256$1:ZGVsdGEgZXBoZW1lcmFsIQ==$MyDPdJTf16XBkCDMWkR3+V58S1d0/UpU6d+qamJzeV4=:NPKKDrwcSSYPsHjSzC2DiKqEL1lKeUahPFNavyB0xmM="
 	postgresDatabase = "delta"
 )
 
@@ -93,11 +90,7 @@ func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fres
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	password := filepath.Join(work, "password")
-	secret := postgresPassword
-	if s.opts.Ephemeral {
-		secret = quickSecret
-	}
-	if err := os.WriteFile(password, []byte(secret+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(password, []byte(postgresPassword+"\n"), 0o600); err != nil {
 		return err
 	}
 	if err := errors.Join(as.takeOwnership(work), as.takeOwnership(password)); err != nil {
