@@ -94,10 +94,11 @@ func TestACategoryHasEachMessageOnceDespiteTakeovers(t *testing.T) {
 			Type: "Recorded", Data: map[string]int{"position": 1}, Metadata: map[string]any{"run": messagedb.NewID()},
 		}, messagedb.AnyVersion)
 		require.NoError(t, err)
+		writeMessages(t, client, 1, 1) // a relay that has delivered everything notices with the next position that it saves
 		awaitTrue(t, func() bool { return relay.Stats().SourceErrors > errs })
 	}
 	awaitTrue(t, func() bool { return countBehind(t, client) == 0 })
-	require.Greater(t, relay.Stats().Delivered, int64(n), "some were delivered again")
+	require.Greater(t, relay.Stats().Delivered, int64(n+takeovers), "some were delivered again")
 	for i := range streams {
 		copied, err := client.ReadStream(t.Context(), messagedb.StreamName(fmt.Sprintf("copy-account-%d", i)), messagedb.StreamOptions{})
 		require.NoError(t, err)
