@@ -21,6 +21,8 @@ export DELTA_TEST_DIR := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $
 endif
 # The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed.
 TEST := go test -race -vet=off -parallel $(PARALLEL) -timeout 40m
+# A push tries one of the cases of a test that cost much and differ little; ALL=1 tries all.
+export DELTA_TEST_ALL := $(or $(ALL),$(DELTA_TEST_ALL))
 SOAK := 2m
 # Which of them run: the beginning of their names.
 SOAKS := TestSoak
@@ -36,8 +38,11 @@ LOAD := 2
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
 MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/deployment internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/actionlint tools/temporal
+OTHERS := $(filter-out .,$(MODULES))
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
-SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
+SERVER_FLAGS := CGO_ENABLED=0
+# Compiled packages do not name their folder, so another clone or worktree of the same code finds them in Go's cache.
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell go env GOFLAGS)) -trimpath)
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
 TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck apidiff
 
@@ -56,7 +61,7 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 	exec $(BIN)/delta dev
 
 .PHONY: test
-test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal
+test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal: ALL=1 with all their cases
 	@all=$$(go list $(PACKAGES)); failed=; for these in -x -vx; do \
 		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
 		$(TEST) $$packages || failed=yes; \
@@ -77,17 +82,11 @@ test-short: delta-temporal temporal postgres ## Run the quick tests, without the
 	go test -short -parallel $(PARALLEL) $(PACKAGES)
 
 .PHONY: test-modules
-test-modules: delta-temporal postgres redis ## Test the other modules of this repository
-	cd deltaotel && go test ./...
-	cd sinks/kafka && go test ./...
-	cd sinks/nats && go test ./...
-	cd sinks/redis && go test ./...
-	cd sinks/cmd/delta-sink && go test ./...
-	cd examples/outbox && go test ./...
-	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
-	cd internal/bench/peers && go test ./...
-	cd internal/deployment && go test ./...
-	cd internal/monitoring && go vet -tags runbook . && go test ./...
+test-modules: $(OTHERS:%=test/%) ## Test the other modules of this repository
+
+test/tools/delta-temporal: ENV := $(SERVER_FLAGS)
+test/%: delta-temporal postgres redis
+	cd $* && $(ENV) go test ./...
 
 .PHONY: delta-sink
 delta-sink: ## Build the program of `delta sink`, into .bin
@@ -135,31 +134,36 @@ fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m; 
 
 .PHONY: nightly
 nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres and on a Temporal cluster, the benchmarks with a million rows
+	$(MAKE) verify-downloads
 	$(MAKE) deploy-check
 	$(MAKE) soak SOAK=30m
-	$(MAKE) test-versions
-	$(MAKE) test-temporal
+	$(MAKE) test-versions ALL=1
+	$(MAKE) test-temporal ALL=1
 	$(MAKE) soak-cluster SOAK=1h
-	$(MAKE) test-repeat RUNS=5
+	$(MAKE) test-repeat RUNS=5 ALL=1
 	$(MAKE) bench
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint $(BIN)/workflowcheck $(BIN)/actionlint $(BIN)/dockerfile-utils/lint ## Run the linters
+lint: lint-files lint-root $(OTHERS:%=lint/%) ## Run the linters
+
+LINT := $(BIN)/golangci-lint run --allow-parallel-runners
+
+.PHONY: lint-files
+lint-files: $(BIN)/workflowcheck $(BIN)/actionlint $(BIN)/dockerfile-utils/lint
 	$(BIN)/actionlint -shellcheck= -pyflakes=
 	@found=$$($(BIN)/dockerfile-utils/lint lint Dockerfile) || true; test -z "$$found" || { echo "Dockerfile: $$found"; exit 1; }
 	go run ./internal/prose/check
-	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
-	cd tools/delta-temporal && $(SERVER_FLAGS) $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd deltaotel && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd sinks/kafka && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd sinks/nats && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd sinks/redis && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd sinks/cmd/delta-sink && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd examples/outbox && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd internal/deployment && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
-	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+
+.PHONY: lint-root
+lint-root: $(BIN)/golangci-lint
+	$(LINT)
+
+lint/tools/delta-temporal: ENV := $(SERVER_FLAGS)
+# What `make runbook` runs.
+lint/internal/monitoring: TAGS := --build-tags runbook
+lint/%: $(BIN)/golangci-lint
+	cd $* && $(ENV) $(LINT) --config $(CURDIR)/.golangci.yaml $(TAGS)
 
 .PHONY: generate
 generate: $(BIN)/sqlc ## Generate code from the SQL
@@ -218,13 +222,30 @@ $(BIN)/dockerfile-utils/lint:
 	@ln -sf npm/node_modules/.bin/dockerfile-utils $@
 
 .PHONY: verify
-verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
+verify: verify-sql verify-migrations verify-compose $(ALL_MODULES:%=tidy/%) ## Check that generated code equals its source, and migrations up, down, up
+
+.PHONY: verify-sql
+verify-sql: $(BIN)/sqlc
 	$(BIN)/sqlc diff
-	printf '%s\n' $(ALL_MODULES) | xargs -P 4 -I {} sh -c 'cd {} && go mod tidy -diff && go mod verify >/dev/null && echo "{}: go mod tidy, go mod verify: ok" || { echo "{}: failed"; exit 1; }'
+
+.PHONY: verify-migrations
+verify-migrations: delta-temporal postgres
 	$(TEST) ./migrations
+
+.PHONY: verify-compose
+verify-compose:
 	@if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then \
 		docker compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: ok"; \
 	else echo "docker-compose.yml: not checked with docker compose, which is not installed"; fi
+
+tidy/%:
+	@cd $* && go mod tidy -diff
+
+.PHONY: verify-downloads
+verify-downloads: $(ALL_MODULES:%=downloads/%) ## Hash every downloaded module again, as go did when it was downloaded: a minute
+
+downloads/%:
+	@cd $* && go mod verify
 
 # htmx 4 has other names for attributes and events: it is another major version, and no refresh.
 HTMX := 2.0.11
@@ -300,7 +321,7 @@ temporal:
 
 $(BIN)/temporal: tools/temporal/go.mod
 	@echo "building the temporal command (once, some minutes) ..."
-	cd tools/temporal && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" tool
+	cd tools/temporal && CGO_ENABLED=0 GOBIN=$(BIN) go install -ldflags="-s -w" tool
 	@touch $@
 
 # sqlc and the others each name their own package; go.mod pins them.
@@ -312,13 +333,13 @@ $(BIN)/govulncheck: PKG = golang.org/x/vuln/cmd/govulncheck
 $(BIN)/apidiff: PKG = golang.org/x/exp/cmd/apidiff
 $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 	@echo "building $(@F) (once) ..."
-	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" $(PKG)
+	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -ldflags="-s -w" $(PKG)
 	@touch $@
 
 # A module of its own: golangci-lint needs a later version of the YAML parser, which actionlint does not compile with.
 $(BIN)/actionlint: tools/actionlint/go.mod
 	@echo "building actionlint (once) ..."
-	cd tools/actionlint && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" tool
+	cd tools/actionlint && CGO_ENABLED=0 GOBIN=$(BIN) go install -ldflags="-s -w" tool
 	@touch $@
 
 # Postgres: local binaries are used where there are some. On a Debian machine without them, as root, they are installed.

@@ -63,18 +63,17 @@ func TestModulesFollowTheRules(t *testing.T) {
 	require.ElementsMatch(t, listed, found)
 }
 
-// A module with code of ours is also tested and linted: both targets name its folder, because each module needs other flags.
+// A module with code of ours is also tested and linted, and a module that only pins programs is checked too.
 func TestModulesAreTestedAndLinted(t *testing.T) {
 	t.Parallel()
 	makefile, err := os.ReadFile("../../Makefile")
 	require.NoError(t, err)
-	modules := regexp.MustCompile(`(?m)^MODULES := \. (.+)$`).FindSubmatch(makefile)
-	require.NotNil(t, modules)
-	for _, target := range []string{"test-modules", "lint"} {
-		recipe := regexp.MustCompile(`(?m)^` + target + `:.*\n((?:\t.*\n)+)`).FindSubmatch(makefile)
-		require.NotNil(t, recipe, target)
-		for _, folder := range strings.Fields(string(modules[1])) {
-			require.Contains(t, string(recipe[1]), "\tcd "+folder+" && ", target)
-		}
+	for target, prerequisite := range map[string]string{
+		"test-modules": "$(OTHERS:%=test/%)", "lint": "$(OTHERS:%=lint/%)", "verify": "$(ALL_MODULES:%=tidy/%)",
+	} {
+		rule := regexp.MustCompile(`(?m)^` + target + `:(.*?)(?:##|$)`).FindSubmatch(makefile)
+		require.NotNil(t, rule, target)
+		require.Contains(t, strings.Fields(string(rule[1])), prerequisite, target)
 	}
+	require.Contains(t, string(makefile), "\nOTHERS := $(filter-out .,$(MODULES))\n")
 }

@@ -90,10 +90,7 @@ func TestTryMessages(t *testing.T) {
 	for _, one := range []interface {
 		Run(ctx context.Context) error
 	}{consumer, projector} {
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- one.Run(ctx) }()
-		defer func() { cancel(); <-done }()
+		defer inBackground(one.Run)()
 	}
 	await(t, "skipped", func() bool {
 		now := text()
@@ -235,12 +232,9 @@ func TestTryTheLogOfChanges(t *testing.T) {
 	i := install(t)
 	c := i.start(i.config(func(c *delta.Controllers) { delta.AddController(c, orders{}) }))
 	consume := func() (stop func()) {
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() {
-			done <- c.ConsumeChanges(ctx, delta.ChangeConsumer{Name: "bills", Handle: func(context.Context, *delta.ChangeBatch) error { return nil }})
-		}()
-		return func() { cancel(); <-done }
+		return inBackground(func(ctx context.Context) error {
+			return c.ConsumeChanges(ctx, delta.ChangeConsumer{Name: "bills", Handle: func(context.Context, *delta.ChangeBatch) error { return nil }})
+		})
 	}
 	_, err := c.Sync(t.Context(), order{Name: "first"}, nil)
 	require.NoError(t, err)
@@ -293,10 +287,7 @@ func TestTrySinks(t *testing.T) {
 		return relay
 	}
 	run := func(relay *sinks.Relay) {
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- relay.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done })
+		t.Cleanup(inBackground(relay.Run))
 	}
 	refuse := func(err error) sinks.Sink {
 		return sinks.SinkFunc(func(_ context.Context, messages []sinks.Message) []error { return sinks.FailAll(len(messages), err) })
@@ -329,4 +320,15 @@ func TestTrySinks(t *testing.T) {
 	})
 	evidence{alert: "DeltaSinkLags", lowered: [2]string{"> 300", "> 5"}, now: text(), seen: []string{i.logs.latest("refused")}}.record(t)
 	evidence{alert: "DeltaSinkStopped", now: text(), seen: []string{keep(i.delta("doctor"), "change|consumer|log|warning")}}.record(t)
+}
+
+// inBackground runs a function until stop is called, which waits for its end.
+func inBackground(run func(ctx context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = run(ctx) // the error of the canceled context
+	}()
+	return func() { cancel(); <-done }
 }
