@@ -17,6 +17,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // explained is an object of a kind in one of the modes. Its name decides the result of its Work.
@@ -226,6 +227,9 @@ func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
 					continue
 				}
 				t.Run(name+"/"+mode, func(t *testing.T) {
+					if i == 1 && scenario[0] != nil {
+						soak.Rare(t)
+					}
 					t.Parallel()
 					scenario[i](t, seen)
 				})

@@ -29,6 +29,7 @@ func TestSoakOfAProviderThatLies(t *testing.T) {
 	})
 	// Rows of deleted records are removed soon. Only the lack of a listing that omits the record keeps the row of a commanded deletion.
 	t.Run("by time, with a short retention", func(t *testing.T) {
+		soak.Rare(t)
 		t.Parallel()
 		d := newDeceit(t, seed+2, func(l lied) liedTimed { return liedTimed{l} }, func(o liedTimed) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
@@ -36,6 +37,7 @@ func TestSoakOfAProviderThatLies(t *testing.T) {
 		d.run(long, func() func(*delta.Controllers) { return addTo(d.controller()) })
 	})
 	t.Run("shards", func(t *testing.T) {
+		soak.Rare(t)
 		t.Parallel()
 		d := newDeceit(t, seed+1, func(l lied) liedSharded { return liedSharded{l} }, func(o liedSharded) lied { return o.lied })
 		d.most = int64(liedMaxDeletedShare * liedRecords)

@@ -71,6 +71,7 @@ func TestEachOutcomeFreesTheSlotOfItsKey(t *testing.T) {
 	t.Parallel()
 	for _, mode := range tenantModes() {
 		t.Run(mode.kind, func(t *testing.T) {
+			mode.skipIfRare(t)
 			t.Parallel()
 			h := newHarness(t)
 			meter := newKeyMeter()

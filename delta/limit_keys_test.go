@@ -97,6 +97,14 @@ func (m *manyTenants) WorkBatch(ctx context.Context, all []*delta.Resource[manyT
 	return results
 }
 
+// skipIfRare skips the modes that a push does not try: the automatic mode has both.
+func (m tenantMode) skipIfRare(t *testing.T) {
+	t.Helper()
+	if m.kind == "single_tenant" || m.kind == "batched_tenant" {
+		soak.Rare(t)
+	}
+}
+
 func tenantModes() []tenantMode {
 	many := modeOf(func(o tenant) manyTenant { return manyTenant{o} })
 	many.controller = func(work func(context.Context, *deltatype.ResourceRow) error) func(*delta.Controllers) {
@@ -185,6 +193,7 @@ func TestCallsOfAKeyNeverExceedItsConcurrency(t *testing.T) {
 	t.Parallel()
 	for _, mode := range tenantModes() {
 		t.Run(mode.kind, func(t *testing.T) {
+			mode.skipIfRare(t)
 			t.Parallel()
 			h := newHarness(t)
 			meter := newKeyMeter()
@@ -239,6 +248,7 @@ func TestABusyKeyDoesNotDelayOtherKeys(t *testing.T) {
 	t.Parallel()
 	for _, mode := range tenantModes() {
 		t.Run(mode.kind, func(t *testing.T) {
+			mode.skipIfRare(t)
 			t.Parallel()
 			h := newHarness(t)
 			var busy atomic.Int64

@@ -83,6 +83,9 @@ func TestSoakOfResources(t *testing.T) {
 		{40, modeFor(-1, func(a account) stormAuto { return stormAuto{a} }, func(o stormAuto) account { return o.account })},
 	} {
 		t.Run(c.kind, func(t *testing.T) {
+			if c.kind != "storm-auto" { // which uses both modes
+				soak.Rare(t)
+			}
 			t.Parallel()
 			t.Logf("DELTA_TEST_SEED=%d", seed)
 			c.harness = newHarness(t)

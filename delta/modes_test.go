@@ -48,14 +48,27 @@ type mode struct {
 	kind       string
 	object     func(account) delta.Object
 	controller func(work func(context.Context, job) error) func(*delta.Controllers)
+	// isRare is set if a push does not try the mode.
+	isRare bool
 }
 
 // inEachMode runs a test in both modes.
 func inEachMode(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
-	inModes(t, test,
+	inEachModeBut(t, "", test)
+}
+
+// inEachModeBut runs a test that costs much in both modes, of which a push tries one.
+func inEachModeBut(t *testing.T, rare string, test func(t *testing.T, g mode)) {
+	t.Helper()
+	modes := []mode{
 		modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account }),
-		modeFor(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account }))
+		modeFor(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account }),
+	}
+	for i := range modes {
+		modes[i].isRare = modes[i].kind == rare
+	}
+	inModes(t, test, modes...)
 }
 
 // inModes runs a test in each of some modes, which have no harness yet.
@@ -64,6 +77,9 @@ func inModes(t *testing.T, test func(t *testing.T, g mode), modes ...mode) {
 	t.Parallel()
 	for _, g := range modes {
 		t.Run(g.kind, func(t *testing.T) {
+			if g.isRare {
+				soak.Rare(t)
+			}
 			t.Parallel()
 			g.harness = newHarness(t)
 			test(t, g)
@@ -375,7 +391,7 @@ func TestBothModesCompleteInTheUsersTransaction(t *testing.T) {
 
 func TestBothModesBoundWork(t *testing.T) {
 	soak.Long(t)
-	inEachMode(t, func(t *testing.T, g mode) {
+	inEachModeBut(t, "each", func(t *testing.T, g mode) {
 		var running, most, all, mostAll atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			defer all.Add(-1)

@@ -19,6 +19,7 @@ func TestOneConnectionSuffices(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	t.Run("each", func(t *testing.T) {
+		soak.Rare(t)
 		t.Parallel()
 		testOneConnection(t, func(a account) each { return each{a} })
 	})

@@ -111,7 +111,7 @@ func testRollingDeployUnderLoad[M batchSized](t *testing.T) {
 // Workers get versions, and lose them again, while resources are worked.
 func TestWorkersMoveToVersionsAndBack(t *testing.T) {
 	soak.Long(t)
-	inEachMode(t, func(t *testing.T, g mode) {
+	inEachModeBut(t, "batched", func(t *testing.T, g mode) {
 		d, calls := deploymentOf(g.harness), &buildCalls{}
 		work := func(build string) func(*delta.Controllers) {
 			return g.controller(func(_ context.Context, j job) error {

@@ -159,7 +159,7 @@ func (l *waitsLog) all() []time.Duration {
 
 func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 	soak.Long(t)
-	inEachMode(t, func(t *testing.T, g mode) {
+	inEachModeBut(t, "batched", func(t *testing.T, g mode) {
 		starts := &refusedStarts{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {

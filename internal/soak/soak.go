@@ -10,7 +10,10 @@ import (
 	"time"
 )
 
-const variable = "DELTA_SOAK"
+const (
+	variable = "DELTA_SOAK"
+	all      = "DELTA_TEST_ALL"
+)
 
 // Time returns the duration of the test: DELTA_SOAK, or usual if it is not set.
 func Time(tb testing.TB, usual time.Duration) time.Duration {
@@ -52,6 +55,18 @@ func Long(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
 		tb.Skip("it takes long")
+	}
+}
+
+// IsWhole reports whether a test tries all its cases, as it does at night (ALL=1 of the Makefile) and in `make soak`. A push tries one of those that cost
+// much and differ little.
+func IsWhole() bool { return os.Getenv(all) != "" || os.Getenv(variable) != "" }
+
+// Rare skips a case that only a whole run tries. A push tries another case of the same rule.
+func Rare(tb testing.TB) {
+	tb.Helper()
+	if !IsWhole() {
+		tb.Skip("another case of this test runs: `make test ALL=1` runs both")
 	}
 }
 
