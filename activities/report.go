@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/chariot-giving/delta/db"
@@ -62,8 +63,9 @@ func joinReported(some, more []string) []string {
 	return all[:min(len(all), maxReported)]
 }
 
-// reportDeleted adds resources that were marked deleted.
+// reportDeleted adds resources that were marked deleted, in the order of their ids. A statement returns its rows in any order.
 func (p *pass) reportDeleted(rows []db.Resource) {
+	slices.SortFunc(rows, func(a, b db.Resource) int { return strings.Compare(a.ObjectID, b.ObjectID) })
 	r := p.progress.Pass
 	for i := range rows {
 		if len(r.Deleted) == maxReported {

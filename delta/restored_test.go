@@ -80,8 +80,8 @@ func TestPostgresGoesBack(t *testing.T) {
 	h.passMirrors(c)
 	h.awaitSettled()
 	kept := h.ids()
-	heartbeat := h.countRows("SELECT heartbeat FROM delta_installation")
 	backup := server.backUp()
+	heartbeat := h.countRows("SELECT heartbeat FROM delta_installation") // after the backup, into which clients wrote heartbeats until the server had stopped
 
 	h.informPlans(c, "2", numbered("a", 0, 5)...)
 	h.informPlans(c, "2", numbered("b", 0, 10)...)
@@ -153,8 +153,8 @@ func TestTemporalGoesBack(t *testing.T) {
 	h.informPlans(c, "1", numbered("a", 0, 10)...)
 	h.passMirrors(c)
 	h.awaitSettled()
-	before := h.countRows("SELECT heartbeat FROM delta_installation")
 	backup := server.backUp()
+	before := h.countRows("SELECT heartbeat FROM delta_installation") // after the backup, into which the server wrote marks until it had stopped
 
 	h.informPlans(c, "2", numbered("a", 0, 5)...)
 	h.informPlans(c, "2", numbered("b", 0, 10)...)
