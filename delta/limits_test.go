@@ -1,6 +1,8 @@
 package delta
 
 import (
+	"context"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,4 +40,55 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	require.Equal(t, 1, room())
 	limits.uncountLeased([]string{"narrow", "narrow", "narrow", "narrow"})
 	require.Equal(t, 4, room())
+}
+
+// A slot that is freed, or not waited for any longer, makes room for another row at once. If it took until the call that got the slot has run, a dispatcher
+// would look too early, and the namespace would have no row ready when that call ends.
+func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
+	t.Parallel()
+	var rooms []int32
+	var limits *namespaceLimits
+	limits = newNamespaceLimits(nil, func() {
+		_, room, _ := limits.leasableRows()
+		rooms = append(rooms, room...)
+	})
+	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
+	limit := limits.limitOf("narrow")
+	waitForSlot := func(ctx context.Context) (ended chan func()) {
+		ended = make(chan func())
+		go func() {
+			release, err := limits.Acquire(ctx, "narrow")
+			if err != nil {
+				release = nil
+			}
+			ended <- release
+		}()
+		for limit.countWaiting() == 0 {
+			runtime.Gosched()
+		}
+		_, _, full := limits.leasableRows()
+		require.Equal(t, []string{"narrow"}, full)
+		rooms = nil
+		return ended
+	}
+	for range 1000 {
+		release, err := limits.Acquire(t.Context(), "narrow")
+		require.NoError(t, err)
+		ctx, giveUp := context.WithCancel(t.Context())
+		impatient := waitForSlot(ctx)
+		giveUp()
+		require.Nil(t, <-impatient)
+		require.Equal(t, []int32{1}, rooms)
+
+		patient := waitForSlot(t.Context())
+		release()
+		require.Equal(t, []int32{1}, rooms)
+		(<-patient)()
+	}
+}
+
+func (n *namespaceLimit) countWaiting() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.waiting
 }

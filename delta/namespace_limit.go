@@ -59,6 +59,7 @@ func (n *namespaceLimit) setBound(pool *pgxpool.Pool, name string, to namespaceB
 func (n *namespaceLimit) grantSlots() {
 	for len(n.queue) > 0 && (n.size == 0 || n.used < n.size) {
 		n.used++
+		n.waiting--
 		close(n.queue[0])
 		n.queue = n.queue[1:]
 	}
@@ -100,19 +101,18 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 	case <-mine:
 	case <-ctx.Done():
 		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.waiting--
 		if at := slices.Index(n.queue, mine); at >= 0 {
 			n.queue = slices.Delete(n.queue, at, at+1)
+			n.waiting--
 		} else { // it got a slot at the same moment
 			n.used--
 			n.grantSlots()
 		}
+		wake := n.clearWithheld()
+		n.mu.Unlock()
+		wake()
 		return nil, context.Cause(ctx)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.waiting--
 	return n.free, nil
 }
 
