@@ -60,8 +60,7 @@ func TestEachScreenIsAccessible(t *testing.T) {
 	script := readAxe(t)
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &listedController{objects: make(chan listed)}
-	close(controller.objects)
+	controller := &listedController{ended: true}
 	client := startListed(t, env, controller, delta.ObjectSettings{Log: true, InformInterval: -1})
 	_, err := client.Sync(t.Context(), listed{"fine"}, nil)
 	require.NoError(t, err)
@@ -145,8 +144,7 @@ func TestADegradedResourceIsRetriedByKeyboard(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &listedController{objects: make(chan listed)}
-	close(controller.objects)
+	controller := &listedController{ended: true}
 	client := startListed(t, env, controller, delta.ObjectSettings{InformInterval: -1})
 	_, err := client.Sync(t.Context(), listed{"bad"}, nil)
 	require.NoError(t, err)

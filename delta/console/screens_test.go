@@ -1,8 +1,6 @@
 package console_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -20,74 +18,6 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
 )
-
-// listed is a kind whose listings last until the test ends them.
-type listed struct {
-	Name string `json:"name"`
-}
-
-func (l listed) ID() string   { return l.Name }
-func (l listed) Kind() string { return "listed" }
-func (l listed) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: 12 * time.Hour, Parallelism: 7}
-}
-
-// lists lists the objects that the test sends.
-type listedController struct {
-	delta.WorkerDefaults[listed]
-	delta.InformerDefaults[listed]
-	objects chan listed
-	fails   bool
-}
-
-func (c *listedController) Work(context.Context, *delta.Resource[listed]) error { return nil }
-func (c *listedController) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-	if c.fails {
-		return nil, errors.New("upstream is down " + hostile)
-	}
-	out := make(chan listed)
-	go func() {
-		defer close(out)
-		for {
-			select {
-			case object, open := <-c.objects:
-				if !open {
-					return
-				}
-				select {
-				case out <- object:
-				case <-ctx.Done():
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
-}
-
-// InformTimeout is unlimited, because the test ends the listing.
-func (c *listedController) InformTimeout(*delta.InformArgs[listed]) time.Duration { return -1 }
-
-// startListed starts a client of the kind listed with settings, and stops it when the test ends.
-func startListed(t *testing.T, env *deltatest.Env, controller *listedController, settings delta.ObjectSettings) *delta.Client {
-	t.Helper()
-	config := &delta.Config{
-		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: slog.New(slog.DiscardHandler),
-		Controllers: delta.NewControllers(), Kinds: map[string]delta.ObjectSettings{"listed": settings},
-	}
-	delta.AddController(config.Controllers, controller)
-	client, err := delta.NewClient(env.Pool, config)
-	require.NoError(t, err)
-	require.NoError(t, client.Start(t.Context()))
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		_ = client.Stop(ctx)
-	})
-	return client
-}
 
 // pressButton presses the button of a command on the open page.
 func pressButton(b *browsertest.Browser, command console.CommandName) {
@@ -146,8 +76,7 @@ func TestTheOverviewShowsAndFixesProblems(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &listedController{objects: make(chan listed)}
-	close(controller.objects)
+	controller := &listedController{ended: true}
 	client := startListed(t, env, controller, delta.ObjectSettings{RateLimit: 1000})
 	_, err := client.Sync(t.Context(), listed{"fine"}, nil)
 	require.NoError(t, err)
@@ -259,7 +188,7 @@ func TestTheKindPageShowsTheRunOfItsInformer(t *testing.T) {
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
-	controller := &listedController{objects: make(chan listed)}
+	controller := &listedController{}
 	// The informer runs only on command: two passes would share the listed objects.
 	client := startListed(t, env, controller, delta.ObjectSettings{RateLimit: 1000, InformInterval: -1})
 	_, err := env.Pool.Exec(t.Context(), fillFigures)
@@ -299,14 +228,11 @@ func TestTheKindPageShowsTheRunOfItsInformer(t *testing.T) {
 	b.Open(kind)
 	b.Shows("A run that was started here is running")
 	for i := range 5 {
-		controller.objects <- listed{fmt.Sprint("new", i)}
+		controller.list(false, listed{fmt.Sprint("new", i)})
 	}
 	// Progress may skip numbers. Each part replaces the one before it.
-	require.Eventually(t, func() bool {
-		text := live.Text()
-		return strings.Contains(text, "Listing: ") && !strings.Contains(text, "Listing: 0 objects so far.")
-	}, patience, 100*time.Millisecond)
-	close(controller.objects)
+	live.ShowsMatch(`Listing: [1-5] objects? so far\.`)
+	controller.list(true)
 	live.Shows("Done: 5 listed")
 	live.Shows("To listed")
 	require.EqualValues(t, 1, live.Execute("return document.querySelectorAll('.step:last-child progress[value=\"1\"]').length"))

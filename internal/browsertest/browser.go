@@ -167,9 +167,16 @@ func (b *Browser) Execute(script string) (value any) {
 // Shows waits until the page shows a text.
 func (b *Browser) Shows(says string) {
 	b.t.Helper()
+	b.ShowsMatch(regexp.QuoteMeta(says))
+}
+
+// ShowsMatch waits until the page shows a text that matches a regular expression.
+func (b *Browser) ShowsMatch(pattern string) {
+	b.t.Helper()
+	says := regexp.MustCompile(pattern)
 	var text string
 	for deadline := time.Now().Add(showTimeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if text = b.Text(); strings.Contains(text, says) {
+		if text = b.Text(); says.MatchString(text) {
 			return
 		}
 	}
