@@ -13,7 +13,9 @@
 //	}
 //	snapshot.Close()
 //
-//	stream, err := cdc.Open(ctx, cdc.Config{Conn: config, Slot: "accounts", Publications: []string{"accounts"}, Start: snapshot.LSN})
+//	stream, err := cdc.Open(ctx, cdc.Config{
+//		Conn: config, Slot: "accounts", Publications: []string{"accounts"}, Start: snapshot.LSN, OnlyAcknowledged: true,
+//	})
 //	if err != nil {
 //		log.Fatal(err) // cdc.ErrResyncNeeded: drop the slot and begin with a new snapshot
 //	}

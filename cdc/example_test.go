@@ -44,7 +44,9 @@ func Example() {
 	if _, err := db.Exec(ctx, "UPDATE account SET balance = 15 WHERE id = 1; DELETE FROM account WHERE id = 2"); err != nil {
 		log.Fatal(err)
 	}
-	stream, err := cdc.Open(ctx, cdc.Config{Conn: config, Slot: "accounts", Publications: []string{"accounts"}, Start: snapshot.LSN})
+	stream, err := cdc.Open(ctx, cdc.Config{
+		Conn: config, Slot: "accounts", Publications: []string{"accounts"}, Start: snapshot.LSN, OnlyAcknowledged: true,
+	})
 	if err != nil {
 		log.Fatal(err) // cdc.ErrResyncNeeded: drop the slot and begin with a new snapshot
 	}

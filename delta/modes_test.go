@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,6 +69,7 @@ func inEachModeBut(t *testing.T, rare string, test func(t *testing.T, g mode)) {
 	for i := range modes {
 		modes[i].isRare = modes[i].kind == rare
 	}
+	require.True(t, rare == "" || slices.ContainsFunc(modes, func(g mode) bool { return g.isRare }), "there is no mode %q", rare)
 	inModes(t, test, modes...)
 }
 
