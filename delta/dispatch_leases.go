@@ -41,7 +41,7 @@ func (d *dispatcher) nextPriorities() []int16 {
 
 // leaseDue leases due rows, for a batch or for single workflows. If the client is stopped meanwhile, or another start has
 // failed, it waits a little for the answer, because nobody would release the leased rows otherwise.
-func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db.LeaseDueRow, error) {
+func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int, room leaseRoom) ([]db.LeaseDueRow, error) {
 	ctx, cancel := withGrace(ctx, dispatchGrace, d.timeout)
 	defer cancel()
 	d.mu.Lock()
@@ -49,10 +49,6 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 	d.lookedAt = time.Now()
 	d.mu.Unlock()
 	priorities := d.nextPriorities()
-	limited, leasable, full := d.limits.leasableRows()
-	if batch != "" {
-		limited, leasable = []string{}, []int32{} // members wait within the batch, and take no slot of the kind
-	}
 	return db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
 		Kind:           d.kind,
 		Lease:          d.lease,
@@ -65,7 +61,7 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		Largest:        largestInBatch,
 		MostLost:       activities.MaxLostInBatch,
 		Priorities:     priorities,
-		FullNamespaces: full, LimitedNamespaces: limited, Rooms: leasable,
+		FullNamespaces: room.full, LimitedNamespaces: room.limited, Rooms: room.rows,
 		Batch: int32(size), //nolint:gosec // it has a bound
 	})
 }

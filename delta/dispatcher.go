@@ -224,7 +224,11 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 		if err = errors.Join(d.wakeKeyWaiters(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
-		leased, leaseErr := d.leaseDue(startCtx, batch, size)
+		room := d.limits.room()
+		if batch != "" {
+			room.limited, room.rows = []string{}, []int32{} // members wait within the batch, and take no slot of the kind
+		}
+		leased, leaseErr := d.leaseDue(startCtx, batch, size, room)
 		if leaseErr != nil {
 			err = leaseErr
 			break
@@ -253,9 +257,7 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 				namespaces = append(namespaces, row.Namespace)
 			}
 		}
-		if d.limits.countLeased(namespaces) {
-			full = true // there may be rows behind those of full namespaces
-		}
+		full = d.limits.countLeased(namespaces, room) || full
 		d.pace.countWoken(len(singles))
 		if batch != "" && !many { // a set that fills batches by itself says nothing about the load after it
 			d.pace.noteBatch(len(due), size)

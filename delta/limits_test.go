@@ -15,18 +15,18 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	limits := newNamespaceLimits(nil, func() { woken++ })
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 2}})
 	room := func() int {
-		limited, rooms, full := limits.leasableRows()
-		if len(rooms) == 0 {
-			require.Equal(t, []string{"narrow"}, full)
+		room := limits.room()
+		if len(room.rows) == 0 {
+			require.Equal(t, []string{"narrow"}, room.full)
 			return 0
 		}
-		require.Equal(t, []string{"narrow"}, limited)
-		return int(rooms[0])
+		require.Equal(t, []string{"narrow"}, room.limited)
+		return int(room.rows[0])
 	}
 	require.Equal(t, 4, room(), "as many as there are slots, and the same number waiting")
-	require.False(t, limits.countLeased([]string{"narrow", "wide", "narrow"}))
+	require.False(t, limits.countLeased([]string{"narrow", "wide", "narrow"}, limits.room()))
 	require.Equal(t, 2, room())
-	require.True(t, limits.countLeased([]string{"narrow", "narrow"}))
+	require.True(t, limits.countLeased([]string{"narrow", "narrow"}, limits.room()))
 	require.Zero(t, room())
 	require.Zero(t, woken)
 
@@ -34,7 +34,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	require.Equal(t, 1, woken, "dispatchers read skipped rows again")
 	require.Equal(t, 1, room())
 	for range 100 { // retries
-		limits.countLeased([]string{"narrow"})
+		limits.countLeased([]string{"narrow"}, leaseRoom{})
 		limits.uncountLeased([]string{"narrow"})
 	}
 	require.Equal(t, 1, room())
@@ -49,8 +49,7 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 	var rooms []int32
 	var limits *namespaceLimits
 	limits = newNamespaceLimits(nil, func() {
-		_, room, _ := limits.leasableRows()
-		rooms = append(rooms, room...)
+		rooms = append(rooms, limits.room().rows...)
 	})
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
 	limit := limits.limitOf("narrow")
@@ -66,8 +65,7 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 		for limit.countWaiting() == 0 {
 			runtime.Gosched()
 		}
-		_, _, full := limits.leasableRows()
-		require.Equal(t, []string{"narrow"}, full)
+		require.Equal(t, []string{"narrow"}, limits.room().full)
 		rooms = nil
 		return ended
 	}
@@ -85,6 +83,21 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 		require.Equal(t, []int32{1}, rooms)
 		(<-patient)()
 	}
+}
+
+// A slot that is freed while rows are leased wakes nobody, because the lease had room for some. The dispatcher must look again by itself.
+func TestALeaseThatUsedUpItsRoomIsRepeated(t *testing.T) {
+	t.Parallel()
+	limits := newNamespaceLimits(nil, func() { t.Error("nothing was withheld") })
+	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
+	release, err := limits.Acquire(t.Context(), "narrow")
+	require.NoError(t, err)
+	room := limits.room()
+	require.Equal(t, []int32{1}, room.rows)
+	release()
+	require.True(t, limits.countLeased([]string{"narrow"}, room))
+	require.Equal(t, []int32{1}, limits.room().rows)
+	require.False(t, limits.countLeased([]string{"wide"}, limits.room()), "it has no more due rows")
 }
 
 func (n *namespaceLimit) countWaiting() int {

@@ -223,18 +223,16 @@ func (n *namespaceLimit) leasableLeft() int {
 	return left
 }
 
-// countLeased counts leased rows, and reports whether no more may be leased.
-func (n *namespaceLimit) countLeased(rows int) (isFull bool) {
+func (n *namespaceLimit) countLeased(rows int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
-		return false
+		return
 	}
 	now := time.Now()
 	for range rows {
 		n.leased = append(n.leased, now)
 	}
-	return n.leasableLeft() <= 0
 }
 
 // uncountLeased takes a row out of the count.

@@ -89,27 +89,35 @@ func (l *namespaceLimits) IsFull(namespace string) bool {
 	return limit != nil && limit.isFull()
 }
 
-// leasableRows returns how many rows of each limited namespace may be leased: as many as can be worked, and as many again
-// that wait for slots, so that no slot is idle. Namespaces without any are full; freed is called when that changes for one
-// of them.
-func (l *namespaceLimits) leasableRows() (limited []string, counts []int32, full []string) {
-	limited, counts, full = []string{}, []int32{}, []string{}
+// leaseRoom is how many rows of namespaces a lease may have.
+type leaseRoom struct {
+	// limited are the limited namespaces that have room, and rows how many rows each may have. full are those without any.
+	limited []string
+	rows    []int32
+	full    []string
+}
+
+// room returns the room for a lease: each limited namespace may have as many rows as can be worked, and as many again that
+// wait for slots, so that no slot is idle. freed is called when a full one has room again.
+func (l *namespaceLimits) room() leaseRoom {
+	room := leaseRoom{limited: []string{}, rows: []int32{}, full: []string{}}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		switch count, isLimited := limit.leasableRows(); {
+		switch rows, isLimited := limit.leasableRows(); {
 		case !isLimited:
-		case count > 0:
-			limited, counts = append(limited, name), append(counts, int32(count)) //nolint:gosec // at most 20,000
+		case rows > 0:
+			room.limited, room.rows = append(room.limited, name), append(room.rows, int32(rows)) //nolint:gosec // at most 20,000
 		default:
-			full = append(full, name)
+			room.full = append(room.full, name)
 		}
 	}
-	return limited, counts, full
+	return room
 }
 
-// countLeased counts rows that were leased for single workflows. It reports whether full namespaces may have more due rows.
-func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
+// countLeased counts rows that were leased for single workflows, by their namespaces. It reports whether a namespace has
+// used up its room: then the lease may have left out rows of it, and others behind them.
+func (l *namespaceLimits) countLeased(namespaces []string, room leaseRoom) (usedUp bool) {
 	slices.Sort(namespaces)
 	for len(namespaces) > 0 {
 		name, n := namespaces[0], 1
@@ -118,10 +126,13 @@ func (l *namespaceLimits) countLeased(namespaces []string) (more bool) {
 		}
 		namespaces = namespaces[n:]
 		if limit := l.limitOf(name); limit != nil {
-			more = limit.countLeased(n) || more
+			limit.countLeased(n)
+		}
+		if at := slices.Index(room.limited, name); at >= 0 && n >= int(room.rows[at]) {
+			usedUp = true
 		}
 	}
-	return more
+	return usedUp
 }
 
 // uncountLeased takes rows out of the counts whose workflows could not be woken, because they are leased, and counted,
