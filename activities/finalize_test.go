@@ -208,14 +208,14 @@ func TestALostFinalizeIsTriedAgain(t *testing.T) {
 	require.Equal(t, activities.NextAttempt, h.attempt(ref).Next, "the other one has it")
 	require.Zero(t, calls)
 	due, err := db.New().LeaseDue(t.Context(), h.Pool, db.LeaseDueParams{
-		Kind: kind, Batch: 10, Lease: time.Minute, Longest: hour, Priorities: []int16{1, 2, 3, 4, 5}, FullNamespaces: []string{}, Finalizes: true,
+		Kind: kind, Batch: 10, Lease: time.Minute, Longest: hour, Priorities: []int16{1, 2, 3, 4, 5}, PassedBy: []string{}, Finalizes: true,
 	})
 	require.NoError(t, err)
 	require.Empty(t, due)
 	h.killClaim(ref)
 	h.set(ref, "dispatch_at = now()")
 	due, err = db.New().LeaseDue(t.Context(), h.Pool, db.LeaseDueParams{
-		Kind: kind, Batch: 10, Lease: time.Minute, Longest: hour, Priorities: []int16{1, 2, 3, 4, 5}, FullNamespaces: []string{}, Finalizes: true,
+		Kind: kind, Batch: 10, Lease: time.Minute, Longest: hour, Priorities: []int16{1, 2, 3, 4, 5}, PassedBy: []string{}, Finalizes: true,
 	})
 	require.NoError(t, err)
 	require.Len(t, due, 1)

@@ -28,7 +28,7 @@ const nobody = "00000000-0000-0000-0000-000000000000"
 func leaseParams(batch string) db.LeaseDueParams {
 	return db.LeaseDueParams{
 		Kind: "thing", Batch: 1000, Lease: time.Minute, Longest: 15 * time.Minute, Grace: time.Minute, BatchPrefix: "batch/", BatchID: batch,
-		Largest: 1 << 20, MostLost: 2, Priorities: allPriorities, FullNamespaces: []string{},
+		Largest: 1 << 20, MostLost: 2, Priorities: allPriorities, PassedBy: []string{},
 	}
 }
 

@@ -29,6 +29,56 @@ func (q *Queries) DispatchSoon(ctx context.Context, db DBTX, arg DispatchSoonPar
 	return err
 }
 
+const firstDue = `-- name: FirstDue :many
+SELECT (CASE WHEN d.namespace = ANY ($1::text[]) THEN d.namespace ELSE '' END)::text AS namespace, d.priority,
+    min(d.dispatch_at)::timestamptz AS since, count(*) AS due
+FROM delta_resource d
+WHERE d.kind = $2 AND d.priority BETWEEN 1 AND 5 AND d.dispatch_at <= now() AND NOT d.paused
+GROUP BY 1, 2
+UNION ALL
+SELECT '', 1, now() - $3::interval, 1
+`
+
+type FirstDueParams struct {
+	LimitedNamespaces []string
+	Kind              string
+	Margin            time.Duration
+}
+
+type FirstDueRow struct {
+	Namespace string
+	Priority  int16
+	Since     time.Time
+	Due       int64
+}
+
+// How many rows of limited namespaces are due, and since when, by priority; the same of all others (no namespace), which
+// have one more row, since a margin ago.
+func (q *Queries) FirstDue(ctx context.Context, db DBTX, arg FirstDueParams) ([]FirstDueRow, error) {
+	rows, err := db.Query(ctx, firstDue, arg.LimitedNamespaces, arg.Kind, arg.Margin)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FirstDueRow
+	for rows.Next() {
+		var i FirstDueRow
+		if err := rows.Scan(
+			&i.Namespace,
+			&i.Priority,
+			&i.Since,
+			&i.Due,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const forgetDispatched = `-- name: ForgetDispatched :many
 UPDATE delta_resource SET dispatch_at = now()
 WHERE id = ANY (ARRAY(
@@ -93,26 +143,29 @@ SET dispatch_at = CASE
 WHERE r.id = ANY (ARRAY(
     SELECT taken.id FROM (
         SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace) AS n
-        FROM (SELECT unnest($9::smallint[]) AS priority) p
+        FROM (
+            SELECT unnest($9::smallint[]) AS priority, unnest($10::text[]) AS namespace,
+                unnest($11::timestamptz[]) AS since, unnest($12::integer[]) AS most
+        ) e
         CROSS JOIN LATERAL (
             SELECT d.id, d.namespace FROM delta_resource d
-            WHERE d.kind = $10 AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
-              AND d.namespace <> ALL ($11::text[])
-              AND ($12::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
-              AND delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = $10),
-                (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = $10), d.id) <= now()
+            WHERE d.kind = $13 AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
+              AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL ($14::text[]) END
+              AND ($15::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
+              AND delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = $13),
+                (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = $13), d.id) <= now()
               AND (d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
                 OR (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, d.id) FROM delta_namespace n WHERE n.name = d.namespace) <= now())
               AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
                 AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
             ORDER BY d.dispatch_at
-            LIMIT $13::integer
+            LIMIT coalesce(e.most, $16::integer)
             FOR NO KEY UPDATE SKIP LOCKED
         ) found
-        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $10 AND (c.paused OR c.snoozed_until > now()))
-        LIMIT $13::integer
+        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $13 AND (c.paused OR c.snoozed_until > now()))
+        LIMIT $16::integer
     ) taken
-    WHERE taken.n <= coalesce(($14::integer[])[array_position($15::text[], taken.namespace)], taken.n)
+    WHERE taken.n <= coalesce(($17::integer[])[array_position($18::text[], taken.namespace)], taken.n)
 ))
 RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
     coalesce(r.workflow_id = $5::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed,
@@ -129,8 +182,11 @@ type LeaseDueParams struct {
 	Largest           int32
 	MostLost          int32
 	Priorities        []int16
+	Namespaces        []string
+	Since             []time.Time
+	Most              []int32
 	Kind              string
-	FullNamespaces    []string
+	PassedBy          []string
 	Finalizes         bool
 	Batch             int32
 	Rooms             []int32
@@ -162,7 +218,9 @@ type LeaseDueRow struct {
 // at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
 // filled with wake-ups.
 //
-// Of a limited namespace, no more rows are leased than it has free slots: more would only wait.
+// Of a limited namespace, no more rows are leased than it has free slots: more would only wait. Namespaces with many due
+// rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
+// for. An entry is such a namespace with a priority, or the priority of all others (no namespace).
 //
 // A client with a controller that cannot finalize leaves rows that have to be finalized to others.
 //
@@ -180,8 +238,11 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 		arg.Largest,
 		arg.MostLost,
 		arg.Priorities,
+		arg.Namespaces,
+		arg.Since,
+		arg.Most,
 		arg.Kind,
-		arg.FullNamespaces,
+		arg.PassedBy,
 		arg.Finalizes,
 		arg.Batch,
 		arg.Rooms,
@@ -245,29 +306,40 @@ func (q *Queries) NameWorkflows(ctx context.Context, db DBTX, arg NameWorkflowsP
 }
 
 const nextDispatch = `-- name: NextDispatch :one
-SELECT EXISTS (
+SELECT (cardinality($1::text[]) > 0 AND EXISTS (
+    SELECT FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT FROM delta_resource d
+        WHERE d.kind = $2 AND d.priority = p.priority AND d.dispatch_at <= now() AND d.dispatch_at >= $3::timestamptz AND NOT d.paused
+          AND d.namespace = ANY ($1::text[]) AND d.claimed_until IS NULL
+        ORDER BY d.dispatch_at LIMIT 1
+    ) l
+))::boolean AS left_behind, EXISTS (
     SELECT FROM delta_resource d
-    WHERE d.kind = $1 AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
-) AS parents_wait, coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = $1 AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
+    WHERE d.kind = $2 AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
+) AS parents_wait, coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = $2 AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
     SELECT min(CASE WHEN s.until > now() THEN s.until - now() ELSE s.spread / 16 END) FROM (
-        SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = $1
+        SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = $2
         UNION ALL SELECT m.snoozed_until, m.snooze_spread FROM delta_namespace m WHERE m.snoozed_until > now() - interval '1 minute'
     ) s WHERE s.until + s.spread > now()
 ))::interval AS wait
 FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT d.dispatch_at FROM delta_resource d
-    WHERE d.kind = $1 AND d.priority = p.priority AND d.dispatch_at > now() - $2::interval AND NOT d.paused
+    WHERE d.kind = $2 AND d.priority = p.priority AND d.dispatch_at > now() - $4::interval AND NOT d.paused
     ORDER BY d.dispatch_at LIMIT 1
 ) n
 `
 
 type NextDispatchParams struct {
-	Kind   string
-	Looked time.Duration
+	Namespaces []string
+	Kind       string
+	Since      time.Time
+	Looked     time.Duration
 }
 
 type NextDispatchRow struct {
+	LeftBehind  bool
 	ParentsWait bool
 	KeysWait    time.Duration
 	Wait        time.Duration
@@ -276,11 +348,22 @@ type NextDispatchRow struct {
 // How long it is until a dispatcher of a kind has to look again; an hour where nothing waits. Rows that became due
 // since it last looked, as while it started workflows, are due at once. Rows that it has seen and left are not counted,
 // unless a snooze of the kind or of a namespace ends: then it looks several times while the rows come back. keys_wait
-// is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents.
+// is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents. left_behind
+// reports whether a namespace with room has a due row: another dispatcher had it locked, and leased others.
 func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (NextDispatchRow, error) {
-	row := db.QueryRow(ctx, nextDispatch, arg.Kind, arg.Looked)
+	row := db.QueryRow(ctx, nextDispatch,
+		arg.Namespaces,
+		arg.Kind,
+		arg.Since,
+		arg.Looked,
+	)
 	var i NextDispatchRow
-	err := row.Scan(&i.ParentsWait, &i.KeysWait, &i.Wait)
+	err := row.Scan(
+		&i.LeftBehind,
+		&i.ParentsWait,
+		&i.KeysWait,
+		&i.Wait,
+	)
 	return i, err
 }
 

@@ -21,7 +21,7 @@ func (h *harness) leaseDue(kind, batch string, lease time.Duration) []db.LeaseDu
 	h.t.Helper()
 	due, err := db.New().LeaseDue(h.t.Context(), h.Pool, db.LeaseDueParams{
 		Kind: kind, Batch: 100, Lease: lease, Longest: lease, BatchPrefix: h.Prefix + "/" + kind + ":batch/", BatchID: batch, Largest: 1 << 20,
-		MostLost: 2, Priorities: []int16{1, 2, 3, 4, 5}, FullNamespaces: []string{},
+		MostLost: 2, Priorities: []int16{1, 2, 3, 4, 5}, PassedBy: []string{},
 	})
 	require.NoError(h.t, err)
 	return due

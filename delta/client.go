@@ -80,6 +80,8 @@ type timing struct {
 	dispatch, stuck time.Duration
 	// measure is the interval at which client and database are measured for Telemetry.
 	measure time.Duration
+	// slowLease is how long a lease takes before its dispatcher looks for a crowd.
+	slowLease time.Duration
 }
 
 // NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
@@ -119,6 +121,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			dispatch:        dispatchTimeout,
 			stuck:           dispatchStuck,
 			measure:         measureEvery,
+			slowLease:       slowLease,
 		},
 	}
 	if c.propagators, err = c.findPropagators(); err != nil {

@@ -49,21 +49,27 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int, room 
 	d.lookedAt = time.Now()
 	d.mu.Unlock()
 	priorities := d.nextPriorities()
-	return db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
-		Kind:           d.kind,
-		Lease:          d.lease,
-		Longest:        activities.LongestLease,
-		Grace:          activities.DueGrace,
-		BatchID:        batch,
-		BatchPrefix:    d.names.batchIDPrefix(d.kind),
-		HashIds:        d.hashIDs,
-		Finalizes:      d.finalizes,
-		Largest:        largestInBatch,
-		MostLost:       activities.MaxLostInBatch,
-		Priorities:     priorities,
-		FullNamespaces: room.full, LimitedNamespaces: room.limited, Rooms: room.rows,
+	plan, began := d.crowd.plan(priorities, room, int32(size)), time.Now() //nolint:gosec // it has a bound
+	leased, err := db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
+		Kind:        d.kind,
+		Lease:       d.lease,
+		Longest:     activities.LongestLease,
+		Grace:       activities.DueGrace,
+		BatchID:     batch,
+		BatchPrefix: d.names.batchIDPrefix(d.kind),
+		HashIds:     d.hashIDs,
+		Finalizes:   d.finalizes,
+		Largest:     largestInBatch,
+		MostLost:    activities.MaxLostInBatch,
+		Priorities:  plan.priorities, Namespaces: plan.namespaces, Since: plan.since, Most: plan.most, PassedBy: plan.passedBy,
+		LimitedNamespaces: room.limited, Rooms: room.rows,
 		Batch: int32(size), //nolint:gosec // it has a bound
 	})
+	if err != nil {
+		return nil, err
+	}
+	d.crowd.noteLease(plan, leased, int32(size), time.Since(began)) //nolint:gosec // it has a bound
+	return leased, nil
 }
 
 // putOffSnoozed puts due rows of snoozed namespaces off until they may be worked, so that leases need not skip them each

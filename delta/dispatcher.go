@@ -75,6 +75,9 @@ type dispatcher struct {
 	// hasMany is set while enough rows wait to fill batches at once.
 	hasMany atomic.Bool
 	limits  *namespaceLimits
+	crowd   crowd
+	// leftBehind is how soon rows of a namespace with room are looked at again that another dispatcher had locked.
+	leftBehind *backoff.Backoff
 	// A batchSize above 1 starts batches, which wait up to batchWait to be filled; 1 starts a workflow for each resource; 0
 	// leaves it to pace.
 	batchSize int
@@ -188,8 +191,17 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, nextTimeout)
 	defer cancel()
-	if next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{Kind: d.kind, Looked: looked}); err == nil {
+	room := d.limits.room()
+	next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{
+		Kind: d.kind, Looked: looked, Namespaces: room.limited, Since: d.crowd.firstDue(room),
+	})
+	if err == nil {
 		wait = min(wait, max(next.Wait, soonest), max(next.KeysWait, soonest))
+		if next.LeftBehind {
+			wait = min(wait, d.leftBehind.Delay())
+		} else {
+			d.leftBehind.Reset()
+		}
 		if d.parents.waiting.Store(next.ParentsWait); next.ParentsWait {
 			wait = min(wait, d.parents.untilLook())
 		}
@@ -225,6 +237,7 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 			break
 		}
 		room := d.limits.room()
+		d.noteCrowd(startCtx, room)
 		if batch != "" {
 			room.limited, room.rows = []string{}, []int32{} // members wait within the batch, and take no slot of the kind
 		}

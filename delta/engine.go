@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // engine runs between Start and Stop: for each kind a worker for its resources, one for its informer (or one worker for all
@@ -215,9 +216,11 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		limits:    e.client.limits,
 		failures:  map[int64]int{},
 
-		poll:    e.client.timing.poll,
-		timeout: e.client.timing.dispatch,
-		wakes:   make(chan struct{}, 1),
+		poll:       e.client.timing.poll,
+		crowd:      crowd{slow: e.client.timing.slowLease},
+		leftBehind: backoff.New(10*time.Millisecond, e.client.timing.poll),
+		timeout:    e.client.timing.dispatch,
+		wakes:      make(chan struct{}, 1),
 	}
 	return nil
 }

@@ -28,6 +28,9 @@ func (c *Client) SetDispatchTimes(timeout, stuck time.Duration) {
 	c.timing.dispatch, c.timing.stuck = timeout, stuck
 }
 
+// LookForCrowds makes each lease look for namespaces with many due rows.
+func (c *Client) LookForCrowds() { c.timing.slowLease = -time.Hour }
+
 // SetMeasureInterval shortens the interval of measurements of client and database.
 func (c *Client) SetMeasureInterval(every time.Duration) { c.timing.measure = every }
 

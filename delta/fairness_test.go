@@ -2,9 +2,11 @@ package delta_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
@@ -84,6 +86,75 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 
 		release()
 		for _, name := range append(append(crowd, names("single", 20)...), names("late", 5)...) {
+			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
+		}
+	})
+}
+
+// The slots of a namespace are handed on from call to call, also among clients, to each of which Temporal gives rows that another one has leased. A
+// dispatcher that waited for its poll would wait for ever here.
+func TestSlotsOfANamespaceNeedNoPoll(t *testing.T) {
+	soak.Long(t)
+	inEachMode(t, func(t *testing.T, g mode) {
+		config := g.config(g.controller(func(context.Context, job) error { return nil }))
+		config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
+		clients := []*delta.Client{g.client(config), g.client(config)}
+		for _, c := range clients {
+			c.SetTiming(0, 24*time.Hour, 0)
+			require.NoError(t, c.Start(t.Context()))
+			t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		}
+		full := &delta.InformOpts{Namespace: "full"}
+		crowd, single := names("crowd", 60), names("single", 20)
+		g.inform(clients[0], full, crowd...)
+		g.informEach(clients[1], full, single...)
+		for _, name := range append(crowd, single...) {
+			g.awaitRow(name, synced(1))
+		}
+	})
+}
+
+// Namespaces with many due rows delay neither each other nor another namespace, and what is due in the past is found all the same.
+func TestNamespacesWithManyDueRowsShareTheirKind(t *testing.T) {
+	soak.Long(t)
+	inEachMode(t, func(t *testing.T, g mode) {
+		open := make(chan struct{})
+		config := g.config(g.controller(func(ctx context.Context, j job) error {
+			if j.Namespace != "stuck" {
+				return nil
+			}
+			select {
+			case <-open:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}))
+		config.ResourceWorkTimeout = 10 * patience
+		config.Namespaces = map[string]delta.NamespaceConfig{"stuck": {MaxWorkers: 1}, "slow": {MaxWorkers: 1}}
+		c := g.client(config)
+		c.LookForCrowds()
+		stuck, slow := names("stuck", 200), names("slow", 100)
+		g.inform(c, &delta.InformOpts{Namespace: "stuck"}, stuck...)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, slow...)
+		require.NoError(t, c.Start(t.Context()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		for i, name := range slow {
+			g.awaitRow(name, synced(1))
+			if i%25 == 0 {
+				free := fmt.Sprint("free", i)
+				g.informEach(c, nil, free)
+				g.awaitRow(free, synced(1))
+			}
+		}
+		// A transaction that took long makes rows due in the past, where no lease looks at once.
+		g.exec(fmt.Sprintf(`INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, due_at, dispatch_at)
+			VALUES ('%s', 'past', 'default', 'scheduled', 10, '', '{"name": "past"}', now() - interval '1 day', now() - interval '1 day')`, g.kind))
+		g.awaitRow("past", synced(1))
+		require.Zero(t, g.countRows("SELECT count(*) FROM delta_resource WHERE namespace = 'stuck' AND state = 'synced'"))
+
+		close(open)
+		for _, name := range stuck {
 			require.Equal(t, 1, g.awaitRow(name, synced(1)).Attempt)
 		}
 	})

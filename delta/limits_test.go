@@ -2,7 +2,9 @@ package delta
 
 import (
 	"context"
+	mathrand "math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -98,6 +100,33 @@ func TestALeaseThatUsedUpItsRoomIsRepeated(t *testing.T) {
 	require.True(t, limits.countLeased([]string{"narrow"}, room))
 	require.Equal(t, []int32{1}, limits.room().rows)
 	require.False(t, limits.countLeased([]string{"wide"}, limits.room()), "it has no more due rows")
+}
+
+// Temporal gives a row to any client. However many go to another one, some client may lease more.
+func TestRowsThatOtherClientsWorkTakeNoRoom(t *testing.T) {
+	t.Parallel()
+	var clients []*namespaceLimits
+	for range 3 {
+		limits := newNamespaceLimits(nil, func() {})
+		limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
+		clients = append(clients, limits)
+	}
+	for i := range 1000 {
+		leased := 0
+		for _, leasing := range clients {
+			room := leasing.room()
+			for _, rows := range room.rows {
+				leased += int(rows)
+				leasing.countLeased(slices.Repeat([]string{"narrow"}, int(rows)), room)
+			}
+		}
+		require.NotZero(t, leased, "after %d rounds", i)
+		for range leased {
+			release, err := clients[mathrand.N(len(clients))].Acquire(t.Context(), "narrow")
+			require.NoError(t, err)
+			release()
+		}
+	}
 }
 
 func (n *namespaceLimit) countWaiting() int {

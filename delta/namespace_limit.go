@@ -30,7 +30,7 @@ type namespaceLimit struct {
 	// queue has a channel for each call that waits for a slot, in their order: it is closed when the call has one.
 	queue []chan struct{}
 	// leased are the times of leases whose rows have not asked for a slot. A row that went to another client is forgotten
-	// after a lease.
+	// when one comes from there, or after a lease. The client to which the last row came has room.
 	leased []time.Time
 	// withheld is set while rows are not dispatched because the namespace is full.
 	withheld bool

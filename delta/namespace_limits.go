@@ -97,6 +97,17 @@ type leaseRoom struct {
 	full    []string
 }
 
+// rowsOf returns how many rows of a namespace a lease of size rows may have.
+func (r leaseRoom) rowsOf(namespace string, size int32) int32 {
+	if slices.Contains(r.full, namespace) {
+		return 0
+	}
+	if at := slices.Index(r.limited, namespace); at >= 0 {
+		return min(r.rows[at], size)
+	}
+	return size
+}
+
 // room returns the room for a lease: each limited namespace may have as many rows as can be worked, and as many again that
 // wait for slots, so that no slot is idle. freed is called when a full one has room again.
 func (l *namespaceLimits) room() leaseRoom {

@@ -9,7 +9,9 @@
 -- at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
 -- filled with wake-ups.
 --
--- Of a limited namespace, no more rows are leased than it has free slots: more would only wait.
+-- Of a limited namespace, no more rows are leased than it has free slots: more would only wait. Namespaces with many due
+-- rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
+-- for. An entry is such a namespace with a priority, or the priority of all others (no namespace).
 --
 -- A client with a controller that cannot finalize leaves rows that have to be finalized to others.
 --
@@ -34,11 +36,14 @@ SET dispatch_at = CASE
 WHERE r.id = ANY (ARRAY(
     SELECT taken.id FROM (
         SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace) AS n
-        FROM (SELECT unnest(@priorities::smallint[]) AS priority) p
+        FROM (
+            SELECT unnest(@priorities::smallint[]) AS priority, unnest(@namespaces::text[]) AS namespace,
+                unnest(@since::timestamptz[]) AS since, unnest(@most::integer[]) AS most
+        ) e
         CROSS JOIN LATERAL (
             SELECT d.id, d.namespace FROM delta_resource d
-            WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
-              AND d.namespace <> ALL (@full_namespaces::text[])
+            WHERE d.kind = @kind AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
+              AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL (@passed_by::text[]) END
               AND (@finalizes::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
               AND delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = @kind),
                 (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = @kind), d.id) <= now()
@@ -47,7 +52,7 @@ WHERE r.id = ANY (ARRAY(
               AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
                 AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
             ORDER BY d.dispatch_at
-            LIMIT @batch::integer
+            LIMIT coalesce(e.most, @batch::integer)
             FOR NO KEY UPDATE SKIP LOCKED
         ) found
         WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND (c.paused OR c.snoozed_until > now()))
@@ -98,8 +103,17 @@ SELECT count(*) FROM written;
 -- How long it is until a dispatcher of a kind has to look again; an hour where nothing waits. Rows that became due
 -- since it last looked, as while it started workflows, are due at once. Rows that it has seen and left are not counted,
 -- unless a snooze of the kind or of a namespace ends: then it looks several times while the rows come back. keys_wait
--- is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents.
-SELECT EXISTS (
+-- is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents. left_behind
+-- reports whether a namespace with room has a due row: another dispatcher had it locked, and leased others.
+SELECT (cardinality(@namespaces::text[]) > 0 AND EXISTS (
+    SELECT FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT FROM delta_resource d
+        WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND d.dispatch_at >= @since::timestamptz AND NOT d.paused
+          AND d.namespace = ANY (@namespaces::text[]) AND d.claimed_until IS NULL
+        ORDER BY d.dispatch_at LIMIT 1
+    ) l
+))::boolean AS left_behind, EXISTS (
     SELECT FROM delta_resource d
     WHERE d.kind = @kind AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
 ) AS parents_wait, coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = @kind AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
@@ -114,6 +128,17 @@ CROSS JOIN LATERAL (
     WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at > now() - @looked::interval AND NOT d.paused
     ORDER BY d.dispatch_at LIMIT 1
 ) n;
+
+-- name: FirstDue :many
+-- How many rows of limited namespaces are due, and since when, by priority; the same of all others (no namespace), which
+-- have one more row, since a margin ago.
+SELECT (CASE WHEN d.namespace = ANY (@limited_namespaces::text[]) THEN d.namespace ELSE '' END)::text AS namespace, d.priority,
+    min(d.dispatch_at)::timestamptz AS since, count(*) AS due
+FROM delta_resource d
+WHERE d.kind = @kind AND d.priority BETWEEN 1 AND 5 AND d.dispatch_at <= now() AND NOT d.paused
+GROUP BY 1, 2
+UNION ALL
+SELECT '', 1, now() - @margin::interval, 1;
 
 -- name: ReleaseLeases :exec
 -- Makes leased rows due again, each after its time, because their workflows were not woken. The reason is on the row,

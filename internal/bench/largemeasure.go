@@ -147,7 +147,7 @@ func (l *largeBench) measureCosts(ctx context.Context, when string) error {
 		_, err := q.LeaseDue(ctx, db.Planned(conn, leasedAtOnce), db.LeaseDueParams{
 			Kind: batchedKind, Lease: activities.DispatchLease, Longest: activities.LongestLease, Grace: activities.DueGrace,
 			BatchID: "cost", BatchPrefix: "cost", Largest: 1 << 20, MostLost: activities.MaxLostInBatch, Priorities: []int16{1, 2, 3, 4, 5},
-			Batch: leasedAtOnce, FullNamespaces: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{},
+			Batch: leasedAtOnce, PassedBy: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{},
 		})
 		return err
 	}
