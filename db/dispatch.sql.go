@@ -349,7 +349,7 @@ type NextDispatchRow struct {
 // since it last looked, as while it started workflows, are due at once. Rows that it has seen and left are not counted,
 // unless a snooze of the kind or of a namespace ends: then it looks several times while the rows come back. keys_wait
 // is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents. left_behind
-// reports whether a namespace with room has a due row: another dispatcher had it locked, and leased others.
+// reports whether a namespace with room has a due row that another dispatcher had locked, to lease others.
 func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (NextDispatchRow, error) {
 	row := db.QueryRow(ctx, nextDispatch,
 		arg.Namespaces,

@@ -68,7 +68,7 @@ func (c *crowd) firstDue(room leaseRoom) (since time.Time) {
 	return since
 }
 
-// leasePlan is what a lease looks at, in this order: a priority of a crowded namespace, or of all namespaces (an empty
+// leasePlan lists the entries of a lease, in their order: a priority of a crowded namespace, or of all namespaces (an empty
 // name) that are not passed by.
 type leasePlan struct {
 	priorities []int16
