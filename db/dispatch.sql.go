@@ -142,28 +142,31 @@ SET dispatch_at = CASE
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
     SELECT taken.id FROM (
-        SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace) AS n
+        SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace ORDER BY found.entry, found.dispatch_at, found.id) AS n
         FROM (
-            SELECT unnest($9::smallint[]) AS priority, unnest($10::text[]) AS namespace,
-                unnest($11::timestamptz[]) AS since, unnest($12::integer[]) AS most
-        ) e
-        CROSS JOIN LATERAL (
-            SELECT d.id, d.namespace FROM delta_resource d
-            WHERE d.kind = $13 AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
-              AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL ($14::text[]) END
-              AND ($15::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
-              AND delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = $13),
-                (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = $13), d.id) <= now()
-              AND (d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
-                OR (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, d.id) FROM delta_namespace n WHERE n.name = d.namespace) <= now())
-              AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
-                AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
-            ORDER BY d.dispatch_at
-            LIMIT coalesce(e.most, $16::integer)
-            FOR NO KEY UPDATE SKIP LOCKED
+            SELECT l.id, l.namespace, e.entry, l.dispatch_at
+            FROM (
+                SELECT unnest($9::smallint[]) AS priority, unnest($10::text[]) AS namespace, unnest($11::timestamptz[]) AS since,
+                    unnest($12::integer[]) AS most, generate_subscripts($9::smallint[], 1) AS entry
+            ) e
+            CROSS JOIN LATERAL (
+                SELECT d.id, d.namespace, d.dispatch_at FROM delta_resource d
+                WHERE d.kind = $13 AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
+                  AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL ($14::text[]) END
+                  AND ($15::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
+                  AND delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = $13),
+                    (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = $13), d.id) <= now()
+                  AND (d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+                    OR (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, d.id) FROM delta_namespace n WHERE n.name = d.namespace) <= now())
+                  AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+                    AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+                ORDER BY d.dispatch_at
+                LIMIT coalesce(e.most, $16::integer)
+                FOR NO KEY UPDATE SKIP LOCKED
+            ) l
+            WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $13 AND (c.paused OR c.snoozed_until > now()))
+            LIMIT $16::integer
         ) found
-        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $13 AND (c.paused OR c.snoozed_until > now()))
-        LIMIT $16::integer
     ) taken
     WHERE taken.n <= coalesce(($17::integer[])[array_position($18::text[], taken.namespace)], taken.n)
 ))

@@ -97,3 +97,32 @@ func TestACrowdedNamespaceIsLeasedByItself(t *testing.T) {
 	require.False(t, next("quiet", "idle"), "the rows before are not looked at")
 	require.True(t, next("idle", "full"))
 }
+
+// The most urgent row comes first whatever the name of its namespace is, and within the room of a namespace, too.
+func TestTheMostUrgentIsDispatchedFirstOfAllNamespaces(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	_, err := env.Pool.Exec(t.Context(), `INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, priority, due_at, dispatch_at)
+		SELECT 'thing', n || p || '-' || i, n, 'scheduled', 10, '', '{}', p, now(), now() - interval '1 hour' - p * interval '1 minute' + i * interval '1 ms'
+		FROM unnest('{a,m,z}'::text[]) n, unnest('{2,3,4}'::smallint[]) p, generate_series(1, 10) i WHERE n = 'm' OR p <> CASE n WHEN 'a' THEN 2 ELSE 4 END`)
+	require.NoError(t, err)
+	p := leaseParams("")
+	p.Batch = 20
+	p.LimitedNamespaces, p.Rooms = []string{"m"}, []int32{3}
+	lease := func() map[string]int {
+		rows, err := db.New().LeaseDue(t.Context(), env.Pool, p)
+		require.NoError(t, err)
+		leased := map[string]int{}
+		for _, row := range rows {
+			leased[fmt.Sprint(row.Namespace, row.Priority)]++
+			if row.Namespace == "m" {
+				require.Contains(t, []string{"m2-1", "m2-2", "m2-3"}, row.ObjectID)
+			}
+		}
+		return leased
+	}
+	require.Equal(t, map[string]int{"m2": 3, "z2": 10}, lease())
+	p.PassedBy, p.LimitedNamespaces, p.Rooms = []string{"m"}, nil, nil
+	require.Equal(t, map[string]int{"a3": 10, "z3": 10}, lease())
+	require.Equal(t, map[string]int{"a4": 10}, lease())
+}

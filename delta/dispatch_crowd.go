@@ -138,6 +138,7 @@ func (d *dispatcher) noteCrowd(ctx context.Context, room leaseRoom) {
 	found, err := db.New().FirstDue(ctx, d.pool, db.FirstDueParams{Kind: d.kind, LimitedNamespaces: limited, Margin: crowdMargin})
 	*c = crowd{first: map[crowded]time.Time{}, notedAt: time.Now(), took: time.Since(began), slow: c.slow}
 	if err != nil {
+		c.took *= 4 // it holds up the dispatcher: less often
 		d.log.Info("looking for namespaces with many due resources failed; leases look at all of them", "kind", d.kind, "error", err)
 		return
 	}
