@@ -12,8 +12,8 @@ import (
 // it would have to step over their rows otherwise, and lock thousands of them, to find those of other namespaces. The rows
 // stay due all the while: any client may have room for them at any moment.
 type crowd struct {
-	// first is when the first row of each became due.
-	first map[crowded]time.Time
+	// first is when the first row of each became due, by priority; zero for a priority of which it has few, or none.
+	first map[string]*[lowestPriority + 1]time.Time
 	// since is when the first row of all other namespaces did; zero if that is not known.
 	since time.Time
 	// notedAt is when that was noted, and took how long that took.
@@ -24,11 +24,8 @@ type crowd struct {
 	wasSlow bool
 }
 
-// crowded is a namespace with many due rows of a priority.
-type crowded struct {
-	namespace string
-	priority  int16
-}
+// lowestPriority is the least urgent priority, the largest number.
+const lowestPriority = 5
 
 const (
 	// slowLease and slowRow are how long a lease may take, and each of its rows, before a crowd is looked for.
@@ -60,9 +57,11 @@ func (c *crowd) firstDue(room leaseRoom) (since time.Time) {
 		return time.Time{}
 	}
 	since = c.since
-	for one, first := range c.first {
-		if first.Before(since) && !slices.Contains(room.full, one.namespace) {
-			since = first
+	for namespace, firsts := range c.first {
+		for _, first := range firsts {
+			if !first.IsZero() && first.Before(since) && !slices.Contains(room.full, namespace) {
+				since = first
+			}
 		}
 	}
 	return since
@@ -92,13 +91,17 @@ func (c *crowd) plan(priorities []int16, room leaseRoom, size int32) (p leasePla
 		}
 		return p
 	}
-	for one := range c.first {
-		p.passedBy = append(p.passedBy, one.namespace)
+	for namespace := range c.first {
+		p.passedBy = append(p.passedBy, namespace)
 	}
 	for _, priority := range priorities {
-		for one, first := range c.first {
-			if rows := room.rowsOf(one.namespace, size); one.priority == priority && rows > 0 {
-				p.add(priority, one.namespace, first, rows)
+		for namespace, firsts := range c.first {
+			since := firsts[priority]
+			if since.IsZero() {
+				since = c.since
+			}
+			if rows := room.rowsOf(namespace, size); rows > 0 {
+				p.add(priority, namespace, since, rows)
 			}
 		}
 		p.add(priority, "", c.since, size)
@@ -136,7 +139,7 @@ func (d *dispatcher) noteCrowd(ctx context.Context, room leaseRoom) {
 	defer cancel()
 	began := time.Now()
 	found, err := db.New().FirstDue(ctx, d.pool, db.FirstDueParams{Kind: d.kind, LimitedNamespaces: limited, Margin: crowdMargin})
-	*c = crowd{first: map[crowded]time.Time{}, notedAt: time.Now(), took: time.Since(began), slow: c.slow}
+	*c = crowd{first: map[string]*[lowestPriority + 1]time.Time{}, notedAt: time.Now(), took: time.Since(began), slow: c.slow}
 	if err != nil {
 		c.took *= 4 // it holds up the dispatcher: less often
 		d.log.Info("looking for namespaces with many due resources failed; leases look at all of them", "kind", d.kind, "error", err)
@@ -144,7 +147,10 @@ func (d *dispatcher) noteCrowd(ctx context.Context, room leaseRoom) {
 	}
 	for _, row := range found {
 		if row.Namespace != "" && row.Due >= crowdSize {
-			c.first[crowded{row.Namespace, row.Priority}] = row.Since
+			if c.first[row.Namespace] == nil {
+				c.first[row.Namespace] = &[lowestPriority + 1]time.Time{}
+			}
+			c.first[row.Namespace][row.Priority] = row.Since
 		} else if c.since.IsZero() || row.Since.Before(c.since) {
 			c.since = row.Since
 		}

@@ -14,16 +14,16 @@ func TestALeaseLooksAtCrowdedNamespacesByThemselves(t *testing.T) {
 	began := time.Now().Add(-time.Hour)
 	at := func(minute time.Duration) time.Time { return began.Add(minute * time.Minute) }
 	c := crowd{
-		first: map[crowded]time.Time{{"a", 3}: at(1), {"b", 3}: at(2), {"b", 1}: at(3)}, since: at(50), notedAt: time.Now(), took: time.Millisecond,
+		first: map[string]*[6]time.Time{"a": {3: at(1)}, "b": {1: at(3), 3: at(2)}}, since: at(50), notedAt: time.Now(), took: time.Millisecond,
 	}
 	room := leaseRoom{full: []string{"a"}, limited: []string{"b", "quiet"}, rows: []int32{2, 7}}
 	require.Equal(t, at(2), c.firstDue(room), "a has no room")
-	plan := c.plan([]int16{1, 3}, room, 500)
+	plan := c.plan([]int16{1, 2, 3}, room, 500)
 	require.Equal(t, leasePlan{
-		priorities: []int16{1, 1, 3, 3}, namespaces: []string{"b", "", "b", ""}, since: []time.Time{at(3), at(50), at(2), at(50)}, most: []int32{2, 500, 2, 500},
-		passedBy: plan.passedBy,
-	}, plan)
-	require.ElementsMatch(t, []string{"a", "a", "b", "b"}, plan.passedBy, "both are passed by elsewhere")
+		priorities: []int16{1, 1, 2, 2, 3, 3}, namespaces: []string{"b", "", "b", "", "b", ""},
+		since: []time.Time{at(3), at(50), at(50), at(50), at(2), at(50)}, most: []int32{2, 500, 2, 500, 2, 500}, passedBy: plan.passedBy,
+	}, plan, "b has few rows of priority 2, or none, but may get some")
+	require.ElementsMatch(t, []string{"a", "a", "b"}, plan.passedBy, "both are passed by elsewhere")
 	require.Equal(t, []string{"a"}, room.full)
 
 	batch := leaseRoom{full: []string{"a"}}

@@ -195,3 +195,44 @@ func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 		g.awaitRow("patient", synced(1))
 	})
 }
+
+// What comes late into a namespace with many due rows is worked in the order of its priority, unless a batch has all of them already.
+func TestAnUrgentRowOvertakesACrowd(t *testing.T) {
+	soak.Long(t)
+	single := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	inModes(t, func(t *testing.T, g mode) {
+		next := make(chan struct{})
+		worked := make(chan string, 1000)
+		config := g.config(g.controller(func(ctx context.Context, j job) error {
+			worked <- j.ObjectID
+			select {
+			case <-next:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}))
+		config.ResourceWorkTimeout = 10 * patience
+		config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
+		c := g.client(config)
+		c.LookForCrowds()
+		crowd := names("crowd", 120)
+		g.inform(c, &delta.InformOpts{Namespace: "full", Priority: 3}, crowd...)
+		require.NoError(t, c.Start(t.Context()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		for range 20 { // the crowd is known
+			got(t, worked)
+			next <- struct{}{}
+		}
+		_, err := c.Inform(t.Context(), g.object(account{Name: "urgent"}), &delta.InformOpts{Namespace: "full", Priority: 1})
+		require.NoError(t, err)
+		for i := 0; got(t, worked) != "urgent"; i++ {
+			require.Less(t, i, 10, "a few were leased before it")
+			next <- struct{}{}
+		}
+		close(next)
+		for _, name := range append(crowd, "urgent") {
+			g.awaitRow(name, synced(1))
+		}
+	}, single)
+}
