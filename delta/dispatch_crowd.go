@@ -58,8 +58,11 @@ func (c *crowd) firstDue(room leaseRoom) (since time.Time) {
 	}
 	since = c.since
 	for namespace, firsts := range c.first {
+		if slices.Contains(room.full, namespace) {
+			continue
+		}
 		for _, first := range firsts {
-			if !first.IsZero() && first.Before(since) && !slices.Contains(room.full, namespace) {
+			if !first.IsZero() && first.Before(since) {
 				since = first
 			}
 		}
@@ -91,18 +94,20 @@ func (c *crowd) plan(priorities []int16, room leaseRoom, size int32) (p leasePla
 		}
 		return p
 	}
+	rooms := map[string]int32{}
 	for namespace := range c.first {
 		p.passedBy = append(p.passedBy, namespace)
+		if rows := room.rowsOf(namespace, size); rows > 0 {
+			rooms[namespace] = rows
+		}
 	}
 	for _, priority := range priorities {
-		for namespace, firsts := range c.first {
-			since := firsts[priority]
+		for namespace, rows := range rooms {
+			since := c.first[namespace][priority]
 			if since.IsZero() {
 				since = c.since
 			}
-			if rows := room.rowsOf(namespace, size); rows > 0 {
-				p.add(priority, namespace, since, rows)
-			}
+			p.add(priority, namespace, since, rows)
 		}
 		p.add(priority, "", c.since, size)
 	}
@@ -115,14 +120,12 @@ func (c *crowd) noteLease(p leasePlan, leased []db.LeaseDueRow, size int32, took
 	if len(leased) >= int(size) {
 		return
 	}
+	found := map[string]int32{}
+	for _, row := range leased {
+		found[row.Namespace]++
+	}
 	for i, namespace := range p.namespaces {
-		found := 0
-		for _, row := range leased {
-			if row.Namespace == namespace {
-				found++
-			}
-		}
-		if namespace != "" && found < int(p.most[i]) {
+		if namespace != "" && found[namespace] < p.most[i] {
 			c.forget()
 			return
 		}

@@ -49,7 +49,8 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int, room 
 	d.lookedAt = time.Now()
 	d.mu.Unlock()
 	priorities := d.nextPriorities()
-	plan, began := d.crowd.plan(priorities, room, int32(size)), time.Now() //nolint:gosec // it has a bound
+	most := int32(size) //nolint:gosec // it has a bound
+	plan, began := d.crowd.plan(priorities, room, most), time.Now()
 	leased, err := db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
 		Kind:        d.kind,
 		Lease:       d.lease,
@@ -63,12 +64,12 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int, room 
 		MostLost:    activities.MaxLostInBatch,
 		Priorities:  plan.priorities, Namespaces: plan.namespaces, Since: plan.since, Most: plan.most, PassedBy: plan.passedBy,
 		LimitedNamespaces: room.limited, Rooms: room.rows,
-		Batch: int32(size), //nolint:gosec // it has a bound
+		Batch: most,
 	})
 	if err != nil {
 		return nil, err
 	}
-	d.crowd.noteLease(plan, leased, int32(size), time.Since(began)) //nolint:gosec // it has a bound
+	d.crowd.noteLease(plan, leased, most, time.Since(began))
 	return leased, nil
 }
 

@@ -28,16 +28,21 @@ func (g mode) startFull() (c *delta.Client, begun chan string, release func()) {
 			return nil
 		}
 		begun <- j.ObjectID
-		select {
-		case <-open:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return waitFor(ctx, open)
 	}))
 	config.ResourceWorkTimeout = 10 * patience
 	config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
 	return g.start(config), begun, func() { close(open) }
+}
+
+// waitFor waits in Work until the test sends, or closes the channel.
+func waitFor(ctx context.Context, sent <-chan struct{}) error {
+	select {
+	case <-sent:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // informEach informs objects one by one.
@@ -123,12 +128,7 @@ func TestNamespacesWithManyDueRowsShareTheirKind(t *testing.T) {
 			if j.Namespace != "stuck" {
 				return nil
 			}
-			select {
-			case <-open:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return waitFor(ctx, open)
 		}))
 		config.ResourceWorkTimeout = 10 * patience
 		config.Namespaces = map[string]delta.NamespaceConfig{"stuck": {MaxWorkers: 1}, "slow": {MaxWorkers: 1}}
@@ -205,12 +205,7 @@ func TestAnUrgentRowOvertakesACrowd(t *testing.T) {
 		worked := make(chan string, 1000)
 		config := g.config(g.controller(func(ctx context.Context, j job) error {
 			worked <- j.ObjectID
-			select {
-			case <-next:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return waitFor(ctx, next)
 		}))
 		config.ResourceWorkTimeout = 10 * patience
 		config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
