@@ -90,7 +90,11 @@ func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fres
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	password := filepath.Join(work, "password")
-	if err := os.WriteFile(password, []byte(postgresPassword+"\n"), 0o600); err != nil {
+	secret, err := scramSecret(postgresPassword)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(password, []byte(secret+"\n"), 0o600); err != nil {
 		return err
 	}
 	if err := errors.Join(as.takeOwnership(work), as.takeOwnership(password)); err != nil {

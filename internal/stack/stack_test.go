@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -36,6 +38,8 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	require.Equal(t, "delta/delta", queryValue[string](t, s.DatabaseURL, "select current_user || '/' || current_database()"))
 	require.Equal(t, "127.0.0.1", queryValue[string](t, s.DatabaseURL, "show listen_addresses"))
 	require.Contains(t, s.DatabaseURL, "postgres://delta:password@127.0.0.1:")
+	require.Equal(t, "SCRAM-SHA-256$1:", queryValue[string](t, s.DatabaseURL, "select substr(rolpassword, 1, 16) from pg_authid where rolname = current_user"))
+	requireRefused(t, strings.Replace(s.DatabaseURL, ":password@", ":passwort@", 1))
 	opts, err := s.ClientOptions()
 	require.NoError(t, err)
 	require.NoError(t, checkTemporal(t.Context(), opts))
@@ -68,6 +72,15 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 	stop(t, s) // a second stop is harmless
+}
+
+// requireRefused checks that Postgres refuses the password of an address.
+func requireRefused(t *testing.T, url string) {
+	t.Helper()
+	_, err := pgx.Connect(t.Context(), url)
+	refused := (*pgconn.PgError)(nil)
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "28P01", refused.Code)
 }
 
 func requireAnswer(url string) error {
