@@ -156,13 +156,18 @@ type NamespaceLimit interface {
 	Acquire(ctx context.Context, namespace string) (release func(), err error)
 	// TryAcquire takes a slot if one is free.
 	TryAcquire(namespace string) (release func(), ok bool)
-	// AwaitRate waits until the rate of a namespace lets a call of a kind begin. The caller calls begun when it has its
-	// slots or gave up. Calls of one kind and namespace come one by one, so that at most one of them is later than the
-	// time that it reserved.
-	AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error)
+	// Arrive notes that a resource which a dispatcher has leased asks for a slot, and Decline that it needs none. Until
+	// then it takes room from other resources of the namespace.
+	Arrive(namespace string)
+	Decline(namespace string)
+	// AwaitRates waits until the rates of a limited namespace and of a kind let a call begin. The caller calls begun when it
+	// has its slots or gave up. Calls of one kind and namespace come one by one, so that at most one of them is later than
+	// the time that it reserved, and at most one keeps a slot of the namespace while it waits. hasWaited is false if the call
+	// has yet to wait for the rate of the kind.
+	AwaitRates(ctx context.Context, kind, namespace string, ofKind *RateLimit) (begun func(), hasWaited bool, err error)
 	// IsRated reports whether a namespace has a rate.
 	IsRated(namespace string) bool
-	// IsFull reports whether Acquire or AwaitRate would wait.
+	// IsFull reports whether Acquire or AwaitRates would wait.
 	IsFull(namespace string) bool
 }
 

@@ -81,7 +81,11 @@ func (a *Activities) attemptResource(ctx context.Context, ref Ref) (Step, error)
 		if got != nil && got.Resource.IsFinalizing() && isDue(got) && !a.Handler.Finalizes() {
 			return Step{}, temporal.NewApplicationError(fmt.Sprintf("this worker's controller for kind %q has no Finalizer", ref.Kind), UnknownKind)
 		}
-		return a.stepOfUnclaimed(ctx, ref, got)
+		step, err := a.stepOfUnclaimed(ctx, ref, got)
+		if !wanted && err == nil {
+			e.decline(got, step)
+		}
+		return step, err
 	}
 	if a.Pace != nil {
 		defer a.Pace.Attempted()
@@ -101,6 +105,7 @@ var errNoSlot = errors.New("no slot is free")
 func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got *db.GetResourceRow, err error) {
 	if ref.Namespace != "" {
 		if taken, ok := e.tryAcquireSlots(ref.Namespace); ok {
+			e.arrive(ref.Namespace)
 			e.reserved = &reservation{slots: taken, namespace: ref.Namespace}
 			return true, nil, nil
 		}
@@ -119,11 +124,30 @@ func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got
 		if taken, ok = e.tryAcquireSlots(row.Resource.Namespace); !ok {
 			return false, nil, errNoSlot
 		}
-	} else if taken, ok = e.acquireSlots(e.base, row.Resource.Namespace); !ok {
-		return false, &row, nil // the worker stops, and the workflow goes on elsewhere
+		e.arrive(row.Resource.Namespace)
+	} else {
+		e.arrive(row.Resource.Namespace)
+		if taken, ok = e.acquireSlots(e.base, row.Resource.Namespace); !ok {
+			return false, &row, nil // the worker stops, and the workflow goes on elsewhere
+		}
 	}
 	e.reserved = &reservation{slots: taken, namespace: row.Resource.Namespace}
 	return true, nil, nil
+}
+
+// arrive notes that the resource asks for a slot of its namespace.
+func (e *execution) arrive(namespace string) {
+	if e.Limit != nil {
+		e.Limit.Arrive(namespace)
+	}
+}
+
+// decline notes that the resource needs no slot of its namespace, if a dispatcher has expected that. One that expires asks
+// for a slot with its next attempt.
+func (e *execution) decline(got *db.GetResourceRow, step Step) {
+	if e.Limit != nil && got != nil && step.Next != NextRetention && got.Resource.WantsSlot(got.Now) {
+		e.Limit.Decline(got.Resource.Namespace)
+	}
 }
 
 // isDue reports whether a row has an attempt that is due and may begin.

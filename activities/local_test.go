@@ -147,6 +147,8 @@ func (l *fullLimit) Acquire(ctx context.Context, _ string) (release func(), err 
 func (l *fullLimit) TryAcquire(string) (release func(), ok bool) { return nil, false }
 func (l *fullLimit) IsFull(string) bool                          { return true }
 func (l *fullLimit) IsRated(string) bool                         { return false }
-func (l *fullLimit) AwaitRate(context.Context, string, string) (func(), error) {
-	return func() {}, nil
+func (l *fullLimit) Arrive(string)                               {}
+func (l *fullLimit) Decline(string)                              {}
+func (l *fullLimit) AwaitRates(context.Context, string, string, *activities.RateLimit) (func(), bool, error) {
+	return func() {}, false, nil
 }

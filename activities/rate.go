@@ -12,9 +12,13 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// rateShare is the part of a second for which calls are reserved at once: that saves statements, and a client that
-// stops loses no more than those calls.
-const rateShare = 0.1
+const (
+	// rateShare is the part of a second for which calls are reserved at once, which saves statements, and for which calls
+	// wait with a reservation. A client that stops loses no more than those calls.
+	rateShare = 0.1
+	// spareTime is how long a call that was given back may begin.
+	spareTime = time.Second
+)
 
 // RateLimit bounds how many calls of Work of a kind, or in a namespace, begin in a second, for all clients together:
 // Postgres has the time at which the next may begin. A nil RateLimit bounds nothing. Create it with [NewRateLimit] or
@@ -25,31 +29,40 @@ type RateLimit struct {
 	what string
 	ask  func(ctx context.Context, d time.Duration) (time.Duration, error)
 	rate float64
+	// turns has an entry for each call that waits with a reservation. Others wait for a turn, in their order.
+	turns chan struct{}
 
 	mu sync.Mutex
-	// left counts reserved calls that have not begun; next is when the next of them may.
+	// left counts reserved calls that nobody waits for; next is when the next of them may begin.
 	left int
 	next time.Time
+	// spare counts calls that were given back. They may begin until spareUntil.
+	spare      int
+	spareUntil time.Time
+}
+
+// newRateLimit returns a limit of rate calls a second; nil if rate is 0.
+func newRateLimit(what string, rate float64, ask func(context.Context, time.Duration) (time.Duration, error)) *RateLimit {
+	if rate <= 0 {
+		return nil
+	}
+	l := &RateLimit{what: what, ask: ask, rate: rate}
+	l.turns = make(chan struct{}, l.share())
+	return l
 }
 
 // NewRateLimit returns a limit of rate calls a second for a kind; nil if rate is 0.
 func NewRateLimit(pool *pgxpool.Pool, kind string, rate float64) *RateLimit {
-	if rate <= 0 {
-		return nil
-	}
-	return &RateLimit{what: "kind " + kind, rate: rate, ask: func(ctx context.Context, d time.Duration) (time.Duration, error) {
+	return newRateLimit("kind "+kind, rate, func(ctx context.Context, d time.Duration) (time.Duration, error) {
 		return db.New().ReserveCalls(ctx, pool, db.ReserveCallsParams{Kind: kind, For: d})
-	}}
+	})
 }
 
 // NewNamespaceRateLimit is [NewRateLimit] for a namespace.
 func NewNamespaceRateLimit(pool *pgxpool.Pool, namespace string, rate float64) *RateLimit {
-	if rate <= 0 {
-		return nil
-	}
-	return &RateLimit{what: "namespace " + namespace, rate: rate, ask: func(ctx context.Context, d time.Duration) (time.Duration, error) {
+	return newRateLimit("namespace "+namespace, rate, func(ctx context.Context, d time.Duration) (time.Duration, error) {
 		return db.New().ReserveNamespaceCalls(ctx, pool, db.ReserveNamespaceCallsParams{Namespace: namespace, For: d})
-	}}
+	})
 }
 
 // Rate returns how many calls may begin in a second; 0 for no bound.
@@ -65,6 +78,12 @@ func (l *RateLimit) Wait(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
+	select {
+	case l.turns <- struct{}{}:
+		defer func() { <-l.turns }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	at, err := l.reserveCall(ctx)
 	if err != nil {
 		return err
@@ -75,13 +94,31 @@ func (l *RateLimit) Wait(ctx context.Context) error {
 	return nil
 }
 
+// share returns how many calls may begin in rateShare: at least one.
+func (l *RateLimit) share() int { return max(int(math.Floor(l.rate*rateShare)), 1) }
+
+// giveBack lets another call begin in place of one that has waited and does not begin.
+func (l *RateLimit) giveBack() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spare, l.spareUntil = l.spare+1, time.Now().Add(spareTime)
+}
+
 // reserveCall returns when a call may begin. Only one caller at a time asks Postgres, for several calls.
 func (l *RateLimit) reserveCall(ctx context.Context) (time.Time, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if now := time.Now(); l.spare > 0 && now.Before(l.spareUntil) {
+		l.spare--
+		return now, nil
+	}
+	l.spare = 0
 	every := time.Duration(float64(time.Second) / l.rate)
 	if l.left == 0 {
-		n := max(int(math.Floor(l.rate*rateShare)), 1)
+		n := l.share()
 		var wait time.Duration
 		err := retryTransient(ctx, writeTries, func(ctx context.Context) (err error) {
 			wait, err = l.ask(ctx, time.Duration(n)*every)

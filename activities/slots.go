@@ -47,13 +47,15 @@ func (s slots) release() {
 
 // tryAcquireSlots takes the slots of a call if they are free and no rate applies.
 func (a *Activities) tryAcquireSlots(namespace string) (taken slots, ok bool) {
-	if a.Rate != nil {
+	if a.Rate != nil || (a.Limit != nil && a.Limit.IsRated(namespace)) {
 		return slots{}, false
 	}
+	return a.takeFreeSlots(namespace)
+}
+
+// takeFreeSlots takes the slots of a call if they are free.
+func (a *Activities) takeFreeSlots(namespace string) (taken slots, ok bool) {
 	if a.Limit != nil {
-		if a.Limit.IsRated(namespace) {
-			return slots{}, false
-		}
 		if taken.releaseNamespace, ok = a.Limit.TryAcquire(namespace); !ok {
 			return slots{}, false
 		}
@@ -66,15 +68,22 @@ func (a *Activities) tryAcquireSlots(namespace string) (taken slots, ok bool) {
 	return taken, true
 }
 
-// acquireSlots waits until a call has its slots and its rates allow it, or ctx ends. It waits for the namespace's rate
-// first, because a call that waits for it should not keep a slot of the kind, which others could use.
+// acquireSlots waits until a call has its slots and its rates allow it, or ctx ends. In a limited namespace it waits for
+// the rates first, because other kinds could use the slot that it would keep. If no slot is free then, another call may
+// begin in its place, and it waits for the rate of the kind once more.
 func (a *Activities) acquireSlots(ctx context.Context, namespace string) (taken slots, ok bool) {
 	if a.Limit != nil {
-		begun, err := a.Limit.AwaitRate(ctx, a.Handler.Kind(), namespace)
+		begun, hasWaited, err := a.Limit.AwaitRates(ctx, a.Handler.Kind(), namespace, a.Rate)
 		if err != nil {
 			return slots{}, false
 		}
 		defer begun()
+		if hasWaited {
+			if taken, ok = a.takeFreeSlots(namespace); ok {
+				return taken, true
+			}
+			a.Rate.giveBack()
+		}
 	}
 	if taken, ok = a.awaitSlots(ctx, namespace); !ok {
 		return taken, false

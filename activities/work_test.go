@@ -189,9 +189,13 @@ func newLimit() limit {
 	return limit{places: make(chan struct{}, 1), asked: make(chan string, 1)}
 }
 
-func (limit) AwaitRate(context.Context, string, string) (begun func(), err error) {
-	return func() {}, nil
+func (limit) AwaitRates(context.Context, string, string, *activities.RateLimit) (begun func(), hasWaited bool, err error) {
+	return func() {}, false, nil
 }
+
+func (limit) Arrive(string) {}
+
+func (limit) Decline(string) {}
 
 func (limit) IsRated(string) bool { return false }
 

@@ -142,15 +142,16 @@ SET dispatch_at = CASE
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
     SELECT taken.id FROM (
-        SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace ORDER BY found.entry, found.dispatch_at, found.id) AS n
+        SELECT found.id, found.namespace, found.wants_slot,
+            row_number() OVER (PARTITION BY found.namespace, found.wants_slot ORDER BY found.entry, found.dispatch_at, found.id) AS n
         FROM (
-            SELECT l.id, l.namespace, e.entry, l.dispatch_at
+            SELECT l.id, l.namespace, l.wants_slot, e.entry, l.dispatch_at
             FROM (
                 SELECT unnest($9::smallint[]) AS priority, unnest($10::text[]) AS namespace, unnest($11::timestamptz[]) AS since,
                     unnest($12::integer[]) AS most, generate_subscripts($9::smallint[], 1) AS entry
             ) e
             CROSS JOIN LATERAL (
-                SELECT d.id, d.namespace, d.dispatch_at FROM delta_resource d
+                SELECT d.id, d.namespace, d.dispatch_at, delta_wants_slot(d.state, d.finalized, d.due_at) AS wants_slot FROM delta_resource d
                 WHERE d.kind = $13 AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
                   AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL ($14::text[]) END
                   AND ($15::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
@@ -168,11 +169,12 @@ WHERE r.id = ANY (ARRAY(
             LIMIT $16::integer
         ) found
     ) taken
-    WHERE taken.n <= coalesce(($17::integer[])[array_position($18::text[], taken.namespace)], taken.n)
+    WHERE NOT taken.wants_slot OR taken.n <= coalesce(($17::integer[])[array_position($18::text[], taken.namespace)], taken.n)
 ))
 RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
     coalesce(r.workflow_id = $5::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed,
-    delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, now()::timestamptz AS now
+    delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked,
+    delta_wants_slot(r.state, r.finalized, r.due_at)::boolean AS wants_slot, now()::timestamptz AS now
 `
 
 type LeaseDueParams struct {
@@ -209,6 +211,7 @@ type LeaseDueRow struct {
 	Batched    bool
 	Unnamed    bool
 	Worked     bool
+	WantsSlot  bool
 	Now        time.Time
 }
 
@@ -221,7 +224,7 @@ type LeaseDueRow struct {
 // at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
 // filled with wake-ups.
 //
-// Of a limited namespace, no more rows are leased than it has free slots: more would only wait. Namespaces with many due
+// Of a limited namespace, no more rows that want a slot are leased than it has room for: more would only wait. Namespaces with many due
 // rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
 // for. An entry is such a namespace with a priority, or the priority of all others (no namespace).
 //
@@ -271,6 +274,7 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 			&i.Batched,
 			&i.Unnamed,
 			&i.Worked,
+			&i.WantsSlot,
 			&i.Now,
 		); err != nil {
 			return nil, err

@@ -78,6 +78,11 @@ func (r *Resource) IsWorked() bool {
 	return r.State == deltatype.ResourceStatePending || (r.IsFinalizing() && r.DueAt == nil)
 }
 
+// WantsSlot reports whether a dispatcher that leases the row expects a call of Work (delta_wants_slot).
+func (r *Resource) WantsSlot(now time.Time) bool {
+	return r.IsWorked() || (r.DueAt != nil && !r.DueAt.After(now) && (r.State != deltatype.ResourceStateDeleted || r.IsFinalizing()))
+}
+
 // UTC returns a time in UTC; nil stays nil.
 func UTC(t *time.Time) *time.Time {
 	if t == nil {

@@ -95,12 +95,8 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 // uncountRows takes rows that were not woken out of the counts of pace and limits. Call it before they are released,
 // because they may be leased at once.
 func (d *dispatcher) uncountRows(rows []db.LeaseDueRow) {
-	namespaces := make([]string, len(rows))
-	for i, row := range rows {
-		namespaces[i] = row.Namespace
-	}
 	d.pace.uncountWoken(len(rows))
-	d.limits.uncountLeased(namespaces)
+	d.limits.uncountLeased(rows)
 }
 
 // noteWorkflowIDs writes the ids of single workflows on waiting rows.

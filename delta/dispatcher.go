@@ -191,7 +191,7 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, nextTimeout)
 	defer cancel()
-	room := d.limits.room()
+	room := d.limits.room(d.kind)
 	next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{
 		Kind: d.kind, Looked: looked, Namespaces: room.limited, Since: d.crowd.firstDue(room),
 	})
@@ -236,7 +236,7 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 		if err = errors.Join(d.wakeKeyWaiters(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
-		room := d.limits.room()
+		room := d.limits.room(d.kind)
 		d.noteCrowd(startCtx, room)
 		if batch != "" {
 			room.limited, room.rows = []string{}, []int32{} // members wait within the batch, and take no slot of the kind
@@ -261,16 +261,14 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 		// If a lease for single workflows is full, there may be more for a batch; there may also be more behind rows that wait for a slot or a parent.
 		full = count == size || len(due) < count
 		var members, singles []db.LeaseDueRow
-		var namespaces []string
 		for _, row := range due {
 			if row.Batched {
 				members = append(members, row)
 			} else {
 				singles = append(singles, row)
-				namespaces = append(namespaces, row.Namespace)
 			}
 		}
-		full = d.limits.countLeased(namespaces, room) || full
+		full = d.limits.countLeased(singles, room) || full
 		d.pace.countWoken(len(singles))
 		if batch != "" && !many { // a set that fills batches by itself says nothing about the load after it
 			d.pace.noteBatch(len(due), size)

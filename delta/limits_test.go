@@ -3,11 +3,16 @@ package delta
 import (
 	"context"
 	mathrand "math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
 )
 
 // Rows that cannot be started, or a Temporal that refuses all starts, take no room from other rows of the namespace.
@@ -17,7 +22,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	limits := newNamespaceLimits(nil, func() { woken++ })
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 2}})
 	room := func() int {
-		room := limits.room()
+		room := limits.room("kind")
 		if len(room.rows) == 0 {
 			require.Equal(t, []string{"narrow"}, room.full)
 			return 0
@@ -26,21 +31,21 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 		return int(room.rows[0])
 	}
 	require.Equal(t, 4, room(), "as many as there are slots, and the same number waiting")
-	require.False(t, limits.countLeased([]string{"narrow", "wide", "narrow"}, limits.room()))
+	require.False(t, limits.countLeased(rowsIn("narrow", "wide", "narrow"), limits.room("kind")))
 	require.Equal(t, 2, room())
-	require.True(t, limits.countLeased([]string{"narrow", "narrow"}, limits.room()))
+	require.True(t, limits.countLeased(rowsIn("narrow", "narrow"), limits.room("kind")))
 	require.Zero(t, room())
 	require.Zero(t, woken)
 
-	limits.uncountLeased([]string{"narrow", "wide"})
+	limits.uncountLeased(rowsIn("narrow", "wide"))
 	require.Equal(t, 1, woken, "dispatchers read skipped rows again")
 	require.Equal(t, 1, room())
 	for range 100 { // retries
-		limits.countLeased([]string{"narrow"}, leaseRoom{})
-		limits.uncountLeased([]string{"narrow"})
+		limits.countLeased(rowsIn("narrow"), leaseRoom{})
+		limits.uncountLeased(rowsIn("narrow"))
 	}
 	require.Equal(t, 1, room())
-	limits.uncountLeased([]string{"narrow", "narrow", "narrow", "narrow"})
+	limits.uncountLeased(rowsIn("narrow", "narrow", "narrow", "narrow"))
 	require.Equal(t, 4, room())
 }
 
@@ -51,7 +56,7 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 	var rooms []int32
 	var limits *namespaceLimits
 	limits = newNamespaceLimits(nil, func() {
-		rooms = append(rooms, limits.room().rows...)
+		rooms = append(rooms, limits.room("kind").rows...)
 	})
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
 	limit := limits.limitOf("narrow")
@@ -67,7 +72,7 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 		for limit.countWaiting() == 0 {
 			runtime.Gosched()
 		}
-		require.Equal(t, []string{"narrow"}, limits.room().full)
+		require.Equal(t, []string{"narrow"}, limits.room("kind").full)
 		rooms = nil
 		return ended
 	}
@@ -94,12 +99,12 @@ func TestALeaseThatUsedUpItsRoomIsRepeated(t *testing.T) {
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
 	release, err := limits.Acquire(t.Context(), "narrow")
 	require.NoError(t, err)
-	room := limits.room()
+	room := limits.room("kind")
 	require.Equal(t, []int32{1}, room.rows)
 	release()
-	require.True(t, limits.countLeased([]string{"narrow"}, room))
-	require.Equal(t, []int32{1}, limits.room().rows)
-	require.False(t, limits.countLeased([]string{"wide"}, limits.room()), "it has no more due rows")
+	require.True(t, limits.countLeased(rowsIn("narrow"), room))
+	require.Equal(t, []int32{1}, limits.room("kind").rows)
+	require.False(t, limits.countLeased(rowsIn("wide"), limits.room("kind")), "it has no more due rows")
 }
 
 // Temporal gives a row to any client. However many go to another one, some client may lease more.
@@ -114,19 +119,84 @@ func TestRowsThatOtherClientsWorkTakeNoRoom(t *testing.T) {
 	for i := range 1000 {
 		leased := 0
 		for _, leasing := range clients {
-			room := leasing.room()
+			room := leasing.room("kind")
 			for _, rows := range room.rows {
 				leased += int(rows)
-				leasing.countLeased(slices.Repeat([]string{"narrow"}, int(rows)), room)
+				leasing.countLeased(rowsIn(slices.Repeat([]string{"narrow"}, int(rows))...), room)
 			}
 		}
 		require.NotZero(t, leased, "after %d rounds", i)
 		for range leased {
-			release, err := clients[mathrand.N(len(clients))].Acquire(t.Context(), "narrow")
+			working := clients[mathrand.N(len(clients))]
+			working.Arrive("narrow")
+			release, err := working.Acquire(t.Context(), "narrow")
 			require.NoError(t, err)
 			release()
 		}
 	}
+}
+
+// A leased row that needs no slot takes no room: neither one that is known to need none, as a deleted one, nor one that turns out not to.
+func TestRowsThatNeedNoSlotTakeNoRoom(t *testing.T) {
+	t.Parallel()
+	woken := 0
+	limits := newNamespaceLimits(nil, func() { woken++ })
+	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
+	room := limits.room("kind")
+	require.Equal(t, []int32{2}, room.rows)
+	require.True(t, limits.countLeased([]db.LeaseDueRow{{Namespace: "narrow"}, {Namespace: "narrow"}, {Namespace: "narrow"}}, room), "there may be more behind them")
+	require.Equal(t, room, limits.room("kind"))
+
+	limits.countLeased(rowsIn("narrow", "narrow"), room)
+	require.Equal(t, []string{"narrow"}, limits.room("kind").full)
+	limits.Decline("narrow")
+	require.Equal(t, 1, woken)
+	require.Equal(t, []int32{1}, limits.room("kind").rows)
+}
+
+// Calls that wait for the rate of their kind take no room from another kind, and only one of them may have a slot.
+func TestAKindThatWaitsForItsRateLeavesRoomToOthers(t *testing.T) {
+	t.Parallel()
+	limits := newNamespaceLimits(nil, func() {})
+	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 2}})
+	slow := rateThatWaits(t)
+	for range 4 {
+		go func() {
+			if begun, _, err := limits.AwaitRates(t.Context(), "slow", "narrow", slow); err == nil {
+				begun()
+			}
+		}()
+	}
+	for limit := limits.limitOf("narrow"); limit.countAwaitingKind("slow") < 4; {
+		runtime.Gosched()
+	}
+	require.Equal(t, []string{"narrow"}, limits.room("slow").full)
+	require.Equal(t, []int32{4}, limits.room("quick").rows)
+}
+
+// rateThatWaits returns a rate that waits for an answer of Postgres.
+func rateThatWaits(t *testing.T) *activities.RateLimit {
+	t.Helper()
+	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	pool, err := pgxpool.New(t.Context(), "postgres://"+silent.Addr().String()+"/?sslmode=disable")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = silent.Close() })
+	return activities.NewRateLimit(pool, "slow", 1)
+}
+
+// rowsIn returns leased rows of namespaces, which want slots.
+func rowsIn(namespaces ...string) (rows []db.LeaseDueRow) {
+	for _, namespace := range namespaces {
+		rows = append(rows, db.LeaseDueRow{Namespace: namespace, WantsSlot: true})
+	}
+	return rows
+}
+
+func (n *namespaceLimit) countAwaitingKind(kind string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.awaitsKind[kind]
 }
 
 func (n *namespaceLimit) countWaiting() int {

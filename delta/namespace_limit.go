@@ -25,11 +25,13 @@ type namespaceLimit struct {
 	rate *activities.RateLimit
 	// gates let one call of a kind at a time wait for the rate, and then for its slots.
 	gates map[string]chan struct{}
-	// used counts calls of Work with a slot, waiting resources that wait for one, or for the rate.
+	// used counts calls of Work with a slot, waiting resources that wait for one, or for the rate. awaitsKind counts those
+	// that wait for the rate of their kind, by kind: they take no room from other kinds.
 	used, waiting int
+	awaitsKind    map[string]int
 	// queue has a channel for each call that waits for a slot, in their order: it is closed when the call has one.
 	queue []chan struct{}
-	// leased are the times of leases whose rows have not asked for a slot. A row that went to another client is forgotten
+	// leased are the times of leases whose rows have not asked for a slot yet. A row that went to another client is forgotten
 	// when one comes from there, or after a lease. The client to which the last row came has room.
 	leased []time.Time
 	// withheld is set while rows are not dispatched because the namespace is full.
@@ -37,7 +39,7 @@ type namespaceLimit struct {
 }
 
 func newNamespaceLimit(freed func()) *namespaceLimit {
-	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}}
+	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}, awaitsKind: map[string]int{}}
 	n.free = n.release
 	return n
 }
@@ -75,8 +77,24 @@ func (n *namespaceLimit) clearWithheld() (wake func()) {
 	return n.freed
 }
 
-// noteArrival notes that a leased resource has asked for a slot. The lock is held.
-func (n *namespaceLimit) noteArrival() {
+// arrive forgets one leased resource, which asks for a slot now.
+func (n *namespaceLimit) arrive() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forgetLeased()
+}
+
+// decline forgets one leased resource, which needs no slot: another may be leased.
+func (n *namespaceLimit) decline() {
+	n.mu.Lock()
+	n.forgetLeased()
+	wake := n.clearWithheld()
+	n.mu.Unlock()
+	wake()
+}
+
+// forgetLeased forgets the oldest lease. The lock is held.
+func (n *namespaceLimit) forgetLeased() {
 	if len(n.leased) > 0 {
 		n.leased = n.leased[1:]
 	}
@@ -84,9 +102,6 @@ func (n *namespaceLimit) noteArrival() {
 
 func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error) {
 	n.mu.Lock()
-	if n.rate == nil {
-		n.noteArrival() // otherwise awaitRate has noted it
-	}
 	if n.isFree() {
 		n.used++
 		n.mu.Unlock()
@@ -122,9 +137,6 @@ func (n *namespaceLimit) tryAcquire() (release func(), ok bool) {
 	if !n.isFree() {
 		return nil, false
 	}
-	if n.rate == nil {
-		n.noteArrival()
-	}
 	n.used++
 	return n.free, true
 }
@@ -147,15 +159,16 @@ func (n *namespaceLimit) rateLimit() *activities.RateLimit {
 	return n.rate
 }
 
-// awaitRate waits for its turn among the calls of a kind, and until the rate lets one begin.
-func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func(), err error) {
+// awaitRates waits for its turn among the calls of a kind, until the rate of the namespace lets one begin, and then the
+// rate of the kind. hasWaited is false, and it has not waited, where neither matters to a limited namespace.
+func (n *namespaceLimit) awaitRates(ctx context.Context, kind string, ofKind *activities.RateLimit) (begun func(), hasWaited bool, err error) {
 	n.mu.Lock()
-	if n.rate == nil {
+	if n.rate == nil && (n.size == 0 || ofKind == nil) {
 		n.mu.Unlock()
-		return func() {}, nil
+		return func() {}, false, nil
 	}
-	n.noteArrival()
-	n.waiting++
+	isRated := n.rate != nil
+	n.countAwaiting(kind, isRated, 1)
 	gate := n.gates[kind]
 	if gate == nil {
 		gate = make(chan struct{}, 1)
@@ -164,7 +177,7 @@ func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func
 	n.mu.Unlock()
 	leave := func() {
 		n.mu.Lock()
-		n.waiting--
+		n.countAwaiting(kind, isRated, -1)
 		wake := n.clearWithheld()
 		n.mu.Unlock()
 		wake()
@@ -173,17 +186,28 @@ func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func
 	case gate <- struct{}{}:
 	case <-ctx.Done():
 		leave()
-		return nil, context.Cause(ctx)
+		return nil, false, context.Cause(ctx)
 	}
-	if err := n.rateLimit().Wait(ctx); err != nil {
+	begun = func() {
 		<-gate
 		leave()
-		return nil, err
 	}
-	return func() {
-		<-gate
-		leave()
-	}, nil
+	for _, rate := range []*activities.RateLimit{n.rateLimit(), ofKind} {
+		if err := rate.Wait(ctx); err != nil {
+			begun()
+			return nil, false, err
+		}
+	}
+	return begun, true, nil
+}
+
+// countAwaiting counts calls that wait for the rate of the namespace or else for that of their kind. The lock is held.
+func (n *namespaceLimit) countAwaiting(kind string, isRated bool, calls int) {
+	if isRated {
+		n.waiting += calls
+	} else {
+		n.awaitsKind[kind] += calls
+	}
 }
 
 func (n *namespaceLimit) isFull() bool {
@@ -192,13 +216,13 @@ func (n *namespaceLimit) isFull() bool {
 	return n.rate != nil || (n.size > 0 && n.used+n.waiting >= n.size)
 }
 
-func (n *namespaceLimit) leasableRows() (left int, isLimited bool) {
+func (n *namespaceLimit) leasableRows(kind string) (left int, isLimited bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
 		return 0, false
 	}
-	left = n.leasableLeft()
+	left = n.leasableLeft(kind)
 	n.withheld = n.withheld || left <= 0
 	return left, true
 }
@@ -209,12 +233,12 @@ const (
 	manyRated = 256
 )
 
-// leasableLeft returns how many more rows may be leased. The lock is held.
-func (n *namespaceLimit) leasableLeft() int {
+// leasableLeft returns how many more rows of a kind may be leased. The lock is held.
+func (n *namespaceLimit) leasableLeft(kind string) int {
 	n.leased = dropBefore(n.leased, time.Now().Add(-activities.DispatchLease))
 	left := math.MaxInt16
 	if n.size > 0 {
-		left = 2*n.size - n.used - n.waiting - len(n.leased)
+		left = 2*n.size - n.used - n.waiting - len(n.leased) - n.awaitsKind[kind]
 	}
 	if n.rate != nil {
 		most := int(min(max(math.Ceil(n.rate.Rate()), fewRated), manyRated))

@@ -6,6 +6,9 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
 )
 
 // namespaceLimits bounds Work by namespace, across kinds. The bounds may change while Work runs.
@@ -68,13 +71,27 @@ func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool)
 	return limit.tryAcquire()
 }
 
-// AwaitRate waits until the rate of a namespace lets a call begin.
-func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error) {
+// AwaitRates waits until the rates of a namespace and of a kind let a call begin. See [activities.NamespaceLimit].
+func (l *namespaceLimits) AwaitRates(ctx context.Context, kind, namespace string, ofKind *activities.RateLimit) (begun func(), hasWaited bool, err error) {
 	limit := l.limitOf(namespace)
 	if limit == nil {
-		return func() {}, nil
+		return func() {}, false, nil
 	}
-	return limit.awaitRate(ctx, kind)
+	return limit.awaitRates(ctx, kind, ofKind)
+}
+
+// Arrive notes that a leased resource asks for a slot.
+func (l *namespaceLimits) Arrive(namespace string) {
+	if limit := l.limitOf(namespace); limit != nil {
+		limit.arrive()
+	}
+}
+
+// Decline notes that a leased resource needs no slot.
+func (l *namespaceLimits) Decline(namespace string) {
+	if limit := l.limitOf(namespace); limit != nil {
+		limit.decline()
+	}
 }
 
 // IsRated reports whether a namespace has a rate.
@@ -108,14 +125,14 @@ func (r leaseRoom) rowsOf(namespace string, size int32) int32 {
 	return size
 }
 
-// room returns the room for a lease: each limited namespace may have as many rows as can be worked, and as many again that
+// room returns the room for a lease of a kind: each limited namespace may have as many rows as can be worked, and as many again that
 // wait for slots, so that no slot is idle. freed is called when a full one has room again.
-func (l *namespaceLimits) room() leaseRoom {
+func (l *namespaceLimits) room(kind string) leaseRoom {
 	room := leaseRoom{limited: []string{}, rows: []int32{}, full: []string{}}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		switch rows, isLimited := limit.leasableRows(); {
+		switch rows, isLimited := limit.leasableRows(kind); {
 		case !isLimited:
 		case rows > 0:
 			room.limited, room.rows = append(room.limited, name), append(room.rows, int32(rows)) //nolint:gosec // at most 20,000
@@ -126,18 +143,19 @@ func (l *namespaceLimits) room() leaseRoom {
 	return room
 }
 
-// countLeased counts rows that were leased for single workflows, by their namespaces. It reports whether a namespace has
-// used up its room: then the lease may have left out rows of it, and others behind them.
-func (l *namespaceLimits) countLeased(namespaces []string, room leaseRoom) (usedUp bool) {
-	slices.Sort(namespaces)
-	for len(namespaces) > 0 {
-		name, n := namespaces[0], 1
-		for n < len(namespaces) && namespaces[n] == name {
-			n++
+// countLeased counts rows that were leased for single workflows and want a slot. It reports whether a namespace has used up
+// its room: then the lease may have left out rows of it, and others behind them.
+func (l *namespaceLimits) countLeased(rows []db.LeaseDueRow, room leaseRoom) (usedUp bool) {
+	leased, wanting := map[string]int{}, map[string]int{}
+	for _, row := range rows {
+		leased[row.Namespace]++
+		if row.WantsSlot {
+			wanting[row.Namespace]++
 		}
-		namespaces = namespaces[n:]
+	}
+	for name, n := range leased {
 		if limit := l.limitOf(name); limit != nil {
-			limit.countLeased(n)
+			limit.countLeased(wanting[name])
 		}
 		if at := slices.Index(room.limited, name); at >= 0 && n >= int(room.rows[at]) {
 			usedUp = true
@@ -148,9 +166,9 @@ func (l *namespaceLimits) countLeased(namespaces []string, room leaseRoom) (used
 
 // uncountLeased takes rows out of the counts whose workflows could not be woken, because they are leased, and counted,
 // again.
-func (l *namespaceLimits) uncountLeased(namespaces []string) {
-	for _, name := range namespaces {
-		if limit := l.limitOf(name); limit != nil {
+func (l *namespaceLimits) uncountLeased(rows []db.LeaseDueRow) {
+	for _, row := range rows {
+		if limit := l.limitOf(row.Namespace); limit != nil && row.WantsSlot {
 			limit.uncountLeased()
 		}
 	}

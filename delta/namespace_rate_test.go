@@ -85,6 +85,59 @@ func TestARateLimitedNamespaceDoesNotDelayOthers(t *testing.T) {
 	})
 }
 
+// Wake-ups that lead to no call of Work, as of deleted resources, take nothing from the room of their namespace.
+func TestDeletedResourcesTakeNoRoomInARatedNamespace(t *testing.T) {
+	soak.Long(t)
+	inEachMode(t, func(t *testing.T, g mode) {
+		config := g.config(g.controller(func(context.Context, job) error { return nil }))
+		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 100, RateLimit: 4}}
+		c := g.client(config)
+		c.SetTiming(0, 24*time.Hour, 0) // no poll
+		require.NoError(t, c.Start(t.Context()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		slow := &delta.InformOpts{Namespace: "slow"}
+		before := names("before", 12)
+		g.inform(c, slow, before...)
+		for _, name := range before {
+			g.awaitRow(name, synced(1))
+		}
+		_, err := c.DeleteAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
+		require.NoError(t, err)
+		g.inform(c, slow, names("after", 4)...)
+		for _, name := range names("after", 4) {
+			g.awaitRow(name, synced(1))
+		}
+	})
+}
+
+// Calls that wait for the rate of their kind keep no slot of their namespace from another kind, which has room there.
+func TestACallThatWaitsForItsRateKeepsNoSlot(t *testing.T) {
+	soak.Long(t)
+	inEachMode(t, func(t *testing.T, g mode) {
+		var slow atomic.Int64
+		config := g.config(
+			g.controller(func(context.Context, job) error { slow.Add(1); return nil }),
+			with(&controller[serial]{work: func(context.Context, *delta.Resource[serial]) error { return nil }}))
+		config.Namespaces = map[string]delta.NamespaceConfig{"shared": {MaxWorkers: 2}}
+		config.Kinds = map[string]delta.ObjectSettings{g.kind: {RateLimit: 0.001}}
+		c := g.client(config)
+		c.SetTiming(0, 24*time.Hour, 0) // no poll
+		require.NoError(t, c.Start(t.Context()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		shared := &delta.InformOpts{Namespace: "shared"}
+		g.inform(c, shared, names("r", 20)...)
+		until(t, func() bool { return slow.Load() == 1 })
+		for _, name := range names("s", 20) {
+			_, err := c.Inform(t.Context(), serial{account{Name: name}}, shared)
+			require.NoError(t, err)
+		}
+		for _, name := range names("s", 20) {
+			g.eventually("serial", name, synced(1))
+		}
+		require.EqualValues(t, 1, slow.Load())
+	})
+}
+
 func TestARateLimitThatBreaksTheRuleIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

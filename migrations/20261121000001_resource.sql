@@ -986,6 +986,11 @@ CREATE FUNCTION delta_is_worked(state delta_resource_state, finalized boolean, d
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN state = 'pending' OR (state = 'deleted' AND finalized IS FALSE AND due_at IS NULL);
 
+-- Whether a dispatcher that leases a resource expects a call of Work or Finalize. A settled one that is due may expire.
+CREATE FUNCTION delta_wants_slot(state delta_resource_state, finalized boolean, due_at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN delta_is_worked(state, finalized, due_at) OR (coalesce(due_at <= now(), FALSE) AND (state <> 'deleted' OR finalized IS FALSE));
+
 -- Whether a resource waits for a call of Work or Finalize, which comes when it is due.
 CREATE FUNCTION delta_awaits_attempt(state delta_resource_state, finalized boolean) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1501,6 +1506,7 @@ DROP FUNCTION delta_key_room;
 DROP FUNCTION delta_revoke_slots;
 DROP FUNCTION delta_unfinalized;
 DROP FUNCTION delta_awaits_attempt;
+DROP FUNCTION delta_wants_slot;
 DROP FUNCTION delta_is_worked;
 DROP FUNCTION delta_awaits_listing;
 DROP FUNCTION delta_is_left_out;

@@ -9,7 +9,7 @@
 -- at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
 -- filled with wake-ups.
 --
--- Of a limited namespace, no more rows are leased than it has free slots: more would only wait. Namespaces with many due
+-- Of a limited namespace, no more rows that want a slot are leased than it has room for: more would only wait. Namespaces with many due
 -- rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
 -- for. An entry is such a namespace with a priority, or the priority of all others (no namespace).
 --
@@ -35,15 +35,16 @@ SET dispatch_at = CASE
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
     SELECT taken.id FROM (
-        SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace ORDER BY found.entry, found.dispatch_at, found.id) AS n
+        SELECT found.id, found.namespace, found.wants_slot,
+            row_number() OVER (PARTITION BY found.namespace, found.wants_slot ORDER BY found.entry, found.dispatch_at, found.id) AS n
         FROM (
-            SELECT l.id, l.namespace, e.entry, l.dispatch_at
+            SELECT l.id, l.namespace, l.wants_slot, e.entry, l.dispatch_at
             FROM (
                 SELECT unnest(@priorities::smallint[]) AS priority, unnest(@namespaces::text[]) AS namespace, unnest(@since::timestamptz[]) AS since,
                     unnest(@most::integer[]) AS most, generate_subscripts(@priorities::smallint[], 1) AS entry
             ) e
             CROSS JOIN LATERAL (
-                SELECT d.id, d.namespace, d.dispatch_at FROM delta_resource d
+                SELECT d.id, d.namespace, d.dispatch_at, delta_wants_slot(d.state, d.finalized, d.due_at) AS wants_slot FROM delta_resource d
                 WHERE d.kind = @kind AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
                   AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL (@passed_by::text[]) END
                   AND (@finalizes::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
@@ -61,11 +62,12 @@ WHERE r.id = ANY (ARRAY(
             LIMIT @batch::integer
         ) found
     ) taken
-    WHERE taken.n <= coalesce((@rooms::integer[])[array_position(@limited_namespaces::text[], taken.namespace)], taken.n)
+    WHERE NOT taken.wants_slot OR taken.n <= coalesce((@rooms::integer[])[array_position(@limited_namespaces::text[], taken.namespace)], taken.n)
 ))
 RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
     coalesce(r.workflow_id = @batch_id::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed,
-    delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, now()::timestamptz AS now;
+    delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked,
+    delta_wants_slot(r.state, r.finalized, r.due_at)::boolean AS wants_slot, now()::timestamptz AS now;
 
 -- name: PutOffSnoozed :one
 -- Moves the first due rows of snoozed namespaces to the end of the snooze, each to its time, because each lease would
