@@ -263,6 +263,16 @@ func (c *Client) wakeOwnDispatcher(kind string, due int) bool {
 	return true
 }
 
+// wakeKind wakes the dispatcher of a kind, in this client or in others, for a number of rows that a statement has made due.
+// If this client leaves rows to wait for room, others, which may have some, are notified a little later.
+func (c *Client) wakeKind(kind string, due int) {
+	if !c.wakeOwnDispatcher(kind, due) {
+		c.notifier.notifySoon(kind)
+	} else if c.limits.isWithholding() {
+		c.notifier.notifyLater(kind)
+	}
+}
+
 // wakeDispatchers wakes all dispatchers of this client.
 func (c *Client) wakeDispatchers() {
 	c.dispatchersMu.RLock()

@@ -222,10 +222,3 @@ func (c *Client) makeDispatchable(ctx context.Context, kind, namespace string, l
 	}
 	return nil
 }
-
-// wakeKind wakes the dispatcher of a kind, in this client or in others, for a number of rows that a statement has made due.
-func (c *Client) wakeKind(kind string, due int) {
-	if !c.wakeOwnDispatcher(kind, due) {
-		c.notifier.notifySoon(kind)
-	}
-}

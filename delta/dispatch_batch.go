@@ -48,6 +48,7 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 		d.recordWoken(DispatchBatch, 1, len(members), err)
 	}
 	if err == nil {
+		d.clearFailures(ids...)
 		d.log.Debug("a batch was started", "kind", d.kind, "namespace", namespace, "workflow_id", id, "resources", len(members))
 		return nil
 	}

@@ -128,11 +128,13 @@ func (d *dispatcher) logDebug(message string, row db.LeaseDueRow) {
 	}
 }
 
-// clearFailures resets the failures of a row.
-func (d *dispatcher) clearFailures(id int64) {
+// clearFailures resets the failures of rows.
+func (d *dispatcher) clearFailures(ids ...int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.failures, id)
+	for _, id := range ids {
+		delete(d.failures, id)
+	}
 }
 
 // startBackoff returns how long a row waits whose workflow could not be started.

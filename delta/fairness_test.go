@@ -119,6 +119,45 @@ func TestSlotsOfANamespaceNeedNoPoll(t *testing.T) {
 	})
 }
 
+// MaxWorkers is of each client, so a client without room leaves new rows to others, and tells them.
+func TestAClientWithRoomLearnsOfRowsThatAnotherHasNoRoomFor(t *testing.T) {
+	t.Parallel()
+	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	g.harness = newHarness(t)
+	begun, held := make(chan string, 10), make(chan struct{})
+	start := func() *delta.Client {
+		config := g.config(g.controller(func(ctx context.Context, j job) error {
+			if !strings.HasPrefix(j.ObjectID, "held") {
+				return nil
+			}
+			begun <- j.ObjectID
+			return waitFor(ctx, held)
+		}))
+		config.ResourceWorkTimeout = 10 * patience
+		config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
+		config.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: patience}}
+		c := g.client(config)
+		c.SetTiming(0, 24*time.Hour, 0) // no poll
+		require.NoError(t, c.Start(t.Context()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		return c
+	}
+	full := &delta.InformOpts{Namespace: "full"}
+	a := start()
+	g.informEach(a, full, "held-0")
+	got(t, begun)
+	g.informEach(a, full, "held-1")
+	g.awaitExecution(g.resourceWorkflow("held-1")) // it waits for the slot of this client
+	start()
+	informed, err := a.Inform(t.Context(), g.object(account{Name: "free"}), full)
+	require.NoError(t, err)
+	g.awaitRow("free", func(r *deltatype.ResourceRow) bool { return r.SyncCount > 0 || r.DispatchAt == nil || !r.DispatchAt.Equal(*informed.Resource.DispatchAt) }) // it is leased
+	close(held)
+	for _, name := range []string{"held-0", "held-1", "free"} {
+		g.awaitRow(name, synced(1))
+	}
+}
+
 // Namespaces with many due rows delay neither each other nor another namespace, and what is due in the past is found all the same.
 func TestNamespacesWithManyDueRowsShareTheirKind(t *testing.T) {
 	soak.Long(t)

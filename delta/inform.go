@@ -141,8 +141,10 @@ func (c *Client) writeInforms(ctx context.Context, params []deltatype.ObjectInfo
 		}
 	}
 	for kind, n := range due {
-		if !c.wakeOwnDispatcher(kind, n) && !notifies {
-			c.notifier.notifySoon(kind)
+		if notifies {
+			c.wakeOwnDispatcher(kind, n)
+		} else {
+			c.wakeKind(kind, n)
 		}
 	}
 	return results, nil

@@ -216,6 +216,12 @@ func (n *namespaceLimit) isFull() bool {
 	return n.rate != nil || (n.size > 0 && n.used+n.waiting >= n.size)
 }
 
+func (n *namespaceLimit) isWithholding() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.withheld && n.rate == nil
+}
+
 func (n *namespaceLimit) leasableRows(kind string) (left int, isLimited bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -106,6 +106,19 @@ func (l *namespaceLimits) IsFull(namespace string) bool {
 	return limit != nil && limit.isFull()
 }
 
+// isWithholding reports whether rows of a namespace are not dispatched because this client has no room for them, although
+// another client may have some: a rate is that of all clients.
+func (l *namespaceLimits) isWithholding() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, limit := range l.byName {
+		if limit.isWithholding() {
+			return true
+		}
+	}
+	return false
+}
+
 // leaseRoom is how many rows of namespaces a lease may have.
 type leaseRoom struct {
 	// limited are the limited namespaces that have room, and rows how many rows each may have. full are those without any.

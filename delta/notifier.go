@@ -16,8 +16,10 @@ import (
 const (
 	// notifyEvery is the least time between two notifications of a client. A commit that notifies takes a lock of the whole
 	// database, so not every inform does.
-	notifyEvery   = 20 * time.Millisecond
-	notifyTimeout = 5 * time.Second
+	notifyEvery = 20 * time.Millisecond
+	// notifyLaterEvery is the least time between two that only matter if the others have more room.
+	notifyLaterEvery = 250 * time.Millisecond
+	notifyTimeout    = 5 * time.Second
 )
 
 // notifier notifies other clients of due rows. A notification is a hint: they find the rows anyway, a little later. A lone
@@ -30,6 +32,8 @@ type notifier struct {
 	mu    sync.Mutex
 	last  time.Time
 	kinds map[string]struct{}
+	// later has a timer for each kind that will be notified later.
+	later map[string]*time.Timer
 	// round is closed when the current round has ended; nil if there is none.
 	round chan struct{}
 }
@@ -56,6 +60,24 @@ func (n *notifier) notifySoon(kind string) {
 	if n.round == nil {
 		n.beginRound()
 	}
+}
+
+// notifyLater notifies others of a kind, seldom.
+func (n *notifier) notifyLater(kind string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.later[kind] != nil {
+		return
+	}
+	if n.later == nil {
+		n.later = map[string]*time.Timer{}
+	}
+	n.later[kind] = time.AfterFunc(notifyLaterEvery, func() {
+		n.mu.Lock()
+		delete(n.later, kind)
+		n.mu.Unlock()
+		n.notifySoon(kind)
+	})
 }
 
 // beginRound begins a round. The lock is held.
@@ -89,6 +111,16 @@ func (n *notifier) notifyKinds() {
 
 // wait returns when all earlier notifications were sent: by the current round, or by the next.
 func (n *notifier) wait() {
+	n.mu.Lock()
+	later := slices.Collect(maps.Keys(n.later))
+	later = slices.DeleteFunc(later, func(kind string) bool { return !n.later[kind].Stop() })
+	for _, kind := range later {
+		delete(n.later, kind)
+	}
+	n.mu.Unlock()
+	for _, kind := range later {
+		n.notifySoon(kind)
+	}
 	for range 2 {
 		n.mu.Lock()
 		sent := n.round

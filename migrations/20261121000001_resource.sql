@@ -1209,8 +1209,7 @@ BEGIN
     at := clock_timestamp();
     SELECT * INTO c FROM delta_controller WHERE name = of_kind;
     IF c.paused OR c.snoozed_until > at THEN
-        UPDATE delta_key SET wake_at = at + interval '5 seconds' WHERE kind = of_kind AND limit_key = ANY (keys);
-        RETURN 0;
+        RETURN 0; -- the next dispatcher after that finds the keys
     END IF;
     PERFORM delta_revoke_slots(of_kind, keys, at);
     asleep := delta_snoozed_namespaces();
