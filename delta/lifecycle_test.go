@@ -134,7 +134,7 @@ func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	started, finish := make(chan string, 4), make(chan struct{})
-	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
+	c := h.startLongClaims(func(ctx context.Context, r *delta.Resource[account]) error {
 		started <- r.Object.Plan
 		select {
 		case <-finish:
@@ -198,7 +198,7 @@ func TestTheSameWakeUpTwiceWorksOnce(t *testing.T) {
 	h := newHarness(t)
 	var calls atomic.Int32
 	started, finish := make(chan struct{}, 4), make(chan struct{})
-	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+	c := h.startLongClaims(func(context.Context, *delta.Resource[account]) error {
 		calls.Add(1)
 		started <- struct{}{}
 		<-finish
