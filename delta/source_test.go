@@ -218,7 +218,7 @@ func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 		h.eventually("fed", "ann", synced(deleted.Generation+1))
 		return true
 	}
-	// A machine that stands still for so long has the run replaced, too. But a wait for a row never does.
+	// If the machine stands still for so long, another run replaces this one. A wait for a row never causes that.
 	until(t, isWaitedFor, "no run waits for so long")
 }
 
