@@ -187,8 +187,8 @@ func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 
 	// isWaitedFor reports whether one run has waited for the row and then written its page.
 	isWaitedFor := func() bool {
-		for len(written) > 0 { // by runs that were replaced
-			<-written
+		for len(written) > 0 {
+			t.Log("a run was replaced: ", <-written)
 		}
 		before := runs.Load()
 		deleted, err := c.Delete(t.Context(), "fed", "ann")
