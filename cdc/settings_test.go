@@ -173,17 +173,19 @@ func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (
 	return rows
 }
 
-// The server must not end the connection that is idle between heartbeats.
+// The server must not end the connection that is idle between heartbeats. The timeout is so long that a stall between the login and the library's
+// first statement, which lifts it, is shorter.
 func TestHeartbeatsOutliveTheIdleTimeoutOfTheirRole(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
-	config := hostile.Make(t, cdctest.Admin(t), hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "100ms"}}}})
+	config := hostile.Make(t, cdctest.Admin(t), hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "2s"}}}})
 	execAs(t, hostile.Owner(t, cdctest.Admin(t), config), printed...)
 	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database})
 	require.NoError(t, err)
 	snapshot.Close()
 	log := make(said, 100)
 	s, err := cdc.Open(t.Context(), cdc.Config{
-		Conn: config, Slot: config.Database, Publications: []string{"p"}, Heartbeat: 500 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Conn: config, Slot: config.Database, Publications: []string{"p"}, Heartbeat: 3 * time.Second, Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	require.NoError(t, err)
 	defer s.Close()

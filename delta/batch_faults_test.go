@@ -28,7 +28,7 @@ func (herd) Kind() string { return "herd" }
 func (herd) Settings() delta.ObjectSettings {
 	s := batchSettings(1000)
 	s.BatchWait = 200 * time.Millisecond
-	s.HeartbeatTimeout = 5 * time.Second // processes are killed
+	s.HeartbeatTimeout = longClaim // loseClaims ends claims of processes that were killed
 	return s
 }
 
@@ -88,6 +88,7 @@ func TestAKilledProcessCostsOnlyUnwrittenMembersOfItsBatch(t *testing.T) {
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state, attempt FROM delta_resource")
 	require.NoError(t, err)
 	require.Positive(t, pending)
+	h.loseClaims()
 
 	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
 	until(t, func() bool {
@@ -207,10 +208,14 @@ func TestMembersThatKeepLosingTheirWorkerLeaveTheirBatch(t *testing.T) {
 	}
 	called(1)
 	kill()
+	h.awaitEnd()
+	h.loseClaims()
 	kill = h.startChild("herd", "started")
 	called(2)
 	require.Contains(t, h.row("herd", "z-hangs").WorkflowID, ":batch/", "one death of a worker makes no singles")
 	kill()
+	h.awaitEnd()
+	h.loseClaims()
 
 	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
 	row := h.eventually("herd", "z-hangs", synced(1))

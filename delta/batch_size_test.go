@@ -272,13 +272,15 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 	require.NoError(t, err)
 	until(t, func() bool { return h.countRows("SELECT count(*) FROM calls") > 0 })
 	kill()
+	h.awaitEnd()
+	h.loseClaims()
 	// The dispatcher leaves the members to their batch, however long Temporal takes to try its activity again.
 	h.exec("UPDATE delta_resource SET dispatch_at = now() + interval '1 hour' WHERE object_id LIKE 'z-hangs%'")
 	_, err = informer.InformMany(t.Context(), makeObjects(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
 	require.NoError(t, err)
 
 	var now, most, ofBatch atomic.Int64
-	h.start(h.config(with(&controller[flock]{work: func(_ context.Context, r *delta.Resource[flock]) error {
+	h.start(withLongClaims(h.config(with(&controller[flock]{work: func(_ context.Context, r *delta.Resource[flock]) error {
 		defer now.Add(-1)
 		raiseTo(&most, now.Add(1))
 		if strings.Contains(r.WorkflowID, ":batch/") {
@@ -286,7 +288,7 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 		return nil
-	}})))
+	}})), "herd"))
 	for _, name := range append(names("single", 90), hang...) {
 		h.eventually("herd", name, synced(1))
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
@@ -48,18 +49,21 @@ func TestAStoppingClientLeavesUnstartedBatchesToAnother(t *testing.T) {
 	var temporal starts
 	h := temporal.harness(t)
 	temporal.slow.Store(true)
-	c := h.client(h.config(with(&controller[batched]{})))
-	c.SetTiming(time.Minute, 0, 0)
-	require.NoError(t, c.Start(t.Context()))
 	all := names("some", 600) // more batches than are started at once
-	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
+	// Each batch is released by one statement, which has a second. On a busy machine some wait for the end of their lease, and after a stall all of them.
 	until(t, func() bool {
-		return h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '20 seconds'") > 0
-	})
-	require.NoError(t, c.Stop(t.Context()))
-	// Each batch is released by one statement, which has a second. On a busy machine some wait for the end of their lease.
-	require.Positive(t, h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at <= now() AND workflow_id LIKE '%:batch/%'"))
+		h.exec("UPDATE delta_resource SET dispatch_at = now(), workflow_id = NULL")
+		c := h.client(h.config(with(&controller[batched]{})))
+		c.SetTiming(time.Minute, 0, 0)
+		require.NoError(t, c.Start(t.Context()))
+		until(t, func() bool {
+			return h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '20 seconds'") > 0
+		})
+		require.NoError(t, c.Stop(t.Context()))
+		return h.countRows("SELECT count(*) FROM delta_resource WHERE dispatch_at <= now() AND workflow_id LIKE '%:batch/%'") > 0
+	}, "no batch is released")
 	temporal.slow.Store(false)
 
 	h.start(h.config(with(&controller[batched]{})))

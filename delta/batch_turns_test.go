@@ -65,8 +65,9 @@ func TestAProcessKilledWithQueuedBatchesCostsOnlyItsClaims(t *testing.T) {
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state FROM delta_resource")
 	require.NoError(t, err)
 	t.Logf("killed with %d batches that had claimed members", claimed())
+	h.loseClaims()
 
-	h.start(h.config(with(&controller[queued]{work: workQueued(h.Pool, queuedMembers*2)})))
+	h.start(withLongClaims(h.config(with(&controller[queued]{work: workQueued(h.Pool, queuedMembers*2)})), "queued"))
 	h.awaitQueued()
 	require.Zero(t, h.countRows(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
 		WHERE r.sync_count <> 1 OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END`))

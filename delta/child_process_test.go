@@ -133,6 +133,9 @@ func runChild(mode string) error {
 		if mode == "together" {
 			config.Namespaces = workersTogether
 		}
+		if mode == "queued" {
+			withLongClaims(config, "queued")
+		}
 		config.Controllers = delta.NewControllers()
 		delta.AddController(config.Controllers, &controller[account]{work: func(context.Context, *delta.Resource[account]) error {
 			fmt.Println("working")

@@ -24,7 +24,7 @@ func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		w := newHeldWork(t, &meter{})
-		c := g.startWorker(w.work)
+		c := g.startLongClaims(w.work)
 		g.informHeld(c, w, nil, "ann", "bob")
 		require.NoError(t, g.Temporal.TerminateWorkflow(t.Context(), g.awaitAttended("ann"), "", "an operator"))
 		g.informPlan(c, "ann", "new")
@@ -50,7 +50,7 @@ func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 	inBriefModes(t, func(t *testing.T, g mode) {
 		w := newHeldWork(t, &meter{})
-		c := g.startWorker(w.work)
+		c := g.startLongClaims(w.work)
 		g.informHeld(c, w, nil, "ann")
 		id := g.awaitAttended("ann")
 		require.NoError(t, g.resetWorkflow(id))
@@ -71,7 +71,7 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		w := newHeldWork(t, &meter{})
-		c := g.startWorker(w.work)
+		c := g.startLongClaims(w.work)
 		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
 		defer cancel()
 		g.informHeld(c, w, nil, "ann")
@@ -108,7 +108,7 @@ func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 	soak.Long(t)
 	inBriefModes(t, func(t *testing.T, g mode) {
 		w := newHeldWork(t, &meter{})
-		c := g.startWorker(w.work)
+		c := g.startLongClaims(w.work)
 		g.informHeld(c, w, nil, "ann", "bob", "cid")
 		_, err := c.Delete(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
@@ -134,13 +134,13 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 		all := &meter{}
 		w, other := newHeldWork(t, all), newHeldWork(t, all)
 		p := newCutProxy(t, g.TemporalAddress)
-		config := g.config(g.controller(w.work))
+		config := withLongClaims(g.config(g.controller(w.work)), g.kind)
 		config.Temporal = g.temporalBy(p)
 		a := g.start(config)
 		g.informHeld(a, w, nil, "ann")
 		id := g.awaitAttended("ann")
 		p.cut.Store(true)
-		b := g.startWorker(other.work)
+		b := g.startLongClaims(other.work)
 		g.awaitTimer(id) // the other worker has checked
 		require.Equal(t, 1, all.callsOf(t, "ann"))
 		w.release()
@@ -232,7 +232,7 @@ func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 	inBriefModes(t, func(t *testing.T, g mode) {
 		const informs = 300
 		w := newHeldWork(t, &meter{})
-		c := g.startWorker(w.work)
+		c := g.startLongClaims(w.work)
 		g.informHeld(c, w, nil, "hot")
 		id := g.awaitAttended("hot")
 		for i := range informs {

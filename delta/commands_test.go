@@ -29,7 +29,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		begun, ended, release := make(chan string, 100), make(chan string, 100), make(chan struct{})
-		config := g.config(g.controller(func(ctx context.Context, j job) error {
+		config := withLongClaims(g.config(g.controller(func(ctx context.Context, j job) error {
 			if !strings.HasPrefix(j.ObjectID, "busy") {
 				return nil
 			}
@@ -41,7 +41,7 @@ func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 				ended <- j.ObjectID + ": " + context.Cause(ctx).Error()
 				return ctx.Err()
 			}
-		}))
+		})), g.kind)
 		config.ResourceWorkTimeout = 10 * patience
 		c := g.start(config)
 		g.inform(c, nil, "rests")

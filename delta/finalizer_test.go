@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // A resource that was deleted in any way is finalized until that succeeds. Only then its row is removed, even by a client without a Finalizer.
@@ -125,22 +126,24 @@ func TestTheIdempotencyKeyOfFinalizeIsAnotherOne(t *testing.T) {
 
 // A long Finalize keeps its claim: a delete command, which ends the context of Work, does not end that of Finalize.
 func TestALongFinalizeKeepsItsClaim(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		ended := make(chan error, 10)
-		short := func(c *delta.Config) { // three renewals take 7 s, and a stall of 10 s loses no claim
-			c.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 6 * time.Second}}
+		long := func(c *delta.Config) {
+			withLongClaims(c, g.kind)
+			c.ResourceWorkTimeout = 10 * patience
 		}
-		c := g.startFinalizing(short, func(context.Context, job) error { return nil }, func(ctx context.Context, _ job) error {
+		c := g.startFinalizing(long, func(context.Context, job) error { return nil }, func(ctx context.Context, _ job) error {
 			seen := map[string]bool{}
-			until(t, func() bool { // by the second renewal, the result of the first has been acted on
+			// Only a renewal writes the row of a claim. By the second one, the result of the first has been acted on.
+			for began := time.Now(); len(seen) < 2 && ctx.Err() == nil; pause(began) {
 				var renewed *string
 				err := g.Pool.QueryRow(context.WithoutCancel(ctx), `SELECT max(c.claimed_until)::text FROM delta_claim c
 					JOIN delta_resource r ON r.claim = c.id`).Scan(&renewed)
 				if err == nil && renewed != nil {
 					seen[*renewed] = true
 				}
-				return len(seen) >= 3 || ctx.Err() != nil
-			})
+			}
 			ended <- context.Cause(ctx)
 			return nil
 		})
@@ -148,7 +151,7 @@ func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 		g.awaitRow("ann", synced(1))
 		_, err := c.Delete(t.Context(), g.kind, "ann")
 		require.NoError(t, err)
-		require.NoError(t, <-ended)
+		require.NoError(t, receive(t, ended))
 		g.awaitRow("ann", func(r *deltatype.ResourceRow) bool { return r != nil && *r.Finalized })
 		require.Empty(t, ended, "once")
 	})

@@ -86,6 +86,23 @@ func (c *controller[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-c
 // patience bounds each wait for an event that must happen. It only ends a test that hangs, so it is longer than any delay of a busy machine.
 const patience = 3 * time.Minute
 
+// longClaim is the HeartbeatTimeout of kinds whose claims must outlive a stall of the machine. A process that stands still for longer than its claim
+// loses it, and Work is called again, as it should be. So a test that counts calls, attempts or errors while Work runs needs a claim longer than any stall.
+const longClaim = 30 * time.Second
+
+// withLongClaims has the claims of kinds outlive a stall of the machine, and returns the configuration.
+func withLongClaims(config *delta.Config, kinds ...string) *delta.Config {
+	if config.Kinds == nil {
+		config.Kinds = map[string]delta.ObjectSettings{}
+	}
+	for _, kind := range kinds {
+		settings := config.Kinds[kind]
+		settings.HeartbeatTimeout = longClaim
+		config.Kinds[kind] = settings
+	}
+	return config
+}
+
 // until waits until a condition holds. It fails the test after patience.
 func until(t *testing.T, is func() bool, why ...any) {
 	t.Helper()
@@ -191,6 +208,12 @@ func (h *harness) start(config *delta.Config) *delta.Client {
 func (h *harness) startWorker(work worker[account]) *delta.Client {
 	h.t.Helper()
 	return h.start(h.config(with(&controller[account]{work: work})))
+}
+
+// startLongClaims is startWorker with claims that outlive a stall of the machine.
+func (h *harness) startLongClaims(work worker[account]) *delta.Client {
+	h.t.Helper()
+	return h.start(withLongClaims(h.config(with(&controller[account]{work: work})), "account"))
 }
 
 // row reads a resource from the database; nil if there is none.

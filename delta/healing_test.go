@@ -129,9 +129,9 @@ func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
 	var away absence
 	var logs logBuffer
 	w := newHeldWork(t, &meter{})
-	config := h.config(with(&controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
+	config := withLongClaims(h.config(with(&controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
 		return w.work(ctx, job{ResourceRow: r.ResourceRow, Object: r.Object.account})
-	}}), with(newLister("a")))
+	}}), with(newLister("a"))), "brief")
 	config.Temporal, config.Logger = h.temporalWith(away.intercept), logs.logger()
 	c := h.start(config)
 	_, err := c.Sync(t.Context(), brief{account{Name: "before"}}, nil)

@@ -111,7 +111,7 @@ func (o *visitor) useAll() {
 	opts := &delta.InformOpts{Tags: []string{"NULL", "tag-1"}, Metadata: []byte(`{"at": "2026-01-02T03:04:05Z", "n": 0.1}`)}
 	_, err = c.Inform(ctx, account{Name: name, Plan: "gold"}, opts)
 	require.NoError(o.t, err)
-	require.NoError(o.t, pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	require.NoError(o.t, pgx.BeginTxFunc(ctx, o.pool, hostile.Patient, func(tx pgx.Tx) error {
 		_, err := c.InformTx(ctx, tx, account{Name: "tx"}, nil)
 		return err
 	}))

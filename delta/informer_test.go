@@ -121,10 +121,17 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 			return sendAll(ctx, undated{account{Name: "ann"}}), nil
 		},
 	})))
-	require.Zero(t, (<-passes).Unix())
-	second, third := <-passes, <-passes
+	first := receive(t, passes)
+	require.Zero(t, first.Unix())
+	afterwards := func(before time.Time) (next time.Time) { // a pass that stood still is repeated, from the same time
+		for next = before; next.Equal(before); {
+			next = receive(t, passes)
+		}
+		return next
+	}
+	second := afterwards(first)
 	require.NotZero(t, second.Unix(), "without creation times, the start of the pass counts")
-	require.True(t, third.After(second))
+	require.True(t, afterwards(second).After(second))
 	h.eventually("undated", "ann", synced(1))
 	require.EqualValues(t, 1, calls.Load())
 }

@@ -70,7 +70,8 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	require.NoError(t, err)
 	failed := nextEvent(t, events).Resource // the row itself is tried again before a busy machine has looked
 	require.Equal(t, deltatype.ResourceStateFailed, failed.State)
-	require.True(t, failed.DueAt.After(*failed.AttemptedAt))
+	// The wait is a second, within a tenth, and begins when the outcome is written: some time between the claim and the event.
+	require.WithinRange(t, *failed.DueAt, failed.AttemptedAt.Add(time.Second*9/10), time.Now().Add(time.Second*11/10))
 
 	row := h.eventually("account", "ann", synced(1))
 	require.Equal(t, 2, row.Attempt)
@@ -79,7 +80,6 @@ func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
 	require.Equal(t, 1, row.Errors[0].Attempt)
 	require.Empty(t, row.Errors[0].Trace)
 	require.WithinRange(t, row.Errors[0].At, before, time.Now())
-	require.InDelta(t, time.Second, h.timerDurations(row.WorkflowID)[0], float64(time.Second/10), "within a tenth")
 	require.False(t, row.AttemptedAt.Before(*failed.DueAt), "not before it was due")
 }
 
@@ -134,7 +134,7 @@ func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	started, finish := make(chan string, 4), make(chan struct{})
-	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
+	c := h.startLongClaims(func(ctx context.Context, r *delta.Resource[account]) error {
 		started <- r.Object.Plan
 		select {
 		case <-finish:
@@ -198,7 +198,7 @@ func TestTheSameWakeUpTwiceWorksOnce(t *testing.T) {
 	h := newHarness(t)
 	var calls atomic.Int32
 	started, finish := make(chan struct{}, 4), make(chan struct{})
-	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+	c := h.startLongClaims(func(context.Context, *delta.Resource[account]) error {
 		calls.Add(1)
 		started <- struct{}{}
 		<-finish

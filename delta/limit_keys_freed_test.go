@@ -203,7 +203,8 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	open := make(chan struct{})
-	c := h.start(h.config(with(&controller[quietTenant]{work: func(ctx context.Context, r *delta.Resource[quietTenant]) error {
+	const kind = "quiet_tenant"
+	c := h.start(withLongClaims(h.config(with(&controller[quietTenant]{work: func(ctx context.Context, r *delta.Resource[quietTenant]) error {
 		if strings.HasPrefix(r.ObjectID, "holds") {
 			select {
 			case <-open:
@@ -211,7 +212,7 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 			}
 		}
 		return ctx.Err()
-	}})))
+	}})), kind))
 	inform := func(key string, names ...string) {
 		t.Helper()
 		for _, name := range names {
@@ -219,7 +220,6 @@ func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	const kind = "quiet_tenant"
 	inform("busy", "holds0", "holds1")
 	for _, name := range []string{"holds0", "holds1"} {
 		h.eventually(kind, name, inState(deltatype.ResourceStatePending))

@@ -106,6 +106,12 @@ func (g mode) startWorker(work func(context.Context, job) error) *delta.Client {
 	return g.start(g.config(g.controller(work)))
 }
 
+// startLongClaims is startWorker with claims that outlive a stall of the machine.
+func (g mode) startLongClaims(work func(context.Context, job) error) *delta.Client {
+	g.t.Helper()
+	return g.start(withLongClaims(g.config(g.controller(work)), g.kind))
+}
+
 func (g mode) inform(c *delta.Client, opts *delta.InformOpts, names ...string) {
 	g.t.Helper()
 	var objects []delta.Object
@@ -210,7 +216,7 @@ func TestBothModesSyncAnInformDuringWorkNext(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		started, finish := make(chan string, 4), make(chan struct{})
 		var running, most atomic.Int64
-		c := g.startWorker(func(ctx context.Context, j job) error {
+		c := g.startLongClaims(func(ctx context.Context, j job) error {
 			if j.Object.Name != "ann" {
 				return nil
 			}

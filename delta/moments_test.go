@@ -110,7 +110,7 @@ func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		begun, finish := make(chan struct{}, 20), make(chan struct{})
-		c := g.startWorker(func(ctx context.Context, j job) error {
+		c := g.startLongClaims(func(ctx context.Context, j job) error {
 			worked.add(j.ObjectID + j.Object.Plan)
 			if j.Generation == 1 {
 				begun <- struct{}{}

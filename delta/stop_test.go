@@ -129,6 +129,10 @@ func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	c := h.startStuck(&logs)
 	first := make(chan error, 1)
 	go func() { first <- c.Stop(context.Background()) }()
+	until(t, func() bool {
+		err := c.Health(t.Context())
+		return len(first) > 0 || err != nil && strings.Contains(err.Error(), "it is stopping")
+	}, "the first has not begun")
 	select {
 	case err := <-first:
 		t.Fatalf("the first does not wait for Work: %v", err)

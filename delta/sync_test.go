@@ -137,7 +137,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	// The workflow of the plain id was not terminated, and still waits.
 	var calls atomic.Int64
 	working, proceed := make(chan struct{}, 10), make(chan struct{})
-	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
+	config := withLongClaims(h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
 		calls.Add(1)
 		working <- struct{}{}
 		select {
@@ -145,7 +145,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 		case <-ctx.Done():
 		}
 		return ctx.Err()
-	}}))
+	}})), "account")
 	config.HashObjectIDs = true
 	c := h.start(config)
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
@@ -165,6 +165,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	until(t, func() bool { return looks() > before })
 	close(proceed)
 	row := h.eventually("account", "ann", synced(2))
+	h.signalIfRunning("account", "ann") // so that it does not wait for the end of a claim that is closed by now
 	h.awaitResourceEnd("account", "ann")
 	require.EqualValues(t, 1, calls.Load())
 	require.Empty(t, row.Errors)

@@ -144,7 +144,7 @@ func TestResourcesGoOnWithTheCurrentVersion(t *testing.T) {
 				return ctx.Err()
 			}
 		}
-		a := g.start(d.config("a", g.controller(work("a"))))
+		a := g.start(withLongClaims(d.config("a", g.controller(work("a"))), g.kind))
 		d.setCurrent(g.kind, "a")
 		resting, held := names("rests", 8), names("held", 6)
 		g.inform(a, nil, resting...)
@@ -157,7 +157,7 @@ func TestResourcesGoOnWithTheCurrentVersion(t *testing.T) {
 		}
 
 		// A build that is not current dispatches, but works nothing: an eager start would give it the workflows that it starts.
-		b := g.start(d.config("b", g.controller(work("b"))))
+		b := g.start(withLongClaims(d.config("b", g.controller(work("b"))), g.kind))
 		early := names("early", 4)
 		g.inform(b, nil, early...)
 		for _, name := range early {

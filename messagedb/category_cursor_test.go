@@ -129,6 +129,7 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 	require.NoError(t, first.Save(t.Context(), all[7]))
 	opened := make(chan *messagedb.CategoryCursor)
 	other := otherProcess(t, s, time.Hour, 100*time.Millisecond)
+	before := s.pool.Stat().AcquireCount()
 	go func() {
 		cursor, err := other.OpenCategory(t.Context(), cursorConfig)
 		if err != nil {
@@ -136,6 +137,7 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 		}
 		opened <- cursor
 	}()
+	require.Eventually(t, func() bool { return s.pool.Stat().AcquireCount() > before }, soon, time.Millisecond, "the other has not begun to look")
 	select {
 	case <-opened:
 		t.Fatal("there was nothing to read, so the silence of the first says nothing")
@@ -175,10 +177,12 @@ func TestAClaimIsRenewedWhileHandlingOrElseLost(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	s := newStore(t)
-	cursor := openCursor(t, otherProcess(t, s, 30*time.Second, time.Hour))
+	const lasts = 2 * time.Minute // and a stall of less than half a minute loses no claim whose renewal is due
+	cursor := openCursor(t, otherProcess(t, s, lasts, time.Hour))
 	all := fillCategory(t, s, "a", 1, 2)
 	next(t, cursor, 2)
 	before := len(positionsOf(t, s, cursor))
+	cursor.AgeClaim(lasts / 3)
 	require.Eventually(t, func() bool { return len(positionsOf(t, s, cursor)) > before }, soon, 10*time.Millisecond)
 	require.NoError(t, ctxErr(cursor.Done()))
 
@@ -189,6 +193,8 @@ func TestAClaimIsRenewedWhileHandlingOrElseLost(t *testing.T) {
 	require.NoError(t, err)
 	saving := make(chan error, 1)
 	go func() { saving <- cursor.Save(context.WithoutCancel(t.Context()), all[1]) }()
+	require.NoError(t, ctxErr(cursor.Done()))
+	cursor.AgeClaim(lasts * 2 / 3)
 	take(t, cursor.Done())
 	require.ErrorIs(t, take(t, saving), messagedb.ErrConsumerSuperseded)
 }

@@ -34,3 +34,10 @@ func (p *Projector) Kill() { p.consumer.Kill() }
 func (c *Client) SetClaim(lasts, takesAfter time.Duration) {
 	c.claimLasts, c.takesAfter = lasts, takesAfter
 }
+
+// AgeClaim makes the claim of the cursor look as if it had been renewed earlier.
+func (c *CategoryCursor) AgeClaim(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.renewed = c.renewed.Add(-by)
+}

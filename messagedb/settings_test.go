@@ -94,7 +94,7 @@ func useTheStore(t *testing.T, pool *pgxpool.Pool) {
 	ctx := t.Context()
 	c := clientOf(t, pool)
 	useEverything(t, c)
-	tx, err := pool.Begin(ctx)
+	tx, err := pool.BeginTx(ctx, hostile.Patient)
 	require.NoError(t, err)
 	useEverything(t, c.InTx(tx))
 	require.NoError(t, tx.Commit(ctx))

@@ -18,10 +18,20 @@ import (
 
 var sampleLine = regexp.MustCompile(`^([a-z_]+)(\{(?:[a-z]+="[^"\\]*",?)+\})? (\S+)$`)
 
-// scrapeMetrics reads /metrics into values by name and labels, and checks the format: HELP and TYPE once before the samples of a family,
+// scrapeMetrics reads /metrics, and reads it again until the server has reached its database: without it, series of slots are missing.
+func (h *harness) scrapeMetrics() map[string]float64 {
+	h.t.Helper()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if values := h.scrapeOnce(); values["delta_stream_database_up"] == 1 || time.Since(began) > cdctest.Patience {
+			return values
+		}
+	}
+}
+
+// scrapeOnce reads /metrics into values by name and labels, and checks the format: HELP and TYPE once before the samples of a family,
 // the samples of a family together, and no sample twice. The module internal/monitoring parses the text with Prometheus' own parser and
 // linter.
-func (h *harness) scrapeMetrics() map[string]float64 {
+func (h *harness) scrapeOnce() map[string]float64 {
 	h.t.Helper()
 	kinds := map[string]string{}
 	for _, f := range server.Families() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,24 @@ func (l *outputLines) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// followerURL returns the address of the database for a command whose connections awaitFollower finds.
+func (m *messageStore) followerURL(t *testing.T, name string) string {
+	t.Helper()
+	address, err := url.Parse(m.DatabaseURL)
+	require.NoError(t, err)
+	values := address.Query()
+	values.Set("application_name", name)
+	address.RawQuery = values.Encode()
+	return address.String()
+}
+
+// awaitFollower waits until the command has begun to follow a category. What it shows before that is read by another statement.
+func (m *messageStore) awaitFollower(ctx context.Context, name string) {
+	for follows := false; !follows && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		_ = m.Pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%get_category_messages%')", name).Scan(&follows)
+	}
+}
+
 func TestMessagesTailFollows(t *testing.T) {
 	t.Parallel()
 	m := newMailbox(t)
@@ -131,10 +150,14 @@ func TestMessagesTailFollows(t *testing.T) {
 				cancel(errInterrupted)
 			}
 		}
+		name := messagedb.NewID()
 		if c.first == 0 {
-			time.AfterFunc(200*time.Millisecond, func() { cancel(errInterrupted) })
+			go func() {
+				m.awaitFollower(ctx, name)
+				cancel(errInterrupted)
+			}()
 		}
-		code := run(ctx, append([]string{"messages", "tail", "--follow", "-o", "json", "--schema", m.schema, "--database-url", m.DatabaseURL}, c.args...),
+		code := run(ctx, append([]string{"messages", "tail", "--follow", "-o", "json", "--schema", m.schema, "--database-url", m.followerURL(t, name)}, c.args...),
 			streams{in: strings.NewReader(""), out: out, err: &outputLines{printed: func(string) {}}})
 		require.Equal(t, exitOK, code, c.args)
 		last := int64(-1)

@@ -26,6 +26,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // stubborn degrades the thing named hostile, and fails the thing named tried until it is mended.
@@ -274,6 +275,7 @@ var dropped = regexp.MustCompile(`([\d,]+) more entries came at once`)
 
 // A tail sends a bounded number of entries a second and counts the others. It outlives a server's WriteTimeout, and continues after any position.
 func TestATailIsBounded(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const entries = 3000
 	env := deltatest.New(t)
@@ -281,7 +283,7 @@ func TestATailIsBounded(t *testing.T) {
 	handler, err := console.Handler(client, console.Config{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(handler)
-	server.Config.WriteTimeout = time.Second
+	server.Config.WriteTimeout = 5 * time.Second // a tail has all of it until its first write
 	server.Config.BaseContext = func(net.Listener) context.Context { return t.Context() }
 	server.Start()
 	t.Cleanup(server.Close)

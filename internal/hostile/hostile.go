@@ -89,10 +89,10 @@ func Families() []Family {
 		}},
 		{"timeouts", []Setting{
 			{"lock_timeout", "300ms", 0},
-			{"statement_timeout", "10s", 0},
+			{"statement_timeout", "60s", 0},
 			{"idle_in_transaction_session_timeout", "400ms", 0},
 			{"idle_session_timeout", "400ms", 0},
-			{"transaction_timeout", "10s", 17},
+			{"transaction_timeout", "60s", 17},
 		}},
 		{Isolation, []Setting{{"default_transaction_isolation", "serializable", 0}, {"default_transaction_deferrable", "on", 0}}},
 		{ReadOnly, []Setting{{"default_transaction_read_only", "on", 0}}},
@@ -101,6 +101,10 @@ func Families() []Family {
 		{SearchPath, []Setting{{"search_path", "pg_temp, nowhere", 0}}},
 	}
 }
+
+// Patient begins a transaction of a test itself that may be idle for longer than the idle_in_transaction_session_timeout of its role: on a machine
+// that stands still, a test that does nothing else is idle for long.
+var Patient = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"}
 
 // Case is a family of settings, and the kind of object that has them: a role or a database.
 type Case struct {

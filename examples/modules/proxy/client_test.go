@@ -357,14 +357,16 @@ func TestRequestRateAndUserAgent(t *testing.T) {
 	// Twenty at once, then twenty a second.
 	const asks = 30
 	began := time.Now()
-	var all sync.WaitGroup
+	answers := make(chan error, asks)
 	for range asks {
-		all.Go(func() {
+		go func() {
 			_, err := c.Ask(t.Context(), modPath, "v1.0.0")
-			require.NoError(t, err)
-		})
+			answers <- err
+		}()
 	}
-	all.Wait()
+	for range asks {
+		require.NoError(t, <-answers)
+	}
 	require.GreaterOrEqual(t, time.Since(began), 450*time.Millisecond)
 	agents.Range(func(agent, _ any) bool {
 		require.Equal(t, userAgent, agent)
