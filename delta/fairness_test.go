@@ -148,7 +148,12 @@ func TestAClientWithRoomLearnsOfRowsThatAnotherHasNoRoomFor(t *testing.T) {
 	got(t, begun)
 	g.informEach(a, full, "held-1")
 	g.awaitExecution(g.resourceWorkflow("held-1")) // it waits for the slot of this client
-	start()
+	b := start()
+	for i := range 3 { // after that its dispatcher waits
+		name := fmt.Sprintf("other-%d", i)
+		g.informEach(b, nil, name)
+		g.awaitRow(name, synced(1))
+	}
 	informed, err := a.Inform(t.Context(), g.object(account{Name: "free"}), full)
 	require.NoError(t, err)
 	g.awaitRow("free", func(r *deltatype.ResourceRow) bool { return r.SyncCount > 0 || r.DispatchAt == nil || !r.DispatchAt.Equal(*informed.Resource.DispatchAt) }) // it is leased
