@@ -116,6 +116,30 @@ func TestTheRateOfAKeySpacesItsCallsAndSaysWhenTheNextIs(t *testing.T) {
 	}
 }
 
+// A dispatcher that looked at keys of a paused kind every few seconds would find the end of the pause late.
+func TestKeysWaitForTheEndOfAPauseOrSnooze(t *testing.T) {
+	t.Parallel()
+	k := newKeys(t, 1, 0)
+	busy := k.addDue("busy", 3)
+	require.Equal(t, 2, k.takeSlots(busy, false))
+	keysWait := func(kind string) time.Duration {
+		next, err := db.New().NextDispatch(t.Context(), k.pool, db.NextDispatchParams{Kind: kind, Looked: time.Minute})
+		require.NoError(t, err)
+		return next.KeysWait
+	}
+	k.wakeAt()
+	k.exec("UPDATE delta_controller SET paused = true WHERE name = 'thing'")
+	require.Zero(t, k.wakeKeys())
+	require.Equal(t, time.Hour, keysWait("thing"))
+	k.exec("UPDATE delta_controller SET paused = false, snoozed_until = now() + interval '30 minutes' WHERE name = 'thing'")
+	require.Zero(t, k.wakeKeys())
+	require.Greater(t, keysWait("thing"), 20*time.Minute)
+	k.exec("UPDATE delta_controller SET snoozed_until = now() - interval '1 minute' WHERE name = 'thing'")
+	require.LessOrEqual(t, keysWait("thing"), time.Duration(0))
+	k.exec("INSERT INTO delta_controller (name, inform_interval, snoozed_until) VALUES ('quiet', '0', now() - interval '1 minute')")
+	require.Equal(t, time.Hour, keysWait("quiet"), "no key waits")
+}
+
 func TestLimitsThatChangeHoldForWhatWaits(t *testing.T) {
 	t.Parallel()
 	k := newKeys(t, 1, 0)

@@ -108,8 +108,9 @@ SELECT count(*) FROM written;
 -- How long it is until a dispatcher of a kind has to look again; an hour where nothing waits. Rows that became due
 -- since it last looked, as while it started workflows, are due at once. Rows that it has seen and left are not counted,
 -- unless a snooze of the kind or of a namespace ends: then it looks several times while the rows come back. keys_wait
--- is the time until a limit key has to be looked at, which is not done while the kind is paused or snoozed, and parents_wait reports whether rows wait for parents. left_behind
--- reports whether a namespace with room has a due row that another dispatcher had locked, to lease others.
+-- is the time until a limit key has to be looked at, which is not done while the kind is paused or snoozed, and
+-- parents_wait reports whether rows wait for parents. left_behind reports whether a namespace with room has a due row
+-- that another dispatcher had locked, to lease others.
 SELECT (cardinality(@namespaces::text[]) > 0 AND EXISTS (
     SELECT FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
     CROSS JOIN LATERAL (
@@ -122,8 +123,9 @@ SELECT (cardinality(@namespaces::text[]) > 0 AND EXISTS (
     SELECT FROM delta_resource d
     WHERE d.kind = @kind AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
 ) AS parents_wait, coalesce((
-    SELECT greatest(min(k.wake_at), (SELECT CASE WHEN c.paused THEN now() + interval '1 hour' ELSE c.snoozed_until END FROM delta_controller c WHERE c.name = @kind))
+    SELECT greatest(k.wake_at, (SELECT CASE WHEN c.paused THEN now() + interval '1 hour' ELSE c.snoozed_until END FROM delta_controller c WHERE c.name = @kind))
     FROM delta_key k WHERE k.kind = @kind AND k.wake_at IS NOT NULL
+    ORDER BY k.wake_at LIMIT 1
 ) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
     SELECT min(CASE WHEN s.until > now() THEN s.until - now() ELSE s.spread / 16 END) FROM (
         SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = @kind
