@@ -156,7 +156,9 @@ func TestAClientWithRoomLearnsOfRowsThatAnotherHasNoRoomFor(t *testing.T) {
 	}
 	informed, err := a.Inform(t.Context(), g.object(account{Name: "free"}), full)
 	require.NoError(t, err)
-	g.awaitRow("free", func(r *deltatype.ResourceRow) bool { return r.SyncCount > 0 || r.DispatchAt == nil || !r.DispatchAt.Equal(*informed.Resource.DispatchAt) }) // it is leased
+	g.awaitRow("free", func(r *deltatype.ResourceRow) bool {
+		return r.SyncCount > 0 || r.DispatchAt == nil || !r.DispatchAt.Equal(*informed.Resource.DispatchAt)
+	}) // it is leased
 	close(held)
 	for _, name := range []string{"held-0", "held-1", "free"} {
 		g.awaitRow(name, synced(1))
