@@ -84,6 +84,9 @@ func (l *RateLimit) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if ctx.Err() != nil { // both were ready: reserve nothing
+		return context.Cause(ctx)
+	}
 	at, err := l.reserveCall(ctx)
 	if err != nil {
 		return err
