@@ -35,6 +35,16 @@ func (g mode) startFull() (c *delta.Client, begun chan string, release func()) {
 	return g.start(config), begun, func() { close(open) }
 }
 
+// startWithoutPoll starts a client whose dispatchers look only when they are woken.
+func (h *harness) startWithoutPoll(config *delta.Config) *delta.Client {
+	h.t.Helper()
+	c := h.client(config)
+	c.SetTiming(0, 24*time.Hour, 0)
+	require.NoError(h.t, c.Start(h.t.Context()))
+	h.t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	return c
+}
+
 // waitFor waits in Work until the test sends, or closes the channel.
 func waitFor(ctx context.Context, sent <-chan struct{}) error {
 	select {
@@ -103,12 +113,7 @@ func TestSlotsOfANamespaceNeedNoPoll(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
-		clients := []*delta.Client{g.client(config), g.client(config)}
-		for _, c := range clients {
-			c.SetTiming(0, 24*time.Hour, 0)
-			require.NoError(t, c.Start(t.Context()))
-			t.Cleanup(func() { _ = c.Stop(context.Background()) })
-		}
+		clients := []*delta.Client{g.startWithoutPoll(config), g.startWithoutPoll(config)}
 		full := &delta.InformOpts{Namespace: "full"}
 		crowd, single := names("crowd", 60), names("single", 20)
 		g.inform(clients[0], full, crowd...)
@@ -136,11 +141,7 @@ func TestAClientWithRoomLearnsOfRowsThatAnotherHasNoRoomFor(t *testing.T) {
 		config.ResourceWorkTimeout = 10 * patience
 		config.Namespaces = map[string]delta.NamespaceConfig{"full": {MaxWorkers: 1}}
 		config.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: patience}}
-		c := g.client(config)
-		c.SetTiming(0, 24*time.Hour, 0) // no poll
-		require.NoError(t, c.Start(t.Context()))
-		t.Cleanup(func() { _ = c.Stop(context.Background()) })
-		return c
+		return g.startWithoutPoll(config)
 	}
 	full := &delta.InformOpts{Namespace: "full"}
 	a := start()

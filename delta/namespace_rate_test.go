@@ -91,10 +91,7 @@ func TestDeletedResourcesTakeNoRoomInARatedNamespace(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 100, RateLimit: 4}}
-		c := g.client(config)
-		c.SetTiming(0, 24*time.Hour, 0) // no poll
-		require.NoError(t, c.Start(t.Context()))
-		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		c := g.startWithoutPoll(config)
 		slow := &delta.InformOpts{Namespace: "slow"}
 		before := names("before", 12)
 		g.inform(c, slow, before...)
@@ -120,10 +117,7 @@ func TestACallThatWaitsForItsRateKeepsNoSlot(t *testing.T) {
 			with(&controller[serial]{work: func(context.Context, *delta.Resource[serial]) error { return nil }}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"shared": {MaxWorkers: 2}}
 		config.Kinds = map[string]delta.ObjectSettings{g.kind: {RateLimit: 0.001}}
-		c := g.client(config)
-		c.SetTiming(0, 24*time.Hour, 0) // no poll
-		require.NoError(t, c.Start(t.Context()))
-		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		c := g.startWithoutPoll(config)
 		shared := &delta.InformOpts{Namespace: "shared"}
 		g.inform(c, shared, names("r", 20)...)
 		until(t, func() bool { return slow.Load() == 1 })

@@ -112,10 +112,12 @@ func (n *notifier) notifyKinds() {
 // wait returns when all earlier notifications were sent: by the current round, or by the next.
 func (n *notifier) wait() {
 	n.mu.Lock()
-	later := slices.Collect(maps.Keys(n.later))
-	later = slices.DeleteFunc(later, func(kind string) bool { return !n.later[kind].Stop() })
-	for _, kind := range later {
-		delete(n.later, kind)
+	var later []string
+	for kind, timer := range n.later {
+		if timer.Stop() {
+			delete(n.later, kind)
+			later = append(later, kind)
+		}
 	}
 	n.mu.Unlock()
 	for _, kind := range later {
