@@ -54,7 +54,7 @@ func TestProgramOfTheSoak(t *testing.T) {
 	pool, err := pgxpool.New(t.Context(), p.DatabaseURL)
 	require.NoError(t, err)
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	temporal, err := client.Dial(client.Options{HostPort: p.TemporalAddress, Namespace: p.TemporalNamespace, Logger: delta.TemporalLogger(logger)})
+	temporal, err := client.Dial(client.Options{HostPort: p.TemporalAddress, Namespace: p.TemporalNamespace, Logger: delta.TemporalLogger(logger), ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: time.Minute}})
 	require.NoError(t, err)
 	controllers := delta.NewControllers()
 	bridge.Table(controllers, newAccounts(), bridge.TableConfig[account]{Table: "account", Schema: p.Schema})

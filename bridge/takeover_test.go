@@ -30,7 +30,7 @@ func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool)
 	reach, temporal := h.Temporal, (*testproxy.Proxy)(nil)
 	if temporalToo {
 		temporal = testproxy.New(h.t, h.TemporalAddress)
-		reach, err = client.Dial(client.Options{HostPort: temporal.Address, Namespace: h.TemporalNamespace, Logger: delta.TemporalLogger(h.Logger)})
+		reach, err = client.Dial(client.Options{HostPort: temporal.Address, Namespace: h.TemporalNamespace, Logger: delta.TemporalLogger(h.Logger), ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: time.Minute}})
 		require.NoError(h.t, err)
 		h.t.Cleanup(reach.Close)
 	}

@@ -121,11 +121,11 @@ func runChild(mode string) error {
 	}
 	config := &delta.Config{}
 	if mode != "inform" {
-		options := client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}}
+		options := client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE")}
 		if mode == "eager" {
 			options.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(holdEagerStarts)}
 		}
-		temporal, err := client.Dial(options)
+		temporal, err := dialTemporal(options)
 		if err != nil {
 			return err
 		}

@@ -166,7 +166,7 @@ func (h *harness) dialRefusing(refuse func(method string) error) client.Client {
 // dialRefusingRequests is dialRefusing for a function that gets the requests too.
 func (h *harness) dialRefusingRequests(refuse func(method string, request any) error) client.Client {
 	h.t.Helper()
-	temporal, err := client.Dial(client.Options{
+	temporal, err := dialTemporal(client.Options{
 		HostPort:  h.TemporalAddress,
 		Namespace: h.TemporalNamespace,
 		Logger:    log.NewStructuredLogger(slog.New(slog.DiscardHandler)),

@@ -125,6 +125,7 @@ func (c *Client) completeOptions(options client.Options) (client.Options, error)
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(c.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = TemporalLogger(c.config.Logger)
+	options.ConnectionOptions.GetSystemInfoTimeout = c.timing.temporalTimeout // the SDK's 5 s would end the first call before its context does
 	return options, c.applyTemporalOptions(&options)
 }
 

@@ -97,8 +97,8 @@ func (a *absence) intercept(ctx context.Context, method string, req, reply any, 
 // temporalWith dials Temporal with an interceptor.
 func (h *harness) temporalWith(intercept grpc.UnaryClientInterceptor) client.Client {
 	h.t.Helper()
-	temporal, err := client.Dial(client.Options{
-		HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace, Logger: quiet{},
+	temporal, err := dialTemporal(client.Options{
+		HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace,
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(intercept)}},
 	})
 	require.NoError(h.t, err)
@@ -231,7 +231,7 @@ func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
 		})
 	}
 	createNamespace()
-	temporal, err := client.Dial(client.Options{HostPort: h.TemporalAddress, Namespace: name, Logger: quiet{}})
+	temporal, err := dialTemporal(client.Options{HostPort: h.TemporalAddress, Namespace: name})
 	require.NoError(t, err)
 	t.Cleanup(temporal.Close)
 	var logs logBuffer

@@ -77,8 +77,8 @@ func TestAnInterceptorThatFailsIsNamedAndLosesNothing(t *testing.T) {
 	inEachMode(t, func(t *testing.T, g mode) {
 		faulty := &failing{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
-		temporal, err := client.Dial(client.Options{
-			HostPort: g.TemporalAddress, Namespace: g.TemporalNamespace, Logger: quiet{}, Interceptors: []interceptor.ClientInterceptor{faulty},
+		temporal, err := dialTemporal(client.Options{
+			HostPort: g.TemporalAddress, Namespace: g.TemporalNamespace, Interceptors: []interceptor.ClientInterceptor{faulty},
 		})
 		require.NoError(t, err)
 		t.Cleanup(temporal.Close)

@@ -66,7 +66,7 @@ const mixedTables = `CREATE TABLE mixed_world (name text PRIMARY KEY, plan text 
 // runMixed is a child process of the soak with mixed load. SIGTERM has it stop in good order.
 func runMixed(pool *pgxpool.Pool) error {
 	ctx := context.Background()
-	temporal, err := client.Dial(client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}})
+	temporal, err := dialTemporal(client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE")})
 	if err != nil {
 		return err
 	}

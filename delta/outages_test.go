@@ -351,7 +351,7 @@ func (p *cutProxy) end() {
 // temporalBy dials Temporal through a proxy.
 func (h *harness) temporalBy(p *cutProxy) client.Client {
 	h.t.Helper()
-	temporal, err := client.Dial(client.Options{HostPort: p.Addr().String(), Namespace: h.TemporalNamespace, Logger: quiet{}})
+	temporal, err := dialTemporal(client.Options{HostPort: p.Addr().String(), Namespace: h.TemporalNamespace})
 	require.NoError(h.t, err)
 	h.t.Cleanup(temporal.Close)
 	return temporal
@@ -367,8 +367,8 @@ func (h *harness) deafTemporal(isDeaf *atomic.Bool) client.Client {
 		}
 		return err
 	}
-	temporal, err := client.Dial(client.Options{
-		HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace, Logger: quiet{},
+	temporal, err := dialTemporal(client.Options{
+		HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace,
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(intercept)}},
 	})
 	require.NoError(h.t, err)

@@ -64,8 +64,8 @@ func (own *ownTemporal) again() {
 
 func (own *ownTemporal) dial(options ...grpc.DialOption) client.Client {
 	own.t.Helper()
-	c, err := client.Dial(client.Options{
-		HostPort: own.TemporalAddress, Logger: quiet{}, ConnectionOptions: client.ConnectionOptions{DialOptions: options},
+	c, err := dialTemporal(client.Options{
+		HostPort: own.TemporalAddress, ConnectionOptions: client.ConnectionOptions{DialOptions: options},
 	})
 	require.NoError(own.t, err)
 	own.t.Cleanup(c.Close)
@@ -144,6 +144,12 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 		return err == nil
 	}, "%s", shown[error]{&err})
 	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule exists, and runs")
+}
+
+// dialTemporal makes a client that logs nothing, and waits for its first answer longer than the SDK's 5 s.
+func dialTemporal(options client.Options) (client.Client, error) {
+	options.Logger, options.ConnectionOptions.GetSystemInfoTimeout = quiet{}, time.Minute
+	return client.Dial(options)
 }
 
 // quiet is a logger for a client whose server goes away.

@@ -90,7 +90,7 @@ func (s *keptServer) copyData(from, to string) {
 // dial connects to a Temporal that goes away.
 func (s *keptServer) dial() client.Client {
 	s.t.Helper()
-	c, err := client.Dial(client.Options{HostPort: s.TemporalAddress, Logger: quiet{}})
+	c, err := dialTemporal(client.Options{HostPort: s.TemporalAddress})
 	require.NoError(s.t, err)
 	s.t.Cleanup(c.Close)
 	return c

@@ -61,7 +61,7 @@ func (h *harness) useNamespaceOf(temporal client.Client) {
 		Namespace: h.TemporalNamespace, WorkflowExecutionRetentionPeriod: durationpb.New(time.Second),
 	})
 	require.NoError(h.t, err)
-	h.Temporal, err = client.Dial(client.Options{HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace, Logger: quiet{}})
+	h.Temporal, err = dialTemporal(client.Options{HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace})
 	require.NoError(h.t, err)
 	h.t.Cleanup(h.Temporal.Close)
 }

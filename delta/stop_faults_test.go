@@ -43,7 +43,7 @@ func newFaulty(t *testing.T) *faulty {
 	f.pool, f.postgres = f.poolThrough()
 	f.server = newSilentProxy(t, f.TemporalAddress)
 	var err error
-	f.temporal, err = client.Dial(client.Options{HostPort: f.server.Addr().String(), Namespace: f.TemporalNamespace, Logger: quiet{}})
+	f.temporal, err = dialTemporal(client.Options{HostPort: f.server.Addr().String(), Namespace: f.TemporalNamespace})
 	require.NoError(t, err)
 	config := f.config(
 		with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -44,8 +43,7 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	require.NoError(t, delta.Migrate(t.Context(), pool))
 	options, err := s.ClientOptions()
 	require.NoError(t, err)
-	options.Logger = quiet{}
-	temporal, err := client.Dial(options)
+	temporal, err := dialTemporal(options)
 	require.NoError(t, err)
 	defer temporal.Close()
 

@@ -223,7 +223,7 @@ func TestNothingIsLostWhenTemporalIsWiped(t *testing.T) {
 	server := begin()
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	temporal, err := client.Dial(client.Options{HostPort: address, Logger: delta.TemporalLogger(deltatest.New(t).Logger)})
+	temporal, err := client.Dial(client.Options{HostPort: address, Logger: delta.TemporalLogger(deltatest.New(t).Logger), ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: time.Minute}})
 	require.NoError(t, err)
 	t.Cleanup(temporal.Close)
 	b := newBridged(t, temporal, address, "default", "wiped", nil)

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
@@ -26,7 +27,7 @@ func TestTheBeginningOfAPageDoesNotWaitForTemporal(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	proxy := testproxy.New(t, env.TemporalAddress)
-	temporal, err := client.Dial(client.Options{HostPort: proxy.Address, Namespace: env.TemporalNamespace})
+	temporal, err := client.Dial(client.Options{HostPort: proxy.Address, Namespace: env.TemporalNamespace, ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: time.Minute}})
 	require.NoError(t, err)
 	t.Cleanup(temporal.Close)
 	config := &delta.Config{

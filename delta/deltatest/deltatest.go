@@ -1,6 +1,7 @@
 package deltatest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -68,7 +69,6 @@ func WithTemporalOptions(change func(*client.Options)) Option {
 
 const (
 	startTimeout   = 5 * time.Minute // a first start may download both servers
-	dialTimeout    = 10 * time.Second
 	cleanupTimeout = 2 * time.Minute // long enough for a busy machine; a clean-up that hangs is reported
 )
 
@@ -122,7 +122,7 @@ func connectTo(ctx context.Context, tb testing.TB, srv server, o options) (*Env,
 	if env.DatabaseURL, err = withDatabase(srv.DatabaseURL, env.Schema); err != nil {
 		return nil, err
 	}
-	if err := env.openTemporal(ctx, o); err != nil {
+	if err := env.openTemporal(ctx, srv, o); err != nil {
 		return nil, err
 	}
 	if err := env.openPool(ctx, o); err != nil {
@@ -148,7 +148,7 @@ func startContext(tb testing.TB) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(context.Background(), limit)
 }
 
-func (env *Env) openTemporal(ctx context.Context, o options) error {
+func (env *Env) openTemporal(ctx context.Context, srv server, o options) error {
 	opts, err := stack.ClientOptions(env.TemporalAddress, env.TemporalNamespace)
 	if err != nil {
 		return err
@@ -160,15 +160,20 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	for _, change := range o.temporal {
 		change(&opts)
 	}
+	patience := sdkTimeout
 	if opts.HostPort == env.TemporalAddress { // a proxy keeps the SDK's timeout: a test may let it fail
 		opts.ConnectionOptions.DialOptions = append(slices.Clone(opts.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(waitForLateAnswers))
+		patience = callTimeout
 	}
 	var c client.Client
-	waiting, cancel := context.WithTimeout(ctx, dialTimeout)
+	opts.ConnectionOptions.GetSystemInfoTimeout = cmp.Or(opts.ConnectionOptions.GetSystemInfoTimeout, patience) // the first call of a client
+	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// A frontend of a cluster may be on its way.
 	err = kit.RetryUnavailable(waiting, func() (err error) {
-		c, err = client.DialContext(waiting, opts)
+		if c, err = client.DialContext(waiting, opts); err != nil && hasEnded(srv) {
+			cancel()
+		}
 		return err
 	})
 	if err != nil {

@@ -37,6 +37,7 @@ func TestCallsWaitForLateAnswers(t *testing.T) {
 	env := New(t, WithTemporalOptions(func(o *client.Options) {
 		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithStatsHandler(times))
 	}))
+	require.Greater(t, time.Duration(times.left.Load()), sdkTimeout, "connecting")
 	missing := new(serviceerror.NotFound)
 	_, err := env.Temporal.DescribeWorkflow(t.Context(), env.Prefix, "")
 	require.ErrorAs(t, err, &missing)
