@@ -165,6 +165,10 @@ type NamespaceLimit interface {
 	// the time that it reserved, and at most one keeps a slot of the namespace while it waits. hasWaited is false if the call
 	// has yet to wait for the rate of the kind.
 	AwaitRates(ctx context.Context, kind, namespace string, ofKind *RateLimit) (begun func(), hasWaited bool, err error)
+	// Queue asks for a place to wait in for a full namespace, which costs a slot of the worker. If calls of the kind wait in too
+	// many, among them one of the namespace, ok is false, and a dispatcher has to bring the resource again. Otherwise the
+	// caller calls leave when it has its slots or gave up.
+	Queue(kind, namespace string) (leave func(), ok bool)
 	// IsRated reports whether a namespace has a rate.
 	IsRated(namespace string) bool
 	// IsFull reports whether Acquire or AwaitRates would wait.

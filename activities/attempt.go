@@ -64,10 +64,12 @@ func (a *Activities) attemptResource(ctx context.Context, ref Ref) (Step, error)
 	e := a.beginExecution(ctx, true)
 	defer e.end()
 	wanted, got, err := e.reserveSlots(ctx, ref)
-	if errors.Is(err, errNoSlot) {
+	switch {
+	case errors.Is(err, errNoSlot):
 		return handedOver, nil
-	}
-	if err != nil {
+	case errors.Is(err, errNoRoom):
+		return e.giveBack(ctx, ref, got)
+	case err != nil:
 		return Step{}, err
 	}
 	defer e.reserved.release()
@@ -96,12 +98,16 @@ func (a *Activities) attemptResource(ctx context.Context, ref Ref) (Step, error)
 	return e.closeAttempt(ctx, ref, one)
 }
 
-// errNoSlot makes a local activity leave the wait for a slot to an ordinary one.
-var errNoSlot = errors.New("no slot is free")
+var (
+	// errNoSlot makes a local activity leave the wait for a slot to an ordinary one.
+	errNoSlot = errors.New("no slot is free")
+	// errNoRoom makes an attempt give its resource back to dispatchers.
+	errNoRoom = errors.New("too many attempts wait for full namespaces")
+)
 
 // reserveSlots takes the slots for Work before the row is claimed, because a row that waits for slots is not being
 // worked. If no slot is free it reads the row first, and returns wanted false if no attempt is due. A local activity
-// does not wait.
+// does not wait, and no more wait for full namespaces than leave slots of the worker to others.
 func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got *db.GetResourceRow, err error) {
 	if ref.Namespace != "" {
 		if taken, ok := e.tryAcquireSlots(ref.Namespace); ok {
@@ -118,21 +124,46 @@ func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got
 	if r := &row.Resource; isClaimed || (!r.IsWorked() && !isDue(&row)) {
 		return false, &row, nil
 	}
-	var taken slots
-	var ok bool
-	if isLocal(ctx) {
-		if taken, ok = e.tryAcquireSlots(row.Resource.Namespace); !ok {
+	namespace := row.Resource.Namespace
+	taken, ok := e.tryAcquireSlots(namespace)
+	if !ok {
+		leave, mayWait := e.queue(namespace)
+		if !mayWait {
+			e.arrive(namespace)
+			return false, &row, errNoRoom
+		}
+		defer leave()
+		if isLocal(ctx) {
 			return false, nil, errNoSlot
 		}
-		e.arrive(row.Resource.Namespace)
-	} else {
-		e.arrive(row.Resource.Namespace)
-		if taken, ok = e.acquireSlots(e.base, row.Resource.Namespace); !ok {
+	}
+	e.arrive(namespace)
+	if !ok {
+		if taken, ok = e.acquireSlots(e.base, namespace); !ok {
 			return false, &row, nil // the worker stops, and the workflow goes on elsewhere
 		}
 	}
-	e.reserved = &reservation{slots: taken, namespace: row.Resource.Namespace}
+	e.reserved = &reservation{slots: taken, namespace: namespace}
 	return true, nil, nil
+}
+
+// queue is NamespaceLimit.Queue, of the execution's kind.
+func (e *execution) queue(namespace string) (leave func(), ok bool) {
+	if e.Limit == nil {
+		return func() {}, true
+	}
+	return e.Limit.Queue(e.Handler.Kind(), namespace)
+}
+
+// giveBack gives a resource back to dispatchers, which bring it again when its namespace has room.
+func (e *execution) giveBack(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
+	if err := db.New().DispatchAgain(ctx, e.Pool, got.Resource.ID); err != nil {
+		return Step{}, fmt.Errorf("giving %s back to dispatchers: %w", ref, e.markUnanswered(err))
+	}
+	e.dispatchSoon()
+	step := e.stepOf(&got.Resource, got.Now)
+	step.Next, step.Wait, step.AwaitsRoom = NextNone, 0, true
+	return step, nil
 }
 
 // arrive notes that the resource asks for a slot of its namespace.

@@ -42,6 +42,9 @@ type Step struct {
 	Paused      bool   `json:"paused,omitempty"`
 	// AwaitsSlot reports whether the row waits for a slot of its limit key.
 	AwaitsSlot bool `json:"awaits_slot,omitempty"`
+	// AwaitsRoom reports whether the row was given back to dispatchers, because too many attempts of its kind wait for
+	// full namespaces.
+	AwaitsRoom bool `json:"awaits_room,omitempty"`
 	// AwaitsParent reports whether the row waits for a parent that was never synced.
 	AwaitsParent bool `json:"awaits_parent,omitempty"`
 	// Heals reports whether the resource has degraded and is tried again after Wait, rather than removed.

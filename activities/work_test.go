@@ -197,6 +197,8 @@ func (limit) Arrive(string) {}
 
 func (limit) Decline(string) {}
 
+func (limit) Queue(string, string) (func(), bool) { return func() {}, true }
+
 func (limit) IsRated(string) bool { return false }
 
 func (l limit) IsFull(string) bool { return len(l.places) == cap(l.places) }

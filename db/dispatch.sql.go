@@ -12,6 +12,19 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
+const dispatchAgain = `-- name: DispatchAgain :exec
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id = $1 AND dispatch_at > now() AND delta_wants_slot(state, finalized, due_at)
+  AND (claimed_until IS NULL OR claimed_until <= now())
+`
+
+// Gives a row back to dispatchers, because its attempt is due and cannot begin yet. One that is claimed meanwhile, waits
+// for a slot of its limit key, or is due anyway, is left alone.
+func (q *Queries) DispatchAgain(ctx context.Context, db DBTX, id int64) error {
+	_, err := db.Exec(ctx, dispatchAgain, id)
+	return err
+}
+
 const dispatchSoon = `-- name: DispatchSoon :exec
 UPDATE delta_resource SET dispatch_at = now() + $1::interval
 WHERE kind = $2 AND object_id = $3 AND (state = 'pending' OR delta_awaits_attempt(state, finalized))
@@ -136,8 +149,8 @@ SET dispatch_at = CASE
         WHEN $5::text <> ''
             AND (coalesce(r.due_at <= now(), delta_is_worked(r.state, r.finalized, r.due_at))
                 OR (r.state IN ('synced', 'degraded', 'deleted') AND starts_with(r.workflow_id, $6::text)))
-            AND pg_column_size(r.object) <= $7::integer
-            AND NOT (delta_is_worked(r.state, r.finalized, r.due_at) AND r.attempt >= least(r.max_attempts, $8::integer)) THEN $5::text
+            AND delta_fits_batch(r.state, r.finalized, r.due_at, r.attempt, r.max_attempts, pg_column_size(r.object), $7::integer, $8::integer)
+            THEN $5::text
         WHEN starts_with(r.workflow_id, $6::text) THEN NULL
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
@@ -151,7 +164,10 @@ WHERE r.id = ANY (ARRAY(
                     unnest($12::integer[]) AS most, generate_subscripts($9::smallint[], 1) AS entry
             ) e
             CROSS JOIN LATERAL (
-                SELECT d.id, d.namespace, d.dispatch_at, delta_wants_slot(d.state, d.finalized, d.due_at) AS wants_slot FROM delta_resource d
+                SELECT d.id, d.namespace, d.dispatch_at, delta_wants_slot(d.state, d.finalized, d.due_at) AND ($5::text = '' OR NOT delta_fits_batch(
+                    d.state, d.finalized, d.due_at, d.attempt, d.max_attempts, pg_column_size(d.object), $7::integer, $8::integer
+                )) AS wants_slot
+                FROM delta_resource d
                 WHERE d.kind = $13 AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
                   AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL ($14::text[]) END
                   AND ($15::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
@@ -224,15 +240,14 @@ type LeaseDueRow struct {
 // at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
 // filled with wake-ups.
 //
-// Of a limited namespace, no more rows that want a slot are leased than it has room for: more would only wait. Namespaces with many due
-// rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
+// Of a limited namespace, no more rows that want a slot of a worker are leased than it has room for: more would only wait. Members
+// of a batch wait within it. Namespaces with many due rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
 // for. An entry is such a namespace with a priority, or the priority of all others (no namespace).
 //
 // A client with a controller that cannot finalize leaves rows that have to be finalized to others.
 //
 // With a batch, rows are leased to it, and a settled row of a batch stays in one. A row is for a single workflow if it
-// waits for a retry by itself, is large, or has lost attempts together with others, because it would take those along
-// once more.
+// waits for a retry by itself, or does not fit a batch.
 func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]LeaseDueRow, error) {
 	rows, err := db.Query(ctx, leaseDue,
 		arg.Grace,

@@ -50,7 +50,11 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int, room 
 	d.mu.Unlock()
 	priorities := d.nextPriorities()
 	most := int32(size) //nolint:gosec // it has a bound
-	plan, began := d.crowd.plan(priorities, room, most), time.Now()
+	planned := room
+	if batch != "" {
+		planned.limited = nil // members of a batch wait within it, so it may have as many as there are
+	}
+	plan, began := d.crowd.plan(priorities, planned, most), time.Now()
 	leased, err := db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
 		Kind:        d.kind,
 		Lease:       d.lease,

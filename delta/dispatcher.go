@@ -238,9 +238,6 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 		}
 		room := d.limits.room(d.kind)
 		d.noteCrowd(startCtx, room)
-		if batch != "" {
-			room.limited, room.rows = []string{}, []int32{} // members wait within the batch, and take no slot of the kind
-		}
 		leased, leaseErr := d.leaseDue(startCtx, batch, size, room)
 		if leaseErr != nil {
 			err = leaseErr

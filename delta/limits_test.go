@@ -204,3 +204,57 @@ func (n *namespaceLimit) countWaiting() int {
 	defer n.mu.Unlock()
 	return n.waiting
 }
+
+// Resources that wait for full namespaces leave slots of a worker to others of their kind. Each namespace may have one that waits.
+func TestFewResourcesOfAKindWaitWithinSlotsOfAWorker(t *testing.T) {
+	t.Parallel()
+	woken := 0
+	limits := newNamespaceLimits(nil, func() { woken++ })
+	limits.setBounds(map[string]namespaceBound{"wide": {maxWorkers: 100}, "narrow": {maxWorkers: 2}, "rated": {maxWorkers: 9, rate: 4}})
+	roomOf := func(kind, namespace string) int32 { return limits.room(kind).rowsOf(namespace, 1000) }
+	queue := func(kind, namespace string) func() {
+		leave, ok := limits.Queue(kind, namespace)
+		require.True(t, ok)
+		return leave
+	}
+	for range maxQueued {
+		queue("kind", "wide") // it has room, so these do not count
+		queue("kind", "unlimited")
+	}
+	require.EqualValues(t, 200, roomOf("kind", "wide"))
+	var free func()
+	for range 100 {
+		var ok bool
+		free, ok = limits.TryAcquire("wide")
+		require.True(t, ok)
+	}
+	require.EqualValues(t, 100, roomOf("kind", "wide"), "as many may wait")
+	var leave []func()
+	for range maxQueued {
+		leave = append(leave, queue("kind", "wide"))
+	}
+	require.Zero(t, roomOf("kind", "wide"), "that would wait too")
+	require.EqualValues(t, 2, roomOf("kind", "narrow"), "those have slots")
+	require.EqualValues(t, 1, roomOf("kind", "rated"))
+	require.EqualValues(t, 100, roomOf("other", "wide"))
+	_, ok := limits.Queue("kind", "wide")
+	require.False(t, ok)
+	queue("other", "wide")()
+
+	leaveRated := queue("kind", "rated")
+	require.Zero(t, roomOf("kind", "rated"))
+	_, ok = limits.Queue("kind", "rated")
+	require.False(t, ok)
+	require.Zero(t, woken)
+	leaveRated()
+	require.Equal(t, 1, woken)
+	require.EqualValues(t, 1, roomOf("kind", "rated"))
+
+	require.Zero(t, roomOf("kind", "wide"))
+	leave[0]()
+	require.Equal(t, 3, woken, "of the namespace, and of the others that the kind held back")
+	require.EqualValues(t, 100, roomOf("kind", "wide"))
+	leave[1]()
+	require.Equal(t, 3, woken)
+	free()
+}

@@ -29,6 +29,8 @@ type namespaceLimit struct {
 	// that wait for the rate of their kind, by kind: they take no room from other kinds.
 	used, waiting int
 	awaitsKind    map[string]int
+	// queued counts resources that wait within a slot of a worker, by kind. Members of batches are not among them.
+	queued map[string]int
 	// queue has a channel for each call that waits for a slot, in their order: it is closed when the call has one.
 	queue []chan struct{}
 	// leased are the times of leases whose rows have not asked for a slot yet. A row that went to another client is forgotten
@@ -39,7 +41,7 @@ type namespaceLimit struct {
 }
 
 func newNamespaceLimit(freed func()) *namespaceLimit {
-	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}, awaitsKind: map[string]int{}}
+	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}, awaitsKind: map[string]int{}, queued: map[string]int{}}
 	n.free = n.release
 	return n
 }
@@ -222,15 +224,51 @@ func (n *namespaceLimit) isWithholding() bool {
 	return n.withheld && n.rate == nil
 }
 
-func (n *namespaceLimit) leasableRows(kind string) (left int, isLimited bool) {
+// leasableRows returns how many more rows of a kind may be leased; fewer where the kind is crowded, so that none has to wait
+// within a slot of a worker.
+func (n *namespaceLimit) leasableRows(kind string, isCrowded bool) (left int, isLimited, isLess bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
-		return 0, false
+		return 0, false, false
 	}
 	left = n.leasableLeft(kind)
+	if isCrowded {
+		most := left
+		if n.size > 0 {
+			most = n.size - n.used - n.waiting - len(n.leased)
+		}
+		if n.rate != nil {
+			most = min(most, 1-n.queued[kind]-len(n.leased))
+		}
+		left, isLess = min(left, most), most < left
+	}
 	n.withheld = n.withheld || left <= 0
-	return left, true
+	return left, true, isLess
+}
+
+// enterQueue counts a resource of a kind that waits within a slot of a worker. Where the kind is crowded it is refused,
+// unless it is the only one of the namespace.
+func (n *namespaceLimit) enterQueue(kind string, isCrowded bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if isCrowded && n.queued[kind] > 0 {
+		return false
+	}
+	n.queued[kind]++
+	return true
+}
+
+// leaveQueue undoes enterQueue. Where the kind was crowded, the namespace may have room again.
+func (n *namespaceLimit) leaveQueue(kind string, wasCrowded bool) {
+	n.mu.Lock()
+	n.queued[kind]--
+	wake := func() {}
+	if wasCrowded {
+		wake = n.clearWithheld()
+	}
+	n.mu.Unlock()
+	wake()
 }
 
 const (

@@ -17,6 +17,12 @@ type namespaceLimits struct {
 	// freed is called when a namespace whose rows were not dispatched has free slots again.
 	freed func()
 
+	// queueMu is locked before mu. queued counts resources that wait within slots of a worker for full namespaces, by kind.
+	// heldBack has the crowded kinds of which rows are not dispatched for that reason.
+	queueMu  sync.Mutex
+	queued   map[string]int
+	heldBack map[string]bool
+
 	mu sync.RWMutex
 	// byName has the namespaces that are limited, or were.
 	byName map[string]*namespaceLimit
@@ -29,7 +35,7 @@ type namespaceBound struct {
 }
 
 func newNamespaceLimits(pool *pgxpool.Pool, freed func()) *namespaceLimits {
-	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}}
+	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}, queued: map[string]int{}, heldBack: map[string]bool{}}
 }
 
 // setBounds sets the bounds of all namespaces. A namespace that is not among them has none.
@@ -78,6 +84,41 @@ func (l *namespaceLimits) AwaitRates(ctx context.Context, kind, namespace string
 		return func() {}, false, nil
 	}
 	return limit.awaitRates(ctx, kind, ofKind)
+}
+
+// maxQueued is how many resources of a kind may wait within slots of a worker for full namespaces, and one more of each
+// namespace. The other slots are for those that need not wait.
+const maxQueued = waitingSlots / 2
+
+// Queue asks for a place to wait in for a full namespace. See [activities.NamespaceLimit].
+func (l *namespaceLimits) Queue(kind, namespace string) (leave func(), ok bool) {
+	limit := l.limitOf(namespace)
+	if limit == nil || !limit.isFull() {
+		return func() {}, true
+	}
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	if !limit.enterQueue(kind, l.queued[kind] >= maxQueued) {
+		return nil, false
+	}
+	l.queued[kind]++
+	return func() { l.leaveQueue(kind, limit) }, true
+}
+
+// leaveQueue undoes Queue, and wakes dispatchers that have left rows of a crowded kind out.
+func (l *namespaceLimits) leaveQueue(kind string, limit *namespaceLimit) {
+	l.queueMu.Lock()
+	wasCrowded := l.queued[kind] >= maxQueued
+	l.queued[kind]--
+	wakes := l.heldBack[kind] && l.queued[kind] < maxQueued
+	if wakes {
+		delete(l.heldBack, kind)
+	}
+	l.queueMu.Unlock()
+	limit.leaveQueue(kind, wasCrowded)
+	if wakes {
+		l.freed()
+	}
 }
 
 // Arrive notes that a leased resource asks for a slot.
@@ -142,10 +183,17 @@ func (r leaseRoom) rowsOf(namespace string, size int32) int32 {
 // wait for slots, so that no slot is idle. freed is called when a full one has room again.
 func (l *namespaceLimits) room(kind string) leaseRoom {
 	room := leaseRoom{limited: []string{}, rows: []int32{}, full: []string{}}
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	isCrowded := l.queued[kind] >= maxQueued
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		switch rows, isLimited := limit.leasableRows(kind); {
+		rows, isLimited, isLess := limit.leasableRows(kind, isCrowded)
+		if isLess {
+			l.heldBack[kind] = true
+		}
+		switch {
 		case !isLimited:
 		case rows > 0:
 			room.limited, room.rows = append(room.limited, name), append(room.rows, int32(rows)) //nolint:gosec // at most 20,000

@@ -991,6 +991,14 @@ CREATE FUNCTION delta_wants_slot(state delta_resource_state, finalized boolean, 
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN delta_is_worked(state, finalized, due_at) OR (coalesce(due_at <= now(), FALSE) AND (state <> 'deleted' OR finalized IS FALSE));
 
+-- Whether a due resource may be a member of a batch. It goes on by itself if it is large, or has lost attempts together with others, because
+-- it would take those along once more.
+CREATE FUNCTION delta_fits_batch(
+    state delta_resource_state, finalized boolean, due_at timestamptz, attempt integer, max_attempts integer, size integer, largest integer, most_lost integer
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN size <= largest AND NOT (delta_is_worked(state, finalized, due_at) AND attempt >= least(max_attempts, most_lost));
+
 -- Whether a resource waits for a call of Work or Finalize, which comes when it is due.
 CREATE FUNCTION delta_awaits_attempt(state delta_resource_state, finalized boolean) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1505,6 +1513,7 @@ DROP FUNCTION delta_key_room;
 DROP FUNCTION delta_revoke_slots;
 DROP FUNCTION delta_unfinalized;
 DROP FUNCTION delta_awaits_attempt;
+DROP FUNCTION delta_fits_batch;
 DROP FUNCTION delta_wants_slot;
 DROP FUNCTION delta_is_worked;
 DROP FUNCTION delta_awaits_listing;

@@ -9,15 +9,14 @@
 -- at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
 -- filled with wake-ups.
 --
--- Of a limited namespace, no more rows that want a slot are leased than it has room for: more would only wait. Namespaces with many due
--- rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
+-- Of a limited namespace, no more rows that want a slot of a worker are leased than it has room for: more would only wait. Members
+-- of a batch wait within it. Namespaces with many due rows are passed by, and each is looked at by itself: from when its first row became due, for as many rows as it has room
 -- for. An entry is such a namespace with a priority, or the priority of all others (no namespace).
 --
 -- A client with a controller that cannot finalize leaves rows that have to be finalized to others.
 --
 -- With a batch, rows are leased to it, and a settled row of a batch stays in one. A row is for a single workflow if it
--- waits for a retry by itself, is large, or has lost attempts together with others, because it would take those along
--- once more.
+-- waits for a retry by itself, or does not fit a batch.
 UPDATE delta_resource r
 SET dispatch_at = CASE
         WHEN r.due_at > now() THEN r.due_at + @grace::interval
@@ -29,8 +28,8 @@ SET dispatch_at = CASE
         WHEN @batch_id::text <> ''
             AND (coalesce(r.due_at <= now(), delta_is_worked(r.state, r.finalized, r.due_at))
                 OR (r.state IN ('synced', 'degraded', 'deleted') AND starts_with(r.workflow_id, @batch_prefix::text)))
-            AND pg_column_size(r.object) <= @largest::integer
-            AND NOT (delta_is_worked(r.state, r.finalized, r.due_at) AND r.attempt >= least(r.max_attempts, @most_lost::integer)) THEN @batch_id::text
+            AND delta_fits_batch(r.state, r.finalized, r.due_at, r.attempt, r.max_attempts, pg_column_size(r.object), @largest::integer, @most_lost::integer)
+            THEN @batch_id::text
         WHEN starts_with(r.workflow_id, @batch_prefix::text) THEN NULL
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
@@ -44,7 +43,10 @@ WHERE r.id = ANY (ARRAY(
                     unnest(@most::integer[]) AS most, generate_subscripts(@priorities::smallint[], 1) AS entry
             ) e
             CROSS JOIN LATERAL (
-                SELECT d.id, d.namespace, d.dispatch_at, delta_wants_slot(d.state, d.finalized, d.due_at) AS wants_slot FROM delta_resource d
+                SELECT d.id, d.namespace, d.dispatch_at, delta_wants_slot(d.state, d.finalized, d.due_at) AND (@batch_id::text = '' OR NOT delta_fits_batch(
+                    d.state, d.finalized, d.due_at, d.attempt, d.max_attempts, pg_column_size(d.object), @largest::integer, @most_lost::integer
+                )) AS wants_slot
+                FROM delta_resource d
                 WHERE d.kind = @kind AND d.priority = e.priority AND d.dispatch_at <= now() AND d.dispatch_at >= coalesce(e.since, '-infinity') AND NOT d.paused
                   AND CASE WHEN e.namespace <> '' THEN d.namespace = e.namespace ELSE d.namespace <> ALL (@passed_by::text[]) END
                   AND (@finalizes::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
@@ -192,6 +194,13 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
 -- Makes a row due soon, because its workflow turned out to belong to another installation.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval
 WHERE kind = @kind AND object_id = @object_id AND (state = 'pending' OR delta_awaits_attempt(state, finalized));
+
+-- name: DispatchAgain :exec
+-- Gives a row back to dispatchers, because its attempt is due and cannot begin yet. One that is claimed meanwhile, waits
+-- for a slot of its limit key, or is due anyway, is left alone.
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id = @id AND dispatch_at > now() AND delta_wants_slot(state, finalized, due_at)
+  AND (claimed_until IS NULL OR claimed_until <= now());
 
 -- name: Notify :exec
 -- The channel is the installation's: schemas of one database do not wake each other.

@@ -232,6 +232,8 @@ func describeWait(s activities.Step, now time.Time) string {
 		return "is paused"
 	case s.AwaitsSlot:
 		return "waits for a slot of its limit key"
+	case s.AwaitsRoom:
+		return "waits for room in its namespace, and then goes on in a new run"
 	case s.AwaitsParent:
 		return "waits for a parent to be synced"
 	default:
