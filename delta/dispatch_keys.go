@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -21,7 +22,7 @@ func (d *dispatcher) wakeKeyWaiters(ctx context.Context) error {
 	if !waits {
 		return nil
 	}
-	for queueing && ctx.Err() == nil {
+	for began := time.Now(); queueing && ctx.Err() == nil && time.Since(began) < longestRound; { // then rows with free keys are leased
 		queued, err := db.New().QueueDue(ctx, d.pool, db.QueueDueParams{Kind: d.kind, Priorities: d.nextPriorities(), Batch: queueSize})
 		if err != nil {
 			return fmt.Errorf("having rows wait for slots of limit keys: %w", err)

@@ -124,7 +124,7 @@ func (d *dispatcher) releaseRows(ctx context.Context, rows []db.LeaseDueRow, aft
 		p.Errors = append(p.Errors, encoded)
 	}
 	// Release rows even while stopping: they need not wait for their lease to expire.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchGrace)
+	ctx, cancel := withGrace(ctx, dispatchGrace, d.timeout)
 	defer cancel()
 	if err := db.New().ReleaseLeases(ctx, db.Planned(d.pool, len(p.Ids)), p); err != nil {
 		return fmt.Errorf("releasing leases: %w", err)

@@ -37,6 +37,7 @@ const (
 func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) error {
 	var mu sync.Mutex
 	var atFault, unwoken []db.LeaseDueRow
+	var answered time.Time // when Temporal last woke another
 	reasons := map[int64]error{}
 	var failure error
 	var group errgroup.Group
@@ -45,16 +46,18 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 	defer stop()
 	for _, row := range due {
 		group.Go(func() error {
+			began := time.Now()
 			err := d.wakeWorkflow(calls, row)
+			mu.Lock()
+			defer mu.Unlock()
 			if err == nil {
+				answered = time.Now()
 				d.clearFailures(row.ID)
 				d.logDebug("a workflow was started or woken", row)
 				return nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			switch {
-			case calls.Err() != nil || isTemporalDown(err):
+			case calls.Err() != nil || (isTemporalDown(err) && !(isUnanswered(err) && answered.After(began))):
 				if failure == nil && ctx.Err() == nil {
 					failure = err
 				}
@@ -163,6 +166,12 @@ func isTemporalDown(err error) bool {
 	default:
 		return false
 	}
+}
+
+// isUnanswered reports whether a call got no answer. If others get theirs meanwhile, only a part of Temporal is down, or only
+// one workflow.
+func isUnanswered(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded)) || errors.As(err, new(*serviceerror.Unavailable))
 }
 
 func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {

@@ -37,6 +37,8 @@ const (
 	// largestInBatch bounds the stored size of an object in a batch, in bytes, because all objects of a batch are in memory
 	// together.
 	largestInBatch = 64 << 10
+	// longestRound is how long a round goes on. Then rows of new snoozes are put off, and the context is checked.
+	longestRound = time.Second
 	// leaseRounds is how many leases begin with the most urgent rows before one begins with the least urgent, so that those
 	// do not wait for ever.
 	leaseRounds = 8
@@ -218,7 +220,6 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 	if err := d.putOffSnoozed(ctx); err != nil {
 		return false, err
 	}
-	const longestRound = time.Second // then rows of new snoozes are put off, and the context is checked
 	began, filled, many := time.Now(), false, false
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)

@@ -99,6 +99,31 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 	}
 }
 
+// While others are woken, a start without an answer is no sign of a Temporal that is down.
+func TestAStartWithoutAnAnswerDelaysItsResourceOnly(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	g.harness = newHarness(t)
+	var isOver atomic.Bool
+	config := g.config(g.controller(func(context.Context, job) error { return nil }))
+	config.Temporal = g.temporalWith(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if startedWorkflow(req) == g.resourceWorkflow("bad") && !isOver.Load() {
+			<-ctx.Done()
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	})
+	c := g.start(config)
+	g.inform(c, nil, append(names("before", 20), "bad")...)
+	row := g.awaitRow("bad", func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
+	require.Contains(t, row.Errors[0].Error, "its workflow cannot be started: context deadline exceeded")
+	isOver.Store(true)
+	for _, name := range append(names("before", 20), "bad") {
+		g.awaitRow(name, synced(1))
+	}
+}
+
 // A failed member whose own workflow cannot be started is retried in a batch.
 func TestAMemberThatCannotBecomeASingleStaysInABatch(t *testing.T) {
 	soak.Long(t)
