@@ -41,9 +41,12 @@ func withCause(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", err, cause)
 }
 
-// withGrace returns a context that ends a grace after ctx, and at the latest after most.
-func withGrace(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
+// stopGrace is how long calls in progress may go on after the client was stopped.
+const stopGrace = time.Second
+
+// withGrace returns a context that ends stopGrace after ctx, and at the latest after most.
+func withGrace(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
 	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })
 	return patient, func() { stop(); cancel() }
 }

@@ -42,7 +42,7 @@ func (d *dispatcher) nextPriorities() []int16 {
 // leaseDue leases due rows, for a batch or for single workflows. If the client is stopped meanwhile, or another start has
 // failed, it waits a little for the answer, because nobody would release the leased rows otherwise.
 func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int, room leaseRoom) ([]db.LeaseDueRow, error) {
-	ctx, cancel := withGrace(ctx, dispatchGrace, d.timeout)
+	ctx, cancel := withGrace(ctx, d.timeout)
 	defer cancel()
 	d.mu.Lock()
 	d.leases++
@@ -124,7 +124,7 @@ func (d *dispatcher) releaseRows(ctx context.Context, rows []db.LeaseDueRow, aft
 		p.Errors = append(p.Errors, encoded)
 	}
 	// Release rows even while stopping: they need not wait for their lease to expire.
-	ctx, cancel := withGrace(ctx, dispatchGrace, d.timeout)
+	ctx, cancel := withGrace(ctx, d.timeout)
 	defer cancel()
 	if err := db.New().ReleaseLeases(ctx, db.Planned(d.pool, len(p.Ids)), p); err != nil {
 		return fmt.Errorf("releasing leases: %w", err)

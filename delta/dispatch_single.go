@@ -56,8 +56,9 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 				d.logDebug("a workflow was started or woken", row)
 				return nil
 			}
+			onlyIt := isUnanswered(err) && answered.After(began)
 			switch {
-			case calls.Err() != nil || (isTemporalDown(err) && !(isUnanswered(err) && answered.After(began))):
+			case calls.Err() != nil || (isTemporalDown(err) && !onlyIt):
 				if failure == nil && ctx.Err() == nil {
 					failure = err
 				}
@@ -179,7 +180,7 @@ func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error
 		return context.Cause(ctx)
 	}
 	// Let a call in progress end: an eager start whose answer is lost leaves its workflow waiting for a timeout.
-	call, cancel := withGrace(ctx, dispatchGrace, dispatchRPCTimeout)
+	call, cancel := withGrace(ctx, dispatchRPCTimeout)
 	defer cancel()
 	ref := d.ref()
 	err := d.wakeWithRef(call, row, ref)

@@ -28,8 +28,6 @@ const (
 	// dispatchPoll is how often a kind is polled for due rows without a notification.
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
-	// dispatchGrace is how long calls in progress may go on after the client was stopped.
-	dispatchGrace      = time.Second
 	maxDispatchBackoff = 10 * time.Second
 	// firstStartBackoff and maxStartBackoff bound the backoff of a row whose single workflow cannot be started.
 	firstStartBackoff = time.Second

@@ -22,9 +22,8 @@ const (
 	figuresEvery = time.Minute
 	// figuresKept is how long minutes are kept.
 	figuresKept = 48 * time.Hour
-	// figuresTimeout bounds a write. figuresGrace bounds the last one after the context of Stop has ended.
+	// figuresTimeout bounds a write.
 	figuresTimeout = 30 * time.Second
-	figuresGrace   = time.Second
 	// figuresStopTimeout is how long Stop waits for the last write while its own context goes on.
 	figuresStopTimeout = 5 * time.Second
 	// durationBuckets is the number of ranges of durations of calls: up to 1 ms, 2 ms, 4 ms, and so on up to 2.3 hours, and
@@ -166,7 +165,7 @@ func (f *figures) close(ctx context.Context) {
 	}
 	close(f.closing)
 	f.mu.Unlock()
-	ctx, cancel := withGrace(ctx, figuresGrace, figuresStopTimeout)
+	ctx, cancel := withGrace(ctx, figuresStopTimeout)
 	defer cancel()
 	written := make(chan struct{})
 	go func() {

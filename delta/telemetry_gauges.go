@@ -176,7 +176,7 @@ func (m *databaseMeter) endLease() {
 		return
 	}
 	m.forgetMeasured()
-	ctx, cancel := context.WithTimeout(context.Background(), dispatchGrace)
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
 	if err := db.New().EndMeasuring(ctx, m.client.pool, m.id); err != nil {
 		m.client.config.Logger.Info("another client measures the database when the lease has passed", "error", err)
