@@ -158,16 +158,16 @@ type NamespaceLimit interface {
 	TryAcquire(namespace string) (release func(), ok bool)
 	// Arrive notes that a resource which a dispatcher has leased asks for a slot, and Decline that it needs none. Until
 	// then it takes room from other resources of the namespace.
-	Arrive(namespace string)
-	Decline(namespace string)
+	Arrive(kind, namespace string)
+	Decline(kind, namespace string)
 	// AwaitRates waits until the rates of a limited namespace and of a kind let a call begin. The caller calls begun when it
 	// has its slots or gave up. Calls of one kind and namespace come one by one, so that at most one of them is later than
 	// the time that it reserved, and at most one keeps a slot of the namespace while it waits. hasWaited is false if the call
 	// has yet to wait for the rate of the kind.
 	AwaitRates(ctx context.Context, kind, namespace string, ofKind *RateLimit) (begun func(), hasWaited bool, err error)
-	// Queue asks for a place to wait in for a full namespace, which costs a slot of the worker. If calls of the kind wait in too
-	// many, among them one of the namespace, ok is false, and a dispatcher has to bring the resource again. Otherwise the
-	// caller calls leave when it has its slots or gave up.
+	// Queue asks for a place to wait in, which costs a slot of the worker. If too many resources of the kind wait because of
+	// limited namespaces, and this one would, ok is false, and a dispatcher has to bring it again. Otherwise the caller calls
+	// leave when it has its slots or gave up.
 	Queue(kind, namespace string) (leave func(), ok bool)
 	// IsRated reports whether a namespace has a rate.
 	IsRated(namespace string) bool

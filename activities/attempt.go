@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
@@ -47,8 +48,8 @@ func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
 	if isLocal(ctx) {
 		return a.attemptLocally(ctx, ref)
 	}
-	defer a.startHeartbeat(ctx)()
 	if one := a.local.joinAttempt(RunID(ctx)); one != nil {
+		defer a.startHeartbeat(ctx)()
 		return one.awaitEnd(ctx)
 	}
 	step, err := a.attemptResource(ctx, ref)
@@ -57,12 +58,15 @@ func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
 
 // attemptResource makes an attempt. Both kinds of activities run it.
 func (a *Activities) attemptResource(ctx context.Context, ref Ref) (Step, error) {
+	e := a.beginExecution(ctx, true)
+	defer e.end()
+	if !isLocal(ctx) {
+		defer a.startHeartbeatWith(ctx, e.heartbeatDetails)()
+	}
 	ref, err := a.resolveRef(ctx, ref)
 	if err != nil {
 		return Step{}, err
 	}
-	e := a.beginExecution(ctx, true)
-	defer e.end()
 	wanted, got, err := e.reserveSlots(ctx, ref)
 	switch {
 	case errors.Is(err, errNoSlot):
@@ -121,15 +125,18 @@ func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got
 		return false, nil, err
 	}
 	isClaimed := row.Resource.ClaimedUntil != nil && row.Resource.ClaimedUntil.After(row.Now)
-	if r := &row.Resource; isClaimed || (!r.IsWorked() && !isDue(&row)) {
+	r := &row.Resource
+	if isClaimed || (!r.IsWorked() && !isDue(&row)) || (r.IsFinalizing() && !e.Handler.Finalizes()) {
 		return false, &row, nil
 	}
-	namespace := row.Resource.Namespace
+	namespace := r.Namespace
 	taken, ok := e.tryAcquireSlots(namespace)
 	if !ok {
 		leave, mayWait := e.queue(namespace)
 		if !mayWait {
-			e.arrive(namespace)
+			if e.Limit != nil {
+				e.Limit.Decline(e.Handler.Kind(), namespace)
+			}
 			return false, &row, errNoRoom
 		}
 		defer leave()
@@ -139,12 +146,32 @@ func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got
 	}
 	e.arrive(namespace)
 	if !ok {
-		if taken, ok = e.acquireSlots(e.base, namespace); !ok {
+		e.noteWaiting(ctx, true)
+		taken, ok = e.acquireSlots(e.base, namespace)
+		if e.noteWaiting(ctx, false); !ok {
 			return false, &row, nil // the worker stops, and the workflow goes on elsewhere
 		}
 	}
 	e.reserved = &reservation{slots: taken, namespace: namespace}
 	return true, nil, nil
+}
+
+// waitsForSlot is the heartbeat's detail of an attempt that has no claim because it waits for a slot.
+const waitsForSlot = "waits for a slot"
+
+func (e *execution) heartbeatDetails() []any {
+	if e.waits.Load() {
+		return []any{waitsForSlot}
+	}
+	return nil
+}
+
+// noteWaiting notes that the attempt waits for a slot, or does not. A dispatcher must not take it for stuck, so that is
+// reported at once.
+func (e *execution) noteWaiting(ctx context.Context, is bool) {
+	if e.waits.Store(is); is && activity.IsActivity(ctx) {
+		activity.RecordHeartbeat(context.WithoutCancel(ctx), waitsForSlot)
+	}
 }
 
 // queue is NamespaceLimit.Queue, of the execution's kind.
@@ -155,21 +182,36 @@ func (e *execution) queue(namespace string) (leave func(), ok bool) {
 	return e.Limit.Queue(e.Handler.Kind(), namespace)
 }
 
+// lockedRoomWait is the wait for a row that another transaction has locked when it was to be given back.
+const lockedRoomWait = time.Second
+
 // giveBack gives a resource back to dispatchers, which bring it again when its namespace has room.
 func (e *execution) giveBack(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
-	if err := db.New().DispatchAgain(ctx, e.Pool, got.Resource.ID); err != nil {
+	given, err := db.New().DispatchAgain(ctx, e.Pool, got.Resource.ID)
+	switch {
+	case err != nil:
 		return Step{}, fmt.Errorf("giving %s back to dispatchers: %w", ref, e.markUnanswered(err))
+	case given.IsClaimed:
+		return e.stepOfUnclaimed(ctx, ref, got)
+	}
+	if e.Pace != nil {
+		e.Pace.GivenBack()
+	}
+	step := e.stepOf(&got.Resource, got.Now)
+	step.AwaitsRoom = true
+	if given.IsLocked { // or gone
+		step.Next, step.Wait = NextAttempt, lockedRoomWait
+		return step, nil
 	}
 	e.dispatchSoon()
-	step := e.stepOf(&got.Resource, got.Now)
-	step.Next, step.Wait, step.AwaitsRoom = NextNone, 0, true
+	step.Next, step.Wait = NextNone, 0
 	return step, nil
 }
 
 // arrive notes that the resource asks for a slot of its namespace.
 func (e *execution) arrive(namespace string) {
 	if e.Limit != nil {
-		e.Limit.Arrive(namespace)
+		e.Limit.Arrive(e.Handler.Kind(), namespace)
 	}
 }
 
@@ -177,7 +219,7 @@ func (e *execution) arrive(namespace string) {
 // for a slot with its next attempt.
 func (e *execution) decline(got *db.GetResourceRow, step Step) {
 	if e.Limit != nil && got != nil && step.Next != NextRetention && got.Resource.WantsSlot(got.Now) {
-		e.Limit.Decline(got.Resource.Namespace)
+		e.Limit.Decline(e.Handler.Kind(), got.Resource.Namespace)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -34,6 +35,8 @@ type execution struct {
 	claim  *claim
 	// reserved are the slots of the call of Work, where they were taken before the claim.
 	reserved *reservation
+	// waits is set while it waits for a slot before its claim.
+	waits *atomic.Bool
 	// rehearsal is set where there are no rows: nothing is read or written. See [Activities.Rehearse].
 	rehearsal *rehearsal
 	// base is the context of user code. It does not end when Temporal is silent.
@@ -46,7 +49,7 @@ type execution struct {
 // beginExecution begins an execution. End it with its function end.
 func (a *Activities) beginExecution(ctx context.Context, single bool) *execution {
 	owner := claimOwner{a.Handler.Kind(), WorkflowID(ctx)}
-	e := &execution{Activities: a, workflowID: owner.workflowID, single: single, claim: a.Claims.beginClaim(owner, a.claimPeriod())}
+	e := &execution{Activities: a, workflowID: owner.workflowID, single: single, waits: new(atomic.Bool), claim: a.Claims.beginClaim(owner, a.claimPeriod())}
 	base, unlink := a.untilStopped(withoutSilence(ctx))
 	writes, cancel := a.untilAbandoned(ctx)
 	e.base, e.writes = base, writes

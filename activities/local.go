@@ -22,6 +22,8 @@ type Pace interface {
 	Called(took time.Duration)
 	// Attempted records that an attempt of a single workflow has ended.
 	Attempted()
+	// GivenBack records that a resource was given back to dispatchers, without an attempt.
+	GivenBack()
 	// HandedOver records that an attempt was too long for a local activity.
 	HandedOver()
 	// IsLocal reports whether attempts are short enough for local activities.

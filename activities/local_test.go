@@ -21,6 +21,7 @@ type paced struct{ handedOver atomic.Int64 }
 func (*paced) Called(time.Duration) {}
 func (*paced) Attempted()           {}
 func (p *paced) HandedOver()        { p.handedOver.Add(1) }
+func (p *paced) GivenBack()         {}
 func (p *paced) IsLocal() bool      { return p.handedOver.Load() == 0 }
 
 // local is an activity environment for local activities, and ordinary ones, of one workflow.
@@ -147,8 +148,8 @@ func (l *fullLimit) Acquire(ctx context.Context, _ string) (release func(), err 
 func (l *fullLimit) TryAcquire(string) (release func(), ok bool) { return nil, false }
 func (l *fullLimit) IsFull(string) bool                          { return true }
 func (l *fullLimit) IsRated(string) bool                         { return false }
-func (l *fullLimit) Arrive(string)                               {}
-func (l *fullLimit) Decline(string)                              {}
+func (l *fullLimit) Arrive(string, string)                       {}
+func (l *fullLimit) Decline(string, string)                      {}
 func (l *fullLimit) Queue(string, string) (func(), bool)         { return func() {}, true }
 func (l *fullLimit) AwaitRates(context.Context, string, string, *activities.RateLimit) (func(), bool, error) {
 	return func() {}, false, nil

@@ -193,9 +193,9 @@ func (limit) AwaitRates(context.Context, string, string, *activities.RateLimit) 
 	return func() {}, false, nil
 }
 
-func (limit) Arrive(string) {}
+func (limit) Arrive(string, string) {}
 
-func (limit) Decline(string) {}
+func (limit) Decline(string, string) {}
 
 func (limit) Queue(string, string) (func(), bool) { return func() {}, true }
 

@@ -12,17 +12,32 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-const dispatchAgain = `-- name: DispatchAgain :exec
-UPDATE delta_resource SET dispatch_at = now()
-WHERE id = $1 AND dispatch_at > now() AND delta_wants_slot(state, finalized, due_at)
-  AND (claimed_until IS NULL OR claimed_until <= now())
+const dispatchAgain = `-- name: DispatchAgain :one
+WITH o AS MATERIALIZED (
+    SELECT d.id, d.dispatch_at > now() AND delta_wants_slot(d.state, d.finalized, d.due_at) AS wants,
+        d.claimed_until > now() OR EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now()) AS is_claimed
+    FROM delta_resource d WHERE d.id = $1
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+given AS (
+    UPDATE delta_resource r SET dispatch_at = now() FROM o WHERE r.id = o.id AND o.wants AND o.is_claimed IS NOT TRUE
+)
+SELECT (NOT EXISTS (SELECT FROM o))::boolean AS is_locked, EXISTS (SELECT FROM o WHERE o.is_claimed)::boolean AS is_claimed
 `
 
-// Gives a row back to dispatchers, because its attempt is due and cannot begin yet. One that is claimed meanwhile, waits
-// for a slot of its limit key, or is due anyway, is left alone.
-func (q *Queries) DispatchAgain(ctx context.Context, db DBTX, id int64) error {
-	_, err := db.Exec(ctx, dispatchAgain, id)
-	return err
+type DispatchAgainRow struct {
+	IsLocked  bool
+	IsClaimed bool
+}
+
+// Gives a row back to dispatchers, because its attempt is due and cannot begin yet. One that has a living claim, waits for
+// a slot of its limit key, or is due anyway, is left alone. is_locked reports whether another transaction has the row, and
+// is_claimed whether it has a claim.
+func (q *Queries) DispatchAgain(ctx context.Context, db DBTX, id int64) (DispatchAgainRow, error) {
+	row := db.QueryRow(ctx, dispatchAgain, id)
+	var i DispatchAgainRow
+	err := row.Scan(&i.IsLocked, &i.IsClaimed)
+	return i, err
 }
 
 const dispatchSoon = `-- name: DispatchSoon :exec

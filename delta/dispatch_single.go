@@ -100,7 +100,7 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 // because they may be leased at once.
 func (d *dispatcher) uncountRows(rows []db.LeaseDueRow) {
 	d.pace.uncountWoken(len(rows))
-	d.limits.uncountLeased(rows)
+	d.limits.uncountLeased(d.kind, rows)
 }
 
 // noteWorkflowIDs writes the ids of single workflows on waiting rows.
@@ -345,10 +345,10 @@ func (d *dispatcher) lacksAttributes(ctx context.Context, run *commonpb.Workflow
 	}
 }
 
-// isExecuted reports whether Temporal believes that a worker executes an activity of a workflow. An activity that waits in
-// a queue, or for its next try, is not executed.
+// isExecuted reports whether Temporal believes that a worker executes an activity of a workflow that needs a claim. An
+// activity that waits in a queue, or for its next try, is not executed; one with details of a heartbeat waits for a slot.
 func isExecuted(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
 	return slices.ContainsFunc(found.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
-		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
+		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED && pending.GetHeartbeatDetails() == nil
 	})
 }

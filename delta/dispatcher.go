@@ -218,7 +218,7 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 	if err := d.putOffSnoozed(ctx); err != nil {
 		return false, err
 	}
-	began, filled, many := time.Now(), false, false
+	began, filled, many, usedUp := time.Now(), false, false, []string(nil)
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)
 	if d.batchSize == 1 {
@@ -235,7 +235,7 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 		if err = errors.Join(d.wakeKeyWaiters(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
-		room := d.limits.room(d.kind)
+		room := d.limits.room(d.kind).without(usedUp)
 		d.noteCrowd(startCtx, room)
 		leased, leaseErr := d.leaseDue(startCtx, batch, size, room)
 		if leaseErr != nil {
@@ -264,7 +264,12 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 				singles = append(singles, row)
 			}
 		}
-		full = d.limits.countLeased(singles, room) || full
+		passedBy := len(usedUp) > 0
+		usedUp = d.limits.countLeased(d.kind, singles, room)
+		full = full || passedBy || len(usedUp) > 0
+		if batch == "" {
+			usedUp = nil // their rows leave others room in a lease: see crowd
+		}
 		d.pace.countWoken(len(singles))
 		if batch != "" && !many { // a set that fills batches by itself says nothing about the load after it
 			d.pace.noteBatch(len(due), size)

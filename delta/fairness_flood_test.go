@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"crypto/rand"
+	mathrand "math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,4 +90,34 @@ func randomText(n int) string {
 		text.WriteString(rand.Text())
 	}
 	return text.String()[:n]
+}
+
+// Rows of a namespace are dispatched when they have a slot, or a place to wait in. Few are dispatched in vain.
+func TestACrowdOfANamespaceIsDispatchedOnce(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	g.harness = newHarness(t)
+	config := g.config(g.controller(func(context.Context, job) error {
+		time.Sleep(2*time.Second + mathrand.N(4*time.Second)) // so that the calls end one by one
+		return nil
+	}))
+	var starts atomic.Int64
+	config.Temporal = g.dialRefusingRequests(func(_ string, request any) error {
+		if startedWorkflow(request) != "" {
+			starts.Add(1)
+		}
+		return nil
+	})
+	config.Namespaces = map[string]delta.NamespaceConfig{"wide": {MaxWorkers: 60}}
+	config.Kinds = map[string]delta.ObjectSettings{g.kind: {Parallelism: 60}}
+	c := g.client(config)
+	crowd := names("crowd", 300)
+	g.inform(c, &delta.InformOpts{Namespace: "wide"}, crowd...)
+	require.NoError(t, c.Start(t.Context()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	for _, name := range crowd {
+		g.awaitRow(name, synced(1))
+	}
+	require.Less(t, starts.Load(), int64(len(crowd)*5/4), "workflows are started or woken")
 }

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"fmt"
 	mathrand "math/rand/v2"
 	"net"
 	"runtime"
@@ -31,21 +32,21 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 		return int(room.rows[0])
 	}
 	require.Equal(t, 4, room(), "as many as there are slots, and the same number waiting")
-	require.False(t, limits.countLeased(rowsIn("narrow", "wide", "narrow"), limits.room("kind")))
+	require.Empty(t, limits.countLeased("kind", rowsIn("narrow", "wide", "narrow"), limits.room("kind")))
 	require.Equal(t, 2, room())
-	require.True(t, limits.countLeased(rowsIn("narrow", "narrow"), limits.room("kind")))
+	require.NotEmpty(t, limits.countLeased("kind", rowsIn("narrow", "narrow"), limits.room("kind")))
 	require.Zero(t, room())
 	require.Zero(t, woken)
 
-	limits.uncountLeased(rowsIn("narrow", "wide"))
+	limits.uncountLeased("kind", rowsIn("narrow", "wide"))
 	require.Equal(t, 1, woken, "dispatchers read skipped rows again")
 	require.Equal(t, 1, room())
 	for range 100 { // retries
-		limits.countLeased(rowsIn("narrow"), leaseRoom{})
-		limits.uncountLeased(rowsIn("narrow"))
+		limits.countLeased("kind", rowsIn("narrow"), leaseRoom{})
+		limits.uncountLeased("kind", rowsIn("narrow"))
 	}
 	require.Equal(t, 1, room())
-	limits.uncountLeased(rowsIn("narrow", "narrow", "narrow", "narrow"))
+	limits.uncountLeased("kind", rowsIn("narrow", "narrow", "narrow", "narrow"))
 	require.Equal(t, 4, room())
 }
 
@@ -102,9 +103,9 @@ func TestALeaseThatUsedUpItsRoomIsRepeated(t *testing.T) {
 	room := limits.room("kind")
 	require.Equal(t, []int32{1}, room.rows)
 	release()
-	require.True(t, limits.countLeased(rowsIn("narrow"), room))
+	require.NotEmpty(t, limits.countLeased("kind", rowsIn("narrow"), room))
 	require.Equal(t, []int32{1}, limits.room("kind").rows)
-	require.False(t, limits.countLeased(rowsIn("wide"), limits.room("kind")), "it has no more due rows")
+	require.Empty(t, limits.countLeased("kind", rowsIn("wide"), limits.room("kind")), "it has no more due rows")
 }
 
 // Temporal gives a row to any client. However many go to another one, some client may lease more.
@@ -122,13 +123,13 @@ func TestRowsThatOtherClientsWorkTakeNoRoom(t *testing.T) {
 			room := leasing.room("kind")
 			for _, rows := range room.rows {
 				leased += int(rows)
-				leasing.countLeased(rowsIn(slices.Repeat([]string{"narrow"}, int(rows))...), room)
+				leasing.countLeased("kind", rowsIn(slices.Repeat([]string{"narrow"}, int(rows))...), room)
 			}
 		}
 		require.NotZero(t, leased, "after %d rounds", i)
 		for range leased {
 			working := clients[mathrand.N(len(clients))]
-			working.Arrive("narrow")
+			working.Arrive("kind", "narrow")
 			release, err := working.Acquire(t.Context(), "narrow")
 			require.NoError(t, err)
 			release()
@@ -144,12 +145,12 @@ func TestRowsThatNeedNoSlotTakeNoRoom(t *testing.T) {
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
 	room := limits.room("kind")
 	require.Equal(t, []int32{2}, room.rows)
-	require.True(t, limits.countLeased([]db.LeaseDueRow{{Namespace: "narrow"}, {Namespace: "narrow"}, {Namespace: "narrow"}}, room), "there may be more behind them")
+	require.NotEmpty(t, limits.countLeased("kind", []db.LeaseDueRow{{Namespace: "narrow"}, {Namespace: "narrow"}, {Namespace: "narrow"}}, room), "there may be more behind them")
 	require.Equal(t, room, limits.room("kind"))
 
-	limits.countLeased(rowsIn("narrow", "narrow"), room)
+	limits.countLeased("kind", rowsIn("narrow", "narrow"), room)
 	require.Equal(t, []string{"narrow"}, limits.room("kind").full)
-	limits.Decline("narrow")
+	limits.Decline("kind", "narrow")
 	require.Equal(t, 1, woken)
 	require.Equal(t, []int32{1}, limits.room("kind").rows)
 }
@@ -205,56 +206,110 @@ func (n *namespaceLimit) countWaiting() int {
 	return n.waiting
 }
 
-// Resources that wait for full namespaces leave slots of a worker to others of their kind. Each namespace may have one that waits.
+// Resources that wait because of limited namespaces leave slots of a worker to others of their kind. Each namespace may have one that waits, as long as there
+// are places.
 func TestFewResourcesOfAKindWaitWithinSlotsOfAWorker(t *testing.T) {
 	t.Parallel()
 	woken := 0
 	limits := newNamespaceLimits(nil, func() { woken++ })
-	limits.setBounds(map[string]namespaceBound{"wide": {maxWorkers: 100}, "narrow": {maxWorkers: 2}, "rated": {maxWorkers: 9, rate: 4}})
+	bounds := map[string]namespaceBound{"wide": {maxWorkers: 100}, "next": {maxWorkers: 100}, "narrow": {maxWorkers: 2}, "rated": {maxWorkers: 9, rate: 4}}
+	for i := range allQueued {
+		bounds[fmt.Sprint("one", i)] = namespaceBound{maxWorkers: 1}
+	}
+	limits.setBounds(bounds)
 	roomOf := func(kind, namespace string) int32 { return limits.room(kind).rowsOf(namespace, 1000) }
 	queue := func(kind, namespace string) func() {
 		leave, ok := limits.Queue(kind, namespace)
 		require.True(t, ok)
 		return leave
 	}
-	for range maxQueued {
-		queue("kind", "wide") // it has room, so these do not count
-		queue("kind", "unlimited")
+	isRefused := func(kind, namespace string) bool {
+		_, ok := limits.Queue(kind, namespace)
+		return !ok
 	}
-	require.EqualValues(t, 200, roomOf("kind", "wide"))
-	var free func()
-	for range 100 {
-		var ok bool
-		free, ok = limits.TryAcquire("wide")
-		require.True(t, ok)
+	for _, name := range []string{"wide", "next"} {
+		for range 100 {
+			_, ok := limits.TryAcquire(name)
+			require.True(t, ok)
+		}
 	}
-	require.EqualValues(t, 100, roomOf("kind", "wide"), "as many may wait")
+	require.LessOrEqual(t, roomOf("kind", "wide")+roomOf("kind", "next"), int32(maxQueued)*2)
+	limits.countLeased("kind", rowsIn("next", "next", "next"), leaseRoom{})
 	var leave []func()
-	for range maxQueued {
+	for range maxQueued - 4 {
+		queue("kind", "unlimited")
 		leave = append(leave, queue("kind", "wide"))
 	}
-	require.Zero(t, roomOf("kind", "wide"), "that would wait too")
+	room := limits.room("kind")
+	require.LessOrEqual(t, room.rowsOf("wide", 9)+room.rowsOf("next", 9)+room.rowsOf("narrow", 9)-2+room.rowsOf("rated", 9)-1, int32(1),
+		"one place is left, but no slots are wasted")
+	require.EqualValues(t, 2, min(room.rowsOf("narrow", 9), 2))
+	require.GreaterOrEqual(t, room.rowsOf("rated", 9), int32(1))
+	require.Contains(t, room.limited, "one0")
+	leave = append(leave, queue("kind", "wide"), queue("kind", "wide"), queue("kind", "wide"), queue("kind", "wide"))
+	require.True(t, isRefused("kind", "wide"))
+	require.Zero(t, roomOf("kind", "wide"))
 	require.EqualValues(t, 2, roomOf("kind", "narrow"), "those have slots")
-	require.EqualValues(t, 1, roomOf("kind", "rated"))
-	require.EqualValues(t, 100, roomOf("other", "wide"))
-	_, ok := limits.Queue("kind", "wide")
-	require.False(t, ok)
-	queue("other", "wide")()
+	require.False(t, isRefused("kind", "narrow"))
+	require.False(t, isRefused("kind", "narrow"))
+	require.True(t, isRefused("kind", "narrow"))
+	require.Zero(t, limits.queued["other"])
+	require.False(t, isRefused("other", "wide"))
 
+	require.EqualValues(t, 1, roomOf("kind", "rated"))
 	leaveRated := queue("kind", "rated")
 	require.Zero(t, roomOf("kind", "rated"))
-	_, ok = limits.Queue("kind", "rated")
-	require.False(t, ok)
-	require.Zero(t, woken)
+	require.True(t, isRefused("kind", "rated"))
+	require.True(t, limits.isWithholding())
+	before := woken
 	leaveRated()
-	require.Equal(t, 1, woken)
+	require.Equal(t, before+1, woken)
 	require.EqualValues(t, 1, roomOf("kind", "rated"))
-
-	require.Zero(t, roomOf("kind", "wide"))
 	leave[0]()
-	require.Equal(t, 3, woken, "of the namespace, and of the others that the kind held back")
-	require.EqualValues(t, 100, roomOf("kind", "wide"))
+	require.Equal(t, before+2, woken)
 	leave[1]()
-	require.Equal(t, 3, woken)
-	free()
+	require.Equal(t, before+2, woken, "nothing has been held back since")
+
+	for i := range allQueued {
+		name := fmt.Sprint("one", i)
+		_, ok := limits.TryAcquire(name)
+		require.True(t, ok)
+		leave, ok := limits.Queue("kind", name)
+		if !ok {
+			require.Equal(t, allQueued, limits.queued["kind"])
+			require.Zero(t, roomOf("kind", "rated"))
+			return
+		}
+		defer leave()
+	}
+	require.Fail(t, "there are always places")
+}
+
+// What is freed between the look at the room and the note that there is none is not lost.
+func TestRoomThatComesWhileItIsLookedForWakes(t *testing.T) {
+	t.Parallel()
+	woken := 0
+	limit := newNamespaceLimit(func() { woken++ })
+	limit.size = 1
+	release, ok := limit.tryAcquire()
+	require.True(t, ok)
+	_, err := limit.acquire(canceled(t))
+	require.ErrorIs(t, err, context.Canceled)
+	r, isLimited := limit.readRoom("kind")
+	require.True(t, isLimited)
+	r.noteWithheld()
+	require.Zero(t, woken)
+	release()
+	require.Equal(t, 1, woken)
+	r, _ = limit.readRoom("kind")
+	limit.free()
+	r.noteWithheld()
+	require.Equal(t, 2, woken)
+}
+
+func canceled(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
 }

@@ -29,19 +29,21 @@ type namespaceLimit struct {
 	// that wait for the rate of their kind, by kind: they take no room from other kinds.
 	used, waiting int
 	awaitsKind    map[string]int
-	// queued counts resources that wait within a slot of a worker, by kind. Members of batches are not among them.
+	// queued counts resources that wait within a slot of a worker, whatever for, by kind. Members of batches are not among them.
 	queued map[string]int
 	// queue has a channel for each call that waits for a slot, in their order: it is closed when the call has one.
 	queue []chan struct{}
-	// leased are the times of leases whose rows have not asked for a slot yet. A row that went to another client is forgotten
-	// when one comes from there, or after a lease. The client to which the last row came has room.
-	leased []time.Time
-	// withheld is set while rows are not dispatched because the namespace is full.
+	// leased are the times of leases whose rows have not asked for a slot yet, by kind. A row that went to another client is
+	// forgotten when one comes from there, or after a lease. The client to which the last row came has room.
+	leased map[string][]time.Time
+	// withheld is set while rows are not dispatched because the namespace is full. frees counts how often it may have had room
+	// again.
 	withheld bool
+	frees    int
 }
 
 func newNamespaceLimit(freed func()) *namespaceLimit {
-	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}, awaitsKind: map[string]int{}, queued: map[string]int{}}
+	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}, awaitsKind: map[string]int{}, queued: map[string]int{}, leased: map[string][]time.Time{}}
 	n.free = n.release
 	return n
 }
@@ -72,6 +74,7 @@ func (n *namespaceLimit) grantSlots() {
 // clearWithheld returns a function that wakes dispatchers which have left rows out because the namespace was full. The lock
 // is held, but must not be for the returned function.
 func (n *namespaceLimit) clearWithheld() (wake func()) {
+	n.frees++
 	if !n.withheld {
 		return func() {}
 	}
@@ -80,26 +83,40 @@ func (n *namespaceLimit) clearWithheld() (wake func()) {
 }
 
 // arrive forgets one leased resource, which asks for a slot now.
-func (n *namespaceLimit) arrive() {
+func (n *namespaceLimit) arrive(kind string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.forgetLeased()
+	n.forgetLeased(kind)
 }
 
 // decline forgets one leased resource, which needs no slot: another may be leased.
-func (n *namespaceLimit) decline() {
+func (n *namespaceLimit) decline(kind string) {
 	n.mu.Lock()
-	n.forgetLeased()
+	n.forgetLeased(kind)
 	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()
 }
 
-// forgetLeased forgets the oldest lease. The lock is held.
-func (n *namespaceLimit) forgetLeased() {
-	if len(n.leased) > 0 {
-		n.leased = n.leased[1:]
+// forgetLeased forgets the oldest lease of a kind. The lock is held.
+func (n *namespaceLimit) forgetLeased(kind string) {
+	if leased := n.leased[kind]; len(leased) > 0 {
+		n.leased[kind] = leased[1:]
 	}
+}
+
+// countLeases counts leases of all kinds. The lock is held.
+func (n *namespaceLimit) countLeases() (all int) {
+	since := time.Now().Add(-activities.DispatchLease)
+	for kind, leased := range n.leased {
+		if leased = dropBefore(leased, since); len(leased) == 0 {
+			delete(n.leased, kind)
+		} else {
+			n.leased[kind] = leased
+			all += len(leased)
+		}
+	}
+	return all
 }
 
 func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error) {
@@ -224,74 +241,92 @@ func (n *namespaceLimit) isWithholding() bool {
 	return n.withheld && n.rate == nil
 }
 
-// leasableRows returns how many more rows of a kind may be leased; fewer where the kind is crowded, so that none has to wait
-// within a slot of a worker.
-func (n *namespaceLimit) leasableRows(kind string, isCrowded bool) (left int, isLimited, isLess bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.size == 0 && n.rate == nil {
-		return 0, false, false
-	}
-	left = n.leasableLeft(kind)
-	if isCrowded {
-		most := left
-		if n.size > 0 {
-			most = n.size - n.used - n.waiting - len(n.leased)
-		}
-		if n.rate != nil {
-			most = min(most, 1-n.queued[kind]-len(n.leased))
-		}
-		left, isLess = min(left, most), most < left
-	}
-	n.withheld = n.withheld || left <= 0
-	return left, true, isLess
-}
-
-// enterQueue counts a resource of a kind that waits within a slot of a worker. Where the kind is crowded it is refused,
-// unless it is the only one of the namespace.
-func (n *namespaceLimit) enterQueue(kind string, isCrowded bool) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if isCrowded && n.queued[kind] > 0 {
-		return false
-	}
-	n.queued[kind]++
-	return true
-}
-
-// leaveQueue undoes enterQueue. Where the kind was crowded, the namespace may have room again.
-func (n *namespaceLimit) leaveQueue(kind string, wasCrowded bool) {
-	n.mu.Lock()
-	n.queued[kind]--
-	wake := func() {}
-	if wasCrowded {
-		wake = n.clearWithheld()
-	}
-	n.mu.Unlock()
-	wake()
-}
-
 const (
 	// Bounds of how many rows may wait for the rate of a namespace, which are those that begin within a second.
 	fewRated  = 4
 	manyRated = 256
 )
 
-// leasableLeft returns how many more rows of a kind may be leased. The lock is held.
-func (n *namespaceLimit) leasableLeft(kind string) int {
-	n.leased = dropBefore(n.leased, time.Now().Add(-activities.DispatchLease))
-	left := math.MaxInt16
+// room is how many more rows of a kind may be leased in a namespace.
+type room struct {
+	limit *namespaceLimit
+	name  string
+	// rows is how many may be leased, of which free need not wait. ahead counts those that are leased and will wait.
+	rows, free, ahead int
+	// isFirst is set where none of the kind waits, or will, in a namespace with a rate: there one always has to.
+	isFirst bool
+	// frees is that of the limit at that time.
+	frees int
+}
+
+// readRoom returns the room for a kind; isLimited is false where the namespace is not limited.
+func (n *namespaceLimit) readRoom(kind string) (r room, isLimited bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.size == 0 && n.rate == nil {
+		return r, false
+	}
+	leased := n.countLeases()
+	ofKind := len(n.leased[kind])
+	r = room{limit: n, rows: math.MaxInt16, ahead: ofKind, frees: n.frees}
 	if n.size > 0 {
-		left = 2*n.size - n.used - n.waiting - len(n.leased) - n.awaitsKind[kind]
+		r.rows = 2*n.size - n.used - n.waiting - leased - n.awaitsKind[kind]
 	}
 	if n.rate != nil {
 		most := int(min(max(math.Ceil(n.rate.Rate()), fewRated), manyRated))
-		left = min(left, most-n.waiting-len(n.leased))
+		r.rows = min(r.rows, most-n.waiting-leased)
+		r.isFirst = n.queued[kind]+ofKind == 0
+	} else {
+		free := n.size - n.used - n.countWaiters()
+		r.free, r.ahead = max(free-leased, 0), min(ofKind, max(leased-free, 0))
 	}
-	return left
+	return r, true
 }
 
-func (n *namespaceLimit) countLeased(rows int) {
+// countWaiters counts resources that wait for slots of the namespace, or will when they have one of their kind. The lock is
+// held.
+func (n *namespaceLimit) countWaiters() int {
+	queued := 0
+	for _, ofKind := range n.queued {
+		queued += ofKind
+	}
+	return max(n.waiting, queued)
+}
+
+// noteWithheld notes that rows are not dispatched because there was no room. If there may be some again, dispatchers are woken.
+func (r room) noteWithheld() {
+	n := r.limit
+	n.mu.Lock()
+	n.withheld = true
+	wake := func() {}
+	if n.frees != r.frees {
+		wake = n.clearWithheld()
+	}
+	n.mu.Unlock()
+	wake()
+}
+
+// enterQueue counts a resource of a kind that waits within a slot of a worker. If the kind is crowded, it is refused unless the
+// namespace has a slot for it, or it is the first of the namespace and isFull is false.
+func (n *namespaceLimit) enterQueue(kind string, isCrowded, isFull bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	hasSlot := n.rate == nil && (n.size == 0 || n.used+n.countWaiters() < n.size)
+	if isCrowded && !hasSlot && (isFull || n.queued[kind] > 0) {
+		n.withheld = true
+		return false
+	}
+	n.queued[kind]++
+	return true
+}
+
+func (n *namespaceLimit) leaveQueue(kind string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.queued[kind]--
+}
+
+func (n *namespaceLimit) countLeased(kind string, rows int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.size == 0 && n.rate == nil {
@@ -299,14 +334,14 @@ func (n *namespaceLimit) countLeased(rows int) {
 	}
 	now := time.Now()
 	for range rows {
-		n.leased = append(n.leased, now)
+		n.leased[kind] = append(n.leased[kind], now)
 	}
 }
 
 // uncountLeased takes a row out of the count.
-func (n *namespaceLimit) uncountLeased() {
+func (n *namespaceLimit) uncountLeased(kind string) {
 	n.mu.Lock()
-	n.leased = n.leased[:max(len(n.leased)-1, 0)]
+	n.leased[kind] = n.leased[kind][:max(len(n.leased[kind])-1, 0)]
 	wake := n.clearWithheld()
 	n.mu.Unlock()
 	wake()

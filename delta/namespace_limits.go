@@ -17,8 +17,8 @@ type namespaceLimits struct {
 	// freed is called when a namespace whose rows were not dispatched has free slots again.
 	freed func()
 
-	// queueMu is locked before mu. queued counts resources that wait within slots of a worker for full namespaces, by kind.
-	// heldBack has the crowded kinds of which rows are not dispatched for that reason.
+	// queueMu is locked before mu. queued counts resources of limited namespaces that wait within slots of a worker, by kind.
+	// heldBack has the kinds of which rows are not dispatched because of those.
 	queueMu  sync.Mutex
 	queued   map[string]int
 	heldBack map[string]bool
@@ -86,52 +86,52 @@ func (l *namespaceLimits) AwaitRates(ctx context.Context, kind, namespace string
 	return limit.awaitRates(ctx, kind, ofKind)
 }
 
-// maxQueued is how many resources of a kind may wait within slots of a worker for full namespaces, and one more of each
-// namespace. The other slots are for those that need not wait.
-const maxQueued = waitingSlots / 2
+const (
+	// maxQueued is how many resources of a kind may wait within slots of a worker because of limited namespaces, and another
+	// one of each namespace, but no more than allQueued. The other slots are for those that need not wait.
+	maxQueued = waitingSlots / 2
+	allQueued = waitingSlots * 7 / 8
+)
 
-// Queue asks for a place to wait in for a full namespace. See [activities.NamespaceLimit].
+// Queue asks for a place to wait in. See [activities.NamespaceLimit].
 func (l *namespaceLimits) Queue(kind, namespace string) (leave func(), ok bool) {
 	limit := l.limitOf(namespace)
-	if limit == nil || !limit.isFull() {
+	if limit == nil {
 		return func() {}, true
 	}
 	l.queueMu.Lock()
 	defer l.queueMu.Unlock()
-	if !limit.enterQueue(kind, l.queued[kind] >= maxQueued) {
+	if queued := l.queued[kind]; !limit.enterQueue(kind, queued >= maxQueued, queued >= allQueued) {
 		return nil, false
 	}
 	l.queued[kind]++
 	return func() { l.leaveQueue(kind, limit) }, true
 }
 
-// leaveQueue undoes Queue, and wakes dispatchers that have left rows of a crowded kind out.
+// leaveQueue undoes Queue, and wakes dispatchers that have held rows back.
 func (l *namespaceLimits) leaveQueue(kind string, limit *namespaceLimit) {
 	l.queueMu.Lock()
-	wasCrowded := l.queued[kind] >= maxQueued
 	l.queued[kind]--
-	wakes := l.heldBack[kind] && l.queued[kind] < maxQueued
-	if wakes {
-		delete(l.heldBack, kind)
-	}
+	limit.leaveQueue(kind)
+	wakes := l.heldBack[kind]
+	delete(l.heldBack, kind)
 	l.queueMu.Unlock()
-	limit.leaveQueue(kind, wasCrowded)
 	if wakes {
 		l.freed()
 	}
 }
 
 // Arrive notes that a leased resource asks for a slot.
-func (l *namespaceLimits) Arrive(namespace string) {
+func (l *namespaceLimits) Arrive(kind, namespace string) {
 	if limit := l.limitOf(namespace); limit != nil {
-		limit.arrive()
+		limit.arrive(kind)
 	}
 }
 
 // Decline notes that a leased resource needs no slot.
-func (l *namespaceLimits) Decline(namespace string) {
+func (l *namespaceLimits) Decline(kind, namespace string) {
 	if limit := l.limitOf(namespace); limit != nil {
-		limit.decline()
+		limit.decline(kind)
 	}
 }
 
@@ -150,6 +150,12 @@ func (l *namespaceLimits) IsFull(namespace string) bool {
 // isWithholding reports whether rows of a namespace are not dispatched because this client has no room for them, although
 // another client may have some: a rate is that of all clients.
 func (l *namespaceLimits) isWithholding() bool {
+	l.queueMu.Lock()
+	isHeldBack := len(l.heldBack) > 0
+	l.queueMu.Unlock()
+	if isHeldBack {
+		return true
+	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for _, limit := range l.byName {
@@ -180,33 +186,57 @@ func (r leaseRoom) rowsOf(namespace string, size int32) int32 {
 }
 
 // room returns the room for a lease of a kind: each limited namespace may have as many rows as can be worked, and as many again that
-// wait for slots, so that no slot is idle. freed is called when a full one has room again.
+// wait for slots, so that no slot is idle. But no more of a kind wait, of all namespaces together, than have a place to wait in.
+// freed is called when there is room again.
 func (l *namespaceLimits) room(kind string) leaseRoom {
-	room := leaseRoom{limited: []string{}, rows: []int32{}, full: []string{}}
 	l.queueMu.Lock()
 	defer l.queueMu.Unlock()
-	isCrowded := l.queued[kind] >= maxQueued
+	places := maxQueued - l.queued[kind]
+	var all []room
 	l.mu.RLock()
-	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		rows, isLimited, isLess := limit.leasableRows(kind, isCrowded)
-		if isLess {
-			l.heldBack[kind] = true
-		}
-		switch {
-		case !isLimited:
-		case rows > 0:
-			room.limited, room.rows = append(room.limited, name), append(room.rows, int32(rows)) //nolint:gosec // at most 20,000
-		default:
-			room.full = append(room.full, name)
+		if r, isLimited := limit.readRoom(kind); isLimited {
+			r.name = name
+			all = append(all, r)
+			places -= r.ahead
 		}
 	}
-	return room
+	l.mu.RUnlock()
+	total := leaseRoom{limited: []string{}, rows: []int32{}, full: []string{}}
+	for _, r := range all { // the order of a map is random, so none always comes first
+		waiting := max(min(r.rows-r.free, places), 0)
+		places -= waiting
+		if waiting == 0 && r.isFirst && l.queued[kind] < allQueued {
+			waiting = 1
+		}
+		rows := min(r.rows, r.free+waiting)
+		if rows < r.rows {
+			l.heldBack[kind] = true
+		}
+		if rows > 0 {
+			total.limited, total.rows = append(total.limited, r.name), append(total.rows, int32(rows)) //nolint:gosec // at most 20,000
+		} else {
+			r.noteWithheld()
+			total.full = append(total.full, r.name)
+		}
+	}
+	return total
 }
 
-// countLeased counts rows that were leased for single workflows and want a slot. It reports whether a namespace has used up
-// its room: then the lease may have left out rows of it, and others behind them.
-func (l *namespaceLimits) countLeased(rows []db.LeaseDueRow, room leaseRoom) (usedUp bool) {
+// without returns the room without that of some namespaces.
+func (r leaseRoom) without(namespaces []string) leaseRoom {
+	for _, name := range namespaces {
+		if at := slices.Index(r.limited, name); at >= 0 {
+			r.limited, r.rows = slices.Delete(r.limited, at, at+1), slices.Delete(r.rows, at, at+1)
+			r.full = append(r.full, name)
+		}
+	}
+	return r
+}
+
+// countLeased counts rows that were leased for single workflows and want a slot. It returns the namespaces that have used up
+// their room: the lease may have left out rows of them, and others behind those.
+func (l *namespaceLimits) countLeased(kind string, rows []db.LeaseDueRow, room leaseRoom) (usedUp []string) {
 	leased, wanting := map[string]int{}, map[string]int{}
 	for _, row := range rows {
 		leased[row.Namespace]++
@@ -216,10 +246,10 @@ func (l *namespaceLimits) countLeased(rows []db.LeaseDueRow, room leaseRoom) (us
 	}
 	for name, n := range leased {
 		if limit := l.limitOf(name); limit != nil {
-			limit.countLeased(wanting[name])
+			limit.countLeased(kind, wanting[name])
 		}
 		if at := slices.Index(room.limited, name); at >= 0 && n >= int(room.rows[at]) {
-			usedUp = true
+			usedUp = append(usedUp, name)
 		}
 	}
 	return usedUp
@@ -227,10 +257,10 @@ func (l *namespaceLimits) countLeased(rows []db.LeaseDueRow, room leaseRoom) (us
 
 // uncountLeased takes rows out of the counts whose workflows could not be woken, because they are leased, and counted,
 // again.
-func (l *namespaceLimits) uncountLeased(rows []db.LeaseDueRow) {
+func (l *namespaceLimits) uncountLeased(kind string, rows []db.LeaseDueRow) {
 	for _, row := range rows {
 		if limit := l.limitOf(row.Namespace); limit != nil && row.WantsSlot {
-			limit.uncountLeased()
+			limit.uncountLeased(kind)
 		}
 	}
 }

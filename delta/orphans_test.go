@@ -271,3 +271,56 @@ func TestLateCountsOverdueAndLostResources(t *testing.T) {
 	require.Zero(t, kinds[1].Late)
 	require.Nil(t, kinds[1].OldestLate)
 }
+
+// An attempt that waits for a slot has no claim yet, like one whose worker is cut off from Postgres. It is not ended when its resource is woken again.
+func TestAnAttemptThatWaitsForASlotIsNotStuck(t *testing.T) {
+	t.Parallel()
+	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	g.harness = newHarness(t)
+	begun, held := make(chan string, 10), make(chan struct{})
+	config := g.config(g.controller(func(ctx context.Context, j job) error {
+		if j.ObjectID != "held" {
+			return nil
+		}
+		begun <- j.ObjectID
+		return waitFor(ctx, held)
+	}))
+	config.ResourceWorkTimeout = 10 * patience
+	config.Kinds = map[string]delta.ObjectSettings{g.kind: {Parallelism: 1, HeartbeatTimeout: patience}}
+	c := g.start(config)
+	g.informEach(c, nil, "held")
+	got(t, begun)
+	require.NoError(t, c.PauseKind(t.Context(), g.kind))
+	g.informEach(c, nil, "lost")
+	g.exec(`UPDATE delta_resource SET state = 'pending', attempt = 1, due_at = NULL, claimed_until = now(), claim = gen_random_uuid(), dispatch_at = now()
+		WHERE object_id = 'lost'`)
+	require.NoError(t, c.ResumeKind(t.Context(), g.kind))
+	id := g.resourceWorkflow("lost")
+	g.awaitExecution(id)
+	until(t, func() bool { // it has said that it waits
+		found, err := g.Temporal.DescribeWorkflow(t.Context(), id, "")
+		require.NoError(t, err)
+		return found.RawResponse.GetPendingActivities()[0].GetHeartbeatDetails() != nil
+	})
+	run := g.startAttributes(g.kind, "lost").GetOriginalExecutionRunId()
+	signals := func() (n int) {
+		for _, event := range g.history(id) {
+			if event.GetWorkflowExecutionSignaledEventAttributes() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	for n := range 3 {
+		before := signals()
+		g.exec("UPDATE delta_resource SET dispatch_at = now() WHERE object_id = 'lost'")
+		until(t, func() bool {
+			return signals() > before || run != g.startAttributes(g.kind, "lost").GetOriginalExecutionRunId()
+		})
+		require.Equal(t, run, g.startAttributes(g.kind, "lost").GetOriginalExecutionRunId(), n)
+	}
+	close(held)
+	for _, name := range []string{"held", "lost"} {
+		g.awaitRow(name, synced(1))
+	}
+}

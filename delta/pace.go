@@ -118,6 +118,9 @@ func (p *pace) uncountWoken(n int) {
 	p.started = p.started[:max(len(p.started)-n, 0)]
 }
 
+// GivenBack takes a resource out of the count that was given back to dispatchers.
+func (p *pace) GivenBack() { p.uncountWoken(1) }
+
 // Attempted counts an attempt of a single workflow that has ended.
 func (p *pace) Attempted() {
 	p.mu.Lock()

@@ -195,12 +195,20 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
 UPDATE delta_resource SET dispatch_at = now() + @after::interval
 WHERE kind = @kind AND object_id = @object_id AND (state = 'pending' OR delta_awaits_attempt(state, finalized));
 
--- name: DispatchAgain :exec
--- Gives a row back to dispatchers, because its attempt is due and cannot begin yet. One that is claimed meanwhile, waits
--- for a slot of its limit key, or is due anyway, is left alone.
-UPDATE delta_resource SET dispatch_at = now()
-WHERE id = @id AND dispatch_at > now() AND delta_wants_slot(state, finalized, due_at)
-  AND (claimed_until IS NULL OR claimed_until <= now());
+-- name: DispatchAgain :one
+-- Gives a row back to dispatchers, because its attempt is due and cannot begin yet. One that has a living claim, waits for
+-- a slot of its limit key, or is due anyway, is left alone. is_locked reports whether another transaction has the row, and
+-- is_claimed whether it has a claim.
+WITH o AS MATERIALIZED (
+    SELECT d.id, d.dispatch_at > now() AND delta_wants_slot(d.state, d.finalized, d.due_at) AS wants,
+        d.claimed_until > now() OR EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now()) AS is_claimed
+    FROM delta_resource d WHERE d.id = @id
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+given AS (
+    UPDATE delta_resource r SET dispatch_at = now() FROM o WHERE r.id = o.id AND o.wants AND o.is_claimed IS NOT TRUE
+)
+SELECT (NOT EXISTS (SELECT FROM o))::boolean AS is_locked, EXISTS (SELECT FROM o WHERE o.is_claimed)::boolean AS is_claimed;
 
 -- name: Notify :exec
 -- The channel is the installation's: schemas of one database do not wake each other.
