@@ -19,11 +19,16 @@ const (
 	lockPatience = 5 * time.Minute
 )
 
-// sessionLocker lets one client at a time migrate a schema. Postgres releases the lock if its connection ends.
-type sessionLocker struct{ id int64 }
+// sessionLocker lets one client at a time migrate a schema. Postgres releases the lock if its connection ends, so timeouts of the role or the database
+// for idle sessions are off until then. Those for statements and locks hold: they guard what others do.
+type sessionLocker struct {
+	id int64
+	// idleTransaction and idleSession are the timeouts that the session had.
+	idleTransaction, idleSession string
+}
 
 // SessionLock waits for the lock.
-func (l sessionLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
+func (l *sessionLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, lockPatience, fmt.Errorf("another client has been migrating the schema for %s", lockPatience))
 	defer cancel()
 	for {
@@ -32,7 +37,7 @@ func (l sessionLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
 			return fmt.Errorf("taking the lock: %w", err)
 		}
 		if locked {
-			return nil
+			return l.beIdle(ctx, conn)
 		}
 		select {
 		case <-ctx.Done():
@@ -42,10 +47,25 @@ func (l sessionLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	}
 }
 
+// beIdle turns the timeouts of idle sessions off.
+func (l *sessionLocker) beIdle(ctx context.Context, conn *sql.Conn) error {
+	err := conn.QueryRowContext(ctx, `WITH had AS MATERIALIZED (
+			SELECT current_setting('idle_in_transaction_session_timeout') AS in_transaction, current_setting('idle_session_timeout') AS in_session
+		)
+		SELECT in_transaction, in_session, set_config('idle_in_transaction_session_timeout', '0', false), set_config('idle_session_timeout', '0', false)
+		FROM had`).Scan(&l.idleTransaction, &l.idleSession, new(string), new(string))
+	if err != nil {
+		return fmt.Errorf("turning the timeouts of an idle session off: %w", err)
+	}
+	return nil
+}
+
 // SessionUnlock releases the lock.
-func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+func (l *sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	var unlocked bool
-	if err := conn.QueryRowContext(ctx, "SELECT pg_advisory_unlock($1)", l.id).Scan(&unlocked); err != nil {
+	err := conn.QueryRowContext(ctx, `SELECT pg_advisory_unlock($1), set_config('idle_in_transaction_session_timeout', $2, false),
+		set_config('idle_session_timeout', $3, false)`, l.id, l.idleTransaction, l.idleSession).Scan(&unlocked, new(string), new(string))
+	if err != nil {
 		return fmt.Errorf("freeing the lock: %w", err)
 	}
 	if !unlocked {
@@ -56,7 +76,7 @@ func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error 
 
 // ensureTable creates the table of versions under the lock. Goose would create it before it takes the lock, and if several clients start at once, all but one
 // would fail and retry a second later.
-func ensureTable(ctx context.Context, db *sql.DB, locker sessionLocker, table string) (err error) {
+func ensureTable(ctx context.Context, db *sql.DB, locker *sessionLocker, table string) (err error) {
 	store, err := database.NewStore(goose.DialectPostgres, table)
 	if err != nil {
 		return err

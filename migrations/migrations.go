@@ -123,7 +123,7 @@ func withProvider(ctx context.Context, pool *pgxpool.Pool, changes bool, do func
 	defer db.Close() //nolint:errcheck // closes only the adapter, not the caller's pool
 
 	// The lock is per schema, so that two schemas of one database can be migrated at the same time.
-	locker := sessionLocker{int64(crc32.ChecksumIEEE([]byte("delta migrations " + schema)))}
+	locker := &sessionLocker{id: int64(crc32.ChecksumIEEE([]byte("delta migrations " + schema)))}
 	if err := ensureTable(ctx, db, locker, table); err != nil {
 		return fmt.Errorf("migrations: schema %q: %w", schema, readOnlyError(err))
 	}

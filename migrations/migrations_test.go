@@ -120,6 +120,38 @@ func TestUpWorksWithASingleConnection(t *testing.T) {
 	require.Equal(t, newestVersion(t), readVersion(t, pool))
 }
 
+// slowly makes the program that migrates slow between some statements.
+type slowly struct{ left atomic.Int64 }
+
+func (s *slowly) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, "CREATE TABLE") && s.left.Add(-1) >= 0 {
+		time.Sleep(300 * time.Millisecond)
+	}
+	return ctx
+}
+
+func (*slowly) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// A role's timeout of idle transactions does not end a migration whose program is slow, and is as before afterwards.
+func TestUpOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
+	t.Parallel()
+	config := emptySchema(t, deltatest.New(t), "").Config()
+	tracer := &slowly{}
+	tracer.left.Store(3)
+	config.ConnConfig.Tracer, config.MaxConns = tracer, 1
+	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "100ms"
+	config.ConnConfig.RuntimeParams["idle_session_timeout"] = "10min"
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.Negative(t, tracer.left.Load())
+	var inTransaction, inSession string
+	require.NoError(t, pool.QueryRow(t.Context(), `SELECT current_setting('idle_in_transaction_session_timeout'), current_setting('idle_session_timeout')`).
+		Scan(&inTransaction, &inSession))
+	require.Equal(t, [2]string{"100ms", "10min"}, [2]string{inTransaction, inSession})
+}
+
 func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
