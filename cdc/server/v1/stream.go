@@ -99,18 +99,22 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.conn.SetReadLimit(maxAck)
-	// When the stream ends, a frame that is being written gets writeGrace to be completed.
+	// When the stream ends, a frame that is being written gets writeGrace to be completed, and afterwards the frame of the end.
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
+	writes, written := context.WithCancel(life)
+	defer written()
 	defer context.AfterFunc(ctx, func() {
 		timer := time.AfterFunc(writeGrace, cut)
-		context.AfterFunc(life, func() { timer.Stop() })
+		context.AfterFunc(writes, func() { timer.Stop() })
 	})()
 	var work sync.WaitGroup
 	work.Go(func() { s.readAcks(life) })
 	work.Go(func() { s.pingClient(life, cut) })
 	err = s.run(ctx, life)
+	written()
 	stop(err)
 	release() // first, so that the slot is free for the next client at once
+	defer time.AfterFunc(writeGrace, cut).Stop()
 	s.closeClient(life, err)
 	cut()
 	_ = s.conn.CloseNow()
