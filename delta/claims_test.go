@@ -164,6 +164,7 @@ func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 		p := newCutProxy(t, g.TemporalAddress)
 		config := g.config(g.controller(w.work))
 		config.Temporal = g.temporalBy(p)
+		config.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 12 * time.Second}} // a stall of the machine loses no claim
 		c := g.start(config)
 		g.informHeld(c, w, &delta.InformOpts{MaxAttempts: 1}, "ann")
 		id := g.awaitAttended("ann")

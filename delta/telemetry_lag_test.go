@@ -42,7 +42,12 @@ func TestPausedAndSnoozedResourcesDoNotCountAsWaiting(t *testing.T) {
 	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours', claim = gen_random_uuid(), claimed_until = now() + interval '1 hour'
 		where object_id = 'worked'`)
 	h.exec(`update delta_resource set claim = gen_random_uuid(), claimed_until = now() - interval '1 minute' where object_id = 'ended'`)
-	found := scrapeAll(t, h.clientWithPool(h.config(), readsOnly))
+	reader := h.clientWithPool(h.config(), readsOnly)
+	var found map[string]float64
+	until(t, func() bool { // they are read within 5 s
+		found = scrapeMetrics(t, reader)
+		return found["delta_database_up"] == 1
+	})
 	for kind, wanted := range map[string]struct{ due, least, most float64 }{
 		"account": {2, 3600, 5400}, "together": {0, 0, 0}, "briefly": {0, 0, 0}, "measured": {1, 60, 1800}, "mirror": {1, 3600, 5400},
 	} {
@@ -104,7 +109,12 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 
 	c, telemetry := h.startMeasuring(h.config(with(&controller[measuredKind]{})))
 	passes := comesNow(t, telemetry, isMeasured).Passes
-	found := scrapeMetrics(t, h.clientWithPool(h.config(), readsOnly))
+	reader := h.clientWithPool(h.config(), readsOnly)
+	var found map[string]float64
+	until(t, func() bool { // they are read within 5 s
+		found = scrapeMetrics(t, reader)
+		return found["delta_database_up"] == 1
+	})
 	require.Len(t, passes, len(wanted), "informers with a schedule, or with an ended pass")
 	for _, p := range passes {
 		w, is := wanted[p.Kind], h.kindStatus(c, p.Kind)

@@ -250,11 +250,13 @@ func TestTasksThatWaitForACurrentVersionAreReported(t *testing.T) {
 	}, "%s", shown[delta.Check]{&check})
 	require.NotEqual(t, delta.CheckOK, check.State)
 	require.Equal(t, "give the tasks to the workers that poll: "+command, check.Remedy)
-	explained, err := c.Explain(t.Context(), "account", "ann")
-	require.NoError(t, err)
-	require.True(t, slices.ContainsFunc(explained.Reasons, func(r delta.Reason) bool {
-		return r.Code == delta.ReasonNoWorker && strings.Contains(r.Remedy, command)
-	}), "%+v", explained.Reasons)
+	until(t, func() bool { // it asks Temporal for 4 s at most
+		explained, err := c.Explain(t.Context(), "account", "ann")
+		require.NoError(t, err)
+		return slices.ContainsFunc(explained.Reasons, func(r delta.Reason) bool {
+			return r.Code == delta.ReasonNoWorker && strings.Contains(r.Remedy, command)
+		})
+	})
 	require.Zero(t, h.row("account", "ann").SyncCount)
 
 	// The command mends it.

@@ -5,6 +5,7 @@ package server_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,10 +35,11 @@ func TestAServerOnAStandbyIsNotReady(t *testing.T) {
 	standby := primary.Standby("wal_level=logical", "hot_standby=on")
 	h := &harness{Database: standby.Database, t: t, s: "s"}
 	h.startServer(nil)
-	ready := h.request("GET", "/readyz", "")
-	require.Equal(t, http.StatusServiceUnavailable, ready.status)
-	require.Contains(t, ready.body, "standby")
-	require.Equal(t, http.StatusOK, h.request("GET", "/healthz", "").status)
+	require.Eventually(t, func() bool { // a probe waits 5 s
+		ready := h.request("GET", "/readyz", "")
+		return ready.status == http.StatusServiceUnavailable && strings.Contains(ready.body, "standby")
+	}, cdctest.Patience, time.Millisecond)
+	require.Eventually(t, func() bool { return h.request("GET", "/healthz", "").status == http.StatusOK }, cdctest.Patience, time.Millisecond)
 	require.Equal(t, http.StatusOK, h.request("GET", "/livez", "").status)
 }
 

@@ -40,11 +40,14 @@ func runBinary(t *testing.T, env []string, args ...string) result {
 	return commandOf(t, binary, env, args...)
 }
 
+// patientConnect has a program wait longer for a connection than a machine stands still.
+const patientConnect = "PGCONNECT_TIMEOUT=120"
+
 func commandOf(t *testing.T, program string, env []string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(program, args...)
-	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL=")
+	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL=", patientConnect)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()

@@ -220,6 +220,7 @@ func (c *cli) newLazyTemporal(logger *slog.Logger) (_ client.Client, address, na
 	options.HostPort = cmp.Or(c.temporalAddress, options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(c.temporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = log.NewStructuredLogger(logger)
+	options.ConnectionOptions.GetSystemInfoTimeout = temporalTimeout
 	made, err := client.NewLazyClient(options)
 	if err != nil {
 		return nil, options.HostPort, options.Namespace, fmt.Errorf("the configuration for Temporal: %w", err)

@@ -36,7 +36,7 @@ type consoleProcess struct {
 func (i *installation) startConsole(env []string, args ...string) *consoleProcess {
 	i.t.Helper()
 	cmd := exec.Command(binary, i.appendServerFlags(append([]string{"console", "--listen", "127.0.0.1:0"}, args...)...)...)
-	cmd.Env = append(append(os.Environ(), "DELTA_DATABASE_URL=", consoleTokenVariable+"="), env...)
+	cmd.Env = append(append(os.Environ(), "DELTA_DATABASE_URL=", consoleTokenVariable+"=", patientConnect), env...)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(i.t, err)
 	require.NoError(i.t, cmd.Start())
@@ -60,12 +60,13 @@ func (i *installation) startConsole(env []string, args ...string) *consoleProces
 	return c
 }
 
-// get returns the status and the body of a page, once its first survey has ended.
+// get returns the status and the body of a page, once its first survey has ended and Postgres answers in time.
 func (c *consoleProcess) get(path, authorization string) (status int, body string) {
 	c.t.Helper()
 	for end := time.Now().Add(testTimeout); ; {
 		status, body = c.getOnce(path, authorization)
-		if !strings.Contains(body, "The first survey of the installation takes longer") || time.Now().After(end) {
+		isLate := strings.Contains(body, "The first survey of the installation takes longer") || strings.Contains(body, "(ReadTimeout)")
+		if !isLate || time.Now().After(end) {
 			return status, body
 		}
 	}

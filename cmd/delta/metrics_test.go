@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -26,8 +27,8 @@ func TestMetricsArePrintedOnce(t *testing.T) {
 	}
 	c := i.startController(&pages{})
 	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
-	r = once(i.DatabaseURL)
-	require.Equal(t, exitOK, r.code, r.stderr)
+	// They are read once, within 5 s.
+	require.Eventually(t, func() bool { r = once(i.DatabaseURL); return r.code == exitOK }, testTimeout, time.Millisecond, r.stderr)
 	require.Empty(t, r.stderr)
 	require.Contains(t, r.stdout, "# TYPE delta_work_attempts_total counter\n")
 	require.Contains(t, r.stdout, "delta_database_up 1\n")
@@ -35,7 +36,8 @@ func TestMetricsArePrintedOnce(t *testing.T) {
 	require.NotContains(t, r.stdout, "broken", "no id of an object")
 	require.NotContains(t, once(i.DatabaseURL, "--count-every", "-1s").stdout, "delta_resources")
 
-	r = once(i.emptySchema())
+	empty := i.emptySchema()
+	require.Eventually(t, func() bool { r = once(empty); return strings.Contains(r.stderr, "delta migrate up") }, testTimeout, time.Millisecond)
 	require.Equal(t, exitUnreachable, r.code)
 	require.Empty(t, r.stdout)
 	require.Contains(t, r.stderr, "delta migrate up")
@@ -52,6 +54,7 @@ func TestMetricsAreServedUntilItIsTerminated(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	cmd := exec.Command(binary, "metrics", "--listen", "127.0.0.1:0", "--database-url", i.DatabaseURL)
+	cmd.Env = append(os.Environ(), patientConnect)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -83,7 +83,7 @@ func TestStreamServesUntilItIsTerminated(t *testing.T) {
 	require.NoError(t, os.WriteFile(tokens, []byte("first-token-of-the-file\nsecond-token-of-the-file\n"), 0o600))
 	c := d.Config()
 	cmd := exec.Command(binary, "stream", "--token-file", tokens, "--tls-cert", cert, "--tls-key", key, "--serverPort", "0")
-	cmd.Env = append(os.Environ(), "DATABASE_URL=", "DELTA_DATABASE_URL=", "DBNAME="+d.Name, "PGUSER="+c.User, "PGPASS="+c.Password, "PGHOST="+c.Host,
+	cmd.Env = append(os.Environ(), patientConnect, "DATABASE_URL=", "DELTA_DATABASE_URL=", "DBNAME="+d.Name, "PGUSER="+c.User, "PGPASS="+c.Password, "PGHOST="+c.Host,
 		"PGPORT="+strconv.Itoa(int(c.Port)), "SERVERHOST=127.0.0.1", "PGSSLMODE=disable")
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
@@ -120,6 +120,7 @@ func TestStreamLogsInJSONAndServesItsProbes(t *testing.T) {
 	c := d.Config()
 	url := "postgres://" + c.User + ":" + c.Password + "@" + net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) + "/" + d.Name
 	cmd := exec.Command(binary, "stream", "--database-url", url, "--listen", "127.0.0.1:0", "--log-format", "json", "-v")
+	cmd.Env = append(os.Environ(), patientConnect)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -318,6 +318,12 @@ func TestATailIsBounded(t *testing.T) {
 	_, data := tail.next(t)
 	require.Contains(t, data, "thing/many-1<")
 
+	// From here on no tail may be late with its first write.
+	server = httptest.NewUnstartedServer(handler)
+	server.Config.BaseContext = func(net.Listener) context.Context { return t.Context() }
+	server.Start()
+	t.Cleanup(server.Close)
+	address = server.URL + "/tail-events"
 	// After the last position there is only the newest entry. A lost position is reported.
 	again := openEvents(ctx, t, address, delta.ChangePosition(last))
 	_, data = again.next(t)

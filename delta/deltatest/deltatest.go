@@ -1,7 +1,6 @@
 package deltatest
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -160,13 +159,12 @@ func (env *Env) openTemporal(ctx context.Context, srv server, o options) error {
 	for _, change := range o.temporal {
 		change(&opts)
 	}
-	patience := sdkTimeout
+	patience := sdkTimeout                    // stack.ClientOptions has a longer one for the first call
 	if opts.HostPort == env.TemporalAddress { // a proxy keeps the SDK's timeout: a test may let it fail
 		opts.ConnectionOptions.DialOptions = append(slices.Clone(opts.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(waitForLateAnswers))
 		patience = callTimeout
 	}
 	var c client.Client
-	opts.ConnectionOptions.GetSystemInfoTimeout = cmp.Or(opts.ConnectionOptions.GetSystemInfoTimeout, patience) // the first call of a client
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// A frontend of a cluster may be on its way.

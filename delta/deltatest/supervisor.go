@@ -183,7 +183,7 @@ func sendMessage(conn *net.UnixConn, m message) {
 	if err != nil {
 		return
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second)) // after a deadline that has passed already, nothing would be sent
 	_, _ = conn.Write(append(b, '\n'))
 }
 

@@ -70,7 +70,7 @@ func followTold(ctx context.Context, text string) error {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	temporal, err := client.Dial(client.Options{HostPort: f.TemporalAddress, Namespace: f.TemporalNamespace, Logger: delta.TemporalLogger(logger)})
+	temporal, err := client.Dial(client.Options{HostPort: f.TemporalAddress, Namespace: f.TemporalNamespace, Logger: delta.TemporalLogger(logger), ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: time.Minute}})
 	if err != nil {
 		return err
 	}

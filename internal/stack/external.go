@@ -23,6 +23,9 @@ const (
 // externalTimeout is how long a server named by the environment may take to answer. A test shortens it.
 var externalTimeout = 30 * time.Second
 
+// firstAnswer is how long a client waits for the first answer of a Temporal. The SDK's 5 s would end its first call before its context does.
+const firstAnswer = 2 * time.Minute
+
 // ExternalDatabase returns the URL in DELTA_DATABASE_URL, if it is set.
 func ExternalDatabase() (databaseURL string, ok bool) {
 	databaseURL = os.Getenv(databaseVariable)
@@ -35,10 +38,12 @@ func ExternalTemporal() bool { return os.Getenv(temporalVariable) != "" }
 
 // ClientOptions returns the options to dial with: those of the environment if it names a Temporal, otherwise plain ones for the server of a stack.
 func ClientOptions(address, namespace string) (client.Options, error) {
+	opts, err := client.Options{HostPort: address, Namespace: namespace}, error(nil)
 	if ExternalTemporal() {
-		return temporalFromEnvironment()
+		opts, err = temporalFromEnvironment()
 	}
-	return client.Options{HostPort: address, Namespace: namespace}, nil
+	opts.ConnectionOptions.GetSystemInfoTimeout = firstAnswer
+	return opts, err
 }
 
 func temporalFromEnvironment() (client.Options, error) {
@@ -104,7 +109,7 @@ func (s *Stack) useTemporal(ctx context.Context) error {
 
 // checkTemporal checks once that the frontend serves and knows the namespace.
 func checkTemporal(ctx context.Context, opts client.Options) error {
-	opts.Logger = silent{}
+	opts.Logger, opts.ConnectionOptions.GetSystemInfoTimeout = silent{}, firstAnswer
 	c, err := client.DialContext(ctx, opts)
 	if err != nil {
 		return err

@@ -92,7 +92,12 @@ func (s *Server) use(ctx context.Context, do func(conn *pgx.Conn) error) error {
 
 func execEach(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	for _, statement := range statements {
-		if _, err := conn.Exec(ctx, statement); err != nil {
+		_, err := conn.Exec(ctx, statement)
+		for IsInUse(err) && ctx.Err() == nil { // Postgres waits 5 s for others, such as autovacuum
+			time.Sleep(pause)
+			_, err = conn.Exec(ctx, statement)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", statement, err)
 		}
 	}
@@ -126,7 +131,8 @@ func (s *Server) Drop(ctx context.Context, name string) (ended int, err error) {
 			if err != nil {
 				return err
 			}
-			return execEach(ctx, conn, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+			_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+			return err
 		})
 		ended += n
 		// The reader of a slot takes its time to end, and a program may connect again.

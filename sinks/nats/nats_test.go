@@ -28,10 +28,10 @@ func startServer(t *testing.T, folder string, port int) *server.Server {
 
 func connectJetStream(t *testing.T, s *server.Server) jetstream.JetStream {
 	t.Helper()
-	connection, err := nats.Connect(s.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	connection, err := nats.Connect(s.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.Timeout(sinktest.Patience))
 	require.NoError(t, err)
 	t.Cleanup(connection.Close)
-	js, err := jetstream.New(connection)
+	js, err := jetstream.New(connection, jetstream.WithDefaultTimeout(sinktest.Patience))
 	require.NoError(t, err)
 	return js
 }

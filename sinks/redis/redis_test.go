@@ -47,7 +47,10 @@ func startServer(t *testing.T, folder, port string) (kill func()) {
 
 func newClient(t *testing.T, port string) *redis.Client {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port, ContextTimeoutEnabled: true, MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{
+		Addr: "127.0.0.1:" + port, ContextTimeoutEnabled: true, MaxRetries: -1,
+		DialTimeout: sinktest.Patience, ReadTimeout: sinktest.Patience, WriteTimeout: sinktest.Patience,
+	})
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
