@@ -169,6 +169,9 @@ type NamespaceLimit interface {
 	// limited namespaces, and this one would, ok is false, and a dispatcher has to bring it again. Otherwise the caller calls
 	// leave when it has its slots or gave up.
 	Queue(kind, namespace string) (leave func(), ok bool)
+	// KeyedRoom returns how many resources of a kind with limit keys may have a slot of their key in each limited namespace,
+	// and the namespaces in which none may, because it would wait for a slot of its namespace.
+	KeyedRoom(kind string) (limited []string, rooms []int32, full []string)
 	// IsRated reports whether a namespace has a rate.
 	IsRated(namespace string) bool
 	// IsFull reports whether Acquire or AwaitRates would wait.

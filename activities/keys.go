@@ -112,7 +112,10 @@ func (e *execution) wakeKeys(done []*claimed) {
 		return
 	}
 	slices.Sort(keys)
-	params := db.WakeKeysParams{Kind: done[0].worked.Kind, Keys: slices.Compact(keys)}
+	params := db.WakeKeysParams{Kind: done[0].worked.Kind, Keys: slices.Compact(keys), PassedBy: []string{}}
+	if e.Limit != nil {
+		params.LimitedNamespaces, params.Rooms, params.PassedBy = e.Limit.KeyedRoom(params.Kind)
+	}
 	var woken int64
 	err := retryTransient(e.writes, writeTries, func(ctx context.Context) (err error) {
 		woken, err = db.New().WakeKeys(ctx, e.Pool, params)

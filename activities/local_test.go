@@ -150,7 +150,10 @@ func (l *fullLimit) IsFull(string) bool                          { return true }
 func (l *fullLimit) IsRated(string) bool                         { return false }
 func (l *fullLimit) Arrive(string, string)                       {}
 func (l *fullLimit) Decline(string, string)                      {}
-func (l *fullLimit) Queue(string, string) (func(), bool)         { return func() {}, true }
+func (l *fullLimit) KeyedRoom(string) (limited []string, rooms []int32, full []string) {
+	return nil, nil, []string{}
+}
+func (l *fullLimit) Queue(string, string) (func(), bool) { return func() {}, true }
 func (l *fullLimit) AwaitRates(context.Context, string, string, *activities.RateLimit) (func(), bool, error) {
 	return func() {}, false, nil
 }

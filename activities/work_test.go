@@ -197,6 +197,10 @@ func (limit) Arrive(string, string) {}
 
 func (limit) Decline(string, string) {}
 
+func (limit) KeyedRoom(string) (limited []string, rooms []int32, full []string) {
+	return nil, nil, []string{}
+}
+
 func (limit) Queue(string, string) (func(), bool) { return func() {}, true }
 
 func (limit) IsRated(string) bool { return false }

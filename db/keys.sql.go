@@ -116,18 +116,27 @@ func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) (
 }
 
 const wakeKeys = `-- name: WakeKeys :one
-SELECT delta_wake_keys($1, $2::text[])::bigint AS woken
+SELECT delta_wake_keys($1, $2::text[], $3::text[], $4::integer[], $5::text[])::bigint AS woken
 `
 
 type WakeKeysParams struct {
-	Kind string
-	Keys []string
+	Kind              string
+	Keys              []string
+	LimitedNamespaces []string
+	Rooms             []int32
+	PassedBy          []string
 }
 
 // Gives free slots of keys to rows that wait for them, makes these due, and returns how many. Null keys mean those that
-// have to be looked at.
+// have to be looked at. Namespaces without room are passed by.
 func (q *Queries) WakeKeys(ctx context.Context, db DBTX, arg WakeKeysParams) (int64, error) {
-	row := db.QueryRow(ctx, wakeKeys, arg.Kind, arg.Keys)
+	row := db.QueryRow(ctx, wakeKeys,
+		arg.Kind,
+		arg.Keys,
+		arg.LimitedNamespaces,
+		arg.Rooms,
+		arg.PassedBy,
+	)
 	var woken int64
 	err := row.Scan(&woken)
 	return woken, err

@@ -41,6 +41,34 @@ func TestAFullKeyHasItsRowsWaitAndEachSlotThatIsFreeWakesOne(t *testing.T) {
 	require.Len(t, k.claim(claim, busy[2:3]), 1)
 }
 
+// A namespace without room, however many rows it has in front, gets no slots of a key, and a limited one no more than it has room for.
+func TestRowsOfNamespacesWithoutRoomArePassedBy(t *testing.T) {
+	t.Parallel()
+	k := newKeys(t, 4, 0)
+	full, narrow, free := k.addDue("busy", 5000), k.addDue("busy", 3), k.addDue("busy", 2)
+	k.exec("UPDATE delta_resource SET namespace = 'full' WHERE id = ANY ($1)", full)
+	k.exec("UPDATE delta_resource SET namespace = 'narrow' WHERE id = ANY ($1)", narrow)
+	k.exec("UPDATE delta_resource SET queued_at = now() + id * interval '1 ms', dispatch_at = NULL, priority = CASE WHEN id = ANY ($1) THEN 3 ELSE 2 END", full[3990:])
+	k.exec("INSERT INTO delta_key (kind, limit_key, wake_at) VALUES ('thing', 'busy', now())")
+	wake := func(passedBy ...string) int64 {
+		woken, err := db.New().WakeKeys(t.Context(), k.pool, db.WakeKeysParams{
+			Kind: "thing", Keys: []string{"busy"}, LimitedNamespaces: []string{"narrow"}, Rooms: []int32{1}, PassedBy: passedBy,
+		})
+		require.NoError(t, err)
+		return woken
+	}
+	given := func(ids []int64) int { return k.count("id = ANY ($1) AND slot_key IS NOT NULL", ids) }
+	require.EqualValues(t, 2, wake("full"), "of the three and the one that are first")
+	require.Equal(t, 1, given(narrow))
+	require.Equal(t, 1, given(free))
+	require.EqualValues(t, 1, wake("full", "narrow"))
+	require.Equal(t, 2, given(free))
+	require.Zero(t, wake("full", "narrow"), "a slot is left")
+	require.Zero(t, given(full))
+	require.EqualValues(t, 1, wake())
+	require.Equal(t, 1, given(full))
+}
+
 func TestSlotsOfDeadClaimsAndOfRowsThatAreNotClaimedAreTakenBack(t *testing.T) {
 	t.Parallel()
 	k := newKeys(t, 2, 0)

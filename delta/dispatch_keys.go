@@ -29,7 +29,9 @@ func (d *dispatcher) wakeKeyWaiters(ctx context.Context) error {
 		}
 		queueing = 2*len(queued) >= queueSize
 	}
-	if _, err := db.New().WakeKeys(ctx, d.pool, db.WakeKeysParams{Kind: d.kind}); err != nil {
+	room := d.room()
+	params := db.WakeKeysParams{Kind: d.kind, LimitedNamespaces: room.limited, Rooms: room.rows, PassedBy: room.full}
+	if _, err := db.New().WakeKeys(ctx, d.pool, params); err != nil {
 		return fmt.Errorf("waking what waits for slots of limit keys: %w", err)
 	}
 	return nil

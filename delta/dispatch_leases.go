@@ -29,6 +29,9 @@ func (d *dispatcher) planLease(many bool) (batch string, size int) {
 	return d.names.batchWorkflowID(d.kind, rand.Text()), size
 }
 
+// room returns the room for the next lease.
+func (d *dispatcher) room() leaseRoom { return d.limits.room(d.kind, d.keyed) }
+
 // nextPriorities returns the priorities in the order of the next lease.
 func (d *dispatcher) nextPriorities() []int16 {
 	d.mu.Lock()

@@ -191,7 +191,7 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, nextTimeout)
 	defer cancel()
-	room := d.limits.room(d.kind)
+	room := d.room()
 	next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{
 		Kind: d.kind, Looked: looked, Namespaces: room.limited, Since: d.crowd.firstDue(room),
 	})
@@ -235,7 +235,7 @@ func (d *dispatcher) dispatchRows(ctx context.Context) (full bool, err error) {
 		if err = errors.Join(d.wakeKeyWaiters(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
-		room := d.limits.room(d.kind).without(usedUp)
+		room := d.room().without(usedUp)
 		d.noteCrowd(startCtx, room)
 		leased, leaseErr := d.leaseDue(startCtx, batch, size, room)
 		if leaseErr != nil {

@@ -23,7 +23,7 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 	limits := newNamespaceLimits(nil, func() { woken++ })
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 2}})
 	room := func() int {
-		room := limits.room("kind")
+		room := limits.room("kind", false)
 		if len(room.rows) == 0 {
 			require.Equal(t, []string{"narrow"}, room.full)
 			return 0
@@ -32,9 +32,9 @@ func TestRowsThatCouldNotBeWokenTakeNoRoomInTheirNamespace(t *testing.T) {
 		return int(room.rows[0])
 	}
 	require.Equal(t, 4, room(), "as many as there are slots, and the same number waiting")
-	require.Empty(t, limits.countLeased("kind", rowsIn("narrow", "wide", "narrow"), limits.room("kind")))
+	require.Empty(t, limits.countLeased("kind", rowsIn("narrow", "wide", "narrow"), limits.room("kind", false)))
 	require.Equal(t, 2, room())
-	require.NotEmpty(t, limits.countLeased("kind", rowsIn("narrow", "narrow"), limits.room("kind")))
+	require.NotEmpty(t, limits.countLeased("kind", rowsIn("narrow", "narrow"), limits.room("kind", false)))
 	require.Zero(t, room())
 	require.Zero(t, woken)
 
@@ -57,7 +57,7 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 	var rooms []int32
 	var limits *namespaceLimits
 	limits = newNamespaceLimits(nil, func() {
-		rooms = append(rooms, limits.room("kind").rows...)
+		rooms = append(rooms, limits.room("kind", false).rows...)
 	})
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
 	limit := limits.limitOf("narrow")
@@ -73,7 +73,7 @@ func TestAFreedSlotMakesRoomAtOnce(t *testing.T) {
 		for limit.countWaiting() == 0 {
 			runtime.Gosched()
 		}
-		require.Equal(t, []string{"narrow"}, limits.room("kind").full)
+		require.Equal(t, []string{"narrow"}, limits.room("kind", false).full)
 		rooms = nil
 		return ended
 	}
@@ -100,12 +100,12 @@ func TestALeaseThatUsedUpItsRoomIsRepeated(t *testing.T) {
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
 	release, err := limits.Acquire(t.Context(), "narrow")
 	require.NoError(t, err)
-	room := limits.room("kind")
+	room := limits.room("kind", false)
 	require.Equal(t, []int32{1}, room.rows)
 	release()
 	require.NotEmpty(t, limits.countLeased("kind", rowsIn("narrow"), room))
-	require.Equal(t, []int32{1}, limits.room("kind").rows)
-	require.Empty(t, limits.countLeased("kind", rowsIn("wide"), limits.room("kind")), "it has no more due rows")
+	require.Equal(t, []int32{1}, limits.room("kind", false).rows)
+	require.Empty(t, limits.countLeased("kind", rowsIn("wide"), limits.room("kind", false)), "it has no more due rows")
 }
 
 // Temporal gives a row to any client. However many go to another one, some client may lease more.
@@ -120,7 +120,7 @@ func TestRowsThatOtherClientsWorkTakeNoRoom(t *testing.T) {
 	for i := range 1000 {
 		leased := 0
 		for _, leasing := range clients {
-			room := leasing.room("kind")
+			room := leasing.room("kind", false)
 			for _, rows := range room.rows {
 				leased += int(rows)
 				leasing.countLeased("kind", rowsIn(slices.Repeat([]string{"narrow"}, int(rows))...), room)
@@ -143,16 +143,16 @@ func TestRowsThatNeedNoSlotTakeNoRoom(t *testing.T) {
 	woken := 0
 	limits := newNamespaceLimits(nil, func() { woken++ })
 	limits.setBounds(map[string]namespaceBound{"narrow": {maxWorkers: 1}})
-	room := limits.room("kind")
+	room := limits.room("kind", false)
 	require.Equal(t, []int32{2}, room.rows)
 	require.NotEmpty(t, limits.countLeased("kind", []db.LeaseDueRow{{Namespace: "narrow"}, {Namespace: "narrow"}, {Namespace: "narrow"}}, room), "there may be more behind them")
-	require.Equal(t, room, limits.room("kind"))
+	require.Equal(t, room, limits.room("kind", false))
 
 	limits.countLeased("kind", rowsIn("narrow", "narrow"), room)
-	require.Equal(t, []string{"narrow"}, limits.room("kind").full)
+	require.Equal(t, []string{"narrow"}, limits.room("kind", false).full)
 	limits.Decline("kind", "narrow")
 	require.Equal(t, 1, woken)
-	require.Equal(t, []int32{1}, limits.room("kind").rows)
+	require.Equal(t, []int32{1}, limits.room("kind", false).rows)
 }
 
 // Calls that wait for the rate of their kind take no room from another kind, and only one of them may have a slot.
@@ -171,8 +171,8 @@ func TestAKindThatWaitsForItsRateLeavesRoomToOthers(t *testing.T) {
 	for limit := limits.limitOf("narrow"); limit.countAwaitingKind("slow") < 4; {
 		runtime.Gosched()
 	}
-	require.Equal(t, []string{"narrow"}, limits.room("slow").full)
-	require.Equal(t, []int32{4}, limits.room("quick").rows)
+	require.Equal(t, []string{"narrow"}, limits.room("slow", false).full)
+	require.Equal(t, []int32{4}, limits.room("quick", false).rows)
 }
 
 // rateThatWaits returns a rate that waits for an answer of Postgres.
@@ -217,7 +217,7 @@ func TestFewResourcesOfAKindWaitWithinSlotsOfAWorker(t *testing.T) {
 		bounds[fmt.Sprint("one", i)] = namespaceBound{maxWorkers: 1}
 	}
 	limits.setBounds(bounds)
-	roomOf := func(kind, namespace string) int32 { return limits.room(kind).rowsOf(namespace, 1000) }
+	roomOf := func(kind, namespace string) int32 { return limits.room(kind, false).rowsOf(namespace, 1000) }
 	queue := func(kind, namespace string) func() {
 		leave, ok := limits.Queue(kind, namespace)
 		require.True(t, ok)
@@ -240,7 +240,7 @@ func TestFewResourcesOfAKindWaitWithinSlotsOfAWorker(t *testing.T) {
 		queue("kind", "unlimited")
 		leave = append(leave, queue("kind", "wide"))
 	}
-	room := limits.room("kind")
+	room := limits.room("kind", false)
 	require.LessOrEqual(t, room.rowsOf("wide", 9)+room.rowsOf("next", 9)+room.rowsOf("narrow", 9)-2+room.rowsOf("rated", 9)-1, int32(1),
 		"one place is left, but no slots are wasted")
 	require.EqualValues(t, 2, min(room.rowsOf("narrow", 9), 2))

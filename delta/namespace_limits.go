@@ -121,6 +121,12 @@ func (l *namespaceLimits) leaveQueue(kind string, limit *namespaceLimit) {
 	}
 }
 
+// KeyedRoom returns the room for a kind with limit keys. See [activities.NamespaceLimit].
+func (l *namespaceLimits) KeyedRoom(kind string) (limited []string, rooms []int32, full []string) {
+	room := l.room(kind, true)
+	return room.limited, room.rows, room.full
+}
+
 // Arrive notes that a leased resource asks for a slot.
 func (l *namespaceLimits) Arrive(kind, namespace string) {
 	if limit := l.limitOf(namespace); limit != nil {
@@ -187,11 +193,15 @@ func (r leaseRoom) rowsOf(namespace string, size int32) int32 {
 
 // room returns the room for a lease of a kind: each limited namespace may have as many rows as can be worked, and as many again that
 // wait for slots, so that no slot is idle. But no more of a kind wait, of all namespaces together, than have a place to wait in.
-// freed is called when there is room again.
-func (l *namespaceLimits) room(kind string) leaseRoom {
+// freed is called when there is room again. If rows of the kind have limit keys none waits, because each would keep a slot of
+// its key meanwhile; of a namespace with a rate, one does.
+func (l *namespaceLimits) room(kind string, keyed bool) leaseRoom {
 	l.queueMu.Lock()
 	defer l.queueMu.Unlock()
 	places := maxQueued - l.queued[kind]
+	if keyed {
+		places = 0
+	}
 	var all []room
 	l.mu.RLock()
 	for name, limit := range l.byName {

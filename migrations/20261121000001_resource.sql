@@ -1186,9 +1186,10 @@ $$;
 -- +goose StatementEnd
 
 -- Gives free slots to waiting rows, and makes a dispatcher take these: for the named keys, otherwise for keys that are due for a look. It returns their
--- number. Rows in snoozed namespaces that are in the way are postponed until the snooze is over, and keep their age.
+-- number. Rows in snoozed namespaces that are in the way are postponed until the snooze is over, and keep their age. Rows in namespaces that are passed by
+-- get none, because they could not use it yet, nor more of a limited one than there is room for: the first of the others among the first thousands do.
 -- +goose StatementBegin
-CREATE FUNCTION delta_wake_keys(of_kind text, named text[]) RETURNS bigint
+CREATE FUNCTION delta_wake_keys(of_kind text, named text[], limited text[], rooms integer[], passed_by text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$
 #variable_conflict use_column
@@ -1233,6 +1234,13 @@ BEGIN
                 CASE WHEN d.namespace = ANY (asleep) THEN delta_snoozed_until(of_kind, d.namespace, d.id) END AS wakes_at
             FROM delta_resource d
             WHERE d.kind = of_kind AND d.limit_key = m.limit_key AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
+              AND (coalesce(cardinality(passed_by), 0) = 0 OR (d.namespace <> ALL (passed_by) AND (d.priority, d.queued_at) <= (
+                SELECT coalesce(max(last.priority), 5), coalesce(max(last.queued_at), 'infinity') FROM (
+                    SELECT o.priority, o.queued_at FROM delta_resource o
+                    WHERE o.kind = of_kind AND o.limit_key = m.limit_key AND o.queued_at IS NOT NULL AND o.dispatch_at IS NULL AND NOT o.paused
+                    ORDER BY o.priority, o.queued_at OFFSET 4000 LIMIT 1
+                ) last
+              )))
             ORDER BY d.priority, d.queued_at
             LIMIT CASE WHEN m.free = 0 THEN 0 WHEN cardinality(asleep) > 0 THEN 256 ELSE m.free END
             FOR NO KEY UPDATE SKIP LOCKED
@@ -1245,10 +1253,11 @@ BEGIN
     given AS (
         UPDATE delta_resource r SET slot_key = r.limit_key, slot_until = at + interval '30 seconds', queued_at = NULL, dispatch_at = at
         FROM (
-            SELECT f.id, f.free, row_number() OVER (PARTITION BY f.limit_key ORDER BY f.priority, f.queued_at) AS n
+            SELECT f.id, f.free, f.namespace, row_number() OVER (PARTITION BY f.limit_key ORDER BY f.priority, f.queued_at) AS n,
+                row_number() OVER (PARTITION BY f.namespace ORDER BY f.priority, f.queued_at) AS of_namespace
             FROM front f WHERE coalesce(f.wakes_at <= at, TRUE)
         ) o
-        WHERE r.id = o.id AND o.n <= o.free
+        WHERE r.id = o.id AND o.n <= o.free AND o.of_namespace <= coalesce(rooms[array_position(limited, o.namespace)], o.of_namespace)
         RETURNING r.id
     )
     SELECT (SELECT count(*) FROM given), ARRAY(SELECT DISTINCT s.limit_key FROM snoozed s) INTO woken, put_off;

@@ -22,8 +22,8 @@ SELECT w.id::bigint AS id FROM delta_take_slots(@kind, ARRAY(
 
 -- name: WakeKeys :one
 -- Gives free slots of keys to rows that wait for them, makes these due, and returns how many. Null keys mean those that
--- have to be looked at.
-SELECT delta_wake_keys(@kind, sqlc.narg(keys)::text[])::bigint AS woken;
+-- have to be looked at. Namespaces without room are passed by.
+SELECT delta_wake_keys(@kind, sqlc.narg(keys)::text[], @limited_namespaces::text[], @rooms::integer[], @passed_by::text[])::bigint AS woken;
 
 -- name: SweepKeys :exec
 -- Removes limit keys that have not been used for long.
