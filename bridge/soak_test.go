@@ -63,7 +63,13 @@ func TestProgramOfTheSoak(t *testing.T) {
 		Kinds: map[string]delta.ObjectSettings{"account": {Log: true}},
 	})
 	require.NoError(t, err)
-	require.NoError(t, c.Start(t.Context()))
+	for tries := 1; ; tries++ {
+		if err = c.Start(t.Context()); err == nil || tries == 10 {
+			break
+		}
+		time.Sleep(time.Second) // Temporal is busy
+	}
+	require.NoError(t, err)
 
 	source, err := changelog.New(changelog.Config{Client: c, Consumer: delta.ChangeConsumer{Name: "webhook"}})
 	require.NoError(t, err)

@@ -173,7 +173,7 @@ func runChild(mode string) error {
 		return err
 	}
 	if mode != "inform" {
-		err := c.Start(ctx)
+		err := startPatiently(ctx, c)
 		fmt.Println("started")
 		close(childStarted)
 		return err
@@ -183,6 +183,17 @@ func runChild(mode string) error {
 	}
 	fmt.Println("informed")
 	return nil
+}
+
+// startPatiently starts a client, although Temporal may be too busy to answer one start.
+func startPatiently(ctx context.Context, c *delta.Client) (err error) {
+	for range 10 {
+		if err = c.Start(ctx); err == nil {
+			return nil
+		}
+		time.Sleep(time.Second)
+	}
+	return err
 }
 
 // holdEagerStarts never delivers the answer to an eager start.

@@ -91,15 +91,8 @@ func runMixed(pool *pgxpool.Pool) error {
 	}
 	stops := make(chan os.Signal, 1)
 	signal.Notify(stops, syscall.SIGTERM)
-	for tries := 1; ; tries++ {
-		err := c.Start(ctx)
-		if err == nil {
-			break
-		}
-		if tries == 10 {
-			return err
-		}
-		time.Sleep(time.Second) // Temporal is busy
+	if err := startPatiently(ctx, c); err != nil {
+		return err
 	}
 	fmt.Println("started")
 	<-stops
