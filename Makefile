@@ -13,14 +13,16 @@ ALONE := github.com/chariot-giving/delta/delta
 VERSION := 17
 VERSIONS := 14 15 16 17 18
 # How many tests of a package run at once. Most of them wait for servers most of the time, so these are more than there are cores. With eight,
-# two packages beside each other, each with its servers and browsers, kept Temporal from answering for more than a minute.
+# two packages beside each other, each with its servers and browsers, kept Temporal from answering for more than a minute. The package that runs
+# by itself runs as many as two beside each other do: six leave half of the time of two cores unused.
 PARALLEL := 6
+PARALLEL_ALONE := 12
 # Data of the tests' servers are in memory, if there is a directory for that with enough space: making and dropping a database for each test is a lot of files.
 ifeq ($(origin DELTA_TEST_DIR), undefined)
 export DELTA_TEST_DIR := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$6 == "/dev/shm" && $$4 > 4194304 { print $$6 }')
 endif
 # The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed.
-TEST := go test -race -vet=off -parallel $(PARALLEL) -timeout 40m
+TEST := go test -race -vet=off -timeout 40m
 # A push tries one of the cases of a test that cost much and differ little; ALL=1 tries all.
 export DELTA_TEST_ALL := $(or $(ALL),$(DELTA_TEST_ALL))
 SOAK := 2m
@@ -62,10 +64,8 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal: ALL=1 with all their cases
-	@all=$$(go list $(PACKAGES)); failed=; for these in -x -vx; do \
-		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
-		$(TEST) $$packages || failed=yes; \
-	done; test -z "$$failed"
+	@all=$$(go list $(PACKAGES)); failed=; run() { packages=$$(grep $$1 $(ALONE) <<<"$$all") || return 0; $(TEST) -parallel $$2 $$packages || failed=yes; }; \
+	run -x $(PARALLEL_ALONE); run -vx $(PARALLEL); [ -z "$$failed" ]
 
 .PHONY: test-repeat
 test-repeat: delta-temporal temporal postgres chromium axe ## Run all tests RUNS=20 times beside LOAD=2 busy loops, and say at the end how each went
