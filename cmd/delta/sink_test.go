@@ -8,13 +8,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/testprogram"
 )
 
 // writeProgram writes a program that prints its place and its arguments, and ends with exit code 7.
 func writeProgram(t *testing.T, folder, name string) {
 	t.Helper()
 	script := "#!/bin/sh\necho " + name + " \"$@\"\nexit 7\n"
-	require.NoError(t, os.WriteFile(filepath.Join(folder, sinkProgram), []byte(script), 0o755))
+	testprogram.Write(t, filepath.Join(folder, sinkProgram), []byte(script))
 }
 
 func TestSinkExecutesItsProgram(t *testing.T) {
@@ -37,7 +39,7 @@ func TestSinkExecutesItsProgram(t *testing.T) {
 	writeProgram(t, beside, "beside")
 	text, err := os.ReadFile(binary)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(beside, "delta"), text, 0o755))
+	testprogram.Write(t, filepath.Join(beside, "delta"), text)
 	r = commandOf(t, filepath.Join(beside, "delta"), []string{"PATH=" + path}, "sink", "check")
 	require.Equal(t, 7, r.code, r.stderr)
 	require.Equal(t, "beside check\n", r.stdout)

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/soak"
+	"github.com/chariot-giving/delta/internal/testprogram"
 )
 
 func TestParseVersion(t *testing.T) {
@@ -53,7 +54,7 @@ func installFake(t *testing.T, root, dir, version string) string {
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	script := fmt.Sprintf("#!/bin/sh\necho 'postgres (PostgreSQL) %s'\n", version)
 	for _, name := range []string{"postgres", "initdb"} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+		testprogram.Write(t, filepath.Join(dir, name), []byte(script))
 	}
 	return dir
 }
@@ -117,7 +118,7 @@ func TestFindPostgres(t *testing.T) {
 			if test.config != "" {
 				require.NoError(t, os.MkdirAll(dirs[0], 0o755))
 				script := "#!/bin/sh\n[ \"$1\" = --bindir ] && echo " + filepath.Join(root, test.config) + "\n"
-				require.NoError(t, os.WriteFile(filepath.Join(dirs[0], "pg_config"), []byte(script), 0o755))
+				testprogram.Write(t, filepath.Join(dirs[0], "pg_config"), []byte(script))
 			}
 			found, unusable := f.findAll()
 			var versions []string
@@ -217,7 +218,7 @@ func TestFindTemporal(t *testing.T) {
 		path = filepath.Join(root, path)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		script := "#!/bin/sh\n[ \"$*\" = --version ] && echo '" + version + "'\n"
-		require.NoError(t, os.WriteFile(path, []byte(script), 0o755))
+		testprogram.Write(t, path, []byte(script))
 		return path
 	}
 	deep := filepath.Join(root, "checkout", "a", "b")
@@ -287,7 +288,7 @@ func TestTheTemporalCommandIsFoundInACheckout(t *testing.T) {
 	require.Empty(t, TemporalCommand())
 	path := filepath.Join(root, ".bin", "temporal")
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755))
+	testprogram.Write(t, path, []byte("#!/bin/sh\n"))
 	require.Equal(t, path, TemporalCommand())
 }
 
@@ -299,7 +300,7 @@ func TestFetchPostgres(t *testing.T) {
 	// A repository like Maven Central, with an archive of scripts.
 	root := t.TempDir()
 	installFake(t, root, "bin", "16.9")
-	require.NoError(t, os.WriteFile(filepath.Join(root, "bin", "pg_ctl"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"), 0o755))
+	testprogram.Write(t, filepath.Join(root, "bin", "pg_ctl"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"))
 	var packed bytes.Buffer
 	cmd := exec.Command("sh", "-c", "tar -C "+root+" -c bin | "+xz)
 	cmd.Stdout = &packed

@@ -21,6 +21,7 @@ import (
 
 	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/testport"
+	"github.com/chariot-giving/delta/internal/testprogram"
 )
 
 func TestKillLeavesNoProcessAndLosesNoData(t *testing.T) {
@@ -180,7 +181,7 @@ func TestNormalUser(t *testing.T) {
 	code, err := os.ReadFile(self)
 	require.NoError(t, err)
 	binary := filepath.Join(dir, "stack.test")
-	require.NoError(t, os.WriteFile(binary, code, 0o755))
+	testprogram.Write(t, binary, code)
 	user := filepath.Join(dir, "home")
 	require.NoError(t, os.Mkdir(user, 0o700))
 	require.NoError(t, os.Chown(user, 65534, 65534))
