@@ -15,5 +15,5 @@ func Write(tb testing.TB, path string, text []byte) {
 	tb.Helper()
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-	require.NoError(tb, os.WriteFile(path, text, 0o755)) //nolint:gosec // it is executed, perhaps by another user
+	require.NoError(tb, os.WriteFile(path, text, 0o755))
 }
