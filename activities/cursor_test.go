@@ -13,6 +13,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // setClock has the database's clock differ from this process's: its schema has functions of its own, which are found first.
@@ -139,6 +140,7 @@ func TestALongPassMissesNothingWhileTheCursorIsAhead(t *testing.T) {
 // Clocks of the database and of upstream jump by hours, both ways, away from that of the worker and back, and a pass follows each jump: no object is
 // missed, in no shard. Upstream filters by the time of creation, as it does where a cursor matters.
 func TestTheCursorMissesNothingWhenClocksJumpByHours(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -16,6 +16,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // newMirror returns a harness with a complete listing; listed runs during the listing, and returns its objects.
@@ -46,6 +47,7 @@ func (h *harness) completePass() activities.InformProgress {
 // What a transaction writes that had not ended when a complete pass began is out of its reach, whatever the times say: it is of an object
 // that may have been made, or found, after the listing was taken.
 func TestWhatIsWrittenDuringACompletePassIsNotDeletedByIt(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	live := db.InformOptions{DefaultMaxAttempts: 10, Revive: true}
 	inform := func(conn db.DBTX, o deltatype.ObjectInformParams) error {

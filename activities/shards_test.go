@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Ten of a hundred are within the share of the kind, and all of their shard.
@@ -85,6 +86,7 @@ func TestAShardThatFailsTouchesNoOther(t *testing.T) {
 }
 
 func TestAShardThatIsNoLongerNamedIsWithheldUntilItIsDecided(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	gone := func(t *testing.T) *sharded {
 		s := newSharded(t, map[string][]string{"a": shardIDs("a", 2), "b": shardIDs("b", 1)})

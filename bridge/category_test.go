@@ -18,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/bridge"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -313,6 +314,7 @@ func TestASourceMayStopAtAStreamThatCannotBeFolded(t *testing.T) {
 
 // A store that was emptied and filled again, or restored, has unread messages before the saved position.
 func TestACategoryThatWasBegunAnew(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const before = 3
 	for name, after := range map[string]int{"and ends before the position": 1, "and ends at the position": before, "and ends behind it": 2 * before} {
@@ -387,6 +389,7 @@ func TestAnotherVersionFoldsAllAgain(t *testing.T) {
 
 // A client that is cut off between reading messages and its commit has written nothing, and the next client counts each message once.
 func TestMessagesCountOnceAcrossATakeover(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	store := h.openStore()

@@ -11,10 +11,12 @@ import (
 	"github.com/chariot-giving/delta/bridge"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Whatever happens to rows, clients and the slot, the resources finally equal the table: each row in its newest version, and nothing else.
 func TestResourcesEndAsTheTableIs(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	endAs(t, `SELECT number, plan FROM account`)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/chariot-giving/delta/bridge"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // byQuery makes the objects the rows of a query.
@@ -71,6 +72,7 @@ func TestAQueryOverATableIsFollowed(t *testing.T) {
 
 // A changed query, as after a deployment, makes the client read the table again.
 func TestAChangedQueryHasTheTableReadAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free')`, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
@@ -189,6 +191,7 @@ func TestSeveralRowsOfAKeyAreRefused(t *testing.T) {
 }
 
 func TestAQueryThatCannotBeReadIsNamed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createContract, `INSERT INTO account VALUES (1, 'f')`, `CREATE VIEW wanted AS SELECT number, plan_code AS plan, remark AS note FROM account`)
 	worker := newAccounts()

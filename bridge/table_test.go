@@ -11,6 +11,7 @@ import (
 	"github.com/chariot-giving/delta/bridge"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestATableIsFollowed(t *testing.T) {
@@ -152,6 +153,7 @@ func TestARowThatCannotBeTakenStopsNoOther(t *testing.T) {
 }
 
 func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 3) n`)
 	worker := newAccounts()
@@ -251,6 +253,7 @@ func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
 
 // Rows that a new Map leaves out are deletions like any other: too many are withheld.
 func TestAMapThatTakesNothingDeletesNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
 	worker := newAccounts()

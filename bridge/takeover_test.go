@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/testproxy"
 )
 
@@ -49,6 +50,7 @@ func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool)
 
 // Another client takes over the table if the running one vanishes and Postgres has not noticed, so that it still keeps the slot for a dead connection.
 func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, temporalToo := range map[string]bool{"of one that is gone": true, "of one that does not reach Postgres": false} {
 		t.Run(name, func(t *testing.T) {
@@ -76,6 +78,7 @@ func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
 }
 
 func TestAClientThatStopsLeavesTheTableToAnotherOne(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account VALUES (1, 'free')`)
 	first := h.startClient(h.addTable(newAccounts()))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // actions are the billable actions of Temporal Cloud in a history, by the rules of https://docs.temporal.io/cloud/actions. Those that leave no event
@@ -112,6 +113,7 @@ func (c costed) line(a actions) string { return fmt.Sprintf("| %s | %d | %s |", 
 
 // The table of docs/scaling.md has the actions of real histories.
 func TestEachStepCostsTheActionsOfTheTable(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	page, err := os.ReadFile("../docs/scaling.md")
 	require.NoError(t, err)
@@ -191,6 +193,7 @@ func (c *sentCalls) count(method string) int {
 // Clients that have nothing to do write nothing to Temporal but the heartbeat of their installation, which one of them does. They do not even try.
 // Nor do they read a kind's schedules while another client has, unless something has changed.
 func TestClientsWithNothingToDoOnlyWriteAHeartbeat(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var sent [2]sentCalls
@@ -258,6 +261,7 @@ func TestAScheduleThatIsGoneIsMadeAgain(t *testing.T) {
 
 // An ordinary attempt sends a heartbeat each quarter of the kind's HeartbeatTimeout. Each is an action.
 func TestLongWorkSendsFourHeartbeatsATimeout(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := singleMode()
 	g.harness = newHarness(t)

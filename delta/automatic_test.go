@@ -12,10 +12,12 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // In automatic mode a dozen resources can be watched one by one, however they are informed.
 func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name    string

@@ -61,6 +61,7 @@ func (slowly) Settings() delta.ObjectSettings {
 
 // If many members fail, the cause is not in the members. Own workflows for all of them would be too many at each retry.
 func TestFewFailedMembersLeaveTheirBatchAndManyDoNot(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var mu sync.Mutex

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func (h *harness) openCursor(consumer delta.ChangeConsumer) *delta.ChangeCursor {
@@ -127,6 +128,7 @@ func TestACursorIsOneProcessOnly(t *testing.T) {
 
 // Entries of other kinds do not hold back the removal of the log; unsaved entries of the consumer do.
 func TestACursorSkipsEntriesOfOthers(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	h.appendChanges("a", "b")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func briefRetentions(c *delta.Config) {
@@ -20,6 +21,7 @@ func briefRetentions(c *delta.Config) {
 
 // If an upstream is down for longer than all attempts take, its resources degrade, and sync when it is back.
 func TestResourcesThatDegradeInAnOutageSyncAfterIt(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		resources := 4
 		if g.isBatched() {

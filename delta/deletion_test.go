@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // A resource that a listing marked deleted is live again when it reappears, changed or not.
@@ -83,6 +84,7 @@ func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
 
 // The row is not removed while the object is listed: otherwise the next listing would sync it as a new one.
 func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		var worked atomic.Int64
@@ -131,6 +133,7 @@ func TestADeletedResourceIsKeptWhileItIsListed(t *testing.T) {
 
 // A row whose object is listed less often than its retention is kept anyway, until a complete listing omits it.
 func TestADeletedResourceIsKeptUntilACompleteListingOmitsIt(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {

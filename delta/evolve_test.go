@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // payment1 is a kind whose type changes between two deploys: amount becomes a number.
@@ -85,6 +86,7 @@ func isWaitingFor(why string) func(*deltatype.ResourceRow) bool {
 }
 
 func TestAnUndecodableObjectWaitsForAnotherWorker(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	inBothModes(t, testUndecodable[single], testUndecodable[batches])
 }
@@ -184,6 +186,7 @@ func testVersions[M batchSized](t *testing.T) {
 
 // In a rolling deploy, workers of both versions run, and each resource finds one that can decode it.
 func TestWorkersLeaveObjectsOfOtherVersionsToEachOther(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	inBothModes(t, testRollingDeploy[single], testRollingDeploy[batches])
 }

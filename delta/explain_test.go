@@ -194,6 +194,7 @@ func (x *explaining[M]) awaitReason(kind, id string, code delta.ReasonCode) (fou
 
 // A reason without a scenario has a text that nobody has read.
 func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	seen := &reasonsSeen{all: map[delta.ReasonCode]bool{}}
 	t.Run("scenarios", func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 // A resource that was deleted in any way is finalized until that succeeds. Only then its row is removed, even by a client without a Finalizer.
 func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		const listed = 25 // more failures than become singles
 		var mu sync.Mutex
@@ -83,6 +84,7 @@ func TestADeletedResourceIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 
 // A client without a Finalizer, such as an older one during a deploy, neither finalizes nor removes deleted resources.
 func TestAClientWithoutAFinalizerLeavesDeletedResources(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		work := func(context.Context, job) error { return nil }
 		finalize := make(chan string, 10)

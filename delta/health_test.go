@@ -21,6 +21,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // partsOf returns the unhealthy parts of an error.
@@ -99,6 +100,7 @@ const (
 
 // From NewClient to Stop, with a Start that fails and a slow one.
 func TestHealthOverTheLifeOfAClient(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
@@ -198,6 +200,7 @@ func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
 }
 
 func TestHealthWhileTemporalIsAway(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
@@ -241,6 +244,7 @@ func TestHealthWhilePostgresIsAway(t *testing.T) {
 
 // If Postgres does not answer, rounds of a dispatcher fail, but are not stuck.
 func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
@@ -286,6 +290,7 @@ func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *
 
 // Without its listener, the client is slower but ready.
 func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)

@@ -10,10 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Temporal goes back just before a heartbeat is written, as after an outage through which the write was repeated. The write must not hide that.
 func TestAHeartbeatDoesNotHideThatTemporalWentBack(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var wentBack atomic.Bool

@@ -250,6 +250,7 @@ func TestATableThatAPolicyHidesIsNamed(t *testing.T) {
 
 // A listener is idle while nothing is informed.
 func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	idle := hostile.Case{Place: "role", Family: hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "1s"}}}}
 	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.Make(t, admin, idle) })
@@ -270,6 +271,7 @@ func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 
 // Behind a pooler in transaction mode, LISTEN succeeds, but no notification arrives.
 func TestAClientBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.MakeEncoded(t, admin, "UTF8") })
 	require.NoError(t, delta.Migrate(t.Context(), o.pool))

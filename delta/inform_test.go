@@ -15,6 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // optioned is an object with its own InformOpts.
@@ -182,6 +183,7 @@ func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {
 }
 
 func TestInformWorksWhileTemporalIsDown(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	down, err := client.NewLazyClient(client.Options{HostPort: "127.0.0.1:1"})

@@ -17,6 +17,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // listed is a kind with an informer, whose objects have a creation time.
@@ -137,6 +138,7 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 }
 
 func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, pass := range map[string]func(ctx context.Context, tried func()) (<-chan listed, error){
 		"an error": func(_ context.Context, tried func()) (<-chan listed, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // failing is a user's interceptor, of the client and of its workers, that fails while the test wants.
@@ -74,6 +75,7 @@ func (a *failingActivities) ExecuteActivity(ctx context.Context, in *interceptor
 
 // While a user's interceptor fails, resources wait, and the interceptor's error is shown. Nothing is lost.
 func TestAnInterceptorThatFailsIsNamedAndLosesNothing(t *testing.T) {
+	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		faulty := &failing{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // keptEach and keptBatched are a kind with complete listings, in the two modes. Its degraded resources are retried soon.
@@ -156,6 +157,7 @@ func (b *logBuffer) hasLine(texts ...string) bool {
 
 // A deleted resource is removed once a complete listing omits it. A listing whose omissions are withheld does not count.
 func TestAWithheldListingIsNoProofThatADeletedResourceIsGone(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(briefRetentions, func(context.Context, job) error { return nil })
 		g.setUpstream("a", "b", "c", "gone")

@@ -159,6 +159,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 
 // Calls of Finalize need slots too.
 func TestFinalizeHasASlotOfItsKey(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	modes := tenantModes()

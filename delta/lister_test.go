@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // works is a controller without a listing.
@@ -223,6 +224,7 @@ func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, ni
 
 // A listing that breaks off does not count as one that omits the rest.
 func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	down := errors.New("503 Service Unavailable")
 	half := func(broken *atomic.Bool) []mirror {

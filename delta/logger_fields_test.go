@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // told is a kind whose methods log a line with the logger of their context.
@@ -152,6 +153,7 @@ func (p *partly) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan mir
 }
 
 func TestAFailedPassLogsOneLineWithItsResult(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for _, hashed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hashed %t", hashed), func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // scrapeMetrics calls a client's metrics handler, and returns the samples by name and labels.
@@ -236,6 +237,7 @@ func TestMetricsAreReadOnceForManyScrapes(t *testing.T) {
 }
 
 func TestMetricsDoNotWaitForALongCount(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	slow := heldUp{statement: "CountStates", until: make(chan struct{})}

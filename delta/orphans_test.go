@@ -274,6 +274,7 @@ func TestLateCountsOverdueAndLostResources(t *testing.T) {
 
 // An attempt that waits for a slot has no claim yet, like one whose worker is cut off from Postgres. It is not ended when its resource is woken again.
 func TestAnAttemptThatWaitsForASlotIsNotStuck(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
 	g.harness = newHarness(t)

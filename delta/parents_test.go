@@ -14,6 +14,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -146,6 +147,7 @@ func inFamilies(t *testing.T, ofSingles, ofBatches func(*testing.T)) {
 }
 
 func TestAChildWaitsUntilItsParentsWereSynced(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, childWaits[single], childWaits[batches])
 }
 
@@ -264,6 +266,7 @@ func parentIsNotSynced[M batchSized](t *testing.T) {
 }
 
 func TestSyncWaitsForAParentThatIsOnItsWay(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, syncWaits[single], syncWaits[batches])
 }
 
@@ -291,6 +294,7 @@ func syncWaits[M batchSized](t *testing.T) {
 
 // A set is leased to batches when it is informed, with children and their parents in the same batch.
 func TestParentsAndChildrenOfOneSet(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, familyOfOneSet[single], familyOfOneSet[batches])
 }
 
@@ -322,6 +326,7 @@ func familyOfOneSet[M batchSized](t *testing.T) {
 
 // The client that syncs the parent does not work the children, so another client wakes them, even if the first process dies right after the outcome.
 func TestChildrenAreWokenByTheirOwnClients(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, wokenElsewhere[single], wokenElsewhere[batches])
 }
 
@@ -342,6 +347,7 @@ func wokenElsewhere[M batchSized](t *testing.T) {
 
 // More children than one statement wakes.
 func TestManyChildrenOfOneParent(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, manyChildren[single], manyChildren[batches])
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // lasting and lastingBatched are a kind in the two modes with claims longer than the test.
@@ -39,6 +40,7 @@ func inLastingModes(t *testing.T, test func(t *testing.T, g mode)) {
 
 // Postgres is down for all clients when Work ends. When it is back, dispatchers find the rows as soon as the worker has written its outcome.
 func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
+	soak.Long(t)
 	inLastingModes(t, func(t *testing.T, g mode) {
 		w := newHeldWork(t, &meter{})
 		var logs logBuffer
@@ -77,6 +79,7 @@ func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 
 // An UPDATE by hand must raise the generation, as an inform does: outcomes do not compare names, so the old one would count for the new object.
 func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
+	soak.Long(t)
 	inLastingModes(t, func(t *testing.T, g mode) {
 		w := newHeldWork(t, &meter{})
 		c := g.startWorker(w.work)
@@ -94,6 +97,7 @@ func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
 // One of two workers is cut off from Postgres, but not from Temporal: it leaves tasks to the other, which gets them at once. Attempts are ordinary
 // activities, because of the rate: a local one never leaves its worker.
 func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
+	soak.Long(t)
 	inModes(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
 		var logs logBuffer

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // awaitResourceEnd waits until a resource's workflow has completed: a settled resource without a timer costs Temporal nothing.
@@ -151,6 +152,7 @@ func TestTheLastClientThatStartsDecidesANamespace(t *testing.T) {
 // Dispatchers and workflows leave a due, paused resource alone, even if Temporal has lost its workflow. When resumed, it expires, or its row is
 // removed.
 func TestAPausedResourceDoesNothingUntilItIsResumed(t *testing.T) {
+	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}

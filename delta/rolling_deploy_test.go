@@ -21,6 +21,7 @@ import (
 // Two old clients are replaced one after the other while objects are informed. The new ones come after a migration that adds to tables, have another
 // type of the object, other settings, and a version of a worker deployment in the end. Nothing is lost, and no attempt is spent on the deploy.
 func TestARollingDeployLosesNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	inBothModes(t, testRollingDeployUnderLoad[single], testRollingDeployUnderLoad[batches])
 }

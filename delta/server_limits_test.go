@@ -33,6 +33,7 @@ var tightSettings = []string{
 
 // On a server with tight limits everything works.
 func TestAllWorksWithinTightLimitsOfTheServer(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	server := startTemporal(t, tightSettings...)
 	for name, test := range map[string]func(*testing.T, *harness, *delta.Config){

@@ -161,6 +161,7 @@ func latestReport() (reports chan delta.InformProgress, report func(delta.Inform
 
 // A report of a run is the sum of its shards, ended and running ones.
 func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := newRegions(inRegion, map[string][]string{"a": names("a", 5), "b": names("b", 3), "c": names("c", 2)})

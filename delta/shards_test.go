@@ -17,6 +17,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // regional is an object in a region of an upstream.
@@ -117,6 +118,7 @@ func shardsByName(t *testing.T, c *delta.Client, kind string) map[string]delta.S
 }
 
 func TestARunListsEachShardByItself(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 4), "asia pacific": names("a", 4)})

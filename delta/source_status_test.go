@@ -11,10 +11,12 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/backoff"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The status that a source reports is shown, even when it no longer runs. Without a report there is no lag.
 func TestASourceSaysHowItStands(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var latest atomic.Pointer[delta.FeedReport]

@@ -124,6 +124,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 
 // Writes of a run after a newer one has begun are refused: they may be older.
 func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	begun, write, written := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -223,6 +224,7 @@ func TestAPageOfASourceWaitsForLockedRows(t *testing.T) {
 }
 
 func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, fail := range map[string]func() error{
 		"an error": func() error { return errors.New("the stream is broken") },

@@ -19,6 +19,7 @@ import (
 )
 
 func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, hash := range map[string]bool{"plain": false, "hashed": true} {
 		t.Run(name, func(t *testing.T) {

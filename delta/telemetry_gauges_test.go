@@ -16,6 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // recorder is a Telemetry that keeps its measurements.
@@ -171,6 +172,7 @@ func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {
 }
 
 func TestPartsThatAreDownAreMeasured(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // touchedConfig touches payments when their parents change.
@@ -34,6 +35,7 @@ func (f *family[M]) generation(name string) int64 {
 }
 
 func TestChildrenAreTouchedWhenTheirParentHasChanged(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, childrenAreTouched[single], childrenAreTouched[batches])
 }
 
@@ -66,6 +68,7 @@ func childrenAreTouched[M batchSized](t *testing.T) {
 // A parent changes while no client can touch its children, as when the process dies after its outcome. Later each child is touched once, however
 // often the parent changed.
 func TestChildrenAreTouchedOnceWhenTheirClientIsBack(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, childrenAreTouchedLater[single], childrenAreTouchedLater[batches])
 }
 
@@ -130,6 +133,7 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 
 // A parent that comes back unchanged was gone meanwhile, and its children may have seen that.
 func TestChildrenAreTouchedWhenTheirParentIsBack(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, childrenOfOneThatIsBack[single], childrenOfOneThatIsBack[batches])
 }
 
@@ -168,6 +172,7 @@ func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
 
 // Work may have read the parent before the change.
 func TestAChildThatIsWorkedWhileItsParentChangesIsWorkedAgain(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, touchedWhileWorked[single], touchedWhileWorked[batches])
 }
 
@@ -209,6 +214,7 @@ func touchedWhileWorked[M batchSized](t *testing.T) {
 
 // Two concurrent informs can make a cycle of synced resources. Touches must not circulate for ever.
 func TestACycleOfParentsIsTouchedOnce(t *testing.T) {
+	soak.Long(t)
 	inFamilies(t, cycleIsTouched[single], cycleIsTouched[batches])
 }
 

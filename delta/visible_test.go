@@ -27,6 +27,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // counters is a metrics handler of the SDK that sums counters by name, and by name and type of the activity.
@@ -129,6 +130,7 @@ func workTrying(calls *sync.Map, id string) error {
 }
 
 func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var logs logBuffer
 	h, counted := newCountingHarness(t, &logs)
@@ -268,6 +270,7 @@ func TestAFailureThatWasSupersededIsBenign(t *testing.T) {
 
 // Temporal does not learn that an attempt failed, and gives it to a worker again: the row has the outcome.
 func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var lost atomic.Bool
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {

@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // deployment is the worker deployment of a test, whose clients are builds of it.
@@ -129,6 +130,7 @@ func (b *buildCalls) of(name string, generation int64) []string {
 // Two builds run, and the current version moves while resources rest and while some are in Work: each goes on with the version that is current, each
 // generation is worked once, and the same holds for the way back.
 func TestResourcesGoOnWithTheCurrentVersion(t *testing.T) {
+	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		d, calls, open := deploymentOf(g.harness), &buildCalls{}, make(chan struct{})
 		work := func(build string) func(context.Context, job) error {
@@ -189,6 +191,7 @@ func TestResourcesGoOnWithTheCurrentVersion(t *testing.T) {
 
 // A ramp gives a share of the workflows to a build. Its end gives them all to the current one.
 func TestARampSharesTheWorkflows(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
 	g.harness = newHarness(t)
@@ -284,6 +287,7 @@ func TestTasksThatWaitForACurrentVersionAreReported(t *testing.T) {
 // A run of an informer ends on the version on which it began if passes are pinned, and goes on with the current one otherwise. The next run begins on
 // the current version in either case.
 func TestARunIsPinnedToItsVersionIfAsked(t *testing.T) {
+	soak.Long(t)
 	for name, pinned := range map[string]bool{"auto-upgrade": false, "pinned": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

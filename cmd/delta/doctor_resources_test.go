@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // finalizingPages also clears up after pages that are deleted.
@@ -19,6 +20,7 @@ type finalizingPages struct{ *pages }
 func (finalizingPages) Finalize(context.Context, *delta.Resource[page]) error { return nil }
 
 func TestDoctorLooksAtFullListings(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	i := newInstallation(t)
 	c := i.startClient(i.newConfiguredClient(&pages{}, map[string]delta.ObjectSettings{"page": {FullListingInterval: 24 * time.Hour}}))
@@ -44,6 +46,7 @@ func TestDoctorLooksAtFullListings(t *testing.T) {
 }
 
 func TestDoctorFindsWhatWaitsForAFinalizer(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	i := newInstallation(t)
 	first := i.newConfiguredClient(finalizingPages{&pages{}}, nil)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -149,6 +150,7 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 }
 
 func TestDoctorFindsAnInformerThatFails(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	i := newInstallation(t)
 	i.startController(&pages{err: errors.New("upstream is down")})

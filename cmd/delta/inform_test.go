@@ -12,9 +12,11 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestInformRunsAnInformer(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	i := newInstallation(t)
 	i.inform(i.newClient(nil), deltatype.ResourceStateScheduled, nil, "known")

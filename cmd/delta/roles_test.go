@@ -15,6 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // documentedRoles are the roles of docs/security.md, in a schema of their own.
@@ -84,6 +85,7 @@ func (loggedPages) Inform(context.Context, *delta.InformOptions) (<-chan loggedP
 
 // The rights of docs/security.md are enough for each role, and not more than it needs.
 func TestTheDocumentedRolesAreEnough(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "its roles have passwords of their own")
 	t.Parallel()
 	i := newInstallation(t)

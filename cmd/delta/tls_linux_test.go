@@ -29,6 +29,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/cdctest"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // authority issues certificates.
@@ -169,6 +170,7 @@ func newTLSPostgres(t *testing.T, a *authority) *cdctest.Private {
 
 // A client and the command work over TLS to Postgres and to Temporal, each verified on both sides, and over nothing less.
 func TestEverythingWorksOverVerifiedTLS(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "it has a Postgres of its own")
 	i := newInstallation(t)
 	dir, err := os.MkdirTemp("/tmp", "delta-tls-*") // which Postgres' user can enter

@@ -17,6 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/console"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // noScreens are addresses that are not pages.
@@ -56,6 +57,7 @@ func requireAccessible(t *testing.T, b *browsertest.Browser, axe, screen string)
 
 // Each screen can be used by people with impaired sight.
 func TestEachScreenIsAccessible(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	script := readAxe(t)
 	b := browsertest.New(t)
@@ -141,6 +143,7 @@ func tabTo(t *testing.T, b *browsertest.Browser, selector string) {
 
 // A person without a mouse finds a degraded resource, retries it, and sees it become synced.
 func TestADegradedResourceIsRetriedByKeyboard(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)

@@ -20,6 +20,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // gated degrades some things until it is mended. Then their Work waits for the gate.
@@ -46,6 +47,7 @@ func (c *gatedController) Work(ctx context.Context, r *delta.Resource[thing]) er
 
 // Three of a thousand resources are degraded. A person finds and retries them, and sees them become synced without reloading the page.
 func TestARetryOfAllMatchesIsSeenToSync(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const resources = 1000
 	b := browsertest.New(t)
@@ -165,6 +167,7 @@ func TestARetryOfAllMatchesIsSeenToSync(t *testing.T) {
 
 // A stopped bulk command ends between pages of rows, and shows how many resources it was given to: exactly those have changed.
 func TestABulkCommandStopsBetweenPages(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const resources, page = 450, 200
 	b := browsertest.New(t)

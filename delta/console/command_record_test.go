@@ -15,10 +15,12 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The database records the user, target and outcome of each command. A command that cannot be recorded is not executed.
 func TestCommandsAndTheirOutcomesAreRecorded(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	client := newClient(t, env, &thingController{}) // not started: only commands change rows

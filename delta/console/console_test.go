@@ -26,6 +26,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The harness of the console's tests: newClientFor makes a client on a real Postgres and Temporal, serveConsole serves a console of it under a path, and
@@ -157,6 +158,7 @@ func thingAddress(id string) string {
 
 // A person finds a degraded resource and gives each command. HTML in ids, objects and errors is shown as text.
 func TestAPersonFindsAndCommandsResources(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)

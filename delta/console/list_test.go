@@ -15,6 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 const listedIDs = "return [...document.querySelectorAll('.resources li code')].map(c => c.innerText.replace('thing/', '')).join()"
@@ -31,6 +32,7 @@ func submitFilter(b *browsertest.Browser, fields ...string) {
 // A person finds resources by a text in their error, and late ones, and gives a command to these only. The list shows the error, or the due time.
 // No client runs, so only the command changes rows.
 func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
@@ -128,6 +130,7 @@ func TestAPersonFindsResourcesByErrorAndLateness(t *testing.T) {
 
 // Pages continue where the last one ended, in both directions, even if earlier rows have changed. For many matches the page shows an estimate.
 func TestAListIsPagedBothWays(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)

@@ -22,6 +22,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // order is a kind with a log of changes.
@@ -82,6 +83,7 @@ func readPage(t *testing.T, address string) (int, string) {
 
 // A person sees the changes of an object since its previous version, and its history. Redact hides data in every version, and HTML is shown as text.
 func TestAResourceIsShownWithItsChangeAndItsHistory(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
@@ -188,6 +190,7 @@ const fillOrders = `
 
 // A page of a resource is bounded and says so, links to related resources, and needs a few statements.
 func TestThePageOfAResourceIsBounded(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)

@@ -17,6 +17,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // pressButton presses the button of a command on the open page.
@@ -73,6 +74,7 @@ const fillFigures = `INSERT INTO delta_figure (kind, minute, synced, finalized, 
 
 // A person sees what needs attention, presses the buttons that fix it, and sees that nothing needs attention any more.
 func TestTheOverviewShowsAndFixesProblems(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)
@@ -185,6 +187,7 @@ func TestTheOverviewShowsAndFixesProblems(t *testing.T) {
 
 // A person sees the state of a kind, runs its informer, and watches a progress bar that moves without a script.
 func TestTheKindPageShowsTheRunOfItsInformer(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	env := deltatest.New(t)

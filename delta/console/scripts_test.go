@@ -13,10 +13,12 @@ import (
 	"github.com/chariot-giving/delta/delta/console"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The served script is the pinned file, and the content policy lets the browser run it, but no text.
 func TestTheServedScriptIsThePinnedFile(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	b := browsertest.New(t)
 	address := serveConsole(t, newClient(t, deltatest.New(t), &thingController{}), console.Config{})

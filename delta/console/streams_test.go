@@ -17,11 +17,13 @@ import (
 	"github.com/chariot-giving/delta/delta/console"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
 // The page shows each reader with its backlog, follows their changes, and says if there are none.
 func TestStreamsAreShownWithTheirLag(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	client := newLoggingClient(t, env, &stubbornController{}, true)
@@ -111,6 +113,7 @@ func TestStreamsAreShownWithTheirLag(t *testing.T) {
 
 // A part that cannot be read does not hide the others, and shows no error of the database.
 func TestAnUnreadablePartOfStreamsHidesNoOther(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	client := newLoggingClient(t, env, &stubbornController{}, true)

@@ -88,6 +88,7 @@ func appendEntries(t *testing.T, env *deltatest.Env, n int) {
 
 // The tail shows changes of other clients live. A lost connection and a pause leave no gap. HTML is shown as text.
 func TestTheTailShowsChangesOfOtherClients(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	working := newLoggingClient(t, env, &stubbornController{}, true)
@@ -199,6 +200,7 @@ func TestTheTailShowsChangesOfOtherClients(t *testing.T) {
 
 // For a kind without a log, the tail shows the attempts of this process, and all changes of state of the one named resource.
 func TestATailWithoutALogShowsAttempts(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	controller := &stubbornController{}
