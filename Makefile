@@ -21,8 +21,9 @@ PARALLEL_ALONE := 12
 ifeq ($(origin DELTA_TEST_DIR), undefined)
 export DELTA_TEST_DIR := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$6 == "/dev/shm" && $$4 > 4194304 { print $$6 }')
 endif
-# The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed.
-TEST := go test -race -vet=off -timeout 40m
+# The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed: its argument
+# is how many tests run at once, which is a part of what Go compares.
+TEST = go test -race -vet=off -parallel $(1) -timeout 40m
 # A push tries one of the cases of a test that cost much and differ little; ALL=1 tries all.
 export DELTA_TEST_ALL := $(or $(ALL),$(DELTA_TEST_ALL))
 SOAK := 2m
@@ -64,8 +65,10 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal: ALL=1 with all their cases
-	@all=$$(go list $(PACKAGES)); failed=; run() { packages=$$(grep $$1 $(ALONE) <<<"$$all") || return 0; $(TEST) -parallel $$2 $$packages || failed=yes; }; \
-	run -x $(PARALLEL_ALONE); run -vx $(PARALLEL); [ -z "$$failed" ]
+	@all=$$(go list $(PACKAGES)); failed=; \
+	if packages=$$(grep -x $(ALONE) <<<"$$all"); then $(call TEST,$(PARALLEL_ALONE)) $$packages || failed=yes; fi; \
+	if packages=$$(grep -vx $(ALONE) <<<"$$all"); then $(call TEST,$(PARALLEL)) $$packages || failed=yes; fi; \
+	test -z "$$failed"
 
 .PHONY: test-repeat
 test-repeat: delta-temporal temporal postgres chromium axe ## Run all tests RUNS=20 times beside LOAD=2 busy loops, and say at the end how each went
@@ -230,7 +233,7 @@ verify-sql: $(BIN)/sqlc
 
 .PHONY: verify-migrations
 verify-migrations: delta-temporal postgres
-	$(TEST) ./migrations
+	$(call TEST,$(PARALLEL)) ./migrations
 
 .PHONY: verify-compose
 verify-compose:
