@@ -163,7 +163,7 @@ func connectSupervisor(ctx context.Context, dir string) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = lock.Close() }()
+	defer func() { _ = flock.Release(lock) }()
 	for {
 		got, err := flock.Try(lock)
 		if err != nil {

@@ -39,7 +39,7 @@ var shared = []string{"internal/exposition", "internal/backoff", "internal/poole
 
 // testOnly packages are for tests, and for the few packages that run the same servers. Packages that users link into their programs must not import
 // them.
-var testOnly = []string{"delta/deltatest", "internal/stack", "internal/testdb", "internal/flock", "internal/frozen", "internal/cdctest", "internal/codectest", "internal/browsertest", "internal/soak", "internal/testport", "internal/testprogram", "internal/testproxy", "internal/hostile", "sinks/internal/sinktest"}
+var testOnly = []string{"delta/deltatest", "internal/stack", "internal/testdb", "internal/flock", "internal/freeport", "internal/frozen", "internal/cdctest", "internal/codectest", "internal/browsertest", "internal/soak", "internal/testport", "internal/testprogram", "internal/testproxy", "internal/hostile", "sinks/internal/sinktest"}
 
 // mayImportTestOnly has the prefixes of those few packages.
 var mayImportTestOnly = []string{"cmd", "internal/release", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/testdb", "internal/cdctest", "internal/testport", "internal/hostile"}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/freeport"
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
@@ -49,7 +50,7 @@ func TestTheBalancerTakesTurnsAndPassesOverServersThatDoNotListen(t *testing.T) 
 		return string(answer)
 	}
 	require.ElementsMatch(t, []string{"a", "b"}, []string{ask(), ask()})
-	require.NoError(t, a.Close())
+	require.NoError(t, freeport.Close(a))
 	require.Equal(t, []string{"b", "b"}, []string{ask(), ask()})
 	require.NoError(t, balancer.close())
 

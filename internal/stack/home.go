@@ -198,6 +198,6 @@ func (h *home) close() error {
 	if h.ephemeral {
 		errs = append(errs, os.RemoveAll(h.dir))
 	}
-	errs = append(errs, h.lock.Close())
+	errs = append(errs, flock.Release(h.lock))
 	return errors.Join(errs...)
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/freeport"
 )
 
 // errPortTaken is the error of a server that could not listen on its port.
@@ -48,7 +50,7 @@ func (p *portChooser) choosePort(name string, preferred int) (int, error) {
 			return 0, fmt.Errorf("looking for a free port for %s: %w", name, err)
 		}
 		port := l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
+		if err := freeport.Close(l); err != nil {
 			return 0, err
 		}
 		if !p.isPromised(name, port) {
@@ -86,7 +88,7 @@ func isPortFree(port int) bool {
 	if err != nil {
 		return false
 	}
-	_ = l.Close()
+	_ = freeport.Close(l)
 	conn, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
 	if err != nil {
 		return true

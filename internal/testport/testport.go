@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/chariot-giving/delta/internal/flock"
+	"github.com/chariot-giving/delta/internal/freeport"
 )
 
 // The ports lie below the ephemeral ports of the system, which begin at 32768 on Linux and at 49152 elsewhere. Otherwise the system could give the
@@ -38,10 +39,10 @@ func reservePort(tb testing.TB, dir string) int {
 		if got, err := flock.Try(lock); err != nil {
 			tb.Fatalf("testport: locking %s: %v", lock.Name(), err)
 		} else if got && isFree(port) {
-			tb.Cleanup(func() { _ = lock.Close() }) // the file stays: removing it could break the lock of another process
+			tb.Cleanup(func() { _ = flock.Release(lock) }) // the file stays: removing it could break the lock of another process
 			return port
 		}
-		_ = lock.Close()
+		_ = flock.Release(lock)
 	}
 	tb.Fatalf("testport: there is no free port from %d to %d", first, last)
 	return 0
@@ -49,5 +50,5 @@ func reservePort(tb testing.TB, dir string) int {
 
 func isFree(port int) bool {
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	return err == nil && listener.Close() == nil
+	return err == nil && freeport.Close(listener) == nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/internal/testprogram"
 )
 
-// Without the lock, some are busy.
+// With os.WriteFile, some are busy.
 func TestAWrittenProgramIsNotBusy(t *testing.T) {
 	dir := t.TempDir()
 	var all sync.WaitGroup

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package freeport
+
+import "net"
+
+func shutDown(net.Listener) {}
