@@ -14,6 +14,7 @@ import (
 func Write(tb testing.TB, path string, text []byte) {
 	tb.Helper()
 	write := exec.Command("/bin/sh", "-c", `cat > "$1" && chmod 755 "$1"`, "sh", path)
+	write.Env = []string{"PATH=/usr/bin:/bin"} // the test may have set another
 	write.Stdin = bytes.NewReader(text)
 	said, err := write.CombinedOutput()
 	require.NoError(tb, err, "%s", said)
