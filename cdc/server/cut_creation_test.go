@@ -120,25 +120,3 @@ func TestACommitAfterTheEndOfACreationIsUndone(t *testing.T) {
 	require.NotContains(t, h.log.String(), "level=ERROR")
 	h.createSlot(h.s, `"tables":["public.account"]`)
 }
-
-// Postgres ignores a request to cancel a command that it has not read yet, and a request can be lost.
-func TestACreationEndsWhoseCancellationIsLost(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t, nil)
-	h.Exec(accounts)
-	h.stop()
-	h.startWith(cdctest.LoseCancels(h.Config()), nil)
-	tx, err := h.Pool.Begin(t.Context())
-	require.NoError(t, err)
-	defer func() { _ = tx.Rollback(context.Background()) }()
-	_, err = tx.Exec(t.Context(), `insert into account (id) values (1)`)
-	require.NoError(t, err)
-	for _, snapshot := range []string{"true", "false"} {
-		name := h.s + "_" + snapshot
-		h.cutOff(`{"name":"`+name+`","tables":["public.account"],"snapshot":`+snapshot+`}`, func() bool {
-			return cdctest.Query[bool](h.Database, `select exists (select from pg_replication_slots where slot_name = $1)`, name)
-		})
-		h.awaitNoSlot(name)
-		require.NotContains(t, h.log.String(), "level=ERROR", "the transaction that the slot waits for still runs")
-	}
-}
