@@ -213,7 +213,7 @@ func (c *chaos) writeBatch(ctx context.Context, writer int) (written int) {
 
 // Not parallel, because it uses the whole machine.
 func TestSoakOfAClientThatIsKilled(t *testing.T) {
-	long := soak.Time(t, 12*time.Second)
+	long := soak.Time(t, 4*time.Second)
 	server, d := newPrivateServer(t)
 	d.exec(`create table events (writer int, seq int, part int, of int, filler text, primary key (writer, seq, part))`,
 		`create publication chaos for all tables`, `select pg_create_logical_replication_slot('chaos', 'pgoutput')`)
@@ -232,10 +232,15 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 
 	kill := c.startClient(url)
 	t.Cleanup(func() { kill(syscall.SIGKILL) })
+	faults := []string{"restart", "crash", "walsender", "kill", "close"}
+	order := rand.Perm(len(faults))
 	count := map[string]int{}
-	for end := time.Now().Add(long); time.Now().Before(end); {
-		time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond) // before the kill, so that processes have run for a while
-		what := []string{"restart", "crash", "walsender", "walsender", "kill", "kill", "close"}[rand.IntN(7)]
+	for n, end := 0, time.Now().Add(long); n < len(faults) || time.Now().Before(end); n++ { // each at least once
+		time.Sleep(time.Duration(200+rand.IntN(400)) * time.Millisecond) // before the kill, so that processes have run for a while
+		what := faults[rand.IntN(len(faults))]
+		if n < len(faults) {
+			what = faults[order[n]]
+		}
 		count[what]++
 		switch what {
 		case "restart", "crash":
