@@ -207,6 +207,7 @@ func TestMessagesFoldIntoObjects(t *testing.T) {
 
 // An object that cannot be folded is refused alone, also across takeovers, until a program can fold it.
 func TestAStreamThatCannotBeFoldedStopsNoOther(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	store := h.openStore()
@@ -359,6 +360,7 @@ func TestACategoryThatWasBegunAnew(t *testing.T) {
 
 // A program with another fold reads everything again, and does not revive objects that a person has deleted.
 func TestAnotherVersionFoldsAllAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	store := h.openStore()
@@ -425,6 +427,7 @@ func TestMessagesCountOnceAcrossATakeover(t *testing.T) {
 
 // While clients start and stop, each purse ends with the sum of its deposits.
 func TestPursesEndWithTheSumOfTheirMessages(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const owners, rounds, changes = 12, 5, 60
 	h := newHarness(t)

@@ -22,6 +22,7 @@ func TestResourcesEndAsTheTableIs(t *testing.T) {
 }
 
 func TestResourcesEndAsTheQueryIs(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const odd = `SELECT plan || '!' AS plan, number, note FROM account WHERE number % 3 <> 0`
 	endAs(t, odd, func(c *bridge.TableConfig[account]) { c.Query = odd })

@@ -28,6 +28,7 @@ const (
 )
 
 func TestAQueryOverATableIsFollowed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createContract, createPlan, `INSERT INTO plan VALUES ('f', 'free'), ('p', 'paid')`,
 		`INSERT INTO account SELECT n, 'f', NULL, n > 20 FROM generate_series(1, 30) n`)
@@ -88,6 +89,7 @@ func TestAChangedQueryHasTheTableReadAgain(t *testing.T) {
 
 // Rows that a changed query no longer returns are deletions like any other: too many are withheld.
 func TestAQueryThatGivesNothingDeletesNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
@@ -148,6 +150,7 @@ func TestAQueryIsReadByAKeyOfSeveralColumns(t *testing.T) {
 }
 
 func TestAKeyThatChangesIsFollowed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createContract, `INSERT INTO account SELECT n, 'f' FROM generate_series(1, 20) n`)
 	worker := newAccounts()

@@ -182,6 +182,7 @@ func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
 }
 
 func TestATableThatIsMadeAnewIsFollowed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 3) n`)
 	worker := newAccounts()
@@ -198,6 +199,7 @@ func TestATableThatIsMadeAnewIsFollowed(t *testing.T) {
 
 // Map chooses the rows that are objects, and may change.
 func TestRowsAreMappedByAFunction(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text NOT NULL, deleted_at timestamptz)`,
 		`INSERT INTO account VALUES (1, 'free', NULL), (2, 'free', now())`)
@@ -233,6 +235,7 @@ func TestRowsAreMappedByAFunction(t *testing.T) {
 
 // A row without a known object may belong to any resource, so no resource is taken for gone.
 func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text, note text)`, `ALTER TABLE account REPLICA IDENTITY FULL`,
 		`INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)

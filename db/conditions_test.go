@@ -13,6 +13,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // standing is a row, and an object that is informed of it.
@@ -82,6 +83,7 @@ func (s *standing) isDue(options db.InformOptions) bool {
 // The statements that write rows and those that read unwritten rows have opposite conditions, in four places. An
 // object that neither takes would be asked for again in vain; one that both take would be lost if it changed between the two.
 func TestWhatIsNotWrittenIsKeptAndNothingElse(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	all := allStandings()

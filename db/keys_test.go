@@ -234,6 +234,7 @@ func TestEachOutcomeTakesTheSlotBackAtOnce(t *testing.T) {
 
 // Sets of three clients meet on a few keys, and some die with their claims. At no time are more claims of a key alive than it has slots.
 func TestLivingClaimsOfAKeyAreNeverMoreThanItsSlots(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const concurrency, rows = 3, 400
 	k := newKeys(t, concurrency, 0)

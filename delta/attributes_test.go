@@ -22,6 +22,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -126,6 +127,7 @@ func removeAttributes(t *testing.T, temporal client.Client) {
 // A workflow that was started with search attributes writes them when the state changes. If they were removed, and may not be created again, Temporal
 // refuses that for ever: then the workflow is replaced by one without. An attempt in a local activity would be repeated with the failing task.
 func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var refused atomic.Bool

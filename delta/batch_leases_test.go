@@ -14,6 +14,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // leaseDue leases due rows, as a dispatcher does, for a batch, or for singles if batch is empty.
@@ -85,6 +86,7 @@ func TestMembersOfABatchWithoutAWorkflowAreDispatchedAgain(t *testing.T) {
 
 // If a dispatcher dies between its lease and the start of the batch, another one starts the batch when the lease expires.
 func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)

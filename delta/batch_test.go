@@ -18,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // bulk is a controller with a WorkBatch.
@@ -96,6 +97,7 @@ func TestABatchWorkerGivesAResultForEach(t *testing.T) {
 }
 
 func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(withBulk(&bulk{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {

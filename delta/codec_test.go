@@ -16,6 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // confidential is a kind with a log of changes, of which the note is nowhere to be found.
@@ -80,6 +81,7 @@ func (h *harness) storedObject(kind, id string) (object string, hash []byte) {
 
 // Whatever becomes of an object, its text is in no table, no history and no log.
 func TestAnEncodedObjectIsNowhereInPlainText(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{}

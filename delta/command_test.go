@@ -187,6 +187,7 @@ func TestAPausedResourceIsNotWorkedUntilItIsResumed(t *testing.T) {
 }
 
 func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var passes atomic.Int64

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // paged is a kind with its own cursor.
@@ -24,6 +25,7 @@ func (paged) Settings() delta.ObjectSettings {
 }
 
 func TestAnInformerKeepsItsOwnCursor(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
@@ -95,6 +97,7 @@ func (both) Settings() delta.ObjectSettings {
 func (b both) Compare(delta.Object) (int, bool) { return 0, false }
 
 func TestFullListingsRunBesideIncrementalOnes(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var gone, incremental, full atomic.Int64

@@ -16,6 +16,7 @@ import (
 
 // A resource that a listing marked deleted is live again when it reappears, changed or not.
 func TestAListedResourceIsLiveAgain(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.setUpstream("ann", "bob", "eve")
@@ -37,6 +38,7 @@ func TestAListedResourceIsLiveAgain(t *testing.T) {
 
 // A resource that Work or a person deleted stays deleted, whatever a listing has.
 func TestAnExplicitDeletionHoldsUntilTheResourceIsRevived(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(_ context.Context, r job) error {
 			if r.Object.Name == "gone" && r.Generation == 1 {

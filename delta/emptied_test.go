@@ -8,6 +8,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // emptied is a kind with complete listings and the default bounds of deletions.
@@ -36,6 +37,7 @@ func emptiedIn(region, name string) emptiedRegion { return emptiedRegion{regiona
 
 // MaxDeleted would let a pass delete ten resources, but an upstream that lists nothing is more often broken than empty.
 func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var log logs
@@ -88,6 +90,7 @@ func TestAnEmptyListingIsWithheldByDefault(t *testing.T) {
 }
 
 func TestAListingThatNamesNothingDeletesNoShardByItself(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := newRegions(emptiedIn, map[string][]string{})

@@ -7,10 +7,12 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // A few matches are counted, even among many rows. For many, the planner estimates.
 func TestAnEstimateCountsAFewAndAsksThePlannerOfMany(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())

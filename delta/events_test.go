@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func nextEvent(t *testing.T, events <-chan delta.Event) delta.Event {
@@ -26,6 +27,7 @@ func nextEvent(t *testing.T, events <-chan delta.Event) delta.Event {
 }
 
 func TestEventsReportTheOutcomesOfTheirClient(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {

@@ -144,6 +144,7 @@ func countUndecodable(t *testing.T, c *delta.Client) int64 {
 }
 
 func TestObjectsOfAnOlderVersionAreUpgradedAndOfANewerOneLeft(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	inBothModes(t, testVersions[single], testVersions[batches])
 }

@@ -126,6 +126,7 @@ func TestSlotsOfANamespaceNeedNoPoll(t *testing.T) {
 
 // MaxWorkers is of each client, so a client without room leaves new rows to others, and tells them.
 func TestAClientWithRoomLearnsOfRowsThatAnotherHasNoRoomFor(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
 	g.harness = newHarness(t)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // figured is a kind whose object names decide the outcome of Work.
@@ -64,6 +65,7 @@ func (h *harness) sumAttempts(c *delta.Client, kind string) (sums map[delta.Outc
 }
 
 func TestFiguresAddUpTheAttemptsOfAllClients(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	began := h.now()
@@ -126,6 +128,7 @@ func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.
 func (*statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func TestFiguresOfAllKindsAreOneStatement(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	settings, err := pgxpool.ParseConfig(h.DatabaseURL)

@@ -257,6 +257,7 @@ func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
 }
 
 func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)

@@ -19,6 +19,7 @@ import (
 )
 
 func TestTheScheduleFollowsTheSettings(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	handle := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly")

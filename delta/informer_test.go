@@ -108,6 +108,7 @@ func TestAnInformerRunsAtTheFirstStartAndKeepsItsCursor(t *testing.T) {
 }
 
 func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var calls atomic.Int32

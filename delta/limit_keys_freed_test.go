@@ -201,6 +201,7 @@ func (o quietTenant) LimitKey() string             { return o.Key }
 func (quietTenant) Settings() delta.ObjectSettings { return keySettings(1) }
 
 func TestCommandsToAResourceThatWaitsForItsKey(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	open := make(chan struct{})

@@ -93,6 +93,7 @@ func readsOnly(settings *pgxpool.Config) {
 }
 
 func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
+	soak.Long(t)
 	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)

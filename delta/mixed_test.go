@@ -19,6 +19,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -103,6 +104,7 @@ func (h *harness) startedBy(workflowID string) (identity string, members int) {
 // Clients with different BatchSizes share one kind and database. The setting of the client that leases a resource decides its workflow, whichever
 // client works it.
 func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var counted callCounter

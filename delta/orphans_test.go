@@ -189,6 +189,7 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 
 // A workflow stays on its task queue. If nobody polls that any more, the row gets a workflow on the new task queue.
 func TestAWorkflowOnAnUnpolledTaskQueueIsReplaced(t *testing.T) {
+	soak.Long(t)
 	inEachMode(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
 		before, w := g.onTaskQueue("before", work)

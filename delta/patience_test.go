@@ -18,6 +18,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -89,6 +90,7 @@ func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
 
 // Temporal refuses to ask a schedule at once, after its worker died in a task of it: a client starts nevertheless.
 func TestASchedulesWorkflowThatIsNotReadyIsAskedAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	away := &unanswered{

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // counting is an interceptor of the user's worker.
@@ -29,6 +30,7 @@ func (c *counting) InterceptActivity(ctx context.Context, next interceptor.Activ
 }
 
 func TestControllersRunOnAUsersWorker(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var now, most atomic.Int32
@@ -96,6 +98,7 @@ func TestRegisterReportsMissingSettings(t *testing.T) {
 
 // A user's worker works batches too: in sets, within Parallelism, and failed members as singles.
 func TestBatchesRunOnAUsersWorker(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var now, most atomic.Int64

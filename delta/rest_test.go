@@ -34,6 +34,7 @@ func (h *harness) awaitWorkflowEnd(workflowID string) {
 func isGone(r *deltatype.ResourceRow) bool { return r == nil }
 
 func TestAResourceExpiresAndIsSyncedAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	worked := make(chan *deltatype.ResourceRow, 100)
@@ -68,6 +69,7 @@ func TestAResourceExpiresAndIsSyncedAgain(t *testing.T) {
 }
 
 func TestRowsAreRemovedAfterTheirRetention(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {

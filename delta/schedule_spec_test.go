@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // timed is a kind whose settings a test chooses. Settings are read from a zero object, so each test needs its own type.
@@ -59,6 +60,7 @@ func (h *harness) describeSchedule(name string) (found *client.ScheduleDescripti
 
 // Temporal returns a schedule's spec in another form than it was given. A client must not take that for a change.
 func TestInformersRunByCalendarsAndCronExpressions(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	looks := &looking{}
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}
@@ -169,6 +171,7 @@ func TestSchedulesThatTemporalWouldRefuseAreRefused(t *testing.T) {
 }
 
 func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	off := h.config(with(&controller[hourly]{}))

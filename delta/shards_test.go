@@ -199,6 +199,7 @@ func TestScheduledShardsAreSpreadInTime(t *testing.T) {
 }
 
 func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := newRegions(hourlyIn, map[string][]string{"a": {"1"}, "b": {"1"}})
@@ -219,6 +220,7 @@ func TestAShardThatIsPausedIsLeftOutByTheSchedule(t *testing.T) {
 }
 
 func TestAShardThatIsGoneIsDecidedByAPerson(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var log logs

@@ -271,6 +271,7 @@ func (wide) Settings() delta.ObjectSettings {
 // A run in the foreground waits for resources that may never settle without this client, so Stop does not wait for the run. Another client continues
 // to wait.
 func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{all: newMirrors(1)}

@@ -265,6 +265,7 @@ func (briefly) Settings() delta.ObjectSettings {
 }
 
 func TestClaimsThatAreLostAreCounted(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var calls atomic.Int64

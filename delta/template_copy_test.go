@@ -7,11 +7,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Databases that were copied before any client had started, such as from a template, have the same id and no note of where they were. They must not share
 // the workflows of one prefix.
 func TestCopiesOfATemplateAreToldApart(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	all := []*harness{newHarness(t), newHarness(t)}
 	var id string

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // summaryOf returns the summary of an event in the UI.
@@ -87,6 +88,7 @@ func (h *harness) staticDetails(workflowID, runID string) (details string) {
 }
 
 func TestARunOfAnInformerReportsListedAndDeletedObjects(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{all: newMirrors(10)}

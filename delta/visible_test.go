@@ -172,6 +172,7 @@ func TestAFailedAttemptIsAFailedActivity(t *testing.T) {
 
 // On a busy machine, an attempt may not be entirely local, so the test tries several.
 func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h, counted := newCountingHarness(t, new(logBuffer))
 	var calls sync.Map

@@ -8,6 +8,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // withheldIn returns the withheld deletion of the mode's kind, which Kinds must show too; nil if there is none.
@@ -29,6 +30,7 @@ func (g listedMode) withheldIn(c *delta.Client) *delta.Withheld {
 
 // A withheld deletion stays until a person decides, or listings are complete again.
 func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		all := names("m", 6)
@@ -67,6 +69,7 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 }
 
 func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.setUpstream(names("m", 6)...)
@@ -100,6 +103,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 }
 
 func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
+	soak.Long(t)
 	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.setUpstream(names("m", 6)...)

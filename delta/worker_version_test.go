@@ -232,6 +232,7 @@ func TestARampSharesTheWorkflows(t *testing.T) {
 
 // Without a current version, tasks wait in silence. The log, the doctor and the explanation of a resource name the command that mends it.
 func TestTasksThatWaitForACurrentVersionAreReported(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	d := deploymentOf(h)

@@ -121,6 +121,7 @@ func ctxErr(done <-chan struct{}) error {
 }
 
 func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	s := newStore(t)
 	first := openCursor(t, s.client)

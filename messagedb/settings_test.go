@@ -198,6 +198,7 @@ func heldUp(t *testing.T) *pgx.ConnConfig {
 }
 
 func TestMigrationsOutliveTheTimeoutsOfTheirRole(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	start(t)
 	config := heldUp(t)
@@ -360,6 +361,7 @@ func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 }
 
 func TestASubscriptionBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	start(t)
 	config := hostile.MakeEncoded(t, server.admin, "UTF8")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
@@ -260,6 +261,7 @@ func TestASlowConsumerResyncsTheTables(t *testing.T) {
 }
 
 func TestARemovedConsumerDoesNotHoldTheSlot(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts)
@@ -313,6 +315,7 @@ func TestARemovedConsumerDoesNotHoldTheSlot(t *testing.T) {
 
 // Transactions that have nothing for a consumer do not make its latest token useless before it gets another one.
 func TestAConsumersTokenStaysValidWhileOthersAreServed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
 	h.Exec(accounts, `create table other (id int primary key)`)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // heldSlot is the answer of GET /v2/slots/{name} for a slot with a held snapshot.
@@ -33,6 +34,7 @@ type lockedTable struct {
 }
 
 func TestASnapshotLocksATableUntilItWasRead(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.SnapshotGrace = 3 * time.Second })
 	h.Exec(accounts, `insert into account (id) select generate_series(1, 5)`, `create table other (id int primary key)`)

@@ -13,10 +13,12 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Only a new slot waits for running transactions. A stream of a slot that exists does not, so its client is not sent to look for them.
 func TestATimeoutSaysWhatWasWaitedFor(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts)

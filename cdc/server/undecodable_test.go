@@ -11,10 +11,12 @@ import (
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
 	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // A row that is not valid text ends its stream each time, until the operator configures to skip it.
 func TestAnUndecodableRowIsSkippedIfConfigured(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	config := hostile.MakeEncoded(t, cdctest.Admin(t), "SQL_ASCII")
 	owner := hostile.Owner(t, cdctest.Admin(t), config)

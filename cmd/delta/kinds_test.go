@@ -9,9 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestKindsCountAndShowInformers(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	i := newInstallation(t)
 	r := i.run("kinds")

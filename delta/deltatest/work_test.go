@@ -14,6 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // parcel is an object, and parcels is its controller, whose methods are functions of the test.
@@ -157,6 +158,7 @@ func TestWorkGetsTheResourceOfTheAttempt(t *testing.T) {
 }
 
 func TestPanicsAndTimeoutsAreOutcomes(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		timeout time.Duration

@@ -24,6 +24,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -178,6 +179,7 @@ func TestComposeHasThePortsAndCredentialsOfTheEmbeddedStack(t *testing.T) {
 }
 
 func TestTheQuickstartRunsAsWritten(t *testing.T) {
+	soak.Long(t)
 	env := deltatest.New(t)
 	t.Cleanup(func() {
 		// The program uses the default prefix, like a reader's, on a server that tests share.

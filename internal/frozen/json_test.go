@@ -12,11 +12,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // JSON whose types are not exported, or not promised: what the command prints with --json, what the servers answer, what is in histories and in columns. The
 // tags of exported types are in the files of their packages.
 func TestFieldsOfJSONAreTheRecordedOnes(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	watchFiles(t)
 	var lines []string

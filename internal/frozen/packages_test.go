@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 const (
@@ -84,6 +86,7 @@ func watchFiles(t *testing.T) {
 
 // Every exported name of every package that users import, with its type: api has a file for each package.
 func TestTheExportedAPIIsTheRecordedOne(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	watchFiles(t)
 	var files []string

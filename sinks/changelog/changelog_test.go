@@ -16,6 +16,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/sinks"
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
@@ -197,6 +198,7 @@ func TestASecondRelayTakesOver(t *testing.T) {
 
 // However the sink fails, and however often another process takes over, each entry is delivered, and those of an object in order.
 func TestTakeoversLoseAndReorderNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	const entries, takeovers = 400, 4
