@@ -12,18 +12,24 @@ PACKAGES := ./...
 ALONE := github.com/chariot-giving/delta/delta
 VERSION := 17
 VERSIONS := 14 15 16 17 18
-# How many tests of a package run at once. Most of them wait for servers most of the time, so these are more than there are cores. With eight,
-# two packages beside each other, each with its servers and browsers, kept Temporal from answering for more than a minute. The package that runs
-# by itself runs as many as two beside each other do: six leave half of the time of two cores unused.
-PARALLEL := 6
+# How many tests of a package run at once, and how many packages. Most tests wait for servers most of the time, so these are more than there are
+# cores. With eight tests in each of two packages, each with its servers and browsers, Temporal did not answer for more than a minute. Three packages
+# leave the processors unused less often than two do: some end with one test that waits. The package that runs by itself runs as many tests as three do.
+PARALLEL := 4
+BESIDE := 3
 PARALLEL_ALONE := 12
 # Data of the tests' servers are in memory, if there is a directory for that with enough space: making and dropping a database for each test is a lot of files.
 ifeq ($(origin DELTA_TEST_DIR), undefined)
 export DELTA_TEST_DIR := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$6 == "/dev/shm" && $$4 > 4194304 { print $$6 }')
 endif
-# The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed: its argument
-# is how many tests run at once, which is a part of what Go compares.
-TEST = go test -race -vet=off -parallel $(1) -timeout 40m
+# The linter runs vet. One command for all that runs whole packages, so that Go knows the result of one that has passed: its arguments, flags and how
+# many tests run at once, are a part of what Go compares.
+TEST = go test -vet=off -timeout 40m -p $(BESIDE) $(1) -parallel $(2)
+# Tests $(PACKAGES), with flags: ALONE, and then the others.
+TEST_ALL = all=$$(go list $(PACKAGES)); failed=; \
+	if packages=$$(grep -x $(ALONE) <<<"$$all"); then $(call TEST,$(1),$(PARALLEL_ALONE)) $$packages || failed=yes; fi; \
+	if packages=$$(grep -vx $(ALONE) <<<"$$all"); then $(call TEST,$(1),$(PARALLEL)) $$packages || failed=yes; fi; \
+	test -z "$$failed"
 # A push tries one of the cases of a test that cost much and differ little; ALL=1 tries all.
 export DELTA_TEST_ALL := $(or $(ALL),$(DELTA_TEST_ALL))
 SOAK := 2m
@@ -65,10 +71,7 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal: ALL=1 with all their cases
-	@all=$$(go list $(PACKAGES)); failed=; \
-	if packages=$$(grep -x $(ALONE) <<<"$$all"); then $(call TEST,$(PARALLEL_ALONE)) $$packages || failed=yes; fi; \
-	if packages=$$(grep -vx $(ALONE) <<<"$$all"); then $(call TEST,$(PARALLEL)) $$packages || failed=yes; fi; \
-	test -z "$$failed"
+	@$(call TEST_ALL,-race)
 
 .PHONY: test-repeat
 test-repeat: delta-temporal temporal postgres chromium axe ## Run all tests RUNS=20 times beside LOAD=2 busy loops, and say at the end how each went
@@ -82,7 +85,7 @@ test-repeat: delta-temporal temporal postgres chromium axe ## Run all tests RUNS
 
 .PHONY: test-short
 test-short: delta-temporal temporal postgres ## Run the quick tests, without the race detector, while you work
-	go test -short -parallel $(PARALLEL) $(PACKAGES)
+	@$(call TEST_ALL,-short)
 
 .PHONY: test-modules
 test-modules: $(OTHERS:%=test/%) ## Test the other modules of this repository
@@ -97,7 +100,7 @@ delta-sink: ## Build the program of `delta sink`, into .bin
 
 .PHONY: test-pooler
 test-pooler: delta-temporal postgres ## Run the quick tests of the core and messagedb through PgBouncer in transaction mode
-	DELTA_TEST_PGBOUNCER=1 go test -short -parallel $(PARALLEL) -timeout 25m ./delta ./messagedb
+	DELTA_TEST_PGBOUNCER=1 go test -short -parallel 6 -timeout 25m ./delta ./messagedb
 
 .PHONY: test-postgres
 test-postgres: $(BIN)/postgres-$(VERSION) ## Run the tests on another Postgres, such as VERSION=18, which npm brings
@@ -115,7 +118,7 @@ test-versions: ## Run the tests on Postgres 14 to 18 (VERSIONS), and say at the 
 test-temporal: temporal-cluster delta-temporal temporal postgres chromium axe ## Test the core (CORE) on a Temporal cluster of two processes a service, on Postgres, and kill one at random EVERY=45s
 	go build -o $(BIN)/withcluster ./internal/stack/withcluster
 	$(BIN)/withcluster -server $(BIN)/temporal-server -sql-tool $(BIN)/temporal-sql-tool -every $(EVERY) $(if $(SEED),-seed $(SEED)) \
-		go test -count=1 -p 1 -parallel $(PARALLEL) -timeout 90m $(CORE)
+		go test -count=1 -p 1 -parallel 6 -timeout 90m $(CORE)
 
 .PHONY: soak
 soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak (SOAKS=TestSoak) for SOAK=2m, about 25 minutes in all
@@ -233,7 +236,7 @@ verify-sql: $(BIN)/sqlc
 
 .PHONY: verify-migrations
 verify-migrations: delta-temporal postgres
-	$(call TEST,$(PARALLEL)) ./migrations
+	$(call TEST,-race,$(PARALLEL)) ./migrations
 
 .PHONY: verify-compose
 verify-compose:
