@@ -301,7 +301,7 @@ func (d *dispatcher) terminateStuck(ctx context.Context, options client.StartWor
 	case found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
 	case there != options.TaskQueue:
 		why = "its task queue is not the kind's any more"
-	case row.Worked && isExecuted(found):
+	case row.Worked && hasSilentWorker(found, time.Now()):
 		why = "its worker has no claim, and does not give up"
 	case found.GetPendingWorkflowTask().GetAttempt() > 1:
 		lacks, err := d.lacksAttributes(ctx, found.GetWorkflowExecutionInfo().GetExecution())
@@ -345,10 +345,13 @@ func (d *dispatcher) lacksAttributes(ctx context.Context, run *commonpb.Workflow
 	}
 }
 
-// isExecuted reports whether Temporal believes that a worker executes an activity of a workflow that needs a claim. An
-// activity that waits in a queue, or for its next try, is not executed; one with details of a heartbeat waits for a slot.
-func isExecuted(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
+// hasSilentWorker reports whether Temporal believes that a worker executes an activity of a workflow that needs a claim, although the worker
+// has not asked for one. An activity that waits in a queue, or for its next try, is not executed; one with details of a heartbeat waits
+// for a slot; and one that has just begun may not have come that far: a command, such as that to resume a kind, dispatches a resource
+// again that was dispatched a moment ago. If the clocks differ by more than that, it is not spared.
+func hasSilentWorker(found *workflowservice.DescribeWorkflowExecutionResponse, now time.Time) bool {
 	return slices.ContainsFunc(found.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
-		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED && pending.GetHeartbeatDetails() == nil
+		hasJustBegun := now.Sub(pending.GetLastStartedTime().AsTime()).Abs() < activities.HeartbeatTimeout
+		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED && pending.GetHeartbeatDetails() == nil && !hasJustBegun
 	})
 }
