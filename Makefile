@@ -12,11 +12,11 @@ PACKAGES := ./...
 ALONE := github.com/chariot-giving/delta/delta
 VERSION := 17
 VERSIONS := 14 15 16 17 18
-# How many tests of a package run at once, and how many packages. Most tests wait for servers most of the time, so these are more than there are
-# cores. With eight tests in each of two packages, each with its servers and browsers, Temporal did not answer for more than a minute. Three packages
-# leave the processors unused less often than two do: some end with one test that waits. The package that runs by itself runs as many tests as three do.
+# How many tests of a package run at once, and how many packages: one more than there are cores. Most tests wait for servers most of the time, and
+# packages end with one or two tests that wait. With eight tests in each of two packages on two cores, each with its servers and browsers, Temporal
+# did not answer for more than a minute. The package that runs by itself runs as many tests as three packages do.
 PARALLEL := 4
-BESIDE := 3
+BESIDE := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 PARALLEL_ALONE := 12
 # Data of the tests' servers are in memory, if there is a directory for that with enough space: making and dropping a database for each test is a lot of files.
 ifeq ($(origin DELTA_TEST_DIR), undefined)

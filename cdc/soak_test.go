@@ -232,15 +232,14 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 
 	kill := c.startClient(url)
 	t.Cleanup(func() { kill(syscall.SIGKILL) })
-	faults := []string{"restart", "crash", "walsender", "kill", "close"}
-	order := rand.Perm(len(faults))
-	count := map[string]int{}
-	for n, end := 0, time.Now().Add(long); n < len(faults) || time.Now().Before(end); n++ { // each at least once
-		time.Sleep(time.Duration(200+rand.IntN(400)) * time.Millisecond) // before the kill, so that processes have run for a while
-		what := faults[rand.IntN(len(faults))]
-		if n < len(faults) {
-			what = faults[order[n]]
+	faults := []string{"restart", "crash", "walsender", "walsender", "kill", "kill", "close"}
+	count, longest, began := map[string]int{}, soak.Count(t, 400, 800), time.Now()
+	for n := 0; n < len(faults) || time.Since(began) < long; n++ {
+		time.Sleep(time.Duration(200+rand.IntN(longest)) * time.Millisecond) // before the kill, so that processes have run for a while
+		if n%len(faults) == 0 {
+			rand.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		}
+		what := faults[n%len(faults)]
 		count[what]++
 		switch what {
 		case "restart", "crash":
@@ -301,5 +300,5 @@ func TestSoakOfAClientThatIsKilled(t *testing.T) {
 		require.Positive(t, written[w])
 		require.Equal(t, written[w], queryValue[int](d, `select count(distinct seq) from events where writer = $1`, w))
 	}
-	t.Logf("%v written in %s, %d came twice, after %v", written, long, c.duplicates, count)
+	t.Logf("%v written and read in %s, %d came twice, after %v", written, time.Since(began), c.duplicates, count)
 }

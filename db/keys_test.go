@@ -265,6 +265,7 @@ func TestLivingClaimsOfAKeyAreNeverMoreThanItsSlots(t *testing.T) {
 	}
 	for ctx.Err() == nil {
 		look()
+		time.Sleep(5 * time.Millisecond)
 	}
 	clients.Wait()
 	require.Equal(t, concurrency, most)

@@ -345,10 +345,10 @@ func (d *dispatcher) lacksAttributes(ctx context.Context, run *commonpb.Workflow
 	}
 }
 
-// hasSilentWorker reports whether Temporal believes that a worker executes an activity of a workflow that needs a claim, although the worker
-// has not asked for one. An activity that waits in a queue, or for its next try, is not executed; one with details of a heartbeat waits
-// for a slot; and one that has just begun may not have come that far: a command, such as that to resume a kind, dispatches a resource
-// again that was dispatched a moment ago. If the clocks differ by more than that, it is not spared.
+// hasSilentWorker reports whether Temporal believes that a worker executes an activity of a workflow that needs a claim. An
+// activity that waits in a queue, or for its next try, is not executed; one with details of a heartbeat waits for a slot. One
+// that began less than a heartbeat timeout ago may be about to claim its row: a command, such as that to resume a kind,
+// dispatches rows again that were dispatched a moment ago. It is not spared if the clocks differ by more than that timeout.
 func hasSilentWorker(found *workflowservice.DescribeWorkflowExecutionResponse, now time.Time) bool {
 	return slices.ContainsFunc(found.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
 		hasJustBegun := now.Sub(pending.GetLastStartedTime().AsTime()).Abs() < activities.HeartbeatTimeout

@@ -86,11 +86,6 @@ func (h *harness) cutOff(body string, happened func() bool) {
 	<-ended
 }
 
-func (h *harness) awaitNoSlot(name string) {
-	h.t.Helper()
-	require.Eventually(h.t, func() bool { return h.request("GET", "/v2/slots/"+name, "").status == http.StatusNotFound }, cdctest.Patience, 10*time.Millisecond)
-}
-
 // The transaction that creates the publication of a slot may commit after its client was cut off.
 func TestACommitAfterTheEndOfACreationIsUndone(t *testing.T) {
 	t.Parallel()
